@@ -1,0 +1,194 @@
+"""How well networks do that were trained from scratch on condensed, selected and all images.
+
+    python benchmarks/accuracy.py --scale cpu --data-root PATH
+    python benchmarks/tables.py
+
+One JSON file for each cell (data set, images per class, method or selection) under ``benchmarks/results/``. A
+cell that is there is skipped, so the script can be stopped and started again; the cells that matter most come
+first. Runs of condensation are kept under ``--runs`` and resumed. Whole test sets, last iterates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from condensekit import datasets
+from condensekit.augment import Augmentation
+from condensekit.compute import Compute, make_plan
+from condensekit.condense import Saving, Status, condense
+from condensekit.condensed import CondensedSet
+from condensekit.errors import CondensekitError
+from condensekit.evaluate import DC, SHORT, Candidate, TrainProtocol, evaluate
+from condensekit.images import ClassImages
+from condensekit.methods import DistributionMatching
+from condensekit.rng import Draw
+from condensekit.selection import Herding, KCenter, KMeans, Random, selected_set
+
+HERE = Path(__file__).resolve().parent
+UNFLIPPED = ("digits", "mnist")  # a mirrored digit is no digit; as in the authors' code
+SELECTIONS = {"random": Random(), "herding": Herding(), "kmeans": KMeans(), "kcenter": KCenter()}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table: what is trained on, and how often.
+
+    Args:
+        scale: ``cpu`` or ``gpu``: which table.
+        data: Name of the data set.
+        ipc: Images per class; None for all images.
+        name: ``dm``, a selection, or ``full``.
+        sets: Condensed or selected sets, with seeds 0, 1, ...
+        iterations: Matching steps of a method.
+        batch_real: Real images of each class in a matching step.
+    """
+
+    scale: str
+    data: str
+    ipc: int | None
+    name: str
+    sets: int
+    iterations: int = 0
+    batch_real: int = 0
+
+    @property
+    def stem(self) -> str:
+        """The cell's file name, without suffix."""
+        size = "all" if self.ipc is None else f"ipc{self.ipc}"
+        length = f"-{self.iterations}" if self.iterations else ""
+        return f"{self.scale}-{self.data}-{size}-{self.name}{length}"
+
+
+def cells(scale: str) -> Iterator[Cell]:
+    """All cells of a scale, the most important first."""
+    main, batch = (300, 64) if scale == "cpu" else (20_000, 256)
+    if scale == "cpu":
+        first = [("cifar10", 10, 3), ("digits", 1, 10), ("fashionmnist", 10, 3)]
+        later = [("cifar10", 1, 3), ("fashionmnist", 1, 3), ("mnist", 10, 3)]
+    else:
+        first = [("cifar10", 10, 3), ("cifar10", 50, 3), ("fashionmnist", 10, 3)]
+        later = [("cifar10", 1, 3), ("cifar100", 10, 3), ("fashionmnist", 50, 3), ("cifar100", 1, 3)]
+    for data, ipc, sets in first:
+        yield Cell(scale, data, ipc, "random", sets)
+        yield Cell(scale, data, ipc, "dm", sets, main, batch)
+    for data, ipc, sets in first:
+        for name in ("kmeans", "herding", "kcenter"):
+            yield Cell(scale, data, ipc, name, sets)
+    for data, ipc, sets in later:
+        yield Cell(scale, data, ipc, "random", sets)
+        yield Cell(scale, data, ipc, "dm", sets, main, batch)
+    for data in ("digits",) if scale == "cpu" else ("cifar10", "fashionmnist", "cifar100"):
+        yield Cell(scale, data, None, "full", 1)
+
+
+def protocol_of(cell: Cell) -> TrainProtocol:
+    """The DC recipe on a GPU, the short one on a CPU; with the data set's augmentation."""
+    return replace(DC if cell.scale == "gpu" else SHORT, augmentation=augmentation_of(cell))
+
+
+def augmentation_of(cell: Cell) -> Augmentation:
+    """All six operations, or those that keep a digit a digit."""
+    return Augmentation().without("flip") if cell.data in UNFLIPPED else Augmentation()
+
+
+def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: argparse.Namespace) -> CondensedSet:
+    """Set number ``seed`` of a cell that has an ipc."""
+    assert cell.ipc is not None
+    if cell.name in SELECTIONS:
+        return selected_set(train, SELECTIONS[cell.name], cell.ipc, Draw(seed), compute)
+    result = condense(
+        train,
+        DistributionMatching(batch_real=cell.batch_real),
+        ipc=cell.ipc,
+        iterations=cell.iterations,
+        seed=seed,
+        augmentation=augmentation_of(cell),
+        device=args.device,
+        precision=args.precision,
+        saving=Saving(args.runs / cell.stem / f"seed-{seed}", resume=True),
+    )
+    if result.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    if result.status is Status.DIVERGED:
+        raise RuntimeError(f"{cell.stem} seed {seed}: {result.message}")
+    return result.set
+
+
+def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> dict[str, Any]:
+    """Make the cell's sets, train networks on them, and describe everything that led to the figure."""
+    start = time.perf_counter()
+    with Compute(make_plan(train.spec.shape[1:], device=args.device)) as compute:
+        made = (train,) if cell.ipc is None else None
+        sets = made or tuple(make_set(cell, seed, train, compute, args) for seed in range(cell.sets))
+        made_s = time.perf_counter() - start
+        evaluation = evaluate(
+            [Candidate(cell.name, sets, cell.ipc)],
+            test,
+            networks=args.networks,
+            protocol=protocol_of(cell),
+            seed=0,
+            compute=compute,
+            baseline=None,
+        )
+    return {
+        "cell": asdict(cell),
+        "seeds": list(range(cell.sets)),
+        "precision": args.precision,
+        "making_s": made_s,
+        "wall_s": time.perf_counter() - start,
+        "command": f"python benchmarks/accuracy.py --scale {cell.scale}",
+        **evaluation.to_json(),
+    }
+
+
+def main() -> None:
+    """Run the cells that are missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=("cpu", "gpu"), required=True, help="short runs, or published lengths")
+    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
+    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
+    parser.add_argument("--download", action="store_true", help="fetch data sets that are missing")
+    parser.add_argument("--only", default="", help="run only cells whose name contains this")
+    parser.add_argument("--networks", type=int, default=3, help="networks trained on each set")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "benchmarks", help="folder of the runs")
+    parser.add_argument("--list", action="store_true", help="list the cells and stop")
+    args = parser.parse_args()
+
+    @functools.lru_cache(maxsize=1)
+    def load(name: str) -> tuple[ClassImages, ClassImages]:
+        return datasets.load(name, root=args.data_root, download=args.download, trust_local_copy=args.trust_local_copy)
+
+    args.results.mkdir(parents=True, exist_ok=True)
+    for cell in cells(args.scale):
+        path = args.results / f"{cell.stem}.json"
+        if args.only not in cell.stem:
+            continue
+        if args.list or path.exists():
+            print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
+            continue
+        record = run_cell(cell, *load(cell.data), args)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(unfinished, path)
+        print(f"{cell.stem}: {record['rows'][0]['accuracy_mean']:.4f} in {record['wall_s']:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CondensekitError as error:
+        sys.exit(f"Error: {error}")

@@ -1,0 +1,86 @@
+"""Peak memory above the imports for condensing 50,000 random 32x32 images, each case in a process of its own.
+
+    python benchmarks/memory.py --json FILE [--reference PATH]
+
+Peaks are of the resident set, on a CPU, over a few iterations; ``compiled`` includes the compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from public_dm import PublicDM
+from random_images import random_images
+
+from condensekit.condense import condense
+from condensekit.errors import CondensekitError
+from condensekit.methods import DistributionMatching
+from condensekit.run import environment
+
+CASES = ("eager", "compiled", "reference")
+
+
+def peak_mib() -> float:
+    """Largest resident set of this process so far."""
+    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
+
+
+def run_case(case: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Condense for a few iterations in this process."""
+    public = PublicDM(args.reference) if case == "reference" else None
+    imports_mib = peak_mib()
+    data = random_images(args.images, 10)
+    if public:
+        countdown = iter(range(args.iterations))
+        with contextlib.suppress(StopIteration):
+            public.run(data, args.ipc, args.real_batch, lambda: next(countdown))
+    else:
+        method = DistributionMatching(batch_real=args.real_batch)
+        condense(data, method, ipc=args.ipc, iterations=args.iterations, device="cpu", compiled=case == "compiled")
+    return {"case": case, "imports_mib": imports_mib, "above_import_mib": peak_mib() - imports_mib}
+
+
+def main() -> None:
+    """Run each case in a fresh process and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", type=Path, help="a checkout of VICO-UoE/DatasetCondensation, to measure it too")
+    parser.add_argument("--images", type=int, default=50_000, help="random 32x32 images of 10 classes")
+    parser.add_argument("--ipc", type=int, default=10, help="synthetic images per class")
+    parser.add_argument("--real-batch", type=int, default=256, help="real images of each class in an iteration")
+    parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)  # what the fresh process is told
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(run_case(args.case, args)))
+        return
+    cases = CASES if args.reference else CASES[:-1]
+    rows = []
+    for case in cases:
+        command = [sys.executable, __file__, "--case", case, *sys.argv[1:]]
+        hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # the reference would take a GPU
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=hidden).stdout
+        rows.append(json.loads(output.splitlines()[-1]))
+        print(json.dumps(rows[-1]))
+    settings = {name: getattr(args, name) for name in ("images", "ipc", "real_batch", "iterations")}
+    if args.json:
+        record = {"rows": rows, "settings": settings, "environment": environment()}
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CondensekitError as error:
+        sys.exit(f"Error: {error}")

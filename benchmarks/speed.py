@@ -1,0 +1,193 @@
+"""How long one DM iteration takes beside the public DM code, both whole, taking turns in one process.
+
+    python benchmarks/speed.py --reference PATH --ipc 10 --classes 10 --pairs 5 --json FILE
+
+Both loops run unchanged on the same random images, one iteration of each in turn, timed apart. ``ratio`` is
+their time divided by ours, pair by pair. ``gradient_rel_error`` compares our image gradient of one step with
+the same gradient in float64 through their network: same weights, images and augmentation parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from public_dm import PublicDM
+from random_images import random_images
+from torch import Tensor
+
+from condensekit.augment import Augmentation
+from condensekit.compute import PRECISIONS, Compute, make_plan
+from condensekit.condense import condense
+from condensekit.errors import CondensekitError
+from condensekit.images import ClassImages
+from condensekit.methods import DistributionMatching, State, StepContext
+from condensekit.networks import ConvNet
+from condensekit.rng import Draw
+from condensekit.run import environment
+
+ITERATIONS = 20_000  # of a published run: decides, as there, whether compiling pays
+WARM_UP = 2
+
+
+class Enough(Exception):  # noqa: N818 - the expected end, no error
+    """Both loops have run often enough."""
+
+
+class Turns:
+    """Lets two loops run one iteration each in turn, and times every iteration alone."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        self.seconds: dict[str, list[float]] = {"reference": [], "ours": []}
+        self.gates = {"reference": threading.Semaphore(0), "ours": threading.Semaphore(0)}
+        self.began: dict[str, float] = {}
+        self.failure: BaseException | None = None
+
+    def lap(self, who: str, other: str) -> None:
+        """``who`` begins an iteration: note the time of its last one, let the other go, wait for the turn."""
+        if who in self.began:
+            self.seconds[who].append(_now() - self.began[who])
+        self.gates[other].release()
+        self.gates[who].acquire()
+        if self.failure or min(map(len, self.seconds.values())) >= self.rounds:
+            self.gates[other].release()
+            raise Enough
+        self.began[who] = _now()
+
+
+@dataclass(frozen=True)
+class InTurn(DistributionMatching):
+    """Distribution matching that waits for its turn where a step begins."""
+
+    turns: Turns = field(default_factory=lambda: Turns(0))
+
+    def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
+        """See :meth:`DistributionMatching.step`."""
+        self.turns.lap("ours", "reference")
+        return super().step(state, ctx)
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, precision: str, pairs: int) -> Turns:
+    """``pairs`` iterations of each loop after the warm-up, in turn; our loop in the calling thread."""
+    turns = Turns(pairs + WARM_UP)
+    threads = torch.get_num_threads()
+
+    def reference() -> None:
+        torch.set_num_threads(threads)  # holds for a thread: our one-thread workers leave this one alone
+        try:
+            public.run(data, ipc, batch, lambda: turns.lap("reference", "ours"))
+        except Enough:
+            return
+        except BaseException as error:
+            turns.failure = error
+            turns.gates["ours"].release()
+
+    thread = threading.Thread(target=reference, daemon=True)
+    thread.start()
+    turns.gates["ours"].acquire()
+    try:
+        method = InTurn(batch_real=batch, turns=turns)
+        result = condense(data, method, ipc=ipc, iterations=ITERATIONS, precision=precision)
+        turns.failure = RuntimeError(result.message)  # it ended too early: interrupted
+    except Enough:
+        pass
+    except BaseException as error:
+        turns.failure = error
+    turns.gates["reference"].release()
+    thread.join()
+    if turns.failure:
+        raise turns.failure
+    return turns
+
+
+def gradient_error(public: PublicDM, data: ClassImages, ipc: int, batch: int, precision: str) -> float:
+    """Relative error of our image gradient of one step, against float64 through the reference's network."""
+    height, width = data.spec.shape[1:]
+    images = ITERATIONS * len(data.classes) * batch
+    draw, labels, augmentation = Draw(seed=0, step=1), data.classes, Augmentation()
+    with Compute(make_plan((height, width), precision=precision, images=images)) as compute:
+        module = ConvNet().new(data.spec.shape, len(labels), draw, device=compute.plan.device).requires_grad_(False)
+        start = data.sample(labels, ipc, draw.at(0), compute.device)
+        context = StepContext(data, draw, module, compute, augmentation)
+        method = DistributionMatching(batch_real=batch)
+        state, _ = method.step(method.init(start, context), context)
+        ours = state["momentum"].double()  # after one step the momentum is the gradient
+
+    exact = public.network(data).to(compute.device).double().requires_grad_(False)
+    for theirs, mine in zip(exact.parameters(), module.parameters(), strict=True):
+        theirs.copy_(mine)
+    wanted = torch.empty_like(ours)
+    for row, label in enumerate(labels):
+        parameters = augmentation.draw(draw, [label])
+        synthetic = start[row : row + 1].double().requires_grad_()
+        real = data.sample([label], batch, draw, compute.device).double()
+        means = [exact.embed(augmentation.apply(x, parameters)[0]).mean(0) for x in (real, synthetic)]
+        wanted[row] = torch.autograd.grad((means[0] - means[1]).square().sum(), synthetic)[0][0]
+    return float((ours - wanted).norm() / wanted.norm())
+
+
+def measure(public: PublicDM, data: ClassImages, ipc: int, batch: int, precision: str, pairs: int) -> dict[str, Any]:
+    """One row of the table."""
+    seconds = take_turns(public, data, ipc, batch, precision, pairs).seconds
+    theirs, ours = seconds["reference"][WARM_UP:][:pairs], seconds["ours"][WARM_UP:][:pairs]
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    return {
+        "precision": precision,
+        "ipc": ipc,
+        "ratio_min": min(ratios),
+        "ratio_median": statistics.median(ratios),
+        "ratio_max": max(ratios),
+        "reference_s": statistics.median(theirs),
+        "ours_s": statistics.median(ours),
+        "gradient_rel_error": gradient_error(public, data, ipc, batch, precision),
+    }
+
+
+def main() -> None:
+    """Measure the precisions asked for and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", type=Path, required=True, help="a checkout of VICO-UoE/DatasetCondensation")
+    parser.add_argument("--ipc", type=int, default=10, help="synthetic images per class")
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--pairs", type=int, default=5, help="iterations of each loop that count")
+    parser.add_argument("--real-batch", type=int, default=256, help="real images of each class in an iteration")
+    parser.add_argument("--images", type=int, default=50_000, help="random 32x32 images to condense")
+    parser.add_argument("--precision", default="fp32", help=f"any of {','.join(PRECISIONS)}, separated by commas")
+    parser.add_argument("--json", type=Path, required=True, help="file to write")
+    args = parser.parse_args()
+    record: dict[str, Any] = {
+        "rows": [],
+        "settings": {"classes": args.classes, "real_batch": args.real_batch, "pairs": args.pairs},
+        "environment": environment(),
+    }
+    try:
+        public = PublicDM(args.reference)
+        data = random_images(args.images, args.classes)
+        for precision in args.precision.split(","):
+            row = measure(public, data, args.ipc, args.real_batch, precision, args.pairs)
+            record["rows"].append(row)
+            args.json.write_text(json.dumps(record, indent=1) + "\n")
+            print(json.dumps(row))
+    except CondensekitError as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main()

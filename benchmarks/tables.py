@@ -1,0 +1,154 @@
+"""Write the tables of ``benchmarks/README.md`` from the JSON files in ``benchmarks/results/``.
+
+    python benchmarks/tables.py           # rewrites what stands between the markers
+    python benchmarks/tables.py --check   # exit 1 if that would change the file
+
+Published values come from ``published.json``, which says where each was read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from condensekit.evaluate import paired_interval
+
+HERE = Path(__file__).resolve().parent
+ORDER = ("random", "herding", "kcenter", "kmeans", "dm", "full")
+Record = dict[str, Any]
+
+
+def accuracy(records: list[Record]) -> Iterator[str]:
+    """One table for each scale and data set, every ipc in it, random first."""
+    cells = [r for r in records if "cell" in r]
+    random = {_group(r): r for r in cells if r["cell"]["name"] == "random"}
+    for scale, data in sorted({(r["cell"]["scale"], r["cell"]["data"]) for r in cells}):
+        mine = [r for r in cells if (r["cell"]["scale"], r["cell"]["data"]) == (scale, data)]
+        mine.sort(key=lambda r: (r["cell"]["ipc"] or 10**9, ORDER.index(r["cell"]["name"])))
+        yield f"**{data}, {scale} scale**: {_conditions(mine)}"
+        yield ""
+        yield "| ipc | set | iterations | accuracy % | above random, 95 % interval | sets x networks | published % |"
+        yield "|---|---|---|---|---|---|---|"
+        for record in mine:
+            yield _accuracy_row(record, random.get(_group(record)))
+        yield ""
+    yield from _sources(cells)
+
+
+def _group(record: Record) -> tuple[Any, ...]:
+    cell = record["cell"]
+    return cell["scale"], cell["data"], cell["ipc"], cell["sets"]
+
+
+def _accuracy_row(record: Record, random: Record | None) -> str:
+    cell, row = record["cell"], record["rows"][0]
+    difference = "-"
+    if random is not None and random is not record:
+        mean, interval, unit = paired_interval(row["accuracies"], random["rows"][0]["accuracies"])
+        low, high = interval or (float("nan"), float("nan"))
+        difference = f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {unit}s"
+    figures = (
+        str(cell["ipc"] or "all"),
+        cell["name"],
+        str(cell["iterations"] or "-"),
+        f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}",
+        difference,
+        f"{row['sets']} x {row['networks']}",
+        ", ".join(_published(cell["data"], cell["ipc"], cell["name"])) or "-",
+    )
+    return f"| {' | '.join(figures)} |"
+
+
+def _published(data: str, ipc: int | None, name: str) -> Iterator[str]:
+    for entry in json.loads((HERE / "published.json").read_text())["accuracy_percent"]:
+        if (entry["data"], entry["ipc"], entry["set"]) == (data, ipc, name):
+            spread = f" ± {entry['std']}" if entry["std"] is not None else ""
+            yield f"{entry['value']}{spread} ({entry['source']})"
+
+
+def _sources(cells: list[Record]) -> Iterator[str]:
+    published = json.loads((HERE / "published.json").read_text())
+    sets = {r["cell"]["data"] for r in cells}
+    used = {entry["source"] for entry in published["accuracy_percent"] if entry["data"] in sets}
+    for name in sorted(used):
+        yield f"- *{name}*: {published['sources'][name]}."
+
+
+def _conditions(records: list[Record]) -> str:
+    protocols = sorted({r["protocol"]["name"] for r in records})
+    return f"protocol {', '.join(protocols)}; {_machine(records)}."
+
+
+def _machine(records: list[Record]) -> str:
+    found = {f"{r['environment']['device']}, torch {r['environment']['torch']}" for r in records}
+    return "; ".join(sorted(found))
+
+
+def speed(records: list[Record]) -> Iterator[str]:
+    """Every speed file's rows."""
+    mine = [r for r in records if "rows" in r and "precision" in r["rows"][0]]
+    if not mine:
+        return
+    yield (
+        "| machine | classes | real batch | ipc | precision | reference s | ours s "
+        "| times faster (min, median, max) | gradient error |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for record in mine:
+        for row in record["rows"]:
+            ratios = f"{row['ratio_min']:.2f}, **{row['ratio_median']:.2f}**, {row['ratio_max']:.2f}"
+            yield (
+                f"| {_machine([record])} | {record['settings']['classes']} | {record['settings']['real_batch']} "
+                f"| {row['ipc']} | {row['precision']} | {row['reference_s']:.4f} | {row['ours_s']:.4f} | {ratios} "
+                f"| {row['gradient_rel_error']:.1e} |"
+            )
+    yield ""
+
+
+def memory(records: list[Record]) -> Iterator[str]:
+    """Every memory file's rows."""
+    mine = [r for r in records if "rows" in r and "case" in r["rows"][0]]
+    if not mine:
+        return
+    yield "| machine | images | ipc | case | imports alone, MiB | above them, MiB |"
+    yield "|---|---|---|---|---|---|"
+    for record in mine:
+        for row in record["rows"]:
+            yield (
+                f"| {_machine([record])} | {record['settings']['images']} | {record['settings']['ipc']} "
+                f"| {row['case']} | {row['imports_mib']:.0f} | {row['above_import_mib']:.0f} |"
+            )
+    yield ""
+
+
+def main() -> None:
+    """Rewrite or check the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the tables are out of date")
+    args = parser.parse_args()
+    records = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
+    readme = HERE / "README.md"
+    text = before = readme.read_text()
+    for table in (accuracy, speed, memory):
+        name = table.__name__
+        body = "\n".join(table(records)) or "No results yet."
+        text = re.sub(
+            rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)",
+            lambda found, body=body: f"{found[1]}\n{body.rstrip()}\n\n{found[2]}",
+            text,
+            flags=re.DOTALL,
+        )
+    if args.check:
+        sys.exit(int(text != before))
+    readme.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

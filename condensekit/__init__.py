@@ -1,0 +1,92 @@
+"""condensekit: learn a few synthetic images per class that stand for a whole data set.
+
+The names below are the everyday ones; each module holds more. They are imported when first used, so
+that ``import condensekit`` itself costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from condensekit import datasets
+    from condensekit.augment import Augmentation
+    from condensekit.condense import Noise, Saving, condense
+    from condensekit.condensed import CondensedSet, Formation
+    from condensekit.encoders import Fresh
+    from condensekit.errors import CondensekitError
+    from condensekit.evaluate import Candidate, evaluate
+    from condensekit.images import ClassImages
+    from condensekit.methods import DistributionMatching
+    from condensekit.networks import ConvNet, ResNet18
+    from condensekit.selection import Herding, KCenter, KMeans, Random, selected_set
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Augmentation",
+    "Candidate",
+    "ClassImages",
+    "CondensedSet",
+    "CondensekitError",
+    "ConvNet",
+    "DistributionMatching",
+    "Formation",
+    "Fresh",
+    "Herding",
+    "KCenter",
+    "KMeans",
+    "Noise",
+    "Random",
+    "ResNet18",
+    "Saving",
+    "condense",
+    "datasets",
+    "evaluate",
+    "selected_set",
+]
+
+_MODULES = {
+    "augment": ("Augmentation",),
+    "condense": ("Noise", "Saving", "condense"),
+    "condensed": ("CondensedSet", "Formation"),
+    "encoders": ("Fresh",),
+    "errors": ("CondensekitError",),
+    "evaluate": ("Candidate", "evaluate"),
+    "images": ("ClassImages",),
+    "methods": ("DistributionMatching",),
+    "networks": ("ConvNet", "ResNet18"),
+    "selection": ("Herding", "KCenter", "KMeans", "Random", "selected_set"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """This package: importing the module ``condense`` or ``evaluate`` must not hide the function of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"condensekit.{_HOME[name]}"), name)
+    elif name in __all__:
+        value = importlib.import_module(f"condensekit.{name}")
+    else:
+        raise AttributeError(f"module 'condensekit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

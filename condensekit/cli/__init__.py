@@ -1,0 +1,97 @@
+"""The command line, and the only place that prints. One file per command; each is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from condensekit import __version__
+from condensekit.errors import CondensekitError
+
+COMMANDS = {
+    "condense": "Learn a few synthetic images per class.",
+    "select": "Choose a few real images per class.",
+    "evaluate": "Train networks from scratch on sets; compare them with baselines.",
+    "export": "Write a set as PNG files, one folder per class.",
+    "inspect": "Show what a set is and where it came from.",
+    "demo": "Condense embedded digits and beat random images; minutes, no download.",
+}
+
+
+class Commands(click.Group):
+    """A group whose help needs no command's code, in the order of :data:`COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of a session."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import the command that was asked for."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, importlib.import_module(f"condensekit.cli.{name}").command, rest
+
+
+HELP = """Learn a few synthetic images per class that stand for a whole data set, and measure what they are worth.
+
+\b
+A session:
+  condensekit demo --out demo
+  condensekit condense --data cifar10 --method dm --ipc 10 --iterations 1000 --out runs/dm --download
+  condensekit evaluate runs/dm --against random,kmeans
+  condensekit export runs/dm --to images
+
+A run folder (--out) holds the set (set.safetensors), the options and environment that made it, one row of
+figures per step (metrics.csv) and the newest checkpoints. Every command takes --json, which prints one
+JSON object on standard output and nothing else.
+
+\b
+Exit codes:
+  0    done
+  2    bad input: an option, the data, or a run folder that holds another run
+  3    the run diverged; the last finite images are kept
+  4    a file is damaged or could not be written
+  130  interrupted by Ctrl-C, 143 by SIGTERM; condense leaves a checkpoint (--resume)
+"""
+
+
+@click.group(
+    cls=Commands,
+    help=HELP,
+    commands=[click.Command(name, short_help=text) for name, text in COMMANDS.items()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="condensekit")
+def group() -> None:
+    """Every command hangs here."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code; every expected failure is one line on standard error."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.path.append(os.getcwd())  # so that module:object finds a file beside the user
+    try:
+        code = group.main(arguments, prog_name="condensekit", standalone_mode=False)
+    except click.Abort:
+        code = 128 + signal.SIGINT
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except CondensekitError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _terminated(signum: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signum)

@@ -1,0 +1,79 @@
+"""``condensekit demo``."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import click
+
+from condensekit import catalog
+from condensekit.cli import show
+from condensekit.cli.options import DATA_ROOT, DEVICE, JSON, SEED, Command, Place, Source, option
+from condensekit.compute import Compute, make_plan
+from condensekit.condense import Saving, Status, condense
+from condensekit.condensed import CondensedSet
+from condensekit.evaluate import Candidate, evaluate
+from condensekit.export import to_png_grid
+from condensekit.rng import Draw
+from condensekit.selection import Random, selected_set
+from condensekit.store import write_json
+
+SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 300, 1
+
+
+HELP = """Condense scikit-learn's 8x8 digits to one image per class, and compare with one random image per class.
+
+Takes a few minutes on two cores and downloads nothing. RUN gets one folder for each set, the table as
+evaluation.json, and a picture, demo.png: a row a class, condensed images on the left, random ones on the right.
+Run again with the same RUN, it takes up what is there.
+
+\b
+Example:
+  condensekit demo --out demo
+"""
+
+
+@click.command("demo", cls=Command, help=HELP)
+@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The folder to make.")
+@SEED
+@DATA_ROOT
+@DEVICE
+@JSON
+def command(out: Path, seed: int, data_root: Path | None, device: str, as_json: bool) -> int:
+    """Condense, select, evaluate, draw."""
+    source = Source("digits", None, data_root, download=False, trust_local_copy=False)
+    train, test = source.load(show.Bars())
+    folders = Place(out, resume=True, seeds=SETS, seed=seed).folders()
+    sets = []
+    for number, folder in folders.items():
+        result = condense(
+            train,
+            catalog.method("dm"),
+            ipc=IPC,
+            iterations=ITERATIONS,
+            seed=number,
+            augmentation=catalog.augmentation("auto", source.data),
+            device=device,
+            saving=Saving(folder, resume=True, record={"name": "dm", **source.record(folder)}),
+            progress=show.Bars(),
+        )
+        if result.status is Status.INTERRUPTED:
+            click.echo(f"{folder}: {result.message}", err=True)
+            return 128 + (result.signum or 0)
+        sets.append(result.set)
+    with Compute(make_plan(train.spec.shape[1:], device=device)) as compute:
+        random = [selected_set(train, Random(), IPC, Draw(number), compute) for number in folders]
+        evaluation = evaluate(
+            [Candidate("dm", tuple(sets), IPC), Candidate("random", tuple(random), IPC)],
+            test,
+            networks=NETWORKS,
+            protocol=catalog.protocol("short", source.data),
+            seed=seed,
+            compute=compute,
+            progress=show.Bars(),
+        )
+    write_json(out / "evaluation.json", evaluation.to_json())
+    to_png_grid(functools.reduce(CondensedSet.merge, [*sets, *random]), out / "demo.png")
+    show.emit(as_json, evaluation.to_json(), f"{evaluation.table()}\n\nImages: {out / 'demo.png'}")
+    return 0

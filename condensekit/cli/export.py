@@ -1,0 +1,50 @@
+"""``condensekit export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from condensekit.cli import show
+from condensekit.cli.options import JSON, Command, option, unneeded
+from condensekit.cli.runs import find_one
+from condensekit.condensed import CondensedSet
+from condensekit.errors import ConfigError
+from condensekit.export import to_folder, to_png_grid
+
+
+HELP = """Write the images of RUN as PNG files.
+
+--to makes one folder per class, the layout that torchvision's ImageFolder, Keras and most tools read.
+Values are brought back to pixels and clipped to what a PNG can hold.
+
+\b
+Examples:
+  condensekit export runs/dm --to images
+  condensekit export runs/dm --grid dm.png --seed 2
+"""
+
+
+@click.command("export", cls=Command, help=HELP)
+@click.argument("run", type=click.Path(path_type=Path))
+@option("--to", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="A new or empty folder of images.")
+@option("--grid", type=click.Path(path_type=Path), metavar="FILE.png", help="One picture of all images, a row a class.")
+@option("--seed", type=int, help="Which set of a RUN that has several.  [default: the first]")
+@unneeded
+@JSON
+def command(run: Path, folder: Path | None, grid: Path | None, seed: int | None, as_json: bool) -> None:
+    """Load the set and write what was asked for."""
+    if folder is None and grid is None:
+        raise ConfigError("nothing to write: give --to FOLDER or --grid FILE.png")
+    chosen = CondensedSet.load(find_one(run, seed))
+    written: dict[str, Any] = {}
+    if folder is not None:
+        to_folder(chosen, folder)
+        written["folder"] = str(folder)
+    if grid is not None:
+        to_png_grid(chosen, grid)
+        written["grid"] = str(grid)
+    images = len(chosen.decode()[0])
+    show.emit(as_json, {**written, "images": images}, f"wrote {images} images to {' and '.join(written.values())}")

@@ -1,0 +1,65 @@
+"""``condensekit inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from condensekit.cli import show
+from condensekit.cli.options import JSON, Command, option, unneeded
+from condensekit.cli.runs import find_one
+from condensekit.condensed import CondensedSet
+
+
+HELP = """Show what the set of RUN is, and what made it. The file's checksum is verified on the way.
+
+\b
+Examples:
+  condensekit inspect runs/dm
+  condensekit inspect runs/dm --json | jq .provenance.config.method
+"""
+
+
+@click.command("inspect", cls=Command, help=HELP)
+@click.argument("run", type=click.Path(path_type=Path))
+@option("--seed", type=int, help="Which set of a RUN that has several.  [default: the first]")
+@unneeded
+@JSON
+def command(run: Path, seed: int | None, as_json: bool) -> None:
+    """Load the set and describe it."""
+    path = find_one(run, seed)
+    chosen = CondensedSet.load(path)
+    channels, height, width = chosen.spec.shape
+    record = {
+        "path": str(path),
+        "classes": len(chosen.classes),
+        "ipc": chosen.ipc,
+        "images": len(chosen),
+        "shape": [channels, height, width],
+        "storage": chosen.formation.dtype,
+        "factor": chosen.formation.factor,
+        "nbytes": chosen.nbytes,
+        "spec": chosen.spec.to_json(),
+        "provenance": dict(chosen.provenance),
+    }
+    made = chosen.provenance
+    lines = {
+        "set": path,
+        "classes": ", ".join(map(chosen.spec.name_of, chosen.classes[:10]))
+        + (", ..." if record["classes"] > 10 else ""),
+        "images": f"{len(chosen)} ({chosen.ipc} per class), {channels} x {height} x {width}, {chosen.formation.dtype}",
+        "size": show.size(chosen.nbytes),
+        **{key: made[key] for key in ("selection", "status", "steps", "elapsed_s", "seed") if key in made},
+        **{key: _short(value) for key, value in made.get("config", {}).items()},
+    }
+    show.emit(as_json, record, show.pairs(lines))
+
+
+def _short(value: Any) -> str:
+    """``DistributionMatching(lr=1.0, ...)`` for a described object."""
+    if not isinstance(value, dict):
+        return str(value)
+    fields = ", ".join(f"{k}={_short(v)}" for k, v in value.items() if k != "type")
+    return f"{value.get('type', '')}({fields})"

@@ -1,0 +1,236 @@
+"""Options that several commands share, and the rule that all bad values are reported together."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import click
+
+from condensekit import datasets
+from condensekit.errors import ConfigError, refuse
+from condensekit.images import ClassImages
+from condensekit.progress import Progress
+from condensekit.run import RunDir
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FOUND = "condensekit.problems"
+
+
+class Command(click.Command):
+    """A command that lists every bad option before it does anything."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse all options, then refuse the bad ones together."""
+        rest = super().parse_args(ctx, args)
+        refuse(*ctx.meta.get(_FOUND, ()))
+        return rest
+
+
+class Option(click.Option):
+    """An option that notes a bad or missing value for :class:`Command` to report."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """Parse the value; a bad one becomes a note."""
+        try:
+            return super().handle_parse_result(ctx, opts, args)
+        except click.BadParameter as error:
+            ctx.meta.setdefault(_FOUND, []).append(error.format_message().rstrip("."))
+            return None, args
+
+
+class Positive(click.FloatRange):
+    """A finite number above 0."""
+
+    name = "positive number"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse NaN and infinity as well."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is not finite.", param, ctx)
+        return number
+
+
+class Problems:
+    """Gathers the problems of several objects: build each inside ``with problems:``, then :meth:`refuse`."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        if isinstance(error, ConfigError):
+            self.found += error.problems
+            return True
+        return False
+
+    def refuse(self) -> None:
+        """Raise one ConfigError with everything found."""
+        refuse(*self.found)
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """``click.option`` that takes part in the joint report."""
+    return click.option(*names, cls=Option, **settings)
+
+
+def packed(kind: type[Any], name: str, *decorators: Callable[[Any], Any]) -> Callable[[F], Any]:
+    """Options whose values reach the command as one ``kind``, a dataclass with a field for each, called ``name``."""
+
+    def decorate(function: F) -> Any:
+        @functools.wraps(function)
+        def call(**values: Any) -> Any:
+            values[name] = kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})
+            return function(**values)
+
+        for one in reversed(decorators):
+            call = one(call)
+        return call
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which images, and where to look for them.
+
+    Args:
+        data: A name, or the path of a folder or ``.npz`` file.
+        image_size: Resize to this many pixels while reading, or None.
+        data_root: Folder of the named data sets, or None for the default.
+        download: Fetch a named data set that is missing.
+        trust_local_copy: Read a copy whose checksum differs.
+    """
+
+    data: str
+    image_size: int | None
+    data_root: Path | None
+    download: bool
+    trust_local_copy: bool
+
+    def load(self, progress: Progress) -> tuple[ClassImages, ClassImages]:
+        """Training and test images."""
+        return datasets.load(
+            self.data,
+            root=self.data_root,
+            image_size=self.image_size,
+            download=self.download,
+            trust_local_copy=self.trust_local_copy,
+            progress=progress,
+        )
+
+    def record(self, folder: Path) -> dict[str, Any]:
+        """What ``config.json`` in ``folder`` keeps: enough for ``evaluate`` to read the same images again.
+
+        A resumed run may find its data elsewhere: the first place stays on record.
+        """
+        found = {
+            "data_root": str(self.data_root.resolve()) if self.data_root else None,
+            "trust_local_copy": self.trust_local_copy,
+        }
+        if (folder / "config.json").exists():
+            found = RunDir.read(folder).config.get("found", found)
+        name = self.data if self.data in datasets.NAMES else str(Path(self.data).resolve())
+        return {"data": {"name": name, "image_size": self.image_size}, "found": found}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs go.
+
+    Args:
+        out: The run folder; with several seeds, the parent of ``seed-<seed>``.
+        resume: Continue what is there.
+        seeds: How many sets to make.
+        seed: The first one's seed.
+    """
+
+    out: Path
+    resume: bool
+    seeds: int
+    seed: int
+
+    def folders(self) -> dict[int, Path]:
+        """The run folder of each seed.
+
+        Raises:
+            ConfigError: Several seeds into a folder that holds a single run.
+        """
+        if self.seeds == 1:
+            return {self.seed: self.out}
+        if (self.out / "config.json").exists():
+            raise ConfigError(f"{self.out} holds a single run: use another --out for --seeds {self.seeds}")
+        return {seed: self.out / f"seed-{seed}" for seed in range(self.seed, self.seed + self.seeds)}
+
+
+DATA = option(
+    "--data",
+    required=True,
+    metavar="NAME|PATH",
+    help="digits, mnist, fashionmnist, cifar10 or cifar100; a folder with one folder of images per class "
+    "(or with train/ and test/ of that form); or an .npz file with images and labels.",
+)
+IMAGE_SIZE = option("--image-size", type=click.IntRange(min=1), metavar="N", help="Resize to N x N while reading.")
+DATA_ROOT = option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Folder of the named data sets.  [default: $CONDENSEKIT_DATA, else ~/.cache/condensekit]",
+)
+DOWNLOAD = option("--download", is_flag=True, help="Fetch a named data set that is missing.")
+TRUST = option(
+    "--trust-local-copy",
+    is_flag=True,
+    help="Read a copy whose checksum is not the published one. CIFAR files are pickles: only for files you checked.",
+)
+DEVICE = option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+JSON = option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
+SEED = option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
+IPC = option("--ipc", type=click.IntRange(min=1), required=True, metavar="N", help="Images per class.")
+STORAGE = option(
+    "--storage",
+    type=click.Choice(["float32", "float16", "uint8"]),
+    default="float32",
+    show_default=True,
+    help="How the set's values are stored; uint8 keeps a range for each image and channel.",
+)
+
+source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST)
+place_options = packed(
+    Place,
+    "place",
+    option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make."),
+    option("--resume", is_flag=True, help="Go on where RUN stopped; a finished run only gets its outputs rewritten."),
+    option(
+        "--seeds",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="S",
+        help="Make S sets, with seeds SEED, SEED+1, ..., in RUN/seed-<seed>.",
+    ),
+    SEED,
+)
+
+
+def unneeded(function: F) -> F:
+    """Options of every command, on one that has no use for them: scripts may pass the same ones to all."""
+    for name in ("--device", "--data-root"):
+        function = option(name, metavar="X", expose_value=False, help="Accepted by every command; unused here.")(
+            function
+        )
+    return function

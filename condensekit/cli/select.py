@@ -1,0 +1,88 @@
+"""``condensekit select``."""
+
+from __future__ import annotations
+
+import click
+
+from condensekit import catalog
+from condensekit.cli import show
+from condensekit.cli.options import (
+    DEVICE,
+    IPC,
+    JSON,
+    STORAGE,
+    Command,
+    Place,
+    Problems,
+    Source,
+    option,
+    place_options,
+    source_options,
+)
+from condensekit.compute import Compute, make_plan
+from condensekit.condensed import Formation
+from condensekit.describe import describe
+from condensekit.rng import Draw
+from condensekit.run import RunDir
+from condensekit.selection import selected_set
+
+
+HELP = """Choose a few real images per class: the baselines that condensation must beat.
+
+The set lands in RUN/set.safetensors, in the same form as a condensed one; `evaluate`, `export` and `inspect`
+cannot tell them apart.
+
+\b
+Examples:
+  condensekit select --data digits --selection kmeans --ipc 10 --out runs/kmeans
+  condensekit select --data cifar10 --selection herding --ipc 50 --seeds 3 --out runs/herding
+"""
+
+
+@click.command("select", cls=Command, help=HELP)
+@source_options
+@option(
+    "--selection",
+    default="random",
+    show_default=True,
+    metavar="NAME",
+    help="random; herding (running mean nearest to the class mean); kmeans (nearest to the centroids); kcenter "
+    "(farthest first); or module:object. Distances are those of one random network's embedding.",
+)
+@IPC
+@STORAGE
+@place_options
+@DEVICE
+@JSON
+def command(source: Source, selection: str, ipc: int, storage: str, place: Place, device: str, as_json: bool) -> None:
+    """Check, load, choose and save for each seed."""
+    problems = Problems()
+    with problems:
+        chosen_by = catalog.selection(selection)
+    with problems:
+        plan = make_plan((1, 1), device=device)
+    with problems:
+        folders = place.folders()
+    problems.refuse()
+    train, _ = source.load(show.Bars())
+    formation = Formation(dtype=storage)
+    plan = make_plan(train.spec.shape[1:], device=device)
+    runs = []
+    with Compute(plan) as compute:
+        for seed, folder in folders.items():
+            made = selected_set(train, chosen_by, ipc, Draw(seed), compute, formation)
+            config = {
+                "name": chosen_by.name if storage == "float32" else f"{chosen_by.name} storage={storage}",
+                "selection": describe(chosen_by),
+                "ipc": ipc,
+                "seed": seed,
+                "formation": describe(formation),
+                **source.record(folder),
+            }
+            with RunDir.create(folder, config, place.resume, train.fingerprint()) as run:
+                made.save(run.path / "set.safetensors")
+            runs.append(
+                {"run": str(folder), "seed": seed, "classes": len(made.classes), "ipc": ipc, "nbytes": made.nbytes}
+            )
+    text = "\n".join(f"{r['run']}: {r['ipc']} images for each of {r['classes']} classes" for r in runs)
+    show.emit(as_json, {"runs": runs}, text)

@@ -1,0 +1,316 @@
+"""Where and how networks run: device, precision, chunks, worker threads, compilation, memory back-off.
+
+Nothing else in the package decides these. On a CPU the work is cut into cache-sized chunks that run on
+one-thread workers (several times faster than one large batch with a thread pool inside each operation);
+on a GPU one large batch is right. Instance-wise networks give the same result either way. Networks with
+batch norm do not, so their batches are never cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from condensekit.errors import ConfigError, refuse
+from condensekit.networks import separable
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+PRECISIONS = ("fp32", "mixed", "bf16")
+CHUNK_PIXELS = 16 * 32 * 32  # what fits a core's cache, in pixels of the input
+KEPT_PIXELS = {"cpu": 512 * 32 * 32, "cuda": 16384 * 32 * 32}  # graphs kept between forward and backward
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved way to compute; stored in checkpoints, because only the same plan gives the same bits.
+
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        precision: ``fp32``; ``mixed`` (real images in bfloat16, synthetic ones in float32); ``bf16`` (both).
+        compiled: Run networks through ``torch.compile``; then without workers, because the compiler keeps
+            state for each thread.
+        chunk: Images in one network call; 0 for the whole batch.
+        workers: One-thread workers on a CPU; 0 computes in the calling thread.
+    """
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    compiled: bool = False
+    chunk: int = 16
+    workers: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; ``Plan(**record)`` reads it back."""
+        return asdict(self)
+
+
+def make_plan(
+    size: tuple[int, int],
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    compiled: bool = False,
+    chunk: int | None = None,
+    workers: int | None = None,
+) -> Plan:
+    """Resolve what was left open.
+
+    Args:
+        size: (height, width) of the images.
+        device: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+        precision: See :class:`Plan`.
+        compiled: Run the embedding network through ``torch.compile``. On a quiet CPU faster than the
+            workers, on a busy one slower; takes up to a minute first.
+        chunk: None fits the cache on a CPU and takes whole batches elsewhere.
+        workers: None takes torch's number of threads on a CPU.
+
+    Raises:
+        ConfigError: A device that is not here, an unknown precision, a chunk of one image.
+    """
+    where = _device(device)
+    on_cpu = where == "cpu"
+    refuse(
+        None if precision in PRECISIONS else f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}",
+        None if chunk is None or chunk == 0 or chunk >= 2 else f"chunk must be 0 (whole batch) or >= 2, got {chunk}",
+        None if workers is None or workers >= 0 else f"workers must be >= 0, got {workers}",
+        "compiled=True needs a C++ compiler (g++ or clang++) on the PATH" if compiled and not _can_compile() else None,
+    )
+    pixels = size[0] * size[1]
+    if chunk is None:
+        chunk = max(2, min(256, CHUNK_PIXELS // pixels)) if on_cpu else 0
+    if workers is None:
+        workers = torch.get_num_threads()
+    return Plan(where, precision, compiled, chunk, workers if on_cpu and not compiled else 0)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} asked for, but torch sees no CUDA GPU here: use --device cpu or auto")
+    return name
+
+
+def _can_compile() -> bool:
+    return shutil.which(os.environ.get("CXX", "g++")) is not None or shutil.which("clang++") is not None
+
+
+class Compute:
+    """Runs networks as a :class:`Plan` says. Use as a context manager, or :meth:`close` it.
+
+    Every method may be called from inside :meth:`map`; it then stays on that worker.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.device = torch.device(plan.device)
+        self.chunk = plan.chunk  # halved when a GPU runs out of memory
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(plan.workers, initializer=self._start_worker) if plan.workers else None
+        self._compiled = _compile() if plan.compiled else None
+
+    def __enter__(self) -> Compute:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _start_worker(self) -> None:
+        torch.set_num_threads(1)
+        self._local.worker = True
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """``[function(item) for item in items]``, in order, on the workers where there are any."""
+        if self._pool is None or getattr(self._local, "worker", False):
+            return [function(item) for item in items]
+        return list(self._pool.map(function, items))
+
+    def features(self, module: nn.Module, images_NCHW: Tensor) -> Tensor:  # noqa: N803
+        """Embeddings without a graph.
+
+        Args:
+            module: A network with ``features``.
+            images_NCHW: (N, C, H, W) float32, normalised.
+
+        Returns:
+            (N, D) float32. When a GPU runs out of memory the chunk is halved and the pass repeated.
+
+        Raises:
+            ConfigError: Out of memory with a batch-norm network, whose batch cannot be cut.
+        """
+        low = self.plan.precision in ("mixed", "bf16")
+        while True:
+            try:
+                return self._embed_all(module, self._split(module, images_NCHW), low)
+            except torch.OutOfMemoryError:
+                self._halve(module, len(images_NCHW))
+
+    def logits(self, module: nn.Module, images_NCHW: Tensor) -> Tensor:  # noqa: N803
+        """(N, classes) float32 outputs of the network in evaluation mode, without a graph."""
+
+        def one(chunk: Tensor) -> Tensor:
+            with torch.no_grad():
+                return _run("forward", module, chunk, self.plan.precision == "bf16")
+
+        return torch.cat(self.map(one, self._split(module, images_NCHW)))
+
+    def pullback(self, module: nn.Module, images_NCHW: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:  # noqa: N803
+        """Embeddings, and the function that takes their gradient back to the images.
+
+        Chunk by chunk: the graphs of a small batch are kept; those of a large one are built again in
+        the backward pass, so that memory does not grow with the batch.
+
+        Args:
+            module: A network with ``features`` whose parameters need no gradient.
+            images_NCHW: (N, C, H, W) float32, normalised.
+
+        Returns:
+            features (N, D) float32, detached; and ``pull``: (N, D) -> (N, C, H, W).
+        """
+        low = self.plan.precision == "bf16"
+        chunks = self._split(module, images_NCHW)
+        pixels = len(images_NCHW) * images_NCHW.shape[-2] * images_NCHW.shape[-1]
+        keep = pixels <= KEPT_PIXELS.get(self.device.type, KEPT_PIXELS["cpu"])
+
+        embed = self._embedder(module)
+
+        def forward(chunk: Tensor) -> tuple[Tensor, Tensor]:
+            leaf = chunk.detach().requires_grad_()
+            return leaf, embed(leaf, low)
+
+        def backward(item: tuple[tuple[Tensor, Tensor] | Tensor, Tensor]) -> Tensor:
+            graph, gradient = item
+            leaf, output = forward(graph) if isinstance(graph, Tensor) else graph
+            return torch.autograd.grad(output, leaf, gradient)[0]
+
+        sizes = [len(chunk) for chunk in chunks]
+        graphs: Sequence[tuple[Tensor, Tensor] | Tensor]
+        if keep or len(chunks) == 1:
+            kept = self.map(forward, chunks)
+            features, graphs = torch.cat([output.detach() for _, output in kept]), kept
+        else:
+            features, graphs = self._embed_all(module, chunks, low), chunks
+
+        def pull(gradient: Tensor) -> Tensor:
+            return torch.cat(self.map(backward, list(zip(graphs, gradient.split(sizes), strict=True))))
+
+        return features, pull
+
+    def backprop(
+        self,
+        module: nn.Module,
+        images_NCHW: Tensor,  # noqa: N803
+        targets: Tensor,
+        loss: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Mean loss over a batch; its gradients are added to the parameters' ``grad``.
+
+        Args:
+            module: A network whose parameters need gradients.
+            images_NCHW: (N, C, H, W) float32, normalised.
+            targets: (N, ...) whatever ``loss`` takes.
+            loss: (logits (n, K), targets (n, ...)) -> (n,) losses.
+
+        Returns:
+            The mean loss, detached.
+        """
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        chunks = self._split(module, images_NCHW)
+        parts = list(zip(chunks, targets.split([len(c) for c in chunks]), strict=True))
+
+        def one(part: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            logits = _run("forward", module, part[0], self.plan.precision == "bf16")
+            value = loss(logits, part[1]).sum() / len(images_NCHW)
+            return value.detach(), torch.autograd.grad(value, parameters)
+
+        total = torch.zeros((), device=self.device)
+        for value, gradients in self.map(one, parts):
+            total = total + value
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return total
+
+    def _split(self, module: nn.Module, images: Tensor) -> Sequence[Tensor]:
+        """Chunks of at least two images, whole for a network that mixes the images of a batch."""
+        if self.chunk == 0 or len(images) <= self.chunk or not separable(module):
+            return [images]
+        return images.split(self.chunk)
+
+    def _embed_all(self, module: nn.Module, chunks: Sequence[Tensor], low: bool) -> Tensor:
+        embed = self._embedder(module)
+
+        def one(chunk: Tensor) -> Tensor:
+            with torch.no_grad():
+                return embed(chunk, low)
+
+        return torch.cat(self.map(one, chunks))
+
+    def _embedder(self, module: nn.Module) -> Callable[[Tensor, bool], Tensor]:
+        """(chunk, in bfloat16?) -> embeddings; a compiled network always sees full chunks."""
+        fixed = self.chunk if self._compiled and separable(module) else 0
+        run = self._compiled or _run
+
+        def embed(chunk: Tensor, low: bool) -> Tensor:
+            size = fixed or (max(2, len(chunk)) if separable(module) else len(chunk))
+            return run("features", module, _pad(chunk, size), low)[: len(chunk)]
+
+        return embed
+
+    def _halve(self, module: nn.Module, batch: int) -> None:
+        """Cut the chunk after running out of memory, or say why that cannot be done."""
+        if not separable(module):
+            raise ConfigError(
+                f"out of memory on {self.device} with a batch-norm network, whose batch of {batch} images cannot "
+                "be cut into chunks: lower the real batch, or use norm='instance'"
+            )
+        size = min(self.chunk, batch) if self.chunk else batch
+        if size <= 2:
+            raise ConfigError(f"out of memory on {self.device} even with 2 images at a time: use a smaller network")
+        self.chunk = max(2, size // 2)
+        log.warning("out of memory: continuing with chunks of %d images", self.chunk)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _run(entry: str, module: nn.Module, images: Tensor, low: bool) -> Tensor:
+    """One call of the network, in bfloat16 where ``low``; float32 comes out."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+        output: Tensor = module(images) if entry == "forward" else module.features(images)
+    return output.float()
+
+
+def _compile() -> Callable[[str, nn.Module, Tensor, bool], Tensor]:
+    """:func:`_run`, compiled once for all weights of a network."""
+    return torch.compile(_run, dynamic=False)
+
+
+def _pad(images: Tensor, size: int) -> Tensor:
+    """The batch, its last image repeated until there are ``size``."""
+    if len(images) == size:
+        return images
+    return torch.cat([images, images[-1:].expand(size - len(images), -1, -1, -1)])

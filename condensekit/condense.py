@@ -1,0 +1,372 @@
+"""The one driver: it owns the loop, the budget, the log, the checkpoints and the policy for bad values."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from condensekit.augment import Augmentation
+from condensekit.compute import Compute, Plan, make_plan
+from condensekit.condensed import CondensedSet, Formation
+from condensekit.describe import describe
+from condensekit.encoders import Encoder, Fresh
+from condensekit.errors import StoreError, refuse
+from condensekit.images import ClassImages
+from condensekit.interrupt import Stop, caught
+from condensekit.methods.base import Condenser, State, StepContext
+from condensekit.networks import separable
+from condensekit.progress import SILENT, Progress, Stage
+from condensekit.rng import Draw
+from condensekit.run import RunDir, environment
+from condensekit.selection import Random, Selection
+
+log = logging.getLogger(__name__)
+
+READ_EVERY = {"cuda": 50, "mps": 50}  # steps between looks at a device's results; a CPU is read every step
+
+
+class Status(Enum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True, eq=False)
+class CondenseResult:
+    """What :func:`condense` gives back.
+
+    Args:
+        set: The condensed images; the last finite ones where the run diverged.
+        status: How the run ended.
+        message: One sentence: what happened and what to do next.
+        history: One dictionary of figures for each step of this call.
+        signum: The signal that interrupted the run, or None.
+    """
+
+    set: CondensedSet
+    status: Status
+    message: str
+    history: list[dict[str, float]] = field(default_factory=list)
+    signum: int | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Initial images of independent standard normal values, in normalised space."""
+
+    name: str = "noise"
+
+    def images(self, data: ClassImages, ipc: int, draw: Draw) -> Tensor:
+        """(K, ipc, C, H, W) float32."""
+        shape = data.spec.shape
+        values = draw.normal("noise", torch.tensor(data.classes), ipc * math.prod(shape))
+        return values.reshape(len(data.classes), ipc, *shape)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where and how often a run is saved.
+
+    Args:
+        out: The run folder; made if missing, refused if it holds a run and ``resume`` is off.
+        resume: Continue from the newest valid checkpoint in ``out``; from the start where there is none.
+        every: Steps between checkpoints; None for none by count.
+        minutes: Minutes between checkpoints.
+        snapshot_every: Steps between PNG grids of the images; None for none.
+        record: Further entries for ``config.json``, such as the name of the data set. JSON values.
+    """
+
+    out: Path
+    resume: bool = False
+    every: int | None = None
+    minutes: float = 5.0
+    snapshot_every: int | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def condense(
+    data: ClassImages,
+    method: Condenser,
+    *,
+    ipc: int,
+    iterations: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    init: Selection | Noise | None = None,
+    encoder: Encoder | None = None,
+    augmentation: Augmentation | None = Augmentation(),  # noqa: B008 - frozen
+    formation: Formation = Formation(),  # noqa: B008 - frozen
+    device: str = "auto",
+    precision: str = "fp32",
+    compiled: bool = False,
+    workers: int | None = None,
+    saving: Saving | None = None,
+    progress: Progress = SILENT,
+) -> CondenseResult:
+    """Learn ``ipc`` synthetic images for each class of ``data``.
+
+    Args:
+        data: The real images; every class listed in it is condensed.
+        method: What one step does, say ``DistributionMatching()``.
+        ipc: Images per class, at least 1.
+        iterations: Matching steps, at least 1. Give this or ``minutes``.
+        minutes: Wall time of the loop instead, above 0; it goes on counting over a resume.
+        seed: Everything random follows from it; the same seed gives the same images on a CPU.
+        init: Where the images start: a selection of real images (None: random ones) or :class:`Noise`.
+        encoder: Where the embedding networks come from; None draws a new ConvNet each step.
+        augmentation: Siamese augmentation of real and synthetic images; None for none.
+        formation: How the finished set is stored.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``fp32``, ``mixed`` (real images in bfloat16) or ``bf16``.
+        compiled: Compile the network; see :func:`condensekit.compute.make_plan`.
+        workers: One-thread workers on a CPU; None takes torch's number of threads.
+        saving: Run folder, checkpoints and resume; None keeps everything in memory.
+        progress: Told about each step.
+
+    Returns:
+        The set and how the run ended. Ctrl-C or SIGTERM ends it after the running step, with a checkpoint.
+
+    Raises:
+        ConfigError: Options that make no sense, or a resume with other options (the text shows the difference).
+        DataError: Classes too small for ``ipc`` images of the chosen start.
+        StoreError: The run folder cannot be written; its attribute ``result`` holds what was learnt so far.
+    """
+    refuse(
+        None if isinstance(ipc, int) and ipc >= 1 else f"ipc must be an integer of at least 1, got {ipc!r}",
+        "give iterations or minutes, exactly one of them" if (iterations is None) == (minutes is None) else None,
+        None if iterations is None or iterations >= 1 else f"iterations must be at least 1, got {iterations}",
+        None
+        if minutes is None or 0 < minutes < math.inf
+        else f"minutes must be positive and finite, got {minutes}",
+        None if formation.factor == 1 else f"factor {formation.factor} is not supported by method {method.name!r}",
+    )
+    encoder = encoder or Fresh()
+    init = init or Random()
+    config = {
+        "method": describe(method),
+        "ipc": ipc,
+        "iterations": iterations,
+        "minutes": minutes,
+        "seed": seed,
+        "init": describe(init),
+        "encoder": describe(encoder),
+        "augmentation": describe(augmentation),
+        "formation": describe(formation),
+        "precision": precision,
+        **(saving.record if saving else {}),
+    }
+    plan = make_plan(
+        data.spec.shape[1:],
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        workers=workers,
+    )
+    with ExitStack() as stack:
+        fingerprint = data.fingerprint()
+        run = stack.enter_context(RunDir.create(saving.out, config, saving.resume, fingerprint)) if saving else None
+        found = run.latest_checkpoint() if run else None
+        compute = stack.enter_context(Compute(Plan(**found[2]["plan"]) if found else plan))
+        stop = stack.enter_context(caught())
+        provenance = {"config": config, "data": fingerprint, "environment": environment()}
+        loop = _Loop(data, method, encoder, augmentation, compute, Draw(seed), formation, provenance, saving, run, stop)
+        try:
+            if found:
+                loop.restore(*found)
+            else:
+                loop.begin(init, ipc, progress)
+            return loop.run_until(iterations, minutes, progress)
+        except StoreError as error:
+            error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
+            raise
+
+
+class _Loop:
+    """One run of one method: its state, and what happens around each step."""
+
+    def __init__(
+        self,
+        data: ClassImages,
+        method: Condenser,
+        encoder: Encoder,
+        augmentation: Augmentation | None,
+        compute: Compute,
+        draw: Draw,
+        formation: Formation,
+        provenance: dict[str, Any],
+        saving: Saving | None,
+        run: RunDir | None,
+        stop: Stop,
+    ) -> None:
+        self.data, self.method, self.encoder, self.augmentation = data, method, encoder, augmentation
+        self.compute, self.draw, self.formation, self.provenance = compute, draw, formation, provenance
+        self.saving, self.run, self.stop = saving, run, stop
+        self.module = self._network()
+        self.state: State = {}
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.history: list[dict[str, float]] = []
+        self.pending: list[tuple[int, int, dict[str, Tensor], float]] = []
+        self.failures = 0
+        self.finished = False
+
+    def _network(self) -> nn.Module:
+        module = self.encoder.network.new(
+            self.data.spec.shape, len(self.data.classes), self.draw, device=str(self.compute.device)
+        )
+        return module.requires_grad_(False)
+
+    def context(self, step: int, attempt: int = 0) -> StepContext:
+        draw = self.draw.at(step, attempt)
+        self.encoder.load(self.module, draw)
+        return StepContext(self.data, draw, self.module, self.compute, self.augmentation)
+
+    def begin(self, init: Selection | Noise, ipc: int, progress: Progress) -> None:
+        """The first state, from real images or noise."""
+        with progress.stage(f"initialise ({init.name})", 1) as stage:
+            if isinstance(init, Noise):
+                images = init.images(self.data, ipc, self.draw)
+            else:
+                chosen = init(self.data, ipc, self.draw, self.compute)
+                images = self.data.gather(chosen.indices.reshape(len(self.data.classes), ipc))
+            stage.advance()
+        self.state = self.method.init(images.to(self.compute.device), self.context(1))
+
+    def restore(self, step: int, tensors: State, manifest: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.state = {name: t.to(self.compute.device) for name, t in tensors.items()}
+        self.step, self.elapsed_s = step, float(manifest["elapsed_s"])
+        self.finished = bool(manifest["finished"])
+
+    def run_until(self, iterations: int | None, minutes: float | None, progress: Progress) -> CondenseResult:
+        """The loop."""
+        read_every = READ_EVERY.get(self.compute.device.type, 1)
+        saved_step, saved_at = self.step, time.monotonic()
+        with progress.stage(f"condense ({self.method.name})", iterations, self.step) as stage:
+            while not self._over(iterations, minutes):
+                self._advance()
+                if len(self.pending) >= read_every:
+                    self._read(stage)
+                if self.failures >= 2 or self.stop.signum is not None:
+                    break
+                if self._due(saved_step, saved_at):
+                    self._read(stage)
+                    self._checkpoint()
+                    saved_step, saved_at = self.step, time.monotonic()
+                self._snapshot()
+            self._read(stage)
+        return self._end(iterations, minutes)
+
+    def _over(self, iterations: int | None, minutes: float | None) -> bool:
+        if self.finished:
+            return True
+        if iterations is not None:
+            return self.step >= iterations
+        return minutes is not None and self.elapsed_s >= 60 * minutes
+
+    def _advance(self) -> None:
+        """One step; on a CPU a failed one is retried at once with a new draw."""
+        start = time.perf_counter()
+        for attempt in (0, 1):
+            self.state, metrics = self.method.step(self.state, self.context(self.step + 1, attempt))
+            if self.compute.device.type in READ_EVERY or bool(metrics["finite"]):
+                break
+            log.warning("step %d gave a value that is not finite; nothing was changed", self.step + 1)
+        self.step += 1
+        seconds = time.perf_counter() - start
+        self.elapsed_s += seconds
+        self.pending.append((self.step, attempt, metrics, seconds))
+
+    def _read(self, stage: Stage) -> None:
+        """Fetch the results of the steps since the last look, log them, count failures in a row."""
+        for step, attempt, metrics, seconds in self.pending:
+            values = {name: float(value) for name, value in metrics.items() if name != "finite"}
+            good = bool(metrics["finite"])
+            on_device = self.compute.device.type in READ_EVERY
+            self.failures = 0 if good else self.failures + (1 if on_device else 2)
+            row = {"step": step, **values, "attempt": attempt, "seconds": round(seconds, 6)}
+            self.history.append(row)
+            if self.run:
+                self.run.log(step, {k: v for k, v in row.items() if k != "step"})
+            stage.advance(1, values)
+            if self.failures >= 2:
+                break
+        self.pending.clear()
+
+    def _due(self, saved_step: int, saved_at: float) -> bool:
+        if self.saving is None:
+            return False
+        by_count = self.saving.every is not None and self.step - saved_step >= self.saving.every
+        return by_count or time.monotonic() - saved_at >= 60 * self.saving.minutes
+
+    def _checkpoint(self) -> None:
+        if self.run:
+            manifest = {
+                "elapsed_s": self.elapsed_s,
+                "plan": self.compute.plan.to_json(),
+                "finished": self.finished,
+            }
+            self.run.save_checkpoint(self.step, {k: v.cpu() for k, v in self.state.items()}, manifest)
+
+    def _snapshot(self) -> None:
+        every = self.saving.snapshot_every if self.saving else None
+        if self.run and every and self.step % every == 0:
+            from condensekit.export import to_png_grid
+
+            to_png_grid(self._set(Status.INTERRUPTED), self.run.path / "snapshots" / f"step-{self.step:06d}.png")
+
+    def _end(self, iterations: int | None, minutes: float | None) -> CondenseResult:
+        """Save what is due and say how it went."""
+        total = f" of {iterations}" if iterations is not None else ""
+        if self.failures >= 2:
+            return self._close(
+                Status.DIVERGED,
+                f"step {self.step}{total} was not finite twice in a row: the last finite images are kept; "
+                "lower the learning rate (--lr), or use --precision fp32",
+            )
+        if not self._over(iterations, minutes):
+            name = signal.Signals(self.stop.signum or signal.SIGINT).name
+            self._checkpoint()
+            return self.result(
+                Status.INTERRUPTED, f"interrupted by {name} after step {self.step}{total}: continue with --resume"
+            )
+        self.finished = True
+        self._checkpoint()
+        return self._close(Status.FINISHED, f"finished {self.step} steps in {self.elapsed_s:.1f} s")
+
+    def _close(self, status: Status, message: str) -> CondenseResult:
+        result = self.result(status, message)
+        if self.run:
+            result.set.save(self.run.path / "set.safetensors")
+        return result
+
+    def result(self, status: Status, message: str) -> CondenseResult:
+        return CondenseResult(self._set(status), status, message, self.history, self.stop.signum)
+
+    def _set(self, status: Status) -> CondensedSet:
+        images = self.state["images"]
+        provenance = {
+            **self.provenance,
+            "status": status.value,
+            "steps": self.step,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "plan": self.compute.plan.to_json(),
+            "separable": self.method.separable and separable(self.module),
+        }
+        labels = torch.tensor(self.data.classes, dtype=torch.int64).repeat_interleave(images.shape[1])
+        return CondensedSet.from_images(
+            images.flatten(0, 1), labels, self.data.spec, formation=self.formation, provenance=provenance
+        )

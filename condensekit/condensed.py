@@ -1,0 +1,254 @@
+"""The one exchange object: synthetic or selected images, how they are stored and what they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from condensekit.errors import ConfigError, DataError
+from condensekit.images import ImageSpec
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+
+
+@dataclass(frozen=True)
+class Formation:
+    """How images are stored.
+
+    Args:
+        factor: 1 stores every image as it is; f packs f * f images, shrunk, into one stored image, which
+            is decoded by cropping and bilinear up-sampling (IDC, Kim et al., ICML 2022).
+        dtype: ``float32``, ``float16`` or ``uint8``. uint8 spreads each image's and channel's range
+            [lo, hi] over 0..255; the ranges are stored and counted.
+    """
+
+    factor: int = 1
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"storage dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if not isinstance(self.factor, int) or self.factor < 1:
+            raise ConfigError(f"factor must be an integer of at least 1, got {self.factor!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class CondensedSet:
+    """A small labelled image set in storage form.
+
+    Args:
+        images: (M, C, H, W) in the formation's dtype. Normalised values; for uint8, codes in 0..255.
+        labels: (M,) int64.
+        spec: Shape, normalisation and class names.
+        formation: Packing factor and storage dtype.
+        ranges: (M, C, 2) float32 lo and hi of each image and channel; only with uint8.
+        soft_labels: (M * f * f, K) float32 probabilities over ``spec.classes``, or None.
+        provenance: What made the set: method, options, seed, data fingerprint, versions, wall time. JSON.
+    """
+
+    images: Tensor
+    labels: Tensor
+    spec: ImageSpec
+    formation: Formation = field(default_factory=Formation)
+    ranges: Tensor | None = None
+    soft_labels: Tensor | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count, decoded = len(self.images), len(self.images) * self.formation.factor**2
+        _check_shape(self.images, self.spec)
+        if self.images.dtype != DTYPES[self.formation.dtype]:
+            raise DataError(f"images must be stored as {self.formation.dtype}, got {self.images.dtype}")
+        if tuple(self.labels.shape) != (count,) or self.labels.dtype != torch.int64:
+            raise DataError(f"labels must be ({count},) int64, got {tuple(self.labels.shape)} {self.labels.dtype}")
+        if (self.formation.dtype == "uint8") != (self.ranges is not None):
+            raise DataError("ranges must be given with uint8 storage and only with it")
+        if self.ranges is not None and tuple(self.ranges.shape) != (count, self.spec.shape[0], 2):
+            raise DataError(f"ranges must be ({count}, {self.spec.shape[0]}, 2), got shape {tuple(self.ranges.shape)}")
+        if self.soft_labels is not None and (self.soft_labels.ndim != 2 or len(self.soft_labels) != decoded):
+            raise DataError(f"soft labels must have {decoded} rows, got shape {tuple(self.soft_labels.shape)}")
+        height, width = self.spec.shape[1:]
+        if height % self.formation.factor or width % self.formation.factor:
+            raise ConfigError(f"factor {self.formation.factor} does not divide the image size {height}x{width}")
+
+    @classmethod
+    def from_images(
+        cls,
+        images: Tensor,
+        labels: Tensor,
+        spec: ImageSpec,
+        *,
+        formation: Formation | None = None,
+        soft_labels: Tensor | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> CondensedSet:
+        """Store normalised float images (M, C, H, W) in ``formation``.
+
+        Raises:
+            DataError: Shapes or types that do not fit, a value that is not finite, or too large for float16.
+        """
+        formation = formation or Formation()
+        _check_shape(images, spec)
+        if labels.is_floating_point() or labels.ndim != 1:
+            raise DataError(f"labels must be (M,) integers, got shape {tuple(labels.shape)}, {labels.dtype}")
+        images = images.detach().to("cpu", torch.float32).contiguous()
+        labels = labels.detach().to("cpu", torch.int64)
+        stored, ranges = _encode(images, formation.dtype)
+        return cls(stored, labels, spec, formation, ranges, soft_labels, dict(provenance or {}))
+
+    def __len__(self) -> int:
+        """How many images are stored (M), before unpacking."""
+        return len(self.images)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The labels present, ascending."""
+        return tuple(torch.unique(self.labels).tolist())
+
+    @property
+    def ipc(self) -> int:
+        """Stored images per class, the largest where classes differ."""
+        return int(torch.unique(self.labels, return_counts=True)[1].max())
+
+    @property
+    def nbytes(self) -> int:
+        """Every stored byte: images, ranges, labels and soft labels."""
+        parts = (self.images, self.ranges, self.labels, self.soft_labels)
+        return sum(t.numel() * t.element_size() for t in parts if t is not None)
+
+    def decode(self) -> tuple[Tensor, Tensor]:
+        """Training images (M * f * f, C, H, W) normalised float32, and their int64 labels."""
+        images = _decode(self.images, self.ranges)
+        return unpack(images, self.formation.factor), self.labels.repeat_interleave(self.formation.factor**2)
+
+    def targets(self) -> Tensor:
+        """What training uses: int64 labels (M * f * f,), or the soft labels where there are any."""
+        return self.labels.repeat_interleave(self.formation.factor**2) if self.soft_labels is None else self.soft_labels
+
+    def stored_as(self, dtype: str) -> CondensedSet:
+        """The same set in another storage dtype; returned unchanged where it already has it."""
+        if dtype == self.formation.dtype:
+            return self
+        stored, ranges = _encode(_decode(self.images, self.ranges), Formation(dtype=dtype).dtype)
+        return replace(self, images=stored, ranges=ranges, formation=replace(self.formation, dtype=dtype))
+
+    def select(self, labels: Sequence[int]) -> CondensedSet:
+        """The images of the classes in ``labels``; spec and stored values unchanged.
+
+        Raises:
+            DataError: A label the set does not hold.
+        """
+        missing = sorted(set(labels) - set(self.classes))
+        if missing:
+            raise DataError(f"no images of class {missing[0]}; classes here: {list(self.classes)}")
+        return self._rows(torch.isin(self.labels, torch.tensor(list(labels))).nonzero()[:, 0])
+
+    def _rows(self, rows: Tensor) -> CondensedSet:
+        f2 = self.formation.factor**2
+        soft = self.soft_labels
+        if soft is not None:
+            soft = soft.reshape(len(self), f2, soft.shape[1])[rows].flatten(0, 1)
+        ranges = None if self.ranges is None else self.ranges[rows]
+        return replace(self, images=self.images[rows], labels=self.labels[rows], ranges=ranges, soft_labels=soft)
+
+    def merge(self, other: CondensedSet) -> CondensedSet:
+        """Both sets' images, ordered by label; stored values are taken over as they are.
+
+        Raises:
+            DataError: Specs, formations or class names that differ, or soft labels that do not match.
+        """
+        mine, theirs = self.spec, other.spec
+        if (mine.shape, mine.mean, mine.std) != (theirs.shape, theirs.mean, theirs.std):
+            raise DataError(f"cannot merge sets of different shape or normalisation: {mine} and {theirs}")
+        if self.formation != other.formation:
+            raise DataError(f"cannot merge {self.formation} with {other.formation}: use stored_as() on one of them")
+        if (self.soft_labels is None) != (other.soft_labels is None):
+            raise DataError("cannot merge a set with soft labels and one without")
+        names = {**mine.class_names, **theirs.class_names}
+        renamed = [k for k, name in mine.class_names.items() if names[k] != name]
+        if renamed:
+            raise DataError(
+                f"class {renamed[0]} is {mine.name_of(renamed[0])} here and {theirs.name_of(renamed[0])} there"
+            )
+        if self.soft_labels is not None and mine.classes != theirs.classes:
+            raise DataError(f"cannot merge soft labels over different classes: {mine.classes} and {theirs.classes}")
+        joined = CondensedSet(
+            torch.cat([self.images, other.images]),
+            torch.cat([self.labels, other.labels]),
+            replace(mine, class_names=names),
+            self.formation,
+            _join(self.ranges, other.ranges),
+            _join(self.soft_labels, other.soft_labels),
+            {"merged": [dict(self.provenance), dict(other.provenance)]},
+        )
+        return joined._rows(torch.argsort(joined.labels, stable=True))
+
+    def as_dataset(self) -> torch.utils.data.TensorDataset:
+        """A torch data set of (normalised float32 image, target) pairs, with ``targets`` as torchvision has it."""
+        images, labels = self.decode()
+        dataset = torch.utils.data.TensorDataset(images, self.targets())
+        dataset.targets = labels.tolist()  # type: ignore[attr-defined]
+        return dataset
+
+    def save(self, path: str | Path) -> None:
+        """Write one file, atomically. Raises StoreError with path and stage."""
+        from condensekit.store import save_set
+
+        save_set(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> CondensedSet:
+        """Read a file of :meth:`save`. Raises StoreError for a damaged or foreign file."""
+        from condensekit.store import load_set
+
+        return load_set(Path(path))
+
+
+def unpack(images: Tensor, factor: int) -> Tensor:
+    """(M, C, H, W) packed images to (M * f * f, C, H, W): cut into an f x f grid, each cell up-sampled bilinearly."""
+    if factor == 1:
+        return images
+    count, channels, height, width = images.shape
+    cells = images.reshape(count, channels, factor, height // factor, factor, width // factor)
+    cells = cells.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, height // factor, width // factor)
+    return F.interpolate(cells, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def _check_shape(images: Tensor, spec: ImageSpec) -> None:
+    if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape or len(images) == 0:
+        expected = f"(M, {', '.join(map(str, spec.shape))}) with M >= 1"
+        raise DataError(f"images must be {expected}, got shape {tuple(images.shape)}")
+
+
+def _encode(images: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
+    finite = torch.isfinite(images).flatten(1).all(1)
+    if not finite.all():
+        raise DataError(f"image {int((~finite).nonzero()[0])} has a value that is not finite: nothing was stored")
+    if dtype == "float32":
+        return images, None
+    if dtype == "float16":
+        stored = images.to(torch.float16)
+        if not torch.isfinite(stored).all():
+            raise DataError("a value is too large for float16 (above 65,504): store as float32")
+        return stored, None
+    lo, hi = images.amin((2, 3)), images.amax((2, 3))
+    scale = torch.where(hi > lo, 255 / (hi - lo), torch.zeros_like(hi))
+    codes = ((images - lo[..., None, None]) * scale[..., None, None]).round().clamp(0, 255)
+    return codes.to(torch.uint8), torch.stack([lo, hi], dim=-1)
+
+
+def _decode(stored: Tensor, ranges: Tensor | None) -> Tensor:
+    if ranges is None:
+        return stored.to(torch.float32)
+    lo, hi = ranges[..., 0, None, None], ranges[..., 1, None, None]
+    return stored.to(torch.float32) / 255 * (hi - lo) + lo
+
+
+def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else torch.cat([a, b])

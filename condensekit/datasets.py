@@ -1,0 +1,239 @@
+"""Where images come from: named sets, folders, ``.npz`` files and data set objects, all as :class:`ClassImages`.
+
+The only file that knows ``torchvision.datasets``. Pixels are decoded once, in one pass; nothing is
+downloaded unless asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from condensekit.errors import DataError, unknown
+from condensekit.images import ClassImages, ImageSpec, as_labels, channel_statistics
+from condensekit.items import from_dataset
+from condensekit.pixels import as_nchw, check_size
+from condensekit.progress import SILENT, Progress
+from condensekit.sources import HELD_OUT, Pair, Source, hold_out, npz
+
+__all__ = ["NAMES", "from_dataset", "load"]
+
+NAMES = ("digits", "mnist", "fashionmnist", "cifar10", "cifar100")
+
+# Mean and std of each channel as the condensation papers use them (DatasetCondensation, utils.py).
+STATISTICS = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashionmnist": ((0.2861,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+TORCHVISION = {"mnist": "MNIST", "fashionmnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+IDX_MD5 = {  # of the unpacked files; torchvision knows those of the archives only
+    "mnist": (
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
+    "fashionmnist": (
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+    ),
+}
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    root: str | Path | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    trust_local_copy: bool = False,
+    mmap: Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[ClassImages, ClassImages]:
+    """Training and test images, both with the training images' normalisation and class names.
+
+    Args:
+        name_or_path: One of :data:`NAMES`; a folder of class folders, or of ``train`` and ``test`` (or ``val``)
+            with class folders inside; or a ``.npz`` file with ``images``, ``labels`` and perhaps ``test_images``,
+            ``test_labels``. Without test images a fixed 20% of each class are held out. A folder that has the
+            name of a data set is written ``./name``.
+        root: Folder of the named sets, in torchvision's layout; if None ``$CONDENSEKIT_DATA``, else
+            ``~/.cache/condensekit``.
+        image_size: Resize every image to this many pixels in height and width.
+        download: Fetch a named set that is missing.
+        trust_local_copy: Read a named set's files even if their checksums differ from the published ones.
+        mmap: Folder for the decoded pixels, written there once and mapped from then on, so that a set of files
+            may be larger than memory (arrays of named sets and ``.npz`` files are read whole first).
+        progress: Told how many images are read.
+
+    Raises:
+        DataError: Missing, altered, damaged or ill-fitting files; the text names the file and the way out.
+        ConfigError: An unknown name, or an ``image_size`` below 1.
+        StoreError: The decoded pixels cannot be written to ``mmap``.
+    """
+    check_size(image_size)
+    path = Path(name_or_path).expanduser()
+    if name_or_path in NAMES:
+        source = _named(str(name_or_path), root, download, trust_local_copy)
+    elif path.is_dir():
+        source = _folder(path)
+    elif path.suffix == ".npz" and path.is_file():
+        source = npz(path)
+    elif path.exists() or path.suffix or os.sep in str(name_or_path):
+        reason = "is neither a folder nor a .npz file" if path.exists() else "does not exist"
+        raise DataError(f"{path} {reason}: name a folder of class folders, a .npz file, or one of {', '.join(NAMES)}")
+    else:
+        raise unknown("data set", str(name_or_path), NAMES)
+    file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size)}.npy"
+    train, test = source.pixels(image_size, file, progress)
+    if source.statistics is None:
+        flat = (0.0,) * train.shape[1], (1.0,) * train.shape[1]
+        mean, std = channel_statistics(train) if train.dtype == torch.uint8 else flat
+    else:
+        mean, std = source.statistics
+    strangers = sorted(set(source.labels[1].tolist()) - set(source.labels[0].tolist()))
+    if strangers:
+        raise DataError(f"{path}: the test images have class {strangers[0]}, which the training images lack")
+    channels, height, width = train.shape[1:]
+    spec = ImageSpec((channels, height, width), mean, std, source.names)
+    return ClassImages(train, source.labels[0], spec), ClassImages(test, source.labels[1], spec)
+
+
+def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> Source:
+    """One of :data:`NAMES`."""
+    if name == "digits":
+        return _digits()
+    from torchvision import datasets
+
+    place = Path(root or os.environ.get("CONDENSEKIT_DATA") or "~/.cache/condensekit").expanduser()
+    kind = getattr(datasets, TORCHVISION[name])
+    if name in IDX_MD5:
+        files = {place / kind.__name__ / "raw" / file: md5 for file, md5 in zip(IDX_FILES, IDX_MD5[name], strict=True)}
+    else:
+        listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+        files = {place / kind.base_folder / file: md5 for file, md5 in listed}
+    if download and not all(file.is_file() for file in files):
+        try:
+            kind(place, download=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"cannot download {name} to {place}: {error}; copy its files there by hand") from error
+    _verify(name, place, files, trust)
+    try:
+        arrays, labels, classes = _read_idx(kind, list(files)) if name in IDX_MD5 else _read_cifar(kind, place, trust)
+    except Exception as error:  # only a trusted copy of other content gets here, and its readers may raise anything
+        raise DataError(f"cannot read {name} in {place}: {error!r}; delete it and use --download") from error
+    return Source(labels, dict(enumerate(classes)), tuple(files), arrays, STATISTICS[name])
+
+
+def _verify(name: str, place: Path, files: Mapping[Path, str], trust: bool) -> None:
+    """Refuse missing files, and altered ones unless trusted."""
+    from torchvision.datasets.utils import calculate_md5
+
+    for file in files:
+        if not file.is_file():
+            raise DataError(
+                f"{name} is not in {place} ({file.relative_to(place)} is missing): "
+                "fetch it with --download, or name its folder with --data-root or CONDENSEKIT_DATA"
+            )
+    for file, md5 in files.items():
+        if not trust and (found := calculate_md5(file)) != md5:
+            raise DataError(
+                f"{file} is not the published file (md5 {found}, expected {md5}): it is damaged or was altered, and a "
+                "pickle, as CIFAR's are, can run code; delete it and use --download, or pass --trust-local-copy "
+                "if you know where it comes from"
+            )
+
+
+def _read_idx(kind: Any, files: Sequence[Path]) -> tuple[Pair, Pair, Sequence[str]]:
+    """Images, labels and class names of MNIST or Fashion-MNIST, from :data:`IDX_FILES`."""
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    images = read_image_file(files[0])[:, None], read_image_file(files[2])[:, None]
+    names = kind.classes if kind.__name__ == "FashionMNIST" else [str(digit) for digit in range(10)]
+    return images, (read_label_file(files[1]), read_label_file(files[3])), names
+
+
+def _read_cifar(kind: Any, place: Path, trust: bool) -> tuple[Pair, Pair, Sequence[str]]:
+    """Images, labels and class names by torchvision's reader, whose own check is off only for a trusted copy.
+
+    File by file: read in one go, the training set would stand in memory twice.
+    """
+    meta = {**kind.meta, "md5": None} if trust else kind.meta
+
+    def read(file: str, md5: str) -> Any:
+        one = type("OneFile", (kind,), {"train_list": [(file, None if trust else md5)], "test_list": [], "meta": meta})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"dtype\(\): align")  # NumPy 2.4's complaint about the published pickles
+            return one(place)
+
+    pixels, labels = [], []
+    for listed in (kind.train_list, kind.test_list):
+        room = sum((place / kind.base_folder / file).stat().st_size for file, _ in listed) // (3 * 32 * 32)
+        images = torch.empty(room, 3, 32, 32, dtype=torch.uint8)
+        targets: list[int] = []
+        for file, md5 in listed:
+            part = read(file, md5)
+            images[len(targets) : len(targets) + len(part)] = as_nchw(torch.from_numpy(part.data))
+            targets += part.targets
+        pixels.append(images[: len(targets)])
+        labels.append(torch.tensor(targets))
+    return (pixels[0], pixels[1]), (labels[0], labels[1]), part.classes
+
+
+def _digits() -> Source:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, 0..16 spread over 0..255."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = torch.from_numpy(np.rint(found.images * (255 / 16)).astype(np.uint8))[:, None]
+    labels, names = torch.from_numpy(found.target), {digit: str(digit) for digit in range(10)}
+    train, test = hold_out(labels, names)
+    return Source((labels[train], labels[test]), names, (), (images[train], images[test]))
+
+
+def _folder(path: Path) -> Source:
+    """``train`` and ``test`` or ``val`` with class folders inside, or class folders alone."""
+    rest = next((path / name for name in ("test", "val") if (path / name).is_dir()), None)
+    if not (path / "train").is_dir():
+        files, labels, names = _class_folders(path)
+        train, test = hold_out(labels, names)
+        ordered = tuple(files[i] for i in [*train.tolist(), *test.tolist()])
+        return Source((labels[train], labels[test]), names, ordered)
+    if rest is None:
+        raise DataError(
+            f"{path} has a train folder but no test or val beside it: add one, or pass {path / 'train'} "
+            f"to have {HELD_OUT:.0%} of each class held out"
+        )
+    files, labels, names = _class_folders(path / "train")
+    test_files, numbers, test_names = _class_folders(rest)
+    test_labels, _ = as_labels([test_names[number] for number in numbers.tolist()], names)
+    return Source((labels, test_labels), names, (*files, *test_files))
+
+
+def _class_folders(path: Path) -> tuple[tuple[Path, ...], Tensor, dict[int, str]]:
+    """Image files, their labels, and the folder name of each label."""
+    from torchvision.datasets import ImageFolder
+
+    try:
+        found = ImageFolder(path, allow_empty=True)
+    except FileNotFoundError:
+        raise DataError(f"{path} has no sub-folders: expected one folder of images for each class") from None
+    if not found.samples:
+        raise DataError(f"there are no images in the folders of {path}: expected files like *.png or *.jpg")
+    labels = torch.tensor(found.targets)
+    empty = sorted(set(range(len(found.classes))) - set(found.targets))
+    if empty:
+        raise DataError(f"class {found.classes[empty[0]]!r} has no images in {path}: add some or remove its folder")
+    return tuple(Path(file) for file, _ in found.samples), labels, dict(enumerate(found.classes))

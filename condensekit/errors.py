@@ -1,0 +1,49 @@
+"""The three kinds of failure a user can meet, and the exit code each one means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CondensekitError(Exception):
+    """Base of every error this package raises on purpose; its text is one actionable sentence."""
+
+    exit_code = 2
+
+
+class DataError(CondensekitError):
+    """The images or labels handed in cannot be used; the text names the offending item."""
+
+
+class ConfigError(CondensekitError):
+    """An option or a combination of options makes no sense; lists every problem found at once."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class StoreError(CondensekitError):
+    """A file is damaged, foreign, or cannot be written; the text names path and stage.
+
+    ``result`` holds what a run had learnt in memory when its folder could not be written, else None.
+    """
+
+    exit_code = 4
+    result: object = None
+
+
+def unknown(kind: str, value: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that is in no table: it offers the nearest match and the whole list."""
+    names = sorted(known)
+    near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"unknown {kind} {value!r}.{hint} Known: {', '.join(names)}")
+
+
+def refuse(*problems: str | None) -> None:
+    """Raise one :class:`ConfigError` that lists all given problems; ``None`` entries are no problem."""
+    found = [p for p in problems if p]
+    if found:
+        raise ConfigError(*found)

@@ -1,0 +1,339 @@
+"""Real images, decoded once, kept as bytes and grouped by class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from condensekit.errors import DataError
+from condensekit.rng import Draw
+
+COUNTED = 1 << 22  # pixels counted at a time, as 8-byte integers
+HASHED_WHOLE = 1 << 30  # bytes: a larger set is fingerprinted by 4,096 of its images
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What every image of a set has in common.
+
+    Args:
+        shape: (channels, height, width).
+        mean: Per-channel mean of the pixels, which lie in [0, 1].
+        std: Per-channel standard deviation of the pixels, above 0.
+        class_names: Class name by integer label; labels may have gaps.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise DataError(f"image shape must be (C, H, W) with positive sizes, got {self.shape}")
+        channels = self.shape[0]
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise DataError(
+                f"mean and std need one value for each of the {channels} channels, "
+                f"got {len(self.mean)} and {len(self.std)}"
+            )
+        if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
+            raise DataError(f"mean must be finite and std positive, got {self.mean} and {self.std}")
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The labels, ascending."""
+        return tuple(sorted(self.class_names))
+
+    def name_of(self, label: int) -> str:
+        """``7 ('horse')``, or ``7`` where the name is the number itself."""
+        name = self.class_names.get(label, str(label))
+        return str(label) if name == str(label) else f"{label} ({name!r})"
+
+    def constants(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Mean and std as (C, 1, 1) float32 tensors."""
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=device)
+        std = torch.tensor(self.std, dtype=torch.float32, device=device)
+        return mean[:, None, None], std[:, None, None]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels (..., C, H, W) in 0..255 to normalised float32 of the same shape."""
+        mean, std = self.constants(pixels.device)
+        return (pixels.to(torch.float32) * (1 / 255) - mean) / std
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Normalised (..., C, H, W) to float32 pixels, clamped to [0, 1]."""
+        mean, std = self.constants(images.device)
+        return (images.to(torch.float32) * std + mean).clamp(0, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary that :meth:`from_json` reads back."""
+        names = {str(k): v for k, v in self.class_names.items()}
+        return {"shape": list(self.shape), "mean": list(self.mean), "std": list(self.std), "class_names": names}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ImageSpec:
+        """The inverse of :meth:`to_json`."""
+        names = {int(k): str(v) for k, v in record["class_names"].items()}
+        c, h, w = record["shape"]
+        return cls((c, h, w), tuple(record["mean"]), tuple(record["std"]), names)
+
+
+class ClassImages:
+    """Real images grouped by class: the one form in which condensation, selection and training read data.
+
+    Args:
+        images: (N, C, H, W) uint8 pixels in 0..255, or float32 already normalised (then ``spec`` has
+            mean 0 and std 1). In memory or memory-mapped, on any device.
+        labels: (N,) integers; gaps and negative values are kept.
+        spec: Shape, normalisation and class names.
+
+    Raises:
+        DataError: Sizes, types or values that do not fit; the text says what was got and expected.
+
+    Indices always refer to the order of ``images``. A subset (:meth:`select`, :meth:`split`) shares
+    the images and narrows which of them are listed.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
+        _check_arrays(images, labels, spec)
+        labels = labels.to("cpu", torch.int64)
+        self.images = images
+        self.labels = labels
+        self.spec = spec
+        self._group(torch.arange(len(labels)))
+
+    def _group(self, indices: Tensor) -> None:
+        listed = self.labels[indices]
+        self.order = indices[torch.argsort(listed, stable=True)]
+        values, counts = torch.unique(listed, return_counts=True)
+        self.classes: tuple[int, ...] = tuple(values.tolist())
+        self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        self._row = {label: row for row, label in enumerate(self.classes)}
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: Any,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        class_names: Mapping[int, str] | None = None,
+    ) -> ClassImages:
+        """Group arrays; the normalisation is computed where it is not given.
+
+        Args:
+            images: (N, C, H, W) or (N, H, W), numpy array or tensor, uint8 or float32 (see the class).
+            labels: (N,) integers, or strings, which become class names in sorted order.
+            mean: Per-channel mean of the pixels in [0, 1]; computed from uint8 images if None.
+            std: Likewise the standard deviation.
+            class_names: Names by label; the label's digits if None.
+        """
+        tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.asanyarray(images))
+        if tensor.ndim == 3:
+            tensor = tensor[:, None]
+        numbers, names = as_labels(labels)
+        if tensor.ndim != 4:
+            raise DataError(f"images must be (N, C, H, W) or (N, H, W), got shape {tuple(tensor.shape)}")
+        if tensor.shape[-1] in (1, 3) and tensor.shape[1] not in (1, 3):
+            raise DataError(
+                f"images of shape {tuple(tensor.shape)} look like (N, H, W, C); "
+                "expected (N, C, H, W): pass images.transpose(0, 3, 1, 2)"
+            )
+        if len(tensor) == 0:
+            raise DataError("the set is empty: expected at least one image")
+        channels = tensor.shape[1]
+        flat = (0.0,) * channels, (1.0,) * channels
+        if tensor.dtype == torch.uint8 and (mean is None or std is None):
+            flat = channel_statistics(tensor)
+        labels_present = torch.unique(numbers).tolist()
+        names = dict(class_names or names or {k: str(k) for k in labels_present})
+        spec = ImageSpec(
+            (channels, tensor.shape[2], tensor.shape[3]),
+            flat[0] if mean is None else tuple(mean),
+            flat[1] if std is None else tuple(std),
+            {k: names.get(k, str(k)) for k in labels_present},
+        )
+        return cls(tensor, numbers, spec)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __repr__(self) -> str:
+        return f"ClassImages({len(self)} images of {self.spec.shape}, {len(self.classes)} classes, {self.images.dtype})"
+
+    def count(self, label: int) -> int:
+        """How many images the class has."""
+        row = self._rows([label])[0]
+        return int(self.offsets[row + 1] - self.offsets[row])
+
+    def indices_of(self, label: int) -> Tensor:
+        """(n,) int64 source indices of one class, in source order."""
+        row = self._rows([label])[0]
+        return self.order[self.offsets[row] : self.offsets[row + 1]]
+
+    def _rows(self, labels: Sequence[int]) -> list[int]:
+        missing = [label for label in labels if label not in self._row]
+        if missing:
+            names = ", ".join(self.spec.name_of(label) for label in missing)
+            raise DataError(f"no images of class {names}; classes here: {list(self.classes)}")
+        return [self._row[label] for label in labels]
+
+    def gather(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Images at source ``indices`` (any shape S): (*S, C, H, W) float32, normalised, on ``device``."""
+        flat = indices.reshape(-1)
+        chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)
+        if chosen.dtype == torch.uint8:
+            chosen = self.spec.normalise(chosen)
+        return chosen.reshape(*indices.shape, *self.spec.shape)
+
+    def draw_indices(self, labels: Sequence[int], n: int, draw: Draw, role: str = "real") -> Tensor:
+        """(L, n) int64 source indices: ``n`` uniformly drawn images of each class; O(L * n).
+
+        No image stands twice before every image of its class stands once. The draw is stratified: the
+        class, rotated by a random offset, is cut into ``n`` runs and one image is taken from each, so
+        that each image is equally likely and no permutation of the class is needed.
+        """
+        rows = torch.tensor(self._rows(labels), dtype=torch.int64)
+        keys = torch.tensor(list(labels), dtype=torch.int64)
+        sizes = (self.offsets[rows + 1] - self.offsets[rows])[:, None]
+        position = torch.arange(n, dtype=torch.int64)[None]
+        left = n % sizes  # images still to draw after the whole passes over the class
+        in_pass = position < n - left
+        rank = torch.where(in_pass, torch.zeros_like(left), position - (n - left))
+        runs = left.clamp(min=1)
+        start, stop = rank * sizes // runs, (rank + 1) * sizes // runs
+        inside = draw.integers(role, keys, n, (stop - start).clamp(min=1))
+        turn = draw.integers(role + "/turn", keys, 1, sizes)
+        local = torch.where(in_pass, position % sizes, (start + inside + turn) % sizes)
+        return self.order[self.offsets[rows][:, None] + local]
+
+    def sample(
+        self, labels: Sequence[int], n: int, draw: Draw, device: torch.device | str = "cpu", role: str = "real"
+    ) -> Tensor:
+        """(L, n, C, H, W) float32, normalised: the images at :meth:`draw_indices`."""
+        return self.gather(self.draw_indices(labels, n, draw, role), device)
+
+    def select(self, labels: Sequence[int]) -> ClassImages:
+        """The classes in ``labels`` only; images and indices stay those of the whole set."""
+        rows = self._rows(labels)
+        parts = [self.order[self.offsets[r] : self.offsets[r + 1]] for r in sorted(set(rows))]
+        return self._narrow(torch.cat(parts) if parts else self.order[:0])
+
+    def subset(self, indices: Tensor) -> ClassImages:
+        """The images at source ``indices`` only; indices stay those of the whole set."""
+        return self._narrow(torch.sort(indices.reshape(-1)).values)
+
+    def split(self, fraction: float, draw: Draw) -> tuple[ClassImages, ClassImages]:
+        """(rest, held out): of each class a ``fraction`` in (0, 1) held out, drawn at random, at least one."""
+        if not 0 < fraction < 1:
+            raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction}")
+        rest, held = [], []
+        for label in self.classes:
+            indices = self.indices_of(label)
+            shuffled = indices[draw.permutation(f"split/{label}", len(indices))]
+            cut = max(1, round(fraction * len(indices)))
+            held.append(shuffled[:cut])
+            rest.append(shuffled[cut:])
+        return self.subset(torch.cat(rest)), self.subset(torch.cat(held))
+
+    def _narrow(self, indices: Tensor) -> ClassImages:
+        part = object.__new__(ClassImages)
+        part.images, part.labels, part.spec = self.images, self.labels, self.spec
+        part._group(indices)
+        return part
+
+    def to(self, device: torch.device | str) -> ClassImages:
+        """The same set with its images moved to ``device`` (as bytes where they are bytes)."""
+        moved = self._narrow(torch.sort(self.order).values)
+        moved.images = self.images.to(device)
+        return moved
+
+    def fingerprint(self) -> str:
+        """sha256 of shape, normalisation, labels, listed indices and pixels: tells data sets apart.
+
+        Above 1 GiB of pixels 4,096 evenly spaced images stand for all.
+        """
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.spec.mean, self.spec.std)).encode())
+        digest.update(self.labels.numpy().tobytes())
+        digest.update(self.order.numpy().tobytes())
+        pixels = self.images
+        if pixels.numel() * pixels.element_size() > HASHED_WHOLE:
+            pixels = pixels[torch.linspace(0, len(pixels) - 1, 4096, dtype=torch.float64).long()]
+        for block in torch.split(pixels, 4096):
+            digest.update(block.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 (N, C, H, W) pixels, in units of [0, 1]."""
+    channels = pixels.shape[1]
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
+    for block in torch.split(pixels, max(1, COUNTED // pixels[0].numel())):
+        for channel in range(channels):
+            counts[channel] += torch.bincount(block[:, channel].reshape(-1).cpu().long(), minlength=256)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    share = counts / counts.sum(1, keepdim=True)
+    mean = (share * values).sum(1)
+    std = ((share * (values - mean[:, None]) ** 2).sum(1)).sqrt()
+    return tuple(mean.tolist()), tuple(s if s > 0 else 1.0 for s in std.tolist())
+
+
+def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tensor, dict[int, str] | None]:
+    """(N,) int64 labels, and class names where the labels were strings.
+
+    Args:
+        labels: (N,) integers or strings.
+        known: Class names to number strings by; None: their sorted order counts.
+
+    Raises:
+        DataError: Labels of another type or shape, or a string that is no known class name.
+    """
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.dtype.kind in "US":
+        found, rows = np.unique(array.astype(str), return_inverse=True)
+        names = dict(known or enumerate(found.tolist()))
+        label_of = {name: label for label, name in names.items()}
+        strangers = [name for name in found.tolist() if name not in label_of]
+        if strangers:
+            raise DataError(f"unknown class {strangers[0]!r}; known: {', '.join(label_of)}")
+        return torch.tensor([label_of[name] for name in found.tolist()])[rows.reshape(-1)], names
+    if array.ndim != 1:
+        raise DataError(
+            f"labels must be (N,) integers or strings, got shape {array.shape}"
+            + ("; one-hot rows: pass labels.argmax(1)" if array.ndim == 2 else "")
+        )
+    if array.dtype.kind not in "iu":
+        raise DataError(f"labels must be integers or strings, got {array.dtype}: convert with astype(int)")
+    return torch.from_numpy(array.astype(np.int64)), None
+
+
+def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
+    if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape:
+        raise DataError(f"images must be (N, {', '.join(map(str, spec.shape))}), got shape {tuple(images.shape)}")
+    if images.dtype not in (torch.uint8, torch.float32):
+        raise DataError(f"images must be uint8 pixels or normalised float32, got {images.dtype}")
+    if len(images) == 0:
+        raise DataError("the set is empty: expected at least one image")
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise DataError(f"expected {len(images)} labels, one for each image, got shape {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise DataError(f"labels must be integers, got {labels.dtype}")
+    if images.dtype == torch.float32:
+        for start in range(0, len(images), 4096):
+            finite = torch.isfinite(images[start : start + 4096]).flatten(1).all(1)
+            if not finite.all():
+                index = start + int((~finite).nonzero()[0])
+                raise DataError(f"image {index} has a pixel that is not finite (NaN or infinite): remove or repair it")
+        if any(spec.mean) or any(s != 1 for s in spec.std):
+            raise DataError(
+                "float32 images must be normalised already, with spec mean 0 and std 1; "
+                f"got mean {spec.mean}, std {spec.std}: pass uint8 pixels to have them normalised"
+            )

@@ -1,0 +1,99 @@
+"""Images of a data set object: anything with a length and (image, label, ...) items, torchvision's or Avalanche's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from condensekit.errors import DataError
+from condensekit.images import ClassImages, ImageSpec, as_labels
+from condensekit.pixels import alike, as_bytes, as_image, as_nchw, check_size, shown, stacked
+from condensekit.progress import SILENT, Progress
+
+
+def from_dataset(
+    dataset: Any, *, image_size: int | None = None, spec: ImageSpec | None = None, progress: Progress = SILENT
+) -> ClassImages:
+    """The images of a torchvision-style or Avalanche data set object, read once, in order.
+
+    Pixels that are bytes, or floats that are all multiples of 1/255 in [0, 1] (as ``ToTensor`` makes them),
+    become uint8. Other floats count as normalised already and are kept, with mean 0 and std 1.
+
+    Args:
+        dataset: Has a length and (image, label, ...) items: a PIL image, array or tensor and an integer or a
+            string. Its transforms apply: switch random ones off first.
+        image_size: Resize every image to this many pixels in height and width.
+        spec: Normalisation and class names to use; computed if None.
+        progress: Told how many images are read.
+
+    Raises:
+        DataError: An item that cannot be used; the text names its index.
+        ConfigError: An ``image_size`` below 1.
+    """
+    check_size(image_size)
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise DataError(f"a data set needs a length and items by index, {type(dataset).__name__} lacks them")
+    if not len(dataset):
+        raise DataError("the data set is empty: expected at least one image")
+    labels: list[Any] = []
+    ready = _whole(dataset)
+    images = _items(dataset, labels) if ready is None else iter(ready)
+    if ready is not None:
+        labels = list(dataset.targets)
+    read = shown(alike(images, "item {}".format, image_size), len(dataset), progress)
+    pixels = stacked(read, len(dataset))
+    known = None if spec is None else spec.class_names
+    numbers, names = as_labels([_plain(label, index) for index, label in enumerate(labels)], known)
+    if spec is not None:
+        return ClassImages(pixels, numbers, spec)
+    listed = getattr(dataset, "classes", None)
+    if names is None and isinstance(listed, list | tuple):
+        names = {label: str(name) for label, name in enumerate(listed)}
+    return ClassImages.from_arrays(pixels, numbers, class_names=names)
+
+
+def _whole(dataset: Any) -> Tensor | None:
+    """(N, C, H, W) where the data set holds its images as one array of bytes and hands them out as they are."""
+    data, targets = getattr(dataset, "data", None), getattr(dataset, "targets", None)
+    changes = [getattr(dataset, name, None) for name in ("transform", "target_transform", "transforms")]
+    if not isinstance(data, np.ndarray | Tensor) or any(change is not None for change in changes):
+        return None
+    images = torch.as_tensor(data)
+    if images.dtype != torch.uint8 or targets is None or not len(images) == len(targets) == len(dataset):
+        return None
+    images = as_nchw(images)
+    image, label = dataset[0][:2]
+    return images if torch.equal(as_image(image), images[0]) and bool(label == targets[0]) else None
+
+
+def _items(dataset: Any, labels: list[Any]) -> Iterator[Tensor]:
+    """The images one by one; ``labels`` grows with them."""
+    kind = None
+    for index in range(len(dataset)):
+        item = dataset[index]
+        if not isinstance(item, tuple | list) or len(item) < 2:
+            raise DataError(f"item {index} must be (image, label, ...), got {type(item).__name__}")
+        try:
+            image = as_image(item[0])
+        except DataError as error:
+            raise DataError(f"item {index}: {error}") from None
+        kind = kind or image.dtype
+        if image.dtype != kind:
+            raise DataError(f"item {index} is {image.dtype}, item 0 is {kind}: let the data set give one of the two")
+        labels.append(item[1])
+        yield as_bytes(image)
+
+
+def _plain(label: Any, index: int) -> Any:
+    """A label as a Python number or text."""
+    value = label.tolist() if isinstance(label, Tensor | np.ndarray | np.generic) else label
+    if isinstance(value, bool | float) or not isinstance(value, int | str):
+        raise DataError(
+            f"the label of item {index} must be an integer or a string, got {label!r}"
+            + ("; one-hot labels: use their argmax()" if isinstance(value, list) else "")
+        )
+    return value

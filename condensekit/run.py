@@ -1,0 +1,317 @@
+"""A run folder: one owner at a time, what was asked for, where it ran, its figures and its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+
+from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.store import failure, load_tensors, read_json, save_tensors, staged, write_bytes_atomic, write_json
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint"
+KEPT = 2  # checkpoints: the newest and one to fall back on
+
+
+class RunDir:
+    """The folder of one run; made by :meth:`create` (which owns it until closed) or :meth:`read`.
+
+    It holds ``config.json``, ``env.json``, ``metrics.csv``, ``checkpoints/step-000123.safetensors`` and
+    ``.lock``; the caller adds ``set.safetensors`` and others to :attr:`path`.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], lock: int | None = None) -> None:
+        self.path = path
+        self.config = config
+        self._lock = lock
+        self._metrics: TextIO | None = None
+        self._columns: list[str] = []
+        self._good: list[int] = []  # steps whose checkpoints this object has written or read
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], resume: bool, data_fingerprint: str) -> RunDir:
+        """Take a folder for a run; use it in a ``with`` statement.
+
+        Args:
+            path: The folder; made where missing.
+            config: Everything that decides the result, as JSON values.
+            resume: Continue the run the folder holds; an empty folder starts a new one.
+            data_fingerprint: Which data the run reads, :meth:`ClassImages.fingerprint`.
+
+        Raises:
+            ConfigError: The folder is in use, holds files and ``resume`` is off, or holds a run of other
+                options or data (the text shows each difference).
+            StoreError: It cannot be written.
+        """
+        asked = json.loads(json.dumps({**config, "data_fingerprint": data_fingerprint}))
+        if not resume and _occupied(path) and not os.path.lexists(path / ".lock"):
+            raise _exists(path)  # before a lock is put into what may be any folder
+        with staged(path, "create"):
+            path.mkdir(parents=True, exist_ok=True)
+        lock = _take_lock(path / ".lock")
+        try:
+            if not resume and _occupied(path):
+                raise _exists(path)
+            for pattern in (".*.tmp", "*/.*.tmp"):
+                for left_over in path.glob(pattern):
+                    left_over.unlink(missing_ok=True)
+            if (path / "config.json").exists():
+                _compare(path, read_json(path / "config.json"), asked)
+            else:
+                write_json(path / "config.json", asked)
+            write_json(path / "env.json", environment())
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, asked, lock)
+
+    @classmethod
+    def read(cls, path: Path) -> RunDir:
+        """An existing run, to look at: no lock is taken and nothing is written.
+
+        Raises:
+            DataError: The folder holds no run.
+            StoreError: Its ``config.json`` is damaged.
+        """
+        if not (path / "config.json").is_file():
+            raise DataError(f"{path} is no run folder: it has no config.json")
+        return cls(path, read_json(path / "config.json"))
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the folder back."""
+        if self._metrics:
+            self._metrics.close()
+        if self._lock is not None:
+            os.close(self._lock)
+        self._metrics = self._lock = None
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Add one row to ``metrics.csv``. The first row decides the columns; further values are left out.
+
+        The first call drops the rows of this and later steps, which a resumed run writes anew.
+
+        Raises:
+            StoreError: The row cannot be written.
+        """
+        path = self.path / "metrics.csv"
+        file = self._metrics or self._open_metrics(path, step, values)
+        row = [step, *(values.get(name, "") for name in self._columns[1:])]
+        with staged(path, "write"):
+            csv.writer(file, lineterminator="\n").writerow(row)
+
+    def _open_metrics(self, path: Path, step: int, values: Mapping[str, float]) -> TextIO:
+        rows = list(_metric_lines(path))
+        self._columns = rows[0] if rows else ["step", *values]
+        kept = [row for row in rows[1:] if int(row[0]) < step]
+        write_bytes_atomic(path, "".join(",".join(row) + "\n" for row in [self._columns, *kept]).encode())
+        with staged(path, "open"):
+            self._metrics = path.open("a", buffering=1, newline="")
+        return self._metrics
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of ``metrics.csv``; a half-written last one is left out."""
+        columns, *rows = [*_metric_lines(self.path / "metrics.csv")] or [[]]
+        return [{name: float(v) for name, v in zip(columns, row, strict=True) if v} for row in rows]
+
+    def save_checkpoint(self, step: int, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+        """Write the state after ``step``, then remove all but the last two good checkpoints.
+
+        Raises:
+            StoreError: It cannot be written; the earlier checkpoints stand.
+        """
+        if self._metrics:
+            with staged(self.path / "metrics.csv", "fsync"):
+                os.fsync(self._metrics.fileno())
+        stamped = {**manifest, "step": step, "config": _hash(self.config)}
+        save_tensors(self.path / "checkpoints" / f"step-{step:06d}.safetensors", tensors, stamped, CHECKPOINT)
+        self._good = [*(good for good in self._good if good != step), step][-KEPT:]
+        for found, path in self._checkpoints():
+            if found not in self._good:
+                with staged(path, "remove"):
+                    path.unlink(missing_ok=True)
+
+    def latest_checkpoint(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """(step, tensors, manifest) of the newest valid checkpoint, or None where there never was one.
+
+        A damaged one is passed over with a logged warning.
+
+        Raises:
+            StoreError: There are checkpoints and none is valid.
+        """
+        damaged: StoreError | None = None
+        for step, path in self._checkpoints():
+            try:
+                tensors, manifest = load_tensors(path, CHECKPOINT)
+                if manifest.get("config") != _hash(self.config) or manifest.get("step") != step:
+                    raise failure(path, "read", "it belongs to another run or step")
+            except StoreError as error:
+                damaged = damaged or error
+                log.warning("%s; looking for an older checkpoint", error)
+                continue
+            self._good = [step]
+            return step, tensors, manifest
+        if damaged:
+            raise StoreError(f"{damaged}; no older checkpoint is valid: start again with another --out")
+        return None
+
+    def _checkpoints(self) -> list[tuple[int, Path]]:
+        """Step and file of each checkpoint, newest first."""
+        found = [
+            (int(match[1]), path)
+            for path in (self.path / "checkpoints").glob("step-*.safetensors")
+            if (match := re.fullmatch(r"step-(\d{6,})\.safetensors", path.name))
+        ]
+        return sorted(found, reverse=True)
+
+
+def _occupied(path: Path) -> bool:
+    """Whether the folder holds anything but a lock and left-over temporary files."""
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file, expected a folder: choose another --out")
+    return path.exists() and any(
+        p.name != ".lock" and not (p.name.startswith(".") and p.name.endswith(".tmp")) for p in path.iterdir()
+    )
+
+
+def _exists(path: Path) -> ConfigError:
+    return ConfigError(f"{path} exists and is not empty: continue its run with --resume, or choose another --out")
+
+
+def _take_lock(path: Path) -> int:
+    """A descriptor that holds the lock; the kernel frees it when the process ends, however it ends."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        reason = "it is a symbolic link: remove it" if error.errno == errno.ELOOP else error
+        raise failure(path, "lock", reason) from error
+    try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            raise failure(path, "lock", "it is not a regular file: remove it")
+        _hold(path, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _hold(path: Path, lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 100, 0).decode(errors="replace").strip() or "unknown"
+        reason = f"in use by process {holder}: wait until it ends, or choose another --out"
+        raise ConfigError(f"{path.parent} is {reason}") from None
+    except OSError as error:
+        raise failure(path, "lock", error) from error
+    with staged(path, "write"):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
+def _compare(path: Path, found: Any, asked: dict[str, Any]) -> None:
+    """Refuse to continue a run of other options."""
+    there, here = dict(_leaves(found)), dict(_leaves(asked))
+    changes = [
+        f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} now"
+        for key in dict.fromkeys([*there, *here])
+        if there.get(key) != here.get(key)
+    ]
+    if changes:
+        listed = "; ".join(changes)
+        raise ConfigError(f"{path} holds a run of other options ({listed}): use the same, or another --out")
+
+
+def _leaves(record: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """(``method.lr``, ``1.0``) and so on for each value of nested dictionaries."""
+    if isinstance(record, dict) and record:
+        for key, value in record.items():
+            yield from _leaves(value, f"{name}.{key}" if name else key)
+    else:
+        yield name, json.dumps(record)
+
+
+def _hash(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _metric_lines(path: Path) -> Iterator[list[str]]:
+    """The cells of the header and of each whole row; what a kill left behind is passed over."""
+    if not path.exists():
+        return
+    with staged(path, "read"):
+        text = path.read_text(errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    width = None
+    for row in csv.reader(whole.splitlines()):
+        if width is None or (len(row) == width and row[0].isdecimal()):
+            width = len(row)
+            yield row
+
+
+def environment() -> dict[str, Any]:
+    """Where this runs: versions, device, processor, threads, commit of an uninstalled checkout, command line."""
+    versions = {name: _version(name) for name in ("condensekit", "torchvision", "numpy")}
+    processor = _processor()
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        **versions,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor,
+        "cpu": processor,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "argv": sys.argv,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit this code was checked out at, if it runs from a git checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    return None

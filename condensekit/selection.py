@@ -1,0 +1,274 @@
+"""Real images that stand for their class: the simplest condensation, every method's start and its baseline."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from condensekit.compute import Compute
+from condensekit.condensed import CondensedSet, Formation
+from condensekit.describe import describe
+from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.images import ClassImages
+from condensekit.networks import ConvNet, Network
+from condensekit.rng import Draw
+
+BLOCK = 512  # images embedded at a time
+LLOYD_STEPS = 300  # at most; clusters of one class settle within a few dozen
+
+Embed = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What a selection returns.
+
+    Args:
+        indices: (K * ipc,) int64 source indices, grouped by class in the order of ``data.classes``; within
+            a class all different.
+        weights: (K * ipc,) float32 weight of each image, or None where all count the same.
+    """
+
+    indices: Tensor
+    weights: Tensor | None = None
+
+
+class Selection(Protocol):
+    """Chooses ``ipc`` images of each class: a pure function of its arguments."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+
+    def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
+        """Choose; all randomness comes from ``draw``. Raises DataError for a class smaller than ``ipc``."""
+
+
+class Embedding(ABC):
+    """Where distances between images are measured."""
+
+    @abstractmethod
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
+        """The function from source indices (n,) of ``data`` to float32 features (n, D)."""
+
+
+@dataclass(frozen=True)
+class RandomEmbedding(Embedding):
+    """The features of one untrained network, the same for all classes.
+
+    Args:
+        network: The architecture; a batch norm layer is used in evaluation mode, so that images stay apart.
+    """
+
+    network: Network = field(default_factory=ConvNet)
+
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
+        """See :meth:`Embedding.prepare`."""
+        module = self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
+        module.requires_grad_(False).eval()
+        return lambda indices: torch.cat(
+            [compute.features(module, data.gather(block, compute.device)).cpu() for block in indices.split(BLOCK)]
+        )
+
+
+@dataclass(frozen=True)
+class Pixels(Embedding):
+    """The normalised pixels themselves."""
+
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
+        """See :meth:`Embedding.prepare`."""
+        return lambda indices: data.gather(indices).flatten(1)
+
+
+@dataclass(frozen=True)
+class Random:
+    """Uniformly drawn images without repeats; those of a smaller ``ipc`` are the first of a larger one."""
+
+    name: ClassVar[str] = "random"
+
+    def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
+        """See :class:`Selection`."""
+        check_sizes(data, ipc)
+        parts = []
+        for label in data.classes:
+            indices = data.indices_of(label)
+            parts.append(indices[draw.permutation(f"random/{label}", len(indices))[:ipc]])
+        return Chosen(torch.cat(parts))
+
+
+@dataclass(frozen=True)
+class _Embedded(ABC):
+    """A selection that looks at one class at a time, in an embedding.
+
+    Args:
+        embedding: Where distances are measured.
+    """
+
+    embedding: Embedding = field(default_factory=RandomEmbedding)
+
+    def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
+        """See :class:`Selection`."""
+        check_sizes(data, ipc)
+        embed = self.embedding.prepare(data, draw, compute)
+        parts = []
+        for label in data.classes:
+            indices = data.indices_of(label)
+            features = embed(indices).double()  # centred doubles: small distances far from the origin survive
+            parts.append(indices[self.pick(features - features.mean(0), ipc, draw.key(f"{self.name}/{label}"))])
+        return Chosen(torch.cat(parts))
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
+        """(ipc,) different rows of one class's centred float64 features (N, D); ``key`` seeds what is random."""
+
+
+@dataclass(frozen=True)
+class Herding(_Embedded):
+    """The images whose running mean stays closest to the class mean (Welling, "Herding Dynamical Weights", ICML 2009).
+
+    Departure from iCaRL (Rebuffi et al., CVPR 2017), which made it the usual choice of exemplars: features
+    are not scaled to unit length, so that the mean is the one that distribution matching matches.
+    """
+
+    name: ClassVar[str] = "herding"
+
+    def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
+        """See the class."""
+        return herd(features_ND, ipc)
+
+
+@dataclass(frozen=True)
+class KMeans(_Embedded):
+    """The image nearest to each of ``ipc`` k-means centres, as in DREAM (Liu et al., ICCV 2023)."""
+
+    name: ClassVar[str] = "kmeans"
+
+    def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
+        """See the class."""
+        return nearest_distinct(features_ND, cluster_centres(features_ND, ipc, key))
+
+
+@dataclass(frozen=True)
+class KCenter(_Embedded):
+    """Farthest first, from the image nearest to the mean: greedy k-center (Sener and Savarese, ICLR 2018)."""
+
+    name: ClassVar[str] = "kcenter"
+
+    def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
+        """See the class."""
+        return farthest_first(features_ND, ipc)
+
+
+def selected_set(
+    data: ClassImages,
+    selection: Selection,
+    ipc: int,
+    draw: Draw,
+    compute: Compute,
+    formation: Formation = Formation(),  # noqa: B008 - frozen
+) -> CondensedSet:
+    """The chosen images as a set that trains, saves and exports like a condensed one.
+
+    Args:
+        data: Where to choose from.
+        selection: How.
+        ipc: Images per class, at least 1.
+        draw: Randomness; a set with seed s is ``Draw(s)``.
+        compute: Runs the embedding network.
+        formation: How the images are stored; only factor 1.
+
+    Raises:
+        ConfigError: An ``ipc`` below 1, or a packing factor.
+        DataError: A class with fewer than ``ipc`` images.
+    """
+    refuse(
+        None if formation.factor == 1 else f"a selection stores whole images: factor must be 1, got {formation.factor}"
+    )
+    indices = selection(data, ipc, draw, compute).indices
+    provenance = {
+        "selection": selection.name,
+        "options": describe(selection),
+        "ipc": ipc,
+        "seed": draw.seed,
+        "indices": indices.tolist(),
+        "data": data.fingerprint(),
+    }
+    return CondensedSet.from_images(
+        data.gather(indices), data.labels[indices], data.spec, formation=formation, provenance=provenance
+    )
+
+
+def check_sizes(data: ClassImages, ipc: int) -> None:
+    """Raise ConfigError for an ``ipc`` below 1, DataError for a class that has fewer images than that."""
+    if not isinstance(ipc, int) or ipc < 1:
+        raise ConfigError(f"ipc must be an integer of at least 1, got {ipc!r}")
+    for label in data.classes:
+        if data.count(label) < ipc:
+            raise DataError(
+                f"class {data.spec.name_of(label)} has {data.count(label)} images but ipc={ipc}: "
+                "lower ipc, or initialise with noise"
+            )
+
+
+def herd(features_ND: Tensor, n: int) -> Tensor:  # noqa: N803
+    """(n,) rows of centred features (N, D), greedily keeping the sum of those taken closest to 0; no row twice."""
+    lengths, total = features_ND.square().sum(1), features_ND.new_zeros(features_ND.shape[1])
+    taken: list[int] = []
+    for _ in range(n):
+        cost = lengths + 2 * (features_ND @ total)  # ||total + x||^2, but for a constant
+        cost[taken] = torch.inf
+        taken.append(int(cost.argmin()))
+        total += features_ND[taken[-1]]
+    return torch.tensor(taken)
+
+
+def farthest_first(features_ND: Tensor, n: int) -> Tensor:  # noqa: N803
+    """(n,) rows of centred features (N, D): the one nearest to 0, then each time the one farthest from all taken."""
+    taken = [int(features_ND.square().sum(1).argmin())]
+    gap = features_ND.new_full((len(features_ND),), torch.inf)
+    for _ in range(n - 1):
+        gap = torch.minimum(gap, (features_ND - features_ND[taken[-1]]).square().sum(1))
+        gap[taken] = -1.0
+        taken.append(int(gap.argmax()))
+    return torch.tensor(taken)
+
+
+def cluster_centres(features_ND: Tensor, k: int, key: int) -> Tensor:  # noqa: N803
+    """(k, D) k-means centres of float64 features (N, D): k-means++ from ``key``, then Lloyd until nothing moves.
+
+    Not scikit-learn's Lloyd: with three threads or more its sums, and so the bits, vary from run to run.
+    """
+    from sklearn.cluster import kmeans_plusplus
+
+    centres = torch.from_numpy(kmeans_plusplus(features_ND.numpy(), k, random_state=key & 0xFFFFFFFF)[0])
+    for _ in range(LLOYD_STEPS):
+        member = F.one_hot(squared_distances(features_ND, centres).argmin(1), k).double()
+        size = member.sum(0)[:, None]
+        moved = torch.where(size > 0, member.T @ features_ND / size.clamp(min=1), centres)
+        if torch.equal(moved, centres):
+            break
+        centres = moved
+    return centres
+
+
+def nearest_distinct(features_ND: Tensor, centres_KD: Tensor) -> Tensor:  # noqa: N803
+    """(K,) rows of features (N, D): for each centre (K, D) in turn the nearest row not yet taken; K <= N."""
+    distances = squared_distances(features_ND, centres_KD)
+    taken: list[int] = []
+    for column in distances.unbind(1):
+        column[taken] = torch.inf
+        taken.append(int(column.argmin()))
+    return torch.tensor(taken)
+
+
+def squared_distances(x_ND: Tensor, y_MD: Tensor) -> Tensor:  # noqa: N803
+    """(N, M) squared distances between the rows of centred float64 (N, D) and (M, D)."""
+    return x_ND.square().sum(1)[:, None] + y_MD.square().sum(1)[None] - 2 * (x_ND @ y_MD.T)

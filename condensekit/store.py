@@ -1,0 +1,271 @@
+"""Files that are whole or not there at all: tensors with a manifest and a checksum, and JSON records.
+
+A file is written beside its place, flushed to the disk and renamed, so a kill or a full disk at any
+moment leaves the former file. Tensors are stored as safetensors, which holds no code; as that format has
+no checksum, its metadata carry the sha256 of the whole file, taken with 64 zeros where the sum itself stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from condensekit.condensed import CondensedSet, Formation
+from condensekit.errors import CondensekitError, DataError, StoreError
+from condensekit.images import ImageSpec
+
+FORMAT = 1  # raised when a reader of the former number would misread the file
+MAX_HEADER = 8 << 20  # bytes of names, shapes and manifest
+MAX_FILE = 8 << 30  # bytes; anything larger is no file of ours
+_NO_SUM = b'"sha256":"' + b"0" * 64
+
+
+def failure(path: Path, stage: str, reason: object) -> StoreError:
+    """The error of one stage (open, write, fsync, replace, read, ...) of reading or writing ``path``."""
+    text = (reason.strerror or str(reason)) if isinstance(reason, OSError) else str(reason)
+    return StoreError(f"{path}: cannot {stage}: {text}")
+
+
+@contextlib.contextmanager
+def staged(path: Path, stage: str) -> Iterator[None]:
+    """Turn an OSError inside into the :func:`failure` of this stage."""
+    try:
+        yield
+    except OSError as error:
+        raise failure(path, stage, error) from error
+
+
+def write_bytes_atomic(path: Path, *parts: bytes | memoryview) -> None:
+    """Write ``parts`` one after the other as the file ``path``; its folder is made where missing.
+
+    Raises:
+        StoreError: Names the path and the stage that failed; the former file, if any, is untouched
+            (after a failed ``folder fsync`` the new one stands).
+    """
+    needed = sum(len(part) for part in parts)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with staged(path, "open"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise failure(path, "write", f"{needed:,} bytes needed, {free:,} bytes free: make room or choose another disk")
+    try:
+        with staged(path, "open"):
+            file = open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb", buffering=0)  # noqa: SIM115
+        with file:
+            _write_all(path, file, parts, needed, free)
+            with staged(path, "fsync"):
+                os.fsync(file.fileno())
+        with staged(path, "replace"):
+            os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path)
+
+
+def _write_all(path: Path, file: Any, parts: tuple[bytes | memoryview, ...], needed: int, free: int) -> None:
+    try:
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[file.write(rest) :]
+    except OSError as error:
+        reason = f"{error.strerror} ({needed:,} bytes needed, {free:,} bytes free)"
+        raise failure(path, "write", reason) from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the rename itself outlast a power cut."""
+    with staged(path, "folder fsync"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file that is no symbolic link; yields it and its size in bytes."""
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for a writer
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        reason = "it is a symbolic link: pass the file itself" if error.errno == errno.ELOOP else error
+        raise failure(path, "open", reason) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise failure(path, "open", "it is not a regular file")
+    with open(descriptor, "rb") as file:
+        if status.st_size > MAX_FILE:
+            raise failure(path, "read", f"it has {status.st_size:,} bytes, more than the limit of {MAX_FILE:,}")
+        with staged(path, "read"):
+            yield file, status.st_size
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write ``record`` as indented JSON, atomically.
+
+    Raises:
+        StoreError: The record is not JSON, or the file cannot be written.
+    """
+    write_bytes_atomic(path, (_to_json(path, record, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: There is no such file.
+        StoreError: It cannot be read, or is damaged.
+    """
+    with _reading(path) as (file, _):
+        text = file.read(MAX_HEADER + 1)
+    if len(text) > MAX_HEADER:
+        raise failure(path, "read", f"it has more than {MAX_HEADER:,} bytes")
+    return _from_json(path, text)
+
+
+def _to_json(path: Path, record: Any, **style: Any) -> str:
+    try:
+        return json.dumps(record, allow_nan=False, **style)
+    except (TypeError, ValueError) as error:
+        raise failure(path, "serialise", error) from error
+
+
+def _from_json(path: Path, text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise failure(path, "read", f"it is damaged or no file of ours ({error})") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any], kind: str) -> None:
+    """Write tensors and what they are as one safetensors file, atomically.
+
+    Args:
+        path: The file; replaced where it exists.
+        tensors: By name, of any shape and dtype, on any device; no two may share memory.
+        manifest: JSON values; ``kind`` and ``format`` are added.
+        kind: What the file holds, say ``checkpoint``; :func:`load_tensors` insists on it.
+
+    Raises:
+        StoreError: Names path and stage.
+    """
+    stamped = {**manifest, "kind": kind, "format": FORMAT}
+    text = _to_json(path, stamped, sort_keys=True, separators=(",", ":"))
+    metadata = {"manifest": text, "sha256": "0" * 64}
+    data = memoryview(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata))
+    start = 8 + int.from_bytes(data[:8], "little")
+    if start > MAX_HEADER or len(data) > MAX_FILE:
+        raise failure(path, "serialise", f"manifest of {start:,} or file of {len(data):,} bytes is above the limit")
+    header, payload = bytes(data[:start]), data[start:]
+    total = hashlib.sha256(header)
+    total.update(payload)
+    write_bytes_atomic(path, header.replace(_NO_SUM, b'"sha256":"' + total.hexdigest().encode()), payload)
+
+
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and manifest of a file of :func:`save_tensors`.
+
+    Nothing is allocated for the tensors before the header, the kind and the sizes are found to be right,
+    and nothing in the file is executed.
+
+    Raises:
+        DataError: There is no such file.
+        StoreError: The file is damaged, of another kind, of a newer format, or not ours.
+    """
+    with _reading(path) as (file, size):
+        header = _read_header(path, file, size)
+        digest, manifest = _check_header(path, header, size, kind)
+        payload = file.read(size - len(header) + 1)
+    whole = header.replace(b'"sha256":"' + digest.encode(), _NO_SUM) + payload
+    if hashlib.sha256(whole).hexdigest() != digest:
+        raise failure(path, "read", "it is damaged (the checksum differs)")
+    try:
+        return load(whole), manifest
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise failure(path, "read", f"it is no valid safetensors file ({error})") from error
+
+
+def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
+    """The first bytes of a safetensors file: eight of length, then that much JSON."""
+    length = file.read(8)
+    end = 8 + int.from_bytes(length, "little")
+    if len(length) < 8 or end > min(size, MAX_HEADER):
+        raise failure(path, "read", "it is truncated or no safetensors file")
+    return length + file.read(end - 8)
+
+
+def _check_header(path: Path, header: bytes, size: int, kind: str) -> tuple[str, dict[str, Any]]:
+    """Checksum and manifest, once the file is seen to be ours, of this kind, and of the declared size."""
+    record = _from_json(path, header[8:])
+    try:
+        metadata = record.pop("__metadata__")
+        digest, manifest = str(metadata["sha256"]), _from_json(path, metadata["manifest"])
+        found, version = manifest["kind"], int(manifest["format"])
+        declared = len(header) + max((entry["data_offsets"][1] for entry in record.values()), default=0)
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+        raise failure(path, "read", "it was not written by condensekit") from error
+    if version > FORMAT:
+        reason = f"it has format {version}, this version reads up to {FORMAT}: upgrade condensekit"
+        raise failure(path, "read", reason)
+    if found != kind:
+        raise failure(path, "read", f"it holds a {found}, expected a {kind}")
+    if declared != size:
+        raise failure(path, "read", f"it declares {declared:,} bytes and has {size:,}: truncated or damaged")
+    return digest, manifest
+
+
+SET = "condensed set"
+
+
+def save_set(condensed: CondensedSet, path: Path) -> None:
+    """Write a set as one file, atomically. Raises StoreError."""
+    tensors = {
+        "images": condensed.images,
+        "labels": condensed.labels,
+        "ranges": condensed.ranges,
+        "soft_labels": condensed.soft_labels,
+    }
+    manifest = {
+        "spec": condensed.spec.to_json(),
+        "formation": {"factor": condensed.formation.factor, "dtype": condensed.formation.dtype},
+        "provenance": dict(condensed.provenance),
+    }
+    save_tensors(path, {name: t for name, t in tensors.items() if t is not None}, manifest, SET)
+
+
+def load_set(path: Path) -> CondensedSet:
+    """Read a file of :func:`save_set`. Raises DataError where it is missing, StoreError where it is unusable."""
+    tensors, manifest = load_tensors(path, SET)
+    try:
+        return CondensedSet(
+            tensors["images"],
+            tensors["labels"],
+            ImageSpec.from_json(manifest["spec"]),
+            Formation(**manifest["formation"]),
+            tensors.get("ranges"),
+            tensors.get("soft_labels"),
+            manifest["provenance"],
+        )
+    except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise failure(path, "read", f"it holds no valid condensed set ({error})") from error

@@ -1,0 +1,221 @@
+"""Training a network from scratch: named, frozen recipes and the one loop that follows them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from condensekit.augment import Augmentation, cutmix_batch
+from condensekit.compute import Compute
+from condensekit.errors import refuse
+from condensekit.images import ClassImages
+from condensekit.networks import FeatureNetwork, Network
+from condensekit.progress import Stage
+from condensekit.rng import Draw
+
+log = logging.getLogger(__name__)
+
+TEST_PIXELS = 1024 * 32 * 32  # of the images tested at a time
+
+
+@dataclass(frozen=True)
+class TrainProtocol:
+    """How a network is trained: SGD with momentum, a stepped learning rate, augmentation.
+
+    Args:
+        name: What tables call it.
+        epochs: Passes over the set.
+        full_epochs: Passes when the set is a whole data set.
+        lr: Learning rate at the start.
+        momentum: In [0, 1).
+        weight_decay: Of all parameters, at least 0.
+        batch: Images in a gradient step; the last one of an epoch may be smaller.
+        milestones: Fractions of the training, in (0, 1), after which the learning rate is lowered.
+        factor: By which it is multiplied there.
+        restart_momentum: Forget the momentum at a milestone.
+        augmentation: Per-sample augmentation of the training images; None for none.
+        cutmix: Probability that a batch is mixed by CutMix, in [0, 1].
+        steps: Gradient steps of the whole training, in place of ``epochs``; None for none. Makes training
+            equally long on sets that decode to different numbers of images.
+
+    Raises:
+        ConfigError: Values out of range, all of them listed.
+    """
+
+    name: str
+    epochs: int
+    full_epochs: int
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch: int = 256
+    milestones: tuple[float, ...] = (0.5,)
+    factor: float = 0.1
+    restart_momentum: bool = True
+    augmentation: Augmentation | None = Augmentation()  # noqa: RUF009 - frozen
+    cutmix: float = 0.0
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {"epochs": self.epochs, "full_epochs": self.full_epochs, "batch": self.batch, "steps": self.steps}
+        refuse(
+            *(f"{k} must be at least 1, got {v}" for k, v in lengths.items() if v is not None and v < 1),
+            None if 0 < self.lr < math.inf else f"lr must be positive and finite, got {self.lr}",
+            None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
+            None if 0 <= self.weight_decay < math.inf else f"weight_decay must be at least 0, got {self.weight_decay}",
+            None
+            if all(0 < m < 1 for m in self.milestones)
+            else f"milestones are fractions of the training between 0 and 1, got {self.milestones}",
+            None if 0 < self.factor < math.inf else f"factor must be positive and finite, got {self.factor}",
+            None if 0 <= self.cutmix <= 1 else f"cutmix is a probability in [0, 1], got {self.cutmix}",
+        )
+
+    def for_full(self) -> TrainProtocol:
+        """The recipe for a whole data set: ``full_epochs``, and no limit in steps."""
+        return replace(self, epochs=self.full_epochs, steps=None)
+
+    def steps_on(self, images: int) -> int:
+        """How many gradient steps training on that many images takes."""
+        return self.steps or self.epochs * math.ceil(images / self.batch)
+
+    def drops(self, steps: int) -> tuple[int, ...]:
+        """The steps, of so many, before which the learning rate is lowered."""
+        return tuple(round(fraction * steps) for fraction in self.milestones)
+
+
+DC = TrainProtocol("dc", epochs=1000, full_epochs=200)
+"""Training in Dataset Condensation, DSA and DM (Zhao and Bilen, 2021 to 2023): SGD, one drop of the learning
+rate, DSA augmentation. Their loop runs 1,001 epochs and drops the rate after the 502nd: here 1,000 and 500."""
+
+IDC = TrainProtocol(
+    "idc",
+    epochs=1000,
+    full_epochs=200,
+    batch=64,
+    milestones=(2 / 3, 5 / 6),
+    factor=0.2,
+    restart_momentum=False,
+    augmentation=Augmentation().without("cutout"),
+    cutmix=0.5,
+)
+"""Training in IDC (Kim et al., ICML 2022) at up to 32x32 pixels: smaller batches, two drops, CutMix. Departure:
+one operation of DSA for each batch, as in ``DC``, where IDC's own variant always applies flip and colour."""
+
+SHORT = replace(DC, name="short", epochs=300, full_epochs=30)
+"""``DC`` in 300 epochs, for a CPU."""
+
+
+def train_network(
+    images: Tensor | ClassImages,
+    targets: Tensor,
+    network: Network,
+    protocol: TrainProtocol,
+    draw: Draw,
+    compute: Compute,
+    classes: int,
+    stage: Stage = Stage(),  # noqa: B008 - silent and stateless
+) -> FeatureNetwork:
+    """Train a fresh network.
+
+    Args:
+        images: (N, C, H, W) float32, normalised; or real images, which are normalised batch by batch.
+        targets: (N,) int64 in 0..classes-1, or (N, classes) float32 probabilities; for real images in the
+            order of ``images.order``.
+        network: The architecture.
+        protocol: The recipe.
+        draw: Initial weights, order of the images and augmentation follow from it and from nothing else.
+        compute: Runs the network.
+        classes: Outputs of the network.
+        stage: Told about each gradient step.
+
+    Returns:
+        The network after the last step, on the compute device, in training mode.
+    """
+    channels, height, width = images.spec.shape if isinstance(images, ClassImages) else images.shape[1:]
+    draw = Draw(draw.key("train"))
+    module = network.new((channels, height, width), classes, draw, device=compute.device)
+    targets = targets.to(compute.device)
+    if isinstance(images, Tensor):
+        images = images.to(compute.device)
+    if protocol.cutmix and targets.ndim == 1:
+        targets = F.one_hot(targets, classes).float()
+    steps = protocol.steps_on(len(images))
+    drops = protocol.drops(steps)
+    optimiser = _optimiser(module, protocol)
+    loss = torch.zeros(())
+    for step, rows in enumerate(islice(_batches(len(images), protocol.batch, draw), steps)):
+        if step in drops:
+            if protocol.restart_momentum:
+                optimiser = _optimiser(module, protocol)
+            for group in optimiser.param_groups:
+                group["lr"] = protocol.lr * protocol.factor ** sum(step >= drop for drop in drops)
+        batch, wanted = _prepare(images, targets, rows, protocol, draw.at(step))
+        optimiser.zero_grad()
+        loss = compute.backprop(module, batch, wanted, _cross_entropy)
+        optimiser.step()
+        stage.advance()
+    if not torch.isfinite(loss):
+        log.warning("training a %s ended with loss %s: lower the protocol's lr", network.name, float(loss))
+    return module
+
+
+def accuracy(module: FeatureNetwork, test: ClassImages, classes: Sequence[int], compute: Compute) -> float:
+    """The fraction, in [0, 1], of test images whose largest output is that of their class.
+
+    Args:
+        module: The network; it is put into evaluation mode.
+        test: Real images; each of their labels is among ``classes``.
+        classes: The label that each output stands for, ascending.
+        compute: Runs the network.
+    """
+    module.eval()
+    block = max(2, TEST_PIXELS // (test.spec.shape[1] * test.spec.shape[2]))
+    right = torch.zeros((), dtype=torch.int64, device=compute.device)
+    for indices in test.order.split(block):
+        wanted = class_indices(test.labels[indices], classes).to(compute.device)
+        right += (compute.logits(module, test.gather(indices, compute.device)).argmax(1) == wanted).sum()
+    return int(right) / len(test)
+
+
+def class_indices(labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """(N,) int64 labels to their places in the ascending ``classes``, which hold each of them."""
+    return torch.searchsorted(torch.tensor(classes), labels)
+
+
+def _optimiser(module: FeatureNetwork, protocol: TrainProtocol) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        module.parameters(), lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+    )
+
+
+def _batches(images: int, batch: int, draw: Draw) -> Iterator[Tensor]:
+    """Rows of each batch, epoch after epoch without end, each epoch in a new order."""
+    for epoch in count():
+        yield from draw.at(epoch).permutation("shuffle", images).split(batch)
+
+
+def _prepare(
+    images: Tensor | ClassImages, targets: Tensor, rows: Tensor, protocol: TrainProtocol, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """One augmented batch and its targets, on the device of ``targets``; ``rows`` are on the CPU."""
+    there = rows.to(targets.device)
+    batch = images.gather(images.order[rows], there.device) if isinstance(images, ClassImages) else images[there]
+    wanted = targets[there]
+    if protocol.augmentation is not None:
+        batch = protocol.augmentation.apply_batch(batch, draw, "augment")
+    if protocol.cutmix:
+        batch, partner, share = cutmix_batch(batch, draw, "cutmix", protocol.cutmix, 1.0)
+        wanted = share * wanted + (1 - share) * wanted[partner]
+    return batch, wanted
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """(N,) losses for class indices (N,) or probabilities (N, K)."""
+    return F.cross_entropy(logits, targets, reduction="none")

@@ -1,0 +1,408 @@
+"""The command line: what each command writes and prints, its exit codes, and one line for every mistake."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from condensekit.cli import COMMANDS, main
+from condensekit.condensed import CondensedSet
+from condensekit.store import read_json
+
+FAST = ("--method", "dm", "--batch-real", "8", "--network", "ConvNet-w8", "--ipc", "2", "--iterations", "4")
+NAME = "dm batch_real=8 network=ConvNet-w8"
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A .npz file with 3 classes (labels with gaps) of 12 noisy 8x8 patterns, and 6 of each for testing."""
+    path = tmp_path_factory.mktemp("data") / "shapes.npz"
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 150, (3, 8, 8, 3))
+
+    def images(n):
+        return np.concatenate([p + rng.integers(0, 100, (n, 8, 8, 3)) for p in patterns]).astype(np.uint8)
+
+    labels = [1, 5, 6]
+    np.savez(
+        path,
+        images=images(12),
+        labels=np.repeat(labels, 12),
+        test_images=images(6),
+        test_labels=np.repeat(labels, 6),
+    )
+    return path
+
+
+@pytest.fixture
+def cli(capsys):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        before = signal.getsignal(signal.SIGTERM), list(sys.path)
+        with pytest.raises(SystemExit) as end:
+            main([str(a) for a in arguments])
+        signal.signal(signal.SIGTERM, before[0])
+        sys.path[:] = before[1]
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def run(cli, data, tmp_path):
+    """A condensed run of the tiny data set; options are added."""
+
+    def make(out="run", *options):
+        folder = tmp_path / out
+        code, _, err = cli("condense", "--data", data, *FAST, "--out", folder, *options)
+        assert code == 0, err
+        return folder
+
+    return make
+
+
+def steps(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_help_lists_every_command(cli):
+    code, out, _ = cli("--help")
+    assert code == 0
+    assert all(name in out for name in COMMANDS)
+    assert "Exit codes" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_is_documentation(cli, name):
+    code, out, _ = cli(name, "--help")
+    assert code == 0
+    assert f"condensekit {name}" in out
+    assert "Example" in out
+    assert all(option in out for option in ("--data-root", "--seed", "--device", "--json"))
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_version(cli):
+    assert cli("--version")[:2] == (0, "condensekit, version 0.1.0\n")
+
+
+def test_condense_writes_a_run(cli, data, tmp_path):
+    out = tmp_path / "run"
+    code, printed, err = cli("condense", "--data", data, *FAST, "--checkpoint-every", 2, "--out", out)
+    assert (code, err) == (0, "")
+    assert "finished 4 steps" in printed
+    assert len(CondensedSet.load(out / "set.safetensors")) == 6
+    assert steps(out) == [1, 2, 3, 4]
+    assert (out / "env.json").exists()
+    config = read_json(out / "config.json")
+    assert config["name"] == NAME
+    assert config["data"] == {"name": str(data), "image_size": None}
+    assert [p.name for p in (out / "checkpoints").iterdir() if "4" in p.name]
+
+
+def test_json_is_one_object_and_nothing_else(cli, data, tmp_path):
+    code, out, err = cli("condense", "--data", data, *FAST, "--out", tmp_path / "run", "--json")
+    assert (code, err) == (0, "")
+    (made,) = json.loads(out)["runs"]
+    assert made["status"] == "finished"
+    assert (made["steps"], made["classes"], made["ipc"], made["seed"]) == (4, 3, 2, 0)
+
+
+def test_existing_run_needs_resume(cli, run, data):
+    folder = run()
+    again = ("condense", "--data", data, *FAST, "--out", folder)
+    before = CondensedSet.load(folder / "set.safetensors")
+    code, _, err = cli(*again)
+    assert code == 2
+    assert "--resume" in err
+    (folder / "set.safetensors").unlink()
+    assert cli(*again, "--resume")[0] == 0
+    after = CondensedSet.load(folder / "set.safetensors")
+    assert after.images.equal(before.images)
+    assert steps(folder) == [1, 2, 3, 4]
+
+
+def test_resume_of_an_empty_folder_starts_from_zero(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert steps(run("run", "--resume")) == [1, 2, 3, 4]
+
+
+def test_resume_with_other_options_shows_the_difference(cli, run, data):
+    folder = run()
+    code, _, err = cli("condense", "--data", data, *FAST, "--out", folder, "--resume", "--lr", 2)
+    assert code == 2
+    assert "method.lr: 1.0 there, 2.0 now" in err
+
+
+def test_resume_finds_data_that_moved(cli, run, data, tmp_path):
+    folder = run("run", "--data-root", tmp_path)
+    code, _, err = cli("condense", "--data", data, *FAST, "--out", folder, "--resume", "--data-root", tmp_path / "else")
+    assert code == 0, err
+    assert read_json(folder / "config.json")["found"]["data_root"] == str(tmp_path)
+
+
+def test_seeds_make_one_folder_each_and_one_row(cli, run):
+    folder = run("runs", "--seeds", 3, "--seed", 4)
+    assert sorted(p.name for p in folder.iterdir()) == ["seed-4", "seed-5", "seed-6"]
+    code, out, err = cli("evaluate", folder, "--networks", 1, "--architectures", "ConvNet-w8", "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert record == read_json(folder / "evaluation.json")
+    rows = {row["set"]: row for row in record["rows"]}
+    assert set(rows) == {NAME, "random"}
+    row = rows[NAME]
+    assert (row["architecture"], row["ipc"], row["sets"], row["networks"]) == ("ConvNet-w8", 2, 3, 1)
+    assert (row["n"], row["unit"]) == (3, "set")
+    assert 0 <= row["accuracy_mean"] <= 1
+    assert row["ci95"][0] <= row["difference_to_random"] <= row["ci95"][1]
+    assert rows["random"]["difference_to_random"] is None
+
+
+def test_evaluate_takes_runs_baselines_and_all_data(cli, run, data, tmp_path):
+    first = run("a")
+    second = tmp_path / "b"
+    assert cli("select", "--data", data, "--selection", "kmeans", "--ipc", 2, "--out", second)[0] == 0
+    options = ("--networks", 2, "--architectures", "ConvNet-w8", "--against", "random,herding,full")
+    code, out, err = cli("evaluate", first, second, *options)
+    assert code == 0, err
+    names = [row["set"] for row in read_json(first / "evaluation.json")["rows"]]
+    assert names == [NAME, "kmeans", "random", "herding", "full"]
+    assert all(f"| {name} |" in out for name in names)
+    assert not (second / "evaluation.json").exists()
+
+
+def test_runs_of_one_name_are_told_apart_by_folder(cli, run):
+    first, second = run("a"), run("b", "--iterations", 5)
+    options = ("--networks", 1, "--architectures", "ConvNet-w8", "--against", "none", "--json")
+    code, out, err = cli("evaluate", first, second, *options)
+    assert code == 0, err
+    assert [row["set"] for row in json.loads(out)["rows"]] == [f"{NAME} ({first})", f"{NAME} ({second})"]
+
+
+def test_one_run_twice_is_refused(cli, run):
+    folder = run()
+    code, _, err = cli("evaluate", folder, folder)
+    assert code == 2
+    assert "same run" in err
+
+
+def test_evaluate_refuses_other_data(cli, run, data):
+    folder = run()
+    code, _, err = cli("evaluate", folder, "--data", "digits")
+    assert code == 2
+    assert "other training images" in err
+
+
+@pytest.mark.parametrize("name", ["random", "herding", "kmeans", "kcenter"])
+def test_select(cli, data, tmp_path, name):
+    folder = tmp_path / name
+    code, out, err = cli(
+        "select", "--data", data, "--selection", name, "--ipc", 3, "--storage", "uint8", "--out", folder, "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["runs"][0]["ipc"] == 3
+    chosen = CondensedSet.load(folder / "set.safetensors")
+    assert chosen.labels.tolist() == [1, 1, 1, 5, 5, 5, 6, 6, 6]
+    assert chosen.provenance["selection"] == name
+
+
+def test_export(cli, run, tmp_path):
+    folder = run("runs", "--seeds", 2)
+    code, out, err = cli("export", folder, "--to", tmp_path / "png", "--grid", tmp_path / "grid.png", "--seed", 1)
+    assert code == 0, err
+    assert "6 images" in out
+    assert len(list((tmp_path / "png").glob("*/*.png"))) == 6
+    assert (tmp_path / "grid.png").exists()
+    assert cli("export", folder, "--to", tmp_path / "png")[0] == 2
+
+
+def test_inspect(cli, run):
+    folder = run()
+    code, out, _ = cli("inspect", folder)
+    assert code == 0
+    assert "DistributionMatching" in out
+    code, out, _ = cli("inspect", folder, "--json")
+    record = json.loads(out)
+    assert (record["images"], record["classes"], record["storage"]) == (6, 3, "float32")
+    assert record["provenance"]["config"]["seed"] == 0
+
+
+def test_method_of_your_own(cli, data, tmp_path, monkeypatch):
+    (tmp_path / "their_method.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from condensekit import DistributionMatching\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Theirs(DistributionMatching):\n"
+        "    batch_real: int = 8\n    strength: float = 0.5\n    name: str = 'theirs'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ("--ipc", 1, "--iterations", 2, "--network", "ConvNet-w8", "--set", "strength=0.25", "--out", "run")
+    code, _, err = cli("condense", "--data", data, "--method", "their_method:Theirs", *options)
+    assert code == 0, err
+    assert read_json(tmp_path / "run" / "config.json")["name"] == "theirs strength=0.25 network=ConvNet-w8"
+
+
+def test_diverged_exits_3_and_keeps_the_last_finite_images(cli, data, tmp_path):
+    folder = tmp_path / "run"
+    code, out, _ = cli("condense", "--data", data, *FAST, "--lr", 1e38, "--iterations", 20, "--out", folder)
+    assert code == 3
+    assert "lower the learning rate" in out
+    assert CondensedSet.load(folder / "set.safetensors").provenance["status"] == "diverged"
+
+
+def test_damaged_set_exits_4(cli, run):
+    folder = run()
+    path = folder / "set.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    for command in ("inspect", "evaluate"):
+        code, out, err = cli(command, folder)
+        assert (code, out) == (4, "")
+        assert str(path) in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("signum", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_leaves_a_run_that_resumes(cli, data, tmp_path, signum, expected):
+    folder = tmp_path / "run"
+    arguments = ["condense", "--data", str(data), *FAST, "--iterations", "1500", "--out", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "condensekit", *arguments], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.csv").exists():
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signum)
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == expected
+    assert "--resume" in out
+    assert not (folder / "set.safetensors").exists()
+    assert cli("evaluate", folder)[0] == 2
+    done = subprocess.run([sys.executable, "-m", "condensekit", *arguments, "--resume"], env=environment, check=False)
+    assert done.returncode == 0
+    assert steps(folder) == list(range(1, 1501))
+
+
+BAD = [
+    ("--ipc 0", "--ipc"),
+    ("--ipc -1", "--ipc"),
+    ("--ipc 2.5", "--ipc"),
+    ("--ipc ten", "--ipc"),
+    ("--ipc nan", "--ipc"),
+    ("--iterations 0", "--iterations"),
+    ("--iterations -5", "--iterations"),
+    ("--iterations 1e3", "--iterations"),
+    ("--minutes 5", "--iterations or --minutes"),
+    ("--minutes 0", "--minutes"),
+    ("--minutes inf", "--minutes"),
+    ("--minutes nan", "--minutes"),
+    ("--method dmm", "Did you mean 'dm'"),
+    ("--method nowhere:thing", "nowhere"),
+    ("--method math:pi", "expected a subclass of Condenser"),
+    ("--lr nan", "lr must be positive"),
+    ("--lr 0", "lr must be positive"),
+    ("--lr -1", "lr must be positive"),
+    ("--lr inf", "lr must be positive"),
+    ("--lr fast", "--lr"),
+    ("--batch-real 0", "batch_real"),
+    ("--set momentum=1", "momentum must lie in [0, 1)"),
+    ("--set momentum=much", "momentum must be float"),
+    ("--set momentun=0.5", "Did you mean 'momentum'"),
+    ("--set momentum", "NAME=VALUE"),
+    ("--init kmean", "Did you mean 'kmeans'"),
+    ("--network ConvNett", "Did you mean 'ConvNet'"),
+    ("--network ConvNet-w0", "width"),
+    ("--network ConvNet-d9", "depth"),
+    ("--network ConvNet-bach", "Did you mean 'batch'"),
+    ("--keep 0", "--keep"),
+    ("--augment flop", "flop"),
+    ("--storage int4", "--storage"),
+    ("--precision fp16", "--precision"),
+    ("--device tpu9", "tpu9"),
+    ("--seed x", "--seed"),
+    ("--seeds 0", "--seeds"),
+    ("--checkpoint-every 0", "--checkpoint-every"),
+    ("--checkpoint-minutes 0", "--checkpoint-minutes"),
+    ("--snapshot-every -1", "--snapshot-every"),
+    ("--image-size 0", "--image-size"),
+    ("--data digit", "Did you mean 'digits'"),
+    ("--data no/such/folder", "no/such/folder"),
+    ("--iteration 5", "Did you mean"),
+    ("--unknown-option 5", "unknown-option"),
+    ("surplus", "surplus"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), BAD, ids=[options for options, _ in BAD])
+def test_bad_value_exits_2_with_one_line_and_no_folder(cli, data, tmp_path, options, says):
+    folder = tmp_path / "run"
+    code, out, err = cli("condense", "--data", data, *FAST, "--out", folder, *options.split())
+    assert (code, out) == (2, "")
+    assert says in err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("Error: ")
+    assert not folder.exists()
+
+
+def test_all_bad_values_are_reported_together(cli, tmp_path):
+    code, _, err = cli("condense", "--ipc", 0, "--iterations", "many", "--precision", "fp12", "--out", tmp_path / "run")
+    assert code == 2
+    assert all(name in err for name in ("--data", "--ipc", "--iterations", "--precision"))
+    options = ("--lr", "nan", "--set", "momentum=2", "--init", "x", "--network", "y", "--augment", "z", "--device", "q")
+    code, _, err = cli("condense", "--data", "digits", "--ipc", 1, *options, "--out", tmp_path / "run")
+    assert code == 2
+    assert all(f"'{name}'" in err for name in "xyzq")
+    assert all(text in err for text in ("lr must", "momentum must", "--iterations or --minutes"))
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["condens"], "Did you mean 'condense'"),
+        (["evaluate"], "RUN"),
+        (["evaluate", "nowhere"], "no run folder nowhere"),
+        (["evaluate", "nowhere", "--protocol", "shrt", "--against", "kmean"], "Did you mean 'short'"),
+        (["evaluate", "nowhere", "--networks", "0"], "--networks"),
+        (["export", "nowhere", "--to", "x"], "no run folder nowhere"),
+        (["export", "nowhere"], "--to"),
+        (["inspect", "nowhere"], "no run folder nowhere"),
+        (["select", "--data", "digits", "--out", "x", "--ipc", "1", "--selection", "kmens"], "Did you mean 'kmeans'"),
+        (["demo"], "--out"),
+    ],
+)
+def test_bad_use_of_other_commands(cli, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.splitlines()[-1].startswith("Error: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_ipc_above_a_class_names_the_class_and_leaves_nothing(cli, data, tmp_path):
+    for command in (["condense", "--iterations", 1], ["select"]):
+        code, _, err = cli(*command, "--data", data, "--ipc", 13, "--out", tmp_path / "run")
+        assert code == 2
+        assert "12 images but ipc=13" in err
+        assert not (tmp_path / "run").exists()
+
+
+def test_an_export_without_a_seed_folder_says_which_there_are(cli, run, tmp_path):
+    folder = run("runs", "--seeds", 2)
+    code, _, err = cli("export", folder, "--to", tmp_path / "png", "--seed", 7)
+    assert code == 2
+    assert "seed-0, seed-1" in err

@@ -1,0 +1,273 @@
+import csv
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from condensekit.condense import Noise, Saving, Status, condense
+from condensekit.condensed import CondensedSet, Formation
+from condensekit.discrepancy import mean
+from condensekit.encoders import Fresh
+from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.images import ClassImages
+from condensekit.methods import DistributionMatching
+from condensekit.networks import ConvNet
+from condensekit.progress import Progress, Stage
+from condensekit.selection import Random
+from condensekit.testing import LABELS, shapes
+
+SMALL = {"encoder": Fresh(ConvNet(width=8)), "workers": 1}
+DM = DistributionMatching(batch_real=8)
+
+
+def run(data=None, method=DM, **options):
+    options = {"ipc": 2, "iterations": 4, **SMALL, **options}
+    return condense(data or shapes(), method, **options)
+
+
+def steps_of(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_result_holds_a_labelled_set_and_history():
+    result = run()
+    assert result.status is Status.FINISHED
+    assert result.set.labels.tolist() == [label for label in LABELS for _ in range(2)]
+    assert [row["step"] for row in result.history] == [1, 2, 3, 4]
+    assert result.set.provenance["config"]["method"]["name"] == "dm"
+    assert result.set.provenance["status"] == "finished"
+
+
+def test_the_loss_falls():
+    losses = [row["loss"] for row in run(iterations=60, init=Noise(), augmentation=None).history]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_images_start_as_the_chosen_real_ones():
+    still = DistributionMatching(batch_real=4, lr=1e-30)
+    data = shapes()
+    images, labels = run(data, still, iterations=1, init=Random()).set.decode()
+    for image, label in zip(images, labels, strict=True):
+        own = data.gather(data.indices_of(int(label)))
+        assert (own - image).abs().flatten(1).amax(1).min() < 1e-5
+
+
+def test_workers_change_nothing_and_threads_little():
+    one = run(workers=1, iterations=20).set.images
+    assert torch.equal(one, run(workers=2, iterations=20).set.images)
+    torch.testing.assert_close(one, run(workers=0, iterations=20).set.images, rtol=1e-5, atol=1e-5)
+
+
+def test_same_images_in_another_process_whatever_the_hash_seed(tmp_path):
+    code = (
+        "import torch; torch.rand(3)\n"
+        "from tests.test_condense import run\n"
+        "import hashlib; print(hashlib.sha256(run().set.images.numpy().tobytes()).hexdigest())"
+    )
+    seen = set()
+    for hash_seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        seen.add(out.stdout)
+    assert len(seen) == 1
+
+
+def test_minutes_is_a_budget_of_wall_time():
+    start = time.monotonic()
+    result = run(iterations=None, minutes=0.01)
+    assert result.status is Status.FINISHED
+    assert len(result.history) > 1
+    assert time.monotonic() - start < 10
+
+
+def test_checkpoints_metrics_snapshots_and_set_are_written(tmp_path):
+    out = tmp_path / "run"
+    result = run(saving=Saving(out, every=2, snapshot_every=2, record={"source": "shapes"}))
+    assert steps_of(out) == [1, 2, 3, 4]
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["step-000002.safetensors", "step-000004.safetensors"]
+    assert sorted(p.name for p in (out / "snapshots").iterdir()) == ["step-000002.png", "step-000004.png"]
+    assert torch.equal(CondensedSet.load(out / "set.safetensors").images, result.set.images)
+
+
+def test_a_finished_run_resumes_to_the_same_outputs(tmp_path):
+    first = run(saving=Saving(tmp_path / "run"))
+    (tmp_path / "run" / "set.safetensors").unlink()
+    again = run(saving=Saving(tmp_path / "run", resume=True))
+    assert again.status is Status.FINISHED
+    assert torch.equal(first.set.images, again.set.images)
+    assert (tmp_path / "run" / "set.safetensors").exists()
+    assert steps_of(tmp_path / "run") == [1, 2, 3, 4]
+
+
+def test_resume_without_a_checkpoint_starts_from_the_start(tmp_path):
+    (tmp_path / "run").mkdir()
+    assert run(saving=Saving(tmp_path / "run", resume=True)).status is Status.FINISHED
+
+
+def test_resume_with_other_options_or_data_is_refused(tmp_path):
+    run(saving=Saving(tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"lr.*1.0.*2.0|lr.*2.0.*1.0"):
+        run(method=dataclasses.replace(DM, lr=2.0), saving=Saving(tmp_path / "run", resume=True))
+    with pytest.raises(ConfigError, match="data"):
+        run(shapes(seed=1), saving=Saving(tmp_path / "run", resume=True))
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path):
+    run(saving=Saving(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="resume"):
+        run(saving=Saving(tmp_path / "run"))
+
+
+def test_resume_keeps_the_plan_of_the_checkpoint(tmp_path):
+    run(saving=Saving(tmp_path / "run"))
+    again = run(saving=Saving(tmp_path / "run", resume=True), workers=2)
+    assert again.set.provenance["plan"]["workers"] == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Failing(DistributionMatching):
+    """Gives NaN at step 7: always, or on the first attempt only."""
+
+    always: bool = True
+
+    def step(self, state, ctx):
+        broken = ctx.draw.step == 7 and (self.always or ctx.draw.attempt == 0)
+        method = dataclasses.replace(self, discrepancy=nan_mean if broken else mean)
+        return DistributionMatching.step(method, state, ctx)
+
+
+def nan_mean(real, synthetic, weights):
+    return mean(real, synthetic, weights) * float("nan")
+
+
+def test_two_failures_in_a_row_end_diverged_with_the_last_finite_images(tmp_path):
+    result = run(method=Failing(batch_real=8), iterations=9, saving=Saving(tmp_path / "run"))
+    assert result.status is Status.DIVERGED
+    assert "step 7" in result.message
+    assert "lr" in result.message
+    assert torch.equal(result.set.images, run(iterations=6).set.images)
+    assert torch.equal(CondensedSet.load(tmp_path / "run" / "set.safetensors").images, result.set.images)
+
+
+def test_one_failure_is_retried_with_a_new_draw():
+    result = run(method=Failing(batch_real=8, always=False), iterations=9)
+    assert result.status is Status.FINISHED
+    assert [row["attempt"] for row in result.history] == [0] * 6 + [1, 0, 0]
+    assert torch.isfinite(result.set.images).all()
+
+
+class Signalling(Progress):
+    """Sends this process a signal when a given step is done."""
+
+    def __init__(self, step, signum):
+        self.step, self.signum = step, signum
+
+    def stage(self, name, total, done=0):
+        import contextlib
+
+        outer = self
+
+        class Counting(Stage):
+            count = done
+
+            def advance(self, steps=1, values=None):
+                Counting.count += steps
+                if name.startswith("condense") and Counting.count == outer.step:
+                    os.kill(os.getpid(), outer.signum)
+
+        return contextlib.nullcontext(Counting())
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint_and_resume_goes_on(tmp_path, signum):
+    before = signal.getsignal(signum)
+    result = run(iterations=8, saving=Saving(tmp_path / "run"), progress=Signalling(3, signum))
+    assert result.status is Status.INTERRUPTED
+    assert result.signum == signum
+    assert len(result.history) <= 4
+    assert "--resume" in result.message
+    assert signal.getsignal(signum) is before
+    resumed = run(iterations=8, saving=Saving(tmp_path / "run", resume=True))
+    assert torch.equal(resumed.set.images, run(iterations=8).set.images)
+    assert steps_of(tmp_path / "run") == list(range(1, 9))
+
+
+def test_condense_works_outside_the_main_thread():
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run()))
+    thread.start()
+    thread.join()
+    assert results[0].status is Status.FINISHED
+
+
+def test_a_full_disk_returns_what_was_learnt(tmp_path, monkeypatch):
+    from condensekit import run as run_module
+
+    def full(*_, **__):
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(run_module, "save_tensors", full)
+    with pytest.raises(StoreError, match="no space") as caught:
+        run(saving=Saving(tmp_path / "run"))
+    assert torch.equal(caught.value.result.set.images, run().set.images)
+
+
+def test_small_and_unequal_classes():
+    data = shapes(per_class=1)  # classes of 1, 2, 3 and 4 images
+    assert len(run(data, ipc=1).set) == 4
+    assert len(run(data, ipc=10, init=Noise()).set) == 40
+    with pytest.raises(DataError, match=r"class -3 has 1 images but ipc=3.*noise"):
+        run(data, ipc=3)
+
+
+def test_many_classes_stay_small():
+    labels = torch.arange(1000)
+    pixels = torch.randint(0, 256, (1000, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    result = run(ClassImages.from_arrays(pixels, labels), ipc=1, iterations=1)
+    assert len(result.set) == 1000
+
+
+def test_batch_norm_networks_mix_all_classes():
+    result = run(encoder=Fresh(ConvNet(width=8, norm="batch")))
+    assert result.status is Status.FINISHED
+    assert result.set.provenance["separable"] is False
+
+
+def test_storage_dtype_is_that_of_the_formation():
+    assert run(formation=Formation(dtype="uint8")).set.images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ({"ipc": 0}, "ipc"),
+        ({"ipc": -1}, "ipc"),
+        ({"ipc": 2.5}, "2.5"),
+        ({"iterations": 0}, "iterations"),
+        ({"iterations": None}, "exactly one"),
+        ({"minutes": 1.0}, "exactly one"),
+        ({"iterations": None, "minutes": 0.0}, "minutes"),
+        ({"iterations": None, "minutes": float("nan")}, "minutes"),
+        ({"precision": "fp64"}, "fp64"),
+        ({"device": "tpu9"}, "tpu9"),
+        ({"workers": -1}, "workers"),
+        ({"formation": Formation(factor=2)}, "factor"),
+    ],
+)
+def test_bad_options_are_named_and_nothing_is_made(tmp_path, bad, named):
+    with pytest.raises(ConfigError, match=named):
+        run(**bad, saving=Saving(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_problems_are_listed_at_once():
+    with pytest.raises(ConfigError) as caught:
+        run(ipc=0, iterations=0)
+    assert len(caught.value.problems) == 2

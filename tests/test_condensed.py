@@ -1,0 +1,210 @@
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from condensekit.condensed import DTYPES, CondensedSet, Formation, unpack
+from condensekit.errors import ConfigError, DataError
+from condensekit.images import ImageSpec
+
+SPEC = ImageSpec((3, 4, 6), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), {0: "cat", 7: "horse", 42: "ship"})
+LABELS = torch.tensor([0, 0, 7, 42, 42])
+
+
+def make(seed=0, labels=LABELS, spec=SPEC, **formation):
+    images = torch.randn(len(labels), *spec.shape, generator=torch.Generator().manual_seed(seed))
+    return CondensedSet.from_images(images, labels, spec, formation=Formation(**formation), provenance={"seed": seed})
+
+
+def with_soft_labels(condensed):
+    rows = len(condensed) * condensed.formation.factor**2
+    soft = torch.rand(rows, 3, generator=torch.Generator().manual_seed(1))
+    return dataclasses.replace(condensed, soft_labels=soft)
+
+
+@given(
+    values=st.lists(st.floats(-1e4, 1e4, width=32), min_size=16, max_size=16),
+)
+def test_quantisation_error_is_at_most_half_a_level(values):
+    images = torch.tensor(values).reshape(1, 1, 4, 4)
+    condensed = CondensedSet.from_images(
+        images,
+        torch.zeros(1, dtype=torch.int64),
+        ImageSpec((1, 4, 4), (0.0,), (1.0,)),
+        formation=Formation(dtype="uint8"),
+    )
+    level = (images.max() - images.min()) / 255
+    error = (condensed.decode()[0] - images).abs().max()
+    assert error <= 0.5 * level + 4e-7 * images.abs().max()
+
+
+def test_a_constant_image_survives_quantisation():
+    images = torch.full((1, *SPEC.shape), 0.7)
+    stored = CondensedSet.from_images(images, LABELS[:1], SPEC, formation=Formation(dtype="uint8"))
+    assert torch.equal(stored.decode()[0], images)
+
+
+@pytest.mark.parametrize(("dtype", "per_value"), [("float32", 4), ("float16", 2), ("uint8", 1)])
+def test_nbytes_counts_every_stored_byte(dtype, per_value):
+    condensed = make(dtype=dtype)
+    ranges = 5 * 3 * 2 * 4 if dtype == "uint8" else 0
+    assert condensed.images.dtype == DTYPES[dtype]
+    assert condensed.nbytes == 5 * 3 * 4 * 6 * per_value + ranges + 5 * 8
+    assert with_soft_labels(condensed).nbytes == condensed.nbytes + 5 * 3 * 4
+
+
+def test_decode_gives_normalised_float32_and_labels():
+    images, labels = make().decode()
+    assert images.dtype == torch.float32
+    assert torch.equal(images, make().images)
+    assert torch.equal(labels, LABELS)
+    assert make().classes == (0, 7, 42)
+    assert make().ipc == 2
+    assert len(make()) == 5
+
+
+def test_unpack_cuts_a_grid_and_enlarges_the_cells():
+    images = torch.zeros(1, 1, 4, 4)
+    images[0, 0, :2, 2:] = 1.0  # the upper right cell
+    cells = unpack(images, 2)
+    assert cells.shape == (4, 1, 4, 4)
+    assert [float(c.mean()) for c in cells] == [0.0, 1.0, 0.0, 0.0]
+    assert unpack(images, 1) is images
+
+
+def test_a_factor_multiplies_decoded_images_and_labels():
+    condensed = make(factor=2)
+    images, labels = condensed.decode()
+    assert images.shape == (20, 3, 4, 6)
+    assert torch.equal(labels, LABELS.repeat_interleave(4))
+    assert torch.equal(condensed.targets(), labels)
+    assert with_soft_labels(condensed).targets().shape == (20, 3)
+
+
+@given(chosen=st.sets(st.sampled_from([0, 7, 42]), min_size=1), factor=st.sampled_from([1, 2]), soft=st.booleans())
+def test_select_takes_the_rows_of_the_classes(chosen, factor, soft):
+    condensed = make(factor=factor, dtype="uint8")
+    condensed = with_soft_labels(condensed) if soft else condensed
+    part = condensed.select(sorted(chosen))
+    images, labels = condensed.decode()
+    rows = torch.isin(labels, torch.tensor(sorted(chosen)))
+    assert part.classes == tuple(sorted(chosen))
+    assert torch.equal(part.decode()[0], images[rows])
+    assert torch.equal(part.targets(), condensed.targets()[rows])
+    assert part.spec == condensed.spec
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_merging_the_parts_gives_the_whole_bit_for_bit(dtype):
+    condensed = with_soft_labels(make(dtype=dtype))
+    merged = condensed.select([42]).merge(condensed.select([0, 7]))
+    for name in ("images", "labels", "ranges", "soft_labels"):
+        mine, theirs = getattr(condensed, name), getattr(merged, name)
+        assert mine is theirs is None or torch.equal(mine, theirs)
+    assert merged.provenance == {"merged": [{"seed": 0}, {"seed": 0}]}
+
+
+def test_merge_joins_sets_of_different_classes():
+    other = dataclasses.replace(SPEC, class_names={9: "truck"})
+    merged = make().merge(make(labels=torch.tensor([9, 9]), spec=other))
+    assert merged.classes == (0, 7, 9, 42)
+    assert merged.labels.tolist() == [0, 0, 7, 9, 9, 42, 42]
+    assert merged.spec.class_names[9] == "truck"
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (lambda: make(dtype="uint8"), "stored_as"),
+        (lambda: with_soft_labels(make()), "soft labels"),
+        (lambda: make(spec=dataclasses.replace(SPEC, mean=(0.0, 0.0, 0.0))), "normalisation"),
+        (lambda: make(spec=dataclasses.replace(SPEC, class_names={7: "mare"})), "horse.*mare"),
+    ],
+)
+def test_merge_refuses_what_does_not_fit(other, named):
+    with pytest.raises(DataError, match=named):
+        make().merge(other())
+
+
+def test_merge_refuses_soft_labels_over_different_classes():
+    fewer = dataclasses.replace(SPEC, class_names={0: "cat", 7: "horse"})
+    with pytest.raises(DataError, match="soft labels over different classes"):
+        with_soft_labels(make()).merge(with_soft_labels(make(spec=fewer)))
+
+
+def test_stored_as_changes_the_dtype_only_where_it_differs():
+    condensed = make()
+    small = condensed.stored_as("uint8")
+    assert condensed.stored_as("float32") is condensed
+    assert small.formation.dtype == "uint8"
+    assert torch.equal(small.stored_as("float32").images, small.decode()[0])
+
+
+def test_as_dataset_yields_images_and_targets():
+    dataset = make().as_dataset()
+    image, target = dataset[3]
+    assert torch.equal(image, make().images[3])
+    assert int(target) == 42
+    assert dataset.targets == LABELS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"images": torch.zeros(5, 3, 4, 5)}, r"\(M, 3, 4, 6\).*\(5, 3, 4, 5\)"),
+        ({"images": torch.zeros(0, 3, 4, 6)}, "M >= 1"),
+        ({"images": torch.zeros(7)}, r"\(7,\)"),
+        ({"images": torch.zeros(5, 3, 4, 6, dtype=torch.float64)}, "float64"),
+        ({"labels": torch.zeros(4, dtype=torch.int64)}, r"\(5,\) int64"),
+        ({"labels": torch.zeros(5)}, "int64"),
+        ({"ranges": torch.zeros(5, 3, 2)}, "ranges"),
+        ({"soft_labels": torch.zeros(4, 3)}, "5 rows"),
+    ],
+)
+def test_shapes_and_types_that_do_not_fit_are_named(change, named):
+    with pytest.raises(DataError, match=named):
+        dataclasses.replace(make(), **change)
+
+
+def test_uint8_needs_ranges_of_the_right_shape():
+    with pytest.raises(DataError, match="ranges"):
+        dataclasses.replace(make(dtype="uint8"), ranges=None)
+    with pytest.raises(DataError, match=r"\(5, 3, 2\)"):
+        dataclasses.replace(make(dtype="uint8"), ranges=torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "named"),
+    [
+        (torch.zeros(7), LABELS, r"\(7,\)"),
+        (torch.zeros(5, 3, 4, 6), LABELS.float(), "float32"),
+        (torch.zeros(5, 3, 4, 6), torch.eye(5, dtype=torch.int64), r"\(5, 5\)"),
+        (torch.full((5, 3, 4, 6), torch.nan), LABELS, "image 0 .* not finite"),
+    ],
+)
+def test_from_images_names_what_is_wrong(images, labels, named):
+    with pytest.raises(DataError, match=named):
+        CondensedSet.from_images(images, labels, SPEC)
+
+
+def test_float16_refuses_what_it_cannot_hold():
+    with pytest.raises(DataError, match="float16"):
+        CondensedSet.from_images(
+            torch.full((1, *SPEC.shape), 1e6), LABELS[:1], SPEC, formation=Formation(dtype="float16")
+        )
+
+
+def test_formation_names_bad_values():
+    with pytest.raises(ConfigError, match="int4"):
+        Formation(dtype="int4")
+    with pytest.raises(ConfigError, match="factor"):
+        Formation(factor=0)
+    with pytest.raises(ConfigError, match="factor 3 does not divide"):
+        make(factor=3)
+
+
+def test_select_names_a_class_that_is_not_there():
+    with pytest.raises(DataError, match="class 5"):
+        make().select([0, 5])

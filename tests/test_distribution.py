@@ -1,0 +1,65 @@
+import dataclasses
+
+import pytest
+import torch
+
+from condensekit.augment import Augmentation
+from condensekit.compute import Compute, Plan
+from condensekit.condense import Noise
+from condensekit.discrepancy import mean
+from condensekit.errors import ConfigError
+from condensekit.methods import DistributionMatching
+from condensekit.rng import Draw
+from condensekit.testing import MethodContract, context, shapes
+from tests.reference.dm_twin import dm_loss_and_gradient
+
+
+class TestContract(MethodContract):
+    def make(self):
+        return DistributionMatching(batch_real=8)
+
+
+@pytest.mark.parametrize("plan", [Plan(workers=0, chunk=0), Plan(workers=2, chunk=4)])
+@pytest.mark.parametrize("step", range(1, 5))
+def test_step_equals_the_blackboard_twin(plan, step):
+    data = shapes(size=16)
+    images = Noise().images(data, 3, Draw(1))
+    with Compute(plan) as compute:
+        ctx = dataclasses.replace(context(data, compute, step=step), augmentation=Augmentation())
+        method = DistributionMatching(batch_real=8, lr=0.5)
+        after, metrics = method.step(method.init(images, ctx), ctx)
+        loss, gradient = dm_loss_and_gradient(ctx, images, 8)
+    ours = (images - after["images"]) / 0.5
+    assert abs(metrics["loss"] - loss) <= 1e-5 * loss
+    assert (ours - gradient).norm() <= 1e-5 * gradient.norm()
+
+
+def test_momentum_is_that_of_torch_sgd():
+    data = shapes()
+    images = Noise().images(data, 2, Draw(1))
+    method = DistributionMatching(batch_real=8, lr=0.7, momentum=0.5)
+    with Compute(Plan(workers=0)) as compute:
+        parameter = torch.nn.Parameter(images.clone())
+        optimiser = torch.optim.SGD([parameter], lr=0.7, momentum=0.5)
+        state = method.init(images, context(data, compute))
+        for step in range(1, 5):
+            ctx = context(data, compute, step=step)
+            _, gradient = dm_loss_and_gradient(ctx, parameter.detach(), 8)
+            parameter.grad = gradient.float()
+            optimiser.step()
+            state, _ = method.step(state, ctx)
+    torch.testing.assert_close(state["images"], parameter.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_move_the_mean():
+    real, synthetic = torch.randn(2, 5, 3), torch.randn(2, 4, 3)
+    weights = torch.tensor([[5.0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+    expected = (real[0, 0] - synthetic[0].mean(0)).square().sum()
+    torch.testing.assert_close(mean(real, synthetic, weights)[0], expected)
+    torch.testing.assert_close(mean(real, synthetic, weights)[1], mean(real, synthetic)[1])
+
+
+@pytest.mark.parametrize("bad", [{"lr": 0}, {"lr": float("nan")}, {"momentum": 1}, {"batch_real": 0}])
+def test_bad_hyper_parameters_are_named(bad):
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        DistributionMatching(**bad)

@@ -1,0 +1,233 @@
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy import stats
+
+from condensekit.compute import Compute, Plan
+from condensekit.condensed import CondensedSet, Formation
+from condensekit.errors import ConfigError, DataError
+from condensekit.evaluate import Candidate, TrainProtocol, evaluate, paired_interval
+from condensekit.images import ClassImages
+from condensekit.networks import ConvNet, ResNet18
+from condensekit.progress import Progress, Stage
+from condensekit.rng import Draw
+from condensekit.selection import KMeans, Pixels, Random, selected_set
+from condensekit.testing import shapes
+
+TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)
+NETS = (ConvNet(width=8),)
+TEST = shapes(15)
+
+
+@pytest.fixture
+def compute():
+    with Compute(Plan(chunk=8, workers=2)) as compute:
+        yield compute
+
+
+@pytest.fixture
+def sets(compute):
+    return tuple(selected_set(TEST, Random(), 2, Draw(seed), compute) for seed in range(3))
+
+
+@pytest.fixture
+def kmeans(compute):
+    return tuple(selected_set(TEST, KMeans(Pixels()), 2, Draw(seed), compute) for seed in range(3))
+
+
+def run(candidates, compute, **options):
+    options = {"networks": 2, "architectures": NETS, "protocol": TINY, **options}
+    return evaluate(candidates, TEST, compute=compute, **options)
+
+
+OURS = [[0.5, 0.55], [0.45, 0.5], [0.6, 0.5], [0.52, 0.58]]
+THEIRS = [[0.4, 0.5], [0.45, 0.4], [0.48, 0.5], [0.5, 0.41]]
+
+
+def test_interval_over_sets_is_scipys():
+    def mean(rows):
+        return [sum(row) / len(row) for row in rows]
+
+    oracle = stats.ttest_rel(mean(OURS), mean(THEIRS)).confidence_interval(0.95)
+    difference, interval, unit = paired_interval(OURS, THEIRS)
+    assert unit == "set"
+    assert interval == pytest.approx((oracle.low, oracle.high))
+    assert difference == pytest.approx((oracle.low + oracle.high) / 2)
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_interval_over_networks_is_scipys(sets):
+    flat = ([value for row in rows[:sets] for value in row] for rows in (OURS, THEIRS))
+    oracle = stats.ttest_rel(*flat).confidence_interval(0.95)
+    difference, interval, unit = paired_interval(OURS[:sets], THEIRS)
+    assert unit == "network"
+    assert interval == pytest.approx((oracle.low, oracle.high))
+    assert difference == pytest.approx((oracle.low + oracle.high) / 2)
+
+
+def test_intervals_of_one_pair_and_of_equal_differences():
+    assert paired_interval([[0.5]], [[0.25]]) == (0.25, None, "network")
+    assert paired_interval([[0.5]] * 3, [[0.25]] * 3) == (0.25, (0.25, 0.25), "set")
+
+
+def test_rows_hold_what_the_statistics_say(compute, sets, kmeans):
+    result = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute)
+    random, ours = result.rows
+    assert (ours["set"], ours["architecture"], ours["ipc"], ours["unit"]) == ("kmeans", "ConvNet-w8", 2, "set")
+    assert (ours["sets"], ours["networks"], ours["n"]) == (3, 2, 6)
+    assert (ours["epochs"], ours["steps"]) == (4, 4)
+    assert ours["nbytes"] == kmeans[0].nbytes
+    assert ours["wall_s"] > 0
+    assert ours["peak_mib"] > 50
+    flat = torch.tensor(ours["accuracies"], dtype=torch.float64)
+    assert ours["accuracy_mean"] == pytest.approx(flat.mean().item())
+    assert ours["accuracy_std"] == pytest.approx(flat.mean(1).std().item())
+    difference, interval, _ = paired_interval(ours["accuracies"], random["accuracies"])
+    assert ours["difference_to_random"] == difference
+    assert ours["ci95"] == list(interval)
+    assert random["difference_to_random"] is None
+    assert random["ci95"] is None
+    assert json.loads(json.dumps(result.to_json(), allow_nan=False)) == result.to_json()
+    assert result.to_json()["protocol"]["name"] == "tiny"
+    assert result.to_json()["environment"]["torch"]
+
+
+def test_fewer_than_three_sets_spread_over_networks(compute, sets):
+    (row,) = run([Candidate("random", sets[:2])], compute).rows
+    assert row["unit"] == "network"
+    flat = torch.tensor(row["accuracies"], dtype=torch.float64)
+    assert row["accuracy_std"] == pytest.approx(flat.flatten().std().item())
+    (row,) = run([Candidate("random", sets[:1])], compute, networks=1).rows
+    assert row["accuracy_std"] == 0
+
+
+def test_a_network_does_not_depend_on_what_else_is_trained(compute, sets, kmeans):
+    many = run([Candidate("kmeans", kmeans), Candidate("random", sets)], compute, networks=3)
+    with Compute(Plan(chunk=8, workers=1)) as one:
+        few = run([Candidate("random", sets[1:])], one, networks=2)
+    assert [row[:2] for row in many.rows[1]["accuracies"][1:]] == few.rows[0]["accuracies"]
+    later = run([Candidate("random", sets)], compute, networks=2, seed=1)
+    assert [row[1:] for row in many.rows[1]["accuracies"]] == later.rows[0]["accuracies"]
+
+
+def test_each_architecture_is_compared_with_itself(compute, sets, kmeans):
+    nets = (*NETS, ResNet18(width=4))
+    result = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute, networks=1, architectures=nets)
+    names = [(row["architecture"], row["set"]) for row in result.rows]
+    assert names == [(net.name, name) for net in nets for name in ("random", "kmeans")]
+    for random, ours in (result.rows[:2], result.rows[2:]):
+        expected = paired_interval(ours["accuracies"], random["accuracies"])[0]
+        assert ours["difference_to_random"] == expected
+
+
+def test_a_baseline_of_another_size_is_none(compute, sets):
+    other = selected_set(TEST, Random(), 3, Draw(0), compute)
+    rows = run([Candidate("random", sets), Candidate("mine", (other,))], compute, networks=1).rows
+    assert rows[1]["difference_to_random"] is None
+    rows = run([Candidate("random", sets), Candidate("mine", sets)], compute, networks=1, baseline="mine").rows
+    assert rows[0]["difference_to_mine"] == 0
+    (row,) = run([Candidate("random", sets)], compute, networks=1, baseline=None).rows
+    assert row["difference_to_random"] is None
+
+
+def test_a_whole_data_set_trains_for_its_own_epochs(compute):
+    (row,) = run([Candidate("full", (TEST,))], compute, protocol=replace(TINY, steps=1)).rows
+    assert (row["ipc"], row["epochs"], row["steps"]) == (None, 2, 2 * -(-len(TEST) // 16))
+    assert row["nbytes"] == len(TEST) * (3 * 8 * 8 + 8)
+
+
+def test_packed_images_count_as_decoded_and_steps_make_trainings_equal(compute, sets):
+    images, labels = sets[0].decode()
+    packed = CondensedSet.from_images(images, labels, TEST.spec, formation=Formation(factor=2))
+    candidates = [Candidate("random", sets[:1]), Candidate("packed", (packed,))]
+    assert [row["steps"] for row in run(candidates, compute, networks=1).rows] == [4, 8]
+    rows = run(candidates, compute, networks=1, protocol=replace(TINY, steps=4)).rows
+    assert [(row["steps"], row["epochs"]) for row in rows] == [(4, 4), (4, 2)]
+
+
+def test_soft_labels_stand_for_the_right_classes(compute, sets):
+    hard = sets[0].select([0, 42])
+    spec = replace(hard.spec, class_names={0: "0", 42: "42"})
+    soft = replace(hard, spec=spec, soft_labels=torch.eye(2)[(hard.labels == 42).long()])
+    rows = run([Candidate("hard", (hard,)), Candidate("soft", (soft,))], compute).rows
+    assert rows[0]["accuracies"] == rows[1]["accuracies"]
+
+
+def test_sets_that_do_not_fit_the_test_images_are_refused(compute, sets):
+    with pytest.raises(DataError, match=r"'mine' has class 42, of which there are no test images"):
+        evaluate([Candidate("mine", sets)], TEST.select([-3, 0, 7]), compute=compute)
+    other = ClassImages.from_arrays(TEST.images // 2, TEST.labels)
+    with pytest.raises(DataError, match="shape or normalisation"):
+        evaluate([Candidate("mine", sets)], other, compute=compute)
+
+
+def test_bad_arguments_are_listed(compute):
+    with pytest.raises(ConfigError) as caught:
+        evaluate([], TEST, networks=0, architectures=(), compute=compute)
+    assert len(caught.value.problems) == 3
+    with pytest.raises(ConfigError, match="'mine' has no sets"):
+        Candidate("mine", ())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_one_failure_stops_all_networks(error, compute, sets):
+    class Failing(Progress):
+        @contextmanager
+        def stage(self, name, total, done=0):
+            yield Third()
+
+    class Third(Stage):
+        steps = 0
+
+        def advance(self, steps=1, values=None):
+            self.steps += 1
+            if self.steps == 3:
+                raise error("in one worker")
+
+    with pytest.raises(error, match="in one worker"):
+        run([Candidate("random", sets)], compute, protocol=replace(TINY, epochs=10**6), progress=Failing())
+    compute.close()
+
+
+def test_the_stage_hears_of_all_steps(compute, sets):
+    seen = []
+
+    class Heard(Progress):
+        def stage(self, name, total, done=0):
+            seen.append(total)
+            return super().stage(name, total, done)
+
+    stages = Heard()
+    run([Candidate("random", sets), Candidate("full", (TEST,))], compute, progress=stages)
+    full = 2 * -(-len(TEST) // 16)
+    assert seen == [2 * (3 * 4 + full)]
+
+
+def test_a_plan_is_made_where_none_is_given(sets):
+    rows = evaluate([Candidate("random", sets[:1])], TEST, networks=1, architectures=NETS, protocol=TINY).rows
+    assert 0 <= rows[0]["accuracy_mean"] <= 1
+
+
+def test_table_shows_each_row(compute, sets, kmeans):
+    text = run([Candidate("random", sets), Candidate("kmeans", kmeans), Candidate("full", (TEST,))], compute).table()
+    lines = text.splitlines()
+    assert len(lines) == 5
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    assert lines[2].startswith("| random | ConvNet-w8 | 2 | ")
+    assert "[" in lines[3]
+    assert lines[4].startswith("| full | ConvNet-w8 | all | ")
+
+
+def test_it_runs_without_avalanche_nni_and_click():
+    code = """
+import sys
+for name in ("avalanche", "nni", "click"):
+    sys.modules[name] = None
+import condensekit.evaluate
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

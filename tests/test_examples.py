@@ -1,0 +1,63 @@
+"""Each example runs offline, and its claims hold."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from condensekit.testing import MethodContract
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FILES = sorted(EXAMPLES.glob("*.py"))
+SAYS = {
+    "quickstart": ["finished", "| dm |", "| random |"],
+    "own_dataset": ["folder: 96 images to condense, 24 held out", "arrays:", "data set object:"],
+    "own_method": ["dm: finished", "moments: finished"],
+    "export": ["as uint8", "a batch: (8, 1, 8, 8) torch.float32", "30 pictures"],
+}
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_example_runs(file, tmp_path):
+    done = subprocess.run([sys.executable, file], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all(text in done.stdout for text in SAYS[file.stem]), done.stdout
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_example_is_short(file):
+    assert len(file.read_text().splitlines()) < 120
+
+
+def test_every_example_is_checked():
+    assert {file.stem for file in FILES} == set(SAYS)
+
+
+class TestMomentMatching(MethodContract):
+    """The method of the example keeps the contract."""
+
+    def make(self):
+        return load("own_method").MomentMatching(batch_real=8)
+
+
+def test_the_three_sources_hold_the_same_images():
+    module = load("own_dataset")
+    import numpy as np
+
+    rng = np.random.default_rng(1)
+    pictures = {label: [module.draw(kind, rng) for _ in range(3)] for label, kind in module.SHAPES.items()}
+    arrays = module.from_arrays(pictures)
+    objects = module.datasets.from_dataset(module.MyDataset(pictures))
+    assert torch.equal(arrays.images, objects.images)
+    assert arrays.classes == objects.classes == (3, 8, 11)

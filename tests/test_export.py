@@ -1,0 +1,106 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from condensekit.condensed import CondensedSet, Formation
+from condensekit.errors import ConfigError, StoreError
+from condensekit.export import GAP, SMALLEST, to_folder, to_png_grid
+from condensekit.images import ImageSpec
+
+
+def make(channels=3, size=4, labels=(0, 0, 7), names=None, factor=1):
+    names = names or {0: "cat", 7: "horse"}
+    spec = ImageSpec((channels, size, size), (0.5,) * channels, (0.25,) * channels, names)
+    images = torch.randn(len(labels), channels, size, size, generator=torch.Generator().manual_seed(0))
+    return CondensedSet.from_images(images, torch.tensor(labels), spec, formation=Formation(factor=factor))
+
+
+def tree(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_holds_the_pixels_by_class_name(tmp_path, channels):
+    condensed = make(channels)
+    assert to_folder(condensed, tmp_path / "new" / "out") == 3
+    out = tmp_path / "new" / "out"
+    assert tree(out) == ["cat/00000.png", "cat/00001.png", "horse/00000.png"]
+    read = np.asarray(Image.open(out / "horse" / "00000.png")).reshape(4, 4, channels)
+    expected = condensed.spec.to_pixels(condensed.images[2]).permute(1, 2, 0).numpy() * 255
+    assert np.abs(read - expected).max() <= 0.5 + 1e-4
+    assert os.listdir(tmp_path / "new") == ["out"]
+
+
+def test_a_folder_is_read_by_image_folder(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    to_folder(make(), tmp_path / "out")
+    dataset = ImageFolder(tmp_path / "out")
+    assert dataset.classes == ["cat", "horse"]
+    assert dataset.targets == [0, 0, 1]
+
+
+def test_packed_images_are_unpacked(tmp_path):
+    assert to_folder(make(factor=2), tmp_path / "out") == 12
+
+
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [
+        ({0: "a/b", 7: "../up"}, ["_up", "a_b"]),
+        ({0: "Cat", 7: "cat"}, ["Cat_0", "cat_7"]),
+        ({0: "..", 7: "St. été"}, ["St. été", "_0"]),
+    ],
+)
+def test_class_names_become_harmless_distinct_folders(tmp_path, names, folders):
+    to_folder(make(names=names), tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == folders
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_an_existing_folder_is_not_written_into(tmp_path):
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(ConfigError, match="not an empty folder"):
+        to_folder(make(), tmp_path)
+    with pytest.raises(ConfigError, match="not an empty folder"):
+        to_folder(make(), tmp_path / "mine")
+    (tmp_path / "empty").mkdir()
+    to_folder(make(), tmp_path / "empty")
+    assert len(tree(tmp_path / "empty")) == 3
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(StoreError, match="out: cannot write: No space left"):
+        to_folder(make(), tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_grid_has_a_row_for_each_class(tmp_path):
+    condensed = make(size=40)
+    to_png_grid(condensed, tmp_path / "new" / "grid.png")
+    grid = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
+    side = 40 + GAP
+    assert grid.shape == (2 * side + GAP, 2 * side + GAP, 3)
+    corner = condensed.spec.to_pixels(condensed.images[2])[:, 0, 0].numpy() * 255
+    assert np.abs(grid[GAP + side, GAP] - corner).max() <= 0.5 + 1e-4
+    assert (grid[GAP + side :, GAP + side :] == 255).all()  # horse has no second image
+
+
+def test_a_grid_enlarges_small_images_and_limits_its_rows(tmp_path):
+    to_png_grid(make(channels=1, size=8), tmp_path / "grid.png", per_class=1)
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert grid.shape == (2 * (SMALLEST + GAP) + GAP, SMALLEST + 2 * GAP)
+
+
+def test_two_channels_are_no_picture(tmp_path):
+    for write in (to_folder, to_png_grid):
+        with pytest.raises(ConfigError, match="these have 2"):
+            write(make(channels=2), tmp_path / "out.png")
+    assert os.listdir(tmp_path) == []

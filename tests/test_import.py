@@ -1,0 +1,85 @@
+"""The package imports quickly, offline, and without what only some of its parts need."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import condensekit
+
+HEAVY = ("avalanche", "nni", "wandb", "matplotlib", "pytorch_lightning")
+BLOCKED = f"""
+import socket, sys
+
+def refuse(*args, **kwargs):
+    raise AssertionError("network used")
+
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY}:
+            raise ImportError(name + " is absent")
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def run(code: str, *options: str) -> str:
+    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_is_light():
+    loaded = run("import sys, condensekit; print(*sys.modules)").split()
+    assert not {name.partition(".")[0] for name in loaded} & {*HEAVY, "torch", "numpy", "click"}
+
+
+@pytest.mark.parametrize("first", ["", "import condensekit.condense, condensekit.evaluate\n"])
+def test_every_public_name_works_offline_without_extras(first):
+    code = (
+        BLOCKED
+        + first
+        + (
+            "import condensekit as c, types\n"
+            "values = {name: getattr(c, name) for name in c.__all__}\n"
+            "assert [n for n, v in values.items() if isinstance(v, types.ModuleType)] == ['datasets']\n"
+            "train, test = c.datasets.load('digits')\n"
+            f"assert not set({HEAVY}) & set(sys.modules)\n"
+            "print(len(values), len(train) + len(test))"
+        )
+    )
+    count, digits = run(code).split()
+    assert int(count) <= 25
+    assert digits == "1797"
+
+
+def test_command_line_help_is_light():
+    code = BLOCKED + (
+        "from condensekit.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
+    assert run(code).split()[-2:] == ["0", "False"]
+
+
+def test_the_library_writes_nothing_on_import(tmp_path):
+    run(f"import os; os.chdir({str(tmp_path)!r})\nimport condensekit; condensekit.condense; condensekit.evaluate")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'condens'"):
+        condensekit.condens  # noqa: B018
+
+
+def test_dir_lists_the_public_names():
+    assert set(condensekit.__all__) <= set(dir(condensekit))
+
+
+def test_version_is_the_project_version():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert condensekit.__version__ == project["version"]

@@ -1,0 +1,142 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from condensekit.condensed import DTYPES, CondensedSet, Formation
+from condensekit.errors import DataError, StoreError
+from condensekit.images import ImageSpec
+from condensekit.store import (
+    FORMAT,
+    load_tensors,
+    read_json,
+    save_set,
+    save_tensors,
+    write_bytes_atomic,
+    write_json,
+)
+
+ASSETS = Path(__file__).parent / "assets"
+TENSORS = {
+    "a": torch.arange(6, dtype=torch.int64).reshape(2, 3),
+    "b": torch.tensor([1.5, -2.0]).to(torch.bfloat16),
+    "empty": torch.zeros(0, 4),
+    "scalar": torch.tensor(3.25, dtype=torch.float64),
+}
+
+
+def a_set(dtype="uint8"):
+    """The set of the files in tests/assets; a released format is never written anew."""
+    spec = ImageSpec((1, 4, 4), (0.5,), (0.25,), {0: "cat", 7: "horse"})
+    images = torch.linspace(-2, 2, 4 * 16).reshape(4, 1, 4, 4)
+    soft = torch.tensor([[0.75, 0.25]] * 8 + [[0.125, 0.875]] * 8)
+    return CondensedSet.from_images(
+        images,
+        torch.tensor([0, 0, 7, 7]),
+        spec,
+        formation=Formation(factor=2, dtype=dtype),
+        soft_labels=soft,
+        provenance={"method": "dm", "seed": 3, "options": {"lr": 0.1}},
+    )
+
+
+def assert_same(a, b):
+    for name in ("images", "labels", "ranges", "soft_labels"):
+        mine, theirs = getattr(a, name), getattr(b, name)
+        assert mine is theirs is None or (mine.dtype == theirs.dtype and torch.equal(mine, theirs)), name
+    assert (a.spec, a.formation, a.provenance) == (b.spec, b.formation, b.provenance)
+
+
+def test_tensors_and_manifest_come_back(tmp_path):
+    path = tmp_path / "new" / "folder" / "x.safetensors"
+    save_tensors(path, TENSORS, {"step": 3, "plan": {"chunk": 16}}, "checkpoint")
+    tensors, manifest = load_tensors(path, "checkpoint")
+    assert manifest == {"step": 3, "plan": {"chunk": 16}, "kind": "checkpoint", "format": FORMAT}
+    assert set(tensors) == set(TENSORS)
+    for name, tensor in TENSORS.items():
+        assert tensors[name].dtype == tensor.dtype
+        assert torch.equal(tensors[name], tensor)
+    tensors["a"] += 1  # a loaded state is written to
+
+
+def test_a_view_of_a_larger_tensor_is_stored_alone(tmp_path):
+    large = torch.randn(1000, 100)
+    save_tensors(tmp_path / "x", {"view": large.T[3:5]}, {}, "part")
+    assert (tmp_path / "x").stat().st_size < 10_000
+    assert torch.equal(load_tensors(tmp_path / "x", "part")[0]["view"], large.T[3:5])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_set_comes_back(tmp_path, dtype):
+    a_set(dtype).save(tmp_path / "set.safetensors")
+    assert_same(CondensedSet.load(tmp_path / "set.safetensors"), a_set(dtype))
+
+
+def test_a_manifest_may_hold_what_looks_like_a_checksum(tmp_path):
+    manifest = {"sha256": "0" * 64, "text": '"sha256":"' + "0" * 64 + '"'}
+    save_tensors(tmp_path / "x", {}, manifest, "part")
+    tensors, found = load_tensors(tmp_path / "x", "part")
+    assert tensors == {}
+    assert found["text"] == manifest["text"]
+
+
+def test_a_file_is_replaced_and_no_temporary_one_stays(tmp_path):
+    for content in (b"first", b"second, longer"):
+        write_bytes_atomic(tmp_path / "x", content[:3], memoryview(content)[3:])
+        assert (tmp_path / "x").read_bytes() == content
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").write_bytes(b"")
+    write_bytes_atomic(tmp_path / "ours", b"")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("usual", "ours")]
+    assert modes[0] == modes[1]
+
+
+def test_json_comes_back(tmp_path):
+    record = {"a": [1, 2.5, None, True], "b": {"c": "é"}}
+    write_json(tmp_path / "x.json", record)
+    assert read_json(tmp_path / "x.json") == record
+
+
+def test_what_is_not_json_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(StoreError, match=r"x\.json: cannot serialise"):
+        write_json(tmp_path / "x.json", {"value": float("nan")})
+    with pytest.raises(StoreError, match="cannot serialise"):
+        save_tensors(tmp_path / "x", {}, {"value": object()}, "part")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_file_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        CondensedSet.load(tmp_path / "none.safetensors")
+    with pytest.raises(DataError, match="no such file"):
+        read_json(tmp_path / "none.json")
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    save_tensors(tmp_path / "x", TENSORS, {}, "checkpoint")
+    with pytest.raises(StoreError, match="holds a checkpoint, expected a condensed set"):
+        CondensedSet.load(tmp_path / "x")
+
+
+def test_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
+    monkeypatch.setattr("condensekit.store.FORMAT", FORMAT + 1)
+    save_set(a_set(), tmp_path / "x")
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match=f"format {FORMAT + 1}.*upgrade"):
+        CondensedSet.load(tmp_path / "x")
+
+
+def test_a_well_formed_file_that_is_no_set_is_refused(tmp_path):
+    save_tensors(tmp_path / "x", TENSORS, {"spec": None}, "condensed set")
+    with pytest.raises(StoreError, match="no valid condensed set"):
+        CondensedSet.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_sets_of_format_1_load_for_ever(dtype):
+    assert_same(CondensedSet.load(ASSETS / f"set-v1-{dtype}.safetensors"), a_set(dtype))
