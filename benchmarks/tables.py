@@ -97,16 +97,17 @@ def speed(records: list[Record]) -> Iterator[str]:
     if not mine:
         return
     yield (
-        "| machine | classes | real batch | ipc | precision | reference s | ours s "
+        "| machine | classes | real batch | ipc | precision | compiled | reference s | ours s "
         "| times faster (min, median, max) | gradient error |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for record in mine:
         for row in record["rows"]:
             ratios = f"{row['ratio_min']:.2f}, **{row['ratio_median']:.2f}**, {row['ratio_max']:.2f}"
             yield (
                 f"| {_machine([record])} | {record['settings']['classes']} | {record['settings']['real_batch']} "
-                f"| {row['ipc']} | {row['precision']} | {row['reference_s']:.4f} | {row['ours_s']:.4f} | {ratios} "
+                f"| {row['ipc']} | {row['precision']} | {'yes' if record['settings']['compiled'] else 'no'} "
+                f"| {row['reference_s']:.4f} | {row['ours_s']:.4f} | {ratios} "
                 f"| {row['gradient_rel_error']:.1e} |"
             )
     yield ""

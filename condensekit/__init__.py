@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from condensekit import datasets
+    import condensekit.datasets as datasets
     from condensekit.augment import Augmentation
     from condensekit.condense import Noise, Saving, condense
     from condensekit.condensed import CondensedSet, Formation

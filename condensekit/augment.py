@@ -1,61 +1,69 @@
-"""Siamese differentiable augmentation (DSA: Zhao and Bilen, ICML 2021): pure functions of explicit parameters.
+"""Differentiable augmentation as pure functions of explicit, counted parameters.
 
-Parameters are uniform numbers from the counted generator; the same ones applied to the real and to the
-synthetic images of a class transform both alike. One operation is drawn for each class and call, as in the
-authors' mode "S". Images are normalised float32; nothing is clamped.
+Siamese: one set of parameters per class, applied to its real and its synthetic images alike (Zhao and
+Bilen, Dataset Condensation with Differentiable Siamese Augmentation, ICML 2021). For training: the same
+operations with parameters of their own for every image. Which operation is due is known on the host, so
+no device is ever waited for.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condensekit.errors import refuse, unknown
+from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.images import ImageSpec
 from condensekit.rng import Draw
 
-NUMBERS = 3  # uniforms for each image, as many as the hungriest operation takes
+NUMBERS = 3  # uniform numbers for each set of parameters: what the neediest operation takes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AugmentParams:
-    """One operation and its numbers for each of L classes.
+    """What happens to each class (row) of a batch.
 
     Args:
-        ops: L names of operations; on the host, so that choosing one never waits for a device.
-        values: (L, m, 3) float32 in [0, 1); m is 1 where all images of a class share them, else n.
+        ops: (L,) the operation of each row.
+        uniforms: (L, m, 3) float64 in [0, 1), on the CPU: m = 1 where a row's images share them, else one
+            set for each image. :class:`Augmentation` maps them to its ranges.
     """
 
     ops: tuple[str, ...]
-    values: Tensor
+    uniforms: Tensor
 
     def rows(self, index: slice | Sequence[int]) -> AugmentParams:
-        """The parameters of some of the classes."""
-        chosen = range(len(self.ops))[index] if isinstance(index, slice) else index
-        return AugmentParams(tuple(self.ops[i] for i in chosen), self.values[list(chosen)])
+        """The parameters of some of the rows."""
+        kept = range(len(self.ops))[index] if isinstance(index, slice) else index
+        return AugmentParams(tuple(self.ops[i] for i in kept), self.uniforms[list(kept)])
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which operations are drawn from, and their ranges (the authors' defaults).
+    """Which operations there are, and how far they go; ONE of them is drawn for each row and call.
+
+    The defaults are the authors' strategy ``color_crop_cutout_flip_scale_rotate``; for digits leave out
+    ``flip``. Pixels that come from outside the image are 0.
 
     Args:
-        ops: Names of :data:`OPS`, drawn with equal probability; at least one.
-        brightness: Added, from +-half of this, in units of normalised values.
-        saturation: Distance from the channel mean is scaled by a factor in [0, this].
-        contrast: Distance from the image mean is scaled by a factor in [this, 1 + this].
-        crop: Shift of up to this share of the size on each axis, zeros moving in.
-        cutout: Side of the blanked square, as a share of the size.
-        flip: Probability of mirroring left to right.
-        scale: Each axis is scaled by a factor in [1 / this, this].
-        rotate: Up to this many degrees either way.
+        ops: Names out of ``color``, ``crop``, ``cutout``, ``flip``, ``scale``, ``rotate``; at least one.
+        brightness: Added shift, uniform in +- brightness / 2.
+        saturation: Distance from the grey image is multiplied by [0, saturation].
+        contrast: Distance from the image's mean is multiplied by [contrast, contrast + 1].
+        crop: Shift in whole pixels, up to this share of the size each way; below 0.5.
+        cutout: Side of the blanked square, as a share of the size; its middle lies anywhere.
+        flip: Probability of a horizontal flip.
+        scale: Zoom of each axis by itself, the sampling step uniform in [1 / scale, scale].
+        rotate: Degrees, uniform in +- rotate.
+        space: ``normalised`` works on the images as they are; ``pixel`` un-normalises around the operation.
+        spec: Mean and std, for ``space="pixel"``.
 
     Raises:
-        ConfigError: An unknown operation or a range that makes no sense.
+        ConfigError: An unknown operation or space, no operation, a value out of range, a missing spec.
     """
 
     ops: tuple[str, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -67,166 +75,184 @@ class Augmentation:
     flip: float = 0.5
     scale: float = 1.2
     rotate: float = 15.0
+    space: str = "normalised"
+    spec: ImageSpec | None = None
 
     def __post_init__(self) -> None:
-        for op in self.ops:
-            if op not in OPS:
-                raise unknown("augmentation", op, OPS)
-        amounts = {k: getattr(self, k) for k in ("brightness", "saturation", "contrast", "rotate")}
+        _check_ops(self.ops)
+        if self.space not in ("normalised", "pixel"):
+            raise unknown("space", self.space, ("normalised", "pixel"))
+        limits = {
+            "brightness": (0.0, np.inf),
+            "saturation": (0.0, np.inf),
+            "contrast": (0.0, np.inf),
+            "crop": (0.0, np.nextafter(0.5, 0)),
+            "cutout": (0.0, 1.0),
+            "flip": (0.0, 1.0),
+            "scale": (1.0, np.inf),
+            "rotate": (0.0, 180.0),
+        }
         refuse(
-            None if self.ops else "an augmentation needs at least one operation; pass None for no augmentation",
-            *(None if 0 <= v < math.inf else f"{k} must be finite and at least 0, got {v}" for k, v in amounts.items()),
+            None if self.ops else "an augmentation needs at least one operation: pass None for no augmentation",
+            'space="pixel" needs the spec, for its mean and std' if self.space == "pixel" and not self.spec else None,
             *(
-                None if 0 <= v <= 1 else f"{k} must lie in [0, 1], got {v}"
-                for k, v in {"crop": self.crop, "cutout": self.cutout, "flip": self.flip}.items()
+                f"{name} must lie in [{low:g}, {high:g}], got {getattr(self, name)}"
+                for name, (low, high) in limits.items()
+                if not low <= getattr(self, name) <= high
             ),
-            None if 1 <= self.scale < math.inf else f"scale must be at least 1, got {self.scale}",
         )
 
     def without(self, *ops: str) -> Augmentation:
-        """The same augmentation, these operations left out."""
-        for op in ops:
-            if op not in OPS:
-                raise unknown("augmentation", op, OPS)
+        """The same augmentation, some operations left out: ``Augmentation().without("flip")``."""
+        _check_ops(ops)
         return replace(self, ops=tuple(op for op in self.ops if op not in ops))
 
-    def draw(
-        self, draw: Draw, labels: Sequence[int], role: str = "augment", n: int | None = None
-    ) -> AugmentParams:
-        """Parameters for the classes in ``labels``.
+    def draw(self, draw: Draw, labels: Sequence[int], role: str = "augment", n: int | None = None) -> AugmentParams:
+        """Parameters for one row per label; those of a label are the same among any other labels.
 
         Args:
-            draw: The randomness of this step.
-            labels: L class labels; a class's parameters do not depend on the others.
-            role: Names what the parameters are for.
-            n: None gives one set for all images of a class (siamese); a number gives each of n images its own.
+            draw: The step's randomness.
+            labels: (L,) class labels.
+            role: What the parameters are for.
+            n: None: one set for all images of a row (siamese). Else a set for each of a row's n images.
         """
         keys = torch.tensor(list(labels), dtype=torch.int64)
-        chosen = draw.integers(role + "/op", keys, 1, len(self.ops))[:, 0].tolist()
-        values = draw.uniform(role, keys, NUMBERS * (n or 1)).reshape(len(keys), n or 1, NUMBERS)
-        return AugmentParams(tuple(self.ops[i] for i in chosen), values)
+        chosen = draw.integers(f"{role}/op", keys, 1, len(self.ops))[:, 0].tolist()
+        uniforms = [draw.uniform(f"{role}/{i}", keys, n or 1) for i in range(NUMBERS)]
+        return AugmentParams(tuple(self.ops[i] for i in chosen), torch.stack(uniforms, dim=-1).double())
 
     def apply(self, images: Tensor, params: AugmentParams) -> Tensor:
-        """Transform the images of each class.
+        """Every row under its own operation.
 
         Args:
-            images: (L, n, C, H, W) float, normalised.
-            params: Of :meth:`draw`, for the same L classes (and n images, where not siamese).
+            images: (L, n, C, H, W) float, normalised, on any device.
+            params: For L rows; with a set for each image, of n images.
 
         Returns:
-            The same shape; differentiable in ``images``.
+            (L, n, C, H, W), differentiable with respect to ``images``.
+
+        Raises:
+            DataError: Images and parameters of different sizes.
         """
-        values = params.values.to(images.device, images.dtype)
-        rows = {op: [i for i, name in enumerate(params.ops) if name == op] for op in dict.fromkeys(params.ops)}
-        if len(rows) == 1:
-            return OPS[params.ops[0]](images, values, self)
-        parts = [OPS[op](images[index], values[index], self) for op, index in rows.items()]
-        order = torch.tensor([i for index in rows.values() for i in index])
-        return torch.cat(parts)[torch.argsort(order).to(images.device)]
+        if images.ndim != 5 or len(images) != len(params.ops) or params.uniforms.shape[1] not in (1, images.shape[1]):
+            raise DataError(
+                f"parameters are for {tuple(params.uniforms.shape[:2])} rows and images (1: shared by the row), "
+                f"got images of shape {tuple(images.shape)}: expected (L, n, C, H, W)"
+            )
+        if self.space == "normalised" or self.spec is None:
+            return self._apply(images, params)
+        mean, std = (value.to(images.dtype) for value in self.spec.constants(images.device))
+        return (self._apply(images * std + mean, params) - mean) / std
 
-    def apply_batch(self, images: Tensor, draw: Draw, role: str = "augment") -> Tensor:
-        """(N, C, H, W) training images under one operation, each image with its own parameters."""
-        return self.apply(images[None], self.draw(draw, [0], role, len(images)))[0]
+    def apply_batch(self, images_NCHW: Tensor, draw: Draw, role: str = "augment") -> Tensor:  # noqa: N803
+        """The training form: (N, C, H, W) images under one operation, with parameters for each image."""
+        return self.apply(images_NCHW[None], self.draw(draw, [0], role, n=len(images_NCHW)))[0]
+
+    def _apply(self, images: Tensor, params: AugmentParams) -> Tensor:
+        """Rows with the same operation go together; the rest is taking apart and putting back in order."""
+        if len(set(params.ops)) == 1:
+            return OPS[params.ops[0]](images, params.uniforms, self)
+        rows = list(images.unbind(0))
+        for op in dict.fromkeys(params.ops):
+            index = [i for i, other in enumerate(params.ops) if other == op]
+            done = OPS[op](torch.stack([rows[i] for i in index]), params.uniforms[index], self)
+            for i, row in zip(index, done.unbind(0), strict=True):
+                rows[i] = row
+        return torch.stack(rows)
 
 
-def cutmix_batch(
-    images: Tensor, draw: Draw, role: str = "cutmix", probability: float = 0.5, beta: float = 1.0
-) -> tuple[Tensor, Tensor, float]:
-    """CutMix (Yun et al., ICCV 2019): paste one box of a shuffled batch into the batch.
+# Every operation: images (R, n, C, H, W), uniforms (R, m, 3) with m = 1 or n, ranges -> images.
 
-    Args:
-        images: (N, C, H, W).
-        draw: The randomness of this step.
-        role: Names what it is for.
-        probability: Of mixing at all, in [0, 1].
-        beta: Both parameters of the beta distribution of the area kept; above 0.
 
-    Returns:
-        The images; (N,) int64, the partner of each; and the share in [0, 1] of each image's own label. Where
-        nothing is mixed: the batch itself, everyone its own partner, 1.
+def _like(values_Rm: Tensor, images: Tensor) -> Tensor:  # noqa: N803
+    """Host values (R, m) as (R, m, 1, 1, 1) where the images are, in their precision."""
+    return values_Rm.to(images.dtype).to(images.device)[:, :, None, None, None]
+
+
+def _color(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
+    """Brightness, then saturation, then contrast, in one pass.
+
+    With the grey image g and the mean m of x: after the shift b, s (x - g) + g, which keeps m + b, and
+    c (. - m - b) + m + b, the result is c s x + c (1 - s) g + (1 - c) m + b.
     """
-    count, height, width = len(images), images.shape[-2], images.shape[-1]
-    coin, x, y = draw.uniform(role, torch.zeros(1, dtype=torch.int64), 3)[0].tolist()
-    if coin >= probability:
-        return images, torch.arange(count, device=images.device), 1.0
-    generator = draw.generator(role + "/area")
-    gammas = torch._standard_gamma(torch.tensor([beta, beta], dtype=torch.float64), generator=generator)
-    kept = float(gammas[0] / gammas.sum())
-    side = math.sqrt(1 - kept)
-    top, left = int(y * height), int(x * width)
-    half_h, half_w = int(height * side) // 2, int(width * side) // 2
-    rows = slice(max(0, top - half_h), min(height, top + half_h))
-    columns = slice(max(0, left - half_w), min(width, left + half_w))
-    partner = draw.permutation(role + "/partner", count).to(images.device)
-    mixed = images.clone()
-    mixed[..., rows, columns] = images[partner][..., rows, columns]
-    area = (rows.stop - rows.start) * (columns.stop - columns.start)
-    return mixed, partner, 1 - area / (height * width)
+    b = _like((uniforms[..., 0] - 0.5) * ranges.brightness, images)
+    s = _like(uniforms[..., 1] * ranges.saturation, images)
+    c = _like(uniforms[..., 2] + ranges.contrast, images)
+    grey = images.mean(2, keepdim=True)
+    mean = grey.mean((3, 4), keepdim=True)
+    return images * (c * s) + (grey * (c * (1 - s)) + (mean * (1 - c) + b))
 
 
-def _color(x: Tensor, u: Tensor, a: Augmentation) -> Tensor:
-    """Brightness, then saturation, then contrast."""
-    b, s, c = (u[..., i, None, None, None] for i in range(3))
-    x = x + (b - 0.5) * a.brightness
-    grey = x.mean(-3, keepdim=True)
-    x = (x - grey) * (s * a.saturation) + grey
-    level = x.mean((-3, -2, -1), keepdim=True)
-    return (x - level) * (c + a.contrast) + level
+def _crop(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
+    """Shift by whole pixels: pixel (y, x) comes from (y + dy, x + dx)."""
+    shifts = []
+    for axis in (0, 1):
+        most = int(images.shape[axis - 2] * ranges.crop + 0.5)
+        shifts.append((uniforms[..., axis] * (2 * most + 1)).floor().long() - most)
+    if uniforms.shape[1] == 1:
+        pairs = torch.cat(shifts, dim=1).tolist()
+        return torch.stack([F.pad(row, (-x, x, -y, y)) for row, (y, x) in zip(images.unbind(0), pairs, strict=True)])
+    for axis, shift in zip((-2, -1), shifts, strict=True):
+        images = _shift(images, shift.to(images.device), axis)
+    return images
 
 
-def _crop(x: Tensor, u: Tensor, a: Augmentation) -> Tensor:
-    """Shift by whole pixels on both axes; zeros move in."""
-    height, width = x.shape[-2:]
-    reach_y, reach_x = int(height * a.crop + 0.5), int(width * a.crop + 0.5)
-    padded = F.pad(x, (reach_x, reach_x, reach_y, reach_y))
-    dy = (u[..., 0] * (2 * reach_y + 1)).long()
-    dx = (u[..., 1] * (2 * reach_x + 1)).long()
-    rows = (dy[..., None] + torch.arange(height, device=x.device))[:, :, None, :, None]
-    columns = (dx[..., None] + torch.arange(width, device=x.device))[:, :, None, None, :]
-    lead, shape = padded.shape[:3], padded.shape
-    shifted = padded.gather(-2, rows.expand(*lead, height, shape[-1]))
-    return shifted.gather(-1, columns.expand(*lead, height, width))
+def _shift(images: Tensor, shift_Rn: Tensor, axis: int) -> Tensor:  # noqa: N803
+    """Every image by its own number of pixels along one axis."""
+    size = images.shape[axis]
+    source = torch.arange(size, device=images.device) + shift_Rn[..., None]
+    source = source[:, :, None, :, None] if axis == -2 else source[:, :, None, None, :]
+    inside = (source >= 0) & (source < size)
+    return images.gather(axis, source.clamp(0, size - 1).expand_as(images)) * inside
 
 
-def _cutout(x: Tensor, u: Tensor, a: Augmentation) -> Tensor:
-    """Blank a square whose centre lies anywhere in the image."""
-    keep = []
-    for axis, size in enumerate(x.shape[-2:]):
-        side = int(size * a.cutout + 0.5)
-        start = (u[..., axis] * (size + 1 - side % 2)).floor() - side // 2
-        position = torch.arange(size, device=x.device)
-        keep.append((position < start[..., None]) | (position >= start[..., None] + side))
-    return x * (keep[0][:, :, None, :, None] | keep[1][:, :, None, None, :])
+def _cutout(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
+    """Blank a box whose middle lies anywhere in the image."""
+    boxes = []
+    for axis in (0, 1):
+        size = images.shape[axis - 2]
+        side = int(size * ranges.cutout + 0.5)
+        start = (uniforms[..., axis] * (size + 1 - side % 2)).floor() - side // 2
+        pixel = torch.arange(size) - start[..., None]
+        boxes.append((pixel >= 0) & (pixel < side))
+    kept = ~(boxes[0][..., :, None] & boxes[1][..., None, :])
+    return images * kept[:, :, None].to(images.dtype).to(images.device)
 
 
-def _flip(x: Tensor, u: Tensor, a: Augmentation) -> Tensor:
-    """Mirror left to right with the given probability."""
-    return torch.where((u[..., 0] < a.flip)[..., None, None, None], x.flip(-1), x)
+def _flip(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
+    """Mirror left and right."""
+    flipped = uniforms[..., 0] < ranges.flip
+    if uniforms.shape[1] == 1:
+        pairs = zip(images.unbind(0), flipped[:, 0].tolist(), strict=True)
+        return torch.stack([row.flip(-1) if yes else row for row, yes in pairs])
+    return torch.where(flipped[:, :, None, None, None].to(images.device), images.flip(-1), images)
 
 
-def _scale(x: Tensor, u: Tensor, a: Augmentation) -> Tensor:
-    """Stretch each axis by its own factor."""
-    factor = u[..., :2] * (a.scale - 1 / a.scale) + 1 / a.scale
-    zero = torch.zeros_like(factor[..., 0])
-    return _warp(x, torch.stack([factor[..., 0], zero, zero, zero, factor[..., 1], zero], -1))
+def _scale(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
+    """Zoom about the middle; a step above 1 shows the image smaller."""
+    step = uniforms[..., :2] * (ranges.scale - 1 / ranges.scale) + 1 / ranges.scale
+    return _affine(images, torch.diag_embed(step))
 
 
-def _rotate(x: Tensor, u: Tensor, a: Augmentation) -> Tensor:
-    """Turn around the centre."""
-    angle = (u[..., 0] - 0.5) * (2 * a.rotate * math.pi / 180)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    return _warp(x, torch.stack([cos, -sin, zero, sin, cos, zero], -1))
+def _rotate(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
+    """Turn about the middle; in pixels, so that images need not be square."""
+    angle = torch.deg2rad((uniforms[..., 0] * 2 - 1) * ranges.rotate)
+    cos, sin, ratio = angle.cos(), angle.sin(), images.shape[-2] / images.shape[-1]
+    matrix = torch.stack([cos, -sin * ratio, sin / ratio, cos], dim=-1)
+    return _affine(images, matrix.reshape(*angle.shape, 2, 2))
 
 
-def _warp(x: Tensor, theta: Tensor) -> Tensor:
-    """Bilinear sampling under affine maps (L, m, 6); zeros outside.
+def _affine(images: Tensor, matrix: Tensor) -> Tensor:
+    """Bilinear sampling through matrices (R, m, 2, 2) in coordinates (x, y) of [-1, 1].
 
-    Corners are aligned: what the authors' torch 1.2 did by default. Images that share a map are sampled
-    as channels of one image.
+    The authors ran a torch whose default was ``align_corners=True``. About the middle both conventions take
+    the same pixels (the size cancels); only False is defined for an image one pixel wide. Images that share
+    a matrix are folded into channels, which samples them at one cost for the coordinates.
     """
-    images, maps = x.flatten(1, 2) if theta.shape[1] == 1 else x.flatten(0, 1), theta.reshape(-1, 2, 3)
-    grid = F.affine_grid(maps, list(images.shape), align_corners=True)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True).reshape(x.shape)
+    theta = F.pad(matrix.flatten(0, 1), (0, 1)).to(images.dtype).to(images.device)
+    folded = images.reshape(len(theta), -1, *images.shape[-2:])
+    grid = F.affine_grid(theta, list(folded.shape), align_corners=False)
+    return F.grid_sample(folded, grid, align_corners=False).view_as(images)
 
 
 OPS: dict[str, Callable[[Tensor, Tensor, Augmentation], Tensor]] = {
@@ -237,3 +263,54 @@ OPS: dict[str, Callable[[Tensor, Tensor, Augmentation], Tensor]] = {
     "scale": _scale,
     "rotate": _rotate,
 }
+
+
+def _check_ops(ops: Sequence[str]) -> None:
+    for op in ops:
+        if op not in OPS:
+            raise unknown("augmentation", op, OPS)
+
+
+def cutmix_batch(
+    images_NCHW: Tensor,  # noqa: N803
+    draw: Draw,
+    role: str = "cutmix",
+    p: float = 0.5,
+    beta: float = 1.0,
+) -> tuple[Tensor, Tensor, float]:
+    """CutMix (Yun et al., ICCV 2019) as in IDC's recipe: one box, filled from another image of the batch.
+
+    Args:
+        images_NCHW: (N, C, H, W) float.
+        draw: The step's randomness.
+        role: What it is for.
+        p: Probability that the batch is mixed at all.
+        beta: The box leaves a share drawn from Beta(beta, beta).
+
+    Returns:
+        The images; ``permutation`` (N,) int64 on their device, whose images fill the boxes; and ``share``,
+        how much of every image is its own: loss = share * loss(targets) + (1 - share) * loss(targets[permutation]).
+        An unmixed batch comes back as it is, with share 1.
+
+    Raises:
+        ConfigError: p outside [0, 1], beta not positive.
+    """
+    if not 0 <= p <= 1 or not beta > 0:
+        raise ConfigError(f"cutmix needs p in [0, 1] and beta above 0, got p={p}, beta={beta}")
+    host = np.random.default_rng(draw.key(role))
+    count, _, height, width = images_NCHW.shape
+    if host.random() >= p:
+        return images_NCHW, torch.arange(count, device=images_NCHW.device), 1.0
+    side = (1 - host.beta(beta, beta)) ** 0.5
+    top, bottom = _span(height, side, host)
+    left, right = _span(width, side, host)
+    permutation = torch.from_numpy(host.permutation(count)).to(images_NCHW.device)
+    mixed = images_NCHW.clone()
+    mixed[:, :, top:bottom, left:right] = images_NCHW[permutation, :, top:bottom, left:right]
+    return mixed, permutation, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def _span(size: int, share: float, host: np.random.Generator) -> tuple[int, int]:
+    """Where a box that covers ``share`` of ``size`` pixels begins and ends; its middle lies anywhere."""
+    half, middle = int(size * share) // 2, int(host.integers(size))
+    return max(0, middle - half), min(size, middle + half)

@@ -43,7 +43,7 @@ WORDS = {
 PLAIN = (bool, int, float, str)  # types of options that can be written as text
 
 
-def method(name: str, **options: Any) -> Condenser:
+def method(name: str, /, **options: Any) -> Condenser:
     """The method called ``name``.
 
     Args:
@@ -54,10 +54,11 @@ def method(name: str, **options: Any) -> Condenser:
         ConfigError: An unknown name or option (with the nearest match), or values that make no sense; all of them.
     """
     found = _find("method", name, METHODS)
-    made = _configure(f"option of method {name!r}", found, options)
-    if not isinstance(made, Condenser):
-        raise ConfigError(f"method {name!r} gives a {type(made).__name__}: expected a subclass of Condenser")
-    return made
+    if _makes(found) or isinstance(found, Condenser):
+        found = _configure(f"option of method {name!r}", found, options)
+    if not isinstance(found, Condenser):
+        raise ConfigError(f"method {name!r} gives a {type(found).__name__}: expected a subclass of Condenser")
+    return found
 
 
 def selection(name: str) -> Selection:

@@ -37,8 +37,9 @@ class StoreError(CondensekitError):
 def unknown(kind: str, value: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that is in no table: it offers the nearest match and the whole list."""
     names = sorted(known)
-    near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    spelt = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(value.lower(), spelt, n=1, cutoff=0.5)
+    hint = f" Did you mean {spelt[near[0]]!r}?" if near else ""
     return ConfigError(f"unknown {kind} {value!r}.{hint} Known: {', '.join(names)}")
 
 

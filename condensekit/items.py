@@ -62,10 +62,11 @@ def _whole(dataset: Any) -> Tensor | None:
     changes = [getattr(dataset, name, None) for name in ("transform", "target_transform", "transforms")]
     if not isinstance(data, np.ndarray | Tensor) or any(change is not None for change in changes):
         return None
-    images = torch.as_tensor(data)
-    if images.dtype != torch.uint8 or targets is None or not len(images) == len(targets) == len(dataset):
+    if str(data.dtype) not in ("uint8", "torch.uint8") or data.ndim not in (3, 4) or targets is None:
         return None
-    images = as_nchw(images)
+    if not len(data) == len(targets) == len(dataset):
+        return None
+    images = as_nchw(torch.as_tensor(data))
     image, label = dataset[0][:2]
     return images if torch.equal(as_image(image), images[0]) and bool(label == targets[0]) else None
 
@@ -79,7 +80,7 @@ def _items(dataset: Any, labels: list[Any]) -> Iterator[Tensor]:
             raise DataError(f"item {index} must be (image, label, ...), got {type(item).__name__}")
         try:
             image = as_image(item[0])
-        except DataError as error:
+        except (DataError, TypeError) as error:
             raise DataError(f"item {index}: {error}") from None
         kind = kind or image.dtype
         if image.dtype != kind:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 GREY = ("1", "L", "LA")  # Pillow's modes that hold one 8-bit channel
 WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # more than 8 bits: Pillow would cut them off without a word
-BATCH = 256  # files decoded at a time
+BATCH = 16  # files decoded at a time: large photographs at full size must fit into memory
 
 
 def as_nchw(images: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def as_image(item: Any) -> Tensor:
         return _from_pil(item, "L" if item.mode in GREY else "RGB")
     if not isinstance(item, np.ndarray | Tensor):
         raise DataError(f"an image must be a PIL image, an array or a tensor, got {type(item).__name__}")
-    image = torch.as_tensor(item).detach().cpu()
+    image = item.detach().cpu() if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
     if image.ndim not in (2, 3):
         raise DataError(f"an image must be (C, H, W), (H, W, C) or (H, W), got shape {tuple(image.shape)}")
     return as_nchw(image[None])[0]

@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from reference import selection_twin as twin
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.cluster import kmeans_plusplus
 
@@ -27,6 +26,7 @@ from condensekit.selection import (
     selected_set,
 )
 from condensekit.testing import LABELS, SelectionContract, shapes
+from tests.reference import selection_twin as twin
 
 NARROW = RandomEmbedding(ConvNet(width=8))
 ALL = [Random(), Herding(NARROW), KMeans(NARROW), KCenter(NARROW), Herding(Pixels()), KMeans(Pixels())]

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except CondensekitError as error:
         click.echo(f"Error: {error}", err=True)
         code = error.exit_code
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:

@@ -26,11 +26,13 @@ from condensekit.cli.options import (
     source_options,
 )
 from condensekit.compute import PRECISIONS, make_plan
-from condensekit.condense import CondenseResult, Saving, Status, condense
+from condensekit.condense import CondenseResult, Noise, Saving, Status, condense
 from condensekit.condensed import Formation
 from condensekit.encoders import Fresh
 from condensekit.errors import refuse
+from condensekit.images import ClassImages
 from condensekit.methods import Condenser
+from condensekit.selection import check_sizes
 
 DEFAULTS: dict[str, Any] = {  # anything else becomes part of the row's name
     "init": "random",
@@ -195,7 +197,7 @@ recipe_options = packed(
 )
 @option("--snapshot-every", type=click.IntRange(min=1), metavar="N", help="Steps between PNG grids in RUN/snapshots.")
 @DEVICE
-@option("--compiled/--eager", default=None, help="Whether to compile the network.  [default: where it pays]")
+@option("--compiled", is_flag=True, help="Compile the network: faster for long runs on a quiet CPU; needs g++.")
 @JSON
 def command(
     source: Source,
@@ -208,7 +210,7 @@ def command(
     checkpoint_minutes: float,
     snapshot_every: int | None,
     device: str,
-    compiled: bool | None,
+    compiled: bool,
     as_json: bool,
 ) -> int:
     """Build every object, load the data, and make one run for each seed."""
@@ -223,7 +225,7 @@ def command(
         folders = place.folders()
     method, options = recipe.build(source.data, problems)
     train, _ = source.load(show.Bars())
-    options["encoder"].network.build(train.spec.shape, len(train.classes))  # does it fit the images?
+    _check_fit(train, ipc, options)
     results: dict[Path, CondenseResult] = {}
     for seed, folder in folders.items():
         results[folder] = condense(
@@ -250,6 +252,13 @@ def command(
             break
     show.emit(as_json, {"runs": [_record(f, r) for f, r in results.items()]}, "\n".join(map(_line, results.items())))
     return max(map(_exit_code, results.values()))
+
+
+def _check_fit(train: ClassImages, ipc: int, options: dict[str, Any]) -> None:
+    """Refuse what does not fit the data before a run folder is made."""
+    options["encoder"].network.build(train.spec.shape, len(train.classes))
+    if not isinstance(options["init"], Noise):
+        check_sizes(train, ipc)
 
 
 def _exit_code(result: CondenseResult) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -34,14 +33,9 @@ from condensekit.selection import Selection, selected_set
 from condensekit.store import write_json
 
 
-class Listed(click.ParamType):
-    """Names separated by commas."""
-
-    name = "LIST"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Split, without blanks and empty parts."""
-        return [part.strip() for part in value.split(",") if part.strip()]
+def _listed(text: str) -> list[str]:
+    """The names in a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.
@@ -63,7 +57,8 @@ Examples:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @option(
     "--against",
-    type=Listed(),
+    type=_listed,
+    metavar="LIST",
     default="random",
     show_default=True,
     help="Baselines from the same data, with the same images per class and seeds: random, herding, kmeans, kcenter, "
@@ -86,7 +81,8 @@ Examples:
 )
 @option(
     "--architectures",
-    type=Listed(),
+    type=_listed,
+    metavar="LIST",
     default="ConvNet",
     show_default=True,
     help="What is trained, say ConvNet,ResNet18, ConvNet-d4-w64-batch, or names from torchvision.models.",
@@ -129,7 +125,6 @@ def command(
         make_plan((1, 1), device=device)
     with problems:
         groups = group(runs)
-    with problems:
         source = _source(groups, Source(data or "", None, data_root, download, trust_local_copy))
     problems.refuse()
     train, test = source.load(show.Bars())

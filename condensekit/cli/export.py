@@ -14,7 +14,6 @@ from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError
 from condensekit.export import to_folder, to_png_grid
 
-
 HELP = """Write the images of RUN as PNG files.
 
 --to makes one folder per class, the layout that torchvision's ImageFolder, Keras and most tools read.

@@ -12,7 +12,6 @@ from condensekit.cli.options import JSON, Command, option, unneeded
 from condensekit.cli.runs import find_one
 from condensekit.condensed import CondensedSet
 
-
 HELP = """Show what the set of RUN is, and what made it. The file's checksum is verified on the way.
 
 \b
@@ -48,7 +47,7 @@ def command(run: Path, seed: int | None, as_json: bool) -> None:
     lines = {
         "set": path,
         "classes": ", ".join(map(chosen.spec.name_of, chosen.classes[:10]))
-        + (", ..." if record["classes"] > 10 else ""),
+        + (", ..." if len(chosen.classes) > 10 else ""),
         "images": f"{len(chosen)} ({chosen.ipc} per class), {channels} x {height} x {width}, {chosen.formation.dtype}",
         "size": show.size(chosen.nbytes),
         **{key: made[key] for key in ("selection", "status", "steps", "elapsed_s", "seed") if key in made},

@@ -26,7 +26,6 @@ from condensekit.rng import Draw
 from condensekit.run import RunDir
 from condensekit.selection import selected_set
 
-
 HELP = """Choose a few real images per class: the baselines that condensation must beat.
 
 The set lands in RUN/set.safetensors, in the same form as a condensed one; `evaluate`, `export` and `inspect`

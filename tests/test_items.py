@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from condensekit import datasets
+from condensekit.errors import ConfigError, DataError
+from condensekit.images import ImageSpec
+from condensekit.progress import Progress, Stage
+
+
+class Listed(Dataset):
+    """Whatever items it is given."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+class Torchvisionish(Dataset):
+    """Like torchvision's CIFAR10: bytes in ``data``, PIL images as items, unless a transform changes them."""
+
+    classes = ("apple", "bear", "cat")
+
+    def __init__(self, transform=None):
+        self.data = np.random.default_rng(0).integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
+        self.targets = [0, 1, 2] * 4
+        self.transform = transform
+        self.asked = 0
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        self.asked += 1
+        image = Image.fromarray(self.data[index])
+        return image if self.transform is None else self.transform(image), self.targets[index]
+
+
+def to_tensor(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+
+def test_array_of_bytes_is_taken_whole():
+    dataset = Torchvisionish()
+    data = datasets.from_dataset(dataset)
+    assert dataset.asked == 1
+    assert torch.equal(data.images, torch.from_numpy(dataset.data).permute(0, 3, 1, 2))
+    assert data.spec.class_names == {0: "apple", 1: "bear", 2: "cat"}
+    assert data.spec.mean == pytest.approx((dataset.data / 255).mean((0, 1, 2)).tolist())
+
+
+@pytest.mark.parametrize("transform", [to_tensor, np.asarray, lambda image: image])
+def test_items_give_the_same_bytes(transform):
+    dataset = Torchvisionish(transform)
+    data = datasets.from_dataset(dataset)
+    assert dataset.asked == 12
+    assert data.fingerprint() == datasets.from_dataset(Torchvisionish()).fingerprint()
+
+
+def test_a_transform_hidden_in_the_items_is_obeyed():
+    class Inverted(Torchvisionish):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return 255 - np.asarray(image), label
+
+    dataset = Inverted()
+    assert torch.equal(datasets.from_dataset(dataset).images[3], torch.from_numpy(255 - dataset.data[3]).permute(2, 0, 1))
+
+
+def test_normalised_floats_are_kept_even_where_the_first_are_black():
+    images = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    images[:2] = 0
+    data = datasets.from_dataset(TensorDataset(images, torch.tensor([0, 1, 0, 1, 0, 1])))
+    assert data.images.dtype == torch.float32
+    assert torch.equal(data.images, images)
+    assert (data.spec.mean, data.spec.std) == ((0.0,), (1.0,))
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, torch.tensor])
+def test_label_gaps_and_kinds_of_integers(kind):
+    image = np.zeros((4, 4), np.uint8)
+    data = datasets.from_dataset(Listed([(image, kind(label), "more") for label in (42, -7, 0, 42)]))
+    assert data.classes == (-7, 0, 42)
+    assert data.labels.tolist() == [42, -7, 0, 42]
+
+
+def test_strings_and_a_given_spec():
+    items = Listed([(np.zeros((4, 4), np.uint8), name) for name in ("dog", "cat")])
+    assert datasets.from_dataset(items).spec.class_names == {0: "cat", 1: "dog"}
+    spec = ImageSpec((1, 4, 4), (0.5,), (0.25,), {3: "dog", 8: "cat"})
+    data = datasets.from_dataset(items, spec=spec)
+    assert data.spec is spec
+    assert data.labels.tolist() == [3, 8]
+
+
+def test_mixed_sizes_need_the_option():
+    items = Listed([(Image.new("RGB", (8, 8)), 0), (Image.new("RGB", (9, 8)), 1)])
+    with pytest.raises(DataError, match=r"item 1 is \(3, 8, 9\), item 0 is \(3, 8, 8\): use --image-size"):
+        datasets.from_dataset(items)
+    assert datasets.from_dataset(items, image_size=4).spec.shape == (3, 4, 4)
+    with pytest.raises(ConfigError, match="got 0"):
+        datasets.from_dataset(items, image_size=0)
+
+
+IMAGE = np.zeros((4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        ([], "the data set is empty"),
+        ([IMAGE], "item 0 must be"),
+        ([(IMAGE, 0), (None, 0)], "item 1: an image must be a PIL image, an array or a tensor, got NoneType"),
+        ([(IMAGE, 0), (np.array([["a"]]), 0)], "item 1: "),
+        ([(IMAGE, 0), (IMAGE.astype(float), 0)], "item 1 is torch.float32, item 0 is torch.uint8"),
+        ([(IMAGE, 0), (IMAGE, 0.5)], "the label of item 1 must be an integer or a string, got 0.5"),
+        ([(IMAGE, torch.tensor([0, 1]))], "the label of item 0 .* one-hot labels"),
+        ([(IMAGE / 255, 0), (IMAGE * np.nan, 0)], "image 1 has a pixel that is not finite"),
+    ],
+)
+def test_unusable_items_are_named(items, reason):
+    with pytest.raises(DataError, match=reason):
+        datasets.from_dataset(Listed(items))
+
+
+def test_streams_are_refused():
+    with pytest.raises(DataError, match="generator lacks them"):
+        datasets.from_dataset(item for item in ())
+
+
+def test_every_image_is_reported():
+    class Counting(Progress):
+        def stage(self, name, total, done=0):
+            outer = self
+            self.total, self.done = total, done
+
+            class Here(Stage):
+                def advance(self, steps=1, values=None):
+                    outer.done += steps
+
+            from contextlib import nullcontext
+
+            return nullcontext(Here())
+
+    for source in (Torchvisionish(), Torchvisionish(to_tensor)):
+        progress = Counting()
+        datasets.from_dataset(source, progress=progress)
+        assert (progress.total, progress.done) == (12, 12)
+
+
+@pytest.mark.filterwarnings("ignore:no QP solver found")
+class TestAvalanche:
+    """Real Avalanche data sets, as its benchmarks hand them out."""
+
+    @staticmethod
+    def sources():
+        from avalanche.benchmarks.utils import as_classification_dataset
+
+        images = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        labels = torch.arange(24) % 4
+        plain = TensorDataset(images / 255, labels)
+        plain.targets = labels.tolist()
+        return images, labels, as_classification_dataset(plain)
+
+    def test_class_incremental_benchmark(self):
+        from avalanche.benchmarks.scenarios import class_incremental_benchmark
+
+        images, labels, dataset = self.sources()
+        benchmark = class_incremental_benchmark(
+            {"train": dataset, "test": dataset}, num_experiences=2, shuffle=False, fixed_class_order=[2, 0, 3, 1]
+        )
+        for experience, classes in zip(benchmark.train_stream, [(0, 2), (1, 3)], strict=True):
+            assert len(experience.dataset[0]) == 2
+            data = datasets.from_dataset(experience.dataset)
+            assert data.classes == classes
+            assert data.images.dtype == torch.uint8
+            for label in classes:
+                assert torch.equal(data.images[data.indices_of(label)], images[labels == label])
+
+    def test_nc_benchmark(self):
+        from avalanche.benchmarks.generators import nc_benchmark
+
+        images, labels, dataset = self.sources()
+        benchmark = nc_benchmark(dataset, dataset, n_experiences=2, task_labels=True, shuffle=False, seed=0)
+        seen = ()
+        for task, experience in enumerate(benchmark.train_stream):
+            item = experience.dataset[0]
+            assert len(item) == 3
+            assert item[2] == task
+            data = datasets.from_dataset(experience.dataset)
+            seen += data.classes
+            assert torch.equal(data.images[data.indices_of(data.classes[0])], images[labels == data.classes[0]])
+        assert sorted(seen) == [0, 1, 2, 3]
+
+    def test_subset_of_a_data_set(self):
+        _, labels, dataset = self.sources()
+        data = datasets.from_dataset(Subset(dataset, [5, 3]))
+        assert data.labels.tolist() == labels[[5, 3]].tolist()

@@ -1,0 +1,184 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.pixels import alike, as_bytes, as_image, as_nchw, check_size, decoded, mapped, resized, stacked
+
+
+def photo(seed=0, size=(24, 20)):
+    """A smooth RGB image with some noise: what resizing is made for."""
+    x, y = np.meshgrid(np.linspace(0, 6, size[1]), np.linspace(0, 4, size[0]))
+    waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1) * 100 + 128
+    return (waves + np.random.default_rng(seed).normal(0, 8, waves.shape)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((5, 8, 9), (5, 1, 8, 9)), ((5, 8, 9, 3), (5, 3, 8, 9)), ((5, 1, 8, 9), (5, 1, 8, 9)), ((5, 3, 8, 9), (5, 3, 8, 9))],
+)
+def test_layouts(shape, expected):
+    assert as_nchw(torch.zeros(shape, dtype=torch.uint8)).shape == expected
+    assert as_nchw(torch.zeros(shape, dtype=torch.float64)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 3, 8, 3), (5, 8, 8, 4), (5, 3, 8, 8, 8)])
+def test_ambiguous_layouts_are_refused(shape):
+    with pytest.raises(DataError, match="cannot tell the channels"):
+        as_nchw(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_bytes_come_back_from_to_tensor_floats_only():
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    assert torch.equal(as_bytes(pixels / 255), pixels)
+    assert torch.equal(as_bytes(torch.from_numpy(pixels.numpy() / 255.0).float()), pixels)
+    for other in (pixels / 256, pixels / 255 - 0.5, pixels / 128, torch.full((1, 1, 2, 2), torch.nan)):
+        assert as_bytes(other) is other
+
+
+@pytest.mark.parametrize("size", [8, 16, 40])
+def test_resizing_is_pillows(size):
+    image = photo()
+    expected = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+    got = resized(as_nchw(torch.from_numpy(image)[None]), size)[0].permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(got - expected).max() <= 1  # one grey level
+
+
+def test_items_of_every_kind_give_the_same_image():
+    image = photo()
+    wanted = torch.from_numpy(image).permute(2, 0, 1)
+    for item in (Image.fromarray(image), image, torch.from_numpy(image), wanted, image[::-1][::-1]):
+        assert torch.equal(as_image(item), wanted)
+    grey = Image.fromarray(image).convert("L")
+    for item in (grey, grey.convert("LA"), np.asarray(grey), torch.from_numpy(np.array(grey))[None]):
+        assert torch.equal(as_image(item), torch.from_numpy(np.array(grey))[None])
+    tiny = Image.new("RGB", (3, 3), (1, 2, 3))  # three pixels wide: still no doubt where the channels are
+    assert as_image(tiny)[:, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ("text", "got str"),
+        (np.zeros((2, 3, 8, 8)), r"got shape \(2, 3, 8, 8\)"),
+        (np.zeros((8, 8), np.int64), "got torch.int64"),
+        (Image.new("I;16", (4, 4)), "more than 8 bits"),
+    ],
+)
+def test_unusable_items_are_refused(item, reason):
+    with pytest.raises(DataError, match=reason):
+        as_image(item)
+
+
+def test_files_are_decoded_in_order_and_greys_join_colours(tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(40)]
+    for i, file in enumerate(files):
+        Image.new("RGB" if i == 30 else "L", (4, 4), (i, i, i) if i == 30 else i).save(file)
+    mixed = list(decoded(files))
+    assert all(image.shape == (3, 4, 4) for image in mixed)
+    assert [int(image[0, 0, 0]) for image in mixed] == list(range(40))
+    assert all(image.shape == (1, 4, 4) for image in decoded(files[:30]))
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "16 bit"])
+def test_a_damaged_image_is_named(tmp_path, damage):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.fromarray(photo()).save(good)
+    if damage == "16 bit":
+        Image.new("I;16", (24, 20)).save(bad)
+    else:
+        bad.write_bytes({"empty": b"", "text": b"hello", "cut": good.read_bytes()[:400]}[damage])
+    with pytest.raises(DataError, match=r"cannot read the image .*bad\.png"):
+        list(decoded([good, bad]))
+
+
+def test_different_shapes_name_both_and_the_option():
+    images = [torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)]
+    with pytest.raises(DataError, match=r"b is \(3, 8, 9\), a is \(3, 8, 8\): use --image-size N"):
+        list(alike(images, "ab".__getitem__, None))
+    assert {tuple(image.shape) for image in alike(images, "ab".__getitem__, 4)} == {(3, 4, 4)}
+    with pytest.raises(DataError, match="convert all to grey or all to RGB"):
+        list(alike([torch.zeros(3, 8, 8), torch.zeros(1, 8, 8)], "ab".__getitem__, 8))
+
+
+def test_floats_among_bytes_turn_the_whole_into_floats():
+    parts = [torch.full((1, 2, 2), 51, dtype=torch.uint8), torch.full((1, 2, 2), -3.5), torch.zeros(1, 2, 2).byte()]
+    whole = stacked(iter(parts), 3)
+    assert whole.dtype == torch.float32
+    torch.testing.assert_close(whole[:, 0, 0, 0], torch.tensor([0.2, -3.5, 0.0]))
+    with pytest.raises(DataError, match="empty"):
+        stacked(iter([]), 0)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "32"])
+def test_bad_image_size(size):
+    with pytest.raises(ConfigError, match="image_size must be an integer of at least 1"):
+        check_size(size)
+
+
+def images(count=6):
+    return (torch.full((1, 4, 4), i, dtype=torch.uint8) for i in range(count))
+
+
+def test_mapped_once_and_copied_on_write(tmp_path):
+    file = tmp_path / "new" / "pixels.npy"
+    first = mapped(images(), 6, file)
+    assert first[:, 0, 0, 0].tolist() == list(range(6))
+    first[0] = 99  # stays in this process
+    second = mapped((pytest.fail("read again") for _ in range(1)), 6, file)
+    assert second[:, 0, 0, 0].tolist() == list(range(6))
+    assert str(file) in open("/proc/self/maps").read()
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    def failing():
+        yield from images(3)
+        raise DataError("image 3 is damaged")
+
+    file = tmp_path / "pixels.npy"
+    with pytest.raises(DataError, match="image 3"):
+        mapped(failing(), 6, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["pixels.lock"]
+    assert len(mapped(images(), 6, file)) == 6
+
+
+def test_a_full_disk_is_refused_before_writing(tmp_path):
+    with pytest.raises(StoreError, match=r"pixels\.npy: cannot write the decoded images: \d+ MiB needed, \d+ MiB free"):
+        mapped(images(), 1 << 50, tmp_path / "pixels.npy")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match="cannot write"):
+        mapped(images(), 6, tmp_path / "file" / "pixels.npy")
+
+
+def test_a_damaged_map_is_named(tmp_path):
+    file = tmp_path / "pixels.npy"
+    mapped(images(), 6, file)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"pixels\.npy: cannot map .* delete it"):
+        mapped(images(), 6, file)
+
+
+def test_two_processes_write_one_file_once(tmp_path):
+    code = """
+import sys, time, torch
+from pathlib import Path
+from condensekit.pixels import mapped
+written = 0
+def images():
+    global written
+    for i in range(4):
+        written += 1
+        time.sleep(0.1)
+        yield torch.full((1, 4, 4), i, dtype=torch.uint8)
+whole = mapped(images(), 4, Path(sys.argv[1]))
+assert whole[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+print(written)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "pixels.npy")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    written = sorted(int(process.communicate(timeout=120)[0]) for process in running)
+    assert written == [0, 4]
