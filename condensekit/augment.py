@@ -54,7 +54,7 @@ class Augmentation:
         brightness: Added shift, uniform in +- brightness / 2.
         saturation: Distance from the grey image is multiplied by [0, saturation].
         contrast: Distance from the image's mean is multiplied by [contrast, contrast + 1].
-        crop: Shift in whole pixels, up to this share of the size each way; below 0.5.
+        crop: Shift in whole pixels, up to this share of the size each way; at most 0.49.
         cutout: Side of the blanked square, as a share of the size; its middle lies anywhere.
         flip: Probability of a horizontal flip.
         scale: Zoom of each axis by itself, the sampling step uniform in [1 / scale, scale].
@@ -86,7 +86,7 @@ class Augmentation:
             "brightness": (0.0, np.inf),
             "saturation": (0.0, np.inf),
             "contrast": (0.0, np.inf),
-            "crop": (0.0, np.nextafter(0.5, 0)),
+            "crop": (0.0, 0.49),
             "cutout": (0.0, 1.0),
             "flip": (0.0, 1.0),
             "scale": (1.0, np.inf),

@@ -19,14 +19,15 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from condensekit.errors import ConfigError, refuse
-from condensekit.networks import separable
+from condensekit.networks import FeatureNetwork, separable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
+Graph = tuple[Tensor, Tensor]  # a leaf and the output computed from it
 
 PRECISIONS = ("fp32", "mixed", "bf16")
 CHUNK_PIXELS = 16 * 32 * 32  # what fits a core's cache, in pixels of the input
@@ -150,7 +151,7 @@ class Compute:
             return [function(item) for item in items]
         return list(self._pool.map(function, items))
 
-    def features(self, module: nn.Module, images_NCHW: Tensor) -> Tensor:  # noqa: N803
+    def features(self, module: FeatureNetwork, images_NCHW: Tensor) -> Tensor:  # noqa: N803
         """Embeddings without a graph.
 
         Args:
@@ -170,7 +171,7 @@ class Compute:
             except torch.OutOfMemoryError:
                 self._halve(module, len(images_NCHW))
 
-    def logits(self, module: nn.Module, images_NCHW: Tensor) -> Tensor:  # noqa: N803
+    def logits(self, module: FeatureNetwork, images_NCHW: Tensor) -> Tensor:  # noqa: N803
         """(N, classes) float32 outputs of the network in evaluation mode, without a graph."""
 
         def one(chunk: Tensor) -> Tensor:
@@ -179,7 +180,7 @@ class Compute:
 
         return torch.cat(self.map(one, self._split(module, images_NCHW)))
 
-    def pullback(self, module: nn.Module, images_NCHW: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:  # noqa: N803
+    def pullback(self, module: FeatureNetwork, images_NCHW: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:  # noqa: N803
         """Embeddings, and the function that takes their gradient back to the images.
 
         Chunk by chunk: the graphs of a small batch are kept; those of a large one are built again in
@@ -199,17 +200,17 @@ class Compute:
 
         embed = self._embedder(module)
 
-        def forward(chunk: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(chunk: Tensor) -> Graph:
             leaf = chunk.detach().requires_grad_()
             return leaf, embed(leaf, low)
 
-        def backward(item: tuple[tuple[Tensor, Tensor] | Tensor, Tensor]) -> Tensor:
+        def backward(item: tuple[Graph | Tensor, Tensor]) -> Tensor:
             graph, gradient = item
             leaf, output = forward(graph) if isinstance(graph, Tensor) else graph
             return torch.autograd.grad(output, leaf, gradient)[0]
 
         sizes = [len(chunk) for chunk in chunks]
-        graphs: Sequence[tuple[Tensor, Tensor] | Tensor]
+        graphs: Sequence[Graph | Tensor]
         if keep or len(chunks) == 1:
             kept = self.map(forward, chunks)
             features, graphs = torch.cat([output.detach() for _, output in kept]), kept
@@ -217,13 +218,14 @@ class Compute:
             features, graphs = self._embed_all(module, chunks, low), chunks
 
         def pull(gradient: Tensor) -> Tensor:
-            return torch.cat(self.map(backward, list(zip(graphs, gradient.split(sizes), strict=True))))
+            parts: list[tuple[Graph | Tensor, Tensor]] = list(zip(graphs, gradient.split(sizes), strict=True))
+            return torch.cat(self.map(backward, parts))
 
         return features, pull
 
     def backprop(
         self,
-        module: nn.Module,
+        module: FeatureNetwork,
         images_NCHW: Tensor,  # noqa: N803
         targets: Tensor,
         loss: Callable[[Tensor, Tensor], Tensor],
@@ -255,13 +257,13 @@ class Compute:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return total
 
-    def _split(self, module: nn.Module, images: Tensor) -> Sequence[Tensor]:
+    def _split(self, module: FeatureNetwork, images: Tensor) -> Sequence[Tensor]:
         """Chunks of at least two images, whole for a network that mixes the images of a batch."""
         if self.chunk == 0 or len(images) <= self.chunk or not separable(module):
             return [images]
-        return images.split(self.chunk)
+        return list(images.split(self.chunk))
 
-    def _embed_all(self, module: nn.Module, chunks: Sequence[Tensor], low: bool) -> Tensor:
+    def _embed_all(self, module: FeatureNetwork, chunks: Sequence[Tensor], low: bool) -> Tensor:
         embed = self._embedder(module)
 
         def one(chunk: Tensor) -> Tensor:
@@ -270,7 +272,7 @@ class Compute:
 
         return torch.cat(self.map(one, chunks))
 
-    def _embedder(self, module: nn.Module) -> Callable[[Tensor, bool], Tensor]:
+    def _embedder(self, module: FeatureNetwork) -> Callable[[Tensor, bool], Tensor]:
         """(chunk, in bfloat16?) -> embeddings; a compiled network always sees full chunks."""
         fixed = self.chunk if self._compiled and separable(module) else 0
         run = self._compiled or _run
@@ -281,7 +283,7 @@ class Compute:
 
         return embed
 
-    def _halve(self, module: nn.Module, batch: int) -> None:
+    def _halve(self, module: FeatureNetwork, batch: int) -> None:
         """Cut the chunk after running out of memory, or say why that cannot be done."""
         if not separable(module):
             raise ConfigError(
@@ -297,14 +299,14 @@ class Compute:
             torch.cuda.empty_cache()
 
 
-def _run(entry: str, module: nn.Module, images: Tensor, low: bool) -> Tensor:
+def _run(entry: str, module: FeatureNetwork, images: Tensor, low: bool) -> Tensor:
     """One call of the network, in bfloat16 where ``low``; float32 comes out."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
         output: Tensor = module(images) if entry == "forward" else module.features(images)
     return output.float()
 
 
-def _compile() -> Callable[[str, nn.Module, Tensor, bool], Tensor]:
+def _compile() -> Callable[[str, FeatureNetwork, Tensor, bool], Tensor]:
     """:func:`_run`, compiled once for all weights of a network."""
     return torch.compile(_run, dynamic=False)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan, make_plan
@@ -25,7 +25,7 @@ from condensekit.errors import StoreError, refuse
 from condensekit.images import ClassImages
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
-from condensekit.networks import separable
+from condensekit.networks import FeatureNetwork, separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
 from condensekit.run import RunDir, environment
@@ -148,9 +148,7 @@ def condense(
         None if isinstance(ipc, int) and ipc >= 1 else f"ipc must be an integer of at least 1, got {ipc!r}",
         "give iterations or minutes, exactly one of them" if (iterations is None) == (minutes is None) else None,
         None if iterations is None or iterations >= 1 else f"iterations must be at least 1, got {iterations}",
-        None
-        if minutes is None or 0 < minutes < math.inf
-        else f"minutes must be positive and finite, got {minutes}",
+        None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
         None if formation.factor == 1 else f"factor {formation.factor} is not supported by method {method.name!r}",
     )
     encoder = encoder or Fresh()
@@ -223,7 +221,7 @@ class _Loop:
         self.failures = 0
         self.finished = False
 
-    def _network(self) -> nn.Module:
+    def _network(self) -> FeatureNetwork:
         module = self.encoder.network.new(
             self.data.spec.shape, len(self.data.classes), self.draw, device=str(self.compute.device)
         )

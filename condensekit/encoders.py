@@ -5,10 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from torch import nn
-
 from condensekit.errors import refuse
-from condensekit.networks import ConvNet, Network
+from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.rng import Draw
 
 
@@ -18,7 +16,7 @@ class Encoder(ABC):
     network: Network
 
     @abstractmethod
-    def load(self, module: nn.Module, draw: Draw) -> None:
+    def load(self, module: FeatureNetwork, draw: Draw) -> None:
         """Put the weights of step ``draw.step`` (the first is 1) into ``module``, in place."""
 
 
@@ -37,6 +35,6 @@ class Fresh(Encoder):
     def __post_init__(self) -> None:
         refuse(None if self.keep >= 1 else f"keep must be at least 1 step, got {self.keep}")
 
-    def load(self, module: nn.Module, draw: Draw) -> None:
+    def load(self, module: FeatureNetwork, draw: Draw) -> None:
         """Fill in the weights that all steps of one run of ``keep`` share: a function of the step alone."""
         self.network.fill_(module, draw.at((draw.step - 1) // self.keep, draw.attempt), "encoder")

@@ -91,7 +91,7 @@ def test_checkpoints_metrics_snapshots_and_set_are_written(tmp_path):
     out = tmp_path / "run"
     result = run(saving=Saving(out, every=2, snapshot_every=2, record={"source": "shapes"}))
     assert steps_of(out) == [1, 2, 3, 4]
-    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["step-000002.safetensors", "step-000004.safetensors"]
+    assert sorted(p.stem for p in (out / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
     assert sorted(p.name for p in (out / "snapshots").iterdir()) == ["step-000002.png", "step-000004.png"]
     assert torch.equal(CondensedSet.load(out / "set.safetensors").images, result.set.images)
 

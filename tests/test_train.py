@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from condensekit.augment import Augmentation
 from torch import nn
 
+from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.errors import ConfigError
 from condensekit.networks import ConvNet, ResNet18

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute
 from condensekit.images import ClassImages
-from condensekit.networks import separable
+from condensekit.networks import FeatureNetwork, separable
 from condensekit.rng import Draw
 
 State = dict[str, Tensor]  # what a checkpoint holds; "images" is (K, ipc, C, H, W), normalised
@@ -33,7 +34,7 @@ class StepContext:
 
     data: ClassImages
     draw: Draw
-    module: nn.Module
+    module: FeatureNetwork
     compute: Compute
     augmentation: Augmentation | None
 
@@ -74,7 +75,8 @@ class StepContext:
 
     def features(self, images: Tensor) -> Tensor:
         """(L, n, C, H, W) to (L, n, D) embeddings, without a graph."""
-        return self.compute.features(self.module, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        features = self.compute.features(self.module, images.flatten(0, 1))
+        return features.reshape(*images.shape[:2], -1)
 
     def gradient(
         self, synthetic: Tensor, labels: Sequence[int], loss: Callable[[Tensor], Tensor]
@@ -95,10 +97,10 @@ class StepContext:
         images = synthetic.detach().requires_grad_()
         augmented = self.augment(images, labels)
         features, pull = self.compute.pullback(self.module, augmented.detach().flatten(0, 1))
-        leaf = features.unflatten(0, images.shape[:2]).requires_grad_()
+        leaf = features.reshape(*images.shape[:2], -1).requires_grad_()
         losses = loss(leaf)
         (wanted,) = torch.autograd.grad(losses.sum(), leaf)
-        back = pull(wanted.flatten(0, 1)).unflatten(0, images.shape[:2])
+        back = pull(wanted.flatten(0, 1)).reshape(images.shape)
         if augmented is images:
             return losses.detach(), back
         return losses.detach(), torch.autograd.grad(augmented, images, back)[0]
@@ -111,9 +113,8 @@ class Condenser(ABC):
     joint run.
     """
 
-    separable: bool
+    separable: ClassVar[bool]
     name: str
-    batch_real: int
 
     @abstractmethod
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:

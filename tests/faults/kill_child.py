@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from condensekit import run
 from condensekit.condense import Noise, Saving, condense
 from condensekit.encoders import Fresh
 from condensekit.methods import DistributionMatching
@@ -22,67 +23,36 @@ METHODS = {"dm": lambda: DistributionMatching(batch_real=4)}
 ITERATIONS = 200
 
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+def arm(owner, name, before, occurrence):
+    """Wrap ``owner.name`` so that its n-th call kills this process, before or after it has done its work."""
+    real, left = getattr(owner, name), [occurrence]
 
-
-def arm(point, occurrence):
-    """Wrap the system call of ``point`` so that its n-th use kills the process."""
-    left = [occurrence]
-
-    def due():
+    def call(*args, **kwargs):
         left[0] -= 1
-        return left[0] == 0
+        result = None if before and left[0] == 0 else real(*args, **kwargs)
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
-    def wrap(name, before):
-        real = getattr(os, name)
-
-        def call(*args, **kwargs):
-            if before and due():
-                die()
-            result = real(*args, **kwargs)
-            if not before and due():
-                die()
-            return result
-
-        setattr(os, name, call)
-
-    if point in ("before-rename", "after-rename"):
-        wrap("replace", point == "before-rename")
-    elif point == "mid-write":
-        wrap("fsync", True)
-    elif point == "before-temporary":
-        import condensekit.store as store
-
-        real = store.save_tensors
-
-        def save(*args, **kwargs):
-            if due():
-                die()
-            return real(*args, **kwargs)
-
-        store.save_tensors = save
-        import condensekit.run as run
-
-        run.save_tensors = save
-    elif point == "mid-step":
-        real_step = DistributionMatching.step
-
-        def step(self, state, ctx):
-            if due():
-                die()
-            return real_step(self, state, ctx)
-
-        DistributionMatching.step = step
+    setattr(owner, name, call)
 
 
 def main():
     folder, method, point, occurrence = sys.argv[1:]
     torch.set_num_threads(1)
-    arm(point, int(occurrence))
+    made = METHODS[method]()
+    points = {
+        "before-temporary": (run, "save_tensors", True),
+        "mid-write": (os, "fsync", True),
+        "before-rename": (os, "replace", True),
+        "after-rename": (os, "replace", False),
+        "mid-step": (type(made), "step", True),
+    }
+    if point != "never":
+        arm(*points[point], int(occurrence))
     condense(
         shapes(),
-        METHODS[method](),
+        made,
         ipc=2,
         iterations=ITERATIONS,
         init=Noise(),

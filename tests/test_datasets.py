@@ -1,0 +1,307 @@
+import functools
+import gzip
+import hashlib
+import http.server
+import pickle
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from condensekit import datasets
+from condensekit.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def write_idx(root, folder, count=30):
+    """A small MNIST in torchvision's layout; returns the checksums of its files."""
+    raw = root / folder / "raw"
+    raw.mkdir(parents=True)
+    for split in ("train", "t10k"):
+        images = RNG.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        header = b"".join(number.to_bytes(4, "big") for number in (0x803, count, 28, 28))
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        header = b"".join(number.to_bytes(4, "big") for number in (0x801, count))
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+    return tuple(md5(raw / name) for name in datasets.IDX_FILES)
+
+
+class OldDtype:
+    """Pickles as Python 2's numpy wrote it: today's NumPy warns on reading."""
+
+    def __reduce__(self):
+        return np.dtype, ("u1", 0, 1)
+
+
+def write_cifar(root, kind, count=20):
+    """A small CIFAR in torchvision's layout; returns the pixels of the training images (N, 3, 32, 32)."""
+    folder = root / kind.base_folder
+    folder.mkdir(parents=True)
+    classes = 10 if kind is torchvision.datasets.CIFAR10 else 100
+    key = "labels" if classes == 10 else "fine_labels"
+    pixels = []
+    for name, _ in [*kind.train_list, *kind.test_list]:
+        data = RNG.integers(0, 256, (count, 3072), dtype=np.uint8)
+        pixels.append(data.reshape(-1, 3, 32, 32))
+        batch = {"data": data, key: [i % classes for i in range(count)], "type": OldDtype()}
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+    names = {kind.meta["key"]: [f"class {i}" for i in range(classes)]}
+    (folder / kind.meta["filename"]).write_bytes(pickle.dumps(names, protocol=2))
+    return np.concatenate(pixels[: len(kind.train_list)])
+
+
+def publish(monkeypatch, root, kind):
+    """Make the files under ``root`` the published ones."""
+    folder = root / kind.base_folder
+    for part in ("train_list", "test_list"):
+        monkeypatch.setattr(kind, part, [[name, md5(folder / name)] for name, _ in getattr(kind, part)])
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": md5(folder / kind.meta["filename"])})
+
+
+CIFARS = [("cifar10", torchvision.datasets.CIFAR10, 100), ("cifar100", torchvision.datasets.CIFAR100, 20)]
+
+
+def test_digits():
+    train, test = datasets.load("digits")
+    assert train.spec.shape == (1, 8, 8)
+    assert (len(train), len(test)) == (1438, 359)
+    assert set(train.images.unique().tolist()) == {round(v * 255 / 16) for v in range(17)}
+    assert all(abs(test.count(k) / (test.count(k) + train.count(k)) - 0.2) < 0.01 for k in range(10))
+    again, _ = datasets.load("digits")
+    assert again.fingerprint() == train.fingerprint()
+    assert test.spec is train.spec
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashionmnist", "FashionMNIST")])
+def test_idx_files_are_checked_and_read(tmp_path, monkeypatch, name, folder):
+    checksums = write_idx(tmp_path, folder)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte is not the published file .* --trust-local-copy"):
+        datasets.load(name, root=tmp_path)
+    trusted, _ = datasets.load(name, root=tmp_path, trust_local_copy=True)
+    monkeypatch.setitem(datasets.IDX_MD5, name, checksums)
+    monkeypatch.setenv("CONDENSEKIT_DATA", str(tmp_path))
+    train, test = datasets.load(name)
+    assert train.fingerprint() == trusted.fingerprint()
+    assert (train.spec.mean, train.spec.std) == datasets.STATISTICS[name]
+    assert train.spec.name_of(7) == ("7" if name == "mnist" else "7 ('Sneaker')")
+    raw = (tmp_path / folder / "raw" / "t10k-images-idx3-ubyte").read_bytes()
+    assert test.images[3].numpy().tobytes() == raw[16 + 3 * 784 :][:784]
+
+
+@pytest.mark.parametrize(("name", "kind", "count"), CIFARS)
+def test_cifar_is_checked_and_read(tmp_path, monkeypatch, name, kind, count):
+    pixels = write_cifar(tmp_path, kind)
+    with pytest.raises(DataError, match=r"is not the published file .* pickle, .* can run code.*--trust-local-copy"):
+        datasets.load(name, root=tmp_path)
+    trusted, held = datasets.load(name, root=tmp_path, trust_local_copy=True)
+    assert np.array_equal(trusted.images.numpy(), pixels)
+    assert trusted.labels.tolist() == [i % 20 % len(trusted.spec.class_names) for i in range(count)]
+    assert len(held) == 20
+    assert (trusted.spec.mean, trusted.spec.std) == datasets.STATISTICS[name]
+    assert trusted.spec.class_names[3] == "class 3"
+    publish(monkeypatch, tmp_path, kind)
+    train, _ = datasets.load(name, root=tmp_path)
+    assert train.fingerprint() == trusted.fingerprint()
+    small, _ = datasets.load(name, root=tmp_path, image_size=16)
+    assert small.spec.shape == (3, 16, 16)
+
+
+def test_an_altered_pickle_does_not_run(tmp_path, monkeypatch):
+    kind = torchvision.datasets.CIFAR10
+
+    class Bomb:
+        def __reduce__(self):
+            return open, (str(tmp_path / "trace"), "w")
+
+    write_cifar(tmp_path, kind)
+    publish(monkeypatch, tmp_path, kind)
+    (tmp_path / kind.base_folder / "test_batch").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(DataError, match="test_batch is not the published file"):
+        datasets.load("cifar10", root=tmp_path)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in datasets.NAMES if name != "digits"])
+def test_missing_files_say_where_and_how(tmp_path, name):
+    reason = rf"{name} is not in .*{tmp_path.name} \(.* is missing\): fetch it with --download, .*--data-root"
+    with pytest.raises(DataError, match=reason):
+        datasets.load(name, root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_trusted_copy_is_refused(tmp_path):
+    write_cifar(tmp_path, torchvision.datasets.CIFAR10)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"hello")
+    with pytest.raises(DataError, match="cannot read cifar10 in"):
+        datasets.load("cifar10", root=tmp_path, trust_local_copy=True)
+    write_idx(tmp_path, "MNIST")
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"hello")
+    with pytest.raises(DataError, match="cannot read mnist in"):
+        datasets.load("mnist", root=tmp_path, trust_local_copy=True)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A folder and the address at which this machine serves it."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    monkeypatch.setenv("no_proxy", "*")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_download_on_request(tmp_path, monkeypatch, capsys, shelf):
+    kind, root, (shelf, address) = torchvision.datasets.CIFAR10, tmp_path / "root", shelf
+    write_cifar(shelf, kind)
+    publish(monkeypatch, shelf, kind)
+    with tarfile.open(shelf / kind.filename, "w:gz") as archive:
+        archive.add(shelf / kind.base_folder, kind.base_folder)
+    monkeypatch.setattr(kind, "url", address + kind.filename)
+    monkeypatch.setattr(kind, "tgz_md5", md5(shelf / kind.filename))
+    train, _ = datasets.load("cifar10", root=root, download=True)
+    assert len(train) == 100
+    assert capsys.readouterr().out == ""
+    (shelf / kind.filename).unlink()
+    datasets.load("cifar10", root=root, download=True)  # nothing is missing, nothing is fetched
+    with pytest.raises(DataError, match=r"cannot download cifar10 to .*elsewhere: .* copy its files there by hand"):
+        datasets.load("cifar10", root=tmp_path / "elsewhere", download=True)
+
+
+def test_download_of_idx_files(tmp_path, monkeypatch, shelf):
+    kind, (shelf, address) = torchvision.datasets.MNIST, shelf
+    checksums = write_idx(shelf, "MNIST")
+    raw, resources = shelf / "MNIST" / "raw", []
+    for name in datasets.IDX_FILES:
+        packed = raw / f"{name}.gz"
+        packed.write_bytes(gzip.compress((raw / name).read_bytes()))
+        resources.append((packed.name, md5(packed)))
+    monkeypatch.setattr(kind, "resources", resources)
+    monkeypatch.setattr(kind, "mirrors", [address + "MNIST/raw/"])
+    monkeypatch.setitem(datasets.IDX_MD5, "mnist", checksums)
+    train, test = datasets.load("mnist", root=tmp_path / "root", download=True)
+    assert (len(train), len(test)) == (30, 30)
+
+
+def write_folder(path, classes=("ant", "bee", "cow"), count=5, size=(8, 8), mode="RGB"):
+    for k, name in enumerate(classes):
+        (path / name).mkdir(parents=True)
+        for i in range(count):
+            value = 40 * k + i
+            Image.new(mode, size, value if mode == "L" else (value, 0, 255)).save(path / name / f"{i}.png")
+    return path
+
+
+def test_folder_with_train_and_val(tmp_path):
+    write_folder(tmp_path / "train")
+    write_folder(tmp_path / "val", classes=("cow", "bee"), count=2, mode="L")
+    train, test = datasets.load(tmp_path)
+    assert train.spec.class_names == {0: "ant", 1: "bee", 2: "cow"}
+    assert train.spec.shape == (3, 8, 8)
+    assert train.images[train.indices_of(2), 0, 0, 0].tolist() == [80, 81, 82, 83, 84]
+    assert test.labels.tolist() == [1, 1, 2, 2]
+    assert test.images[:, 1, 0, 0].tolist() == [40, 41, 0, 1]  # grey became RGB
+    assert test.spec is train.spec
+    assert train.spec.mean == pytest.approx((float((train.images[:, 0] / 255).mean()), 0, 1))
+
+
+def test_one_folder_holds_a_fifth_out(tmp_path):
+    write_folder(tmp_path, mode="L")
+    train, test = datasets.load(tmp_path)
+    assert train.spec.shape == (1, 8, 8)
+    assert [train.count(k) for k in range(3)] == [4, 4, 4]
+    values = [sorted(torch.cat([p.images[p.indices_of(k), 0, 0, 0] for p in (train, test)]).tolist()) for k in range(3)]
+    assert values == [[40 * k + i for i in range(5)] for k in range(3)]
+
+
+def test_mixed_sizes_name_two_files_and_the_option(tmp_path):
+    write_folder(tmp_path)
+    Image.new("RGB", (9, 8)).save(tmp_path / "bee" / "odd.png")
+    with pytest.raises(DataError, match=r"ant/0\.png is .*--image-size|odd\.png is .*--image-size") as caught:
+        datasets.load(tmp_path)
+    assert str(caught.value).count(".png") == 2
+    train, _ = datasets.load(tmp_path, image_size=4)
+    assert train.spec.shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text"])
+def test_a_corrupt_image_is_named(tmp_path, damage):
+    write_folder(tmp_path, size=(64, 64))
+    bad = tmp_path / "bee" / "2.png"
+    bad.write_bytes(b"hello" if damage == "text" else bad.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"cannot read the image .*bee/2\.png"):
+        datasets.load(tmp_path, mmap=tmp_path.parent / "maps")
+    assert not list((tmp_path.parent / "maps").glob("*.npy"))
+
+
+def test_folders_without_images_are_refused(tmp_path):
+    with pytest.raises(DataError, match="has no sub-folders"):
+        datasets.load(tmp_path)
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant" / "notes.txt").write_text("none")
+    with pytest.raises(DataError, match="there are no images in the folders of"):
+        datasets.load(tmp_path)
+    write_folder(tmp_path, classes=("bee",))
+    with pytest.raises(DataError, match="class 'ant' has no images"):
+        datasets.load(tmp_path)
+    write_folder(tmp_path / "split" / "train")
+    with pytest.raises(DataError, match="has a train folder but no test or val beside it"):
+        datasets.load(tmp_path / "split")
+    write_folder(tmp_path / "split" / "test", classes=("dog",))
+    with pytest.raises(DataError, match="unknown class 'dog'; known: ant, bee, cow"):
+        datasets.load(tmp_path / "split")
+    write_folder(tmp_path / "single", classes=("ant",), count=1)
+    with pytest.raises(DataError, match="class 'ant' has 1 image"):
+        datasets.load(tmp_path / "single")
+
+
+def test_unknown_names(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown data set 'cifra10'\. Did you mean 'cifar10'"):
+        datasets.load("cifra10")
+    with pytest.raises(DataError, match=r"nowhere\.npz does not exist"):
+        datasets.load(tmp_path / "nowhere.npz")
+    with pytest.raises(DataError, match="does not exist"):
+        datasets.load("some/folder")
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(DataError, match=r"notes\.txt is neither a folder nor a \.npz file"):
+        datasets.load(tmp_path / "notes.txt")
+    with pytest.raises(ConfigError, match="image_size"):
+        datasets.load("digits", image_size=0)
+
+
+def private_memory():
+    """Bytes of this process's memory that no file backs."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon"))
+
+
+def test_a_mapped_folder_does_not_stand_in_memory(tmp_path):
+    write_folder(tmp_path / "data", classes=("ant", "bee"), count=40, size=(640, 640))
+    datasets.load(write_folder(tmp_path / "warm", classes=("ant",)), mmap=tmp_path / "maps")
+    before = private_memory()
+    train, test = datasets.load(tmp_path / "data", mmap=tmp_path / "maps")
+    grown, pixels = private_memory() - before, (len(train) + len(test)) * 3 * 640 * 640
+    assert pixels > 90 << 20
+    assert grown < pixels / 2
+    assert train.images[train.indices_of(1)[0], 2].unique().tolist() == [255]
+    train.images[0] = 7  # changes this process's copy only
+    again, _ = datasets.load(tmp_path / "data", mmap=tmp_path / "maps")
+    assert again.images[0, 2].unique().tolist() == [255]
