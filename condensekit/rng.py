@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_ALONE = threading.RLock()
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX1, _MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -111,10 +113,13 @@ class Draw:
 
 @contextlib.contextmanager
 def isolated(key: int) -> Iterator[None]:
-    """Run code that uses the global generators (torch, numpy, random) from ``key``; restore them after."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    """Run code that uses the global generators (torch, numpy, random) from ``key``; restore them after.
+
+    One thread at a time; it may be nested.
+    """
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=cuda):
+    with _ALONE, torch.random.fork_rng(devices=cuda):
+        python_state, numpy_state = random.getstate(), np.random.get_state()
         try:
             random.seed(key)
             np.random.seed(key & 0xFFFFFFFF)
