@@ -18,18 +18,20 @@ from torch import Tensor
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan, make_plan
-from condensekit.condensed import CondensedSet, Formation
+from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.describe import describe
-from condensekit.encoders import Encoder, Fresh
+from condensekit.encoders import Encoder, Fresh, Prepared
 from condensekit.errors import StoreError, refuse
 from condensekit.images import ClassImages
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
-from condensekit.networks import FeatureNetwork, separable
+from condensekit.networks import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
 from condensekit.run import RunDir, environment
+from condensekit.sampling import Sampler, Sampling, Uniform
 from condensekit.selection import Random, Selection
+from condensekit.store import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,9 @@ def condense(
     init: Selection | Noise | None = None,
     encoder: Encoder | None = None,
     augmentation: Augmentation | None = Augmentation(),  # noqa: B008 - frozen
+    sampling: Sampling = Uniform(),  # noqa: B008 - frozen
     formation: Formation = Formation(),  # noqa: B008 - frozen
+    nested: bool = False,
     device: str = "auto",
     precision: str = "fp32",
     compiled: bool = False,
@@ -128,7 +132,10 @@ def condense(
         init: Where the images start: a selection of real images (None: random ones) or :class:`Noise`.
         encoder: Where the embedding networks come from; None draws a new ConvNet each step.
         augmentation: Siamese augmentation of real and synthetic images; None for none.
-        formation: How the finished set is stored.
+        sampling: How real batches are drawn.
+        formation: How the images are stored. With a factor f each packs f * f smaller ones, and so starts.
+        nested: Match only the first k images of each class, k drawn anew each step from 1 to ipc, so that
+            any prefix of the set is a set of its own.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``fp32``, ``mixed`` (real images in bfloat16) or ``bf16``.
         compiled: Compile the network; see :func:`condensekit.compute.make_plan`.
@@ -149,7 +156,9 @@ def condense(
         "give iterations or minutes, exactly one of them" if (iterations is None) == (minutes is None) else None,
         None if iterations is None or iterations >= 1 else f"iterations must be at least 1, got {iterations}",
         None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
-        None if formation.factor == 1 else f"factor {formation.factor} is not supported by method {method.name!r}",
+        None
+        if not (data.spec.shape[1] % formation.factor or data.spec.shape[2] % formation.factor)
+        else f"factor {formation.factor} does not divide the image size {data.spec.shape[1]}x{data.spec.shape[2]}",
     )
     encoder = encoder or Fresh()
     init = init or Random()
@@ -162,7 +171,9 @@ def condense(
         "init": describe(init),
         "encoder": describe(encoder),
         "augmentation": describe(augmentation),
+        "sampling": describe(sampling),
         "formation": describe(formation),
+        "nested": nested,
         "precision": precision,
         **(saving.record if saving else {}),
     }
@@ -180,39 +191,54 @@ def condense(
         compute = stack.enter_context(Compute(Plan(**found[2]["plan"]) if found else plan))
         stop = stack.enter_context(caught())
         provenance = {"config": config, "data": fingerprint, "environment": environment()}
-        loop = _Loop(data, method, encoder, augmentation, compute, Draw(seed), formation, provenance, saving, run, stop)
+        recipe = _Recipe(method, encoder, augmentation, sampling, formation, nested)
+        loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, stop, progress)
         try:
+            loop.prepare()
             if found:
                 loop.restore(*found)
             else:
-                loop.begin(init, ipc, progress)
-            return loop.run_until(iterations, minutes, progress)
+                loop.begin(init, ipc)
+            return loop.run_until(iterations, minutes)
         except StoreError as error:
             error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
             raise
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    """What is done in each step."""
+
+    method: Condenser
+    encoder: Encoder
+    augmentation: Augmentation | None
+    sampling: Sampling
+    formation: Formation
+    nested: bool
+
+
 class _Loop:
-    """One run of one method: its state, and what happens around each step."""
+    """One run of one recipe: its state, and what happens around each step."""
 
     def __init__(
         self,
         data: ClassImages,
-        method: Condenser,
-        encoder: Encoder,
-        augmentation: Augmentation | None,
+        recipe: _Recipe,
         compute: Compute,
         draw: Draw,
-        formation: Formation,
         provenance: dict[str, Any],
         saving: Saving | None,
         run: RunDir | None,
         stop: Stop,
+        progress: Progress,
     ) -> None:
-        self.data, self.method, self.encoder, self.augmentation = data, method, encoder, augmentation
-        self.compute, self.draw, self.formation, self.provenance = compute, draw, formation, provenance
-        self.saving, self.run, self.stop = saving, run, stop
-        self.module = self._network()
+        self.data, self.recipe, self.compute, self.draw = data, recipe, compute, draw
+        self.provenance, self.saving, self.run, self.stop, self.progress = provenance, saving, run, stop, progress
+        network = recipe.encoder.network
+        module = network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
+        self.module = module.requires_grad_(False)
+        self.prepared: Prepared = {}
+        self.sampler: Sampler | None = None
         self.state: State = {}
         self.step = 0
         self.elapsed_s = 0.0
@@ -221,27 +247,48 @@ class _Loop:
         self.failures = 0
         self.finished = False
 
-    def _network(self) -> FeatureNetwork:
-        module = self.encoder.network.new(
-            self.data.spec.shape, len(self.data.classes), self.draw, device=str(self.compute.device)
-        )
-        return module.requires_grad_(False)
+    def prepare(self) -> None:
+        """What the encoder needs: from the run folder, or worked out now and kept there."""
+        path = self.run.path / "prepared.safetensors" if self.run else None
+        if path and path.exists():
+            self.prepared = load_tensors(path, "prepared")[0]
+            return
+        self.prepared = self.recipe.encoder.prepare(self.data, self.draw, self.compute, self.progress)
+        if path and self.prepared:
+            save_tensors(path, self.prepared, {}, "prepared")
 
     def context(self, step: int, attempt: int = 0) -> StepContext:
-        draw = self.draw.at(step, attempt)
-        self.encoder.load(self.module, draw)
-        return StepContext(self.data, draw, self.module, self.compute, self.augmentation)
+        draw, recipe = self.draw.at(step, attempt), self.recipe
+        recipe.encoder.load(self.module, draw, self.prepared)
+        self.sampler = recipe.sampling.sampler(self.data, draw, self.compute, self.sampler, self.progress)
+        prefix = None
+        if recipe.nested and self.state:
+            ipc = self.state["images"].shape[1]
+            prefix = 1 + int(draw.integers("nested", torch.zeros(1, dtype=torch.int64), 1, ipc))
+        return StepContext(
+            self.data,
+            draw,
+            self.module,
+            self.compute,
+            recipe.augmentation,
+            self.sampler,
+            recipe.formation.factor,
+            prefix,
+            self.prepared,
+        )
 
-    def begin(self, init: Selection | Noise, ipc: int, progress: Progress) -> None:
+    def begin(self, init: Selection | Noise, ipc: int) -> None:
         """The first state, from real images or noise."""
-        with progress.stage(f"initialise ({init.name})", 1) as stage:
+        factor = self.recipe.formation.factor
+        with self.progress.stage(f"initialise ({init.name})", 1) as stage:
             if isinstance(init, Noise):
                 images = init.images(self.data, ipc, self.draw)
             else:
-                chosen = init(self.data, ipc, self.draw, self.compute)
-                images = self.data.gather(chosen.indices.reshape(len(self.data.classes), ipc))
+                chosen = init(self.data, ipc * factor**2, self.draw, self.compute)
+                packed = pack(self.data.gather(chosen.indices), factor)
+                images = packed.reshape(len(self.data.classes), ipc, *self.data.spec.shape)
             stage.advance()
-        self.state = self.method.init(images.to(self.compute.device), self.context(1))
+        self.state = self.recipe.method.init(images.to(self.compute.device), self.context(1))
 
     def restore(self, step: int, tensors: State, manifest: Mapping[str, Any]) -> None:
         """Continue from a checkpoint."""
@@ -249,11 +296,11 @@ class _Loop:
         self.step, self.elapsed_s = step, float(manifest["elapsed_s"])
         self.finished = bool(manifest["finished"])
 
-    def run_until(self, iterations: int | None, minutes: float | None, progress: Progress) -> CondenseResult:
+    def run_until(self, iterations: int | None, minutes: float | None) -> CondenseResult:
         """The loop."""
         read_every = READ_EVERY.get(self.compute.device.type, 1)
         saved_step, saved_at = self.step, time.monotonic()
-        with progress.stage(f"condense ({self.method.name})", iterations, self.step) as stage:
+        with self.progress.stage(f"condense ({self.recipe.method.name})", iterations, self.step) as stage:
             while not self._over(iterations, minutes):
                 self._advance()
                 if len(self.pending) >= read_every:
@@ -279,7 +326,7 @@ class _Loop:
         """One step; on a CPU a failed one is retried at once with a new draw."""
         start = time.perf_counter()
         for attempt in (0, 1):
-            self.state, metrics = self.method.step(self.state, self.context(self.step + 1, attempt))
+            self.state, metrics = self.recipe.method.step(self.state, self.context(self.step + 1, attempt))
             if self.compute.device.type in READ_EVERY or bool(metrics["finite"]):
                 break
             log.warning("step %d gave a value that is not finite; nothing was changed", self.step + 1)
@@ -362,9 +409,9 @@ class _Loop:
             "steps": self.step,
             "elapsed_s": round(self.elapsed_s, 3),
             "plan": self.compute.plan.to_json(),
-            "separable": self.method.separable and separable(self.module),
+            "separable": self.recipe.method.separable and separable(self.module),
         }
         labels = torch.tensor(self.data.classes, dtype=torch.int64).repeat_interleave(images.shape[1])
         return CondensedSet.from_images(
-            images.flatten(0, 1), labels, self.data.spec, formation=self.formation, provenance=provenance
+            images.flatten(0, 1), labels, self.data.spec, formation=self.recipe.formation, provenance=provenance
         )

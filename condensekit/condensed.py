@@ -210,6 +210,17 @@ class CondensedSet:
         return load_set(Path(path))
 
 
+def pack(images: Tensor, factor: int) -> Tensor:
+    """(M * f * f, C, H, W) images to (M, C, H, W): shrunk with antialiasing and laid out in an f x f grid."""
+    if factor == 1:
+        return images
+    channels, height, width = images.shape[1:]
+    size = (height // factor, width // factor)
+    cells = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+    cells = cells.reshape(-1, factor, factor, channels, *size).permute(0, 3, 1, 4, 2, 5)
+    return cells.reshape(-1, channels, height, width)
+
+
 def unpack(images: Tensor, factor: int) -> Tensor:
     """(M, C, H, W) packed images to (M * f * f, C, H, W): cut into an f x f grid, each cell up-sampled bilinearly."""
     if factor == 1:

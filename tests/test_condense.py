@@ -258,7 +258,7 @@ def test_storage_dtype_is_that_of_the_formation():
         ({"precision": "fp64"}, "fp64"),
         ({"device": "tpu9"}, "tpu9"),
         ({"workers": -1}, "workers"),
-        ({"formation": Formation(factor=2)}, "factor"),
+        ({"formation": Formation(factor=3)}, "factor 3 does not divide"),
     ],
 )
 def test_bad_options_are_named_and_nothing_is_made(tmp_path, bad, named):

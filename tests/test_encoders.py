@@ -9,7 +9,7 @@ from condensekit.rng import Draw
 
 def weights(encoder, step, attempt=0):
     module = encoder.network.new((3, 8, 8), 2, Draw(0))
-    encoder.load(module, Draw(5, step, attempt))
+    encoder.load(module, Draw(5, step, attempt), {})
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 

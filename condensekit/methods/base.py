@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -12,11 +12,14 @@ from torch import Tensor
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute
+from condensekit.condensed import unpack
 from condensekit.images import ClassImages
 from condensekit.networks import FeatureNetwork, separable
 from condensekit.rng import Draw
+from condensekit.sampling import Sampler, Uniform
 
 State = dict[str, Tensor]  # what a checkpoint holds; "images" is (K, ipc, C, H, W), normalised
+SPACES = ("normalised", "pixel")
 GROUP_PIXELS = {"cpu": 4096 * 32 * 32, "cuda": 131072 * 32 * 32}  # images of one group of classes, in pixels
 
 
@@ -30,6 +33,10 @@ class StepContext:
         module: The embedding network of this step, without gradients for its parameters.
         compute: How networks run.
         augmentation: Siamese augmentation of real and synthetic images, or None.
+        sampling: How real batches are drawn.
+        factor: Packing of the synthetic images; what the network sees is unpacked first.
+        prefix: Only the first so many synthetic images of each class take part in this step; None for all.
+        prepared: What the encoder made before the first step.
     """
 
     data: ClassImages
@@ -37,6 +44,10 @@ class StepContext:
     module: FeatureNetwork
     compute: Compute
     augmentation: Augmentation | None
+    sampling: Sampler = Uniform()  # noqa: RUF009 - frozen
+    factor: int = 1
+    prefix: int | None = None
+    prepared: Mapping[str, Tensor] = field(default_factory=dict)
 
     def groups(self, per_class: int) -> Iterator[slice]:
         """Rows of classes to process together: few enough that memory does not grow with the classes.
@@ -59,19 +70,28 @@ class StepContext:
         Returns:
             images (L, n, C, H, W) float32, normalised, augmented; weights (L, n) with mean 1, or None.
         """
+        indices, weights = self.sampling.draw(self.data, labels, n, self.draw)
+        device = self.compute.device
 
-        def one(label: int) -> Tensor:
-            return self.augment(self.data.sample([label], n, self.draw, self.compute.device), [label])
+        def one(row: int) -> Tensor:
+            return self.augment(self.data.gather(indices[row : row + 1], device), labels[row : row + 1])
 
-        if self.compute.device.type == "cpu":
-            return torch.cat(self.compute.map(one, labels)), None
-        return self.augment(self.data.sample(labels, n, self.draw, self.compute.device), labels), None
+        if device.type == "cpu":
+            images = torch.cat(self.compute.map(one, range(len(labels))))
+        else:
+            images = self.augment(self.data.gather(indices, device), labels)
+        return images, None if weights is None else weights.to(device)
 
     def augment(self, images: Tensor, labels: Sequence[int]) -> Tensor:
         """(L, n, C, H, W) images under this step's augmentation, the same for all images of a class."""
         if self.augmentation is None:
             return images
         return self.augmentation.apply(images, self.augmentation.draw(self.draw, labels))
+
+    def shown(self, synthetic: Tensor, labels: Sequence[int]) -> Tensor:
+        """What the network sees of (L, m, C, H, W) synthetic images: (L, m * f * f, C, H, W), unpacked, augmented."""
+        unpacked = unpack(synthetic.flatten(0, 1), self.factor)
+        return self.augment(unpacked.reshape(len(synthetic), -1, *synthetic.shape[2:]), labels)
 
     def features(self, images: Tensor) -> Tensor:
         """(L, n, C, H, W) to (L, n, D) embeddings, without a graph."""
@@ -94,16 +114,21 @@ class StepContext:
         Returns:
             losses (L,), detached; gradient of their sum, (L, m, C, H, W).
         """
-        images = synthetic.detach().requires_grad_()
-        augmented = self.augment(images, labels)
-        features, pull = self.compute.pullback(self.module, augmented.detach().flatten(0, 1))
-        leaf = features.reshape(*images.shape[:2], -1).requires_grad_()
+        images = synthetic[:, : self.prefix].detach().requires_grad_()
+        shown = self.shown(images, labels)
+        features, pull = self.compute.pullback(self.module, shown.detach().flatten(0, 1))
+        leaf = features.reshape(*shown.shape[:2], -1).requires_grad_()
         losses = loss(leaf)
         (wanted,) = torch.autograd.grad(losses.sum(), leaf)
-        back = pull(wanted.flatten(0, 1)).reshape(images.shape)
-        if augmented is images:
-            return losses.detach(), back
-        return losses.detach(), torch.autograd.grad(augmented, images, back)[0]
+        back = pull(wanted.flatten(0, 1)).reshape(shown.shape)
+        return losses.detach(), self.padded(torch.autograd.grad(shown, images, back)[0], synthetic)
+
+    def padded(self, gradient: Tensor, synthetic: Tensor) -> Tensor:
+        """The gradient of the images that took part, with zeros for the others."""
+        left = synthetic.shape[1] - gradient.shape[1]
+        if left == 0:
+            return gradient
+        return torch.cat([gradient, torch.zeros_like(synthetic[:, :left])], dim=1)
 
 
 class Condenser(ABC):
@@ -128,6 +153,19 @@ class Condenser(ABC):
             The new state, and 0-dim metrics. The metric ``finite`` must be there: where it is False the
             returned state equals the given one.
         """
+
+
+def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepContext) -> Tensor:
+    """One descent step of (K, ipc, C, H, W) normalised images.
+
+    In ``pixel`` space it equals a step of ``lr`` on pixels, clamped to [0, 1]: with images (p - m) / s the
+    gradient with respect to p is 1 / s of that with respect to the image, and the step in the image 1 / s of that in p.
+    """
+    if space == "normalised":
+        return images - lr * velocity
+    mean, std = ctx.data.spec.constants(images.device)
+    moved = images - lr / std.square() * velocity
+    return torch.minimum(torch.maximum(moved, -mean / std), (1 - mean) / std)
 
 
 def keep_if(finite: Tensor, new: State, old: State) -> State:

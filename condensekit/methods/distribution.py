@@ -10,7 +10,7 @@ from torch import Tensor
 
 from condensekit.discrepancy import Discrepancy, mean
 from condensekit.errors import refuse
-from condensekit.methods.base import Condenser, State, StepContext, keep_if
+from condensekit.methods.base import SPACES, Condenser, State, StepContext, descend, keep_if
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class DistributionMatching(Condenser):
         lr: Step size for normalised images; the authors use 1 for 1 to 50 images per class and 10 above.
             A mean over ipc images shrinks each image's gradient by ipc.
         momentum: Of the image updates, in [0, 1).
+        space: ``normalised`` moves the images as they are; ``pixel`` does exactly SGD on pixels in [0, 1],
+            clamped to that range after each step, as IDC and M3D do.
         batch_real: Real images of each class in a step.
     """
 
@@ -37,6 +39,7 @@ class DistributionMatching(Condenser):
     lr: float = 1.0
     momentum: float = 0.5
     batch_real: int = 256
+    space: str = "normalised"
     name: str = "dm"
     separable: ClassVar[bool] = True
 
@@ -45,6 +48,7 @@ class DistributionMatching(Condenser):
             None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
             None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
             None if self.batch_real >= 1 else f"batch_real must be at least 1, got {self.batch_real}",
+            None if self.space in SPACES else f"space must be one of {', '.join(SPACES)}, got {self.space!r}",
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
@@ -55,7 +59,7 @@ class DistributionMatching(Condenser):
         """One network, one batch of every class, one update of all images."""
         images, labels = state["images"], ctx.data.classes
         losses, gradients = [], []
-        for rows in ctx.groups(self.batch_real + images.shape[1]):
+        for rows in ctx.groups(self.batch_real + images.shape[1] * ctx.factor**2):
             real, weights = ctx.real(labels[rows], self.batch_real)
             target = ctx.features(real)
 
@@ -68,5 +72,5 @@ class DistributionMatching(Condenser):
         total, slope = torch.cat(losses).sum(), torch.cat(gradients)
         finite = torch.isfinite(total) & torch.isfinite(slope).all()
         velocity = self.momentum * state["momentum"] + slope
-        new = {"images": images - self.lr * velocity, "momentum": velocity}
+        new = {"images": descend(images, velocity, self.lr, self.space, ctx), "momentum": velocity}
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
