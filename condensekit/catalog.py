@@ -2,7 +2,8 @@
 
 A name is one of the tables below, an entry point that an installed package declares in the group
 ``condensekit.methods`` or ``condensekit.selections``, or ``module:object`` for something of your own: a
-class, a function that makes the object, or the finished object itself.
+class, a function that makes the object, or the finished object itself. A method of the tables is a
+:class:`~condensekit.presets.Preset`: it brings the encoder, packing, augmentation and start of its paper.
 """
 
 from __future__ import annotations
@@ -14,23 +15,103 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from condensekit.augment import Augmentation
+from condensekit.classics import MLP, VGG11, AlexNet, LeNet
 from condensekit.condense import Noise
+from condensekit.condensed import Formation
+from condensekit.controls import JpegRandom
+from condensekit.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
+from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.evaluate import DC, IDC, SHORT, TrainProtocol
+from condensekit.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.methods import Condenser, DistributionMatching
+from condensekit.methods.gradient import DISTANCES, GradientMatching
+from condensekit.methods.kernel import KernelRidge
 from condensekit.networks import ACTIVATIONS, NORMS, POOLINGS, ConvNet, Network, ResNet18, TorchvisionNetwork
+from condensekit.presets import Preset
+from condensekit.sampling import Clustered, Importance, Sampling, Uniform
 from condensekit.selection import Herding, KCenter, KMeans, Random, Selection
+from condensekit.trained import Trained
 
-METHODS: dict[str, Callable[..., Condenser]] = {"dm": DistributionMatching}
+OWN_NETWORKS = "it trains the networks it matches gradients of"
+M3D = DistributionMatching(MMD(), lr=1.0, batch_real=128, per_image=True, space="pixel", name="m3d")
+M3D_PRESET = Preset(
+    M3D,
+    paper="Zhang et al., M3D, AAAI 2024",
+    cost="light",
+    encoder=Fresh(keep=5),
+    augmentation=Augmentation(ops=("color", "crop", "cutout")),
+    factor=2,
+)
+PRESETS: dict[str, Preset] = {
+    preset.method.name: preset
+    for preset in (
+        Preset(DistributionMatching(), paper="Zhao and Bilen, DM, WACV 2023", cost="light"),
+        M3D_PRESET,
+        dataclasses.replace(
+            M3D_PRESET,
+            method=dataclasses.replace(M3D, name="echo"),
+            paper="first version of M3D, arXiv 2312.15927v1",
+        ),
+        Preset(
+            GradientMatching(name="dc"),
+            paper="Zhao, Mopuri and Bilen, DC, ICLR 2021",
+            cost="heavy",
+            augmentation=None,
+            init=Noise(),
+            unfit={
+                "encoder": OWN_NETWORKS,
+                "discrepancy": "it compares gradients: see --set distance",
+                "augment": "under an augmentation it is dsa",
+            },
+        ),
+        Preset(
+            GradientMatching(name="dsa"),
+            paper="Zhao and Bilen, DSA, ICML 2021",
+            cost="heavy",
+            unfit={"encoder": OWN_NETWORKS, "discrepancy": "it compares gradients: see --set distance"},
+        ),
+        Preset(
+            KernelRidge(),
+            paper="Nguyen, Chen and Lee, KIP, ICLR 2021; Loo et al., RFAD, NeurIPS 2022",
+            cost="medium",
+            augmentation=None,
+            unfit={"discrepancy": "it compares predicted labels"},
+        ),
+    )
+}
+METHODS: dict[str, Condenser] = {name: preset.method for name, preset in PRESETS.items()}
+DISCREPANCIES: dict[str, Discrepancy] = {
+    "mean": mean,
+    "gaussian": MMD(),
+    "laplace": MMD(Laplace()),
+    "linear": MMD(linear),
+    "polynomial": MMD(polynomial),
+    "moments": Moments(),
+}
+ENCODERS: dict[str, Encoder] = {"fresh": Fresh(), "kept": Fresh(keep=5), "trained": Trained()}
+SAMPLINGS: dict[str, Sampling] = {"uniform": Uniform(), "importance": Importance(), "kmeans": Clustered()}
 SELECTIONS: dict[str, Callable[..., Selection]] = {
     "random": Random,
     "herding": Herding,
     "kmeans": KMeans,
     "kcenter": KCenter,
+    "importance-kmeans": ImportanceKMeans,
+    "importance-krr": ImportanceKRR,
+    "jpeg-random": JpegRandom,
 }
-NETWORKS: dict[str, Callable[..., Network]] = {"ConvNet": ConvNet, "ResNet18": ResNet18}
+STARTS = (*(name for name in SELECTIONS if name != JpegRandom.name), "noise")
+PACKED = "packed-"  # before the name of a selection: two by two of its images, shrunk, in each stored one
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "ConvNet": ConvNet,
+    "ResNet18": ResNet18,
+    "AlexNet": AlexNet,
+    "VGG11": VGG11,
+    "LeNet": LeNet,
+    "MLP": MLP,
+}
 PROTOCOLS: dict[str, TrainProtocol] = {"short": SHORT, "dc": DC, "idc": IDC}
-UNFLIPPED = ("digits", "mnist")  # a mirrored digit is no digit
+UNFLIPPED = ("digits", "mnist", "svhn")  # a mirrored digit is no digit
 
 SIZES = {"d": "depth", "w": "width"}
 WORDS = {
@@ -40,7 +121,18 @@ WORDS = {
     "nonorm": ("norm", "none"),
     "nopool": ("pooling", "none"),
 }
-PLAIN = (bool, int, float, str)  # types of options that can be written as text
+PLAIN = {kind.__name__: kind for kind in (bool, int, float, str)}  # types of options that can be written as text
+OBJECTS: dict[str, Mapping[str, Any]] = {
+    "discrepancy": DISCREPANCIES,
+    "distance": DISTANCES,
+}  # options whose values have names
+
+
+def preset(name: str) -> Preset:
+    """How the method called ``name`` is run: from :data:`PRESETS`; any other method is run as DM is."""
+    if name in PRESETS:
+        return PRESETS[name]
+    return Preset(method(name), paper="", cost="")
 
 
 def method(name: str, /, **options: Any) -> Condenser:
@@ -49,6 +141,7 @@ def method(name: str, /, **options: Any) -> Condenser:
     Args:
         name: A name of :data:`METHODS`, an entry point, or ``module:object``.
         options: Hyper-parameters that differ from the defaults; texts are converted to the option's type.
+            A discrepancy or distance may be given by name.
 
     Raises:
         ConfigError: An unknown name or option (with the nearest match), or values that make no sense; all of them.
@@ -61,27 +154,73 @@ def method(name: str, /, **options: Any) -> Condenser:
     return found
 
 
-def selection(name: str) -> Selection:
+def discrepancy(name: str) -> Discrepancy:
+    """The discrepancy called ``name``: of :data:`DISCREPANCIES`, or ``moments-3`` for three moments and so on."""
+    kind, _, order = name.partition("-")
+    if kind == "moments" and order.isdigit():
+        return Moments(int(order))
+    if name not in DISCREPANCIES:
+        raise unknown("discrepancy", name, [*DISCREPANCIES, "moments-{P}"])
+    return DISCREPANCIES[name]
+
+
+def encoder(name: str, /, **options: Any) -> Encoder:
+    """The encoder called ``name``, a name of :data:`ENCODERS`; texts are converted to an option's type."""
+    made: Encoder = _built("encoder", name, ENCODERS, options, Encoder)
+    return made
+
+
+def encoder_name(found: Encoder) -> str:
+    """The name under which :func:`encoder` gives an encoder of this kind."""
+    if isinstance(found, Fresh):
+        return "fresh" if found.keep == 1 else "kept"
+    return next((name for name, known in ENCODERS.items() if type(known) is type(found)), type(found).__name__)
+
+
+def sampling(name: str, /, **options: Any) -> Sampling:
+    """How real batches are drawn, a name of :data:`SAMPLINGS`; texts are converted to an option's type."""
+    made: Sampling = _built("sampling", name, SAMPLINGS, options, Sampling)
+    return made
+
+
+def selection(name: str, /, **options: Any) -> Selection:
     """The selection called ``name``: of :data:`SELECTIONS`, an entry point, or ``module:object``."""
-    made: Selection = _configure("option", _find("selection", name, SELECTIONS), {})
+    made: Selection = _configure(f"option of selection {name!r}", _find("selection", name, SELECTIONS), options)
     if not callable(made):
         raise ConfigError(f"selection {name!r} gives a {type(made).__name__}: expected (data, ipc, draw, compute)")
     return made
 
 
-def initialiser(name: str) -> Selection | Noise:
+def baseline(name: str) -> tuple[Selection, Formation]:
+    """A selection and how its images are stored: ``packed-kmeans`` is ``kmeans`` with two by two images in one."""
+    packed = name.startswith(PACKED)
+    if packed and (plain := name.removeprefix(PACKED)) not in SELECTIONS:
+        raise unknown("selection", name, [PACKED + known for known in SELECTIONS])
+    return selection(plain if packed else name), Formation(factor=2 if packed else 1)
+
+
+def baseline_name(chosen_by: Selection, formation: Formation) -> str:
+    """What a table calls a set of :func:`baseline`, ``packed-kmeans`` say, and how else it is stored."""
+    parts = [PACKED * (formation.factor > 1) + chosen_by.name]
+    parts += [f"factor={formation.factor}"] * (formation.factor > 2)
+    parts += [f"storage={formation.dtype}"] * (formation.dtype != "float32")
+    return " ".join(parts)
+
+
+def initialiser(name: str, /, **options: Any) -> Selection | Noise:
     """Where a condensation starts: a selection of real images, or ``noise``."""
-    if name in SELECTIONS or ":" in name:
-        return selection(name)
+    if name not in STARTS and ":" not in name:
+        raise unknown("initialiser", name, STARTS)
     if name != "noise":
-        raise unknown("initialiser", name, [*SELECTIONS, "noise"])
+        return selection(name, **options)
+    refuse(*(f"noise has no option {option!r}" for option in options))
     return Noise()
 
 
 def network(name: str) -> Network:
     """The architecture called ``name``, as its ``name`` property gives it.
 
-    ``ConvNet`` and ``ResNet18`` take options: ``ConvNet-d4-w64-batch`` is 4 blocks of 64 channels with batch
+    Those of :data:`NETWORKS` may take options: ``ConvNet-d4-w64-batch`` is 4 blocks of 64 channels with batch
     norm. Any other name is one of ``torchvision.models``, ``-small`` appended for small images.
 
     Raises:
@@ -121,33 +260,62 @@ def protocol(name: str, data: str = "") -> TrainProtocol:
     return dataclasses.replace(found, augmentation=found.augmentation.without("flip"))
 
 
-def augmentation(text: str, data: str) -> Augmentation | None:
+def augmentation(text: str, data: str, usual: Augmentation | None = Augmentation()) -> Augmentation | None:  # noqa: B008
     """The operations that suit a data set.
 
     Args:
-        text: ``auto`` (all six, without ``flip`` for digits), ``none``, or a comma-separated list.
+        text: ``auto`` (the usual ones, without ``flip`` for digits), ``none``, or a comma-separated list.
         data: Name of the data set; only ``auto`` reads it.
+        usual: What the method uses where the data allow.
     """
     if text == "none":
         return None
-    if text == "auto":
-        return Augmentation().without("flip") if data in UNFLIPPED else Augmentation()
-    return Augmentation(ops=tuple(text.split(",")))
+    if text != "auto":
+        return Augmentation(ops=tuple(text.split(",")))
+    return usual.without("flip") if usual and data in UNFLIPPED and "flip" in usual.ops else usual
 
 
 def options_of(found: Any) -> dict[str, Any]:
-    """Options that can be written as text, with their defaults.
+    """Options that can be written as text, with the values they have; what :data:`OBJECTS` holds by name.
 
     Args:
-        found: A class, a function that makes an object, or a configured object.
+        found: A class or a function that makes an object, with its defaults, or a configured object.
     """
-    parameters = inspect.signature(found if _makes(found) else type(found)).parameters
-    return {k: p.default for k, p in parameters.items() if type(p.default) in PLAIN and k != "name"}
+    kinds, parameters = _kinds(found), inspect.signature(found if _makes(found) else type(found)).parameters
+    values = {k: parameters[k].default if _makes(found) else getattr(found, k) for k in kinds}
+    return {k: _called(k, v) if k in OBJECTS else v for k, v in values.items()}
 
 
 def changed(configured: Any) -> dict[str, Any]:
-    """The options of a configured object whose values differ from its class's defaults."""
-    return {k: getattr(configured, k) for k, v in options_of(configured).items() if getattr(configured, k, v) != v}
+    """The options of a configured object that are neither its preset's nor its class's default."""
+    base = METHODS.get(getattr(configured, "name", ""))
+    usual = options_of(base if type(base) is type(configured) else type(configured))
+    return {k: v for k, v in options_of(configured).items() if usual.get(k, v) != v}
+
+
+def row_name(configured: Condenser, **more: Any) -> str:
+    """What a table calls a run: the method, its options that are not the default, and ``more`` of them."""
+    options = {**changed(configured), **more}.items()
+    return " ".join([configured.name, *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options)])
+
+
+def _kinds(found: Any) -> dict[str, type]:
+    """The options of :func:`options_of`, each with its type; one that may be None has its other type."""
+    kinds = {}
+    for name, parameter in inspect.signature(found if _makes(found) else type(found)).parameters.items():
+        noted = str(getattr(parameter.annotation, "__name__", parameter.annotation)).removesuffix(" | None")
+        kind = type(parameter.default) if parameter.default is not None else PLAIN.get(noted, object)
+        if name != "name" and (name in OBJECTS or kind in PLAIN.values()):
+            kinds[name] = kind
+    return kinds
+
+
+def _called(option: str, found: Any) -> str:
+    """The name of an object in :data:`OBJECTS`; a description of one that has none."""
+    if isinstance(found, Moments):
+        return f"moments-{found.order}"
+    names = (name for name, known in OBJECTS[option].items() if known == found)
+    return next(names, getattr(found, "__name__", type(found).__name__))
 
 
 def _makes(found: Any) -> bool:
@@ -155,16 +323,26 @@ def _makes(found: Any) -> bool:
     return isinstance(found, type) or inspect.isroutine(found)
 
 
+def _built(kind: str, name: str, table: Mapping[str, Any], options: Mapping[str, Any], wanted: type[Any]) -> Any:
+    """The object called ``name`` with ``options``; ``module:object`` for one of your own."""
+    if name not in table and ":" not in name:
+        raise unknown(kind, name, table)
+    made = _configure(f"option of {kind} {name!r}", _find(kind, name, table), options)
+    if not isinstance(made, wanted):
+        raise ConfigError(f"{kind} {name!r} gives a {type(made).__name__}: expected a subclass of {wanted.__name__}")
+    return made
+
+
 def _configure(kind: str, found: Any, options: Mapping[str, Any]) -> Any:
     """The object that ``found`` makes or is, with ``options``; raises one ConfigError for all that do not fit."""
-    defaults = options_of(found) if options else {}
+    kinds = _kinds(found) if options else {}
     values: dict[str, Any] = {}
     problems: list[str] = []
     for name, value in options.items():
         try:
-            if name not in defaults:
-                raise unknown(kind, name, defaults)
-            values[name] = _convert(name, value, type(defaults[name]))
+            if name not in kinds:
+                raise unknown(kind, name, kinds)
+            values[name] = _convert(name, value, kinds[name])
         except ConfigError as error:
             problems.append(str(error))
     made = found
@@ -180,9 +358,15 @@ def _configure(kind: str, found: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _convert(name: str, value: Any, kind: type) -> Any:
-    """``value``, where it is a text: as ``kind``."""
+    """``value``, where it is a text: as ``kind``, or the object of that name."""
     if not isinstance(value, str) or kind is str:
         return value
+    if name == "discrepancy":
+        return discrepancy(value)
+    if name in OBJECTS:
+        if value not in OBJECTS[name]:
+            raise unknown(name, value, OBJECTS[name])
+        return OBJECTS[name][value]
     try:
         return {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
     except (ValueError, KeyError):

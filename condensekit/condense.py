@@ -30,7 +30,7 @@ from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
 from condensekit.run import RunDir, environment
 from condensekit.sampling import Sampler, Sampling, Uniform
-from condensekit.selection import Random, Selection
+from condensekit.selection import Random, Selection, check_sizes
 from condensekit.store import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
@@ -156,12 +156,14 @@ def condense(
         "give iterations or minutes, exactly one of them" if (iterations is None) == (minutes is None) else None,
         None if iterations is None or iterations >= 1 else f"iterations must be at least 1, got {iterations}",
         None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
-        None
-        if not (data.spec.shape[1] % formation.factor or data.spec.shape[2] % formation.factor)
-        else f"factor {formation.factor} does not divide the image size {data.spec.shape[1]}x{data.spec.shape[2]}",
+        formation.misfit(data.spec.shape),
+        "nested sets need an ipc of at least 2: one image has no shorter prefix" if nested and ipc == 1 else None,
     )
     encoder = encoder or Fresh()
     init = init or Random()
+    encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit
+    if not isinstance(init, Noise):
+        check_sizes(data, ipc, formation.factor)
     config = {
         "method": describe(method),
         "ipc": ipc,
@@ -275,6 +277,7 @@ class _Loop:
             recipe.formation.factor,
             prefix,
             self.prepared,
+            recipe.encoder,
         )
 
     def begin(self, init: Selection | Noise, ipc: int) -> None:
@@ -409,9 +412,14 @@ class _Loop:
             "steps": self.step,
             "elapsed_s": round(self.elapsed_s, 3),
             "plan": self.compute.plan.to_json(),
-            "separable": self.recipe.method.separable and separable(self.module),
+            "separable": self.recipe.method.separable
+            and not self.recipe.encoder.trained
+            and self.recipe.sampling.separable
+            and separable(self.module),
         }
         labels = torch.tensor(self.data.classes, dtype=torch.int64).repeat_interleave(images.shape[1])
-        return CondensedSet.from_images(
+        made = CondensedSet.from_images(
             images.flatten(0, 1), labels, self.data.spec, formation=self.recipe.formation, provenance=provenance
         )
+        soft = self.recipe.method.soft_labels(self.state)
+        return made if soft is None else made.with_soft_labels(soft, self.data.classes)

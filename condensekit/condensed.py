@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condensekit.errors import ConfigError, DataError
+from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.images import ImageSpec
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
@@ -37,6 +37,13 @@ class Formation:
         if not isinstance(self.factor, int) or self.factor < 1:
             raise ConfigError(f"factor must be an integer of at least 1, got {self.factor!r}")
 
+    def misfit(self, shape: tuple[int, int, int]) -> str | None:
+        """What is wrong with storing (C, H, W) images so; None where nothing is."""
+        height, width = shape[1:]
+        if height % self.factor or width % self.factor:
+            return f"factor {self.factor} does not divide the image size {height}x{width}: use another, or 1"
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class CondensedSet:
@@ -50,6 +57,8 @@ class CondensedSet:
         ranges: (M, C, 2) float32 lo and hi of each image and channel; only with uint8.
         soft_labels: (M * f * f, K) float32 probabilities over ``spec.classes``, or None.
         provenance: What made the set: method, options, seed, data fingerprint, versions, wall time. JSON.
+        coded: (M,) int64 bytes that each image takes in a form its tensors do not show, such as JPEG, counted
+            instead of them; or None.
     """
 
     images: Tensor
@@ -59,6 +68,7 @@ class CondensedSet:
     ranges: Tensor | None = None
     soft_labels: Tensor | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    coded: Tensor | None = None
 
     def __post_init__(self) -> None:
         count, decoded = len(self.images), len(self.images) * self.formation.factor**2
@@ -73,9 +83,9 @@ class CondensedSet:
             raise DataError(f"ranges must be ({count}, {self.spec.shape[0]}, 2), got shape {tuple(self.ranges.shape)}")
         if self.soft_labels is not None and (self.soft_labels.ndim != 2 or len(self.soft_labels) != decoded):
             raise DataError(f"soft labels must have {decoded} rows, got shape {tuple(self.soft_labels.shape)}")
-        height, width = self.spec.shape[1:]
-        if height % self.formation.factor or width % self.formation.factor:
-            raise ConfigError(f"factor {self.formation.factor} does not divide the image size {height}x{width}")
+        if self.coded is not None and (tuple(self.coded.shape) != (count,) or self.coded.dtype != torch.int64):
+            raise DataError(f"coded must be ({count},) int64, got {tuple(self.coded.shape)} {self.coded.dtype}")
+        refuse(self.formation.misfit(self.spec.shape))
 
     @classmethod
     def from_images(
@@ -87,6 +97,7 @@ class CondensedSet:
         formation: Formation | None = None,
         soft_labels: Tensor | None = None,
         provenance: Mapping[str, Any] | None = None,
+        coded: Tensor | None = None,
     ) -> CondensedSet:
         """Store normalised float images (M, C, H, W) in ``formation``.
 
@@ -100,7 +111,7 @@ class CondensedSet:
         images = images.detach().to("cpu", torch.float32).contiguous()
         labels = labels.detach().to("cpu", torch.int64)
         stored, ranges = _encode(images, formation.dtype)
-        return cls(stored, labels, spec, formation, ranges, soft_labels, dict(provenance or {}))
+        return cls(stored, labels, spec, formation, ranges, soft_labels, dict(provenance or {}), coded)
 
     def __len__(self) -> int:
         """How many images are stored (M), before unpacking."""
@@ -118,9 +129,11 @@ class CondensedSet:
 
     @property
     def nbytes(self) -> int:
-        """Every stored byte: images, ranges, labels and soft labels."""
-        parts = (self.images, self.ranges, self.labels, self.soft_labels)
-        return sum(t.numel() * t.element_size() for t in parts if t is not None)
+        """Every stored byte: images and ranges (or what they take coded), labels and soft labels."""
+        pictures = (self.images, self.ranges) if self.coded is None else ()
+        parts = (*pictures, self.labels, self.soft_labels)
+        shown: int = sum(t.numel() * t.element_size() for t in parts if t is not None)
+        return shown if self.coded is None else shown + int(self.coded.sum())
 
     def decode(self) -> tuple[Tensor, Tensor]:
         """Training images (M * f * f, C, H, W) normalised float32, and their int64 labels."""
@@ -131,12 +144,32 @@ class CondensedSet:
         """What training uses: int64 labels (M * f * f,), or the soft labels where there are any."""
         return self.labels.repeat_interleave(self.formation.factor**2) if self.soft_labels is None else self.soft_labels
 
+    def with_soft_labels(self, probabilities: Tensor, classes: Sequence[int]) -> CondensedSet:
+        """The same images with soft labels, which are stored in float32 and count in ``nbytes``.
+
+        Args:
+            probabilities: (M * f * f, len(classes)) of each decoded image.
+            classes: The label of each column, ascending; classes of the spec that are missing here get 0.
+
+        Raises:
+            DataError: Classes that the spec does not name, or another number of rows.
+        """
+        unnamed = sorted(set(classes) - set(self.spec.classes))
+        if unnamed:
+            raise DataError(f"no soft labels for class {unnamed[0]}: the set's spec names {list(self.spec.classes)}")
+        soft = torch.zeros(len(probabilities), len(self.spec.classes))
+        soft[:, [self.spec.classes.index(label) for label in classes]] = probabilities.detach().float().cpu()
+        return replace(self, soft_labels=soft)
+
     def stored_as(self, dtype: str) -> CondensedSet:
-        """The same set in another storage dtype; returned unchanged where it already has it."""
+        """The same set in another storage dtype; returned unchanged where it already has it.
+
+        It counts in that dtype from then on, where it counted as coded before.
+        """
         if dtype == self.formation.dtype:
             return self
         stored, ranges = _encode(_decode(self.images, self.ranges), Formation(dtype=dtype).dtype)
-        return replace(self, images=stored, ranges=ranges, formation=replace(self.formation, dtype=dtype))
+        return replace(self, images=stored, ranges=ranges, formation=replace(self.formation, dtype=dtype), coded=None)
 
     def select(self, labels: Sequence[int]) -> CondensedSet:
         """The images of the classes in ``labels``; spec and stored values unchanged.
@@ -155,7 +188,9 @@ class CondensedSet:
         if soft is not None:
             soft = soft.reshape(len(self), f2, soft.shape[1])[rows].flatten(0, 1)
         ranges = None if self.ranges is None else self.ranges[rows]
-        return replace(self, images=self.images[rows], labels=self.labels[rows], ranges=ranges, soft_labels=soft)
+        coded = None if self.coded is None else self.coded[rows]
+        images, labels = self.images[rows], self.labels[rows]
+        return replace(self, images=images, labels=labels, ranges=ranges, soft_labels=soft, coded=coded)
 
     def merge(self, other: CondensedSet) -> CondensedSet:
         """Both sets' images, ordered by label; stored values are taken over as they are.
@@ -170,6 +205,8 @@ class CondensedSet:
             raise DataError(f"cannot merge {self.formation} with {other.formation}: use stored_as() on one of them")
         if (self.soft_labels is None) != (other.soft_labels is None):
             raise DataError("cannot merge a set with soft labels and one without")
+        if (self.coded is None) != (other.coded is None):
+            raise DataError("cannot merge a set that is counted as coded and one that is not")
         names = {**mine.class_names, **theirs.class_names}
         renamed = [k for k, name in mine.class_names.items() if names[k] != name]
         if renamed:
@@ -186,6 +223,7 @@ class CondensedSet:
             _join(self.ranges, other.ranges),
             _join(self.soft_labels, other.soft_labels),
             {"merged": [dict(self.provenance), dict(other.provenance)]},
+            _join(self.coded, other.coded),
         )
         return joined._rows(torch.argsort(joined.labels, stable=True))
 

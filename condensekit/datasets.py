@@ -25,16 +25,26 @@ from condensekit.sources import HELD_OUT, Pair, Source, hold_out, npz
 
 __all__ = ["NAMES", "from_dataset", "load"]
 
-NAMES = ("digits", "mnist", "fashionmnist", "cifar10", "cifar100")
+NAMES = ("digits", "mnist", "fashionmnist", "svhn", "cifar10", "cifar100", "tinyimagenet")
 
-# Mean and std of each channel as the condensation papers use them (DatasetCondensation, utils.py).
+# Mean and std of each channel as the condensation papers use them (DatasetCondensation, utils.py); TinyImageNet has
+# those of ImageNet.
 STATISTICS = {
     "mnist": ((0.1307,), (0.3081,)),
     "fashionmnist": ((0.2861,), (0.3530,)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "tinyimagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-TORCHVISION = {"mnist": "MNIST", "fashionmnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+TORCHVISION = {
+    "mnist": "MNIST",
+    "fashionmnist": "FashionMNIST",
+    "svhn": "SVHN",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+}
+TINY = "tiny-imagenet-200"  # the folder that the archive of TinyImageNet unpacks to
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_MD5 = {  # of the unpacked files; torchvision knows those of the archives only
     "mnist": (
@@ -70,7 +80,8 @@ def load(
             ``test_labels``. Without test images a fixed 20% of each class are held out. A folder that has the
             name of a data set is written ``./name``.
         root: Folder of the named sets, in torchvision's layout; if None ``$CONDENSEKIT_DATA``, else
-            ``~/.cache/condensekit``.
+            ``~/.cache/condensekit``. ``tinyimagenet`` is the folder ``tiny-imagenet-200`` in it, as its archive
+            unpacks; its files are pictures without published checksums.
         image_size: Resize every image to this many pixels in height and width.
         download: Fetch a named set that is missing.
         trust_local_copy: Read a named set's files even if their checksums differ from the published ones.
@@ -118,23 +129,37 @@ def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> S
     from torchvision import datasets
 
     place = Path(root or os.environ.get("CONDENSEKIT_DATA") or "~/.cache/condensekit").expanduser()
+    if name == "tinyimagenet":
+        return _tiny(place / TINY)
     kind = getattr(datasets, TORCHVISION[name])
-    if name in IDX_MD5:
-        files = {place / kind.__name__ / "raw" / file: md5 for file, md5 in zip(IDX_FILES, IDX_MD5[name], strict=True)}
-    else:
-        listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-        files = {place / kind.base_folder / file: md5 for file, md5 in listed}
+    files = _published(name, kind, place)
     if download and not all(file.is_file() for file in files):
         try:
-            kind(place, download=True)
+            for options in ({"split": "train"}, {"split": "test"}) if name == "svhn" else ({},):
+                kind(place, download=True, **options)
         except (OSError, RuntimeError) as error:
             raise DataError(f"cannot download {name} to {place}: {error}; copy its files there by hand") from error
     _verify(name, place, files, trust)
     try:
-        arrays, labels, classes = _read_idx(kind, list(files)) if name in IDX_MD5 else _read_cifar(kind, place, trust)
+        if name == "svhn":
+            arrays, labels, classes = _read_svhn(list(files))
+        elif name in IDX_MD5:
+            arrays, labels, classes = _read_idx(kind, list(files))
+        else:
+            arrays, labels, classes = _read_cifar(kind, place, trust)
     except Exception as error:  # only a trusted copy of other content gets here, and its readers may raise anything
         raise DataError(f"cannot read {name} in {place}: {error!r}; delete it and use --download") from error
     return Source(labels, dict(enumerate(classes)), tuple(files), arrays, STATISTICS[name])
+
+
+def _published(name: str, kind: Any, place: Path) -> dict[Path, str]:
+    """The files of a named set, training images first, and their checksums."""
+    if name in IDX_MD5:
+        return {place / kind.__name__ / "raw" / file: md5 for file, md5 in zip(IDX_FILES, IDX_MD5[name], strict=True)}
+    if name == "svhn":
+        return {place / file: md5 for _, file, md5 in (kind.split_list["train"], kind.split_list["test"])}
+    listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+    return {place / kind.base_folder / file: md5 for file, md5 in listed}
 
 
 def _verify(name: str, place: Path, files: Mapping[Path, str], trust: bool) -> None:
@@ -163,6 +188,16 @@ def _read_idx(kind: Any, files: Sequence[Path]) -> tuple[Pair, Pair, Sequence[st
     images = read_image_file(files[0])[:, None], read_image_file(files[2])[:, None]
     names = kind.classes if kind.__name__ == "FashionMNIST" else [str(digit) for digit in range(10)]
     return images, (read_label_file(files[1]), read_label_file(files[3])), names
+
+
+def _read_svhn(files: Sequence[Path]) -> tuple[Pair, Pair, Sequence[str]]:
+    """Images, labels and class names of the two MATLAB files of SVHN, where the digit 0 is labelled 10."""
+    from scipy.io import loadmat
+
+    parts = [loadmat(file, variable_names=("X", "y")) for file in files]
+    images = [torch.from_numpy(np.ascontiguousarray(part["X"].transpose(3, 2, 0, 1))) for part in parts]
+    labels = [torch.from_numpy(part["y"].astype(np.int64).squeeze(1) % 10) for part in parts]
+    return (images[0], images[1]), (labels[0], labels[1]), [str(digit) for digit in range(10)]
 
 
 def _read_cifar(kind: Any, place: Path, trust: bool) -> tuple[Pair, Pair, Sequence[str]]:
@@ -201,6 +236,32 @@ def _digits() -> Source:
     labels, names = torch.from_numpy(found.target), {digit: str(digit) for digit in range(10)}
     train, test = hold_out(labels, names)
     return Source((labels[train], labels[test]), names, (), (images[train], images[test]))
+
+
+def _tiny(path: Path) -> Source:
+    """TinyImageNet as its archive unpacks: class folders to train on, and a list that tells the validation images."""
+    if not (path / "train").is_dir() or not (path / "val").is_dir():
+        raise DataError(
+            f"tinyimagenet is not in {path.parent} ({TINY}/train or {TINY}/val is missing): unpack {TINY}.zip there "
+            "(--download cannot fetch it), or name its folder with --data-root or CONDENSEKIT_DATA"
+        )
+    files, labels, codes = _class_folders(path / "train")
+    listed = path / "val" / "val_annotations.txt"
+    if listed.is_file():
+        rows = [line.split("\t")[:2] for line in listed.read_text().splitlines()]
+        if not rows or any(len(row) < 2 for row in rows):
+            raise DataError(
+                f"{listed} is damaged: expected an image and its class in each line; unpack {TINY}.zip again"
+            )
+        test_files, found = tuple(path / "val" / "images" / file for file, _ in rows), [code for _, code in rows]
+    else:
+        test_files, numbers, test_codes = _class_folders(path / "val")
+        found = [test_codes[number] for number in numbers.tolist()]
+    test_labels, _ = as_labels(found, codes)
+    words = path / "words.txt"
+    named = dict(line.split("\t", 1) for line in words.read_text().splitlines()) if words.is_file() else {}
+    names = {label: named.get(code, code) for label, code in codes.items()}
+    return Source((labels, test_labels), names, (*files, *test_files), statistics=STATISTICS["tinyimagenet"])
 
 
 def _folder(path: Path) -> Source:

@@ -1,13 +1,14 @@
 """How far apart two sets of embeddings are: (real, synthetic, weights) -> one number for each class.
 
 A :data:`Discrepancy` takes real_LND (L classes, N real images, D features), synthetic_LMD and weights
-(L, N) with mean 1, or None, all float32, and returns (L,) float32. Classes never mix. Each is a plain
+(L, N) with mean 1, or None, all of one float type, and returns (L,). Classes never mix. Each is a plain
 function or a frozen object with ``__call__``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,10 +38,11 @@ def mean(real_LND: Tensor, synthetic_LMD: Tensor, weights: Tensor | None = None)
 class Moments:
     """The first ``order`` moments of each feature, matched explicitly: the finite-order form of :class:`MMD`.
 
-    The k-th term is the squared distance of the mean k-th powers of the centred features, divided by k
-    factorial squared, as in the expansion of an exponential kernel. Order 1 is :func:`mean`. Features are
-    centred at the real mean and scaled by the real standard deviation over all features, so that no order
-    dwarfs the others.
+    The k-th term is the squared gap of the mean k-th powers, divided by k factorial, as in the expansion of
+    the kernel exp(x y) of single features. For k above 1 the features are centred at the real mean and
+    divided by the spread of a feature in real and synthetic rows together, which carries no gradient, so that
+    no order dwarfs the others; with one real image of a class, or equal features, everything stays finite.
+    Order 1 is :func:`mean`.
 
     Args:
         order: The highest moment, 1 to 8.
@@ -56,14 +58,13 @@ class Moments:
         total = mean(real_LND, synthetic_LMD, weights)
         if self.order == 1:
             return total
+        variance = bandwidth(real_LND, synthetic_LMD) / (2 * real_LND.shape[-1])
+        scale = variance.sqrt()[:, None, None]
         centre = _weighted(real_LND, weights).mean(1, keepdim=True)
-        scale = (_weighted((real_LND - centre).square(), weights)).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-12)
         real, synthetic = (real_LND - centre) / scale, (synthetic_LMD - centre) / scale
-        factorial = 1.0
         for k in range(2, self.order + 1):
-            factorial *= k
             gap = _weighted(real**k, weights).mean(1) - (synthetic**k).mean(1)
-            total = total + scale[:, 0, 0].square() * gap.square().sum(-1) / factorial**2
+            total = total + variance * gap.square().sum(-1) / math.factorial(k)
         return total
 
 
@@ -78,27 +79,34 @@ class Gaussian:
     scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 
     def __post_init__(self) -> None:
-        refuse(None if self.scales and min(self.scales) > 0 else f"scales must be positive, got {self.scales}")
+        positive = self.scales and min(self.scales) > 0
+        refuse(None if positive else f"scales must be positive, at least one, got {self.scales}")
 
     def __call__(self, x: Tensor, y: Tensor, bandwidth: Tensor) -> Tensor:
-        """(L, A, B) kernel values in (0, number of scales]."""
-        ratio = squared_distances(x, y) / bandwidth[:, None, None]
-        return sum((torch.exp(-ratio / m) for m in self.scales[1:]), torch.exp(-ratio / self.scales[0]))
+        """(L, A, B) kernel values, at most the number of scales."""
+        return _mixture(squared_distances(x, y) / bandwidth[:, None, None], [1 / m for m in self.scales])
 
 
 @dataclass(frozen=True)
 class Laplace:
-    """What M3D's code computes under the name ``laplace``: sum over g of exp(-g d^2), a Gaussian of fixed width.
+    """What M3D's code computes under the name ``laplace``: sum over g of exp(-g d^2), Gaussians of fixed width.
 
-    The exponent holds the *squared* distance, so this is no Laplacian kernel; it takes no bandwidth.
+    The exponent holds the *squared* distance, so this is no Laplacian kernel; it takes no bandwidth. Between
+    embeddings of thousands of features it vanishes, and its gradient with it.
+
+    Args:
+        rates: The factors g.
     """
 
     rates: tuple[float, ...] = (0.1, 1.0, 5.0)
 
+    def __post_init__(self) -> None:
+        positive = self.rates and min(self.rates) > 0
+        refuse(None if positive else f"rates must be positive, at least one, got {self.rates}")
+
     def __call__(self, x: Tensor, y: Tensor, bandwidth: Tensor) -> Tensor:
-        """(L, A, B) kernel values."""
-        distance = squared_distances(x, y)
-        return sum((torch.exp(-g * distance) for g in self.rates[1:]), torch.exp(-self.rates[0] * distance))
+        """(L, A, B) kernel values, at most the number of rates."""
+        return _mixture(squared_distances(x, y), self.rates)
 
 
 def linear(x: Tensor, y: Tensor, bandwidth: Tensor) -> Tensor:
@@ -107,20 +115,21 @@ def linear(x: Tensor, y: Tensor, bandwidth: Tensor) -> Tensor:
 
 
 def polynomial(x: Tensor, y: Tensor, bandwidth: Tensor) -> Tensor:
-    """(x . y + 1)^2: first and second moments."""
+    """(x . y + 1)^2: first and second moments. The only kernel here that depends on where the origin is."""
     return (x @ y.mT + 1).square()
 
 
 @dataclass(frozen=True)
 class MMD:
-    """Squared maximum mean discrepancy in the RKHS of ``kernel`` (M3D: Zhang et al., AAAI 2024).
+    """Squared maximum mean discrepancy in the RKHS of ``kernel``.
 
-    The biased estimate, diagonals included: mean K_SS - 2 mean K_ST + mean K_TT. The bandwidth is the mean
-    squared distance between different rows of the real and synthetic embeddings together, without a
-    gradient, drawn anew in each call; where all rows are equal it is 1, and the discrepancy 0.
+    M3D (Zhang et al., "M3D: Dataset Condensation by Minimizing Maximum Mean Discrepancy", AAAI 2024;
+    arXiv 2312.15927, whose first version is titled ECHO). The biased estimate, diagonals included:
+    mean K_SS - 2 mean K_ST + mean K_TT. See :func:`bandwidth` for the bandwidth; where all rows are equal
+    the discrepancy and its gradient are 0.
 
     Args:
-        kernel: :class:`Gaussian`, :class:`Laplace`, :func:`linear` or :func:`polynomial`.
+        kernel: :class:`Gaussian`, :class:`Laplace`, :func:`linear`, :func:`polynomial` or one of your own.
         value: False leaves out the real-real block, which carries no gradient; the loss then misses a
             constant and may be negative.
     """
@@ -129,13 +138,13 @@ class MMD:
     value: bool = True
 
     def __call__(self, real_LND: Tensor, synthetic_LMD: Tensor, weights: Tensor | None = None) -> Tensor:  # noqa: N803
-        """(L,) squared discrepancies; ``weights`` multiply in pairs."""
-        centre = real_LND.mean(1, keepdim=True)
-        translation_invariant = isinstance(self.kernel, Gaussian | Laplace)
+        """(L,) squared discrepancies, at least 0 up to rounding; ``weights`` multiply in pairs."""
+        h = bandwidth(real_LND, synthetic_LMD)
         real, synthetic = real_LND, synthetic_LMD
-        if translation_invariant:  # float32 distances far from the origin lose their digits
+        if isinstance(self.kernel, Gaussian | Laplace) or self.kernel is linear:
+            # Moving the origin changes none of these, and float32 loses its digits far from it.
+            centre = _weighted(real_LND, weights).mean(1, keepdim=True)
             real, synthetic = real - centre, synthetic - centre
-        h = bandwidth(real, synthetic)
         cross = self.kernel(synthetic, real, h)
         if weights is not None:
             cross = cross * weights[:, None]
@@ -146,16 +155,22 @@ class MMD:
             own = self.kernel(real, real, h)
             if weights is not None:
                 own = own * weights[:, None] * weights[..., None]
-            return total + own.mean((1, 2))
+        return total + own.mean((1, 2))
 
 
+@torch.no_grad()
 def bandwidth(real_LND: Tensor, synthetic_LMD: Tensor) -> Tensor:  # noqa: N803
-    """(L,) mean squared distance over all pairs of different rows; 1 where that is 0. O(rows), no gradient."""
-    rows = torch.cat([real_LND, synthetic_LMD], 1).detach()
-    rows = rows - rows.mean(1, keepdim=True)
-    count = rows.shape[1]
-    spread = 2 * rows.square().sum((1, 2)) / max(1, count - 1)
-    return torch.where(spread > 0, spread, torch.ones_like(spread))
+    """(L,) mean squared distance over all pairs of different rows of both together, without a gradient.
+
+    1 where the rows are equal up to rounding: any bandwidth serves there. Takes time in proportion to the
+    rows, not to their pairs. M3D's code has the same value from the whole matrix of distances.
+    """
+    rows = torch.cat([real_LND, synthetic_LMD], 1)
+    centred = rows - rows.mean(1, keepdim=True)
+    spread = 2 * centred.square().sum((1, 2)) / (rows.shape[1] - 1)
+    rounding = 8 * torch.finfo(rows.dtype).eps
+    noise = rounding**2 * rows.square().sum((1, 2)) / rows.shape[1]
+    return torch.where(spread > noise, spread, 1.0)
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -164,5 +179,11 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return (squares - 2 * x @ y.mT).clamp(min=0)
 
 
+def _mixture(distances: Tensor, rates: Sequence[float]) -> Tensor:
+    """The sum over rates g of exp(-g d)."""
+    return torch.stack([torch.exp(-rate * distances) for rate in rates]).sum(0)
+
+
 def _weighted(values: Tensor, weights: Tensor | None) -> Tensor:
+    """(L, N, D) values times (L, N) weights."""
     return values if weights is None else values * weights[..., None]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
 from condensekit.compute import Compute
-from condensekit.errors import refuse
+from condensekit.errors import ConfigError, refuse
 from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.progress import SILENT, Progress
@@ -19,9 +20,14 @@ Prepared = Mapping[str, Tensor]  # what an encoder made before the first step; s
 
 
 class Encoder(ABC):
-    """A recipe for the embedding network of each step. The driver builds one module and refills it."""
+    """A recipe for the embedding network of each step. The driver builds one module and refills it.
+
+    ``trained`` tells whether the networks have seen the real images of all classes: then they classify,
+    and no class can be condensed apart from the others.
+    """
 
     network: Network
+    trained: ClassVar[bool] = False
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
         """What :meth:`load` needs, worked out once before the first step; nothing by default."""
@@ -30,6 +36,14 @@ class Encoder(ABC):
     @abstractmethod
     def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
         """Put the weights of step ``draw.step`` (the first is 1) into ``module``, in place."""
+
+    def load_trained(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
+        """Put weights that classify, for step ``draw.step``, into ``module``; output k is the k-th class.
+
+        Raises:
+            ConfigError: An encoder of untrained networks.
+        """
+        raise ConfigError(f"{type(self).__name__} draws untrained networks: use Trained() (--encoder trained)")
 
 
 @dataclass(frozen=True)

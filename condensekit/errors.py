@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from types import TracebackType
 
 
 class CondensekitError(Exception):
@@ -48,3 +49,23 @@ def refuse(*problems: str | None) -> None:
     found = [p for p in problems if p]
     if found:
         raise ConfigError(*found)
+
+
+class Problems:
+    """Gathers the problems of several objects: build each inside ``with problems:``, then :meth:`refuse`."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        if isinstance(error, ConfigError):
+            self.found += error.problems
+            return True
+        return False
+
+    def refuse(self) -> None:
+        """Raise one ConfigError with everything found."""
+        refuse(*self.found)

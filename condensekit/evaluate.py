@@ -6,10 +6,9 @@ import math
 import resource
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -23,7 +22,7 @@ from condensekit.describe import describe
 from condensekit.errors import DataError, refuse
 from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, Network
-from condensekit.progress import SILENT, Progress, Stage
+from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.rng import Draw
 from condensekit.run import environment
 from condensekit.train import DC, IDC, SHORT, TrainProtocol, accuracy, class_indices, train_network
@@ -225,7 +224,7 @@ class _Bench:
 
     def __init__(self, test: ClassImages, seeds: range, compute: Compute, stage: Stage) -> None:
         self.test, self.seeds, self.compute = test, seeds, compute
-        self.stage = _Shared(stage)
+        self.stage = Shared(stage)
 
     def measure(self, lessons: Sequence[_Lesson], network: Network) -> dict[str, Any]:
         """The measured part of a row."""
@@ -262,31 +261,6 @@ class _Bench:
             found = accuracy(module, self.test, classes, compute)
             stage.advance(0, {"accuracy": found})
         return found
-
-
-class _Shared(Stage):
-    """One stage that several workers advance, and through which the failure of one reaches the others."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.lock = threading.Lock()
-        self.failure: BaseException | None = None
-
-    def advance(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
-        """Pass on; raises what failed elsewhere."""
-        with self.lock:
-            if self.failure:
-                raise self.failure
-            self.stage.advance(steps, values)
-
-    @contextmanager
-    def ending_all(self) -> Iterator[None]:
-        """Whatever is raised inside, Ctrl-C included, ends the work of all workers at their next step."""
-        try:
-            yield
-        except BaseException as error:
-            self.failure = self.failure or error
-            raise
 
 
 def _describe(candidate: Candidate, lesson: _Lesson) -> dict[str, Any]:

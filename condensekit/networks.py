@@ -129,14 +129,16 @@ def _reset(part: nn.Module, generator: torch.Generator) -> None:
         raise ConfigError(f"no fresh weights known for a layer {type(part).__name__}: override fill_ in the recipe")
 
 
-def _check_sizes(shape: Shape, classes: int) -> None:
+def check_sizes(shape: Shape, classes: int) -> None:
+    """Raise ConfigError for image shapes and numbers of classes that no network has."""
     refuse(
         None if len(shape) == 3 and min(shape) >= 1 else f"image shape must be (C, H, W), all positive, got {shape}",
         None if classes >= 1 else f"a network needs at least 1 class, got {classes}",
     )
 
 
-def _check_known(kind: str, value: str, known: Iterable[str]) -> None:
+def check_known(kind: str, value: str, known: Iterable[str]) -> None:
+    """Raise ConfigError for an option value that is not among the known ones."""
     known = tuple(known)
     if value not in known:
         raise unknown(kind, value, known)
@@ -170,9 +172,9 @@ class ConvNet(Network):
     pooling: str = "avg"
 
     def __post_init__(self) -> None:
-        _check_known("activation", self.activation, ACTIVATIONS)
-        _check_known("norm", self.norm, NORMS)
-        _check_known("pooling", self.pooling, POOLINGS)
+        check_known("activation", self.activation, ACTIVATIONS)
+        check_known("norm", self.norm, NORMS)
+        check_known("pooling", self.pooling, POOLINGS)
         ungrouped = self.norm == "group" and self.width % 4
         refuse(
             None if self.width >= 1 else f"width must be at least 1, got {self.width}",
@@ -194,7 +196,7 @@ class ConvNet(Network):
 
     def build(self, shape: Shape, classes: int) -> FeatureNetwork:
         """See :meth:`Network.build`."""
-        _check_sizes(shape, classes)
+        check_sizes(shape, classes)
         channels, height, width = shape
         padding = 3 if shape == (1, 28, 28) else 1
         height, width = height + 2 * padding - 2, width + 2 * padding - 2
@@ -265,7 +267,7 @@ class ResNet18(Network):
     width: int = 64
 
     def __post_init__(self) -> None:
-        _check_known("norm", self.norm, ("batch", "instance"))
+        check_known("norm", self.norm, ("batch", "instance"))
         refuse(None if self.width >= 1 else f"width must be at least 1, got {self.width}")
 
     @property
@@ -276,7 +278,7 @@ class ResNet18(Network):
 
     def build(self, shape: Shape, classes: int) -> FeatureNetwork:
         """See :meth:`Network.build`."""
-        _check_sizes(shape, classes)
+        check_sizes(shape, classes)
         if self.norm == "instance" and max(shape[1:]) < 9:
             raise ConfigError(f"ResNet18 with norm='instance' needs images of 9x9 or more, got {shape[1]}x{shape[2]}")
         norm, width = NORMS[self.norm], self.width
@@ -315,7 +317,7 @@ class TorchvisionNetwork(Network):
     def __post_init__(self) -> None:
         from torchvision import models
 
-        _check_known("torchvision model", self.model, models.list_models(module=models))
+        check_known("torchvision model", self.model, models.list_models(module=models))
 
     @property
     def name(self) -> str:
@@ -324,7 +326,7 @@ class TorchvisionNetwork(Network):
 
     def build(self, shape: Shape, classes: int) -> FeatureNetwork:
         """See :meth:`Network.build`."""
-        _check_sizes(shape, classes)
+        check_sizes(shape, classes)
         try:
             with isolated(0):  # not on meta at once: some constructors read values
                 module = self._construct(shape, classes).to("meta").eval()

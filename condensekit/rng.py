@@ -93,6 +93,10 @@ class Draw:
         """(L, n) float32 in [0, 1), 24 random bits each."""
         return _shift(self.bits(role, labels, n), 40).to(torch.float32) * 2.0**-24
 
+    def uniform64(self, role: str, labels: Tensor, n: int) -> Tensor:
+        """(L, n) float64 in [0, 1), 53 random bits each: fine enough to invert a distribution over millions."""
+        return _shift(self.bits(role, labels, n), 11).to(torch.float64) * 2.0**-53
+
     def integers(self, role: str, labels: Tensor, n: int, high: Tensor | int) -> Tensor:
         """(L, n) int64 in [0, high); ``high`` is a number or (L, 1), below 2**31."""
         return (_shift(self.bits(role, labels, n), 33) * high) >> 31

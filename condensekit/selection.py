@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.compute import Compute
-from condensekit.condensed import CondensedSet, Formation
+from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.describe import describe
 from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.images import ClassImages
-from condensekit.networks import ConvNet, Network
+from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.rng import Draw
 
 BLOCK = 512  # images embedded at a time
@@ -31,12 +31,17 @@ class Chosen:
 
     Args:
         indices: (K * ipc,) int64 source indices, grouped by class in the order of ``data.classes``; within
-            a class all different.
-        weights: (K * ipc,) float32 weight of each image, or None where all count the same.
+            a class all different, unless the selection draws with replacement.
+        weights: (K * ipc,) float32, or None where all count the same: the sum of w f(x) over the chosen images
+            of a class estimates, without bias, the sum of f(x) over the whole class.
+        pixels: (K * ipc, C, H, W) uint8 that stand for the images, where coding has changed them.
+        coded: (K * ipc,) int64 bytes that each takes in that coding.
     """
 
     indices: Tensor
     weights: Tensor | None = None
+    pixels: Tensor | None = None
+    coded: Tensor | None = None
 
 
 class Selection(Protocol):
@@ -51,7 +56,12 @@ class Selection(Protocol):
 
 
 class Embedding(ABC):
-    """Where distances between images are measured."""
+    """Where distances between images are measured.
+
+    ``separable`` tells whether the features of a class stay the same when other classes are left out of the data.
+    """
+
+    separable: ClassVar[bool] = True
 
     @abstractmethod
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
@@ -71,10 +81,7 @@ class RandomEmbedding(Embedding):
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
         """See :meth:`Embedding.prepare`."""
         module = self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
-        module.requires_grad_(False).eval()
-        return lambda indices: torch.cat(
-            [compute.features(module, data.gather(block, compute.device)).cpu() for block in indices.split(BLOCK)]
-        )
+        return embed_with(module.requires_grad_(False).eval(), data, compute)
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,13 @@ class Pixels(Embedding):
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
         """See :meth:`Embedding.prepare`."""
         return lambda indices: data.gather(indices).flatten(1)
+
+
+def embed_with(module: FeatureNetwork, data: ClassImages, compute: Compute) -> Embed:
+    """The features of the images of ``data`` in ``module``, as a function of their source indices."""
+    return lambda indices: torch.cat(
+        [compute.features(module, data.gather(block, compute.device)).cpu() for block in indices.split(BLOCK)]
+    )
 
 
 @dataclass(frozen=True)
@@ -180,19 +194,22 @@ def selected_set(
     Args:
         data: Where to choose from.
         selection: How.
-        ipc: Images per class, at least 1.
+        ipc: Stored images per class, at least 1.
         draw: Randomness; a set with seed s is ``Draw(s)``.
         compute: Runs the embedding network.
-        formation: How the images are stored; only factor 1.
+        formation: How the images are stored; with a factor f, f * f times as many are chosen, shrunk and packed.
 
     Raises:
-        ConfigError: An ``ipc`` below 1, or a packing factor.
-        DataError: A class with fewer than ``ipc`` images.
+        ConfigError: An ``ipc`` below 1, a factor that does not divide the image size, or that a coding rules out.
+        DataError: A class with too few images.
     """
-    refuse(
-        None if formation.factor == 1 else f"a selection stores whole images: factor must be 1, got {formation.factor}"
-    )
-    indices = selection(data, ipc, draw, compute).indices
+    refuse(formation.misfit(data.spec.shape))
+    check_sizes(data, ipc, formation.factor)
+    chosen = selection(data, ipc * formation.factor**2, draw, compute)
+    if chosen.pixels is not None and formation != Formation():
+        raise ConfigError(f"{selection.name} images are stored as they are coded: leave out factor and storage")
+    indices = chosen.indices
+    images = data.gather(indices) if chosen.pixels is None else data.spec.normalise(chosen.pixels)
     provenance = {
         "selection": selection.name,
         "options": describe(selection),
@@ -202,18 +219,24 @@ def selected_set(
         "data": data.fingerprint(),
     }
     return CondensedSet.from_images(
-        data.gather(indices), data.labels[indices], data.spec, formation=formation, provenance=provenance
+        pack(images, formation.factor),
+        data.labels[indices][:: formation.factor**2],
+        data.spec,
+        formation=formation,
+        coded=chosen.coded,
+        provenance=provenance,
     )
 
 
-def check_sizes(data: ClassImages, ipc: int) -> None:
-    """Raise ConfigError for an ``ipc`` below 1, DataError for a class that has fewer images than that."""
+def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
+    """Raise ConfigError for an ``ipc`` below 1, DataError for a class with fewer than ``ipc * factor**2`` images."""
     if not isinstance(ipc, int) or ipc < 1:
         raise ConfigError(f"ipc must be an integer of at least 1, got {ipc!r}")
     for label in data.classes:
-        if data.count(label) < ipc:
+        if data.count(label) < ipc * factor**2:
+            packed = "" if factor == 1 else f" with factor={factor}, which takes {ipc * factor**2}"
             raise DataError(
-                f"class {data.spec.name_of(label)} has {data.count(label)} images but ipc={ipc}: "
+                f"class {data.spec.name_of(label)} has {data.count(label)} images but ipc={ipc}{packed}: "
                 "lower ipc, or initialise with noise"
             )
 
@@ -241,15 +264,22 @@ def farthest_first(features_ND: Tensor, n: int) -> Tensor:  # noqa: N803
     return torch.tensor(taken)
 
 
-def cluster_centres(features_ND: Tensor, k: int, key: int) -> Tensor:  # noqa: N803
+def plus_plus_centres(features_ND: Tensor, k: int, key: int) -> Tensor:  # noqa: N803
+    """(k, D) rows of float64 features (N, D) that k-means++ seeds clusters with; ``key`` is its randomness."""
+    from sklearn.cluster import kmeans_plusplus
+
+    return torch.from_numpy(kmeans_plusplus(features_ND.numpy(), k, random_state=key & 0xFFFFFFFF)[0])
+
+
+def cluster_centres(features_ND: Tensor, k: int, key: int, steps: int = LLOYD_STEPS) -> Tensor:  # noqa: N803
     """(k, D) k-means centres of float64 features (N, D): k-means++ from ``key``, then Lloyd until nothing moves.
+
+    Ends after ``steps`` Lloyd steps at most.
 
     Not scikit-learn's Lloyd: with three threads or more its sums, and so the bits, vary from run to run.
     """
-    from sklearn.cluster import kmeans_plusplus
-
-    centres = torch.from_numpy(kmeans_plusplus(features_ND.numpy(), k, random_state=key & 0xFFFFFFFF)[0])
-    for _ in range(LLOYD_STEPS):
+    centres = plus_plus_centres(features_ND, k, key)
+    for _ in range(steps):
         member = F.one_hot(squared_distances(features_ND, centres).argmin(1), k).double()
         size = member.sum(0)[:, None]
         moved = torch.where(size > 0, member.T @ features_ND / size.clamp(min=1), centres)

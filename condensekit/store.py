@@ -245,6 +245,7 @@ def save_set(condensed: CondensedSet, path: Path) -> None:
         "labels": condensed.labels,
         "ranges": condensed.ranges,
         "soft_labels": condensed.soft_labels,
+        "coded": condensed.coded,
     }
     manifest = {
         "spec": condensed.spec.to_json(),
@@ -266,6 +267,7 @@ def load_set(path: Path) -> CondensedSet:
             tensors.get("ranges"),
             tensors.get("soft_labels"),
             manifest["provenance"],
+            tensors.get("coded"),
         )
     except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise failure(path, "read", f"it holds no valid condensed set ({error})") from error

@@ -18,7 +18,7 @@ import torch
 
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Noise, Saving, Status, condense
-from condensekit.encoders import Fresh
+from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import DataError
 from condensekit.images import ClassImages
 from condensekit.methods.base import Condenser, State, StepContext
@@ -44,16 +44,25 @@ def shapes(per_class: int = 12, size: int = 8, seed: int = 0) -> ClassImages:
     return ClassImages.from_arrays(torch.cat(parts), torch.tensor(labels))
 
 
-def context(data: ClassImages, compute: Compute, seed: int = 0, step: int = 1) -> StepContext:
-    """A step's context with a narrow random ConvNet and no augmentation."""
-    module = ConvNet(width=8).new(data.spec.shape, len(data.classes), Draw(seed, step)).requires_grad_(False)
-    return StepContext(data, Draw(seed, step), module, compute, None)
+NARROW = Fresh(ConvNet(width=8))
+
+
+def context(
+    data: ClassImages, compute: Compute, seed: int = 0, step: int = 1, encoder: Encoder = NARROW
+) -> StepContext:
+    """A step's context without augmentation; the module has random weights, or trained ones of ``encoder``."""
+    draw = Draw(seed, step)
+    prepared = encoder.prepare(data, Draw(seed), compute)
+    module = encoder.network.new(data.spec.shape, len(data.classes), draw).requires_grad_(False)
+    if prepared:
+        encoder.load(module, draw, prepared)
+    return StepContext(data, draw, module, compute, None, prepared=prepared, encoder=encoder)
 
 
 class MethodContract(ABC):
     """What a condensation method promises. Override :meth:`make`."""
 
-    encoder = Fresh(ConvNet(width=8))
+    encoder: Encoder = NARROW
 
     @abstractmethod
     def make(self) -> Condenser:
@@ -77,7 +86,7 @@ class MethodContract(ABC):
         """A checkpoint needs no pickle, and the images keep their shape through a step."""
         data = shapes()
         with Compute(Plan(workers=0)) as compute:
-            ctx = context(data, compute)
+            ctx = context(data, compute, encoder=self.encoder)
             start = Noise().images(data, 2, Draw(0))
             state = self.make().init(start, ctx)
             after, metrics = self.make().step(state, ctx)
@@ -145,7 +154,7 @@ class MethodContract(ABC):
         """A NaN on the way out leaves the state as it was and is reported."""
         data = shapes()
         with Compute(Plan(workers=0)) as compute:
-            ctx = context(data, compute)
+            ctx = context(data, compute, encoder=self.encoder)
             state = self.make().init(Noise().images(data, 2, Draw(0)), ctx)
             with torch.no_grad():
                 next(iter(ctx.module.parameters())).fill_(float("nan"))

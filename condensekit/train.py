@@ -16,7 +16,7 @@ from condensekit.augment import Augmentation, cutmix_batch
 from condensekit.compute import Compute
 from condensekit.errors import refuse
 from condensekit.images import ClassImages
-from condensekit.networks import FeatureNetwork, Network
+from condensekit.networks import FeatureNetwork, Network, Shape
 from condensekit.progress import Stage
 from condensekit.rng import Draw
 
@@ -139,8 +139,8 @@ def train_network(
         The network after the last step, on the compute device, in training mode.
     """
     channels, height, width = images.spec.shape if isinstance(images, ClassImages) else images.shape[1:]
+    module = untrained((channels, height, width), network, draw, compute, classes)
     draw = Draw(draw.key("train"))
-    module = network.new((channels, height, width), classes, draw, device=compute.device)
     targets = targets.to(compute.device)
     if isinstance(images, Tensor):
         images = images.to(compute.device)
@@ -164,6 +164,11 @@ def train_network(
     if not torch.isfinite(loss):
         log.warning("training a %s ended with loss %s: lower the protocol's lr", network.name, float(loss))
     return module
+
+
+def untrained(shape: Shape, network: Network, draw: Draw, compute: Compute, classes: int) -> FeatureNetwork:
+    """The network that :func:`train_network` starts from, given the same arguments, for (C, H, W) images."""
+    return network.new(shape, classes, Draw(draw.key("train")), device=compute.device)
 
 
 def accuracy(module: FeatureNetwork, test: ClassImages, classes: Sequence[int], compute: Compute) -> float:

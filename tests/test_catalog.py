@@ -85,7 +85,7 @@ def test_entry_point(own, monkeypatch):
 
     monkeypatch.setattr(catalog, "entry_points", points)
     assert catalog.method("theirs").name == "mine"
-    with pytest.raises(ConfigError, match=r"Did you mean 'theirs'\? Known: dm, theirs"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'theirs'\? Known: .*m3d, theirs"):
         catalog.method("their")
 
 
@@ -166,6 +166,16 @@ def test_changed_gives_the_non_default_options():
 
 
 def test_options_of_lists_what_can_be_written():
-    assert catalog.options_of(DistributionMatching) == {"lr": 1.0, "momentum": 0.5, "batch_real": 256}
-    fields = {f.name for f in dataclasses.fields(DistributionMatching)}
-    assert set(catalog.options_of(DistributionMatching)) == fields - {"name", "discrepancy"}
+    options = catalog.options_of(DistributionMatching)
+    assert options.items() >= {"discrepancy": "mean", "lr": 1.0, "momentum": 0.5, "batch_real": 256}.items()
+    assert set(options) == {f.name for f in dataclasses.fields(DistributionMatching)} - {"name"}
+    assert catalog.options_of(catalog.method("m3d"))["discrepancy"] == "gaussian"
+    assert catalog.options_of(catalog.method("dc"))["outer"] is None
+
+
+def test_row_name_is_the_method_and_what_is_not_the_default():
+    assert catalog.row_name(DistributionMatching()) == "dm"
+    assert (
+        catalog.row_name(DistributionMatching(lr=10.0, batch_real=8), init="noise")
+        == "dm lr=10 batch_real=8 init=noise"
+    )

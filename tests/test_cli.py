@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from condensekit import catalog
 from condensekit.cli import COMMANDS, main
 from condensekit.condensed import CondensedSet
 from condensekit.store import read_json
@@ -146,7 +147,7 @@ def test_resume_finds_data_that_moved(cli, run, data, tmp_path):
     folder = run("run", "--data-root", tmp_path)
     code, _, err = cli("condense", "--data", data, *FAST, "--out", folder, "--resume", "--data-root", tmp_path / "else")
     assert code == 0, err
-    assert read_json(folder / "config.json")["found"]["data_root"] == str(tmp_path)
+    assert read_json(folder / "config.json")["data_root"] == str(tmp_path)
 
 
 def test_seeds_make_one_folder_each_and_one_row(cli, run):
@@ -201,6 +202,24 @@ def test_evaluate_refuses_other_data(cli, run, data):
     assert "other training images" in err
 
 
+def test_trust_is_not_taken_from_a_run_folder(cli, run, tmp_path, monkeypatch):
+    """A stranger's run must not decide that altered pickles are read."""
+    folder = run("run", "--trust-local-copy")
+    config = read_json(folder / "config.json")
+    assert "trust" not in json.dumps(config)
+    altered = tmp_path / "cifar-10-batches-py"
+    altered.mkdir()
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"):
+        (altered / name).write_bytes(b"cposix\nsystem\n(S'touch owned'\ntR.")
+    config |= {"data": {"name": "cifar10", "image_size": None}, "data_root": str(tmp_path), "trust_local_copy": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli("evaluate", folder)
+    assert code == 2
+    assert "--trust-local-copy" in err
+    assert not list(tmp_path.rglob("owned"))
+
+
 @pytest.mark.parametrize("name", ["random", "herding", "kmeans", "kcenter"])
 def test_select(cli, data, tmp_path, name):
     folder = tmp_path / name
@@ -233,6 +252,22 @@ def test_inspect(cli, run):
     record = json.loads(out)
     assert (record["images"], record["classes"], record["storage"]) == (6, 3, "float32")
     assert record["provenance"]["config"]["seed"] == 0
+
+
+def test_demo_in_small(cli, tmp_path, monkeypatch):
+    from condensekit.cli import demo
+
+    for name, value in {"SETS": 2, "NETWORKS": 1, "ITERATIONS": 2}.items():
+        monkeypatch.setattr(demo, name, value)
+    out = tmp_path / "demo"
+    code, printed, err = cli("demo", "--out", out)
+    assert code == 0, err
+    assert "| random |" in printed
+    rows = read_json(out / "evaluation.json")["rows"]
+    assert [row["set"] for row in rows] == ["dm batch_real=64", "random"]
+    assert (out / "demo.png").exists()
+    assert steps(out / "seed-1") == [1, 2]
+    assert cli("demo", "--out", out)[0] == 0  # takes up what is there
 
 
 def test_method_of_your_own(cli, data, tmp_path, monkeypatch):
@@ -325,6 +360,18 @@ BAD = [
     ("--network ConvNett", "Did you mean 'ConvNet'"),
     ("--network ConvNet-w0", "width"),
     ("--network ConvNet-d9", "depth"),
+    ("--method dc --encoder kept", "dc takes no --encoder: it trains the networks it matches gradients of"),
+    ("--method krr --discrepancy mean", "krr takes no --discrepancy"),
+    ("--encoder fresh --keep 5", "use --encoder kept"),
+    ("--encoder keptt", "Did you mean 'kept'"),
+    ("--sampling kmean", "Did you mean 'kmeans'"),
+    ("--set sampling.epsilom=1", "unknown option of sampling 'uniform'"),
+    ("--discrepancy gauss", "unknown discrepancy 'gauss'"),
+    ("--set calibration=1", "use --encoder trained"),
+    ("--factor 0", "--factor"),
+    ("--factor 3", "factor 3 does not divide the image size 8x8"),
+    ("--factor 4", "12 images but ipc=2 with factor=4, which takes 32"),
+    ("--nested --ipc 1", "nested sets need an ipc of at least 2"),
     ("--network ConvNet-bach", "Did you mean 'batch'"),
     ("--keep 0", "--keep"),
     ("--augment flop", "flop"),
@@ -406,3 +453,82 @@ def test_an_export_without_a_seed_folder_says_which_there_are(cli, run, tmp_path
     code, _, err = cli("export", folder, "--to", tmp_path / "png", "--seed", 7)
     assert code == 2
     assert "seed-0, seed-1" in err
+
+
+def test_methods_lists_what_goes_with_what(cli):
+    code, out, err = cli("methods")
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 160
+    assert "m3d     light   yes        2       random  kept     Zhang et al., M3D, AAAI 2024" in out
+    assert "refuses  --encoder: it trains the networks it matches gradients of" in out
+    record = json.loads(cli("methods", "--json")[1])
+    assert list(record["methods"]) == list(catalog.PRESETS)
+    assert record["methods"]["m3d"]["options"]["discrepancy"] == "gaussian"
+    assert record["methods"]["dc"]["separable"] is False
+    assert set(record["costs"]) >= {made["cost"] for made in record["methods"].values()}
+
+
+SHORT = ("--network", "ConvNet-w8", "--ipc", "2", "--iterations", "2")
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "factor"),
+    [
+        ("--method m3d --batch-real 8 --init kmeans --lr 3", "m3d lr=3 batch_real=8 init=kmeans network=ConvNet-w8", 2),
+        (
+            "--method m3d --batch-real 8 --factor 1 --encoder fresh",
+            "m3d batch_real=8 encoder=fresh network=ConvNet-w8 factor=1",
+            1,
+        ),
+        ("--method echo --discrepancy moments-3", "echo discrepancy=moments-3 network=ConvNet-w8", 2),
+        (
+            "--method dm --discrepancy linear --nested --factor 2",
+            "dm discrepancy=linear network=ConvNet-w8 factor=2 nested=True",
+            2,
+        ),
+        ("--method dsa --set outer=1", "dsa outer=1 network=ConvNet-w8", 1),
+        ("--method dc --init importance-krr", "dc init=importance-krr network=ConvNet-w8", 1),
+        ("--method krr --init importance-kmeans", "krr init=importance-kmeans network=ConvNet-w8", 1),
+        (
+            "--sampling kmeans --set sampling.clusters=3",
+            "dm sampling=kmeans network=ConvNet-w8 sampling.clusters=3",
+            1,
+        ),
+    ],
+)
+def test_every_method_runs_by_name(cli, data, tmp_path, options, name, factor):
+    out = tmp_path / "run"
+    code, _, err = cli("condense", "--data", data, *SHORT, *options.split(), "--out", out)
+    assert code == 0, err
+    assert read_json(out / "config.json")["name"] == name
+    made = CondensedSet.load(out / "set.safetensors")
+    assert made.formation.factor == factor
+    assert len(made.decode()[0]) == 3 * 2 * factor**2
+
+
+def test_packed_and_coded_baselines(cli, run, data, tmp_path):
+    folder = run()
+    select = ("select", "--data", data, "--ipc", 2, "--out")
+    assert cli(*select, tmp_path / "packed", "--selection", "random", "--factor", 2)[0] == 0
+    assert cli(*select, tmp_path / "jpeg", "--selection", "jpeg-random")[0] == 0
+    assert len(CondensedSet.load(tmp_path / "packed" / "set.safetensors").decode()[0]) == 24
+    evaluate = (
+        "evaluate",
+        folder,
+        tmp_path / "packed",
+        tmp_path / "jpeg",
+        "--networks",
+        1,
+        "--architectures",
+        "ConvNet-w8",
+    )
+    code, out, err = cli(*evaluate, "--against", "random,packed-random,packed-kmeans", "--json")
+    assert code == 0, err
+    rows = {row["set"]: row for row in json.loads(out)["rows"]}
+    assert list(rows) == [NAME, "packed-random", "jpeg-random", "random", "packed-kmeans"]
+    assert {row["ipc"] for row in rows.values()} == {2}
+    assert rows["packed-kmeans"]["nbytes"] == rows["random"]["nbytes"]
+    code, _, err = cli(*select, tmp_path / "wrong", "--selection", "jpeg-random", "--factor", 2)
+    assert code == 2
+    assert "leave out factor and storage" in err
+    assert not (tmp_path / "wrong").exists()

@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import torchvision
 from PIL import Image
@@ -131,12 +132,97 @@ def test_an_altered_pickle_does_not_run(tmp_path, monkeypatch):
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in datasets.NAMES if name != "digits"])
+@pytest.mark.parametrize("name", list(datasets.TORCHVISION))
 def test_missing_files_say_where_and_how(tmp_path, name):
     reason = rf"{name} is not in .*{tmp_path.name} \(.* is missing\): fetch it with --download, .*--data-root"
     with pytest.raises(DataError, match=reason):
         datasets.load(name, root=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def write_svhn(root, monkeypatch=None, count=25):
+    """A small SVHN in torchvision's layout, the published one given a ``monkeypatch``; its training pixels, NHWC."""
+    kind, pixels = torchvision.datasets.SVHN, []
+    for split in ("train", "test"):
+        pixels.append(RNG.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8))
+        labels = (np.arange(count) % 10 + 1).astype(np.uint8)[:, None]  # 1 to 10: that is what 0 is called there
+        url, file, _ = kind.split_list[split]
+        scipy.io.savemat(root / file, {"X": pixels[-1].transpose(1, 2, 3, 0), "y": labels})
+        if monkeypatch:
+            monkeypatch.setitem(kind.split_list, split, [url, file, md5(root / file)])
+    return pixels[0]
+
+
+def test_svhn_is_checked_and_read(tmp_path, monkeypatch):
+    write_svhn(tmp_path)
+    with pytest.raises(DataError, match=r"train_32x32.mat is not the published file .*--trust-local-copy"):
+        datasets.load("svhn", root=tmp_path)
+    pixels = write_svhn(tmp_path, monkeypatch)
+    train, test = datasets.load("svhn", root=tmp_path)
+    assert np.array_equal(train.images.numpy(), pixels.transpose(0, 3, 1, 2))
+    assert train.labels.tolist() == [(i + 1) % 10 for i in range(25)]
+    assert (len(test), train.spec.class_names[7]) == (25, "7")
+    assert (train.spec.mean, train.spec.std) == datasets.STATISTICS["svhn"]
+    (tmp_path / "test_32x32.mat").write_bytes(b"hello")
+    with pytest.raises(DataError, match="cannot read svhn in"):
+        datasets.load("svhn", root=tmp_path, trust_local_copy=True)
+
+
+def test_download_of_svhn(tmp_path, monkeypatch, shelf):
+    kind, (shelf, address) = torchvision.datasets.SVHN, shelf
+    write_svhn(shelf, monkeypatch)
+    for split in ("train", "test"):
+        _, file, checksum = kind.split_list[split]
+        monkeypatch.setitem(kind.split_list, split, [address + file, file, checksum])
+    train, test = datasets.load("svhn", root=tmp_path / "root", download=True)
+    assert (len(train), len(test)) == (25, 25)
+
+
+def write_tiny(root, annotated):
+    """A TinyImageNet of two classes: nested training folders; validation images in a list, or in class folders."""
+    codes, folder = ("n01", "n02"), root / datasets.TINY
+    for k, code in enumerate(codes):
+        images = folder / "train" / code / "images"
+        images.mkdir(parents=True)
+        (images.parent / f"{code}_boxes.txt").write_text("0 0 1 1")
+        for i in range(3):
+            Image.new("RGB", (64, 64), (100 * k + i, 0, 255)).save(images / f"{code}_{i}.JPEG", quality=100)
+    lines = []
+    for i, code in enumerate(["n02", "n01", "n02"]):
+        file = folder / "val" / ("images" if annotated else code) / f"val_{i}.JPEG"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (200, i, 0)).save(file, quality=100)
+        lines.append(f"{file.name}\t{code}\t0\t0\t62\t62\n")
+    if annotated:
+        (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+        (folder / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn09\tsomething else\n")
+    return folder
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_tinyimagenet(tmp_path, annotated):
+    write_tiny(tmp_path, annotated)
+    train, test = datasets.load("tinyimagenet", root=tmp_path)
+    assert train.spec.shape == (3, 64, 64)
+    assert [train.count(k) for k in (0, 1)] == [3, 3]
+    assert test.labels.tolist() == ([1, 0, 1] if annotated else [0, 1, 1])
+    assert train.spec.class_names == {0: "goldfish, Carassius auratus" if annotated else "n01", 1: "n02"}
+    assert (test.spec.mean, test.spec.std) == datasets.STATISTICS["tinyimagenet"]
+    assert abs(int(train.images[train.indices_of(1)[2], 0, 5, 5]) - 102) <= 2
+    small, _ = datasets.load("tinyimagenet", root=tmp_path, image_size=32)
+    assert small.spec.shape == (3, 32, 32)
+
+
+def test_tinyimagenet_that_is_not_there_or_damaged(tmp_path):
+    with pytest.raises(DataError, match=r"tinyimagenet is not in .* unpack tiny-imagenet-200.zip there .*--data-root"):
+        datasets.load("tinyimagenet", root=tmp_path, download=True)
+    folder = write_tiny(tmp_path, annotated=True)
+    (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\n")
+    with pytest.raises(DataError, match=r"val_annotations.txt is damaged"):
+        datasets.load("tinyimagenet", root=tmp_path)
+    (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn07\n")
+    with pytest.raises(DataError, match="unknown class 'n07'"):
+        datasets.load("tinyimagenet", root=tmp_path)
 
 
 def test_a_damaged_trusted_copy_is_refused(tmp_path):

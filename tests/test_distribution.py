@@ -63,3 +63,38 @@ def test_weights_move_the_mean():
 def test_bad_hyper_parameters_are_named(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         DistributionMatching(**bad)
+
+
+@pytest.mark.parametrize("prefix", [None, 2])
+def test_per_image_steps_grow_with_the_images_that_take_part(prefix):
+    data = shapes()
+    images = Noise().images(data, 3, Draw(1))
+    with Compute(Plan(workers=0)) as compute:
+        ctx = dataclasses.replace(context(data, compute), prefix=prefix)
+        moved = []
+        for method in (DistributionMatching(batch_real=8, per_image=True), DistributionMatching(batch_real=8)):
+            moved.append(method.step(method.init(images, ctx), ctx)[0]["images"] - images)
+    torch.testing.assert_close(moved[0], moved[1] * (prefix or 3))
+
+
+def test_pixel_space_is_sgd_on_clamped_pixels():
+    """As torch's own optimiser does it on pixels, by automatic differentiation through the normalisation."""
+    data = shapes()
+    mean_, std = data.spec.constants("cpu")
+    pixels = torch.nn.Parameter(data.gather(data.draw_indices(data.classes, 2, Draw(3))) * std + mean_)
+    method = DistributionMatching(batch_real=8, lr=30.0, momentum=0.5, space="pixel", per_image=True)
+    optimiser = torch.optim.SGD([pixels], lr=30.0, momentum=0.5)
+    with Compute(Plan(workers=0)) as compute:
+        state = method.init(((pixels - mean_) / std).detach(), context(data, compute))
+        for step in range(1, 5):
+            ctx = context(data, compute, step=step)
+            normalised = (pixels - mean_) / std
+            _, gradient = dm_loss_and_gradient(ctx, normalised.detach(), 8)
+            optimiser.zero_grad()
+            (2 * gradient.float() * normalised).sum().backward()
+            optimiser.step()
+            with torch.no_grad():
+                pixels.clamp_(0, 1)
+            state, _ = method.step(state, ctx)
+    assert ((pixels == 0) | (pixels == 1)).any()
+    torch.testing.assert_close(state["images"], ((pixels - mean_) / std).detach(), rtol=1e-3, atol=1e-3)

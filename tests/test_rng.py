@@ -84,3 +84,13 @@ def test_key_is_the_same_in_another_process():
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": hash_seed, "PATH": ""}, capture_output=True, text=True
         )
         assert int(out.stdout) == Draw(3, 4).key("role"), out.stderr
+
+
+def test_uniform64_is_uniform_and_fine():
+    u = Draw(0).uniform64("u", torch.arange(100), 1000)
+    assert u.dtype == torch.float64
+    assert u.min() >= 0
+    assert u.max() < 1
+    assert abs(u.mean() - 0.5) < 0.005
+    assert (u != u.float().double()).any()
+    assert torch.equal(u[7:8, :5], Draw(0).uniform64("u", torch.tensor([7]), 5))

@@ -168,5 +168,3 @@ def test_selected_set_holds_the_images_and_where_they_came_from(compute):
 
 def test_selected_set_in_another_formation(compute):
     assert selected_set(shapes(), Random(), 2, Draw(0), compute, Formation(dtype="uint8")).images.dtype == torch.uint8
-    with pytest.raises(ConfigError, match="factor must be 1, got 2"):
-        selected_set(shapes(), Random(), 2, Draw(0), compute, Formation(factor=2))

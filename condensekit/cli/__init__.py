@@ -19,6 +19,7 @@ from condensekit.errors import CondensekitError
 COMMANDS = {
     "condense": "Learn a few synthetic images per class.",
     "select": "Choose a few real images per class.",
+    "methods": "List the methods and what goes with each.",
     "evaluate": "Train networks from scratch on sets; compare them with baselines.",
     "export": "Write a set as PNG files, one folder per class.",
     "inspect": "Show what a set is and where it came from.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import (
     DEVICE,
+    FACTOR,
     IPC,
     JSON,
     STORAGE,
     Command,
     Place,
     Positive,
-    Problems,
     Source,
     option,
     packed,
@@ -26,106 +26,32 @@ from condensekit.cli.options import (
     source_options,
 )
 from condensekit.compute import PRECISIONS, make_plan
-from condensekit.condense import CondenseResult, Noise, Saving, Status, condense
-from condensekit.condensed import Formation
-from condensekit.encoders import Fresh
-from condensekit.errors import refuse
-from condensekit.images import ClassImages
-from condensekit.methods import Condenser
-from condensekit.selection import check_sizes
+from condensekit.condense import CondenseResult, Saving, Status, condense
+from condensekit.errors import Problems, refuse
+from condensekit.recipe import Recipe
 
-DEFAULTS: dict[str, Any] = {  # anything else becomes part of the row's name
-    "init": "random",
-    "network": "ConvNet",
-    "keep": 1,
-    "augment": "auto",
-    "storage": "float32",
-    "precision": "fp32",
-}
 EXIT = {Status.FINISHED: 0, Status.DIVERGED: 3, Status.INTERRUPTED: 128}  # an interrupt adds the signal's number
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to condense, in the words of the command line; the options below say what each field means."""
-
-    method: str
-    settings: tuple[str, ...]
-    lr: float | None
-    batch_real: int | None
-    init: str
-    network: str
-    keep: int
-    augment: str
-    storage: str
-    precision: str
-
-    def options(self) -> dict[str, Any]:
-        """The method's options.
-
-        Raises:
-            ConfigError: A ``--set`` without ``=``, all of them.
-        """
-        refuse(*(f"--set takes NAME=VALUE, got {text!r}" for text in self.settings if "=" not in text))
-        short = {"lr": self.lr, "batch_real": self.batch_real}
-        long = dict(text.split("=", 1) for text in self.settings)
-        return {**long, **{name: value for name, value in short.items() if value is not None}}
-
-    def build(self, data: str, problems: Problems) -> tuple[Condenser, dict[str, Any]]:
-        """The method, and the other arguments of ``condense`` that the recipe decides.
-
-        Raises:
-            ConfigError: Every problem of every option, and those already in ``problems``.
-        """
-        with problems:
-            method = catalog.method(self.method, **self.options())
-        with problems:
-            init = catalog.initialiser(self.init)
-        with problems:
-            encoder = Fresh(catalog.network(self.network), self.keep)
-        with problems:
-            augmentation = catalog.augmentation(self.augment, data)
-        problems.refuse()
-        return method, {
-            "init": init,
-            "encoder": encoder,
-            "augmentation": augmentation,
-            "formation": Formation(dtype=self.storage),
-            "precision": self.precision,
-        }
-
-    def name(self, method: Condenser) -> str:
-        """What a table calls the run: the method and its options that are not the default."""
-        given = {
-            **catalog.changed(method),
-            **{k: getattr(self, k) for k, v in DEFAULTS.items() if getattr(self, k) != v},
-        }
-        return " ".join(
-            [method.name, *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in given.items())]
-        )
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
-def _methods() -> str:
-    """``dm (lr=1.0, momentum=0.5)`` and so on."""
-    described = []
-    for name, made in catalog.METHODS.items():
-        described.append(f"{name} ({', '.join(f'{k}={v}' for k, v in catalog.options_of(made).items())})")
-    return "; ".join(described)
+HELP = """Learn a few synthetic images per class that stand for a whole data set.
 
-
-HELP = f"""Learn a few synthetic images per class that stand for a whole data set.
-
-Starts from random real images (--init) and improves them for a number of --iterations, or of --minutes. The set
-lands in RUN/set.safetensors; `condensekit evaluate RUN` measures it.
+Starts from real images or noise (--init) and improves them for a number of --iterations, or of --minutes. The set
+lands in RUN/set.safetensors; `condensekit evaluate RUN` measures it. A method brings the start, encoder,
+augmentation and packing (--factor) of its paper; every one of them can be changed.
 
 \b
 Examples:
   condensekit condense --data digits --method dm --ipc 1 --iterations 300 --out runs/digits
   condensekit condense --data cifar10 --download --method dm --ipc 10 --iterations 20000 --seeds 3 --out runs/dm
+  condensekit condense --data cifar10 --method m3d --init kmeans --ipc 10 --minutes 60 --out runs/m3d
   condensekit condense --data photos/ --image-size 64 --method dm --ipc 5 --minutes 30 --out runs/photos
   condensekit condense --data digits --method mine:Method --set strength=0.3 --ipc 1 --iterations 100 --out run
 
-Methods and their options (--set NAME=VALUE): {_methods()}. A method of your own is module:object.
+`condensekit methods` lists the methods and their options (--set NAME=VALUE). One of your own is module:object.
 
 An interrupted run (Ctrl-C, SIGTERM, a crash) goes on with the same command and --resume; on a CPU it gives the
 same images bit for bit as an uninterrupted one. Resuming with other options is refused.
@@ -136,43 +62,40 @@ recipe_options = packed(
     Recipe,
     "recipe",
     option("--method", default="dm", show_default=True, metavar="NAME", help="How to condense; see above."),
-    option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the method; repeatable."),
+    option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="An option of the method, or of init, sampling or encoder (sampling.NAME=VALUE); repeatable.",
+    ),
     option("--lr", type=float, metavar="X", help="Step size of the images; short for --set lr=X."),
     option("--batch-real", type=int, metavar="N", help="Real images per class and step; --set batch_real=N."),
-    option(
-        "--init",
-        default=DEFAULTS["init"],
-        show_default=True,
-        metavar="NAME",
-        help="First images: random, herding, kmeans or kcenter real ones, or noise.",
-    ),
+    option("--discrepancy", metavar="NAME", help=f"What is matched: {', '.join(catalog.DISCREPANCIES)}, moments-P."),
+    option("--init", metavar="NAME", help=f"First images: {_listed(catalog.STARTS)}."),
+    option("--sampling", metavar="NAME", help=f"Real batches: {_listed(catalog.SAMPLINGS)}.  [default: uniform]"),
+    option("--encoder", metavar="NAME", help=f"Networks that embed images: {_listed(catalog.ENCODERS)}."),
     option(
         "--network",
-        default=DEFAULTS["network"],
-        show_default=True,
         metavar="NAME",
-        help="What embeds images, say ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models.",
+        help="Their architecture, say ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models.",
     ),
-    option(
-        "--keep",
-        type=click.IntRange(min=1),
-        default=DEFAULTS["keep"],
-        show_default=True,
-        metavar="K",
-        help="Steps for which one random network is used.",
-    ),
+    option("--keep", type=click.IntRange(min=1), metavar="K", help="Steps for which one network is used."),
     option(
         "--augment",
-        default=DEFAULTS["augment"],
-        show_default=True,
         metavar="LIST",
-        help="Of color,crop,cutout,flip,scale,rotate, or none; auto is all, without flip for digits and mnist.",
+        help="Of color,crop,cutout,flip,scale,rotate, or none; auto is the method's usual one, without flip for "
+        f"{_listed(catalog.UNFLIPPED)}.",
+    ),
+    FACTOR,
+    option(
+        "--nested", is_flag=True, help="Make every prefix of the set a set of its own, so that it may shrink later."
     ),
     STORAGE,
     option(
         "--precision",
         type=click.Choice(PRECISIONS),
-        default=DEFAULTS["precision"],
+        default="fp32",
         show_default=True,
         help="fp32; mixed embeds real images in bfloat16; bf16 embeds all images so.",
     ),
@@ -223,9 +146,10 @@ def command(
         make_plan((1, 1), device=device, compiled=compiled)
     with problems:
         folders = place.folders()
-    method, options = recipe.build(source.data, problems)
+    with problems:
+        method, options = recipe.build(source.data)
+    problems.refuse()
     train, _ = source.load(show.Bars())
-    _check_fit(train, ipc, options)
     results: dict[Path, CondenseResult] = {}
     for seed, folder in folders.items():
         results[folder] = condense(
@@ -252,13 +176,6 @@ def command(
             break
     show.emit(as_json, {"runs": [_record(f, r) for f, r in results.items()]}, "\n".join(map(_line, results.items())))
     return max(map(_exit_code, results.values()))
-
-
-def _check_fit(train: ClassImages, ipc: int, options: dict[str, Any]) -> None:
-    """Refuse what does not fit the data before a run folder is made."""
-    options["encoder"].network.build(train.spec.shape, len(train.classes))
-    if not isinstance(options["init"], Noise):
-        check_sizes(train, ipc)
 
 
 def _exit_code(result: CondenseResult) -> int:

@@ -11,20 +11,19 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import (
-    DATA_ROOT,
     DEVICE,
     DOWNLOAD,
     JSON,
     SEED,
     TRUST,
     Command,
-    Problems,
     Source,
     option,
 )
 from condensekit.cli.runs import Group, group
 from condensekit.compute import Compute, make_plan
-from condensekit.errors import ConfigError
+from condensekit.condensed import Formation
+from condensekit.errors import ConfigError, Problems
 from condensekit.evaluate import Candidate, evaluate
 from condensekit.images import ClassImages
 from condensekit.networks import Network
@@ -62,7 +61,8 @@ Examples:
     default="random",
     show_default=True,
     help="Baselines from the same data, with the same images per class and seeds: random, herding, kmeans, kcenter, "
-    "module:object; full is all training images; none is no baseline.",
+    "importance-kmeans, importance-krr, jpeg-random, any of them packed (packed-random), module:object; full is all "
+    "training images; none is no baseline.",
 )
 @option(
     "--networks",
@@ -77,7 +77,7 @@ Examples:
     default="short",
     show_default=True,
     metavar="NAME",
-    help="How they are trained: dc and idc are the recipes of the papers; short ranks alike and suits a CPU.",
+    help="How they are trained: dc and idc are the recipes of the papers; short is dc in 300 epochs, for a CPU.",
 )
 @option(
     "--architectures",
@@ -88,7 +88,12 @@ Examples:
     help="What is trained, say ConvNet,ResNet18, ConvNet-d4-w64-batch, or names from torchvision.models.",
 )
 @option("--data", metavar="NAME|PATH", help="Where the runs' data is now.  [default: as in the run's config.json]")
-@DATA_ROOT
+@option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Folder of the named data sets.  [default: as in config.json]",
+)
 @DOWNLOAD
 @TRUST
 @SEED
@@ -116,11 +121,11 @@ def command(
     for name in architectures:
         with problems:
             models.append(catalog.network(name))
-    selections: dict[str, Selection] = {}
+    selections: dict[str, tuple[Selection, Formation]] = {}
     for name in against:
         with problems:
             if name not in ("full", "none"):
-                selections[name] = catalog.selection(name)
+                selections[name] = catalog.baseline(name)
     with problems:
         make_plan((1, 1), device=device)
     with problems:
@@ -149,17 +154,20 @@ def command(
 
 
 def baselines(
-    groups: Sequence[Group], selections: Mapping[str, Selection], train: ClassImages, compute: Compute
+    groups: Sequence[Group],
+    selections: Mapping[str, tuple[Selection, Formation]],
+    train: ClassImages,
+    compute: Compute,
 ) -> list[Candidate]:
     """For each size among ``groups``: each selection's sets, with the seeds of the group that has most."""
     made = []
     for ipc in dict.fromkeys(g.ipc for g in groups):
         alike = [g for g in groups if g.ipc == ipc]
         seeds = max(([run.seed for run in g.runs] for g in alike), key=len)
-        for name, selection in selections.items():
+        for name, (selection, formation) in selections.items():
             if name in {g.name for g in alike}:
                 continue
-            sets = tuple(selected_set(train, selection, ipc, Draw(seed), compute) for seed in seeds)
+            sets = tuple(selected_set(train, selection, ipc, Draw(seed), compute, formation) for seed in seeds)
             made.append(Candidate(name, sets, ipc))
     return made
 
@@ -176,14 +184,13 @@ def _source(groups: Sequence[Group], given: Source) -> Source:
         raise ConfigError("the runs are made from different data: evaluate them one by one")
     if recorded is None and not given.data:
         raise ConfigError(f"{groups[0].runs[0].folder} does not record its data: give --data")
-    recorded, found = recorded or {}, configs[0].get("found") or {}
-    root = given.data_root or found.get("data_root")
+    recorded = recorded or {}
+    root = given.data_root or configs[0].get("data_root")
     return replace(
         given,
         data=given.data or recorded["name"],
         image_size=recorded.get("image_size"),
         data_root=Path(root) if root else None,
-        trust_local_copy=given.trust_local_copy or bool(found.get("trust_local_copy")),
     )
 
 

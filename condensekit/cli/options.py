@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import click
@@ -63,26 +62,6 @@ class Positive(click.FloatRange):
         return number
 
 
-class Problems:
-    """Gathers the problems of several objects: build each inside ``with problems:``, then :meth:`refuse`."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
-        if isinstance(error, ConfigError):
-            self.found += error.problems
-            return True
-        return False
-
-    def refuse(self) -> None:
-        """Raise one ConfigError with everything found."""
-        refuse(*self.found)
-
-
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """``click.option`` that takes part in the joint report."""
     return click.option(*names, cls=Option, **settings)
@@ -114,6 +93,7 @@ class Source:
         data_root: Folder of the named data sets, or None for the default.
         download: Fetch a named data set that is missing.
         trust_local_copy: Read a copy whose checksum differs.
+        mmap: Folder for the decoded images, which are then mapped instead of held in memory; None to hold them.
     """
 
     data: str
@@ -121,6 +101,7 @@ class Source:
     data_root: Path | None
     download: bool
     trust_local_copy: bool
+    mmap: Path | None = None
 
     def load(self, progress: Progress) -> tuple[ClassImages, ClassImages]:
         """Training and test images."""
@@ -130,22 +111,21 @@ class Source:
             image_size=self.image_size,
             download=self.download,
             trust_local_copy=self.trust_local_copy,
+            mmap=self.mmap,
             progress=progress,
         )
 
     def record(self, folder: Path) -> dict[str, Any]:
-        """What ``config.json`` in ``folder`` keeps: enough for ``evaluate`` to read the same images again.
+        """What ``config.json`` in ``folder`` keeps: enough for ``evaluate`` to look for the same images.
 
-        A resumed run may find its data elsewhere: the first place stays on record.
+        A resumed run may find its data elsewhere: the first place stays on record. Trust is never recorded:
+        a run folder may be a stranger's.
         """
-        found = {
-            "data_root": str(self.data_root.resolve()) if self.data_root else None,
-            "trust_local_copy": self.trust_local_copy,
-        }
+        root = str(self.data_root.resolve()) if self.data_root else None
         if (folder / "config.json").exists():
-            found = RunDir.read(folder).config.get("found", found)
+            root = RunDir.read(folder).config.get("data_root", root)
         name = self.data if self.data in datasets.NAMES else str(Path(self.data).resolve())
-        return {"data": {"name": name, "image_size": self.image_size}, "found": found}
+        return {"data": {"name": name, "image_size": self.image_size}, "data_root": root}
 
 
 @dataclass(frozen=True)
@@ -181,7 +161,7 @@ DATA = option(
     "--data",
     required=True,
     metavar="NAME|PATH",
-    help="digits, mnist, fashionmnist, cifar10 or cifar100; a folder with one folder of images per class "
+    help=f"{', '.join(datasets.NAMES)}; a folder with one folder of images per class "
     "(or with train/ and test/ of that form); or an .npz file with images and labels.",
 )
 IMAGE_SIZE = option("--image-size", type=click.IntRange(min=1), metavar="N", help="Resize to N x N while reading.")
@@ -197,10 +177,22 @@ TRUST = option(
     is_flag=True,
     help="Read a copy whose checksum is not the published one. CIFAR files are pickles: only for files you checked.",
 )
+MMAP = option(
+    "--mmap",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Decode the images of a folder once into FOLDER and map them from there: for a set larger than memory.",
+)
 DEVICE = option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
 JSON = option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
 SEED = option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
 IPC = option("--ipc", type=click.IntRange(min=1), required=True, metavar="N", help="Images per class.")
+FACTOR = option(
+    "--factor",
+    type=click.IntRange(min=1),
+    metavar="F",
+    help="Pack F x F smaller images into each stored one: more to train on in the same bytes.",
+)
 STORAGE = option(
     "--storage",
     type=click.Choice(["float32", "float16", "uint8"]),
@@ -209,7 +201,7 @@ STORAGE = option(
     help="How the set's values are stored; uint8 keeps a range for each image and channel.",
 )
 
-source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST)
+source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP)
 place_options = packed(
     Place,
     "place",

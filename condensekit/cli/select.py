@@ -8,12 +8,12 @@ from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import (
     DEVICE,
+    FACTOR,
     IPC,
     JSON,
     STORAGE,
     Command,
     Place,
-    Problems,
     Source,
     option,
     place_options,
@@ -22,6 +22,7 @@ from condensekit.cli.options import (
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import Formation
 from condensekit.describe import describe
+from condensekit.errors import Problems
 from condensekit.rng import Draw
 from condensekit.run import RunDir
 from condensekit.selection import selected_set
@@ -46,32 +47,44 @@ Examples:
     show_default=True,
     metavar="NAME",
     help="random; herding (running mean nearest to the class mean); kmeans (nearest to the centroids); kcenter "
-    "(farthest first); or module:object. Distances are those of one random network's embedding.",
+    "(farthest first); importance-kmeans and importance-krr (drawn by how much they matter to the loss of k-means "
+    "or kernel ridge regression); jpeg-random (as many as fit, coded, into the bytes of ipc images); or "
+    "module:object. packed- before a name is --factor 2. Distances are those of one random network's embedding.",
 )
 @IPC
+@FACTOR
 @STORAGE
 @place_options
 @DEVICE
 @JSON
-def command(source: Source, selection: str, ipc: int, storage: str, place: Place, device: str, as_json: bool) -> None:
+def command(
+    source: Source,
+    selection: str,
+    ipc: int,
+    factor: int | None,
+    storage: str,
+    place: Place,
+    device: str,
+    as_json: bool,
+) -> None:
     """Check, load, choose and save for each seed."""
     problems = Problems()
     with problems:
-        chosen_by = catalog.selection(selection)
+        chosen_by, usual = catalog.baseline(selection)
+        formation = Formation(factor or usual.factor, storage)
     with problems:
         plan = make_plan((1, 1), device=device)
     with problems:
         folders = place.folders()
     problems.refuse()
     train, _ = source.load(show.Bars())
-    formation = Formation(dtype=storage)
     plan = make_plan(train.spec.shape[1:], device=device)
     runs = []
     with Compute(plan) as compute:
         for seed, folder in folders.items():
             made = selected_set(train, chosen_by, ipc, Draw(seed), compute, formation)
             config = {
-                "name": chosen_by.name if storage == "float32" else f"{chosen_by.name} storage={storage}",
+                "name": catalog.baseline_name(chosen_by, formation),
                 "selection": describe(chosen_by),
                 "ipc": ipc,
                 "seed": seed,

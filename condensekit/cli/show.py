@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,3 +51,9 @@ def size(nbytes: int) -> str:
     """``2.5 KiB`` and the like."""
     power = min(3, (max(1, nbytes).bit_length() - 1) // 10)
     return f"{nbytes / 1024**power:.4g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts as aligned columns, two blanks between them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -2,5 +2,7 @@
 
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.distribution import DistributionMatching
+from condensekit.methods.gradient import GradientMatching
+from condensekit.methods.kernel import KernelRidge
 
-__all__ = ["Condenser", "DistributionMatching", "State", "StepContext"]
+__all__ = ["Condenser", "DistributionMatching", "GradientMatching", "KernelRidge", "State", "StepContext"]

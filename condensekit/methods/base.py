@@ -13,6 +13,7 @@ from torch import Tensor
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute
 from condensekit.condensed import unpack
+from condensekit.encoders import Encoder, Fresh
 from condensekit.images import ClassImages
 from condensekit.networks import FeatureNetwork, separable
 from condensekit.rng import Draw
@@ -37,6 +38,7 @@ class StepContext:
         factor: Packing of the synthetic images; what the network sees is unpacked first.
         prefix: Only the first so many synthetic images of each class take part in this step; None for all.
         prepared: What the encoder made before the first step.
+        encoder: Where the weights of ``module`` come from.
     """
 
     data: ClassImages
@@ -48,6 +50,7 @@ class StepContext:
     factor: int = 1
     prefix: int | None = None
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
+    encoder: Encoder = Fresh()  # noqa: RUF009 - frozen
 
     def groups(self, per_class: int) -> Iterator[slice]:
         """Rows of classes to process together: few enough that memory does not grow with the classes.
@@ -92,6 +95,23 @@ class StepContext:
         """What the network sees of (L, m, C, H, W) synthetic images: (L, m * f * f, C, H, W), unpacked, augmented."""
         unpacked = unpack(synthetic.flatten(0, 1), self.factor)
         return self.augment(unpacked.reshape(len(synthetic), -1, *synthetic.shape[2:]), labels)
+
+    def load(self, i: int) -> None:
+        """Refill ``module`` with the i-th network of this step; the 0-th is there when the step begins.
+
+        One module serves all networks, so that memory does not grow with them and a compiled one stays
+        valid. Graphs made with the former weights can no longer be used.
+        """
+        draw = Draw(Draw(self.draw.seed).key(f"network/{i}"), self.draw.step, self.draw.attempt) if i else self.draw
+        self.encoder.load(self.module, draw, self.prepared)
+
+    def load_expert(self) -> None:
+        """Refill ``module`` with trained weights: the classifier whose output k is the k-th class of the data.
+
+        Raises:
+            ConfigError: An encoder of untrained networks.
+        """
+        self.encoder.load_trained(self.module, self.draw, self.prepared)
 
     def features(self, images: Tensor) -> Tensor:
         """(L, n, C, H, W) to (L, n, D) embeddings, without a graph."""
@@ -153,6 +173,10 @@ class Condenser(ABC):
             The new state, and 0-dim metrics. The metric ``finite`` must be there: where it is False the
             returned state equals the given one.
         """
+
+    def soft_labels(self, state: State) -> Tensor | None:
+        """What the set is to store beside its labels: (K * ipc * f * f, K) probabilities, or None, the default."""
+        return None
 
 
 def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepContext) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.discrepancy import Discrepancy, mean
@@ -25,21 +26,36 @@ class DistributionMatching(Condenser):
     they loop over classes (the same sum: the network treats images one by one); each network and batch
     comes from the run's seed, where they use the clock; a step with a non-finite value changes nothing.
 
+    M3D (Zhang et al., AAAI 2024; arXiv 2312.15927, whose first version is titled ECHO) is this with
+    ``MMD()``, ``per_image``, ``space="pixel"``, ``batch_real=128``, a network kept for 5 steps and two by
+    two images packed into one: the preset ``m3d`` of :mod:`condensekit.catalog`. ``echo`` is the same
+    preset under the first version's name; :class:`~condensekit.discrepancy.Moments` is its finite-order
+    form. Its authors step the optimiser after every class, so that momentum fades over the steps of the
+    other classes; here one step moves all classes and momentum lasts from step to step, which travels as
+    far. Their augmentation applies colour, crop and cutout to every batch; here one of the three is drawn
+    for each class, as in DM. Their packing shrinks by nearest neighbour, ours with antialiasing.
+
     Args:
         discrepancy: What is matched; :func:`condensekit.discrepancy.mean` gives DM.
-        lr: Step size for normalised images; the authors use 1 for 1 to 50 images per class and 10 above.
-            A mean over ipc images shrinks each image's gradient by ipc.
+        lr: Step size; the authors use 1 for 1 to 50 images per class and 10 above.
         momentum: Of the image updates, in [0, 1).
+        batch_real: Real images of each class in a step.
+        per_image: Multiply the step by the images of a class that take part, as M3D does: their mean
+            shrinks the gradient of each by as much.
         space: ``normalised`` moves the images as they are; ``pixel`` does exactly SGD on pixels in [0, 1],
             clamped to that range after each step, as IDC and M3D do.
-        batch_real: Real images of each class in a step.
+        calibration: Weight, at least 0, of the synthetic images' cross-entropy under a trained network (DANCE,
+            Zhang et al., IJCAI 2024), summed over the classes like the discrepancies. It needs an encoder of
+            trained networks, :class:`condensekit.trained.Trained`.
     """
 
     discrepancy: Discrepancy = mean
     lr: float = 1.0
     momentum: float = 0.5
     batch_real: int = 256
+    per_image: bool = False
     space: str = "normalised"
+    calibration: float = 0.0
     name: str = "dm"
     separable: ClassVar[bool] = True
 
@@ -49,10 +65,23 @@ class DistributionMatching(Condenser):
             None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
             None if self.batch_real >= 1 else f"batch_real must be at least 1, got {self.batch_real}",
             None if self.space in SPACES else f"space must be one of {', '.join(SPACES)}, got {self.space!r}",
+            None
+            if 0 <= self.calibration < float("inf")
+            else f"calibration must be finite and at least 0, got {self.calibration}",
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images and their momentum, both (K, ipc, C, H, W)."""
+        """Images and their momentum, both (K, ipc, C, H, W).
+
+        Raises:
+            ConfigError: ``calibration`` with an encoder of untrained networks.
+        """
+        refuse(
+            f"calibration={self.calibration} needs networks that classify, and {type(ctx.encoder).__name__} draws "
+            "untrained ones: use Trained() (--encoder trained)"
+            if self.calibration and not ctx.encoder.trained
+            else None
+        )
         return {"images": synthetic, "momentum": torch.zeros_like(synthetic)}
 
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
@@ -70,7 +99,31 @@ class DistributionMatching(Condenser):
             losses.append(value)
             gradients.append(gradient)
         total, slope = torch.cat(losses).sum(), torch.cat(gradients)
+        if self.calibration:
+            extra, steeper = _calibrate(images, ctx)
+            total, slope = total + self.calibration * extra, slope + self.calibration * steeper
         finite = torch.isfinite(total) & torch.isfinite(slope).all()
-        velocity = self.momentum * state["momentum"] + slope
+        share = (ctx.prefix or images.shape[1]) if self.per_image else 1
+        velocity = self.momentum * state["momentum"] + share * slope
         new = {"images": descend(images, velocity, self.lr, self.space, ctx), "momentum": velocity}
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
+
+
+def _calibrate(images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
+    """Each class's mean cross-entropy under a trained network, summed over the classes, and its image gradient.
+
+    The trained weights take the place of those in ``ctx.module``.
+    """
+    ctx.load_expert()
+    losses, gradients = [], []
+    for rows in ctx.groups(images.shape[1] * ctx.factor**2):
+        wanted = torch.arange(rows.start, rows.stop, device=images.device)[:, None]
+
+        def loss(features: Tensor, wanted: Tensor = wanted) -> Tensor:
+            logits = ctx.module.classifier(features)  # (L, m, K)
+            return F.cross_entropy(logits.mT, wanted.expand(logits.shape[:2]), reduction="none").mean(1)
+
+        value, gradient = ctx.gradient(images[rows], ctx.data.classes[rows], loss)
+        losses.append(value)
+        gradients.append(gradient)
+    return torch.cat(losses).sum(), torch.cat(gradients)

@@ -15,11 +15,14 @@ import torch
 from condensekit import run
 from condensekit.condense import Noise, Saving, condense
 from condensekit.encoders import Fresh
-from condensekit.methods import DistributionMatching
+from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.networks import ConvNet
 from condensekit.testing import shapes
 
-METHODS = {"dm": lambda: DistributionMatching(batch_real=4)}
+METHODS = {
+    "dm": lambda: DistributionMatching(batch_real=4),
+    "dsa": lambda: GradientMatching(batch_real=4, outer=3, inner=2),
+}
 ITERATIONS = 200
 
 

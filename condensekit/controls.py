@@ -1,0 +1,76 @@
+"""Real images in the form a camera would store them: a control for what a condensed set's bytes are worth."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from condensekit.compute import Compute
+from condensekit.errors import ConfigError, refuse
+from condensekit.images import ClassImages
+from condensekit.rng import Draw
+from condensekit.selection import Chosen, check_sizes
+
+SCAN = b"\xff\xda"  # the marker after which a JPEG file holds the picture; all before it are tables
+
+
+@dataclass(frozen=True)
+class JpegRandom:
+    """As many random images, coded as JPEG, as fit into the bytes of ``ipc`` images of 8-bit pixels.
+
+    The bytes are those of the files, but for their tables, which are the same in all and count once for each
+    class. Every class gets at least one image, and no more than it has. What trains a network is the decoded
+    picture.
+
+    Args:
+        quality: Of the coding, 1 to 95.
+
+    Raises:
+        ConfigError: A quality out of range; when called, images that are not 8-bit or have neither 1 nor 3 channels.
+    """
+
+    quality: int = 75
+    name: ClassVar[str] = "jpeg-random"
+
+    def __post_init__(self) -> None:
+        refuse(None if 1 <= self.quality <= 95 else f"quality must lie in 1 to 95, got {self.quality}")
+
+    def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
+        """See :class:`~condensekit.selection.Selection`; classes may differ in how many images they get."""
+        if data.images.dtype != torch.uint8 or data.spec.shape[0] not in (1, 3):
+            raise ConfigError(
+                f"{self.name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
+            )
+        check_sizes(data, ipc)
+        indices, pixels, sizes = [], [], []
+        for label in data.classes:
+            left = ipc * math.prod(data.spec.shape)
+            order = data.indices_of(label)[draw.permutation(f"{self.name}/{label}", data.count(label))]
+            for place, (index, picture, size, tables) in enumerate(self._coded(data, order)):
+                size += 0 if place else tables
+                left -= size
+                if place and left < 0:
+                    break
+                indices.append(index)
+                pixels.append(picture)
+                sizes.append(size)
+        return Chosen(torch.tensor(indices), None, torch.stack(pixels), torch.tensor(sizes))
+
+    def _coded(self, data: ClassImages, order: Tensor) -> Iterator[tuple[int, Tensor, int, int]]:
+        """Of each image: its index, what decoding gives back, the bytes of its picture, and those of its tables."""
+        for index in order.tolist():
+            file = io.BytesIO()
+            pixels = data.images[index].cpu().numpy()
+            picture = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+            Image.fromarray(picture).save(file, "JPEG", quality=self.quality)
+            tables = file.getvalue().index(SCAN)
+            decoded = np.atleast_3d(np.asarray(Image.open(file)))
+            yield index, torch.from_numpy(decoded.copy()).permute(2, 0, 1), len(file.getvalue()) - tables, tables

@@ -1,0 +1,197 @@
+"""Kernel ridge regression: synthetic images from which a linear fit in feature space predicts the real labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from condensekit.errors import refuse
+from condensekit.methods.base import Condenser, State, StepContext, keep_if
+
+LABELS = ("fixed", "learned", "soft")
+JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # of the mean diagonal; the first that makes the Gram matrix regular
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
+
+
+@dataclass(frozen=True)
+class KernelRidge(Condenser):
+    """Condensation through kernel ridge regression with random features.
+
+    KIP (Nguyen, Chen and Lee, "Dataset Meta-Learning from Kernel Ridge-Regression", ICLR 2021) minimises the
+    squared error, on real images, of a kernel ridge regression fitted to the synthetic ones in closed form.
+    As in RFAD (Loo et al., "Efficient Dataset Distillation using Random Feature Approximation", NeurIPS
+    2022) the kernel is the inner product of the features of a few random networks, drawn anew each step.
+    Images, and labels where they are learned, move by Adam (Kingma and Ba, ICLR 2015), as in both papers.
+
+    Departures from both: features of the run's encoder (ConvNets with instance norm by default) and not those
+    of an infinitely wide network; squared error, not RFAD's scaled cross-entropy; no whitening of the images;
+    as many real images of each class as of any other. Gram matrix and solution are float64, except where the
+    device has none. All classes share one Gram matrix: the method is not class-separable.
+
+    A Gram matrix that is singular in float64 (equal images, fewer features than images, all with ``ridge=0``)
+    gets the smallest of :data:`JITTERS` that makes it regular; where none does, or a feature is not finite, the
+    step changes nothing and says so.
+
+    Args:
+        lr: Adam's step size, for normalised images and labels alike.
+        ridge: Regularisation, at least 0, as a multiple of the Gram matrix's mean diagonal.
+        networks: Random networks whose features stand side by side in a step.
+        batch_real: Real images of each class in a step.
+        labels: ``fixed`` regresses on centred one-hot labels. ``learned`` moves the labels too; the set keeps its
+            hard labels. ``soft`` also stores what was learned with the set: shifted back by 1 / K, clipped
+            below at a millionth and scaled to sum to 1. Such a set is larger in bytes.
+    """
+
+    lr: float = 0.05
+    ridge: float = 1e-6
+    networks: int = 1
+    batch_real: int = 32
+    labels: str = "fixed"
+    name: str = "krr"
+    separable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        refuse(
+            None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
+            None if 0 <= self.ridge < float("inf") else f"ridge must be finite and at least 0, got {self.ridge}",
+            None if self.networks >= 1 else f"networks must be at least 1, got {self.networks}",
+            None if self.batch_real >= 1 else f"batch_real must be at least 1, got {self.batch_real}",
+            None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",
+        )
+
+    def init(self, synthetic: Tensor, ctx: StepContext) -> State:
+        """Images (K, ipc, C, H, W), labels (K, ipc, f * f, K), Adam's two moments of what moves, and its step count.
+
+        Raises:
+            ConfigError: A single class: its centred labels are all 0.
+        """
+        refuse(None if len(synthetic) > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm")
+        classes, ipc = synthetic.shape[:2]
+        labels = centred_one_hot(torch.arange(classes, device=synthetic.device), classes)
+        state = {
+            "images": synthetic,
+            "labels": labels[:, None, None].repeat(1, ipc, ctx.factor**2, 1),
+            "updates": torch.zeros((), device=synthetic.device),
+        }
+        for name in self._moved:
+            state |= {f"{name}/first": torch.zeros_like(state[name]), f"{name}/second": torch.zeros_like(state[name])}
+        return state
+
+    def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
+        """A few networks, one real batch of all classes, one update."""
+        loss, slopes, jitter = self._gradients(state, ctx)
+        finite = torch.isfinite(loss) & torch.stack([torch.isfinite(s).all() for s in slopes.values()]).all()
+        new = {**state, "updates": state["updates"] + 1}
+        for name in self._moved:
+            new |= _adam(name, state, slopes[name], new["updates"], self.lr)
+        metrics = {"loss": loss, "gradient_norm": slopes["images"].norm(), "jitter": jitter, "finite": finite}
+        return keep_if(finite, new, state), metrics
+
+    def soft_labels(self, state: State) -> Tensor | None:
+        """See :meth:`Condenser.soft_labels`."""
+        if self.labels != "soft":
+            return None
+        learned = state["labels"].flatten(0, 2)
+        return F.normalize((learned + 1 / learned.shape[1]).clamp(min=1e-6), p=1.0)
+
+    @property
+    def _moved(self) -> tuple[str, ...]:
+        return ("images",) if self.labels == "fixed" else ("images", "labels")
+
+    def _gradients(self, state: State, ctx: StepContext) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss, its gradients with respect to images and labels, and the jitter that was needed.
+
+        First with respect to the features; then, network by network, through each.
+        """
+        leaf = state["images"][:, : ctx.prefix].detach().requires_grad_()
+        labels = state["labels"][:, : ctx.prefix].detach().requires_grad_()
+        shown = ctx.shown(leaf, ctx.data.classes)
+        flat = shown.detach().flatten(0, 1)
+        synthetic, real = [], []
+        for i in range(self.networks):
+            if i:
+                ctx.load(i)
+            target, weights = self._target(ctx)  # before the graph: batch norm writes its buffers
+            real.append(target)
+            features, pull = ctx.compute.pullback(ctx.module, flat)  # valid until the module is refilled
+            synthetic.append(features)
+        embedded = torch.cat(synthetic, 1).requires_grad_()
+        loss, jitter = self._loss(embedded, labels.flatten(0, 2), torch.cat(real, 1), weights)
+        wanted, slope = torch.autograd.grad(loss, [embedded, labels])
+        *earlier, last = wanted.split([f.shape[1] for f in synthetic], 1)
+        back = pull(last)
+        for i, part in enumerate(earlier):
+            ctx.load(i)
+            back = back + ctx.compute.pullback(ctx.module, flat)[1](part)
+        (moved,) = torch.autograd.grad(shown, leaf, back.reshape(shown.shape))
+        slopes = {"images": ctx.padded(moved, state["images"]), "labels": ctx.padded(slope, state["labels"])}
+        return loss.detach(), slopes, jitter
+
+    def _target(self, ctx: StepContext) -> tuple[Tensor, Tensor | None]:
+        """Features (K * batch_real, D) of this step's real images, the same for each network, and their weights."""
+        features, weights = [], []
+        for rows in ctx.groups(self.batch_real):
+            images, importance = ctx.real(ctx.data.classes[rows], self.batch_real)
+            features.append(ctx.features(images).flatten(0, 1))
+            if importance is not None:
+                weights.append(importance.flatten())
+        return torch.cat(features), torch.cat(weights) if weights else None
+
+    def _loss(self, synthetic: Tensor, labels: Tensor, real: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Half the mean squared error of the predicted real labels, 0-dim float32, and the jitter."""
+        classes = labels.shape[1]
+        wanted = torch.arange(classes, device=labels.device).repeat_interleave(len(real) // classes)
+        predicted, jitter = ridge_predict(synthetic, labels, real, self.ridge)
+        errors = (predicted - centred_one_hot(wanted, classes).to(predicted)).square().sum(1) / 2
+        if weights is not None:
+            errors = errors * weights.to(errors)
+        return errors.mean().to(labels), jitter.to(labels)
+
+
+def centred_one_hot(classes_N: Tensor, count: int) -> Tensor:  # noqa: N803
+    """(N, count) float32: 1 - 1/count at the class, -1/count elsewhere, so that each row sums to 0."""
+    return F.one_hot(classes_N, count).float() - 1 / count
+
+
+def ridge_predict(x_MD: Tensor, y_MK: Tensor, new_ND: Tensor, ridge: float) -> tuple[Tensor, Tensor]:  # noqa: N803
+    """Predictions of a linear ridge regression in its dual form, differentiable in the three tensors.
+
+    Args:
+        x_MD: (M, D) features of the points to fit.
+        y_MK: (M, K) their values.
+        new_ND: (N, D) features of the points to predict.
+        ridge: Regularisation, at least 0, in units of the Gram matrix's mean diagonal.
+
+    Returns:
+        (N, K) float64 predictions (float32 where the device knows no float64), NaN where no jitter helped; the
+        jitter that was added to ``ridge``, 0-dim, 0 for a regular Gram matrix. Features that are all 0 predict 0.
+    """
+    dtype = torch.float32 if x_MD.device.type == "mps" else torch.float64
+    x, y, new = x_MD.to(dtype), y_MK.to(dtype), new_ND.to(dtype)
+    gram = x @ x.mT
+    scale = gram.diagonal().mean()
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    eye = torch.eye(len(x), dtype=dtype, device=x.device)
+    with torch.no_grad():  # decided on the device, without a stall
+        jitters = torch.tensor(JITTERS, dtype=dtype, device=x.device)
+        tried = gram + (ridge + jitters)[:, None, None] * scale * eye
+        factors, info = torch.linalg.cholesky_ex(tried)
+        pivots = factors.diagonal(dim1=1, dim2=2).square().amin(1)
+        regular = (info == 0) & (pivots > len(x) * torch.finfo(dtype).eps * scale)
+        jitter = jitters[regular.int().argmax()]
+    factor = torch.linalg.cholesky_ex(gram + (ridge + jitter) * scale * eye)[0]
+    predicted = (new @ x.mT) @ torch.cholesky_solve(y, factor)
+    return torch.where(regular.any(), predicted, torch.nan), jitter
+
+
+def _adam(name: str, state: State, slope: Tensor, updates: Tensor, lr: float) -> State:
+    """The new values and moments of ``name`` after one step of Adam; ``updates`` counts it."""
+    first = BETAS[0] * state[f"{name}/first"] + (1 - BETAS[0]) * slope
+    second = BETAS[1] * state[f"{name}/second"] + (1 - BETAS[1]) * slope.square()
+    spread = (second / (1 - BETAS[1] ** updates)).sqrt() + EPSILON
+    moved = state[name] - lr * first / (1 - BETAS[0] ** updates) / spread
+    return {name: moved, f"{name}/first": first, f"{name}/second": second}

@@ -1,0 +1,160 @@
+"""How to condense, in words: what the command line and the benchmarks give, made into objects by the catalog."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from condensekit import catalog
+from condensekit.condense import Noise
+from condensekit.condensed import Formation
+from condensekit.encoders import Encoder
+from condensekit.errors import ConfigError, Problems, refuse
+from condensekit.methods import Condenser, DistributionMatching
+from condensekit.presets import Preset
+from condensekit.selection import Selection
+
+PARTS = ("init", "sampling", "encoder")  # what may take options of its own: sampling.refresh=100 and the like
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method and all that ``condense`` takes beside it, each by its name in the catalog.
+
+    Args:
+        method: Which method; with it come the encoder, packing, augmentation and start of its preset.
+        settings: ``NAME=VALUE`` options of the method, or of a part: ``sampling.NAME=VALUE``.
+        lr: Short for the setting ``lr``.
+        batch_real: Short for the setting ``batch_real``.
+        discrepancy: Short for the setting ``discrepancy``.
+        init: Where the images start; this and the following are the preset's where they are None.
+        sampling: How real batches are drawn; uniformly where it is None.
+        encoder: Where the embedding networks come from.
+        network: Their architecture.
+        keep: Steps for which one is used.
+        augment: ``auto`` for the usual augmentation, as far as the data allow, ``none`` or a list.
+        factor: Packing of the images.
+        nested: Whether every prefix of the set shall be a set of its own.
+        storage: How values are stored.
+        precision: How networks run.
+    """
+
+    method: str = "dm"
+    settings: tuple[str, ...] = ()
+    lr: float | None = None
+    batch_real: int | None = None
+    discrepancy: str | None = None
+    init: str | None = None
+    sampling: str | None = None
+    encoder: str | None = None
+    network: str | None = None
+    keep: int | None = None
+    augment: str | None = None
+    factor: int | None = None
+    nested: bool = False
+    storage: str = "float32"
+    precision: str = "fp32"
+
+    def build(self, data: str) -> tuple[Condenser, dict[str, Any]]:
+        """The method, and the other arguments of ``condense`` that the recipe decides.
+
+        Args:
+            data: Name of the data set, for the augmentation.
+
+        Raises:
+            ConfigError: Every problem of every option.
+        """
+        problems = Problems()
+        with problems:
+            given = self._given()
+        problems.refuse()
+        preset = Preset(catalog.method("dm"), "", "")
+        with problems:
+            preset = catalog.preset(self.method)
+            self._check(preset)
+        with problems:
+            options = {name: value for name, value in given["method"].items() if name not in preset.unfit}
+            method = catalog.method(self.method, **options)
+        arguments: dict[str, Any] = {"nested": self.nested, "precision": self.precision}
+        with problems:
+            arguments["init"] = self._init(preset, given["init"])
+        with problems:
+            arguments["sampling"] = catalog.sampling(self.sampling or "uniform", **given["sampling"])
+        with problems:
+            arguments["encoder"] = self._encoder(preset, given["encoder"])
+        with problems:
+            arguments["augmentation"] = catalog.augmentation(self.augment or "auto", data, preset.augmentation)
+        with problems:
+            arguments["formation"] = Formation(preset.factor if self.factor is None else self.factor, self.storage)
+        problems.refuse()
+        if isinstance(method, DistributionMatching) and method.calibration and not arguments["encoder"].trained:
+            raise ConfigError(f"calibration={method.calibration} needs networks that classify: use --encoder trained")
+        return method, arguments
+
+    def name(self, method: Condenser) -> str:
+        """What a table calls the run: the built method, and what is neither its nor its preset's default."""
+        preset = catalog.preset(self.method)
+        usual: dict[str, Any] = {
+            "init": preset.init.name,
+            "sampling": "uniform",
+            "encoder": catalog.encoder_name(preset.encoder),
+            "network": preset.encoder.network.name,
+            "keep": getattr(preset.encoder, "keep", None),
+            "augment": "auto",
+            "factor": preset.factor,
+            "nested": False,
+            "storage": "float32",
+            "precision": "fp32",
+        }
+        parts = {k: v for part in PARTS for k, v in self._settings().items() if k.startswith(f"{part}.")}
+        changed = {k: getattr(self, k) for k in usual if getattr(self, k) not in (None, usual[k])}
+        return catalog.row_name(method, **changed, **parts)
+
+    def _settings(self) -> dict[str, str]:
+        return dict(text.split("=", 1) for text in self.settings)
+
+    def _given(self) -> dict[str, dict[str, Any]]:
+        """The options given for the method and for each part."""
+        refuse(*(f"--set takes NAME=VALUE, got {text!r}" for text in self.settings if "=" not in text))
+        given: dict[str, dict[str, Any]] = {part: {} for part in ("method", *PARTS)}
+        for name, value in self._settings().items():
+            part, dot, option = name.partition(".")
+            if dot and part not in PARTS:
+                raise ConfigError(f"--set {name}: only {', '.join(PARTS)} have options of their own")
+            given[part if dot else "method"][option if dot else name] = value
+        short = {"lr": self.lr, "batch_real": self.batch_real, "discrepancy": self.discrepancy}
+        given["method"] |= {name: value for name, value in short.items() if value is not None}
+        return given
+
+    def _check(self, preset: Preset) -> None:
+        """Refuse what makes no sense with the method."""
+        made = {
+            **{name: getattr(self, name) for name in ("init", "sampling", "factor", "discrepancy", "augment")},
+            "encoder": self.encoder or self.keep,
+            "nested": self.nested or None,
+        }
+        wrong = [name for name, value in made.items() if value is not None and name in preset.unfit]
+        refuse(*(f"{self.method} takes no --{name}: {preset.unfit[name]}" for name in wrong))
+
+    def _init(self, preset: Preset, options: dict[str, Any]) -> Selection | Noise:
+        """The preset's start, unless another one or other options are asked for."""
+        if self.init is None and not options:
+            return preset.init
+        return catalog.initialiser(self.init or preset.init.name, **options)
+
+    def _encoder(self, preset: Preset, options: dict[str, Any]) -> Encoder:
+        """The preset's encoder, but for what is asked for."""
+        found = catalog.encoder(self.encoder or catalog.encoder_name(preset.encoder), **options)
+        if self.encoder in (None, catalog.encoder_name(preset.encoder)) and not options:
+            found = preset.encoder
+        network = catalog.network(self.network) if self.network else preset.encoder.network
+        changes: dict[str, Any] = {"network": network}
+        if self.keep is not None:
+            refuse(
+                f"--encoder fresh draws a network for each step: leave out --keep {self.keep}, or use --encoder kept"
+                if self.encoder == "fresh" and self.keep > 1
+                else None
+            )
+            changes["keep"] = self.keep
+        return dataclasses.replace(found, **changes) if dataclasses.is_dataclass(found) else found

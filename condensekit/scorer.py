@@ -1,0 +1,75 @@
+"""A network trained a little on the real images, and on nothing else: it tells which are hard, and which alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from condensekit.compute import Compute
+from condensekit.images import ClassImages
+from condensekit.networks import ConvNet, FeatureNetwork, Network
+from condensekit.progress import SILENT, Progress
+from condensekit.rng import Draw
+from condensekit.selection import BLOCK, Embed, Embedding, embed_with
+from condensekit.train import TrainProtocol, class_indices, train_network
+
+LIGHT = TrainProtocol("light", epochs=1, full_epochs=1, batch=64, steps=100, augmentation=None)
+"""100 steps of plain SGD: seconds on a CPU, enough to tell hard images from easy ones, too little to fit them."""
+
+NARROW = ConvNet(width=32)
+
+
+def lightly_trained(
+    data: ClassImages,
+    network: Network,
+    protocol: TrainProtocol,
+    draw: Draw,
+    compute: Compute,
+    progress: Progress = SILENT,
+) -> FeatureNetwork:
+    """A network trained on all listed images of ``data``, without gradients and in evaluation mode.
+
+    Args:
+        data: The images; a network of its classes only, so that a later class of a stream leaks nothing.
+        network: The architecture.
+        protocol: How it is trained.
+        draw: Its weights and batches follow from it.
+        compute: Runs the network.
+        progress: Told about each gradient step.
+    """
+    with progress.stage(f"train a {network.name} on the real images", protocol.steps_on(len(data))) as stage:
+        targets = class_indices(data.labels[data.order], data.classes)
+        module = train_network(
+            data, targets, network, protocol, Draw(draw.key("scorer")), compute, len(data.classes), stage
+        )
+    return module.requires_grad_(False).eval()
+
+
+def cross_entropies(module: FeatureNetwork, data: ClassImages, compute: Compute) -> Tensor:
+    """(N,) float64 losses, at least 0, of the listed images in the order of ``data.order``."""
+    targets = class_indices(data.labels[data.order], data.classes)
+    logits = [compute.logits(module, data.gather(block, compute.device)).cpu() for block in data.order.split(BLOCK)]
+    return F.cross_entropy(torch.cat(logits).double(), targets, reduction="none")
+
+
+@dataclass(frozen=True)
+class TrainedEmbedding(Embedding):
+    """The features of one lightly trained network, which has seen all classes.
+
+    Args:
+        network: The architecture.
+        protocol: How it is trained.
+    """
+
+    network: Network = field(default_factory=lambda: NARROW)
+    protocol: TrainProtocol = LIGHT
+    separable: ClassVar[bool] = False
+
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
+        """See :meth:`condensekit.selection.Embedding.prepare`."""
+        module = lightly_trained(data, self.network, self.protocol, draw, compute)
+        return embed_with(module, data, compute)

@@ -1,0 +1,169 @@
+"""Embedding networks trained for a short while on the classes at hand, and soft labels from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from condensekit.compute import Compute
+from condensekit.condensed import CondensedSet
+from condensekit.describe import describe
+from condensekit.encoders import Encoder, Prepared
+from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.images import ClassImages
+from condensekit.networks import ConvNet, FeatureNetwork, Network
+from condensekit.progress import SILENT, Progress, Shared
+from condensekit.rng import Draw
+from condensekit.train import TrainProtocol, class_indices, train_network, untrained
+
+PRETRAIN = TrainProtocol(
+    "pretrain", epochs=10, full_epochs=10, batch=64, milestones=(2 / 3, 5 / 6), factor=0.2, restart_momentum=False
+)
+"""A short training of embedding networks: IDC's recipe (see :data:`condensekit.train.IDC`) in 10 epochs, no CutMix."""
+
+START, END, CLASSES = "initial/", "final/", "classes"  # names of prepared tensors
+
+
+@dataclass(frozen=True)
+class Trained(Encoder):
+    """Random points on the way from initial to trained weights of a few networks.
+
+    DANCE (Zhang et al., "Dual-View Distribution Alignment for Dataset Condensation", IJCAI 2024): each step
+    embeds with a random interpolation between a random network's weights before and after training, so that
+    few trainings give many encoders of every degree of training. Networks see the real images of the classes
+    condensed here and nothing else: in continual learning, no later class.
+
+    Departures from the authors' code: fewer and shorter trainings (``protocol``), a new interpolation for
+    each step from the run's seed. Batch norm layers embed with the statistics of the batch, as in all encoders.
+
+    Args:
+        network: The architecture.
+        count: Networks to train.
+        protocol: How each is trained.
+        steps: Gradient steps of each training; 0 for as many as the protocol says.
+        interpolate: False takes the trained weights alone.
+        keep: Steps for which one network is used.
+    """
+
+    network: Network = field(default_factory=ConvNet)
+    count: int = 5
+    protocol: TrainProtocol = PRETRAIN
+    steps: int = 0
+    interpolate: bool = True
+    keep: int = 1
+    trained: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        refuse(
+            None if self.steps >= 0 else f"steps must be at least 0, got {self.steps}",
+            None if self.count >= 1 else f"count must be at least 1 network, got {self.count}",
+            None if self.keep >= 1 else f"keep must be at least 1 step, got {self.keep}",
+        )
+
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
+        """Train the networks, on a CPU one per worker.
+
+        Returns:
+            CPU tensors: ``classes`` (K,) int64, the labels of the outputs; for each entry of the module's state
+            ``initial/<name>`` and ``final/<name>``, (count, ...).
+
+        Raises:
+            ConfigError: A training that ended with values that are not finite.
+        """
+        protocol = replace(self.protocol, steps=self.steps) if self.steps else self.protocol
+        targets = class_indices(data.labels[data.order], data.classes)
+
+        def one(i: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            own, classes = Draw(draw.key(f"encoder/{i}")), len(data.classes)
+            with shared.ending_all():
+                start = untrained(data.spec.shape, self.network, own, compute, classes)
+                end = train_network(data, targets, self.network, protocol, own, compute, classes, shared)
+            return _state(start), _state(end)
+
+        total = self.count * protocol.steps_on(len(data))
+        with progress.stage(f"train {self.count} encoders", total) as stage:
+            shared = Shared(stage)
+            states = compute.map(one, range(self.count))
+        prepared = {CLASSES: torch.tensor(data.classes)}
+        for prefix, ends in zip((START, END), zip(*states, strict=True), strict=True):
+            prepared |= {prefix + name: torch.stack([state[name] for state in ends]) for name in ends[0]}
+        bad = [name for name, values in prepared.items() if not torch.isfinite(values).all()]
+        if bad:
+            raise ConfigError(
+                f"training the encoders with lr={self.protocol.lr} ended with values that are not finite "
+                f"({bad[0]}): lower the lr of their protocol"
+            )
+        return prepared
+
+    def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
+        """Fill in the weights that all steps of one run of ``keep`` share: a function of the step alone."""
+        if not self.interpolate:
+            return self.load_trained(module, draw, prepared)
+        kept = self._kept(draw)
+        return _fill(module, prepared, self._pick(kept), float(kept.uniform("encoder/way", torch.zeros(1), 1)))
+
+    def load_trained(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
+        """Fill in the trained end of the interpolation that :meth:`load` takes at this step."""
+        _fill(module, prepared, self._pick(self._kept(draw)), 1.0)
+
+    def _kept(self, draw: Draw) -> Draw:
+        return draw.at((draw.step - 1) // self.keep, draw.attempt)
+
+    def _pick(self, kept: Draw) -> int:
+        return int(kept.integers("encoder/which", torch.zeros(1), 1, self.count))
+
+
+def soft_labels(condensed: CondensedSet, encoder: Trained, prepared: Prepared, compute: Compute) -> CondensedSet:
+    """The same images with soft labels: the mean softmax of the trained networks on each decoded image.
+
+    They are stored in float32 and count in ``nbytes``: 4 bytes for each decoded image and class of the spec.
+
+    Args:
+        condensed: Any set of images of the classes the networks know.
+        encoder: Their recipe.
+        prepared: Their weights: what ``encoder.prepare`` returned, or a run's ``prepared.safetensors``.
+        compute: Runs the networks.
+
+    Raises:
+        ConfigError: ``prepared`` does not come from this encoder.
+        DataError: The set has a class the networks do not know, or they know one that its spec does not name.
+    """
+    if CLASSES not in prepared:
+        raise ConfigError("soft labels need trained networks: pass what Trained().prepare returned")
+    known: list[int] = prepared[CLASSES].tolist()
+    strange = sorted(set(condensed.classes) - set(known))
+    if strange:
+        name = condensed.spec.name_of(strange[0])
+        raise DataError(f"no soft labels for class {name}: the networks were trained on classes {known}")
+    images = condensed.decode()[0].to(compute.device)
+    module = encoder.network.new(condensed.spec.shape, len(known), Draw(0), device=compute.device).eval()
+    total = torch.zeros(len(images), len(known), device=compute.device)
+    for i in range(encoder.count):
+        _fill(module, prepared, i, 1.0)
+        total += compute.logits(module, images).softmax(1)
+    provenance = {**condensed.provenance, "soft_labels": describe(encoder)}
+    return replace(condensed.with_soft_labels(total / encoder.count, known), provenance=provenance)
+
+
+def _state(module: FeatureNetwork) -> dict[str, Tensor]:
+    return {name: value.detach().cpu() for name, value in module.state_dict().items()}
+
+
+def _fill(module: FeatureNetwork, prepared: Prepared, i: int, way: float) -> None:
+    """Network i, ``way`` from its initial (0) to its final (1) weights, in place; whole numbers as they are in the end.
+
+    Raises:
+        ConfigError: ``prepared`` holds other networks.
+    """
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            end = prepared.get(END + name)
+            if end is None or i >= len(end) or end.shape[1:] != value.shape:
+                raise ConfigError(f"no prepared weights for {name!r} of network {i}: prepare this encoder first")
+            if way < 1 and end.is_floating_point():
+                value.copy_(torch.lerp(prepared[START + name][i], end[i], way))
+            else:
+                value.copy_(end[i])
