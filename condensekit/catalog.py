@@ -150,6 +150,12 @@ def changed(configured: Any) -> dict[str, Any]:
     return {k: getattr(configured, k) for k, v in options_of(configured).items() if getattr(configured, k, v) != v}
 
 
+def row_name(configured: Condenser, **more: Any) -> str:
+    """What a table calls a run: the method, its options that are not the default, and ``more`` of them."""
+    options = {**changed(configured), **more}.items()
+    return " ".join([configured.name, *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options)])
+
+
 def _makes(found: Any) -> bool:
     """Whether calling ``found`` gives the object (a selection is called as well, but with data)."""
     return isinstance(found, type) or inspect.isroutine(found)

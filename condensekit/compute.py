@@ -31,7 +31,7 @@ Graph = tuple[Tensor, Tensor]  # a leaf and the output computed from it
 
 PRECISIONS = ("fp32", "mixed", "bf16")
 CHUNK_PIXELS = 16 * 32 * 32  # what fits a core's cache, in pixels of the input
-KEPT_PIXELS = {"cpu": 512 * 32 * 32, "cuda": 16384 * 32 * 32}  # graphs kept between forward and backward
+KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # graphs kept between forward and backward
 
 
 @dataclass(frozen=True)
@@ -258,10 +258,13 @@ class Compute:
         return total
 
     def _split(self, module: FeatureNetwork, images: Tensor) -> Sequence[Tensor]:
-        """Chunks of at least two images, whole for a network that mixes the images of a batch."""
-        if self.chunk == 0 or len(images) <= self.chunk or not separable(module):
+        """Chunks that keep every worker busy; the whole batch for a network that mixes its images."""
+        if self.chunk == 0 or not separable(module):
             return [images]
-        return list(images.split(self.chunk))
+        size = self.chunk
+        if self._pool is not None:
+            size = min(size, max(2, -(-len(images) // self.plan.workers)))
+        return list(images.split(size))
 
     def _embed_all(self, module: FeatureNetwork, chunks: Sequence[Tensor], low: bool) -> Tensor:
         embed = self._embedder(module)

@@ -169,3 +169,11 @@ def test_options_of_lists_what_can_be_written():
     assert catalog.options_of(DistributionMatching) == {"lr": 1.0, "momentum": 0.5, "batch_real": 256}
     fields = {f.name for f in dataclasses.fields(DistributionMatching)}
     assert set(catalog.options_of(DistributionMatching)) == fields - {"name", "discrepancy"}
+
+
+def test_row_name_is_the_method_and_what_is_not_the_default():
+    assert catalog.row_name(DistributionMatching()) == "dm"
+    assert (
+        catalog.row_name(DistributionMatching(lr=10.0, batch_real=8), init="noise")
+        == "dm lr=10 batch_real=8 init=noise"
+    )

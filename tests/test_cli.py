@@ -146,7 +146,7 @@ def test_resume_finds_data_that_moved(cli, run, data, tmp_path):
     folder = run("run", "--data-root", tmp_path)
     code, _, err = cli("condense", "--data", data, *FAST, "--out", folder, "--resume", "--data-root", tmp_path / "else")
     assert code == 0, err
-    assert read_json(folder / "config.json")["found"]["data_root"] == str(tmp_path)
+    assert read_json(folder / "config.json")["data_root"] == str(tmp_path)
 
 
 def test_seeds_make_one_folder_each_and_one_row(cli, run):
@@ -201,6 +201,23 @@ def test_evaluate_refuses_other_data(cli, run, data):
     assert "other training images" in err
 
 
+def test_trust_is_not_taken_from_a_run_folder(cli, run, tmp_path):
+    """A stranger's run must not decide that altered pickles are read."""
+    folder = run("run", "--trust-local-copy")
+    config = read_json(folder / "config.json")
+    assert "trust" not in json.dumps(config)
+    altered = tmp_path / "cifar-10-batches-py"
+    altered.mkdir()
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"):
+        (altered / name).write_bytes(b"cposix\nsystem\n(S'touch owned'\ntR.")
+    config |= {"data": {"name": "cifar10", "image_size": None}, "data_root": str(tmp_path), "trust_local_copy": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    code, _, err = cli("evaluate", folder)
+    assert code == 2
+    assert "--trust-local-copy" in err
+    assert not list(tmp_path.rglob("owned"))
+
+
 @pytest.mark.parametrize("name", ["random", "herding", "kmeans", "kcenter"])
 def test_select(cli, data, tmp_path, name):
     folder = tmp_path / name
@@ -233,6 +250,22 @@ def test_inspect(cli, run):
     record = json.loads(out)
     assert (record["images"], record["classes"], record["storage"]) == (6, 3, "float32")
     assert record["provenance"]["config"]["seed"] == 0
+
+
+def test_demo_in_small(cli, tmp_path, monkeypatch):
+    from condensekit.cli import demo
+
+    for name, value in {"SETS": 2, "NETWORKS": 1, "ITERATIONS": 2}.items():
+        monkeypatch.setattr(demo, name, value)
+    out = tmp_path / "demo"
+    code, printed, err = cli("demo", "--out", out)
+    assert code == 0, err
+    assert "| random |" in printed
+    rows = read_json(out / "evaluation.json")["rows"]
+    assert [row["set"] for row in rows] == ["dm batch_real=64", "random"]
+    assert (out / "demo.png").exists()
+    assert steps(out / "seed-1") == [1, 2]
+    assert cli("demo", "--out", out)[0] == 0  # takes up what is there
 
 
 def test_method_of_your_own(cli, data, tmp_path, monkeypatch):

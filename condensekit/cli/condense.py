@@ -96,13 +96,7 @@ class Recipe:
 
     def name(self, method: Condenser) -> str:
         """What a table calls the run: the method and its options that are not the default."""
-        given = {
-            **catalog.changed(method),
-            **{k: getattr(self, k) for k, v in DEFAULTS.items() if getattr(self, k) != v},
-        }
-        return " ".join(
-            [method.name, *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in given.items())]
-        )
+        return catalog.row_name(method, **{k: getattr(self, k) for k, v in DEFAULTS.items() if getattr(self, k) != v})
 
 
 def _methods() -> str:

@@ -19,7 +19,8 @@ from condensekit.rng import Draw
 from condensekit.selection import Random, selected_set
 from condensekit.store import write_json
 
-SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 300, 1
+SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 200, 1
+BATCH_REAL = 64  # the digits have some 140 images a class
 
 
 HELP = """Condense scikit-learn's 8x8 digits to one image per class, and compare with one random image per class.
@@ -44,18 +45,20 @@ def command(out: Path, seed: int, data_root: Path | None, device: str, as_json: 
     """Condense, select, evaluate, draw."""
     source = Source("digits", None, data_root, download=False, trust_local_copy=False)
     train, test = source.load(show.Bars())
+    method = catalog.method("dm", batch_real=BATCH_REAL)
+    name = catalog.row_name(method)
     folders = Place(out, resume=True, seeds=SETS, seed=seed).folders()
     sets = []
     for number, folder in folders.items():
         result = condense(
             train,
-            catalog.method("dm"),
+            method,
             ipc=IPC,
             iterations=ITERATIONS,
             seed=number,
             augmentation=catalog.augmentation("auto", source.data),
             device=device,
-            saving=Saving(folder, resume=True, record={"name": "dm", **source.record(folder)}),
+            saving=Saving(folder, resume=True, record={"name": name, **source.record(folder)}),
             progress=show.Bars(),
         )
         if result.status is Status.INTERRUPTED:
@@ -65,7 +68,7 @@ def command(out: Path, seed: int, data_root: Path | None, device: str, as_json: 
     with Compute(make_plan(train.spec.shape[1:], device=device)) as compute:
         random = [selected_set(train, Random(), IPC, Draw(number), compute) for number in folders]
         evaluation = evaluate(
-            [Candidate("dm", tuple(sets), IPC), Candidate("random", tuple(random), IPC)],
+            [Candidate(name, tuple(sets), IPC), Candidate("random", tuple(random), IPC)],
             test,
             networks=NETWORKS,
             protocol=catalog.protocol("short", source.data),

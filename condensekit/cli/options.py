@@ -134,18 +134,16 @@ class Source:
         )
 
     def record(self, folder: Path) -> dict[str, Any]:
-        """What ``config.json`` in ``folder`` keeps: enough for ``evaluate`` to read the same images again.
+        """What ``config.json`` in ``folder`` keeps: enough for ``evaluate`` to look for the same images.
 
-        A resumed run may find its data elsewhere: the first place stays on record.
+        A resumed run may find its data elsewhere: the first place stays on record. Trust is never recorded:
+        a run folder may be a stranger's.
         """
-        found = {
-            "data_root": str(self.data_root.resolve()) if self.data_root else None,
-            "trust_local_copy": self.trust_local_copy,
-        }
+        root = str(self.data_root.resolve()) if self.data_root else None
         if (folder / "config.json").exists():
-            found = RunDir.read(folder).config.get("found", found)
+            root = RunDir.read(folder).config.get("data_root", root)
         name = self.data if self.data in datasets.NAMES else str(Path(self.data).resolve())
-        return {"data": {"name": name, "image_size": self.image_size}, "found": found}
+        return {"data": {"name": name, "image_size": self.image_size}, "data_root": root}
 
 
 @dataclass(frozen=True)

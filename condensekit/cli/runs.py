@@ -89,7 +89,7 @@ def group(paths: Sequence[Path]) -> list[Group]:
     """
     groups: dict[str, dict[int, Made]] = {}
     for made in (read(file) for path in paths for file in find(path)):
-        same = {key: value for key, value in made.config.items() if key not in ("seed", "found")}
+        same = {key: value for key, value in made.config.items() if key not in ("seed", "data_root")}
         members = groups.setdefault(json.dumps(same, sort_keys=True), {})
         if made.seed in members:
             twin = members[made.seed].folder
