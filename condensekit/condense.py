@@ -29,7 +29,7 @@ from condensekit.networks import FeatureNetwork, separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
 from condensekit.run import RunDir, environment
-from condensekit.selection import Random, Selection
+from condensekit.selection import Random, Selection, check_sizes
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +153,9 @@ def condense(
     )
     encoder = encoder or Fresh()
     init = init or Random()
+    encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit
+    if not isinstance(init, Noise):
+        check_sizes(data, ipc)
     config = {
         "method": describe(method),
         "ipc": ipc,

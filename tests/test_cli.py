@@ -201,7 +201,7 @@ def test_evaluate_refuses_other_data(cli, run, data):
     assert "other training images" in err
 
 
-def test_trust_is_not_taken_from_a_run_folder(cli, run, tmp_path):
+def test_trust_is_not_taken_from_a_run_folder(cli, run, tmp_path, monkeypatch):
     """A stranger's run must not decide that altered pickles are read."""
     folder = run("run", "--trust-local-copy")
     config = read_json(folder / "config.json")
@@ -212,6 +212,7 @@ def test_trust_is_not_taken_from_a_run_folder(cli, run, tmp_path):
         (altered / name).write_bytes(b"cposix\nsystem\n(S'touch owned'\ntR.")
     config |= {"data": {"name": "cifar10", "image_size": None}, "data_root": str(tmp_path), "trust_local_copy": True}
     (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
     code, _, err = cli("evaluate", folder)
     assert code == 2
     assert "--trust-local-copy" in err

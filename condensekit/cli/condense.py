@@ -26,13 +26,11 @@ from condensekit.cli.options import (
     source_options,
 )
 from condensekit.compute import PRECISIONS, make_plan
-from condensekit.condense import CondenseResult, Noise, Saving, Status, condense
+from condensekit.condense import CondenseResult, Saving, Status, condense
 from condensekit.condensed import Formation
 from condensekit.encoders import Fresh
 from condensekit.errors import refuse
-from condensekit.images import ClassImages
 from condensekit.methods import Condenser
-from condensekit.selection import check_sizes
 
 DEFAULTS: dict[str, Any] = {  # anything else becomes part of the row's name
     "init": "random",
@@ -219,7 +217,6 @@ def command(
         folders = place.folders()
     method, options = recipe.build(source.data, problems)
     train, _ = source.load(show.Bars())
-    _check_fit(train, ipc, options)
     results: dict[Path, CondenseResult] = {}
     for seed, folder in folders.items():
         results[folder] = condense(
@@ -246,13 +243,6 @@ def command(
             break
     show.emit(as_json, {"runs": [_record(f, r) for f, r in results.items()]}, "\n".join(map(_line, results.items())))
     return max(map(_exit_code, results.values()))
-
-
-def _check_fit(train: ClassImages, ipc: int, options: dict[str, Any]) -> None:
-    """Refuse what does not fit the data before a run folder is made."""
-    options["encoder"].network.build(train.spec.shape, len(train.classes))
-    if not isinstance(options["init"], Noise):
-        check_sizes(train, ipc)
 
 
 def _exit_code(result: CondenseResult) -> int:

@@ -114,6 +114,7 @@ class Source:
         data_root: Folder of the named data sets, or None for the default.
         download: Fetch a named data set that is missing.
         trust_local_copy: Read a copy whose checksum differs.
+        mmap: Folder for the decoded images, which are then mapped instead of held in memory; None to hold them.
     """
 
     data: str
@@ -121,6 +122,7 @@ class Source:
     data_root: Path | None
     download: bool
     trust_local_copy: bool
+    mmap: Path | None = None
 
     def load(self, progress: Progress) -> tuple[ClassImages, ClassImages]:
         """Training and test images."""
@@ -130,6 +132,7 @@ class Source:
             image_size=self.image_size,
             download=self.download,
             trust_local_copy=self.trust_local_copy,
+            mmap=self.mmap,
             progress=progress,
         )
 
@@ -195,6 +198,12 @@ TRUST = option(
     is_flag=True,
     help="Read a copy whose checksum is not the published one. CIFAR files are pickles: only for files you checked.",
 )
+MMAP = option(
+    "--mmap",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Decode the images of a folder once into FOLDER and map them from there: for a set larger than memory.",
+)
 DEVICE = option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
 JSON = option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
 SEED = option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
@@ -207,7 +216,7 @@ STORAGE = option(
     help="How the set's values are stored; uint8 keeps a range for each image and channel.",
 )
 
-source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST)
+source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP)
 place_options = packed(
     Place,
     "place",
