@@ -17,7 +17,7 @@ from condensekit.networks import FeatureNetwork, separable
 from condensekit.rng import Draw
 
 State = dict[str, Tensor]  # what a checkpoint holds; "images" is (K, ipc, C, H, W), normalised
-GROUP_PIXELS = {"cpu": 512 * 32 * 32, "cuda": 131072 * 32 * 32}  # images of one group of classes, in pixels
+GROUP_PIXELS = {"cpu": 1024 * 32 * 32, "cuda": 131072 * 32 * 32}  # images of one group of classes, in pixels
 
 
 @dataclass(frozen=True)
