@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from record import write
 
 from condensekit import datasets
 from condensekit.augment import Augmentation
@@ -172,7 +172,6 @@ def main() -> None:
     def load(name: str) -> tuple[ClassImages, ClassImages]:
         return datasets.load(name, root=args.data_root, download=args.download, trust_local_copy=args.trust_local_copy)
 
-    args.results.mkdir(parents=True, exist_ok=True)
     for cell in cells(args.scale):
         path = args.results / f"{cell.stem}.json"
         if args.only not in cell.stem:
@@ -181,9 +180,7 @@ def main() -> None:
             print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
             continue
         record = run_cell(cell, *load(cell.data), args)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(unfinished, path)
+        write(path, record)
         print(f"{cell.stem}: {record['rows'][0]['accuracy_mean']:.4f} in {record['wall_s']:.0f} s", flush=True)
 
 

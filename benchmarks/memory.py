@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from public_dm import PublicDM
 from random_images import random_images
+from record import write
 
 from condensekit.condense import condense
 from condensekit.errors import CondensekitError
 from condensekit.methods import DistributionMatching
-from condensekit.run import environment
 
 CASES = ("eager", "compiled", "reference")
 
@@ -75,8 +75,7 @@ def main() -> None:
         print(json.dumps(rows[-1]))
     settings = {name: getattr(args, name) for name in ("images", "ipc", "real_batch", "iterations")}
     if args.json:
-        record = {"rows": rows, "settings": settings, "environment": environment()}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        write(args.json, {"rows": rows, "settings": settings})
 
 
 if __name__ == "__main__":

@@ -129,6 +129,23 @@ def memory(records: list[Record]) -> Iterator[str]:
     yield ""
 
 
+def protocols(records: list[Record]) -> Iterator[str]:
+    """How alike two protocols rank sets."""
+    for record in (r for r in records if "rank_correlation" in r):
+        judged = record["protocols"]
+        yield f"{record['settings']['data']}, ipc {record['settings']['ipc']}; {_machine([record])}:"
+        yield ""
+        yield f"| set | {' | '.join(f'accuracy % under {name}' for name in judged)} | sets x networks |"
+        yield "|---|" + "---|" * (len(judged) + 1)
+        for rows in zip(*(p["rows"] for p in judged.values()), strict=True):
+            cells = [f"{100 * r['accuracy_mean']:.1f} ± {100 * r['accuracy_std']:.1f}" for r in rows]
+            yield f"| {rows[0]['set']} | {' | '.join(cells)} | {rows[0]['sets']} x {rows[0]['networks']} |"
+        yield ""
+        found = record["rank_correlation"]
+        yield f"Spearman's correlation: {found['kinds']:.2f} of the means, {found['sets']:.2f} of single sets."
+        yield ""
+
+
 def main() -> None:
     """Rewrite or check the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,7 +154,7 @@ def main() -> None:
     records = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
     readme = HERE / "README.md"
     text = before = readme.read_text()
-    for table in (accuracy, speed, memory):
+    for table in (accuracy, protocols, speed, memory):
         name = table.__name__
         body = "\n".join(table(records)) or "No results yet."
         text = re.sub(

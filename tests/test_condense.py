@@ -267,6 +267,14 @@ def test_bad_options_are_named_and_nothing_is_made(tmp_path, bad, named):
     assert not (tmp_path / "run").exists()
 
 
+def test_data_that_do_not_fit_are_refused_before_a_folder_is_made(tmp_path):
+    with pytest.raises(DataError, match="ipc=20"):
+        run(ipc=20, saving=Saving(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="depth"):
+        run(encoder=Fresh(ConvNet(depth=9)), saving=Saving(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_problems_are_listed_at_once():
     with pytest.raises(ConfigError) as caught:
         run(ipc=0, iterations=0)

@@ -243,3 +243,15 @@ class _WithOwnParameters(Network):
 def test_bad_options(make, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         make()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (32, 32)])
+def test_average_pooling_equals_torch(size):
+    images = torch.randn(3, 5, *size, requires_grad=True)
+    pooled = POOLINGS["avg"]()(images)
+    expected = torch.nn.functional.avg_pool2d(images, 2)
+    torch.testing.assert_close(pooled, expected)
+    gradient = torch.randn_like(expected)
+    (ours,) = torch.autograd.grad(pooled, images, gradient)
+    (theirs,) = torch.autograd.grad(expected, images, gradient)
+    torch.testing.assert_close(ours, theirs)

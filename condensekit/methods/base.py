@@ -21,7 +21,7 @@ from condensekit.sampling import Sampler, Uniform
 
 State = dict[str, Tensor]  # what a checkpoint holds; "images" is (K, ipc, C, H, W), normalised
 SPACES = ("normalised", "pixel")
-GROUP_PIXELS = {"cpu": 4096 * 32 * 32, "cuda": 131072 * 32 * 32}  # images of one group of classes, in pixels
+GROUP_PIXELS = {"cpu": 1024 * 32 * 32, "cuda": 131072 * 32 * 32}  # images of one group of classes, in pixels
 
 
 @dataclass(frozen=True)
