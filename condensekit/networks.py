@@ -40,6 +40,19 @@ NORMS: dict[str, Callable[[Shape], nn.Module]] = {
 }
 
 
+class _Conv(nn.Conv2d):
+    """A convolution that on a CPU, where no gradient is wanted, runs channels-last: a tenth faster.
+
+    Small maps go back to the usual layout at once, because group normalisation is slow on them otherwise.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return super().forward(x)
+        y = super().forward(x.contiguous(memory_format=torch.channels_last))
+        return y if y.shape[-2] * y.shape[-1] >= 1024 else y.contiguous()
+
+
 class _AveragePool(nn.Module):
     """2x2 average pooling. On a CPU as a depthwise convolution: the same bits in a third of the time."""
 
@@ -216,7 +229,7 @@ class ConvNet(Network):
         with torch.device("meta"):
             for block in range(depth):
                 layers += [
-                    nn.Conv2d(channels, self.width, 3, padding=1 if block else padding),
+                    _Conv(channels, self.width, 3, padding=1 if block else padding),
                     NORMS[self.norm]((self.width, height, width)),
                     ACTIVATIONS[self.activation](),
                     POOLINGS[self.pooling](),
