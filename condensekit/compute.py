@@ -244,7 +244,8 @@ class Compute:
             The mean loss, detached.
         """
         parameters = [p for p in module.parameters() if p.requires_grad]
-        chunks = self._split(module, images_NCHW)
+        cut = self.chunk and separable(module)  # not by workers: sums over chunks depend on where they are cut
+        chunks = images_NCHW.split(self.chunk if cut else len(images_NCHW))
         parts = list(zip(chunks, targets.split([len(c) for c in chunks]), strict=True))
 
         def one(part: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -260,13 +261,11 @@ class Compute:
         return total
 
     def _split(self, module: FeatureNetwork, images: Tensor) -> Sequence[Tensor]:
-        """Chunks that keep every worker busy; the whole batch for a network that mixes its images."""
+        """Chunks small enough to keep every worker busy; the whole batch for a network that mixes its images."""
         if self.chunk == 0 or not separable(module):
             return [images]
-        size = self.chunk
-        if self._pool is not None:
-            size = min(size, max(2, -(-len(images) // self.plan.workers)))
-        return list(images.split(size))
+        share = max(2, -(-len(images) // max(1, self.plan.workers)))
+        return list(images.split(min(self.chunk, share)))
 
     def _embed_all(self, module: FeatureNetwork, chunks: Sequence[Tensor], low: bool) -> Tensor:
         embed = self._embedder(module)
