@@ -23,21 +23,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from record import write
 
-from condensekit import datasets
-from condensekit.augment import Augmentation
+from condensekit import catalog, datasets
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet
 from condensekit.errors import CondensekitError
-from condensekit.evaluate import DC, SHORT, Candidate, TrainProtocol, evaluate
+from condensekit.evaluate import Candidate, TrainProtocol, evaluate
 from condensekit.images import ClassImages
-from condensekit.methods import DistributionMatching
+from condensekit.recipe import Recipe
 from condensekit.rng import Draw
-from condensekit.selection import Herding, KCenter, KMeans, Random, selected_set
+from condensekit.selection import selected_set
 
 HERE = Path(__file__).resolve().parent
-UNFLIPPED = ("digits", "mnist")  # a mirrored digit is no digit; as in the authors' code
-SELECTIONS = {"random": Random(), "herding": Herding(), "kmeans": KMeans(), "kcenter": KCenter()}
+SELECTED = ("kmeans", "herding", "kcenter")
+PACKED = ("packed-random", "packed-kmeans")
+MINUTE = {}  # at CPU scale: what each method does in a minute on two cores, by benchmarks/pace.py
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,12 @@ class Cell:
         scale: ``cpu`` or ``gpu``: which table.
         data: Name of the data set.
         ipc: Images per class; None for all images.
-        name: ``dm``, a selection, or ``full``.
+        name: What the table calls it; a selection's own name (``packed-`` before it for two by two images
+            in one) or ``full`` where there is no recipe.
         sets: Condensed or selected sets, with seeds 0, 1, ...
-        iterations: Matching steps of a method.
-        batch_real: Real images of each class in a matching step.
+        recipe: How it is condensed, as :meth:`condensekit.recipe.Recipe.parse` reads it.
+        iterations: Matching steps.
+        networks: Trained on each set.
     """
 
     scale: str
@@ -59,8 +61,9 @@ class Cell:
     ipc: int | None
     name: str
     sets: int
+    recipe: str = ""
     iterations: int = 0
-    batch_real: int = 0
+    networks: int = 3
 
     @property
     def stem(self) -> str:
@@ -72,7 +75,7 @@ class Cell:
 
 def cells(scale: str) -> Iterator[Cell]:
     """All cells of a scale, the most important first."""
-    main, batch = (300, 64) if scale == "cpu" else (20_000, 256)
+    main, dm = (300, "dm batch_real=64") if scale == "cpu" else (20_000, "dm")
     if scale == "cpu":
         first = [("cifar10", 10, 3), ("digits", 1, 10), ("fashionmnist", 10, 3)]
         later = [("cifar10", 1, 3), ("fashionmnist", 1, 3), ("mnist", 10, 3)]
@@ -81,42 +84,39 @@ def cells(scale: str) -> Iterator[Cell]:
         later = [("cifar10", 1, 3), ("cifar100", 10, 3), ("fashionmnist", 50, 3), ("cifar100", 1, 3)]
     for data, ipc, sets in first:
         yield Cell(scale, data, ipc, "random", sets)
-        yield Cell(scale, data, ipc, "dm", sets, main, batch)
+        yield Cell(scale, data, ipc, "dm", sets, dm, main)
     for data, ipc, sets in first:
-        for name in ("kmeans", "herding", "kcenter"):
+        for name in SELECTED:
             yield Cell(scale, data, ipc, name, sets)
     for data, ipc, sets in later:
         yield Cell(scale, data, ipc, "random", sets)
-        yield Cell(scale, data, ipc, "dm", sets, main, batch)
+        yield Cell(scale, data, ipc, "dm", sets, dm, main)
     for data in ("digits",) if scale == "cpu" else ("cifar10", "fashionmnist", "cifar100"):
         yield Cell(scale, data, None, "full", 1)
 
 
-def protocol_of(cell: Cell) -> TrainProtocol:
-    """The DC recipe on a GPU, the short one on a CPU; with the data set's augmentation."""
-    return replace(DC if cell.scale == "gpu" else SHORT, augmentation=augmentation_of(cell))
-
-
-def augmentation_of(cell: Cell) -> Augmentation:
-    """All six operations, or those that keep a digit a digit."""
-    return Augmentation().without("flip") if cell.data in UNFLIPPED else Augmentation()
+def protocol_of(cell: Cell, train: ClassImages) -> TrainProtocol:
+    """The DC recipe on a GPU, the short one on a CPU; packed images are trained on for as many steps as others."""
+    protocol = catalog.protocol("dc" if cell.scale == "gpu" else "short", cell.data)
+    return replace(protocol, steps=protocol.steps_on(cell.ipc * len(train.classes))) if cell.ipc else protocol
 
 
 def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: argparse.Namespace) -> CondensedSet:
     """Set number ``seed`` of a cell that has an ipc."""
     assert cell.ipc is not None
-    if cell.name in SELECTIONS:
-        return selected_set(train, SELECTIONS[cell.name], cell.ipc, Draw(seed), compute)
+    if not cell.recipe:
+        selection, formation = catalog.baseline(cell.name)
+        return selected_set(train, selection, cell.ipc, Draw(seed), compute, formation)
+    method, arguments = replace(Recipe.parse(cell.recipe), precision=args.precision).build(cell.data)
     result = condense(
         train,
-        DistributionMatching(batch_real=cell.batch_real),
+        method,
         ipc=cell.ipc,
         iterations=cell.iterations,
         seed=seed,
-        augmentation=augmentation_of(cell),
         device=args.device,
-        precision=args.precision,
         saving=Saving(args.runs / cell.stem / f"seed-{seed}", resume=True),
+        **arguments,
     )
     if result.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
@@ -135,8 +135,8 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
         evaluation = evaluate(
             [Candidate(cell.name, sets, cell.ipc)],
             test,
-            networks=args.networks,
-            protocol=protocol_of(cell),
+            networks=cell.networks,
+            protocol=protocol_of(cell, train),
             seed=0,
             compute=compute,
             baseline=None,
@@ -146,6 +146,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
         "seeds": list(range(cell.sets)),
         "precision": args.precision,
         "making_s": made_s,
+        "factor": 1 if isinstance(sets[0], ClassImages) else sets[0].formation.factor,
         "wall_s": time.perf_counter() - start,
         "command": f"python benchmarks/accuracy.py --scale {cell.scale}",
         **evaluation.to_json(),
@@ -160,7 +161,6 @@ def main() -> None:
     parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
     parser.add_argument("--download", action="store_true", help="fetch data sets that are missing")
     parser.add_argument("--only", default="", help="run only cells whose name contains this")
-    parser.add_argument("--networks", type=int, default=3, help="networks trained on each set")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
     parser.add_argument("--results", type=Path, default=HERE / "results")

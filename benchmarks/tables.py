@@ -21,21 +21,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from condensekit.evaluate import paired_interval
 
 HERE = Path(__file__).resolve().parent
-ORDER = ("random", "herding", "kcenter", "kmeans", "dm", "full")
 Record = dict[str, Any]
 
 
 def accuracy(records: list[Record]) -> Iterator[str]:
-    """One table for each scale and data set, every ipc in it, random first."""
+    """One table for each scale and data set, by ipc and then by accuracy."""
     cells = [r for r in records if "cell" in r]
     random = {_group(r): r for r in cells if r["cell"]["name"] == "random"}
     for scale, data in sorted({(r["cell"]["scale"], r["cell"]["data"]) for r in cells}):
         mine = [r for r in cells if (r["cell"]["scale"], r["cell"]["data"]) == (scale, data)]
-        mine.sort(key=lambda r: (r["cell"]["ipc"] or 10**9, ORDER.index(r["cell"]["name"])))
+        mine.sort(key=lambda r: (r["cell"]["ipc"] or 10**9, r["rows"][0]["accuracy_mean"]))
         yield f"**{data}, {scale} scale**: {_conditions(mine)}"
         yield ""
-        yield "| ipc | set | iterations | accuracy % | above random, 95 % interval | sets x networks | published % |"
-        yield "|---|---|---|---|---|---|---|"
+        yield (
+            "| ipc | set | recipe | iterations | images packed in one | accuracy % | above random, 95 % interval "
+            "| sets x networks | published % |"
+        )
+        yield "|" + "---|" * 9
         for record in mine:
             yield _accuracy_row(record, random.get(_group(record)))
         yield ""
@@ -44,7 +46,7 @@ def accuracy(records: list[Record]) -> Iterator[str]:
 
 def _group(record: Record) -> tuple[Any, ...]:
     cell = record["cell"]
-    return cell["scale"], cell["data"], cell["ipc"], cell["sets"]
+    return cell["scale"], cell["data"], cell["ipc"]
 
 
 def _accuracy_row(record: Record, random: Record | None) -> str:
@@ -57,7 +59,9 @@ def _accuracy_row(record: Record, random: Record | None) -> str:
     figures = (
         str(cell["ipc"] or "all"),
         cell["name"],
+        cell["recipe"] or "-",
         str(cell["iterations"] or "-"),
+        str(record["factor"] ** 2),
         f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}",
         difference,
         f"{row['sets']} x {row['networks']}",
@@ -146,6 +150,41 @@ def protocols(records: list[Record]) -> Iterator[str]:
         yield ""
 
 
+def search(records: list[Record]) -> Iterator[str]:
+    """Every search for options, best first."""
+    for record in (r for r in records if "search" in r):
+        tried = sorted(record["search"], key=lambda row: -(row["accuracy_mean"] or 0))
+        settings = record["settings"]
+        yield f"{settings['data']}, ipc {settings['ipc']}; {_machine([record])}:"
+        yield ""
+        yield "| recipe | iterations | held-out accuracy % | sets x networks | gradient steps |"
+        yield "|---|---|---|---|---|"
+        for row in tried:
+            if row["accuracy_mean"] is None:
+                yield f"| {row['recipe']} | {row['iterations']} | diverged | - | - |"
+                continue
+            yield (
+                f"| {row['recipe']} | {row['iterations']} | {100 * row['accuracy_mean']:.1f} "
+                f"± {100 * row['accuracy_std']:.1f} | {row['sets']} x {row['networks']} | {row['steps']} |"
+            )
+        yield ""
+
+
+def pace(records: list[Record]) -> Iterator[str]:
+    """Seconds of each method."""
+    for record in (r for r in records if "pace" in r):
+        yield f"{record['settings']['data']}, ipc {record['settings']['ipc']}; {_machine([record])}:"
+        yield ""
+        yield "| recipe | s before the first step | s per step | steps in 60 s | steps in 300 s |"
+        yield "|---|---|---|---|---|"
+        for row in record["pace"]:
+            yield (
+                f"| {row['recipe']} | {row['preparation_s']:.1f} | {row['step_s']:.2f} "
+                f"| {row['steps_in_60_s']} | {row['steps_in_300_s']} |"
+            )
+        yield ""
+
+
 def main() -> None:
     """Rewrite or check the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,7 +193,7 @@ def main() -> None:
     records = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
     readme = HERE / "README.md"
     text = before = readme.read_text()
-    for table in (accuracy, protocols, speed, memory):
+    for table in (accuracy, search, pace, protocols, speed, memory):
         name = table.__name__
         body = "\n".join(table(records)) or "No results yet."
         text = re.sub(

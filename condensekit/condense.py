@@ -196,11 +196,13 @@ def condense(
         recipe = _Recipe(method, encoder, augmentation, sampling, formation, nested)
         loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, stop, progress)
         try:
+            start = time.perf_counter()
             loop.prepare()
             if found:
                 loop.restore(*found)
             else:
                 loop.begin(init, ipc)
+                loop.preparation_s = time.perf_counter() - start
             return loop.run_until(iterations, minutes)
         except StoreError as error:
             error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
@@ -243,7 +245,7 @@ class _Loop:
         self.sampler: Sampler | None = None
         self.state: State = {}
         self.step = 0
-        self.elapsed_s = 0.0
+        self.preparation_s = self.elapsed_s = 0.0  # before the first step; of all steps
         self.history: list[dict[str, float]] = []
         self.pending: list[tuple[int, int, dict[str, Tensor], float]] = []
         self.failures = 0
@@ -297,6 +299,7 @@ class _Loop:
         """Continue from a checkpoint."""
         self.state = {name: t.to(self.compute.device) for name, t in tensors.items()}
         self.step, self.elapsed_s = step, float(manifest["elapsed_s"])
+        self.preparation_s = float(manifest["preparation_s"])
         self.finished = bool(manifest["finished"])
 
     def run_until(self, iterations: int | None, minutes: float | None) -> CondenseResult:
@@ -364,6 +367,7 @@ class _Loop:
         if self.run:
             manifest = {
                 "elapsed_s": self.elapsed_s,
+                "preparation_s": self.preparation_s,
                 "plan": self.compute.plan.to_json(),
                 "finished": self.finished,
             }
@@ -411,6 +415,7 @@ class _Loop:
             "status": status.value,
             "steps": self.step,
             "elapsed_s": round(self.elapsed_s, 3),
+            "preparation_s": round(self.preparation_s, 3),
             "plan": self.compute.plan.to_json(),
             "separable": self.recipe.method.separable
             and not self.recipe.encoder.trained

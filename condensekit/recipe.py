@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,13 @@ from condensekit.presets import Preset
 from condensekit.selection import Selection
 
 PARTS = ("init", "sampling", "encoder")  # what may take options of its own: sampling.refresh=100 and the like
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "lr": float,
+    "batch_real": int,
+    "keep": int,
+    "factor": int,
+    "nested": lambda text: text.lower() == "true",
+}  # of the arguments that are not text
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,26 @@ class Recipe:
     nested: bool = False
     storage: str = "float32"
     precision: str = "fp32"
+
+    @classmethod
+    def parse(cls, text: str) -> Recipe:
+        """The recipe written as ``METHOD NAME=VALUE ...``: ``m3d lr=3 init=kmeans sampling.refresh=100``.
+
+        Names are those of the arguments above; every other one is a setting.
+
+        Raises:
+            ConfigError: A part without ``=``, or a number that is none.
+        """
+        method, *parts = text.split() or [""]
+        refuse(*(f"a recipe is METHOD NAME=VALUE ..., got {part!r}" for part in parts if "=" not in part))
+        given = dict(part.split("=", 1) for part in parts)
+        known = {f.name for f in dataclasses.fields(cls)} - {"method", "settings"}
+        settings = tuple(f"{name}={value}" for name, value in given.items() if name not in known)
+        try:
+            made = {name: PARSERS.get(name, str)(value) for name, value in given.items() if name in known}
+        except ValueError as error:
+            raise ConfigError(f"recipe {text!r}: {error}") from None
+        return cls(method, settings, **made)
 
     def build(self, data: str) -> tuple[Condenser, dict[str, Any]]:
         """The method, and the other arguments of ``condense`` that the recipe decides.

@@ -222,3 +222,14 @@ def test_baselines_may_be_packed():
     assert catalog.baseline_name(Random(), Formation(3, "uint8")) == "packed-random factor=3 storage=uint8"
     with pytest.raises(ConfigError, match=r"unknown selection 'packed-kmean'. Did you mean 'packed-kmeans'"):
         catalog.baseline("packed-kmean")
+
+
+def test_a_recipe_may_be_written_as_text():
+    text = "dm lr=3 batch_real=64 factor=2 init=kmeans nested=True momentum=0.9 sampling.refresh=5"
+    assert Recipe.parse(text) == Recipe(
+        "dm", ("momentum=0.9", "sampling.refresh=5"), 3.0, 64, init="kmeans", factor=2, nested=True
+    )
+    with pytest.raises(ConfigError, match=r"a recipe is METHOD NAME=VALUE ..., got 'fast'"):
+        Recipe.parse("dm fast")
+    with pytest.raises(ConfigError, match=r"recipe 'dm factor=two': invalid literal"):
+        Recipe.parse("dm factor=two")
