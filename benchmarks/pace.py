@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import write
+from record import recipe_parser, write
 
 from condensekit import datasets
 from condensekit.condense import condense
@@ -47,14 +47,8 @@ def measure(text: str, train: ClassImages, args: argparse.Namespace) -> dict[str
 
 def main() -> None:
     """Measure the recipes that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
-    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
-    parser.add_argument("--ipc", type=int, default=10)
+    parser = recipe_parser(__doc__)
     parser.add_argument("--steps", type=int, default=6, help="steps to time, at least 2")
-    parser.add_argument("--try", dest="recipes", action="append", required=True, metavar="RECIPE")
-    parser.add_argument("--json", type=Path, required=True, help="file to write, or to add to")
     args = parser.parse_args()
     train, _ = datasets.load(args.data, root=args.data_root, trust_local_copy=args.trust_local_copy)
     rows: list[dict[str, Any]] = json.loads(args.json.read_text())["pace"] if args.json.exists() else []

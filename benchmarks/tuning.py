@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import write
+from record import recipe_parser, write
 
 from condensekit import catalog, datasets
 from condensekit.compute import Compute, make_plan
@@ -64,17 +64,11 @@ def measure(text: str, train: ClassImages, held_out: ClassImages, args: argparse
 
 def main() -> None:
     """Measure the recipes that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
-    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
-    parser.add_argument("--ipc", type=int, default=10)
+    parser = recipe_parser(__doc__)
     parser.add_argument("--iterations", type=int, required=True)
     parser.add_argument("--steps", type=int, default=300, help="gradient steps of each network's training")
     parser.add_argument("--sets", type=int, default=2)
     parser.add_argument("--networks", type=int, default=1)
-    parser.add_argument("--try", dest="recipes", action="append", required=True, metavar="RECIPE")
-    parser.add_argument("--json", type=Path, required=True, help="file to write, or to add to")
     args = parser.parse_args()
     whole, _ = datasets.load(args.data, root=args.data_root, trust_local_copy=args.trust_local_copy)
     train, held_out = whole.split(HELD_OUT, Draw(0))

@@ -179,6 +179,16 @@ class Condenser(ABC):
         return None
 
 
+def misfits(lr: float, momentum: float, space: str, batch_real: int) -> tuple[str | None, ...]:
+    """What is wrong with the options of a method that moves its images by :func:`descend`; None where nothing is."""
+    return (
+        None if 0 < lr < float("inf") else f"lr must be positive and finite, got {lr}",
+        None if 0 <= momentum < 1 else f"momentum must lie in [0, 1), got {momentum}",
+        None if space in SPACES else f"space must be one of {', '.join(SPACES)}, got {space!r}",
+        None if batch_real >= 1 else f"batch_real must be at least 1, got {batch_real}",
+    )
+
+
 def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepContext) -> Tensor:
     """One descent step of (K, ipc, C, H, W) normalised images.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from condensekit.discrepancy import Discrepancy, mean
 from condensekit.errors import refuse
-from condensekit.methods.base import SPACES, Condenser, State, StepContext, descend, keep_if
+from condensekit.methods.base import Condenser, State, StepContext, descend, keep_if, misfits
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,7 @@ class DistributionMatching(Condenser):
 
     def __post_init__(self) -> None:
         refuse(
-            None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
-            None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
-            None if self.batch_real >= 1 else f"batch_real must be at least 1, got {self.batch_real}",
-            None if self.space in SPACES else f"space must be one of {', '.join(SPACES)}, got {self.space!r}",
+            *misfits(self.lr, self.momentum, self.space, self.batch_real),
             None
             if 0 <= self.calibration < float("inf")
             else f"calibration must be finite and at least 0, got {self.calibration}",

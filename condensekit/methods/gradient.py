@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit.condensed import unpack
 from condensekit.errors import refuse
-from condensekit.methods.base import SPACES, Condenser, State, StepContext, descend, keep_if
+from condensekit.methods.base import Condenser, State, StepContext, descend, keep_if, misfits
 from condensekit.networks import FeatureNetwork
 
 Gradients = Sequence[Tensor]  # one for each parameter of a network, in its order
@@ -116,10 +116,7 @@ class GradientMatching(Condenser):
 
     def __post_init__(self) -> None:
         refuse(
-            None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
-            None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
-            None if self.space in SPACES else f"space must be one of {', '.join(SPACES)}, got {self.space!r}",
-            None if self.batch_real >= 1 else f"batch_real must be at least 1, got {self.batch_real}",
+            *misfits(self.lr, self.momentum, self.space, self.batch_real),
             None if self.outer is None or self.outer >= 1 else f"outer must be at least 1, got {self.outer}",
             None if self.inner is None or self.inner >= 0 else f"inner must be at least 0, got {self.inner}",
             None if 0 < self.lr_net < float("inf") else f"lr_net must be positive and finite, got {self.lr_net}",
