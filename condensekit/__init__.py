@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from condensekit.augment import Augmentation
     from condensekit.condense import Noise, Saving, condense
     from condensekit.condensed import CondensedSet, Formation
+    from condensekit.discrepancy import MMD
     from condensekit.encoders import Fresh
     from condensekit.errors import CondensekitError
     from condensekit.evaluate import Candidate, evaluate
     from condensekit.images import ClassImages
-    from condensekit.methods import DistributionMatching
+    from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
     from condensekit.networks import ConvNet, ResNet18
+    from condensekit.sampling import Importance
     from condensekit.selection import Herding, KCenter, KMeans, Random, selected_set
+    from condensekit.trained import Trained
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MMD",
     "Augmentation",
     "Candidate",
     "ClassImages",
@@ -36,13 +40,17 @@ __all__ = [
     "DistributionMatching",
     "Formation",
     "Fresh",
+    "GradientMatching",
     "Herding",
+    "Importance",
     "KCenter",
     "KMeans",
+    "KernelRidge",
     "Noise",
     "Random",
     "ResNet18",
     "Saving",
+    "Trained",
     "condense",
     "datasets",
     "evaluate",
@@ -53,13 +61,16 @@ _MODULES = {
     "augment": ("Augmentation",),
     "condense": ("Noise", "Saving", "condense"),
     "condensed": ("CondensedSet", "Formation"),
+    "discrepancy": ("MMD",),
     "encoders": ("Fresh",),
     "errors": ("CondensekitError",),
     "evaluate": ("Candidate", "evaluate"),
     "images": ("ClassImages",),
-    "methods": ("DistributionMatching",),
+    "methods": ("DistributionMatching", "GradientMatching", "KernelRidge"),
     "networks": ("ConvNet", "ResNet18"),
+    "sampling": ("Importance",),
     "selection": ("Herding", "KCenter", "KMeans", "Random", "selected_set"),
+    "trained": ("Trained",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -16,6 +16,11 @@ SAYS = {
     "quickstart": ["finished", "| dm |", "| random |"],
     "own_dataset": ["folder: 96 images to condense, 24 held out", "arrays:", "data set object:"],
     "own_method": ["dm: finished", "moments: finished"],
+    "m3d": ["linear: finished", "moments: finished", "gaussian: finished"],
+    "gradient_matching": ["dc: finished", "dsa: finished"],
+    "kernel_ridge": ["fixed: finished", "| soft |"],
+    "provable_selection": ["importance-krr: 20 images", "| both |"],
+    "trained_encoders": ["hard labels", "| its prefix |"],
     "export": ["as uint8", "a batch: (8, 1, 8, 8) torch.float32", "30 pictures"],
 }
 
