@@ -14,13 +14,13 @@ import argparse
 import functools
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cells import Cell, cells
 from record import write
 
 from condensekit import catalog, datasets
@@ -35,69 +35,11 @@ from condensekit.rng import Draw
 from condensekit.selection import selected_set
 
 HERE = Path(__file__).resolve().parent
-SELECTED = ("kmeans", "herding", "kcenter")
-PACKED = ("packed-random", "packed-kmeans")
-MINUTE = {}  # at CPU scale: what each method does in a minute on two cores, by benchmarks/pace.py
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row of a table: what is trained on, and how often.
-
-    Args:
-        scale: ``cpu`` or ``gpu``: which table.
-        data: Name of the data set.
-        ipc: Images per class; None for all images.
-        name: What the table calls it; a selection's own name (``packed-`` before it for two by two images
-            in one) or ``full`` where there is no recipe.
-        sets: Condensed or selected sets, with seeds 0, 1, ...
-        recipe: How it is condensed, as :meth:`condensekit.recipe.Recipe.parse` reads it.
-        iterations: Matching steps.
-        networks: Trained on each set.
-    """
-
-    scale: str
-    data: str
-    ipc: int | None
-    name: str
-    sets: int
-    recipe: str = ""
-    iterations: int = 0
-    networks: int = 3
-
-    @property
-    def stem(self) -> str:
-        """The cell's file name, without suffix."""
-        size = "all" if self.ipc is None else f"ipc{self.ipc}"
-        length = f"-{self.iterations}" if self.iterations else ""
-        return f"{self.scale}-{self.data}-{size}-{self.name}{length}"
-
-
-def cells(scale: str) -> Iterator[Cell]:
-    """All cells of a scale, the most important first."""
-    main, dm = (300, "dm batch_real=64") if scale == "cpu" else (20_000, "dm")
-    if scale == "cpu":
-        first = [("cifar10", 10, 3), ("digits", 1, 10), ("fashionmnist", 10, 3)]
-        later = [("cifar10", 1, 3), ("fashionmnist", 1, 3), ("mnist", 10, 3)]
-    else:
-        first = [("cifar10", 10, 3), ("cifar10", 50, 3), ("fashionmnist", 10, 3)]
-        later = [("cifar10", 1, 3), ("cifar100", 10, 3), ("fashionmnist", 50, 3), ("cifar100", 1, 3)]
-    for data, ipc, sets in first:
-        yield Cell(scale, data, ipc, "random", sets)
-        yield Cell(scale, data, ipc, "dm", sets, dm, main)
-    for data, ipc, sets in first:
-        for name in SELECTED:
-            yield Cell(scale, data, ipc, name, sets)
-    for data, ipc, sets in later:
-        yield Cell(scale, data, ipc, "random", sets)
-        yield Cell(scale, data, ipc, "dm", sets, dm, main)
-    for data in ("digits",) if scale == "cpu" else ("cifar10", "fashionmnist", "cifar100"):
-        yield Cell(scale, data, None, "full", 1)
 
 
 def protocol_of(cell: Cell, train: ClassImages) -> TrainProtocol:
-    """The DC recipe on a GPU, the short one on a CPU; packed images are trained on for as many steps as others."""
-    protocol = catalog.protocol("dc" if cell.scale == "gpu" else "short", cell.data)
+    """The cell's, with the data's augmentation; packed images are trained on for as many steps as others."""
+    protocol = catalog.protocol(cell.protocol, cell.data)
     return replace(protocol, steps=protocol.steps_on(cell.ipc * len(train.classes))) if cell.ipc else protocol
 
 
@@ -115,7 +57,7 @@ def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: 
         iterations=cell.iterations,
         seed=seed,
         device=args.device,
-        saving=Saving(args.runs / cell.stem / f"seed-{seed}", resume=True),
+        saving=Saving(args.runs / cell.run / f"seed-{seed}", resume=True),
         **arguments,
     )
     if result.status is Status.INTERRUPTED:
@@ -136,6 +78,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
             [Candidate(cell.name, sets, cell.ipc)],
             test,
             networks=cell.networks,
+            architectures=[catalog.network(name) for name in cell.architectures],
             protocol=protocol_of(cell, train),
             seed=0,
             compute=compute,

@@ -25,49 +25,61 @@ Record = dict[str, Any]
 
 
 def accuracy(records: list[Record]) -> Iterator[str]:
-    """One table for each scale and data set, by ipc and then by accuracy."""
+    """One table for each scale, data set, protocol and study, by ipc and then by accuracy."""
     cells = [r for r in records if "cell" in r]
-    random = {_group(r): r for r in cells if r["cell"]["name"] == "random"}
-    for scale, data in sorted({(r["cell"]["scale"], r["cell"]["data"]) for r in cells}):
-        mine = [r for r in cells if (r["cell"]["scale"], r["cell"]["data"]) == (scale, data)]
-        mine.sort(key=lambda r: (r["cell"]["ipc"] or 10**9, r["rows"][0]["accuracy_mean"]))
-        yield f"**{data}, {scale} scale**: {_conditions(mine)}"
+    for scale, data, protocol, study in sorted({_table_of(r) for r in cells}):
+        mine = [(r, row) for r in cells if _table_of(r) == (scale, data, protocol, study) for row in r["rows"]]
+        mine.sort(key=lambda pair: (pair[0]["cell"]["ipc"] or 10**9, pair[1]["accuracy_mean"]))
+        title = f"{data}, {scale} scale" + f", {study}" * bool(study)
+        yield f"**{title}**: protocol {protocol}; {_machine([r for r, _ in mine])}."
         yield ""
         yield (
             "| ipc | set | recipe | iterations | images packed in one | accuracy % | above random, 95 % interval "
-            "| sets x networks | published % |"
+            "| above the plain method | sets x networks | published % |"
         )
-        yield "|" + "---|" * 9
-        for record in mine:
-            yield _accuracy_row(record, random.get(_group(record)))
+        yield "|" + "---|" * 10
+        for record, row in mine:
+            yield _accuracy_row(record, row, cells)
         yield ""
     yield from _sources(cells)
 
 
-def _group(record: Record) -> tuple[Any, ...]:
+def _table_of(record: Record) -> tuple[str, str, str, str]:
     cell = record["cell"]
-    return cell["scale"], cell["data"], cell["ipc"]
+    return cell["scale"], cell["data"], record["protocol"]["name"], cell["study"]
 
 
-def _accuracy_row(record: Record, random: Record | None) -> str:
-    cell, row = record["cell"], record["rows"][0]
-    difference = "-"
-    if random is not None and random is not record:
-        mean, interval, unit = paired_interval(row["accuracies"], random["rows"][0]["accuracies"])
-        low, high = interval or (float("nan"), float("nan"))
-        difference = f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {unit}s"
+def _accuracy_row(record: Record, row: Record, cells: list[Record]) -> str:
+    cell = record["cell"]
+    other = "" if row["architecture"] == "ConvNet" else f", {row['architecture']}"
     figures = (
         str(cell["ipc"] or "all"),
-        cell["name"],
+        cell["name"] + other,
         cell["recipe"] or "-",
         str(cell["iterations"] or "-"),
         str(record["factor"] ** 2),
         f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}",
-        difference,
+        _difference(record, row, cells, "random", 0),
+        _difference(record, row, cells, cell["name"].split("-")[0], cell["iterations"]),
         f"{row['sets']} x {row['networks']}",
         ", ".join(_published(cell["data"], cell["ipc"], cell["name"])) or "-",
     )
     return f"| {' | '.join(figures)} |"
+
+
+def _difference(record: Record, row: Record, cells: list[Record], name: str, iterations: int) -> str:
+    """The paired difference to the set called ``name``: of the same study, or else of the main table."""
+    wanted = {**record["cell"], "name": name, "iterations": iterations}
+    same = ("scale", "data", "ipc", "name", "iterations")
+    found = [r for r in cells if all(r["cell"][key] == wanted[key] for key in same)]
+    found = [r for r in found if r["protocol"]["name"] == record["protocol"]["name"]]
+    found.sort(key=lambda r: r["cell"]["study"] != record["cell"]["study"])
+    theirs = next((x for r in found for x in r["rows"] if x["architecture"] == row["architecture"]), None)
+    if theirs is None or record["cell"]["name"] == name:
+        return "-"
+    mean, interval, unit = paired_interval(row["accuracies"], theirs["accuracies"])
+    low, high = interval or (float("nan"), float("nan"))
+    return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {unit}s"
 
 
 def _published(data: str, ipc: int | None, name: str) -> Iterator[str]:
@@ -83,11 +95,6 @@ def _sources(cells: list[Record]) -> Iterator[str]:
     used = {entry["source"] for entry in published["accuracy_percent"] if entry["data"] in sets}
     for name in sorted(used):
         yield f"- *{name}*: {published['sources'][name]}."
-
-
-def _conditions(records: list[Record]) -> str:
-    protocols = sorted({r["protocol"]["name"] for r in records})
-    return f"protocol {', '.join(protocols)}; {_machine(records)}."
 
 
 def _machine(records: list[Record]) -> str:
