@@ -83,6 +83,7 @@ def _cpu() -> Iterator[Cell]:
     for data, ipc, sets in first:
         yield Cell("cpu", data, ipc, "random", sets)
         yield Cell("cpu", data, ipc, "dm", sets, "dm batch_real=64", 300)
+    yield Cell("cpu", "fashionmnist", 10, "dm-kmeans", 3, "dm batch_real=64 init=kmeans", 300)
     for name in ("packed-random", "packed-kmeans", "kmeans", "herding"):
         yield Cell("cpu", "fashionmnist", 10, name, networks=1)
     for name, (recipe, steps) in MINUTE.items():

@@ -144,13 +144,15 @@ def condense(
         progress: Told about each step.
 
     Returns:
-        The set and how the run ended. Ctrl-C or SIGTERM ends it after the running step, with a checkpoint.
+        The set and how the run ended. Ctrl-C or SIGTERM ends it after the running step, with a checkpoint; before
+        the first step, where there is nothing to keep yet, they have their usual effect at once.
 
     Raises:
         ConfigError: Options that make no sense, or a resume with other options (the text shows the difference).
         DataError: Classes too small for ``ipc`` images of the chosen start.
         StoreError: The run folder cannot be written; its attribute ``result`` holds what was learnt so far.
     """
+    encoder = encoder or Fresh()
     refuse(
         None if isinstance(ipc, int) and ipc >= 1 else f"ipc must be an integer of at least 1, got {ipc!r}",
         "give iterations or minutes, exactly one of them" if (iterations is None) == (minutes is None) else None,
@@ -158,8 +160,8 @@ def condense(
         None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
         formation.misfit(data.spec.shape),
         "nested sets need an ipc of at least 2: one image has no shorter prefix" if nested and ipc == 1 else None,
+        *method.misfits(len(data.classes), encoder, compiled),
     )
-    encoder = encoder or Fresh()
     init = init or Random()
     encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit
     if not isinstance(init, Noise):
@@ -191,10 +193,9 @@ def condense(
         run = stack.enter_context(RunDir.create(saving.out, config, saving.resume, fingerprint)) if saving else None
         found = run.latest_checkpoint() if run else None
         compute = stack.enter_context(Compute(Plan(**found[2]["plan"]) if found else plan))
-        stop = stack.enter_context(caught())
         provenance = {"config": config, "data": fingerprint, "environment": environment()}
         recipe = _Recipe(method, encoder, augmentation, sampling, formation, nested)
-        loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, stop, progress)
+        loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, progress)
         try:
             start = time.perf_counter()
             loop.prepare()
@@ -203,7 +204,8 @@ def condense(
             else:
                 loop.begin(init, ipc)
                 loop.preparation_s = time.perf_counter() - start
-            return loop.run_until(iterations, minutes)
+            with caught() as loop.stop:
+                return loop.run_until(iterations, minutes)
         except StoreError as error:
             error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
             raise
@@ -233,14 +235,14 @@ class _Loop:
         provenance: dict[str, Any],
         saving: Saving | None,
         run: RunDir | None,
-        stop: Stop,
         progress: Progress,
     ) -> None:
         self.data, self.recipe, self.compute, self.draw = data, recipe, compute, draw
-        self.provenance, self.saving, self.run, self.stop, self.progress = provenance, saving, run, stop, progress
+        self.provenance, self.saving, self.run, self.progress = provenance, saving, run, progress
         network = recipe.encoder.network
         module = network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
         self.module = module.requires_grad_(False)
+        self.stop = Stop()
         self.prepared: Prepared = {}
         self.sampler: Sampler | None = None
         self.state: State = {}

@@ -12,7 +12,7 @@ from condensekit.condense import Noise
 from condensekit.condensed import Formation
 from condensekit.encoders import Encoder
 from condensekit.errors import ConfigError, Problems, refuse
-from condensekit.methods import Condenser, DistributionMatching
+from condensekit.methods import Condenser
 from condensekit.presets import Preset
 from condensekit.selection import Selection
 
@@ -116,8 +116,6 @@ class Recipe:
         with problems:
             arguments["formation"] = Formation(preset.factor if self.factor is None else self.factor, self.storage)
         problems.refuse()
-        if isinstance(method, DistributionMatching) and method.calibration and not arguments["encoder"].trained:
-            raise ConfigError(f"calibration={method.calibration} needs networks that classify: use --encoder trained")
         return method, arguments
 
     def name(self, method: Condenser) -> str:

@@ -86,7 +86,8 @@ class Trained(Encoder):
         total = self.count * protocol.steps_on(len(data))
         with progress.stage(f"train {self.count} encoders", total) as stage:
             shared = Shared(stage)
-            states = compute.map(one, range(self.count))
+            with shared.ending_all():
+                states = compute.map(one, range(self.count))
         prepared = {CLASSES: torch.tensor(data.classes)}
         for prefix, ends in zip((START, END), zip(*states, strict=True), strict=True):
             prepared |= {prefix + name: torch.stack([state[name] for state in ends]) for name in ends[0]}

@@ -367,7 +367,7 @@ BAD = [
     ("--sampling kmean", "Did you mean 'kmeans'"),
     ("--set sampling.epsilom=1", "unknown option of sampling 'uniform'"),
     ("--discrepancy gauss", "unknown discrepancy 'gauss'"),
-    ("--set calibration=1", "use --encoder trained"),
+    ("--set calibration=1", "(--encoder trained)"),
     ("--factor 0", "--factor"),
     ("--factor 3", "factor 3 does not divide the image size 8x8"),
     ("--factor 4", "12 images but ipc=2 with factor=4, which takes 32"),

@@ -199,6 +199,17 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_resume_goes_on(tmp_path, si
     assert steps_of(tmp_path / "run") == list(range(1, 9))
 
 
+def test_a_signal_before_the_first_step_has_its_usual_effect(tmp_path):
+    class Slow(Random):
+        def __call__(self, *arguments):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(*arguments)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(init=Slow(), saving=Saving(tmp_path / "run"))
+    assert run(saving=Saving(tmp_path / "other")).status is Status.FINISHED
+
+
 def test_condense_works_outside_the_main_thread():
     results = []
     thread = threading.Thread(target=lambda: results.append(run()))

@@ -178,8 +178,5 @@ def test_one_class_is_refused():
 
 
 def test_a_compiled_network_is_refused():
-    with Compute(WHOLE) as compute:
-        ctx = prepared(compute)
-        compute.plan = dataclasses.replace(WHOLE, compiled=True)
-        with pytest.raises(ConfigError, match="second derivative"):
-            GradientMatching().init(Noise().images(DATA, 2, Draw(1)), ctx)
+    with pytest.raises(ConfigError, match="second derivative"):
+        condense(DATA, GradientMatching(), ipc=1, iterations=1, compiled=True)

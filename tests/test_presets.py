@@ -158,7 +158,6 @@ def test_the_name_of_a_row_says_what_is_not_the_default(words, name):
         ({"method": "dc", "augment": "crop"}, "dc takes no --augment: under an augmentation it is dsa"),
         ({"method": "krr", "discrepancy": "mean"}, "krr takes no --discrepancy: it compares predicted labels"),
         ({"encoder": "fresh", "keep": 5}, "leave out --keep 5, or use --encoder kept"),
-        ({"settings": ("calibration=0.1",)}, "needs networks that classify: use --encoder trained"),
         ({"settings": ("momentum",)}, "--set takes NAME=VALUE, got 'momentum'"),
         ({"settings": ("network.width=8",)}, "--set network.width: only init, sampling, encoder have options"),
         ({"settings": ("sampling.epsilon=1",)}, "unknown option of sampling 'uniform' 'epsilon'"),

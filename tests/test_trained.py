@@ -205,10 +205,13 @@ def test_calibration_makes_the_trained_networks_sure_of_the_images():
     assert sure[1] > sure[0]
 
 
-def test_calibration_needs_trained_encoders_and_says_so():
+def test_calibration_needs_trained_encoders_and_says_so_before_anything_is_made(tmp_path):
     method = DistributionMatching(calibration=0.5)
     with pytest.raises(ConfigError, match=r"calibration=0.5 .* Fresh .* Trained"):
-        condense(shapes(), method, ipc=1, iterations=1, encoder=Fresh(ConvNet(width=8)), workers=1)
+        condense(
+            shapes(), method, ipc=1, iterations=1, encoder=Fresh(ConvNet(width=8)), saving=Saving(tmp_path / "run")
+        )
+    assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match="Fresh draws untrained networks"):
         Fresh().load_trained(ConvNet(width=4).new((3, 8, 8), 2, Draw(0)), Draw(0, 1), {})
 

@@ -161,6 +161,16 @@ class Condenser(ABC):
     separable: ClassVar[bool]
     name: str
 
+    def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
+        """Why the method cannot run so, asked before anything is made; None or nothing where it can.
+
+        Args:
+            classes: How many are condensed together.
+            encoder: Where its networks come from.
+            compiled: Whether they run compiled.
+        """
+        return ()
+
     @abstractmethod
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
         """The first state, given the initial images (K, ipc, C, H, W); classes in the order of ``ctx.data.classes``."""
@@ -179,7 +189,7 @@ class Condenser(ABC):
         return None
 
 
-def misfits(lr: float, momentum: float, space: str, batch_real: int) -> tuple[str | None, ...]:
+def descent_misfits(lr: float, momentum: float, space: str, batch_real: int) -> tuple[str | None, ...]:
     """What is wrong with the options of a method that moves its images by :func:`descend`; None where nothing is."""
     return (
         None if 0 < lr < float("inf") else f"lr must be positive and finite, got {lr}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.discrepancy import Discrepancy, mean
+from condensekit.encoders import Encoder
 from condensekit.errors import refuse
-from condensekit.methods.base import Condenser, State, StepContext, descend, keep_if, misfits
+from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if
 
 
 @dataclass(frozen=True)
@@ -61,24 +63,23 @@ class DistributionMatching(Condenser):
 
     def __post_init__(self) -> None:
         refuse(
-            *misfits(self.lr, self.momentum, self.space, self.batch_real),
+            *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
             None
             if 0 <= self.calibration < float("inf")
             else f"calibration must be finite and at least 0, got {self.calibration}",
         )
 
-    def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images and their momentum, both (K, ipc, C, H, W).
-
-        Raises:
-            ConfigError: ``calibration`` with an encoder of untrained networks.
-        """
-        refuse(
-            f"calibration={self.calibration} needs networks that classify, and {type(ctx.encoder).__name__} draws "
+    def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
+        """Calibration with an encoder of untrained networks."""
+        return (
+            f"calibration={self.calibration} needs networks that classify, and {type(encoder).__name__} draws "
             "untrained ones: use Trained() (--encoder trained)"
-            if self.calibration and not ctx.encoder.trained
-            else None
+            if self.calibration and not encoder.trained
+            else None,
         )
+
+    def init(self, synthetic: Tensor, ctx: StepContext) -> State:
+        """Images and their momentum, both (K, ipc, C, H, W)."""
         return {"images": synthetic, "momentum": torch.zeros_like(synthetic)}
 
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:

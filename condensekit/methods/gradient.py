@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit.condensed import unpack
+from condensekit.encoders import Encoder
 from condensekit.errors import refuse
-from condensekit.methods.base import Condenser, State, StepContext, descend, keep_if, misfits
+from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if
 from condensekit.networks import FeatureNetwork
 
 Gradients = Sequence[Tensor]  # one for each parameter of a network, in its order
@@ -116,26 +117,22 @@ class GradientMatching(Condenser):
 
     def __post_init__(self) -> None:
         refuse(
-            *misfits(self.lr, self.momentum, self.space, self.batch_real),
+            *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
             None if self.outer is None or self.outer >= 1 else f"outer must be at least 1, got {self.outer}",
             None if self.inner is None or self.inner >= 0 else f"inner must be at least 0, got {self.inner}",
             None if 0 < self.lr_net < float("inf") else f"lr_net must be positive and finite, got {self.lr_net}",
             None if self.batch_net >= 1 else f"batch_net must be at least 1, got {self.batch_net}",
         )
 
-    def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images and momentum, both (K, ipc, C, H, W), and the network's parameters and buffers under ``net.``.
-
-        Raises:
-            ConfigError: A single class, which nothing is to be told from; a compiled network, which has no
-                second derivative.
-        """
-        refuse(
-            None if len(synthetic) > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
-            "a compiled network has no second derivative: leave out compiled (--compiled)"
-            if ctx.compute.plan.compiled
-            else None,
+    def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
+        """A single class, which nothing is to be told from; a compiled network, which has no second derivative."""
+        return (
+            None if classes > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
+            "a compiled network has no second derivative: leave out compiled (--compiled)" if compiled else None,
         )
+
+    def init(self, synthetic: Tensor, ctx: StepContext) -> State:
+        """Images and momentum, both (K, ipc, C, H, W), and the network's parameters and buffers under ``net.``."""
         return {"images": synthetic, "momentum": torch.zeros_like(synthetic), **_copied(ctx.module)}
 
     def schedule(self, ipc: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condensekit.encoders import Encoder
 from condensekit.errors import refuse
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
 
@@ -63,13 +65,12 @@ class KernelRidge(Condenser):
             None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",
         )
 
-    def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images (K, ipc, C, H, W), labels (K, ipc, f * f, K), Adam's two moments of what moves, and its step count.
+    def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
+        """A single class: its centred labels are all 0."""
+        return (None if classes > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",)
 
-        Raises:
-            ConfigError: A single class: its centred labels are all 0.
-        """
-        refuse(None if len(synthetic) > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm")
+    def init(self, synthetic: Tensor, ctx: StepContext) -> State:
+        """Images (K, ipc, C, H, W), labels (K, ipc, f * f, K), Adam's two moments of what moves, and its step count."""
         classes, ipc = synthetic.shape[:2]
         labels = centred_one_hot(torch.arange(classes, device=synthetic.device), classes)
         state = {
