@@ -180,9 +180,10 @@ class CondensedSet:
         missing = sorted(set(labels) - set(self.classes))
         if missing:
             raise DataError(f"no images of class {missing[0]}; classes here: {list(self.classes)}")
-        return self._rows(torch.isin(self.labels, torch.tensor(list(labels))).nonzero()[:, 0])
+        return self.take(torch.isin(self.labels, torch.tensor(list(labels))).nonzero()[:, 0])
 
-    def _rows(self, rows: Tensor) -> CondensedSet:
+    def take(self, rows: Tensor) -> CondensedSet:
+        """The stored images at ``rows`` (R,) int64, in that order."""
         f2 = self.formation.factor**2
         soft = self.soft_labels
         if soft is not None:
@@ -225,7 +226,7 @@ class CondensedSet:
             {"merged": [dict(self.provenance), dict(other.provenance)]},
             _join(self.coded, other.coded),
         )
-        return joined._rows(torch.argsort(joined.labels, stable=True))
+        return joined.take(torch.argsort(joined.labels, stable=True))
 
     def as_dataset(self) -> torch.utils.data.TensorDataset:
         """A torch data set of (normalised float32 image, target) pairs, with ``targets`` as torchvision has it."""
