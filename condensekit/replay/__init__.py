@@ -11,26 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from condensekit.replay.budget import Bytes, Images
     from condensekit.replay.buffer import CondensedBuffer
+    from condensekit.replay.hybrid import Hybrid
+    from condensekit.replay.learner import LearnerEncoder
     from condensekit.replay.loader import TensorLoader
-    from condensekit.replay.memories import Hybrid, LearnerEncoder
     from condensekit.replay.metrics import (
         condense_seconds_metrics,
         memory_bytes_metrics,
         old_new_accuracy_metrics,
     )
-    from condensekit.replay.plugins import CondensedReplay, Distillation, FineTuneOnMemory
-    from condensekit.replay.protocol import run_protocol
-    from condensekit.replay.strategies import ERACE, DERpp, FromScratchOnMemory
+    from condensekit.replay.plugins import Distillation, FineTuneOnMemory, FromScratchOnMemory
+    from condensekit.replay.protocol import Online, Settings
+    from condensekit.replay.runner import run_protocol
+    from condensekit.replay.strategies import ERACE, CondensedReplay, DERpp
 
 _MODULES = {
     "budget": ("Bytes", "Images"),
     "buffer": ("CondensedBuffer",),
+    "hybrid": ("Hybrid",),
+    "learner": ("LearnerEncoder",),
     "loader": ("TensorLoader",),
-    "memories": ("Hybrid", "LearnerEncoder"),
     "metrics": ("condense_seconds_metrics", "memory_bytes_metrics", "old_new_accuracy_metrics"),
-    "plugins": ("CondensedReplay", "Distillation", "FineTuneOnMemory"),
-    "protocol": ("run_protocol",),
-    "strategies": ("DERpp", "ERACE", "FromScratchOnMemory"),
+    "plugins": ("Distillation", "FineTuneOnMemory", "FromScratchOnMemory"),
+    "protocol": ("Online", "Settings"),
+    "runner": ("run_protocol",),
+    "strategies": ("CondensedReplay", "DERpp", "ERACE"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -46,6 +50,8 @@ __all__ = [
     "Hybrid",
     "Images",
     "LearnerEncoder",
+    "Online",
+    "Settings",
     "TensorLoader",
     "condense_seconds_metrics",
     "memory_bytes_metrics",
