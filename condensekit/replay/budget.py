@@ -39,6 +39,10 @@ class Budget:
             ),
         )
 
+    def __str__(self) -> str:
+        size = f"{self.total}" if self.total is not None else f"per_class={self.per_class}"
+        return f"{type(self).__name__}({size})"
+
     @property
     def shrinks(self) -> bool:
         """Whether a class's part gets smaller when more classes share the budget."""
@@ -76,8 +80,7 @@ class Budget:
 
     def _least(self, classes: int, bytes_each: int) -> str:
         unit = bytes_each if isinstance(self, Bytes) else 1
-        kind = type(self).__name__
-        return f"{kind}({unit * classes})" if self.total is not None else f"{kind}(per_class={unit})"
+        return str(type(self)(unit * classes) if self.total is not None else type(self)(per_class=unit))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from condensekit.progress import SILENT, Progress
 from condensekit.replay.budget import Budget
 from condensekit.replay.filler import Filler, Filling, filler
 from condensekit.replay.memory import Memory
-from condensekit.replay.replayed import ClassView, replayed, transform_groups
+from condensekit.replay.replayed import ClassView, check_replayed, replayed, transform_groups
 from condensekit.replay.state import restored, stored
 from condensekit.replay.stream import Key, Layout, check_batchable, check_same_stream, class_images, key_of, task_labels
 from condensekit.replay.update import Rules
@@ -292,7 +292,7 @@ class CondensedBuffer(ExemplarsBuffer):
         self._layout = layout
         self._set(replace(memory, tasks={**task_labels(dataset), **self._memory.tasks}))
         try:
-            check_batchable(self.buffer, data.spec.shape, "a replayed image")
+            check_replayed(self.buffer, data.spec.shape)
         except BaseException:
             self._layout = before[1]
             self._set(before[0])

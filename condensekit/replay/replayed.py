@@ -17,8 +17,8 @@ from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
-from condensekit.errors import ConfigError
-from condensekit.replay.stream import Layout
+from condensekit.errors import CondensekitError, ConfigError
+from condensekit.replay.stream import Layout, check_batchable
 
 
 class Decoded(torch.utils.data.Dataset[tuple[Tensor, Any]]):
@@ -75,6 +75,24 @@ def transform_groups(transforms: TransformGroups | Callable[[Tensor], Tensor] | 
     if not callable(transforms):
         raise ConfigError(f"transforms must be a TransformGroups or a callable on images, got {transforms!r}")
     return TransformGroups({"train": (transforms, None), "eval": (None, None)})
+
+
+def check_replayed(dataset: AvalancheDataset, shape: tuple[int, ...]) -> None:
+    """Try the transforms on one image.
+
+    Raises:
+        DataError: They give another shape or dtype than the stream has.
+        ConfigError: They fail, as a stream's own do that take PIL images.
+    """
+    try:
+        check_batchable(dataset, shape, "a replayed image")
+    except CondensekitError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the transforms of replayed images fail ({type(error).__name__}: {error}): they are given tensors "
+            "(C, H, W), normalised as the stream's; a stream's own transforms that take PIL images do not fit"
+        ) from error
 
 
 class ClassView(ExemplarsBuffer):

@@ -117,6 +117,7 @@ def check_head(output: Tensor, targets: Tensor) -> None:
 
 def key_of(exp: Any) -> Key:
     """What tells an experience from all others, in another process too: its stream, numbers and images."""
+    exp = exp.logging()  # a view that hides nothing
     whole = _told(_told(exp, "origin_experience", None), "current_experience", -1)
     stream = _told(exp, "origin_stream", None)
     return str(_told(stream, "name", "")), whole, _told(exp, "current_experience", -1), _digest(exp.dataset)
@@ -124,7 +125,7 @@ def key_of(exp: Any) -> Key:
 
 def check_same_stream(exp: Any, taken: Sequence[Key]) -> None:
     """Raise DataError where experiences taken before are not those of the stream ``exp`` belongs to."""
-    stream = _told(exp, "origin_stream", None)
+    stream = _told(exp.logging(), "origin_stream", None)
     count = len(stream) if isinstance(stream, Sequence) else 0  # 0: a stream that is made as it goes
     for name, whole, number, digest in taken:
         numbered = whole < 0 <= number < count and name == _told(stream, "name", None)
@@ -136,10 +137,10 @@ def check_same_stream(exp: Any, taken: Sequence[Key]) -> None:
 
 
 def _told(owner: Any, name: str, default: Any) -> Any:
-    """An attribute that Avalanche may not have, not have set (an assertion) or hide from learners (a ValueError)."""
+    """An attribute that Avalanche may not have, or not have set, which it asserts."""
     try:
         return getattr(owner, name)
-    except (AttributeError, AssertionError, ValueError):
+    except (AttributeError, AssertionError):
         return default
 
 

@@ -3,6 +3,13 @@
 import numpy as np
 import torch
 from avalanche.benchmarks import class_incremental_benchmark, nc_benchmark
+from avalanche.benchmarks.utils import DataAttribute
+from avalanche.benchmarks.utils.classification_dataset import (
+    ClassificationDataset,
+    TaskAwareSupervisedClassificationDataset,
+)
+from avalanche.benchmarks.utils.data_attribute import TaskLabels
+from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
@@ -49,7 +56,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def stream(kind="nc", *, steps=3, train_transform=None, eval_transform=None, data=None, order=None, **options):
-    """A benchmark of (x, y, t) samples (``nc``) or of (x, y) samples (``ci``)."""
+    """A benchmark of (x, y, t) samples (``nc``; ``tasked``, which keeps tensor targets) or of (x, y) ones (``ci``)."""
     train = data or Pictures(**options)
     test = Pictures(**{**options, "seed": 1})
     if train.pil and train_transform is None and eval_transform is None:
@@ -65,20 +72,21 @@ def stream(kind="nc", *, steps=3, train_transform=None, eval_transform=None, dat
             train_transform=train_transform,
             eval_transform=eval_transform,
         )
+    groups = TransformGroups({"train": (train_transform, None), "eval": (eval_transform, None)})
     with isolated(0):
         return class_incremental_benchmark(
-            {"train": _transformed(train, train_transform, eval_transform), "test": test},
+            {"train": _wrapped(train, kind, groups), "test": _wrapped(test, kind, groups.__copy__())},
             num_experiences=steps,
             class_order=order or list(range(len(set(int(t) for t in train.targets)))),
         )
 
 
-def _transformed(data, train_transform, eval_transform):
-    from avalanche.benchmarks.utils import as_classification_dataset
-    from avalanche.benchmarks.utils.transform_groups import TransformGroups
-
-    groups = TransformGroups({"train": (train_transform, None), "eval": (eval_transform, None)})
-    return as_classification_dataset(data, transform_groups=groups)
+def _wrapped(data, kind, groups):
+    attributes = [DataAttribute(data.targets, "targets")]
+    if kind == "ci":
+        return ClassificationDataset([data], data_attributes=attributes, transform_groups=groups)
+    attributes.append(TaskLabels([0] * len(data)))
+    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes, transform_groups=groups)
 
 
 def buffer(budget, method=DM, **options):
