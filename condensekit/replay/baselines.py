@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from avalanche.training.plugins import EvaluationPlugin, GDumbPlugin, ReplayPlugin
+from avalanche.training.plugins import GDumbPlugin
 from avalanche.training.storage_policy import (
     ClassBalancedBuffer,
     ClosestToCenterSelectionStrategy,
@@ -46,7 +46,7 @@ class Learner:
     at_once: bool = False
 
 
-def own_memory(name: str, common: dict[str, Any], bench: Bench, seed: int) -> Learner:
+def own_memory(name: str, common: dict[str, Any], replay: Callable[..., Any], bench: Bench) -> Learner:
     """One of :data:`condensekit.replay.memories.AVALANCHE`.
 
     The memory of ``per_class`` images of each class seen is shared as the part shares it; where Avalanche would
@@ -57,14 +57,13 @@ def own_memory(name: str, common: dict[str, Any], bench: Bench, seed: int) -> Le
     Args:
         name: Which.
         common: Model, optimiser and the rest of what every strategy takes.
+        replay: The strategy that replays a ``storage_policy``.
         bench: The run.
-        seed: Of the augmentation.
     """
     online, per_class = bench.settings.online, bench.settings.per_class
     total = per_class * len(bench.train.classes)
     pixels = math.prod(bench.train.spec.shape) * (1 if bench.train.images.element_size() == 1 else 4)
-    loader = TensorLoader(bench.settings.protocol.augmentation, seed=seed)
-    common = {**common, "evaluator": EvaluationPlugin(suppress_warnings=True)}
+    loader = TensorLoader(bench.settings.protocol.augmentation, seed=bench.settings.seed)
     body = nn.Sequential(common["model"].body, nn.Flatten())  # layer "1": where Avalanche's buffers measure distances
 
     def learner(strategy: Any, policy: Any, extra: int = 0) -> Learner:
@@ -106,8 +105,7 @@ def own_memory(name: str, common: dict[str, Any], bench: Bench, seed: int) -> Le
         ),
     }
     policy = policies[name]()
-    replay = ReplayPlugin(total, batch_size_mem=online.batch_mem, storage_policy=policy)
-    return learner(Naive(**common, plugins=[replay, loader]), policy)
+    return learner(replay(storage_policy=policy), policy)
 
 
 def _everything(name: str, strategy: Any, bench: Bench) -> Callable[[], int]:

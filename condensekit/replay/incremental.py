@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from avalanche.benchmarks import nc_benchmark
+from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,7 +26,7 @@ from condensekit.replay.buffer import CondensedBuffer
 from condensekit.replay.filler import coded
 from condensekit.replay.learner import LearnerEncoder
 from condensekit.replay.memories import DER, ER, ER_ACE, MemoryKind, embeds_with_learner
-from condensekit.replay.protocol import Bench, Record
+from condensekit.replay.protocol import Bench, Record, Settings
 from condensekit.replay.scratch import cache_of, folder_of
 from condensekit.replay.strategies import ERACE, CondensedReplay, DERpp
 from condensekit.rng import Draw, isolated
@@ -81,8 +82,7 @@ def _run(
     flat = [label for step in experiences for label in step]
     seed = settings.network_seed(order, network)
     rows: list[Record] = []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # Avalanche's, of its own parts
+    with warnings.catch_warnings(record=True):  # Avalanche's about its own parts, which reset any filter
         with isolated(Draw(seed).key("stream")):
             stream = nc_benchmark(
                 Stream(bench.train), Stream(bench.test), len(experiences), task_labels=False, fixed_class_order=flat
@@ -127,39 +127,49 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
         "train_mb_size": online.batch,
         "train_epochs": online.epochs,
         "device": bench.compute.device,
+        "evaluator": EvaluationPlugin(),
     }
-    augmentation = settings.protocol.augmentation
+    replaying: dict[str, Any] = {
+        "batch_size_mem": online.batch_mem,
+        "augmentation": settings.protocol.augmentation,
+        "seed": seed,
+    }
+    replay: Callable[..., Any] = partial(
+        CondensedReplay,
+        **common,
+        **replaying,
+        learner_encoder=False,
+        distillation=online.distillation,
+        fine_tune=_fine_tuning(settings) if online.fine_tune else None,
+    )
     if memory.filler is None:
-        return own_memory(memory.name, common, bench, seed)
+        return own_memory(memory.name, common, replay, bench)
     buffer = _buffer(memory, regime, order, network, bench)
-    common |= {"storage_policy": buffer, "batch_size_mem": online.batch_mem, "augmentation": augmentation}
-    common |= {"evaluator": None, "seed": seed}
-    if regime == ER:
-        fine_tune = TrainProtocol(
-            "fine-tune",
-            epochs=1,
-            full_epochs=1,
-            steps=online.fine_tune or None,
-            batch=online.batch + online.batch_mem,
-            lr=online.lr,
-            momentum=online.momentum,
-            weight_decay=online.weight_decay,
-            augmentation=augmentation,
-        )
-        strategy: Any = CondensedReplay(
-            **common,
-            learner_encoder=False,
-            distillation=online.distillation,
-            fine_tune=fine_tune if online.fine_tune else None,
-        )
-    else:
-        strategy = {ER_ACE: ERACE, DER: DERpp}[regime](**common)
+    ace: Callable[..., Any] = partial(ERACE, **common, **replaying)
+    der: Callable[..., Any] = partial(DERpp, **common, **replaying)
+    strategy = {ER: replay, ER_ACE: ace, DER: der}[regime](storage_policy=buffer)
     counted = strategy if regime == DER else buffer
     return Learner(
         strategy,
         nbytes=lambda: int(counted.nbytes),
         images=lambda: len(buffer.memory or ()),
         condense_s=lambda i: buffer.condense_s[i],
+    )
+
+
+def _fine_tuning(settings: Settings) -> TrainProtocol:
+    """How the learner is trained on the memory alone after each experience."""
+    online = settings.online
+    return TrainProtocol(
+        "fine-tune",
+        epochs=1,
+        full_epochs=1,
+        steps=online.fine_tune,
+        batch=online.batch + online.batch_mem,
+        lr=online.lr,
+        momentum=online.momentum,
+        weight_decay=online.weight_decay,
+        augmentation=settings.protocol.augmentation,
     )
 
 

@@ -24,6 +24,14 @@ from condensekit.rng import Draw
 from condensekit.train import TrainProtocol
 
 
+class Replay(ReplayPlugin):
+    """Avalanche's ``ReplayPlugin``, but that it fills the memory by ``post_adapt``: no warning that ``update`` goes."""
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Fill the memory."""
+        self.storage_policy.post_adapt(strategy, strategy.experience)
+
+
 class CondensedReplay(SupervisedTemplate):
     """Experience replay from a condensed memory: Avalanche's ``ReplayPlugin`` with this package's parts around it.
 
@@ -62,7 +70,7 @@ class CondensedReplay(SupervisedTemplate):
         **kwargs: Any,
     ) -> None:
         own: list[Any] = [
-            ReplayPlugin(storage_policy.max_size, batch_size_mem=batch_size_mem, storage_policy=storage_policy),
+            Replay(storage_policy.max_size, batch_size_mem=batch_size_mem, storage_policy=storage_policy),
             TensorLoader(augmentation, seed=seed),
         ]
         own += [Distillation(distillation)] if distillation else []
