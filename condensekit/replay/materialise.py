@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,9 +49,9 @@ def materialise(dataset: AvalancheDataset) -> list[Tensor]:
     if dataset.collate_fn is not default_collate:
         raise Unfit("the data set has a collate function of its own")
     for transform in _transforms(dataset):
-        kind = type(transform)
-        if not kind.__module__.startswith("torchvision.transforms") or kind.__name__ not in FIXED:
-            raise Unfit(f"its transform {kind.__name__} may be random: give a batched augmentation instead")
+        if not _fixed(transform):
+            name = getattr(transform, "__name__", type(transform).__name__)
+            raise Unfit(f"its transform {name} may be random: give a batched augmentation instead")
     if len(dataset) == 0:
         raise Unfit("the data set is empty")
     with isolated(0):
@@ -75,6 +76,13 @@ def _block(dataset: AvalancheDataset, rows: range) -> list[Tensor]:
     if not isinstance(fields, list | tuple) or not all(isinstance(f, Tensor) and len(f) == len(rows) for f in fields):
         raise Unfit("its samples are not tuples of tensors and numbers")
     return list(fields)
+
+
+def _fixed(transform: Any) -> bool:
+    if isinstance(transform, partial):  # nc_benchmark's map of class labels
+        return str(transform.func.__module__).startswith("avalanche.")
+    kind = type(transform)
+    return kind.__module__.startswith("torchvision.transforms") and kind.__name__ in FIXED
 
 
 def _transforms(dataset: Any, group: str = "train") -> Iterator[Any]:
