@@ -74,7 +74,7 @@ class Making:
     Args:
         iterations: Matching steps.
         batch_real: Real images of each class in a step; None for the method's own.
-        network: What embeds; None for the method's own.
+        encoder_network: What embeds; None for the method's own.
         storage: How values are stored: ``uint8``, ``float16`` or ``float32``.
         precision: How networks run.
         settings: ``NAME=VALUE`` options of every method that has them.
@@ -82,7 +82,7 @@ class Making:
 
     iterations: int = 1000
     batch_real: int | None = None
-    network: str | None = None
+    encoder_network: str | None = None
     storage: str = "uint8"
     precision: str = "fp32"
     settings: tuple[str, ...] = ()
@@ -158,7 +158,7 @@ def _condensing(name: str, making: Making, data: str) -> tuple[Condenser, Fillin
         method=name,
         settings=tuple(text for text in making.settings if text.split("=")[0] in known),
         batch_real=making.batch_real if "batch_real" in known else None,
-        network=making.network,
+        network=making.encoder_network,
         storage=making.storage,
         precision=making.precision,
     )
