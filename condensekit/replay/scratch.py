@@ -24,6 +24,7 @@ from condensekit.replay.protocol import Bench, Cache, Record, network_draw
 from condensekit.train import train_network
 
 Sets = list[CondensedSet]
+EVERY = 100  # steps between checkpoints of a condensation
 
 
 def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
@@ -83,7 +84,7 @@ def step_set(memory: MemoryKind, order: int, step: int, bench: Bench) -> Condens
         memory.how,
         seed=seed,
         device=str(bench.compute.device),
-        saving=Saving(file.with_suffix(""), resume=True),
+        saving=Saving(file.with_suffix(""), resume=True, every=EVERY),
         progress=bench.progress,
     )
     start = time.perf_counter()
