@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader, MultiDatasetSampler
 from avalanche.distributed.distributed_helper import DistributedHelper
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from condensekit.augment import Augmentation
 from condensekit.replay.materialise import Unfit, materialise
+from condensekit.replay.stream import check_head
 from condensekit.rng import Draw
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class TensorLoader(SupervisedPlugin):
     It stands in for whatever loader Avalanche or another plugin has made of data that are the same each time they
     are read, and uses that loader's own samplers: batches, their order and the state of the random generator are
     those of the stock loader. Data under random training transforms, and data above ``LIMIT`` bytes, keep the stock
-    loader, unless an ``augmentation`` stands in for the transforms.
+    loader, unless an ``augmentation`` stands in for the transforms. Labels beyond the network's head are refused.
 
     Attributes:
         fallback: Why the running experience keeps the stock loader; None where it does not.
@@ -46,6 +47,11 @@ class TensorLoader(SupervisedPlugin):
         self._batches = 0  # augmented so far: they are the steps of the counted randomness
         self._loader: TensorBatches | None = None
         self._stock: Any = None
+        self._checked = False
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """A new experience may bring labels that the network has no outputs for."""
+        self._checked = False
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Take over the loader; after all plugins that may have set it."""
@@ -59,6 +65,17 @@ class TensorLoader(SupervisedPlugin):
         except Unfit as reason:
             self.fallback = str(reason)
             log.info("Avalanche's own loader is kept: %s", reason)
+
+    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
+        """Before the first loss: on a GPU a label beyond the head would take the whole process down.
+
+        Raises:
+            DataError: There is one in the experience.
+        """
+        if not self._checked and isinstance(strategy._criterion, torch.nn.CrossEntropyLoss):
+            labels = torch.tensor([int(label) for label in strategy.experience.dataset.targets])
+            check_head(strategy.mb_output, labels)
+        self._checked = True
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the tensors."""
@@ -98,19 +115,37 @@ class TensorBatches:
         self.stock, self.augment, self.device = stock, augment, torch.device(device)
         if augment:
             parts = [part.eval() for part in parts]
-        columns = zip(*(materialise(part) for part in parts), strict=True)
-        self.columns = [torch.cat(column).to(self.device) for column in columns]
+        columns = list(zip(*(materialise(part) for part in parts), strict=True))
+        if any(len({(t.dtype, t.shape[1:]) for t in column}) > 1 for column in columns):
+            raise Unfit("the samples of its data sets do not stack")
+        self.columns = [column[0] if len(column) == 1 else torch.cat(column) for column in columns]
+        self.columns = [column.to(self.device) for column in self.columns]
 
     def __len__(self) -> int:
         return len(self.stock)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
-        several = isinstance(self.stock, MultiDatasetDataLoader)
-        loader = self.stock._get_loader() if several else self.stock
-        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)  # as torch's loader does in each epoch
-        for rows in loader.batch_sampler:
+        torch.empty((), dtype=torch.int64).random_()  # as torch's loader does in each epoch
+        for rows in self._sampler():
             index = torch.tensor(rows).to(self.device, non_blocking=True)
             batch = [column.index_select(0, index) for column in self.columns]
             if self.augment:
                 batch[0] = self.augment(batch[0])
             yield batch
+
+    def _sampler(self) -> Iterable[list[int]]:
+        """The stock loader's own choice of rows; those of several data sets follow one another."""
+        stock = self.stock
+        if isinstance(stock, DataLoader):
+            return stock.batch_sampler or ()
+        samplers = stock._create_samplers(
+            stock.datasets, stock.batch_sizes, stock.distributed_sampling, stock.loader_kwargs
+        )
+        sampler: Iterable[list[int]] = MultiDatasetSampler(
+            stock.datasets,
+            samplers,
+            termination_dataset_idx=stock.termination_dataset,
+            oversample_small_datasets=stock.oversample_small_datasets,
+            never_ending=stock.never_ending,
+        )
+        return sampler

@@ -60,12 +60,14 @@ def materialise(dataset: AvalancheDataset) -> list[Tensor]:
             raise Unfit("a sample differs from reading to reading")
         if len(dataset) * sum(field.numel() * field.element_size() for field in once) > LIMIT:
             raise Unfit(f"its {len(dataset)} samples take more than {LIMIT:,} bytes")
-        starts = range(0, len(dataset), BLOCK)
-        blocks = [_block(dataset, range(start, min(start + BLOCK, len(dataset)))) for start in starts]
-    try:
-        return [torch.cat(field) for field in zip(*blocks, strict=True)]
-    except (RuntimeError, ValueError) as error:
-        raise Unfit(f"its samples do not stack ({error})") from error
+        found = [torch.empty((len(dataset), *field.shape[1:]), dtype=field.dtype) for field in once]
+        for start in range(0, len(dataset), BLOCK):
+            rows = range(start, min(start + BLOCK, len(dataset)))
+            for column, field in zip(found, _block(dataset, rows), strict=True):
+                if column.shape[1:] != field.shape[1:] or column.dtype != field.dtype:
+                    raise Unfit(f"its samples do not stack (from {start} on they are {tuple(field.shape[1:])})")
+                column[start : rows.stop] = field
+    return found
 
 
 def _block(dataset: AvalancheDataset, rows: range) -> list[Tensor]:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor, v2
 
 from condensekit.augment import Augmentation
+from condensekit.errors import DataError
 from condensekit.replay import Images, TensorLoader
 from condensekit.replay.loader import TensorBatches
 from condensekit.replay.materialise import Unfit, materialise
@@ -197,6 +198,19 @@ def test_data_that_are_too_large_or_do_not_stack(monkeypatch):
         materialise(stream("ci").train_stream[0].dataset.subset([]))
 
 
+def test_samples_of_several_shapes_keep_the_stock_loader():
+    class Growing(Pictures):
+        def __getitem__(self, i):
+            image, label = super().__getitem__(i)
+            return (image, label) if i < 12 else (image[..., :4], label)
+
+    with pytest.raises(Unfit, match="its samples do not stack"):
+        materialise(stream("ci", data=Growing(), steps=1).train_stream[0].dataset)
+    small, large = (stream("ci", size=size).train_stream[0].dataset for size in (8, 12))
+    with pytest.raises(Unfit, match="the samples of its data sets do not stack"):
+        TensorBatches(ReplayDataLoader(small, large, batch_size=5, batch_size_mem=3), "cpu")
+
+
 def test_loaders_that_it_knows():
     dataset = stream().train_stream[0].dataset
     for stock in (
@@ -207,6 +221,15 @@ def test_loaders_that_it_knows():
         assert len(TensorBatches(stock, "cpu")) == len(stock) == len(list(TensorBatches(stock, "cpu")))
     with pytest.raises(Unfit, match="the loader is a list"):
         TensorBatches([], "cpu")
+
+
+@pytest.mark.parametrize("transform", [None, RANDOM])
+def test_labels_beyond_the_head_are_named_before_the_loss(transform):
+    strategy = naive(TensorLoader(), model=network(4))
+    benchmark = stream(pil=True, train_transform=transform or PIL, eval_transform=PIL)
+    strategy.train(benchmark.train_stream[1])
+    with pytest.raises(DataError, match="label 5 is beyond the network's head, which has 4 outputs"):
+        strategy.train(benchmark.train_stream[2])
 
 
 def test_tasks_are_balanced_as_in_the_stock_loader():
