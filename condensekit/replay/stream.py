@@ -126,10 +126,11 @@ def key_of(exp: Any) -> Key:
 def check_same_stream(exp: Any, taken: Sequence[Key]) -> None:
     """Raise DataError where experiences taken before are not those of the stream ``exp`` belongs to."""
     stream = _told(exp.logging(), "origin_stream", None)
-    count = len(stream) if isinstance(stream, Sequence) else 0  # 0: a stream that is made as it goes
+    own = _told(stream, "name", "")
+    stream = _told(_told(stream, "benchmark", None), "streams", {}).get(own, stream)  # whole where it was a slice
+    here = {_told(other, "current_experience", -1): other for other in stream} if isinstance(stream, Sequence) else {}
     for name, whole, number, digest in taken:
-        numbered = whole < 0 <= number < count and name == _told(stream, "name", None)
-        if stream is not None and numbered and _digest(stream[number].dataset) != digest:
+        if name == own and whole < 0 and number in here and _digest(here[number].dataset) != digest:
             raise DataError(
                 f"the memory was filled from another data set or class order: experience {number} of this "
                 f"{name!r} stream has other images; use the same data, order and seed, or a new buffer"
