@@ -40,7 +40,8 @@ Regimes (--regime):
   er-ace, der++ the same under the losses of these methods
 \b
 Memories (--memory):
-  a method (dm, m3d, ...) or selection (herding, kmeans, ...; packed-random and the like pack four in one)
+  a method (dm, m3d, ...) or selection (herding, kmeans, ...)
+  packed-NAME, unpacked-NAME  four of its images in each stored one, or one (m3d packs by itself)
   random              as many real images as condensed ones
   random-equal-bytes  as many as fit into the bytes of the largest condensed memory
   jpeg-random, downscaled, downscaled-N, random-soft, hybrid, hybrid-METHOD-PERCENT

@@ -22,6 +22,7 @@ EQUAL_BYTES = "random-equal-bytes"
 SOFT = "random-soft"
 DOWNSCALED = "downscaled"
 HYBRID = "hybrid"
+UNPACKED = "unpacked-"  # before a method that packs its images: one in each stored one
 AVALANCHE = {
     "class-balanced": (ER,),
     "experience-balanced": (ER,),
@@ -95,8 +96,8 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
     """The memory called ``name``.
 
     Args:
-        name: A method or a selection of the catalog (``dm``, ``m3d``, ``herding``, ...) or ``packed-`` before a
-            selection; ``random-equal-bytes``; ``random-soft``; ``downscaled`` (four images in the bytes of one,
+        name: A method or a selection of the catalog (``dm``, ``m3d``, ``herding``, ...), ``packed-`` before it to
+            store four images in one, ``unpacked-`` before a method that does so by itself; ``random-equal-bytes``; ``random-soft``; ``downscaled`` (four images in the bytes of one,
             which is ``packed-random``) or ``downscaled-N`` (N x N in one); ``hybrid``, or ``hybrid-METHOD-PERCENT``
             for another method than dm and share of synthetic images than 50; a name of :data:`AVALANCHE`.
         making: How condensed ones are made.
@@ -120,8 +121,9 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
         method, share = _hybrid(name)
         condenser, how = _condensing(method, making, data)
         return MemoryKind(name, Hybrid(condenser, share), how, learnt=True)
-    if name in catalog.METHODS or ":" in name:
-        condenser, how = _condensing(name, making, data)
+    method, factor = _stored(name)
+    if method in catalog.METHODS or ":" in method:
+        condenser, how = _condensing(method, making, data, factor)
         return MemoryKind(name, Condensing(condenser), how, learnt=True)
     if name.removeprefix(catalog.PACKED) not in catalog.SELECTIONS:
         special = [EQUAL_BYTES, SOFT, DOWNSCALED, HYBRID]
@@ -141,6 +143,14 @@ def _packed(how: Filling, factor: int) -> Filling:
     return dataclasses.replace(how, formation=dataclasses.replace(how.formation, factor=factor))
 
 
+def _stored(name: str) -> tuple[str, int | None]:
+    """``packed-dm`` -> (``dm``, 2); ``unpacked-m3d`` -> (``m3d``, 1); None for the method's own factor."""
+    for prefix, factor in ((catalog.PACKED, 2), (UNPACKED, 1)):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix), factor
+    return name, None
+
+
 def _hybrid(name: str) -> tuple[str, float]:
     """``hybrid-m3d-25`` -> (``m3d``, 0.25)."""
     parts = name.split("-")[1:]
@@ -151,7 +161,7 @@ def _hybrid(name: str) -> tuple[str, float]:
     return method, int(percent) / 100
 
 
-def _condensing(name: str, making: Making, data: str) -> tuple[Condenser, Filling]:
+def _condensing(name: str, making: Making, data: str, factor: int | None = None) -> tuple[Condenser, Filling]:
     """A method as its preset runs it, with the run's options where it has them."""
     known = catalog.options_of(catalog.method(name))
     recipe = Recipe(
@@ -159,6 +169,7 @@ def _condensing(name: str, making: Making, data: str) -> tuple[Condenser, Fillin
         settings=tuple(text for text in making.settings if text.split("=")[0] in known),
         batch_real=making.batch_real if "batch_real" in known else None,
         network=making.encoder_network,
+        factor=factor,
         storage=making.storage,
         precision=making.precision,
     )

@@ -38,6 +38,8 @@ def images(each=24, classes=(2, 5), size=8):
     [
         ("dm", True, 1, "float16"),
         ("m3d", True, 2, "float16"),
+        ("packed-dm", True, 2, "float16"),
+        ("unpacked-m3d", True, 1, "float16"),
         ("krr", True, 1, "float16"),
         ("hybrid", True, 1, "float16"),
         ("hybrid-m3d-25", True, 2, "float16"),
@@ -76,7 +78,7 @@ def test_avalanches_own_have_no_filler_and_their_regimes():
         assert (found.filler, found.regimes) == (None, regimes)
 
 
-@pytest.mark.parametrize("wrong", ["randm", "packed-dm", "downscaled-x", "nothing"])
+@pytest.mark.parametrize("wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "nothing"])
 def test_unknown_names(wrong):
     with pytest.raises(ConfigError, match=r"nown|expected downscaled-N"):
         memory(wrong)
