@@ -11,7 +11,7 @@ from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader, Multi
 from avalanche.distributed.distributed_helper import DistributedHelper
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from condensekit.augment import Augmentation
 from condensekit.replay.materialise import Unfit, materialise
@@ -126,26 +126,42 @@ class TensorBatches:
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         torch.empty((), dtype=torch.int64).random_()  # as torch's loader does in each epoch
-        for rows in self._sampler():
-            index = torch.tensor(rows).to(self.device, non_blocking=True)
+        for rows in self._rows():
+            index = rows.to(self.device, non_blocking=True)
             batch = [column.index_select(0, index) for column in self.columns]
             if self.augment:
                 batch[0] = self.augment(batch[0])
             yield batch
 
-    def _sampler(self) -> Iterable[list[int]]:
-        """The stock loader's own choice of rows; those of several data sets follow one another."""
+    def _rows(self) -> Iterable[Tensor]:
+        """The rows of each batch as the stock loader chooses them; those of several data sets follow one another."""
         stock = self.stock
         if isinstance(stock, DataLoader):
-            return stock.batch_sampler or ()
+            return _split(stock.batch_sampler)
         samplers = stock._create_samplers(
             stock.datasets, stock.batch_sizes, stock.distributed_sampling, stock.loader_kwargs
         )
-        sampler: Iterable[list[int]] = MultiDatasetSampler(
+        if len(samplers) == 1 and not stock.never_ending:
+            return _split(samplers[0])
+        together = MultiDatasetSampler(
             stock.datasets,
             samplers,
             termination_dataset_idx=stock.termination_dataset,
             oversample_small_datasets=stock.oversample_small_datasets,
             never_ending=stock.never_ending,
         )
-        return sampler
+        return map(torch.tensor, together)
+
+
+def _split(sampler: Any) -> Iterator[Tensor]:
+    """The batches of a torch ``BatchSampler``, without a Python number for each row where they are shuffled."""
+    inner = sampler.sampler
+    if type(inner) is not RandomSampler or inner.replacement or inner.num_samples != len(inner.data_source):
+        yield from map(torch.tensor, sampler)
+        return
+    generator = inner.generator  # from here on what RandomSampler does
+    if generator is None:
+        generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
+    for rows in torch.randperm(inner.num_samples, generator=generator).split(sampler.batch_size):
+        if len(rows) == sampler.batch_size or not sampler.drop_last:
+            yield rows
