@@ -93,13 +93,13 @@ def cells(scale: str) -> Iterator[Cell]:
             yield Cell(scale, data, 5, 10, FROM_SCRATCH, "ConvNet-w64", memory)
     for per_class, network, memory in product((10, 5, 20), ("ConvNet-w32", "ResNet18-w8"), REPLAYED):
         yield Cell(scale, "cifar10", 5, per_class, ER, network, memory)
-    for memory in (*MEMORIES, "kmeans", "hybrid", "random-soft"):
+    for memory in (*MEMORIES, "unpacked-m3d", "kmeans", "hybrid", "random-soft"):
         yield Cell(scale, "digits", 5, 3, FROM_SCRATCH, "ConvNet", memory)
     for memory in ("dm", "random"):  # equal finals show that no later class has leaked
         yield Cell(scale, "digits", 1, 3, FROM_SCRATCH, "ConvNet", memory)
     for memory in (*REPLAYED, "m3d", "class-balanced", "reservoir", "icarl", "naive", "cumulative"):
         yield Cell(scale, "digits", 5, 3, ER, "ConvNet", memory, epochs=5)
-    for memory in ("jpeg-random", "hybrid", "kmeans"):
+    for memory in ("packed-dm", "jpeg-random", "hybrid", "kmeans"):
         yield Cell(scale, "fashionmnist", 5, 10, FROM_SCRATCH, "ConvNet-w64", memory)
 
 
@@ -108,10 +108,9 @@ def gpu_cells() -> Iterator[Cell]:
     long = {"orders": 5, "networks": 3, "protocol": "dc", "iterations": 20_000, "batch_real": 256}
     for steps, memory in product((5, 10), MEMORIES):
         yield Cell("gpu", "cifar100", steps, 20, FROM_SCRATCH, "ConvNet", memory, **long)
+    once = {**long, "orders": 10, "networks": 1, "epochs": 20}
     for memory in REPLAYED:
-        yield Cell(
-            "gpu", "cifar100", 10, 20, ER, "ConvNet", memory, **{**long, "orders": 10, "networks": 1, "epochs": 20}
-        )
+        yield Cell("gpu", "cifar100", 10, 20, ER, "ConvNet", memory, **once)
 
 
 def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> dict[str, Any]:

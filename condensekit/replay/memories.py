@@ -96,10 +96,11 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
     """The memory called ``name``.
 
     Args:
-        name: A method or a selection of the catalog (``dm``, ``m3d``, ``herding``, ...), ``packed-`` before it to
-            store four images in one, ``unpacked-`` before a method that does so by itself; ``random-equal-bytes``; ``random-soft``; ``downscaled`` (four images in the bytes of one,
-            which is ``packed-random``) or ``downscaled-N`` (N x N in one); ``hybrid``, or ``hybrid-METHOD-PERCENT``
-            for another method than dm and share of synthetic images than 50; a name of :data:`AVALANCHE`.
+        name: A method or a selection of the catalog (``dm``, ``m3d``, ``herding``, ...); ``packed-`` before it stores
+            four images in one, ``unpacked-`` before a method that does so by itself stores each alone;
+            ``random-equal-bytes``; ``random-soft``; ``downscaled`` (four images in the bytes of one, which is
+            ``packed-random``) or ``downscaled-N`` (N x N in one); ``hybrid``, or ``hybrid-METHOD-PERCENT`` for
+            another method than dm and share of synthetic images than 50; a name of :data:`AVALANCHE`.
         making: How condensed ones are made.
         data: Name of the data set, for the augmentation.
 
@@ -114,12 +115,12 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
     if name == SOFT:
         return MemoryKind(name, SoftLabelled(Selecting(Random())), stored, regimes=(FROM_SCRATCH,))
     if name.partition("-")[0] == DOWNSCALED:
-        factor = name.removeprefix(DOWNSCALED).removeprefix("-") or "2"
-        refuse(None if factor.isdigit() else f"{name!r}: expected downscaled-N with a whole number N")
-        return MemoryKind(name, Selecting(Random()), _packed(stored, int(factor)))
+        side = name.removeprefix(DOWNSCALED).removeprefix("-") or "2"
+        refuse(None if side.isdigit() else f"{name!r}: expected downscaled-N with a whole number N")
+        return MemoryKind(name, Selecting(Random()), _packed(stored, int(side)))
     if name.partition("-")[0] == HYBRID:
-        method, share = _hybrid(name)
-        condenser, how = _condensing(method, making, data)
+        mixed, share = _hybrid(name)
+        condenser, how = _condensing(mixed, making, data)
         return MemoryKind(name, Hybrid(condenser, share), how, learnt=True)
     method, factor = _stored(name)
     if method in catalog.METHODS or ":" in method:
