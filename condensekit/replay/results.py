@@ -26,7 +26,7 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
         settings: The protocol.
 
     Returns:
-        ``memory``, ``regime``, ``per_class``: what was asked for; ``images``, ``nbytes``: stored at the end.
+        ``memory``, ``learnt`` (condensed or real), ``regime``, ``per_class``: what was asked for; ``images``, ``nbytes``: stored at the end.
         ``final_accuracy_mean``, ``final_accuracy_std``: after the last step; over orders, each the mean of its
         networks. ``average_accuracy_mean``: over the steps. ``forgetting_mean``: how far the accuracy on an
         experience's classes lies below its best, over all experiences but the last. ``n``: orders x networks.
@@ -48,6 +48,7 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
         )
     return {
         "memory": kind.name,
+        "learnt": kind.learnt,
         "regime": regime,
         "per_class": settings.per_class,
         "images": cell[0][-1]["images"],
@@ -82,32 +83,29 @@ def steps_of(cell: Cell) -> dict[str, Any]:
 
 
 def contrasts(
-    cells: Mapping[str, Cell], learnt: Sequence[str], real: Sequence[str], settings: Settings
+    finals: Mapping[str, Sequence[Sequence[float]]], learnt: Sequence[str], real: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """The best condensed memory against each kind of real images.
 
     Args:
-        cells: What was found, by memory.
+        finals: Final accuracies by memory, a list for each independent set, paired between memories.
         learnt: The condensed ones.
         real: The real ones.
-        settings: The protocol.
 
     Yields:
         ``memory``, ``against``, ``difference`` and ``ci95`` of the final accuracies, ``p`` (paired t test over
-        units) and ``primary``: random images at equal bytes, or in equal number where those are not there. The
+        sets) and ``primary``: random images at equal bytes, or in equal number where those are not there. The
         others' ``p_holm`` is corrected for their number by Holm's procedure. That the best of several is compared
         is a choice made after the fact: name one memory beforehand for a test that is to count.
     """
     if not learnt or not real:
         return
-    best = max(learnt, key=lambda name: statistics.fmean(map(statistics.fmean, final_accuracies(cells[name]))))
+    best = max(learnt, key=lambda name: statistics.fmean(map(statistics.fmean, finals[name])))
     primary = next((name for name in (EQUAL_BYTES, RANDOM) if name in real), None)
-    ours = by_seed(final_accuracies(cells[best]), settings)
-    found = {name: (by_seed(final_accuracies(cells[name]), settings)) for name in real}
-    p = {name: _p_value(ours, theirs) for name, theirs in found.items()}
+    p = {name: _p_value(finals[best], finals[name]) for name in real}
     corrected = holm({name: value for name, value in p.items() if name != primary and value is not None})
-    for name, theirs in found.items():
-        difference, interval, unit = paired_interval(ours, theirs)
+    for name in real:
+        difference, interval, unit = paired_interval(finals[best], finals[name])
         yield {
             "memory": best,
             "against": name,

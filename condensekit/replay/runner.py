@@ -14,7 +14,7 @@ from condensekit.images import ClassImages
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
 from condensekit.replay.protocol import Bench, Record, Settings, check_regime, numbered
-from condensekit.replay.results import contrasts, plot, row, steps_of
+from condensekit.replay.results import by_seed, contrasts, final_accuracies, plot, row, steps_of
 from condensekit.run import RunDir, environment
 from condensekit.store import write_json
 
@@ -153,7 +153,9 @@ def _against(
     kinds: dict[str, MemoryKind],
     settings: Settings,
 ) -> list[dict[str, Any]]:
-    mine = {name: found for (where, name), found in cells.items() if where == regime}
+    mine = {
+        name: by_seed(final_accuracies(found), settings) for (where, name), found in cells.items() if where == regime
+    }
     learnt = [name for name in mine if kinds[name].learnt]
     real = [name for name in mine if kinds[name].filler is not None and not kinds[name].learnt]
-    return [{"regime": regime, **entry} for entry in contrasts(mine, learnt, real, settings)]
+    return [{"regime": regime, **entry} for entry in contrasts(mine, learnt, real)]

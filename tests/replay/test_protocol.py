@@ -22,7 +22,7 @@ from condensekit.replay import FromScratchOnMemory, Images, Online, Settings
 from condensekit.replay.incremental import Stream
 from condensekit.replay.memories import memory
 from condensekit.replay.protocol import Bench, numbered, predictions
-from condensekit.replay.results import contrasts, holm, row, steps_of, table
+from condensekit.replay.results import contrasts, final_accuracies, holm, row, steps_of, table
 from condensekit.rng import Draw
 from condensekit.store import read_json
 from condensekit.train import accuracy
@@ -139,7 +139,8 @@ def test_rows_by_hand():
     assert (found["n"], found["unit"], found["images"], found["nbytes"]) == (3, "set", 3, 21)
     assert (found["condense_s"], found["train_s"], found["old_to_new_mean"]) == (3, 6, 0.5)
     assert steps_of(ours)["mean"][1] == pytest.approx(0.9)
-    (entry,) = contrasts({"dm": ours, "random": theirs}, ["dm"], ["random"], settings)
+    lists = {"dm": final_accuracies(ours), "random": final_accuracies(theirs)}
+    (entry,) = contrasts(lists, ["dm"], ["random"])
     assert entry["primary"]
     assert entry["p"] == pytest.approx(ttest_rel(finals, [0.7] * 3).pvalue)
 
