@@ -16,6 +16,7 @@ SAYS = {
     "quickstart": ["finished", "| dm |", "| random |"],
     "own_dataset": ["folder: 96 images to condense, 24 held out", "arrays:", "data set object:"],
     "own_method": ["dm: finished", "moments: finished"],
+    "replay": ["no memory: 0.", "condensed memory: 0.", "20 images, 1,600 bytes"],
     "export": ["as uint8", "a batch: (8, 1, 8, 8) torch.float32", "30 pictures"],
 }
 

@@ -45,8 +45,8 @@ Memories (--memory):
   random              as many real images as condensed ones
   random-equal-bytes  as many as fit into the bytes of the largest condensed memory
   jpeg-random, downscaled, downscaled-N, random-soft, hybrid, hybrid-METHOD-PERCENT
-\b
-  Avalanche's own, for er: {", ".join(name for name in AVALANCHE)}
+
+Avalanche's own, for er: {", ".join(AVALANCHE)}.
 
 RUN gets {FILE}, {PLOT} and everything needed to go on (--resume), also with more memories, regimes or orders.
 

@@ -26,7 +26,8 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
         settings: The protocol.
 
     Returns:
-        ``memory``, ``learnt`` (condensed or real), ``regime``, ``per_class``: what was asked for; ``images``, ``nbytes``: stored at the end.
+        ``memory``, ``learnt`` (condensed or not), ``regime``, ``per_class``: what was asked for; ``images``,
+        ``nbytes``: stored at the end.
         ``final_accuracy_mean``, ``final_accuracy_std``: after the last step; over orders, each the mean of its
         networks. ``average_accuracy_mean``: over the steps. ``forgetting_mean``: how far the accuracy on an
         experience's classes lies below its best, over all experiences but the last. ``n``: orders x networks.
