@@ -118,13 +118,14 @@ class ERACE(ER_ACE):
         **kwargs: Any,
     ) -> None:
         _check_batch(batch_size_mem)
+        self.loader = TensorLoader(augmentation, seed=seed)
         super().__init__(
             mem_size=storage_policy.max_size,
             batch_size_mem=batch_size_mem,
-            plugins=[TensorLoader(augmentation, seed=seed), *(plugins or [])],
+            plugins=[self.loader, *(plugins or [])],
             **kwargs,
         )
-        self.storage_policy, self.augmentation, self.seed = storage_policy, augmentation, seed
+        self.storage_policy, self.seed = storage_policy, seed
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         watch(self.storage_policy, self)
@@ -169,14 +170,15 @@ class DERpp(DER):
             raise ConfigError(
                 f"DERpp keeps logits of a CondensedBuffer, got a {type(storage_policy).__name__}: use Avalanche's DER"
             )
+        self.loader = TensorLoader(augmentation, seed=seed)
         super().__init__(
             mem_size=storage_policy.max_size,
             batch_size_mem=batch_size_mem,
-            plugins=[TensorLoader(augmentation, seed=seed), *(plugins or [])],
+            plugins=[self.loader, *(plugins or [])],
             **kwargs,
         )
         _check_batch(self.batch_size_mem)
-        self.storage_policy, self.augmentation, self.seed = storage_policy, augmentation, seed
+        self.storage_policy, self.seed = storage_policy, seed
         self.logits: dict[int, Tensor] = {}
         embed_with_learner(storage_policy)
 
@@ -253,14 +255,11 @@ def _memory_batches(
             third[labels == label] = values.to(labels.device)
     rows = torch.empty(0, dtype=torch.int64)
     passes = count()
-    for step in count():
+    while True:
         while len(rows) < strategy.batch_size_mem:
             rows = torch.cat([rows, draw.at(next(passes)).permutation("order", len(images))])
         now, rows = rows[: strategy.batch_size_mem].to(labels.device), rows[strategy.batch_size_mem :]
-        batch = images[now]
-        if strategy.augmentation is not None:
-            batch = strategy.augmentation.apply_batch(batch, draw.at(step))
-        yield batch, labels[now], third[now]
+        yield strategy.loader.augment(images[now]), labels[now], third[now]
 
 
 def _check_batch(size: int) -> None:
