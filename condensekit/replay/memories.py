@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from condensekit import catalog
@@ -12,7 +11,7 @@ from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.images import ImageSpec
 from condensekit.methods import Condenser, DistributionMatching
 from condensekit.recipe import Recipe
-from condensekit.replay.filler import Condensing, Filler, Filling, Selecting, bytes_each
+from condensekit.replay.filler import Condensing, Filler, Filling, Selecting, bytes_each, coded
 from condensekit.replay.hybrid import Hybrid, SoftLabelled
 from condensekit.selection import Random
 
@@ -130,8 +129,8 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
         special = [EQUAL_BYTES, SOFT, DOWNSCALED, HYBRID]
         raise unknown("memory", name, [*catalog.METHODS, *catalog.SELECTIONS, *special, *AVALANCHE])
     selection, formation = catalog.baseline(name)
-    if getattr(selection, "codes", False):
-        return MemoryKind(name, Selecting(selection), dataclasses.replace(stored, formation=Formation()))
+    if coded(selection):
+        return MemoryKind(name, Selecting(selection), replace(stored, formation=Formation()), equal_bytes=True)
     return MemoryKind(name, Selecting(selection), _packed(stored, formation.factor))
 
 
@@ -141,7 +140,7 @@ def embeds_with_learner(found: MemoryKind) -> bool:
 
 
 def _packed(how: Filling, factor: int) -> Filling:
-    return dataclasses.replace(how, formation=dataclasses.replace(how.formation, factor=factor))
+    return replace(how, formation=replace(how.formation, factor=factor))
 
 
 def _stored(name: str) -> tuple[str, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -113,7 +114,9 @@ def _cell(regime: str) -> Callable[[MemoryKind, int, Bench], list[Record]]:
         from condensekit.replay.scratch import from_scratch
 
         return from_scratch
-    from condensekit.replay.incremental import incremental
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no QP solver found", UserWarning)  # of Avalanche's import
+        from condensekit.replay.incremental import incremental
 
     return lambda kind, order, bench: incremental(kind, regime, order, bench)
 

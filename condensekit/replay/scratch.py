@@ -19,7 +19,7 @@ from condensekit.condensed import CondensedSet
 from condensekit.images import ClassImages
 from condensekit.progress import Shared
 from condensekit.replay.filler import filled
-from condensekit.replay.memories import FROM_SCRATCH, MemoryKind
+from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, MemoryKind
 from condensekit.replay.protocol import Bench, Cache, Record, network_draw
 from condensekit.train import train_network
 
@@ -106,7 +106,7 @@ def folder_of(memory: MemoryKind, bench: Bench) -> str:
     """Name and images per class, fit for a path; random images are the same ones whatever decides their number."""
     if memory.filler is None:
         return memory.name
-    name = "random" if memory.equal_bytes else memory.name.replace("/", "_")
+    name = "random" if memory.name == EQUAL_BYTES else memory.name.replace("/", "_")
     return f"{name}-{memory.images(bench.settings.per_class, bench.train.spec, bench.room)}"
 
 

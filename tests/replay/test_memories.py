@@ -91,8 +91,9 @@ def test_equal_bytes_count_what_is_stored():
     assert each == 4 * 3 * 32 * 32 + 8
     assert memory(EQUAL_BYTES).images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 3 * 8 + 8) == 39
     assert memory("random").images(10, spec, 10 * each) == 10
+    assert memory("jpeg-random").images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 8)
     tiny = memory("dm").bytes_each(spec)  # as bytes, equal images are equal bytes
-    assert memory(EQUAL_BYTES).images(10, spec, 10 * tiny) == 10
+    assert memory(EQUAL_BYTES).images(10, spec, 10 * tiny) == memory("jpeg-random").images(10, spec, 10 * tiny) == 10
 
 
 @pytest.mark.parametrize("factor", [1, 2])
