@@ -39,6 +39,7 @@ class JpegRandom:
 
     quality: int = 75
     name: ClassVar[str] = "jpeg-random"
+    codes: ClassVar[bool] = True  # its images are stored as they are coded
 
     def __post_init__(self) -> None:
         refuse(None if 1 <= self.quality <= 95 else f"quality must lie in 1 to 95, got {self.quality}")

@@ -241,9 +241,13 @@ def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
             )
 
 
-def herd(features_ND: Tensor, n: int) -> Tensor:  # noqa: N803
-    """(n,) rows of centred features (N, D), greedily keeping the sum of those taken closest to 0; no row twice."""
-    lengths, total = features_ND.square().sum(1), features_ND.new_zeros(features_ND.shape[1])
+def herd(features_ND: Tensor, n: int, start: Tensor | None = None) -> Tensor:  # noqa: N803
+    """(n,) rows of centred features (N, D), greedily keeping the sum of those taken closest to 0; no row twice.
+
+    The sum begins with ``start`` (D,), that of what was taken before; None for nothing.
+    """
+    lengths = features_ND.square().sum(1)
+    total = features_ND.new_zeros(features_ND.shape[1]) if start is None else start.clone()
     taken: list[int] = []
     for _ in range(n):
         cost = lengths + 2 * (features_ND @ total)  # ||total + x||^2, but for a constant

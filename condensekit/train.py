@@ -10,7 +10,7 @@ from itertools import count, islice
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from condensekit.augment import Augmentation, cutmix_batch
 from condensekit.compute import Compute
@@ -140,23 +140,12 @@ def train_network(
     """
     channels, height, width = images.spec.shape if isinstance(images, ClassImages) else images.shape[1:]
     module = untrained((channels, height, width), network, draw, compute, classes)
-    draw = Draw(draw.key("train"))
-    targets = targets.to(compute.device)
-    if isinstance(images, Tensor):
-        images = images.to(compute.device)
-    if protocol.cutmix and targets.ndim == 1:
-        targets = F.one_hot(targets, classes).float()
     steps = protocol.steps_on(len(images))
-    drops = protocol.drops(steps)
-    optimiser = _optimiser(module, protocol)
+    optimiser = None
     loss = torch.zeros(())
-    for step, rows in enumerate(islice(_batches(len(images), protocol.batch, draw), steps)):
-        if step in drops:
-            if protocol.restart_momentum:
-                optimiser = _optimiser(module, protocol)
-            for group in optimiser.param_groups:
-                group["lr"] = protocol.lr * protocol.factor ** sum(step >= drop for drop in drops)
-        batch, wanted = _prepare(images, targets, rows, protocol, draw.at(step))
+    lessons = batches(images, targets.to(compute.device), protocol, Draw(draw.key("train")), classes)
+    for step, (batch, wanted) in enumerate(lessons):
+        optimiser = optimiser_at(step, steps, module, protocol, optimiser)
         optimiser.zero_grad()
         loss = compute.backprop(module, batch, wanted, _cross_entropy)
         optimiser.step()
@@ -164,6 +153,46 @@ def train_network(
     if not torch.isfinite(loss):
         log.warning("training a %s ended with loss %s: lower the protocol's lr", network.name, float(loss))
     return module
+
+
+def batches(
+    images: Tensor | ClassImages, targets: Tensor, protocol: TrainProtocol, draw: Draw, classes: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every gradient step's batch of a whole training.
+
+    Args:
+        images: As in :func:`train_network`.
+        targets: Likewise; the batches come on their device.
+        protocol: Decides batch, augmentation, CutMix and how many steps there are.
+        draw: Order and augmentation follow from it.
+        classes: Outputs of the network.
+
+    Yields:
+        images (n, C, H, W) float32, augmented; targets (n,) int64, or (n, classes) probabilities.
+    """
+    if isinstance(images, Tensor):
+        images = images.to(targets.device)
+    if protocol.cutmix and targets.ndim == 1:
+        targets = F.one_hot(targets, classes).float()
+    orders = _batches(len(images), protocol.batch, draw)
+    for step, rows in enumerate(islice(orders, protocol.steps_on(len(images)))):
+        yield _prepare(images, targets, rows, protocol, draw.at(step))
+
+
+def optimiser_at(
+    step: int, steps: int, module: nn.Module, protocol: TrainProtocol, before: torch.optim.SGD | None = None
+) -> torch.optim.SGD:
+    """The optimiser for gradient step ``step``, the first is 0, of ``steps``, given that of the step ``before`` it."""
+    drops = protocol.drops(steps)
+    due = step in drops
+    if before is None or (due and protocol.restart_momentum):
+        before = torch.optim.SGD(
+            module.parameters(), lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+        )
+    if due:
+        for group in before.param_groups:
+            group["lr"] = protocol.lr * protocol.factor ** sum(step >= drop for drop in drops)
+    return before
 
 
 def untrained(shape: Shape, network: Network, draw: Draw, compute: Compute, classes: int) -> FeatureNetwork:
@@ -192,12 +221,6 @@ def accuracy(module: FeatureNetwork, test: ClassImages, classes: Sequence[int], 
 def class_indices(labels: Tensor, classes: Sequence[int]) -> Tensor:
     """(N,) int64 labels to their places in the ascending ``classes``, which hold each of them."""
     return torch.searchsorted(torch.tensor(classes), labels)
-
-
-def _optimiser(module: FeatureNetwork, protocol: TrainProtocol) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        module.parameters(), lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
-    )
 
 
 def _batches(images: int, batch: int, draw: Draw) -> Iterator[Tensor]:

@@ -15,11 +15,17 @@ from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet
 from condensekit.evaluate import Candidate, evaluate
 from condensekit.export import to_png_grid
+from condensekit.replay.filler import Interrupted
+from condensekit.replay.memories import Making
+from condensekit.replay.protocol import Settings
+from condensekit.replay.results import table
+from condensekit.replay.runner import PLOT, run_protocol
 from condensekit.rng import Draw
 from condensekit.selection import Random, selected_set
 from condensekit.store import write_json
 
 SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 200, 1
+ORDERS, REPLAYED = 3, 3  # of the replay chapter: class orders, images per class
 BATCH_REAL = 64  # the digits have some 140 images a class
 
 
@@ -27,7 +33,8 @@ HELP = """Condense scikit-learn's 8x8 digits to one image per class, and compare
 
 Takes a few minutes on two cores and downloads nothing. RUN gets one folder for each set, the table as
 evaluation.json, and a picture, demo.png: a row a class, condensed images on the left, random ones on the right.
-Run again with the same RUN, it takes up what is there.
+Then the digits come two classes at a time, and networks are trained from scratch on three stored images of each class
+seen so far: condensed ones against random ones, in RUN/replay. Run again with the same RUN, it takes up what is there.
 
 \b
 Example:
@@ -78,5 +85,27 @@ def command(out: Path, seed: int, data_root: Path | None, device: str, as_json: 
         )
     write_json(out / "evaluation.json", evaluation.to_json())
     to_png_grid(functools.reduce(CondensedSet.merge, [*sets, *random]), out / "demo.png")
-    show.emit(as_json, evaluation.to_json(), f"{evaluation.table()}\n\nImages: {out / 'demo.png'}")
+    try:
+        replayed = run_protocol(
+            train,
+            test,
+            memories=("dm", "random"),
+            out=out / "replay",
+            settings=Settings(
+                per_class=REPLAYED, orders=ORDERS, protocol=catalog.protocol("short", source.data), seed=seed
+            ),
+            making=Making(ITERATIONS, BATCH_REAL),
+            data=source.data,
+            device=device,
+            resume=True,
+            progress=show.Bars(),
+        )
+    except Interrupted as stopped:
+        click.echo(f"{out / 'replay'}: {stopped}", err=True)
+        return 128 + stopped.signum
+    text = (
+        f"{evaluation.table()}\n\nImages: {out / 'demo.png'}\n\nTwo classes at a time, from scratch on the memory:\n\n"
+        f"{table(replayed)}\n\nPlot: {out / 'replay' / PLOT}"
+    )
+    show.emit(as_json, {**evaluation.to_json(), "replay": replayed}, text)
     return 0

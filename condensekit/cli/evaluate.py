@@ -18,6 +18,7 @@ from condensekit.cli.options import (
     TRUST,
     Command,
     Source,
+    listed,
     option,
 )
 from condensekit.cli.runs import Group, group
@@ -30,12 +31,6 @@ from condensekit.networks import Network
 from condensekit.rng import Draw
 from condensekit.selection import Selection, selected_set
 from condensekit.store import write_json
-
-
-def _listed(text: str) -> list[str]:
-    """The names in a comma-separated list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.
 
@@ -56,7 +51,7 @@ Examples:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @option(
     "--against",
-    type=_listed,
+    type=listed,
     metavar="LIST",
     default="random",
     show_default=True,
@@ -81,7 +76,7 @@ Examples:
 )
 @option(
     "--architectures",
-    type=_listed,
+    type=listed,
     metavar="LIST",
     default="ConvNet",
     show_default=True,

@@ -83,6 +83,11 @@ def packed(kind: type[Any], name: str, *decorators: Callable[[Any], Any]) -> Cal
     return decorate
 
 
+def listed(text: str) -> list[str]:
+    """The names in a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 @dataclass(frozen=True)
 class Source:
     """Which images, and where to look for them.

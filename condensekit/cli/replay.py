@@ -1,0 +1,205 @@
+"""``condensekit replay``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from condensekit import catalog
+from condensekit.cli import show
+from condensekit.cli.options import (
+    DEVICE,
+    JSON,
+    SEED,
+    Command,
+    Source,
+    listed,
+    option,
+    packed,
+    source_options,
+)
+from condensekit.compute import PRECISIONS, make_plan
+from condensekit.errors import Problems
+from condensekit.replay.filler import Interrupted
+from condensekit.replay.memories import AVALANCHE, REGIMES, Making, memory
+from condensekit.replay.protocol import Online, Settings, check_regime
+from condensekit.replay.results import table
+from condensekit.replay.runner import FILE, PLOT, run_protocol
+
+HELP = f"""Learn the classes of a data set step by step, and replay memories of the former ones.
+
+Each step's classes are condensed from their own images alone; every memory meets the same class orders, network
+seeds, gradient steps, images in a step and augmentation, so that differences to random real images are paired.
+
+\b
+Regimes (--regime):
+  from-scratch  after each step a new network is trained on the memory alone, as in GDumb and DM
+  er            the learner goes on with each step's real images and as many replayed ones
+  er-ace, der++ the same under the losses of these methods
+\b
+Memories (--memory):
+  a method (dm, m3d, ...) or selection (herding, kmeans, ...)
+  packed-NAME, unpacked-NAME  four of its images in each stored one, or one (m3d packs by itself)
+  random              as many real images as condensed ones
+  random-equal-bytes  as many as fit into the bytes of the largest condensed memory
+  jpeg-random, downscaled, downscaled-N, random-soft, hybrid, hybrid-METHOD-PERCENT
+
+Avalanche's own, for er: {", ".join(AVALANCHE)}.
+
+RUN gets {FILE}, {PLOT} and everything needed to go on (--resume), also with more memories, regimes or orders.
+
+\b
+Examples:
+  condensekit replay --data digits --steps 5 --per-class 3 --memory dm,random,herding --orders 6 --out runs/digits
+  condensekit replay --data cifar100 --steps 10 --per-class 20 --memory dm,m3d,random,random-equal-bytes \\
+      --regime from-scratch,er --orders 5 --networks 3 --protocol dc --iterations 20000 --out runs/cl
+"""
+
+making_options = packed(
+    Making,
+    "making",
+    option(
+        "--iterations",
+        type=click.IntRange(min=1),
+        default=1000,
+        show_default=True,
+        metavar="N",
+        help="Matching steps of each condensation.",
+    ),
+    option("--batch-real", type=click.IntRange(min=1), metavar="N", help="Real images per class and matching step."),
+    option("--encoder-network", metavar="NAME", help="What embeds images from scratch.  [default: the method's]"),
+    option(
+        "--storage",
+        type=click.Choice(["uint8", "float16", "float32"]),
+        default="uint8",
+        show_default=True,
+        help="How condensed images are stored; real ones always take 8 bits.",
+    ),
+    option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="fp32",
+        show_default=True,
+        help="Of condensation; see `condensekit condense --help`.",
+    ),
+    option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the methods that have it."),
+)
+online_options = packed(
+    Online,
+    "online",
+    option("--er-epochs", "epochs", type=int, default=5, show_default=True, help="Passes over each step's images."),
+    option("--er-lr", "lr", type=float, default=0.03, show_default=True, help="Learning rate of the learner."),
+    option("--er-momentum", "momentum", type=float, default=0.0, show_default=True, help="Its momentum."),
+    option("--er-weight-decay", "weight_decay", type=float, default=0.0, show_default=True, help="Its weight decay."),
+    option("--er-batch", "batch", type=int, default=32, show_default=True, help="New images in a gradient step."),
+    option("--er-batch-mem", "batch_mem", type=int, default=32, show_default=True, help="Replayed ones beside them."),
+    option(
+        "--learner-encoder/--own-encoder",
+        "learner_encoder",
+        default=True,
+        help="Condense with the learner's weights, or with the memory's own networks.  [default: learner]",
+    ),
+    option("--distillation", type=float, default=0.0, show_default=True, help="Weight of distillation; 0 for none."),
+    option(
+        "--fine-tune", type=int, default=0, show_default=True, help="Steps on the memory alone after each experience."
+    ),
+)
+
+
+@click.command("replay", cls=Command, help=HELP)
+@source_options
+@option("--steps", type=int, default=5, show_default=True, help="Experiences, of equally many classes.")
+@option("--per-class", type=int, required=True, metavar="N", help="Stored images of each class.")
+@option("--memory", "memories", type=listed, required=True, metavar="LIST", help="What is replayed; see above.")
+@option(
+    "--regime",
+    "regimes",
+    type=listed,
+    default="from-scratch",
+    show_default=True,
+    metavar="LIST",
+    help=f"How it is used: {', '.join(REGIMES)}.",
+)
+@option("--orders", type=int, default=5, show_default=True, help="Class orders: permutations of numpy seeds 0, 1, ...")
+@option("--first-order", type=int, default=0, show_default=True, help="The first one, to tune on other orders.")
+@option("--seeds", type=int, metavar="S", help="Condensation seeds over the orders.  [default: one for each order]")
+@option("--networks", type=int, default=1, show_default=True, metavar="N", help="Networks on each memory.")
+@option("--network", default="ConvNet", show_default=True, metavar="NAME", help="Their architecture, or the learner's.")
+@option("--protocol", default="short", show_default=True, metavar="NAME", help="From scratch: dc, idc or short.")
+@option("--train-epochs", type=int, metavar="N", help="Its epochs.  [default: the protocol's]")
+@making_options
+@online_options
+@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
+@option("--resume", is_flag=True, help="Go on where RUN stopped.")
+@SEED
+@DEVICE
+@JSON
+def command(
+    source: Source,
+    steps: int,
+    per_class: int,
+    memories: list[str],
+    regimes: list[str],
+    orders: int,
+    first_order: int,
+    seeds: int | None,
+    networks: int,
+    network: str,
+    protocol: str,
+    train_epochs: int | None,
+    making: Making,
+    online: Online,
+    out: Path,
+    resume: bool,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> int:
+    """Build every object, load the data, run, report."""
+    problems = Problems()
+    for name in memories:
+        with problems:
+            memory(name, making, source.data)
+    for name in regimes:
+        with problems:
+            check_regime(name, REGIMES)
+    with problems:
+        make_plan((1, 1), device=device)
+    with problems:
+        recipe = catalog.protocol(protocol, source.data)
+        settings = Settings(
+            steps=steps,
+            per_class=per_class,
+            orders=orders,
+            first_order=first_order,
+            seeds=seeds,
+            networks=networks,
+            network=catalog.network(network),
+            protocol=recipe if train_epochs is None else replace(recipe, epochs=train_epochs),
+            online=online,
+            seed=seed,
+        )
+    problems.refuse()
+    train, test = source.load(show.Bars())
+    try:
+        result = run_protocol(
+            train,
+            test,
+            memories=memories,
+            regimes=regimes,
+            settings=settings,
+            making=making,
+            data=source.data,
+            device=device,
+            out=out,
+            resume=resume,
+            record=source.record(out),
+            progress=show.Bars(),
+        )
+    except Interrupted as stopped:
+        click.echo(f"{out}: {stopped}", err=True)
+        return 128 + stopped.signum
+    show.emit(as_json, result, f"{table(result)}\n\nPlot: {out / PLOT}")
+    return 0

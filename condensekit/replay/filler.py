@@ -1,0 +1,246 @@
+"""What fills a replay memory from one experience: a condenser, a selection, or anything with ``fill``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import signal
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from condensekit.augment import Augmentation
+from condensekit.compute import Compute, make_plan
+from condensekit.condense import Noise, Saving, Status, condense
+from condensekit.condensed import DTYPES, CondensedSet, Formation
+from condensekit.describe import describe
+from condensekit.encoders import Encoder
+from condensekit.errors import CondensekitError, ConfigError, DataError
+from condensekit.images import ClassImages, ImageSpec
+from condensekit.methods import Condenser
+from condensekit.progress import SILENT, Progress
+from condensekit.rng import Draw
+from condensekit.sampling import Sampling, Uniform
+from condensekit.selection import Selection, selected_set
+
+LABEL = 8  # bytes
+
+
+@dataclass(frozen=True)
+class Filling:
+    """How one experience is made into memory: what :func:`condensekit.condense` is given beside data and method.
+
+    Args:
+        seed: Everything random follows from it.
+        iterations: Matching steps of a condenser.
+        init: Where a condenser's images start; None: random real images.
+        encoder: Where its embedding networks come from; None: a new ConvNet each step.
+        augmentation: Siamese augmentation while condensing; None for none.
+        sampling: How its real batches are drawn.
+        formation: How the images are stored.
+        nested: Whether the first k images of a class shall be a set of their own for each k.
+        device: Where to compute.
+        precision: How networks run.
+        saving: Run folder of a condenser, for a resume; None keeps everything in memory.
+        progress: Told about each step.
+    """
+
+    seed: int = 0
+    iterations: int = 500
+    init: Selection | Noise | None = None
+    encoder: Encoder | None = None
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    sampling: Sampling = Uniform()  # noqa: RUF009 - frozen
+    formation: Formation = Formation(dtype="uint8")  # noqa: RUF009 - frozen
+    nested: bool = False
+    device: str = "auto"
+    precision: str = "fp32"
+    saving: Saving | None = None
+    progress: Progress = SILENT
+
+
+@runtime_checkable
+class Filler(Protocol):
+    """Makes the memory of the classes of one experience."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+
+    def fill(self, data: ClassImages, ipc: int, how: Filling) -> CondensedSet:
+        """``ipc`` stored images of each class of ``data``, the most important first, in ``how.formation``.
+
+        Every class has at least ``ipc * factor**2`` real images. A pure function of its arguments.
+        """
+
+
+class DivergedError(CondensekitError):
+    """A condensation ended with values that are not finite; the memory is as it was before."""
+
+    exit_code = 3
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended a condensation; its checkpoint stands and the memory is as it was before.
+
+    Args:
+        message: What to do next.
+        signum: The signal.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+@dataclass(frozen=True)
+class Condensing:
+    """Fills with a condenser.
+
+    Args:
+        method: The condenser.
+    """
+
+    method: Condenser
+
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return self.method.name
+
+    def fill(self, data: ClassImages, ipc: int, how: Filling) -> CondensedSet:
+        """See :class:`Filler`.
+
+        Raises:
+            ConfigError: A method that works on pixels, where the stream's normalisation is not known.
+            DivergedError: Values that are not finite, twice in a row.
+            Interrupted: A signal.
+        """
+        if getattr(self.method, "space", "") == "pixel" and data.images.dtype == torch.float32:
+            low, high = float(data.images.min()), float(data.images.max())
+            if low < 0 or high > 1:
+                raise ConfigError(
+                    f"{self.name} works on pixels in [0, 1] and the stream's values lie in [{low:.2f}, {high:.2f}]: "
+                    "give the buffer spec=ImageSpec(shape, mean, std) with the stream's normalisation"
+                )
+        result = condense(
+            data,
+            self.method,
+            ipc=ipc,
+            iterations=how.iterations,
+            seed=how.seed,
+            init=how.init,
+            encoder=how.encoder,
+            augmentation=how.augmentation,
+            sampling=how.sampling,
+            formation=how.formation,
+            nested=how.nested and ipc > 1,
+            device=how.device,
+            precision=how.precision,
+            saving=how.saving,
+            progress=how.progress,
+        )
+        if result.status is Status.INTERRUPTED:
+            raise Interrupted(result.message, result.signum or signal.SIGINT)
+        if result.status is Status.DIVERGED:
+            raise DivergedError(f"filling the memory with {self.name}: {result.message}")
+        return result.set
+
+
+@dataclass(frozen=True)
+class Selecting:
+    """Fills with real images.
+
+    Args:
+        selection: Which ones.
+    """
+
+    selection: Selection
+
+    @property
+    def name(self) -> str:
+        """The selection's."""
+        return self.selection.name
+
+    def fill(self, data: ClassImages, ipc: int, how: Filling) -> CondensedSet:
+        """See :class:`Filler`; images that come coded are stored so, whatever the formation."""
+        formation = Formation() if coded(self.selection) else how.formation
+        with Compute(make_plan(data.spec.shape[1:], device=how.device)) as compute:
+            return selected_set(data, self.selection, ipc, Draw(how.seed), compute, formation)
+
+
+def filler(method: Condenser | Selection | Filler) -> Filler:
+    """The one seam: a condenser or a selection as a :class:`Filler`; a filler as it is.
+
+    Raises:
+        ConfigError: Something else.
+    """
+    if isinstance(method, Filler):
+        return method
+    if isinstance(method, Condenser):
+        return Condensing(method)
+    if callable(method) and not isinstance(method, type):
+        return Selecting(method)
+    raise ConfigError(
+        f"a buffer takes a condenser, a selection or an object with fill(data, ipc, how), got {method!r}: "
+        "catalog.method(name) and catalog.selection(name) make the first two"
+    )
+
+
+def coded(method: object) -> bool:
+    """Whether a selection's images come coded, so that what they take is known only afterwards."""
+    return bool(getattr(getattr(method, "selection", method), "codes", False))
+
+
+def bytes_each(method: Filler, spec: ImageSpec, formation: Formation) -> int:
+    """What one stored image takes: pixels in the storage dtype, ranges and label; bytes of pixels where it is coded."""
+    channels = spec.shape[0]
+    if coded(method):
+        return math.prod(spec.shape) + LABEL
+    ranges = 2 * 4 * channels if formation.dtype == "uint8" else 0
+    return math.prod(spec.shape) * DTYPES[formation.dtype].itemsize + ranges + LABEL
+
+
+def filled(
+    method: Filler, data: ClassImages, ipc: int, how: Filling, cache: MutableMapping[str, CondensedSet] | None = None
+) -> dict[int, CondensedSet]:
+    """The sets of the classes of ``data``.
+
+    Args:
+        method: Makes them.
+        data: The real images.
+        ipc: Stored images of each class.
+        how: The rest.
+        cache: Sets of single classes: those in it are taken, those made by a method whose classes can be condensed
+            apart are put into it. The key says everything that decides the set, the pixels included.
+
+    Raises:
+        DataError: A filler of one's own that returns other classes, or images of another shape or normalisation.
+    """
+    keys = {} if cache is None else {label: _key(method, data, label, ipc, how) for label in data.classes}
+    known = {label: cache[key] for label, key in keys.items() if cache is not None and key in cache}
+    left = [label for label in data.classes if label not in known]
+    if not left:
+        return known
+    made = method.fill(data.select(left) if known else data, ipc, how)
+    here, there = data.spec, made.spec
+    if made.classes != tuple(left) or (here.shape, here.mean, here.std) != (there.shape, there.mean, there.std):
+        raise DataError(
+            f"{method.name} made classes {list(made.classes)} of {there.shape}, mean {there.mean}, std {there.std}; "
+            f"asked for {left} of {here.shape}, mean {here.mean}, std {here.std}"
+        )
+    parts = {label: made.select([label]) for label in left}
+    if cache is not None and made.provenance.get("separable"):
+        cache.update({keys[label]: part for label, part in parts.items()})
+    return known | parts
+
+
+def _key(method: Filler, data: ClassImages, label: int, ipc: int, how: Filling) -> str:
+    pixels = data.images[data.indices_of(label)]
+    only = ClassImages(pixels, torch.full((len(pixels),), label), data.spec)
+    plain = replace(how, saving=None, progress=SILENT)
+    record = [describe(method), label, ipc, describe(plain), only.fingerprint()]
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

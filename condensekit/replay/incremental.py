@@ -1,0 +1,202 @@
+"""The regimes that keep the learner: replay beside each experience's real images, by Avalanche's strategies.
+
+A cell that is killed starts again with its first experience; its condensations are continued where they stopped, and
+the trainings between them repeat themselves exactly, because their randomness is counted anew for each experience.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from avalanche.benchmarks import nc_benchmark
+from avalanche.training.plugins import EvaluationPlugin
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from condensekit.images import ClassImages
+from condensekit.replay.baselines import Learner, own_memory
+from condensekit.replay.budget import Bytes, Images
+from condensekit.replay.buffer import CondensedBuffer
+from condensekit.replay.filler import coded
+from condensekit.replay.learner import LearnerEncoder
+from condensekit.replay.memories import DER, ER, ER_ACE, MemoryKind, embeds_with_learner
+from condensekit.replay.protocol import Bench, Record, Settings
+from condensekit.replay.scratch import cache_of, folder_of
+from condensekit.replay.strategies import ERACE, CondensedReplay, DERpp
+from condensekit.rng import Draw, isolated
+from condensekit.train import TrainProtocol
+
+
+class Stream(Dataset[tuple[Tensor, int]]):
+    """Real images as Avalanche wants them, normalised one by one, so that a stream takes no more than its bytes.
+
+    Args:
+        data: The images.
+    """
+
+    def __init__(self, data: ClassImages) -> None:
+        self.data = data
+        self.targets: list[int] = data.labels[data.order].tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.data.gather(self.data.order[index]), self.targets[index]
+
+
+def incremental(memory: MemoryKind, regime: str, order: int, bench: Bench) -> list[Record]:
+    """One memory in one class order, under ``er``, ``er-ace`` or ``der++``.
+
+    Returns:
+        As :func:`condensekit.replay.scratch.from_scratch`; ``train_s`` is that of the step without condensation.
+        A memory that learns all at once has scores of the last step alone.
+    """
+    settings = bench.settings
+    found = []
+    for network in range(settings.networks):
+        name = f"{regime}/{folder_of(memory, bench)}/order-{order}-network-{network}"
+        with bench.progress.stage(f"{regime}, {memory.name}, order {order}", settings.steps) as stage:
+            cell = partial(_run, memory, regime, order, network, bench, stage.advance)
+            found.append(bench.remember(name, cell)["steps"])
+    rows = []
+    for steps in zip(*found, strict=True):
+        mean = {key: sum(step[key] for step in steps) / len(steps) for key in ("condense_s", "train_s")}
+        scores = [step["score"] for step in steps if step["score"] is not None]
+        rows.append({"scores": scores, "nbytes": steps[0]["nbytes"], "images": steps[0]["images"], **mean})
+    return rows
+
+
+def _run(
+    memory: MemoryKind, regime: str, order: int, network: int, bench: Bench, advance: Callable[[], None]
+) -> Record:
+    """One learner through the whole stream."""
+    settings, classes = bench.settings, bench.train.classes
+    experiences = settings.experiences(order, len(classes))
+    flat = [label for step in experiences for label in step]
+    seed = settings.network_seed(order, network)
+    rows: list[Record] = []
+    with warnings.catch_warnings(record=True):  # Avalanche's about its own parts, which reset any filter
+        with isolated(Draw(seed).key("stream")):
+            stream = nc_benchmark(
+                Stream(bench.train), Stream(bench.test), len(experiences), task_labels=False, fixed_class_order=flat
+            ).train_stream
+        learner = _learner(memory, regime, order, network, bench)
+        for i, exp in enumerate(stream):
+            start = time.perf_counter()
+            seen = experiences[: i + 1]
+            last = i + 1 == len(experiences)
+            if learner.at_once and not last:
+                rows.append({"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "train_s": 0.0})
+                advance()
+                continue
+            learner.before(sum(map(len, seen)))
+            with isolated(Draw(seed).key(f"experience/{i}")):
+                learner.strategy.train(stream if learner.at_once else exp, eval_streams=[])
+            seconds, condensing = time.perf_counter() - start, learner.condense_s(i)
+            rows.append(
+                {
+                    "score": bench.score(learner.strategy.model, seen),
+                    "nbytes": learner.nbytes(),
+                    "images": learner.images(),
+                    "condense_s": condensing,
+                    "train_s": seconds - condensing,
+                }
+            )
+            advance()
+    return {"steps": rows}
+
+
+def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench) -> Learner:
+    """The strategy of one cell, its model drawn from the network seed."""
+    settings, online = bench.settings, bench.settings.online
+    seed = settings.network_seed(order, network)
+    shape, classes = bench.train.spec.shape, len(bench.train.classes)
+    model = settings.network.new(shape, classes, Draw(seed), device=bench.compute.device)
+    common: dict[str, Any] = {
+        "model": model,
+        "optimizer": torch.optim.SGD(
+            model.parameters(), lr=online.lr, momentum=online.momentum, weight_decay=online.weight_decay
+        ),
+        "train_mb_size": online.batch,
+        "train_epochs": online.epochs,
+        "device": bench.compute.device,
+        "evaluator": EvaluationPlugin(),
+    }
+    replaying: dict[str, Any] = {
+        "batch_size_mem": online.batch_mem,
+        "augmentation": settings.protocol.augmentation,
+        "seed": seed,
+    }
+    replay: Callable[..., Any] = partial(
+        CondensedReplay,
+        **common,
+        **replaying,
+        learner_encoder=False,
+        distillation=online.distillation,
+        fine_tune=_fine_tuning(settings) if online.fine_tune else None,
+    )
+    if memory.filler is None:
+        return own_memory(memory.name, common, replay, bench)
+    buffer = _buffer(memory, regime, order, network, bench)
+    ace: Callable[..., Any] = partial(ERACE, **common, **replaying)
+    der: Callable[..., Any] = partial(DERpp, **common, **replaying)
+    strategy = {ER: replay, ER_ACE: ace, DER: der}[regime](storage_policy=buffer)
+    counted = strategy if regime == DER else buffer
+    return Learner(
+        strategy,
+        nbytes=lambda: int(counted.nbytes),
+        images=lambda: len(buffer.memory or ()),
+        condense_s=lambda i: buffer.condense_s[i],
+    )
+
+
+def _fine_tuning(settings: Settings) -> TrainProtocol:
+    """How the learner is trained on the memory alone after each experience."""
+    online = settings.online
+    return TrainProtocol(
+        "fine-tune",
+        epochs=1,
+        full_epochs=1,
+        steps=online.fine_tune,
+        batch=online.batch + online.batch_mem,
+        lr=online.lr,
+        momentum=online.momentum,
+        weight_decay=online.weight_decay,
+        augmentation=settings.protocol.augmentation,
+    )
+
+
+def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench) -> CondensedBuffer:
+    """The cell's memory; in the regimes that fill it after the experience it may embed with the learner."""
+    assert memory.filler is not None
+    settings, how, spec = bench.settings, memory.how, bench.train.spec
+    count = memory.images(settings.per_class, spec, bench.room)
+    encoder = how.encoder
+    if regime in (ER, DER) and settings.online.learner_encoder and embeds_with_learner(memory):
+        encoder = LearnerEncoder(keep=getattr(encoder, "keep", 1))
+    place = Path("sets") / regime / folder_of(memory, bench) / f"order-{order}-network-{network}"
+    return CondensedBuffer(
+        Bytes(per_class=count * memory.bytes_each(spec)) if coded(memory.filler) else Images(per_class=count),
+        memory.filler,
+        storage=how.formation.dtype,
+        factor=how.formation.factor,
+        seed=settings.set_seed(order),
+        iterations=how.iterations,
+        init=how.init,
+        sampling=how.sampling,
+        encoder=encoder,
+        augmentation=how.augmentation,
+        precision=how.precision,
+        spec=spec if bench.train.images.dtype == torch.uint8 else None,
+        device=str(bench.compute.device),
+        out=bench.out / place,
+        cache=cache_of(bench),
+        progress=bench.progress,
+    )

@@ -1,0 +1,164 @@
+"""Embedding networks taken from the learner itself: free, of its own family, and blind to later classes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from condensekit.compute import Compute
+from condensekit.encoders import Encoder, Prepared
+from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.images import ClassImages
+from condensekit.networks import FeatureNetwork, Network, Shape
+from condensekit.progress import SILENT, Progress
+from condensekit.rng import Draw
+from condensekit.trained import CLASSES, END, START, Trained
+
+
+@dataclass(frozen=True)
+class LearnerNetwork(Network):
+    """The architecture of a module that somebody else made: its last linear layer is the classifier.
+
+    Args:
+        module: The learner.
+
+    Raises:
+        ConfigError: In ``build``, a module that does not end in a linear layer.
+    """
+
+    module: nn.Module
+
+    @property
+    def name(self) -> str:
+        """The module's class."""
+        return type(self.module).__name__
+
+    def build(self, shape: Shape, classes: int) -> FeatureNetwork:
+        """See :meth:`Network.build`."""
+        found = as_feature_network(self.module, shape).to("meta")
+        found.classifier = nn.Linear(found.feature_dim, classes, device="meta")
+        return found.train()
+
+    def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
+        """The learner's own weights, and a classifier of zeros: no fresh ones are known for any module."""
+        with torch.no_grad():
+            theirs = as_feature_network(self.module, module.shape).state_dict()
+            for name, value in module.state_dict().items():
+                value.copy_(torch.zeros_like(value) if name.startswith("classifier.") else theirs[name])
+
+
+@dataclass(eq=False)
+class LearnerEncoder(Encoder):
+    """Random points between the learner's weights before and after the experience that is being condensed.
+
+    The idea of DANCE (Zhang et al., IJCAI 2024; :class:`~condensekit.trained.Trained`), with the network that
+    is trained anyway in place of ones trained for the purpose. It has seen the classes at hand and earlier ones,
+    never a later one. Where the learner is watched only once in an experience, both ends are the same.
+
+    Args:
+        interpolate: False takes the weights after the experience alone.
+        keep: Steps for which one network is used.
+    """
+
+    interpolate: bool = True
+    keep: int = 1
+    trained: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        refuse(None if self.keep >= 1 else f"keep must be at least 1 step, got {self.keep}")
+        self._experience: Any = None
+        self._learners: list[nn.Module] = []  # before and after the experience
+
+    def observe(self, agent: Any, exp: Any) -> None:
+        """Note the learner's weights; the first call of an experience gives the start, the last one the end.
+
+        Args:
+            agent: An Avalanche strategy; its ``model`` is the learner.
+            exp: The experience.
+        """
+        model = copy.deepcopy(agent.model).cpu()
+        experience = getattr(exp, "current_experience", id(exp))
+        self._learners = [self._learners[0], model] if experience == self._experience else [model]
+        self._experience = experience
+
+    @property
+    def network(self) -> Network:  # type: ignore[override]
+        """The learner's architecture.
+
+        Raises:
+            ConfigError: No learner has been observed.
+        """
+        if not self._learners:
+            raise ConfigError(
+                "LearnerEncoder has seen no learner: use it in a CondensedBuffer that a strategy trains with, "
+                "or another encoder"
+            )
+        return LearnerNetwork(self._learners[-1])
+
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
+        """Both ends, in the form of :meth:`condensekit.trained.Trained.prepare`: the classifier's rows are the data's.
+
+        Raises:
+            DataError: A label for which the learner has no output.
+        """
+        rows = torch.tensor(data.classes)
+        prepared = {CLASSES: rows}
+        for prefix, module in ((START, self._learners[0]), (END, self._learners[-1])):
+            for name, value in as_feature_network(module, data.spec.shape).state_dict().items():
+                if name.startswith("classifier."):
+                    _check_rows(data, len(value))
+                    value = value[rows]
+                prepared[prefix + name] = value[None].clone()
+        return prepared
+
+    def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
+        """Fill in the weights that all steps of one run of ``keep`` share: a function of the step alone."""
+        self._between().load(module, draw, prepared)
+
+    def load_trained(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
+        """Fill in the weights after the experience."""
+        self._between().load_trained(module, draw, prepared)
+
+    def _between(self) -> Trained:
+        return Trained(count=1, interpolate=self.interpolate, keep=self.keep)
+
+
+def as_feature_network(module: nn.Module, shape: Shape) -> FeatureNetwork:
+    """A copy of any classifier of (C, H, W) images, cut before its last linear layer.
+
+    Raises:
+        ConfigError: A module whose outputs are not those of its last linear layer.
+    """
+    if isinstance(module, FeatureNetwork):
+        return copy.deepcopy(module)
+    body = copy.deepcopy(module)
+    linear = {name: part for name, part in body.named_modules() if isinstance(part, nn.Linear)}
+    if not linear:
+        raise ConfigError(f"the learner {type(module).__name__} has no linear layer: use another encoder than its own")
+    name, classifier = linear.popitem()
+    body.set_submodule(name, nn.Identity())
+    found = FeatureNetwork(body, classifier, shape)
+    try:
+        with torch.no_grad():
+            images = torch.zeros(2, *shape, device=classifier.weight.device)
+            fits = found.eval().features(images).shape == (2, classifier.in_features)
+    except (RuntimeError, TypeError, IndexError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"the learner {type(module).__name__} does not end in its linear layer {name!r}: "
+            "use another encoder than its own"
+        )
+    return found.train()
+
+
+def _check_rows(data: ClassImages, outputs: int) -> None:
+    beyond = [label for label in data.classes if not 0 <= label < outputs]
+    if beyond:
+        raise DataError(
+            f"class {data.spec.name_of(beyond[0])} is beyond the learner's {outputs} outputs: give it a larger head"
+        )

@@ -1,0 +1,111 @@
+"""Data sets that are the same each time they are read, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils.transforms import flat_transforms_recursive
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset, default_collate
+
+from condensekit.rng import isolated
+
+LIMIT = 4 << 30  # bytes of one data set
+BLOCK = 512  # samples collated at a time
+FIXED = (
+    "CenterCrop",
+    "Compose",
+    "ConvertImageDtype",
+    "Grayscale",
+    "Identity",
+    "Normalize",
+    "PILToTensor",
+    "Pad",
+    "Resize",
+    "ToDtype",
+    "ToImage",
+    "ToTensor",
+)  # torchvision's transforms that draw nothing at random
+
+
+class Unfit(Exception):  # noqa: N818 - a reason, not a failure
+    """Why a data set cannot be read once for all."""
+
+
+def materialise(dataset: AvalancheDataset) -> list[Tensor]:
+    """All samples, field by field, under the data set's current transforms.
+
+    Returns:
+        Tensors of len(dataset) rows: images (N, C, H, W), targets (N,), and so on.
+
+    Raises:
+        Unfit: Random or unknown transforms, samples that do not stack, a collate function of its own, over ``LIMIT``
+            bytes.
+    """
+    if dataset.collate_fn is not default_collate:
+        raise Unfit("the data set has a collate function of its own")
+    for transform in _transforms(dataset):
+        if not _fixed(transform):
+            name = getattr(transform, "__name__", type(transform).__name__)
+            raise Unfit(f"its transform {name} may be random: give a batched augmentation instead")
+    if len(dataset) == 0:
+        raise Unfit("the data set is empty")
+    with isolated(0):
+        once, again = _block(dataset, range(1)), _block(dataset, range(1))
+        if not all(torch.equal(a, b) for a, b in zip(once, again, strict=True)):
+            raise Unfit("a sample differs from reading to reading")
+        if len(dataset) * sum(field.numel() * field.element_size() for field in once) > LIMIT:
+            raise Unfit(f"its {len(dataset)} samples take more than {LIMIT:,} bytes")
+        found = [torch.empty((len(dataset), *field.shape[1:]), dtype=field.dtype) for field in once]
+        for start in range(0, len(dataset), BLOCK):
+            rows = range(start, min(start + BLOCK, len(dataset)))
+            for column, field in zip(found, _block(dataset, rows), strict=True):
+                if column.shape[1:] != field.shape[1:] or column.dtype != field.dtype:
+                    raise Unfit(f"its samples do not stack (from {start} on they are {tuple(field.shape[1:])})")
+                column[start : rows.stop] = field
+    return found
+
+
+def _block(dataset: AvalancheDataset, rows: range) -> list[Tensor]:
+    try:
+        fields = default_collate([dataset[i] for i in rows])
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise Unfit(f"its samples do not stack ({error})") from error
+    if not isinstance(fields, list | tuple) or not all(isinstance(f, Tensor) and len(f) == len(rows) for f in fields):
+        raise Unfit("its samples are not tuples of tensors and numbers")
+    return list(fields)
+
+
+def _fixed(transform: Any) -> bool:
+    if isinstance(transform, partial):  # nc_benchmark's map of class labels
+        return str(transform.func.__module__).startswith("avalanche.")
+    kind = type(transform)
+    return kind.__module__.startswith("torchvision.transforms") and kind.__name__ in FIXED
+
+
+def _transforms(dataset: Any, group: str = "train") -> Iterator[Any]:
+    """Every transform of images or targets between the stored samples and what is read."""
+    flat = getattr(dataset, "_flat_data", dataset)  # Avalanche offers no public way to see them
+    if hasattr(flat, "_transform_groups"):
+        group = flat._transform_groups.current_group if dataset is not flat else group
+        for groups in (flat._frozen_transform_groups, flat._transform_groups):
+            yield from _flat(groups.transform_groups[group])
+    else:
+        for name in ("transform", "target_transform"):
+            yield from _flat(getattr(flat, name, None))
+    children = [flat.dataset] if isinstance(flat, Subset) else getattr(flat, "_datasets", ())
+    for child in flat.datasets if isinstance(flat, ConcatDataset) else children:
+        yield from _transforms(child, group)
+
+
+def _flat(transform: Any) -> Iterator[Any]:
+    if transform is None:
+        return
+    for position in (0, 1):
+        for found in flat_transforms_recursive(transform, position):
+            inner = getattr(found, "transforms", None)
+            yield from (found,) if inner is None else (part for item in inner for part in _flat(item))

@@ -1,0 +1,164 @@
+"""The protocol runner: memories against one another in class-incremental learning, over class orders."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from condensekit.compute import Compute, make_plan
+from condensekit.describe import describe
+from condensekit.errors import refuse
+from condensekit.images import ClassImages
+from condensekit.progress import SILENT, Progress
+from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
+from condensekit.replay.protocol import Bench, Record, Settings, check_regime, numbered
+from condensekit.replay.results import by_seed, contrasts, final_accuracies, plot, row, steps_of
+from condensekit.run import RunDir, environment
+from condensekit.store import write_json
+
+FILE = "replay.json"
+PLOT = "replay.png"
+
+
+def run_protocol(
+    train: ClassImages,
+    test: ClassImages,
+    *,
+    memories: Sequence[str | MemoryKind],
+    out: Path,
+    regimes: Sequence[str] = (FROM_SCRATCH,),
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    making: Making = Making(),  # noqa: B008 - frozen
+    data: str = "",
+    device: str = "auto",
+    resume: bool = False,
+    record: dict[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Run memories through a class-incremental protocol, and compare them with random real images.
+
+    Each step's classes are condensed from their own images alone. The same class order, network seeds, gradient
+    steps, images in a step and augmentation hold for all memories of an order, so that differences are paired.
+
+    Args:
+        train: Real training images.
+        test: Real test images of the same classes; each network is tested on all of those of the classes seen.
+        memories: Names (see :func:`condensekit.replay.memories.memory`), or kinds of your own.
+        out: The run folder. A finished cell (memory, regime, order, network) is read from it, a condensation that
+            was killed is continued; the run may be repeated with more memories, regimes or orders.
+        regimes: Of :data:`condensekit.replay.memories.REGIMES`; a memory that does not fit one is left out there.
+        settings: The protocol.
+        making: How condensed memories are made.
+        data: Name of the data set, for the augmentation.
+        device: Where networks run.
+        resume: Continue what is in ``out``.
+        record: Further entries for ``config.json``.
+        progress: Told about each gradient step.
+
+    Returns:
+        What ``out/replay.json`` holds: ``rows``, see :func:`condensekit.replay.results.row`; ``accuracy_by_step``
+        and ``contrasts``, see there; ``settings``, ``making`` and ``environment``. A plot is beside it.
+
+    Raises:
+        ConfigError: Unknown names, options that make no sense, a folder that holds another run.
+        DataError: Images that cannot be used; classes with too few of them.
+        Diverged: A condensation met values that are not finite.
+        Interrupted: A signal ended a condensation; run again with ``resume``.
+    """
+    kinds = [memory(name, making, data) if isinstance(name, str) else name for name in memories]
+    _check(kinds, regimes)
+    train, test = numbered(train, test)
+    settings.experiences(0, len(train.classes))  # refuses steps that do not fit
+    asked = {**describe(settings), "making": describe(making), **(record or {})}
+    for name in ("orders", "type"):
+        asked.pop(name)  # a run may get more orders
+    plan = make_plan(train.spec.shape[1:], device=device)
+    with RunDir.create(out, asked, resume, train.fingerprint()) as run, Compute(plan) as compute:
+        bench = Bench(train, test, settings, run.path, compute, _room(kinds, settings, train), progress)
+        cells = {
+            (regime, kind.name): [_cell(regime)(kind, order, bench) for order in settings.order_numbers()]
+            for regime, kind in product(regimes, kinds)
+            if regime in kind.regimes
+        }
+    return _report(cells, {kind.name: kind for kind in kinds}, settings, making, out)
+
+
+def _check(kinds: Sequence[MemoryKind], regimes: Sequence[str]) -> None:
+    refuse(
+        None if kinds else "nothing to run: give at least one memory",
+        None if regimes else "nothing to run: give at least one regime",
+    )
+    for regime in regimes:
+        check_regime(regime, REGIMES)
+    names = [kind.name for kind in kinds]
+    twice = [name for name in names if names.count(name) > 1]
+    lost = [kind for kind in kinds if not set(kind.regimes) & set(regimes)]
+    refuse(
+        f"memory {twice[0]!r} is given twice" if twice else None,
+        *(f"memory {kind.name!r} runs in {', '.join(kind.regimes)} only: add that regime" for kind in lost),
+    )
+
+
+def _room(kinds: Sequence[MemoryKind], settings: Settings, train: ClassImages) -> int:
+    """Bytes per class of the largest condensed memory of the run; of real images where there is none."""
+    learnt = [kind for kind in kinds if kind.learnt] or [memory(EQUAL_BYTES)]
+    return settings.per_class * max(kind.bytes_each(train.spec) for kind in learnt)
+
+
+def _cell(regime: str) -> Callable[[MemoryKind, int, Bench], list[Record]]:
+    """How a regime runs one memory in one order; Avalanche is imported only where it is needed."""
+    if regime == FROM_SCRATCH:
+        from condensekit.replay.scratch import from_scratch
+
+        return from_scratch
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no QP solver found", UserWarning)  # of Avalanche's import
+        from condensekit.replay.incremental import incremental
+
+    return lambda kind, order, bench: incremental(kind, regime, order, bench)
+
+
+def _report(
+    cells: dict[tuple[str, str], list[list[Record]]],
+    kinds: dict[str, MemoryKind],
+    settings: Settings,
+    making: Making,
+    out: Path,
+) -> dict[str, Any]:
+    """Write ``replay.json`` and the plot."""
+    rows = [
+        row(kinds[name], regime, found, cells.get((regime, "random")), settings)
+        for (regime, name), found in cells.items()
+    ]
+    result = {
+        "rows": rows,
+        "accuracy_by_step": {f"{regime}/{name}": steps_of(found) for (regime, name), found in cells.items()},
+        "contrasts": [
+            entry
+            for regime in dict.fromkeys(key[0] for key in cells)
+            for entry in _against(regime, cells, kinds, settings)
+        ],
+        "settings": describe(settings),
+        "making": describe(making),
+        "environment": environment(),
+    }
+    write_json(out / FILE, result)
+    plot(result, out / PLOT)
+    return result
+
+
+def _against(
+    regime: str,
+    cells: dict[tuple[str, str], list[list[Record]]],
+    kinds: dict[str, MemoryKind],
+    settings: Settings,
+) -> list[dict[str, Any]]:
+    mine = {
+        name: by_seed(final_accuracies(found), settings) for (where, name), found in cells.items() if where == regime
+    }
+    learnt = [name for name in mine if kinds[name].learnt]
+    real = [name for name in mine if kinds[name].filler is not None and not kinds[name].learnt]
+    return [{"regime": regime, **entry} for entry in contrasts(mine, learnt, real)]

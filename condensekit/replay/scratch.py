@@ -1,0 +1,146 @@
+"""The from-scratch regime: after each step, networks trained anew on the memory of all classes seen so far.
+
+The same as :class:`~condensekit.replay.plugins.FromScratchOnMemory` in an Avalanche strategy (a test compares
+them), many times faster: trainings run side by side, and none of the stream's real images is passed through a loader.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from itertools import product
+
+from torch import Tensor
+
+from condensekit.condense import Saving
+from condensekit.condensed import CondensedSet
+from condensekit.images import ClassImages
+from condensekit.progress import Shared
+from condensekit.replay.filler import filled
+from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, MemoryKind
+from condensekit.replay.protocol import Bench, Cache, Record, network_draw
+from condensekit.train import train_network
+
+Sets = list[CondensedSet]
+EVERY = 100  # steps between checkpoints of a condensation
+
+
+def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
+    """One memory in one class order.
+
+    Args:
+        memory: What is trained on; one without a filler stands for all real images of the classes seen.
+        order: Number of the class order.
+        bench: The rest.
+
+    Returns:
+        For each step: ``scores``, one for each network (see :meth:`Bench.score`); ``nbytes`` and ``images`` stored
+        by then; ``condense_s`` of the step; ``train_s``, the mean seconds of a network on one worker.
+    """
+    settings, train = bench.settings, bench.train
+    experiences = settings.experiences(order, len(train.classes))
+    sets = [step_set(memory, order, i, bench) for i in range(len(experiences))] if memory.filler else []
+    tasks = list(product(range(len(experiences)), range(settings.networks)))
+    lengths = [_steps(memory, experiences[: i + 1], bench) for i, _ in tasks]
+    with bench.progress.stage(f"{memory.name}, order {order}", sum(lengths)) as stage:
+        shared = Shared(stage)
+
+        def one(task: tuple[int, int]) -> Record:
+            i, network = task
+            name = f"{FROM_SCRATCH}/{folder_of(memory, bench)}/order-{order}/step-{i + 1}-network-{network}"
+            seen = experiences[: i + 1]
+            with shared.ending_all():
+                return bench.remember(name, lambda: _train(memory, sets[: i + 1], seen, order, network, bench, shared))
+
+        with shared.ending_all():
+            found = dict(zip(tasks, bench.compute.map(one, tasks), strict=True))
+    rows = []
+    for i in range(len(experiences)):
+        mine = [found[i, network] for network in range(settings.networks)]
+        rows.append(
+            {
+                "scores": [record["score"] for record in mine],
+                "nbytes": mine[0]["nbytes"],
+                "images": mine[0]["images"],
+                "condense_s": sets[i].provenance.get("seconds", 0.0) if sets else 0.0,
+                "train_s": sum(record["train_s"] for record in mine) / len(mine),
+            }
+        )
+    return rows
+
+
+def step_set(memory: MemoryKind, order: int, step: int, bench: Bench) -> CondensedSet:
+    """The memory of the classes of one step, made from their images alone; from the run folder where it is there."""
+    assert memory.filler is not None
+    settings, train = bench.settings, bench.train
+    classes = settings.experiences(order, len(train.classes))[step]
+    seed, folder = settings.set_seed(order), bench.out / "sets" / folder_of(memory, bench)
+    file = folder / f"order-{order}-step-{step + 1}-of-{settings.steps}.safetensors"
+    if file.exists():
+        return CondensedSet.load(file)
+    how = replace(
+        memory.how,
+        seed=seed,
+        device=str(bench.compute.device),
+        saving=Saving(file.with_suffix(""), resume=True, every=EVERY),
+        progress=bench.progress,
+    )
+    start = time.perf_counter()
+    count = memory.images(settings.per_class, train.spec, bench.room)
+    parts = filled(memory.filler, train.select(classes), count, how, cache_of(bench))
+    seconds = max(float(part.provenance.get("elapsed_s", time.perf_counter() - start)) for part in parts.values())
+    made = reduce(CondensedSet.merge, (parts[label] for label in sorted(parts)))
+    made = replace(made, provenance={"seconds": seconds, "parts": [dict(part.provenance) for part in parts.values()]})
+    made.save(file)
+    return made
+
+
+def cache_of(bench: Bench) -> Cache:
+    """Where the sets of single classes are, for orders that share a seed."""
+    return Cache(bench.out / "sets" / "classes")
+
+
+def folder_of(memory: MemoryKind, bench: Bench) -> str:
+    """Name and images per class, fit for a path; random images are the same ones whatever decides their number."""
+    if memory.filler is None:
+        return memory.name
+    name = "random" if memory.name == EQUAL_BYTES else memory.name.replace("/", "_")
+    return f"{name}-{memory.images(bench.settings.per_class, bench.train.spec, bench.room)}"
+
+
+def _steps(memory: MemoryKind, experiences: Sequence[Sequence[int]], bench: Bench) -> int:
+    """Gradient steps of one network."""
+    seen = [label for step in experiences for label in step]
+    if memory.filler is None:
+        return bench.settings.protocol.for_full().steps_on(len(bench.train.select(seen)))
+    return bench.settings.work(len(seen)).steps_on(1)
+
+
+def _train(
+    memory: MemoryKind,
+    sets: Sets,
+    experiences: Sequence[Sequence[int]],
+    order: int,
+    network: int,
+    bench: Bench,
+    stage: Shared,
+) -> Record:
+    """Train and score one network on the memory after the last of ``experiences``."""
+    settings, classes = bench.settings, bench.train.classes
+    seen = [label for step in experiences for label in step]
+    start = time.perf_counter()
+    images: Tensor | ClassImages
+    if memory.filler is None:
+        images = real = bench.train.select(seen)
+        targets, protocol = real.labels[real.order], settings.protocol.for_full()
+        nbytes, count = len(real) * (real.images[0].numel() * real.images.element_size() + 8), len(real)
+    else:
+        stored = reduce(CondensedSet.merge, sets)
+        images, targets, protocol = stored.decode()[0], stored.targets(), settings.work(len(seen))
+        nbytes, count = stored.nbytes, len(stored)
+    draw = network_draw(settings.network_seed(order, network), len(seen))
+    module = train_network(images, targets, settings.network, protocol, draw, bench.compute, len(classes), stage)
+    seconds = time.perf_counter() - start
+    return {"score": bench.score(module, experiences), "nbytes": nbytes, "images": count, "train_s": seconds}

@@ -1,0 +1,201 @@
+"""Avalanche's data sets as the engine reads them, with what is silently wrong there made an error."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from condensekit.errors import DataError
+from condensekit.images import ClassImages, ImageSpec
+from condensekit.rng import isolated
+
+TASKS = "targets_task_labels"  # the attribute that Avalanche appends to each sample of an (x, y, t) stream
+LOOKED_AT = 8  # images that tell one experience from another with the same labels
+EXACT = 0.01  # how far, in steps of 8-bit pixels, an image may lie from whole ones
+
+Key = tuple[str, int, int, str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a sample of a stream looks like, so that replayed ones look the same.
+
+    Args:
+        tasked: (x, y, t) instead of (x, y).
+        target: The type of tensor targets; None where targets are integers.
+    """
+
+    tasked: bool
+    target: torch.dtype | None
+
+    @classmethod
+    def of(cls, dataset: Any) -> Layout:
+        """Read off the first sample. Raises DataError for fields that a memory could not have."""
+        sample = _sample(dataset.eval(), 0)
+        appended = [name for name, attribute in dataset._data_attributes.items() if attribute.use_in_getitem]
+        extra = [name for name in appended if name != TASKS]
+        tasked = TASKS in appended
+        if extra or len(sample) != 2 + tasked:
+            found = f"the fields {', '.join(extra)}" if extra else f"{len(sample)} values"
+            raise DataError(
+                f"samples of the stream carry {found}: a condensed memory takes (x, y), or (x, y, t) with {TASKS}"
+            )
+        return cls(tasked, sample[1].dtype if isinstance(sample[1], Tensor) else None)
+
+
+def class_images(dataset: Any, spec: ImageSpec | None = None) -> ClassImages:
+    """The images of an Avalanche data set as its evaluation transforms give them.
+
+    Args:
+        dataset: Of (x, y) or (x, y, t) samples; x (C, H, W) float32, y an integer or a 0-dim tensor.
+        spec: The normalisation of the stream, where its images come from 8-bit pixels: they are kept as bytes, and
+            methods that work on pixels know where these lie. None: images stay float32.
+
+    Raises:
+        DataError: Float64 or undecoded uint8 images, images whose shape changes, values that are not finite, or
+            images that are no 8-bit pixels under ``spec``.
+    """
+    source, count = dataset.eval(), len(dataset)
+    if count == 0:
+        raise DataError("the experience is empty: expected at least one image")
+    labels = torch.empty(count, dtype=torch.int64)
+    with isolated(0):
+        first = _image(_sample(source, 0), 0)
+        shape = tuple(first.shape)
+        if spec is not None and spec.shape != shape:
+            raise DataError(f"images of the stream have shape {shape}, the spec says {spec.shape}")
+        images = torch.empty((count, *shape), dtype=torch.float32 if spec is None else torch.uint8)
+        for i in range(count):
+            sample = _sample(source, i)
+            image, labels[i] = _image(sample, i), _label(sample, i)
+            if tuple(image.shape) != shape:
+                raise DataError(f"image {i} of the stream has shape {tuple(image.shape)}, those before it {shape}")
+            images[i] = image if spec is None else _pixels(image, spec, i)
+    names = {label: str(label) for label in torch.unique(labels).tolist()}
+    if spec is None:
+        channels = shape[0]
+        plain = ImageSpec((shape[0], shape[1], shape[2]), (0.0,) * channels, (1.0,) * channels, names)
+        return ClassImages(images, labels, plain)
+    named = {label: spec.class_names.get(label, name) for label, name in names.items()}
+    return ClassImages(images, labels, ImageSpec(spec.shape, spec.mean, spec.std, named))
+
+
+def task_labels(dataset: Any) -> dict[int, int]:
+    """The task label of the first image of each class; nothing where the data set has none."""
+    if TASKS not in dataset._data_attributes:
+        return {}
+    found: dict[int, int] = {}
+    for label, task in zip(dataset.targets, getattr(dataset, TASKS), strict=True):
+        found.setdefault(int(label), int(task))
+    return found
+
+
+def check_batchable(dataset: Any, shape: tuple[int, ...], what: str) -> None:
+    """Raise DataError unless the training transforms of ``dataset`` give (C, H, W) float32 images of this shape."""
+    with isolated(0):
+        image = _image(_sample(dataset.train(), 0), 0, what)
+    if tuple(image.shape) != shape:
+        raise DataError(
+            f"{what} has shape {tuple(image.shape)} after its training transforms and {shape} in evaluation: "
+            "one batch cannot hold both"
+        )
+
+
+def check_head(output: Tensor, targets: Tensor) -> None:
+    """Raise DataError where a label (N,) lies beyond the network's head, of which ``output`` (N, K) are the logits."""
+    if output.ndim == 2 and len(targets) and int(targets.max()) >= output.shape[1]:
+        raise DataError(
+            f"label {int(targets.max())} is beyond the network's head, which has {output.shape[1]} outputs: "
+            "build the network for all classes of the stream"
+        )
+
+
+def key_of(exp: Any) -> Key:
+    """What tells an experience from all others, in another process too: its stream, numbers and images."""
+    exp = exp.logging()  # a view that hides nothing
+    whole = _told(_told(exp, "origin_experience", None), "current_experience", -1)
+    stream = _told(exp, "origin_stream", None)
+    return str(_told(stream, "name", "")), whole, _told(exp, "current_experience", -1), _digest(exp.dataset)
+
+
+def check_same_stream(exp: Any, taken: Sequence[Key]) -> None:
+    """Raise DataError where experiences taken before are not those of the stream ``exp`` belongs to."""
+    stream = _told(exp.logging(), "origin_stream", None)
+    own = _told(stream, "name", "")
+    stream = _told(_told(stream, "benchmark", None), "streams", {}).get(own, stream)  # whole where it was a slice
+    here = {_told(other, "current_experience", -1): other for other in stream} if isinstance(stream, Sequence) else {}
+    for name, whole, number, digest in taken:
+        if name == own and whole < 0 and number in here and _digest(here[number].dataset) != digest:
+            raise DataError(
+                f"the memory was filled from another data set or class order: experience {number} of this "
+                f"{name!r} stream has other images; use the same data, order and seed, or a new buffer"
+            )
+
+
+def _told(owner: Any, name: str, default: Any) -> Any:
+    """An attribute that Avalanche may not have, or not have set, which it asserts."""
+    try:
+        return getattr(owner, name)
+    except (AttributeError, AssertionError):
+        return default
+
+
+def _digest(dataset: Any) -> str:
+    """sha256 of the labels and of a few images as they are in evaluation."""
+    labels = torch.tensor([int(label) for label in getattr(dataset, "targets", ())], dtype=torch.int64)
+    found = hashlib.sha256(labels.numpy().tobytes() + len(dataset).to_bytes(8, "little"))
+    source = dataset.eval()
+    with isolated(0):
+        for i in torch.linspace(0, len(dataset) - 1, min(len(dataset), LOOKED_AT)).long().tolist():
+            found.update(_image(_sample(source, i), i).contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _sample(dataset: Any, i: int) -> Any:
+    sample = dataset[i]
+    if not isinstance(sample, tuple | list) or len(sample) < 2:
+        raise DataError(f"sample {i} of the stream is a {type(sample).__name__}, expected (x, y) or (x, y, t)")
+    return sample
+
+
+def _image(sample: Any, i: int, what: str = "") -> Tensor:
+    what, image = what or f"image {i} of the stream", sample[0]
+    if not isinstance(image, Tensor):
+        raise DataError(f"{what} is a {type(image).__name__} after its transforms, expected a tensor: add ToTensor()")
+    if image.dtype != torch.float32:
+        silent = {torch.float64: "turned every batch into float64", torch.uint8: "been trained on as 0 to 255"}
+        reason = f", which would silently have {silent[image.dtype]}" if image.dtype in silent else ""
+        raise DataError(f"{what} is {image.dtype}{reason}: expected normalised float32, convert it in the transforms")
+    if image.ndim != 3:
+        raise DataError(f"{what} has shape {tuple(image.shape)}, expected (C, H, W)")
+    return image
+
+
+def _label(sample: Any, i: int) -> int:
+    label = sample[1]
+    if isinstance(label, Tensor) and (label.ndim or label.is_floating_point()):
+        shown = f"{label.dtype} of shape {tuple(label.shape)}"
+        raise DataError(f"target {i} of the stream is {shown}, expected an integer: soft labels need a plugin")
+    try:
+        return int(label)
+    except (TypeError, ValueError):
+        raise DataError(f"target {i} of the stream is {label!r}, expected an integer") from None
+
+
+def _pixels(image: Tensor, spec: ImageSpec, i: int) -> Tensor:
+    mean, std = spec.constants()
+    exact = (image * std + mean) * 255
+    whole = exact.round()
+    if not torch.isfinite(exact).all():
+        raise DataError(f"image {i} has a pixel that is not finite (NaN or infinite): remove or repair it")
+    if float((exact - whole).abs().max()) > EXACT or whole.min() < 0 or whole.max() > 255:
+        raise DataError(
+            f"image {i} of the stream is no 8-bit image under mean {spec.mean} and std {spec.std}: "
+            "give the normalisation of its evaluation transforms, or leave out the spec"
+        )
+    return whole.to(torch.uint8)

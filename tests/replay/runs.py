@@ -1,0 +1,27 @@
+"""A small class-incremental run on digits, without Avalanche: what the tests of the runner start."""
+
+from dataclasses import replace
+
+from condensekit.networks import ConvNet
+from condensekit.replay.memories import Making
+from condensekit.replay.protocol import Online, Settings
+from condensekit.replay.runner import run_protocol
+from condensekit.train import SHORT
+
+NET = ConvNet(width=8)
+SMALL = Settings(
+    steps=5,
+    per_class=2,
+    orders=2,
+    network=NET,
+    protocol=replace(SHORT, epochs=10, full_epochs=1, augmentation=SHORT.augmentation.without("flip")),
+    online=Online(epochs=1, lr=0.05, batch=64, batch_mem=16),
+)
+MAKING = Making(iterations=3, batch_real=8, encoder_network="ConvNet-w8")
+LONG = replace(MAKING, iterations=105)  # with a checkpoint on the way
+
+
+def go(digits, out, memories=("dm", "random"), settings=SMALL, making=MAKING, **options):
+    return run_protocol(
+        *digits, memories=memories, out=out, settings=settings, making=making, data="digits", device="cpu", **options
+    )

@@ -1,0 +1,169 @@
+"""Memories by name, hybrid memories, soft labels."""
+
+import pytest
+import torch
+
+from condensekit.compute import Compute, make_plan
+from condensekit.condensed import Formation
+from condensekit.encoders import Fresh
+from condensekit.errors import ConfigError
+from condensekit.images import ClassImages
+from condensekit.methods import DistributionMatching
+from condensekit.networks import ConvNet
+from condensekit.replay import CondensedBuffer, Hybrid, Images, LearnerEncoder
+from condensekit.replay.filler import Filling, Selecting
+from condensekit.replay.hybrid import SoftLabelled, _alternating
+from condensekit.replay.memories import AVALANCHE, EQUAL_BYTES, Making, memory
+from condensekit.rng import Draw
+from condensekit.selection import Herding, Random, RandomEmbedding
+from condensekit.trained import Trained
+
+from .worlds import naive, stream
+
+NET = ConvNet(width=8, depth=2)
+DM = DistributionMatching(batch_real=8)
+HOW = Filling(iterations=3, encoder=Fresh(NET), augmentation=None, device="cpu")
+
+
+def images(each=24, classes=(2, 5), size=8):
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (each * len(classes), 3, size, size), dtype=torch.uint8, generator=draw)
+    return ClassImages.from_arrays(
+        pixels, torch.tensor(classes).repeat_interleave(each), mean=[0.5] * 3, std=[0.25] * 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "learnt", "factor", "storage"),
+    [
+        ("dm", True, 1, "float16"),
+        ("m3d", True, 2, "float16"),
+        ("packed-dm", True, 2, "float16"),
+        ("unpacked-m3d", True, 1, "float16"),
+        ("krr", True, 1, "float16"),
+        ("hybrid", True, 1, "float16"),
+        ("hybrid-m3d-25", True, 2, "float16"),
+        ("random", False, 1, "uint8"),
+        ("herding", False, 1, "uint8"),
+        ("packed-kmeans", False, 2, "uint8"),
+        ("downscaled", False, 2, "uint8"),
+        ("downscaled-4", False, 4, "uint8"),
+        ("jpeg-random", False, 1, "float32"),
+        (EQUAL_BYTES, False, 1, "uint8"),
+        ("random-soft", False, 1, "uint8"),
+    ],
+)
+def test_names(name, learnt, factor, storage):
+    found = memory(name, Making(iterations=7, batch_real=8, storage="float16"), "digits")
+    assert (found.name, found.learnt) == (name, learnt)
+    assert found.how.formation == Formation(factor, storage)
+    if learnt:
+        assert found.how.iterations == 7
+        assert "flip" not in (found.how.augmentation.ops if found.how.augmentation else ())
+
+
+def test_hybrid_names_carry_method_and_share():
+    assert memory("hybrid").filler.name == "hybrid-dm-50"
+    assert memory("hybrid-25").filler.name == "hybrid-dm-25"
+    assert memory("hybrid-m3d").filler.name == "hybrid-m3d-50"
+    assert memory("hybrid-m3d-100").filler.share == 1
+    for wrong in ("hybrid-m3d-x", "hybrid-m3d-50-2", "hybrid-101"):
+        with pytest.raises(ConfigError):
+            memory(wrong)
+
+
+def test_avalanches_own_have_no_filler_and_their_regimes():
+    for name, regimes in AVALANCHE.items():
+        found = memory(name)
+        assert (found.filler, found.regimes) == (None, regimes)
+
+
+@pytest.mark.parametrize("wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "nothing"])
+def test_unknown_names(wrong):
+    with pytest.raises(ConfigError, match=r"nown|expected downscaled-N"):
+        memory(wrong)
+
+
+def test_equal_bytes_count_what_is_stored():
+    spec = images(size=32).spec
+    condensed = memory("dm", Making(storage="float32"))
+    each = condensed.bytes_each(spec)
+    assert each == 4 * 3 * 32 * 32 + 8
+    assert memory(EQUAL_BYTES).images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 3 * 8 + 8) == 39
+    assert memory("random").images(10, spec, 10 * each) == 10
+    assert memory("jpeg-random").images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 8)
+    tiny = memory("dm").bytes_each(spec)  # as bytes, equal images are equal bytes
+    assert memory(EQUAL_BYTES).images(10, spec, 10 * tiny) == memory("jpeg-random").images(10, spec, 10 * tiny) == 10
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("share", [0, 0.4, 1])
+def test_hybrid_holds_its_share_of_both(share, factor):
+    data, ipc = images(), 5
+    how = Filling(iterations=3, encoder=Fresh(NET), augmentation=None, formation=Formation(factor), device="cpu")
+    made = Hybrid(DM, share, NET).fill(data, ipc, how)
+    assert made.labels.tolist() == [2] * 5 + [5] * 5
+    assert made.formation == how.formation
+    if factor == 1:
+        real = data.gather(data.order)
+        found = [(image == real).flatten(1).all(1).any().item() for image in made.images]
+        assert found == ([True, True, False, True, False] * 2 if share == 0.4 else [share == 0] * 10)
+
+
+def test_hybrid_of_no_synthetic_images_is_herding():
+    data = images()
+    made = Hybrid(DM, 0, NET).fill(data, 4, Filling(seed=3, formation=Formation(), device="cpu"))
+    with Compute(make_plan((8, 8), device="cpu")) as compute:
+        chosen = Herding(RandomEmbedding(NET))(data, 4, Draw(3), compute)
+    assert torch.equal(made.images, data.gather(chosen.indices))
+
+
+def test_real_images_of_a_hybrid_make_up_for_the_synthetic_ones():
+    data = images(each=60)
+    how = Filling(seed=1, iterations=1, encoder=Fresh(NET), augmentation=None, formation=Formation(), device="cpu")
+    made = Hybrid(DM, 0.5, NET).fill(data, 6, how)
+    with Compute(make_plan((8, 8), device="cpu")) as compute:
+        module = NET.new(data.spec.shape, 1, Draw(1), "embedding").eval()
+        gaps = []
+        for label in data.classes:
+            mean = compute.features(module, data.gather(data.indices_of(label))).mean(0)
+            mine = compute.features(module, made.select([label]).decode()[0]).mean(0)
+            synthetic = compute.features(module, made.select([label]).decode()[0][1::2]).mean(0)
+            gaps.append(((mine - mean).norm() / (synthetic - mean).norm()).item())
+    assert max(gaps) < 0.8
+
+
+@pytest.mark.parametrize(("ipc", "synthetic"), [(1, 0), (1, 1), (5, 2), (10, 3), (7, 7), (6, 0)])
+def test_every_prefix_has_its_share(ipc, synthetic):
+    places = _alternating(ipc, synthetic).tolist()
+    assert sorted(places) == list(range(ipc))
+    for size in range(1, ipc + 1):
+        taken = sum(place < synthetic for place in places[:size])
+        assert abs(taken - size * synthetic / ipc) < 1
+        assert [p for p in places if p < synthetic] == sorted(p for p in places if p < synthetic)
+
+
+def test_soft_labels_are_within_the_classes_and_counted():
+    data = images()
+    teacher = Trained(NET, count=2, steps=3)
+    plain = Selecting(Random()).fill(data, 3, HOW)
+    made = SoftLabelled(Selecting(Random()), teacher).fill(data, 3, HOW)
+    assert torch.equal(made.images, plain.images)
+    assert made.soft_labels.shape == (6, 2)
+    torch.testing.assert_close(made.soft_labels.sum(1), torch.ones(6))
+    assert made.nbytes == plain.nbytes + 6 * 2 * 4
+    assert made.provenance["separable"] is False
+
+
+def test_a_hybrid_goes_into_a_buffer_and_takes_the_learners_encoder():
+    from condensekit.replay.strategies import embed_with_learner
+
+    memory = CondensedBuffer(Images(per_class=4), Hybrid(DM, 0.5, NET), iterations=2, encoder=None, device="cpu")
+    embed_with_learner(memory)
+    assert isinstance(memory.rules.how.encoder, LearnerEncoder)
+    memory = CondensedBuffer(Images(per_class=4), Hybrid(DM, 0.5, NET), iterations=2, encoder=Fresh(NET), device="cpu")
+    strategy = naive()
+    exp = stream().train_stream[0]
+    strategy.train(exp)
+    memory.post_adapt(strategy, exp)
+    assert memory.memory.labels.tolist() == [0] * 4 + [1] * 4

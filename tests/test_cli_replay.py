@@ -1,0 +1,107 @@
+"""``condensekit replay``: what it writes and prints, exit codes, resume, one line for every mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from condensekit.cli import main
+
+FAST = (
+    *("replay", "--data", "digits", "--per-class", "2", "--iterations", "3", "--batch-real", "8", "--steps", "2"),
+    *("--encoder-network", "ConvNet-w8", "--network", "ConvNet-w8", "--train-epochs", "5", "--orders", "2"),
+)
+
+
+@pytest.fixture
+def cli(capsys):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        before = signal.getsignal(signal.SIGTERM), list(sys.path)
+        with pytest.raises(SystemExit) as end:
+            main([str(a) for a in arguments])
+        signal.signal(signal.SIGTERM, before[0])
+        sys.path[:] = before[1]
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_both_regimes_end_in_a_table_a_plot_and_a_record(cli, tmp_path):
+    out = tmp_path / "run"
+    options = ("--memory", "dm,random,herding", "--regime", "from-scratch,er", "--er-epochs", "1", "--out", out)
+    code, shown, _ = cli(*FAST, *options)
+    assert code == 0
+    assert "| dm | from-scratch | 20 | 1,600 |" in shown
+    assert "| herding | er | 20 | 1,600 |" in shown
+    assert (out / "replay.png").exists()
+    record = json.loads((out / "replay.json").read_text())
+    promised = {
+        *("memory", "regime", "per_class", "nbytes", "final_accuracy_mean", "final_accuracy_std"),
+        *("average_accuracy_mean", "forgetting_mean", "n", "difference_to_random", "ci95", "condense_s", "train_s"),
+    }
+    assert len(record["rows"]) == 6
+    assert all(promised <= set(found) for found in record["rows"])
+    assert len(record["accuracy_by_step"]) == 6
+    assert record["settings"]["protocol"]["epochs"] == 5
+    code, shown, _ = cli(*FAST, *options, "--resume", "--json")
+    assert code == 0
+    assert json.loads(shown)["rows"] == record["rows"]
+    assert json.loads((out / "config.json").read_text())["data"]["name"] == "digits"
+
+
+def test_every_mistake_is_listed_at_once(cli, tmp_path):
+    code, shown, err = cli(
+        *FAST, "--memory", "dm,randm", "--regime", "er,err", "--protocol", "dcc", "--device", "tpu", "--out", tmp_path
+    )
+    assert (code, shown) == (2, "")
+    assert err.count("\n") == 1
+    for part in ("unknown memory 'randm'. Did you mean 'random'?", "unknown regime 'err'", "'dcc'", "'tpu'"):
+        assert part in err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--memory", "gdumb", "--out", "x"), "runs in er only"),
+        (("--memory", "dm", "--steps", "3", "--out", "x"), "steps=3 does not divide 10 classes"),
+        (("--memory", "dm", "--er-lr", "0", "--out", "x"), "lr must be positive"),
+        (("--memory", "dm", "--storage", "int8", "--out", "x"), "int8"),
+        (("--out", "x"), "--memory"),
+    ],
+)
+def test_bad_options_end_with_2_and_make_no_folder(cli, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli(*FAST, *options)
+    assert code == 2
+    assert said in err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupt_ends_within_a_step_and_is_resumed(cli, tmp_path, signum, code):
+    out = tmp_path / "run"
+    long = ("--iterations", "2000", "--orders", "1", "--memory", "dm", "--out", str(out))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "condensekit", *FAST, *long],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        folder = out / "sets" / "dm-2" / "order-0-step-1-of-2"
+        limit = time.monotonic() + 60
+        while not (folder / "metrics.csv").exists() and time.monotonic() < limit:
+            time.sleep(0.05)
+        child.send_signal(signum)
+        _, err = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert child.returncode == code
+    assert "continue with --resume" in err
+    assert list((folder / "checkpoints").iterdir())
