@@ -1,0 +1,62 @@
+"""Architecture search on NNI, with candidates ranked on a condensed set.
+
+The names below are imported when first used: ``import condensekit`` stays free of nni.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from condensekit.nas.cost import Cost, count
+    from condensekit.nas.evaluator import ProxyEvaluator
+    from condensekit.nas.search import search
+    from condensekit.nas.spaces import build, convnet_space, enumerate_architectures, sample_architectures, space
+    from condensekit.nas.strategies import FixedList, strategy
+    from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
+    from condensekit.nas.trials import Architecture, Trial, TrialLog, key
+
+_MODULES = {
+    "cost": ("Cost", "count"),
+    "evaluator": ("ProxyEvaluator",),
+    "search": ("search",),
+    "spaces": ("build", "convnet_space", "enumerate_architectures", "sample_architectures", "space"),
+    "strategies": ("FixedList", "strategy"),
+    "training": ("ProxyData", "ProxyProtocol", "TrialResult", "train_candidate"),
+    "trials": ("Architecture", "Trial", "TrialLog", "key"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Architecture",
+    "Cost",
+    "FixedList",
+    "ProxyData",
+    "ProxyEvaluator",
+    "ProxyProtocol",
+    "Trial",
+    "TrialLog",
+    "TrialResult",
+    "build",
+    "convnet_space",
+    "count",
+    "enumerate_architectures",
+    "key",
+    "sample_architectures",
+    "search",
+    "space",
+    "strategy",
+    "train_candidate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'condensekit.nas' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"condensekit.nas.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
