@@ -1,8 +1,9 @@
 """How well scores rank architectures: pure functions of two lists, without NaN and with a rule for every tie.
 
-``scores`` are what a ranker says (None or a value that is not finite: the candidate failed), ``truth`` what full training
-says, in percentage points; larger is better in both. A failed candidate stands below all others, where a search would
-leave it. Ties count as if they were broken at random: constant scores rank nothing, so their correlation is 0.
+``scores`` are what a ranker says (None or a value that is not finite: the candidate failed), ``truth`` what full
+training says, in percentage points; larger is better in both. A failed candidate stands below all others, where a
+search would leave it. Ties count as if they were broken at random: constant scores rank nothing, so their correlation
+is 0.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def _expected_first(scores: Floats, truth: Floats, among: int) -> float:
 
 
 def pair_accuracy(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, noise: float) -> float | None:
-    """How often the better of two candidates has the higher score, among pairs whose truths differ by more than ``noise``.
+    """How often the better of two candidates has the higher score, where their truths differ by more than ``noise``.
 
     A tie counts one half. None where no pair differs so much.
     """

@@ -43,7 +43,7 @@ def rank_correlation(scores: Floats, truth: Floats) -> Floats:
     """Spearman's correlation of each row; 0 where the scores of a row are all equal."""
     x, y = (_standard(stats.rankdata(values, axis=1)) for values in (scores, truth))
     result = (x * y).sum(1)
-    return np.where(np.ptp(truth, axis=1) > 0, result, np.nan)
+    return np.asarray(np.where(np.ptp(truth, axis=1) > 0, result, np.nan))
 
 
 def top_correlation(scores: Floats, truth: Floats) -> Floats:
@@ -57,7 +57,7 @@ def _standard(ranks: Floats) -> Floats:
     """Rows centred and scaled to unit length; rows without spread become 0."""
     centred = ranks - ranks.mean(1, keepdims=True)
     length = np.sqrt((centred**2).sum(1, keepdims=True))
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
+    return centred / np.where(length > 0, length, 1.0)
 
 
 def bootstrap(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -21,13 +21,14 @@ from condensekit.rng import isolated
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.SiLU, nn.Tanh, nn.GELU, nn.ELU, nn.ReLU6, nn.Hardswish)
 SMALL = 1e-5  # jacov: what keeps the logarithm of an eigenvalue finite
 BLEND = 1e-2  # zen: how much of the second image is blended in
-REPEATS = 4  # zen: pairs of images that are averaged over
+REPEATS = 4  # zen: pairs of batches that are averaged over
+ZEN_BATCH = 16  # images at most, as many as the authors take
 
 Score = Callable[[nn.Module, Tensor, int], float]
 
 
 def synflow(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
-    """log of the sum of |weight x gradient| for an image of ones, all weights made positive.
+    """Log of the sum of |weight x gradient| for an image of ones, all weights made positive.
 
     Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", NeurIPS 2020,
     summed over convolutions and linear layers as in Abdelfattah et al., "Zero-cost proxies for lightweight NAS",
@@ -49,7 +50,7 @@ def synflow(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # n
 
 
 def nwot(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
-    """log determinant of the kernel of agreeing activation signs between the images of a batch.
+    """Log determinant of the kernel of agreeing activation signs between the images of a batch.
 
     Mellor et al., "Neural architecture search without training", ICML 2021: two images count in how many units both
     are active or both are not. Here a unit of any activation function is active where its input is positive.
@@ -87,7 +88,7 @@ def jacov(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noq
 
 
 def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
-    """log of how much the last map changes when a little of another image is blended in, batch norm's scaling undone.
+    """Log of how much the last map changes when a little of another image is blended in, batch norm's scaling undone.
 
     Lin et al., "Zen-NAS: a zero-shot NAS for high-performance image recognition", ICCV 2021: weights and images are
     standard normal numbers drawn from ``key``; of ``images_NCHW`` only the shape counts.
@@ -111,7 +112,7 @@ def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa:
                     part.weight.normal_()
                     if part.bias is not None:
                         part.bias.zero_()
-            first, second = torch.randn(2, *images_NCHW.shape)
+            first, second = torch.randn(2, *images_NCHW[:ZEN_BATCH].shape)
             with _hooked([_end(gaussian)], keep):
                 with _hooked(norms, note):
                     gaussian(first)
@@ -165,7 +166,7 @@ def _end(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _hooked(parts: list[nn.Module], call: Callable[..., None], before: bool = False) -> Iterator[None]:
+def _hooked(parts: Sequence[nn.Module], call: Callable[..., None], before: bool = False) -> Iterator[None]:
     """``call(part, inputs, output)`` at each forward pass of ``parts``; before it, without output, if asked."""
     handles = [
         part.register_forward_pre_hook(lambda p, i: call(p, i, i[0])) if before else part.register_forward_hook(call)
