@@ -57,7 +57,7 @@ def _standard(ranks: Floats) -> Floats:
     """Rows centred and scaled to unit length; rows without spread become 0."""
     centred = ranks - ranks.mean(1, keepdims=True)
     length = np.sqrt((centred**2).sum(1, keepdims=True))
-    return centred / np.where(length > 0, length, 1.0)
+    return np.asarray(centred / np.where(length > 0, length, 1.0))
 
 
 def bootstrap(
