@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from condensekit.errors import DataError
+from condensekit.nas.proxies import Combination
 from condensekit.nas.ranking import FEWEST, Floats, placed
+from condensekit.nas.trials import Architecture, Trial, key
 
 PENALTIES = tuple(10.0**power for power in range(-2, 4))  # of the ridge; leave-one-out chooses among them
 
@@ -68,3 +70,39 @@ def additive(
         return np.array([[str(a.get(label)) == value for label, value in columns] for a in rows], dtype=np.float64)
 
     return ridge(one_hot(architectures), truth, one_hot(wanted))
+
+
+def combined(
+    one: Combination,
+    found: Mapping[str, Sequence[Trial]],
+    ranked: Sequence[Architecture],
+    known: Sequence[Architecture],
+    truth: ArrayLike,
+) -> list[Trial]:
+    """Trials of a combination, of those architectures that all its parts have scored.
+
+    Args:
+        one: What to combine.
+        found: The parts' trials, by name.
+        ranked: The architectures to score.
+        known: Those that a regression is fitted on.
+        truth: Their truths; where there are fewer than three, a regression has no trials.
+    """
+    tables = [{key(t.architecture): t for t in found[part.name]} for part in one.parts]
+    shared, told = ([a for a in some if all(key(a) in table for table in tables)] for some in (ranked, known))
+    if not shared or (one.fitted and (len(told) < FEWEST or len(told) < len(known))):
+        return []
+
+    def features(some: Sequence[Architecture]) -> Floats:
+        return np.array([[table[key(a)].score for table in tables] for a in some], dtype=np.float64)
+
+    if not one.fitted:
+        values = rank_sum(*features(shared).T)
+    elif one.parts:
+        values = ridge(features(told), truth, features(shared))
+    else:
+        values = additive(told, truth, shared)
+    costs = [sum(table[key(a)].cost_s for table in tables) for a in shared]
+    return [
+        Trial(one.name, a, score, cost_s=cost) for a, score, cost in zip(shared, values.tolist(), costs, strict=True)
+    ]

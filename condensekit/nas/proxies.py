@@ -214,8 +214,9 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
         draw = Draw(self.seed)
         with isolated(draw.key("weights")):
             module = model()
+        channels, height, width = self.images.shape[1:]
         if self.kind in SIZES:
-            found: float | None = getattr(count(module, tuple(self.images.shape[1:])), self.kind)
+            found: float | None = getattr(count(module, (channels, height, width)), self.kind)
         else:
             found = score(self.kind, module, self.images, draw.key("zero-cost"))
         if found is None:
