@@ -13,10 +13,10 @@ from torch import nn
 from condensekit.errors import refuse, unknown
 from condensekit.nas.training import SCORES, ProxyData, ProxyProtocol, TrialResult, train_candidate
 
-__all__ = ["ProxyData", "ProxyEvaluator", "ProxyProtocol", "TrialFailed", "TrialResult", "train_candidate"]
+__all__ = ["ProxyData", "ProxyEvaluator", "ProxyProtocol", "TrialError", "TrialResult", "train_candidate"]
 
 
-class TrialFailed(Exception):
+class TrialError(Exception):
     """A candidate that cannot be scored; the text says why. The search marks its trial and goes on."""
 
 
@@ -74,7 +74,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         """Train what ``model`` makes, once for each seed, and report to NNI.
 
         Raises:
-            TrialFailed: The training diverged.
+            TrialError: The training diverged.
         """
         data, results = self.prepare(), []
         for seed in range(self.seed, self.seed + self.seeds):
@@ -90,7 +90,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
                 report=self._report,
             )
             if result.problem:
-                raise TrialFailed(result.problem)
+                raise TrialError(result.problem)
             results.append(result)
         scores = {kind: fmean(result.scores[kind] for result in results) for kind in SCORES}
         nni.report_final_result(
