@@ -1,11 +1,12 @@
 """Architecture search on NNI, with candidates ranked on a condensed set.
 
-The names below are imported when first used: ``import condensekit`` stays free of nni.
+Importing it imports nni; ``import condensekit`` does not. The names below are imported when first used.
 """
 
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from condensekit.nas.strategies import FixedList, strategy
     from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
     from condensekit.nas.trials import Architecture, Trial, TrialLog, key
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # at its first import nni warns about classes that torch has added since
+    importlib.import_module("nni.nas.nn.pytorch")
 
 _MODULES = {
     "cost": ("Cost", "count"),

@@ -22,7 +22,7 @@ from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError, unknown
 from condensekit.images import ClassImages
 from condensekit.nas.cost import count
-from condensekit.nas.evaluator import ProxyEvaluator, TrialFailed
+from condensekit.nas.evaluator import ProxyEvaluator, TrialError
 from condensekit.nas.proxy_sets import Maker, Preparation
 from condensekit.nas.training import ProxyData, ProxyProtocol
 from condensekit.nas.zero_cost import KINDS, REPEATS, ZEN_BATCH, score
@@ -209,7 +209,7 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
         """Score what ``model`` makes, and report to NNI.
 
         Raises:
-            TrialFailed: The score is not finite.
+            TrialError: The score is not finite.
         """
         draw = Draw(self.seed)
         with isolated(draw.key("weights")):
@@ -220,7 +220,7 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
         else:
             found = score(self.kind, module, self.images, draw.key("zero-cost"))
         if found is None:
-            raise TrialFailed(f"{self.kind} is not finite")
+            raise TrialError(f"{self.kind} is not finite")
         steps = _image_steps(self.kind, len(self.images))
         nni.report_final_result(
             {"default": float(found), "scores": {self.kind: float(found)}, "image_steps": steps, "stopped": False}

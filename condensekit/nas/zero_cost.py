@@ -41,7 +41,7 @@ def synflow(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # n
             parameter.abs_()
     linear(torch.ones(1, *images_NCHW.shape[1:], dtype=torch.float64)).sum().backward()
     flow = [
-        (part.weight * part.weight.grad).abs().sum()
+        (part.weight.detach() * part.weight.grad).abs().sum()
         for part in linear.modules()
         if isinstance(part, (nn.Conv2d, nn.Linear)) and part.weight.grad is not None
     ]
