@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,13 @@ from condensekit.nas.listing import LISTED, by_key, distinct, listed, others
 from condensekit.nas.proxies import Combination, EarlyStop, Ranker, Setting
 from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.report import Ground, Scores, Spent, ranking_rows
-from condensekit.nas.search import search
+from condensekit.nas.search import Portal, search
 from condensekit.nas.spending import Ledger
 from condensekit.nas.strategies import FixedList
 from condensekit.nas.training import ProxyData, ProxyProtocol
 from condensekit.nas.trials import Architecture, Trial, TrialLog, key
 from condensekit.nas.truth import Truth, canonical, from_trials
+from condensekit.nas.warm import WarmServer
 from condensekit.progress import SILENT, Progress
 
 TRUTH_SEED = 1_000  # full trainings share no initial weights with a ranker's
@@ -63,11 +66,12 @@ class Running:
     """How trials are run, the same for every ranker.
 
     Args:
-        engine: See :func:`condensekit.nas.search.search`; ``workers``, ``trial_limit_s`` and ``port`` likewise.
+        engine: See :func:`condensekit.nas.search.search`; ``workers`` and ``trial_limit_s`` likewise.
         workers: See there.
         trial_limit_s: See there.
-        folder: Of the search; trials go to ``trials.jsonl`` and truths to ``truth.jsonl`` in it. None: in memory.
-        port: See there.
+        folder: Trials go to ``trials.jsonl`` and truths to ``truth.jsonl`` in it, NNI's files to ``nni``. None: trials
+            stay in memory, and there is no engine ``nni``.
+        port: Of NNI's portal.
         budget_s: Seconds for everything; what is not done then is left out.
         progress: Told about each trial.
     """
@@ -169,19 +173,30 @@ def compare(
     extra = others(space, ranked, fitted, seed) if told and ranked is not None else []
     if isinstance(truth, Truth) and ranked is not None:
         truth.of(space, [*ranked, *extra])  # refuses what is missing before anything is spent
-    runner = _Runner(space, setting, strategy, trials if ranked is None else len(ranked), seed, running)
-    runner.score(rankers, ranked, extra)
-    return runner.report(rankers, ranked, extra, runner.truth(truth, ranked, extra), dict(groups or {}), strata)
+    count = trials if ranked is None else len(ranked)
+    with ExitStack() as stack:  # one fork server for all searches
+        server = None if running.engine == "sequential" else stack.enter_context(WarmServer())
+        runner = _Runner(space, setting, strategy, count, seed, running, server)
+        runner.score(rankers, ranked, extra)
+        measured = runner.truth(truth, ranked, extra)
+    return runner.report(rankers, ranked, extra, measured, groups or {}, strata)
 
 
 class _Runner:
     """The steps of one comparison."""
 
     def __init__(
-        self, space: ModelSpace, setting: Setting, strategy: str, trials: int, seed: int, running: Running
+        self,
+        space: ModelSpace,
+        setting: Setting,
+        strategy: str,
+        trials: int,
+        seed: int,
+        running: Running,
+        server: WarmServer | None,
     ) -> None:
         self.space, self.setting, self.strategy, self.seed, self.running = space, setting, strategy, seed, running
-        self.trials = trials
+        self.trials, self.server = trials, server
         self.start = time.monotonic()
         folder = running.folder
         self.log = TrialLog(folder / "trials.jsonl" if folder else None)
@@ -274,10 +289,17 @@ class _Runner:
                 trial_limit_s=self.running.trial_limit_s,
                 log=log,
                 ranker=name,
-                folder=self.running.folder,
-                port=self.running.port,
+                portal=self._portal(name),
+                server=self.server,
                 on_trial=lambda trial: stage.advance(),
             )
+
+    def _portal(self, name: str) -> Portal | None:
+        """Where NNI's training service keeps the files of one search."""
+        folder = self.running.folder
+        if self.running.engine != "nni" or folder is None:
+            return None
+        return Portal(folder / "nni" / re.sub(r"[^\w.+-]", "-", name), self.running.port)
 
     def _scored(self, ranked: Sequence[Architecture] | None) -> dict[str, Architecture]:
         """The list, or what any of the searches asked for."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import ConfigError
-from condensekit.nas.spaces import enumerate_architectures, sample_architectures
+from condensekit.nas.spaces import sample_architectures
 from condensekit.nas.trials import Architecture, key
 from condensekit.nas.truth import canonical
 
@@ -35,9 +34,12 @@ def distinct(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
 
 
 def listed(space: ModelSpace, strategy: str, n: int, seed: int) -> list[Architecture] | None:
-    """The architectures that all rankers score under a strategy; None for one that searches for each ranker anew."""
+    """The architectures that all rankers score under a strategy; None for one that searches for each ranker anew.
+
+    ``grid`` is a shuffled list of the space as it is, ``random`` one of architectures that differ in what they compute.
+    """
     if strategy == "grid":
-        return list(itertools.islice(enumerate_architectures(space), n))
+        return sample_architectures(space, n, seed)
     return distinct(space, n, seed) if strategy == "random" else None
 
 

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import nni
@@ -81,10 +82,16 @@ class Setting:
         """Gradient steps on each candidate."""
         return self.protocol.steps_on(self.ipc * len(self.maker.train.classes))
 
+    @cached_property
+    def _test(self) -> ClassImages:
+        """The held-out images without the others in their array, which would be sent to every worker."""
+        order = self.held.order.sort().values
+        return ClassImages(self.held.images[order.to(self.held.images.device)], self.held.labels[order], self.held.spec)
+
     def trained(self, on: CondensedSet | ClassImages, steps: int | None = None) -> ProxyEvaluator:
         """Training on a set, for as many steps as every other ranker takes, unless told otherwise."""
         return ProxyEvaluator(
-            ProxyData(on, self.held),
+            ProxyData(on, self._test),
             replace(self.protocol, steps=steps or self.steps),
             score=self.score,
             seeds=self.seeds,

@@ -177,7 +177,8 @@ class Retest:
         single_top: The same inside the best half by their mean; a little high, because the mean chose.
         ceiling: The most that a ranker without error can reach against the mean of all measurements: the square root
             of the mean's reliability (Spearman and Brown).
-        noise: Half width of the 95 % interval of the difference of two candidates' means, in the truth's unit.
+        noise: Half width of the 95 % interval of the difference of two typical candidates' means, in the truth's unit;
+            typical, because a few that sometimes fail to learn would hide all other differences.
     """
 
     single: float | None
@@ -195,8 +196,8 @@ def retest(repeats: ArrayLike) -> Retest:
     single = _mean_correlation(values)
     top = _mean_correlation(values[best(values.mean(1))])
     ceiling = None if single is None else math.sqrt(max(0.0, r * single / (1 + (r - 1) * single)))
-    spread = math.sqrt(float(values.var(axis=1, ddof=1).mean()))
-    return Retest(single, top, ceiling, 1.96 * math.sqrt(2 / r) * spread)
+    typical = float(np.median(values.var(axis=1, ddof=1))) * (r - 1) / float(stats.chi2.median(r - 1))
+    return Retest(single, top, ceiling, 1.96 * math.sqrt(2 * typical / r))
 
 
 def _mean_correlation(values: Floats) -> float | None:
