@@ -40,7 +40,7 @@ def scatter(trials: Sequence[Trial], truth: Mapping[str, Sequence[float]], path:
     figure = Figure(figsize=(3.4 * columns, 3.0 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, (name, points) in zip(panels, by_ranker.items(), strict=False):
+    for (name, points), panel in zip(by_ranker.items(), panels, strict=False):
         good = [(x, y) for x, y in points if y is not None]
         panel.scatter([x for x, _ in good], [y for _, y in good], s=12, alpha=0.7)
         failed = [x for x, y in points if y is None]

@@ -200,6 +200,11 @@ class Combination:
     fitted: bool = False
 
 
+def at_equal_cost(one: Ranker) -> bool:
+    """Whether what the ranker may spend depends on what others spend."""
+    return isinstance(one, EarlyStop) and one.epochs is None
+
+
 class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
     """The NNI evaluator of :class:`ZeroCost`.
 
