@@ -6,17 +6,20 @@ Importing it imports nni; ``import condensekit`` does not. The names below are i
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from condensekit.nas.cost import Cost, count
     from condensekit.nas.evaluator import ProxyEvaluator
-    from condensekit.nas.search import search
+    from condensekit.nas.search import Portal, search
     from condensekit.nas.spaces import build, convnet_space, enumerate_architectures, sample_architectures, space
     from condensekit.nas.strategies import FixedList, strategy
     from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
     from condensekit.nas.trials import Architecture, Trial, TrialLog, key
+    from condensekit.nas.warm import WarmServer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # at its first import nni warns about classes that torch has added since
@@ -25,11 +28,12 @@ with warnings.catch_warnings():
 _MODULES = {
     "cost": ("Cost", "count"),
     "evaluator": ("ProxyEvaluator",),
-    "search": ("search",),
+    "search": ("Portal", "search"),
     "spaces": ("build", "convnet_space", "enumerate_architectures", "sample_architectures", "space"),
     "strategies": ("FixedList", "strategy"),
     "training": ("ProxyData", "ProxyProtocol", "TrialResult", "train_candidate"),
     "trials": ("Architecture", "Trial", "TrialLog", "key"),
+    "warm": ("WarmServer",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -37,12 +41,14 @@ __all__ = [
     "Architecture",
     "Cost",
     "FixedList",
+    "Portal",
     "ProxyData",
     "ProxyEvaluator",
     "ProxyProtocol",
     "Trial",
     "TrialLog",
     "TrialResult",
+    "WarmServer",
     "build",
     "convnet_space",
     "count",
@@ -54,6 +60,18 @@ __all__ = [
     "strategy",
     "train_candidate",
 ]
+
+
+class _Package(ModuleType):
+    """This package: importing the module ``search`` must not hide the function of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
@@ -24,8 +25,8 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
     """Trains each candidate from scratch on a proxy set and reports its score on held-out training images.
 
     Every candidate gets a fresh module, optimiser and schedule, and the same batches and augmentation. The final
-    result is ``{"default": score, "scores": {...}, "image_steps": ..., "stopped": ...}``; a training that
-    diverges is a failed trial.
+    result is ``{"default": score, "scores": {...}, "seconds": ..., "image_steps": ..., "stopped": ...}``; a
+    training that diverges is a failed trial.
 
     Args:
         data: The images, or a function without arguments that loads them (then the evaluator itself stays
@@ -70,16 +71,21 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         _ = self.data.targets, self.data.images
         return self.data
 
-    def evaluate(self, model: Callable[[], nn.Module]) -> list[TrialResult]:
-        """Train what ``model`` makes, once for each seed, and report to NNI.
+    def evaluate(self, model: nn.Module | Callable[[], nn.Module]) -> list[TrialResult]:
+        """Train once for each seed, and report to NNI.
+
+        Args:
+            model: Makes the module, whose weights then follow from the seed; or a module, copies of which are
+                trained from the weights it has.
 
         Raises:
             TrialError: The training diverged.
         """
+        make = (lambda: copy.deepcopy(model)) if isinstance(model, nn.Module) else model
         data, results = self.prepare(), []
         for seed in range(self.seed, self.seed + self.seeds):
             result = train_candidate(
-                model,
+                make,
                 data,
                 self.protocol,
                 seed=seed,
@@ -97,11 +103,19 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
             {
                 "default": scores[self.score],
                 "scores": scores,
+                "seconds": sum(result.seconds for result in results),
                 "image_steps": sum(result.image_steps for result in results),
                 "stopped": any(result.stopped for result in results),
             }
         )
         return results
+
+    def _dump(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @staticmethod
+    def _load(**made: Any) -> ProxyEvaluator:
+        return ProxyEvaluator(**made)
 
     def _report(self, entry: Mapping[str, float]) -> None:
         nni.report_intermediate_result({"default": entry[self.score], **entry})

@@ -40,6 +40,13 @@ class Guarded(Evaluator):  # type: ignore[misc]
         """Not called: NNI hands over the frozen space."""
         return self.evaluator.evaluate(model)
 
+    def _dump(self) -> dict[str, Any]:
+        return {"evaluator": self.evaluator}
+
+    @staticmethod
+    def _load(**made: Any) -> Guarded:
+        return Guarded(**made)
+
     def _execute(self, model: Any) -> Any:
         start = time.perf_counter()
         try:

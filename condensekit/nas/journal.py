@@ -153,11 +153,11 @@ class Journal(Middleware):  # type: ignore[misc]
     def _judge(self, running: _Running, status: ModelStatus) -> Trial:
         """What a trial that has ended comes to."""
         metric = running.metric if isinstance(running.metric, dict) else {"default": running.metric}
-        took = metric.get("seconds", time.monotonic() - running.start)
+        took = (running.ended[0] if running.ended else time.monotonic()) - running.start
         score = score_of(metric)
         problem = str(metric.get("failed", ""))
         if not problem and status != ModelStatus.Trained:
-            late = self.terms.limit_s is not None and time.monotonic() - running.start >= self.terms.limit_s
+            late = self.terms.limit_s is not None and took >= self.terms.limit_s
             problem = f"over its limit of {self.terms.limit_s:g} s" if late else "it crashed: see the engine's own log"
         elif not problem and running.metric is None:
             problem = "it reported no final result: the evaluator must call nni.report_final_result"
@@ -169,7 +169,7 @@ class Journal(Middleware):  # type: ignore[misc]
             None if problem else score,
             FAILED if problem else FINISHED,
             {} if problem else dict(metric.get("scores", {})),
-            round(took, 3),
+            round(metric.get("seconds", took), 3),
             int(metric.get("image_steps", 0)),
             self.terms.seed,
             problem,

@@ -120,7 +120,8 @@ def search(
     with _quiet():
         if engine == "sequential":
             guarded = Guarded(evaluator, trial_limit_s, deadline)
-            return _explore(space, guarded, strategy, journal(SequentialExecutionEngine(continue_on_failure=True)))
+            with _restored_trial():
+                return _explore(space, guarded, strategy, journal(SequentialExecutionEngine(continue_on_failure=True)))
         with contextlib.ExitStack() as stack:
             if portal is not None and portal.training_service is not None:
                 return _served(space, Guarded(evaluator), strategy, portal, workers, terms, journal, None)
@@ -217,6 +218,16 @@ def _explained(strategy: Strategy) -> Iterator[None]:
         yield
     except NotImplementedError as error:
         raise ConfigError(f"{type(strategy).__name__} cannot search this space: {error}") from error
+
+
+@contextlib.contextmanager
+def _restored_trial() -> Iterator[None]:
+    """NNI's sequential engine leaves its last trial behind as the current one."""
+    before = nni.trial._params, nni.trial._intermediate_seq
+    try:
+        yield
+    finally:
+        nni.trial._params, nni.trial._intermediate_seq = before
 
 
 @contextlib.contextmanager

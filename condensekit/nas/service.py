@@ -76,7 +76,8 @@ class Service(NasExperiment):  # type: ignore[misc]
         training_service: Any = None,
     ) -> None:
         self.folder, self.server, self.journal = folder.absolute(), server, journal
-        config = NasExperimentConfig("ts", "simplified", None if training_service else "local")
+        with _launching(self.folder, server):  # NNI writes a list of services as soon as it is configured
+            config = NasExperimentConfig("ts", "simplified", None if training_service else "local")
         if training_service is not None:
             config.training_service = training_service
         config.trial_concurrency = workers
@@ -131,7 +132,7 @@ def _launching(folder: Path, server: WarmServer | None) -> Iterator[None]:
             server.guard(process.pid)  # before anything else can go wrong
         return process
 
-    changed = {"HOME": str(folder)}
+    changed = {"HOME": str(folder), "NNI_CONFIG_DIR": str(folder / "config")}
     if server is not None:
         changed["NODE_OPTIONS"] = f"--require {_quoted(HERE / 'manager.cjs')}"
     with (

@@ -36,7 +36,8 @@ class Trial:
         score: Higher is better; None for a failed trial.
         status: ``finished`` or ``failed``.
         scores: Every kind of score that the evaluator gave, higher is better.
-        cost_s: Seconds that the trial took.
+        cost_s: Seconds that the trial took; of NNI's service with its delays, where the evaluator reports no
+            ``seconds`` of its own.
         image_steps: Images passed through the network in training, forward and backward.
         seed: The evaluator's first seed.
         reason: Why it failed; empty for a finished one.

@@ -49,6 +49,13 @@ class Inherited(Evaluator):  # type: ignore[misc]
         assert JOB is not None
         return JOB.evaluator._execute(model)
 
+    def _dump(self) -> dict[str, Any]:
+        return {}
+
+    @staticmethod
+    def _load(**_: Any) -> Inherited:
+        return Inherited()
+
 
 def preload() -> None:
     """Import once what every trial needs."""
@@ -114,8 +121,8 @@ def nni_trial(request: dict[str, Any], streams: list[int]) -> None:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
     os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
+    told = ("NNI_", "CUDA_VISIBLE_DEVICES", "MULTI_PHASE", "REUSE_MODE")
+    os.environ.update({name: value for name, value in request["env"].items() if name.startswith(told)})
     _adopt_environment()
     model = nni.get_next_parameter()
     model.execute()
