@@ -14,7 +14,7 @@ from condensekit.cli import show
 from condensekit.cli.options import DEVICE, JSON, SEED, Command, Source, option, source_options
 from condensekit.errors import Problems, refuse
 from condensekit.run import RunDir
-from condensekit.store import write_json
+from condensekit.store import read_json, write_json
 
 if TYPE_CHECKING:
     from condensekit.nas.compare import Comparison
@@ -188,7 +188,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     )
     with RunDir.create(out, config, resume, train.fingerprint()):
         found = contest.run(running)
-        record = {**found.to_json(), "retrained": None}
+        record = {**found.to_json(), "retrained": _earlier(out / "search.json", found.best)}
         write_json(out / "search.json", record)
         drawn = scatter(found.trials, found.values, out / "ranking.png")
         if retrained and found.best:
@@ -222,6 +222,14 @@ def _setting(
     setting = Setting(maker, held, protocol, options["ipc"], options["score"], seed=seed, device=device)
     full = FullTraining(train, test, replace(protocol, epochs=options["full_epochs"]), options["truth_seeds"], device)
     return setting, full
+
+
+def _earlier(file: Path, best: Mapping[str, Any] | None) -> Any:
+    """What an earlier ``--retrain`` of the same winner said."""
+    if best is None or not file.is_file():
+        return None
+    before = read_json(file)
+    return before["retrained"] if (before["best"] or {}).get("architecture") == best["architecture"] else None
 
 
 def _truth(name: str, space: Any, full: FullTraining) -> Truth | FullTraining | None:
