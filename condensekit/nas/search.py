@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -157,6 +158,8 @@ def _check(
         "portal is for engine='nni' only" if engine != "nni" and portal is not None else None,
         "an evaluator with choices of its own cannot be searched: put them into the space" if choosing else None,
     )
+    if portal is not None:
+        check_port(portal.port)
 
 
 def _explore(space: ModelSpace, evaluator: Evaluator, strategy: Strategy, journal: Journal) -> list[Trial]:
@@ -181,9 +184,8 @@ def _served(
     server: WarmServer | None,
 ) -> list[Trial]:
     """Run a strategy on NNI's training service."""
-    from condensekit.nas.service import Service, check_port
+    from condensekit.nas.service import Service
 
-    check_port(portal.port)
     if server is None:
         warning = (
             "NNI's manager listens on all interfaces at port %d and has no login: anyone who reaches it can run "
@@ -218,6 +220,18 @@ def _explained(strategy: Strategy) -> Iterator[None]:
         yield
     except NotImplementedError as error:
         raise ConfigError(f"{type(strategy).__name__} cannot search this space: {error}") from error
+
+
+def check_port(port: int) -> None:
+    """Raise ConfigError where the portal cannot have this port."""
+    if not 1024 <= port <= 65535:
+        raise ConfigError(f"port must lie in 1024..65535, got {port}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(f"port {port} is in use: pass another --port ({error.strerror})") from error
 
 
 @contextlib.contextmanager

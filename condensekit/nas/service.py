@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import shlex
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import nni.experiment.launcher
+import nni.runtime.log
 from nni.nas.evaluator import Evaluator
 from nni.nas.execution import ExecutionEngine, TrainingServiceExecutionEngine
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
@@ -22,7 +22,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.strategy import Strategy
 from nni.tools.nnictl.config_utils import Experiments
 
-from condensekit.errors import CondensekitError, ConfigError
+from condensekit.errors import CondensekitError
 from condensekit.nas import trialclient
 from condensekit.nas.journal import POLL_S, Journal
 from condensekit.nas.warm import WarmServer
@@ -118,7 +118,10 @@ class Service(NasExperiment):  # type: ignore[misc]
             self.server.guard(0)
         if self._engine is not None:
             self._engine.shutdown()
+        handler = nni.runtime.log._handlers.get(self.id)
         self._stop_logging()
+        if handler is not None:
+            handler.close()  # NNI forgets to
 
 
 @contextlib.contextmanager
@@ -147,15 +150,3 @@ def _quoted(path: Path) -> str:
     """A path as NODE_OPTIONS takes it."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def check_port(port: int) -> None:
-    """Raise ConfigError where the portal cannot have this port."""
-    if not 1024 <= port <= 65535:
-        raise ConfigError(f"port must lie in 1024..65535, got {port}")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError(f"port {port} is in use: pass another --port ({error.strerror})") from error
