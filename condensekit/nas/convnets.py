@@ -47,8 +47,9 @@ class ConvNetSpace(ModelSpace):  # type: ignore[misc]
         channels, height, width = shape
         self.network = ConvNet(**drawn).build((channels, height, width), classes).to_empty(device="cpu")
         for part in self.network.modules():
-            if hasattr(part, "reset_parameters"):
-                part.reset_parameters()  # the layers came from the meta device without weights
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()  # the layers came from the meta device without weights
 
     def forward(self, images_NCHW: Tensor) -> Tensor:  # noqa: N803
         """(N, C, H, W) normalised float images to (N, classes) logits."""

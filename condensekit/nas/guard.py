@@ -93,7 +93,7 @@ def reason(error: BaseException) -> str:
 
 def score_of(metric: Any) -> float | None:
     """The number in a metric (a number, or a dictionary with ``default``); None where there is no finite one."""
-    value = metric.get("default") if isinstance(metric, dict) else metric
+    value: Any = metric.get("default") if isinstance(metric, dict) else metric
     try:
         number = float(value)
     except (TypeError, ValueError):

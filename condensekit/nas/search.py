@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -159,6 +158,8 @@ def _check(
         "an evaluator with choices of its own cannot be searched: put them into the space" if choosing else None,
     )
     if portal is not None:
+        from condensekit.nas.service import check_port
+
         check_port(portal.port)
 
 
@@ -220,18 +221,6 @@ def _explained(strategy: Strategy) -> Iterator[None]:
         yield
     except NotImplementedError as error:
         raise ConfigError(f"{type(strategy).__name__} cannot search this space: {error}") from error
-
-
-def check_port(port: int) -> None:
-    """Raise ConfigError where the portal cannot have this port."""
-    if not 1024 <= port <= 65535:
-        raise ConfigError(f"port must lie in 1024..65535, got {port}")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError(f"port {port} is in use: pass another --port ({error.strerror})") from error
 
 
 @contextlib.contextmanager

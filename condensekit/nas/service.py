@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.strategy import Strategy
 from nni.tools.nnictl.config_utils import Experiments
 
-from condensekit.errors import CondensekitError
+from condensekit.errors import CondensekitError, ConfigError
 from condensekit.nas import trialclient
 from condensekit.nas.journal import POLL_S, Journal
 from condensekit.nas.warm import WarmServer
@@ -150,3 +151,15 @@ def _quoted(path: Path) -> str:
     """A path as NODE_OPTIONS takes it."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def check_port(port: int) -> None:
+    """Raise ConfigError where the portal cannot have this port."""
+    if not 1024 <= port <= 65535:
+        raise ConfigError(f"port must lie in 1024..65535, got {port}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(f"port {port} is in use: pass another --port ({error.strerror})") from error

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -92,6 +93,8 @@ def convnet_space(
     """
     lists = {"depths": depths, "widths": widths, "activations": activations, "norms": norms, "poolings": poolings}
     refuse(*(f"{name} must name at least one value" for name, values in lists.items() if not values))
+    for choice in product(widths, depths, activations, norms, poolings):
+        ConvNet(*choice)  # refuses options it does not know
     pooled = next((name for name in poolings if name != "none"), "none")
     kept, dropped = [], []
     for depth in depths:
@@ -102,15 +105,10 @@ def convnet_space(
             dropped.append((depth, error))
     if not kept:
         raise ConfigError(f"no depth of {tuple(depths)} fits {'x'.join(map(str, shape))} images: {dropped[0][1]}")
-    for width in widths:
-        for norm in norms:
-            ConvNet(width, norm=norm)  # refuses what cannot be built
     notes = [f"dropped depth {depth}: {error}" for depth, error in dropped]
     for note in notes:
         log.warning("%s", note)
-    made = ConvNetSpace(
-        tuple(shape), classes, tuple(kept), tuple(widths), tuple(activations), tuple(norms), tuple(poolings)
-    )
+    made = ConvNetSpace(shape, classes, tuple(kept), tuple(widths), tuple(activations), tuple(norms), tuple(poolings))
     made.notes = tuple(notes)
     return made
 
@@ -141,7 +139,8 @@ def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architect
     if count is not None and count <= LISTED:
         listed = list(enumerate_architectures(space))
         return [listed[i] for i in draw.permutation("architectures", len(listed))[:n].tolist()]
-    mutables, found = MutableDict(space.simplify()), {}
+    mutables = MutableDict(space.simplify())
+    found: dict[str, Architecture] = {}
     with isolated(draw.key("architectures")):
         for _ in range(100 * n):
             sample = dict(mutables.random())
