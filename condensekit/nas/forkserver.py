@@ -201,6 +201,7 @@ def main() -> None:
     worker.preload()
     wire.send(control, "r")
     ForkServer(control).serve()
+    os._exit(0)  # taking torch apart in order would take seconds
 
 
 if __name__ == "__main__":
