@@ -175,6 +175,7 @@ class Journal(Middleware):  # type: ignore[misc]
             problem,
             tuple(running.curve),
             self.terms.space,
+            bool(metric.get("stopped", False)),
         )
 
     def _answer(self, model: ExecutableModelSpace, trial: Trial) -> None:

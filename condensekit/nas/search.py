@@ -17,7 +17,7 @@ from nni.nas.execution import ExecutionEngine, SequentialExecutionEngine
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy import RegularizedEvolution, Strategy
-from nni.runtime.log import start_stdout_logging
+from nni.runtime import log as nni_logging
 
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.nas import strategies
@@ -120,6 +120,7 @@ def search(
     with _quiet():
         if engine == "sequential":
             guarded = Guarded(evaluator, trial_limit_s, deadline)
+            guarded.prepare()
             with _restored_trial():
                 return _explore(space, guarded, strategy, journal(SequentialExecutionEngine(continue_on_failure=True)))
         with contextlib.ExitStack() as stack:
@@ -237,10 +238,12 @@ def _restored_trial() -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """NNI prints its messages to standard output; here they go to the logger ``nni`` only."""
     nothing, nni_log = logging.NullHandler(), logging.getLogger("nni")
+    printing = "_stdout_" in nni_logging._handlers
     nni.silence_stdout()
     nni_log.addHandler(nothing)
     try:
         yield
     finally:
         nni_log.removeHandler(nothing)
-        start_stdout_logging()
+        if printing:
+            nni_logging.start_stdout_logging()

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import nni.experiment.launcher
 import nni.runtime.log
@@ -102,14 +101,21 @@ class Service(NasExperiment):  # type: ignore[misc]
         if self.server is not None:
             self.server.listen(self.folder / "trials.sock")
         try:
-            with _launching(self.folder, self.server):
-                self._start_logging(False)
-                self._start_nni_manager(port, False)
+            self._start(port)
             self._start_engine_and_strategy()
             self._engine.wait_models()
         finally:
             with _launching(self.folder, self.server):
                 self._end()
+
+    def _start(self, port: int) -> None:
+        try:
+            with _launching(self.folder, self.server):
+                self._start_logging(False)
+                self._start_nni_manager(port, False)
+        except (OSError, RuntimeError) as error:
+            raise CondensekitError(f"NNI's manager did not start: {error}; its log is in {self.folder}") from error
+        log.info("NNI's portal: http://127.0.0.1:%d", port)
 
     def _end(self) -> None:
         if isinstance(self._engine, Journal):
@@ -128,7 +134,8 @@ class Service(NasExperiment):  # type: ignore[misc]
 @contextlib.contextmanager
 def _launching(folder: Path, server: WarmServer | None) -> Iterator[None]:
     """What NNI keeps in the user's home goes into ``folder``, and its local manager listens on loopback only."""
-    start = nni.experiment.launcher._start_rest_server
+    launcher = nni.experiment.launcher
+    start, manifest = launcher._start_rest_server, launcher.Experiments
 
     def guarded(*args: Any) -> Any:
         process = start(*args)
@@ -136,15 +143,22 @@ def _launching(folder: Path, server: WarmServer | None) -> Iterator[None]:
             server.guard(process.pid)  # before anything else can go wrong
         return process
 
-    changed = {"HOME": str(folder), "NNI_CONFIG_DIR": str(folder / "config")}
+    changes = {"HOME": str(folder), "NNI_CONFIG_DIR": str(folder / "config")}
     if server is not None:
-        changed["NODE_OPTIONS"] = f"--require {_quoted(HERE / 'manager.cjs')}"
-    with (
-        patch.dict(os.environ, changed),
-        patch.object(nni.experiment.launcher, "Experiments", lambda: Experiments(str(folder / "nni-experiments"))),
-        patch.object(nni.experiment.launcher, "_start_rest_server", guarded),
-    ):
+        changes["NODE_OPTIONS"] = f"--require {_quoted(HERE / 'manager.cjs')}"
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    launcher._start_rest_server = guarded
+    launcher.Experiments = lambda: Experiments(str(folder / "nni-experiments"))
+    try:
         yield
+    finally:
+        launcher._start_rest_server, launcher.Experiments = start, manifest
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _quoted(path: Path) -> str:

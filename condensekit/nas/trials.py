@@ -43,6 +43,7 @@ class Trial:
         reason: Why it failed; empty for a finished one.
         curve: Intermediate results, oldest first.
         space: Which space it belongs to, see :func:`condensekit.nas.spaces.fingerprint`.
+        stopped: Whether its training was given up as hopeless, and scored where it stood.
     """
 
     ranker: str
@@ -56,6 +57,7 @@ class Trial:
     reason: str = ""
     curve: tuple[Any, ...] = ()
     space: str = ""
+    stopped: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that :meth:`from_json` reads back."""

@@ -62,6 +62,12 @@ def test_a_diverging_candidate_is_a_failed_trial_and_the_search_goes_on(space):
     assert trials[0].reason.startswith("diverged in epoch")
 
 
+def test_a_hopeless_candidate_is_marked(space):
+    protocol = ProxyProtocol(epochs=20, lr=1e-9, batch=16)
+    trials = run(space, ProxyEvaluator(load(), protocol, last=1, checks=1, hopeless=2.9))
+    assert any(trial.stopped and trial.status == "finished" for trial in trials)
+
+
 def test_an_evaluator_with_a_loader_stays_small():
     assert len(pickle.dumps(ProxyEvaluator(load, PROTOCOL))) < 2000
 

@@ -122,6 +122,31 @@ def test_the_budget_ends_the_search_and_what_ran_is_run_again(run, tmp_path, eng
     assert len(run(scoring(), "random", engine, workers=1, trials=5, log=book)) == 5
 
 
+@pytest.mark.parametrize("engine", ["sequential", "pool"])
+def test_ctrl_c_keeps_what_is_finished(run, tmp_path, engine):
+    book = TrialLog(tmp_path / "trials.jsonl")
+
+    def interrupt(trial):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(scoring(), "random", engine, trials=5, log=book, on_trial=interrupt)
+    assert len(TrialLog(book.path)) == 1
+    assert len(run(scoring(), "random", engine, trials=5, log=book)) == 5
+
+
+def test_data_that_cannot_be_loaded_is_an_error_and_no_failed_trial(run):
+    from condensekit.nas import ProxyEvaluator
+
+    for engine in ("sequential", "pool"):
+        with pytest.raises((ConfigError, DataError), match="no such set"):
+            run(ProxyEvaluator(missing), "random", engine)
+
+
+def missing():
+    raise DataError("no such set")
+
+
 def test_a_repeating_strategy_ends(run):
     from nni.nas.strategy import Strategy
 
