@@ -16,6 +16,7 @@ SAYS = {
     "quickstart": ["finished", "| dm |", "| random |"],
     "own_dataset": ["folder: 96 images to condense, 24 held out", "arrays:", "data set object:"],
     "own_method": ["dm: finished", "moments: finished"],
+    "nas": ["| dm |", "| dm+params |", "best: {"],
     "export": ["as uint8", "a batch: (8, 1, 8, 8) torch.float32", "30 pictures"],
 }
 

@@ -30,7 +30,6 @@ class Cost:
 
 def count(module: nn.Module, shape: Shape) -> Cost:
     """The cost of a network for one (C, H, W) image; its state is left as it is."""
-    params = sum(p.numel() for p in module.parameters() if p.requires_grad)
     training = {name: part.training for name, part in module.named_modules()}
     parameter = next(module.parameters(), None)
     images = torch.zeros(1, *shape, device="cpu" if parameter is None else parameter.device)
@@ -40,4 +39,5 @@ def count(module: nn.Module, shape: Shape) -> Cost:
     finally:
         for name, part in module.named_modules():
             part.training = training[name]
+    params = sum(p.numel() for p in module.parameters() if p.requires_grad)  # lazy layers have theirs by now
     return Cost(params, counter.get_total_flops())

@@ -224,11 +224,12 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
             TrialError: The score is not finite.
         """
         draw = Draw(self.seed)
+        channels, height, width = self.images.shape[1:]
         with isolated(draw.key("weights")):
             module = model()
-        channels, height, width = self.images.shape[1:]
+            cost = count(module, (channels, height, width))  # a forward pass, from which lazy layers learn their size
         if self.kind in SIZES:
-            found: float | None = getattr(count(module, (channels, height, width)), self.kind)
+            found: float | None = getattr(cost, self.kind)
         else:
             found = score(self.kind, module, self.images, draw.key("zero-cost"))
         if found is None:

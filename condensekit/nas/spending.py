@@ -15,6 +15,7 @@ from condensekit.nas.spaces import build
 from condensekit.nas.trials import Architecture, Trial, key
 from condensekit.nas.truth import Truth
 from condensekit.networks import Shape
+from condensekit.rng import isolated
 
 
 class Ledger:
@@ -34,7 +35,8 @@ class Ledger:
         name = key(architecture)
         if name not in self._costs:
             try:
-                self._costs[name] = count(build(self.space, architecture), self.shape)
+                with isolated(0):  # lazy layers draw their weights when they are counted
+                    self._costs[name] = count(build(self.space, architecture), self.shape)
             except Exception:
                 self._costs[name] = Cost(0, 0)
         return self._costs[name]
