@@ -257,7 +257,7 @@ def test_inspect(cli, run):
 def test_demo_in_small(cli, tmp_path, monkeypatch):
     from condensekit.cli import demo
 
-    for name, value in {"SETS": 2, "NETWORKS": 1, "ITERATIONS": 2}.items():
+    for name, value in {"SETS": 2, "NETWORKS": 1, "ITERATIONS": 2, "CANDIDATES": 3}.items():
         monkeypatch.setattr(demo, name, value)
     out = tmp_path / "demo"
     code, printed, err = cli("demo", "--out", out)
@@ -266,6 +266,8 @@ def test_demo_in_small(cli, tmp_path, monkeypatch):
     rows = read_json(out / "evaluation.json")["rows"]
     assert [row["set"] for row in rows] == ["dm batch_real=64", "random"]
     assert (out / "demo.png").exists()
+    assert "3 ConvNets, ranked" in printed
+    assert len(read_json(out / "search" / "search.json")["trials"]) == 12
     assert steps(out / "seed-1") == [1, 2]
     assert cli("demo", "--out", out)[0] == 0  # takes up what is there
 

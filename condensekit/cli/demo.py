@@ -9,6 +9,7 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
+from condensekit.cli.demo_search import searched
 from condensekit.cli.options import DATA_ROOT, DEVICE, JSON, SEED, Command, Place, Source, option
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
@@ -20,6 +21,7 @@ from condensekit.selection import Random, selected_set
 from condensekit.store import write_json
 
 SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 200, 1
+CANDIDATES = 12  # of the search chapter
 BATCH_REAL = 64  # the digits have some 140 images a class
 
 
@@ -27,7 +29,8 @@ HELP = """Condense scikit-learn's 8x8 digits to one image per class, and compare
 
 Takes a few minutes on two cores and downloads nothing. RUN gets one folder for each set, the table as
 evaluation.json, and a picture, demo.png: a row a class, condensed images on the left, random ones on the right.
-Run again with the same RUN, it takes up what is there.
+At the end it ranks small networks on condensed digits, and says how good the ranking is, in RUN/search. Run again with
+the same RUN, it takes up what is there.
 
 \b
 Example:
@@ -78,5 +81,9 @@ def command(out: Path, seed: int, data_root: Path | None, device: str, as_json: 
         )
     write_json(out / "evaluation.json", evaluation.to_json())
     to_png_grid(functools.reduce(CondensedSet.merge, [*sets, *random]), out / "demo.png")
-    show.emit(as_json, evaluation.to_json(), f"{evaluation.table()}\n\nImages: {out / 'demo.png'}")
+    search, chapter = searched(
+        train, test, source.data, out / "search", candidates=CANDIDATES, iterations=ITERATIONS, seed=seed
+    )
+    text = f"{evaluation.table()}\n\nImages: {out / 'demo.png'}\n\n{chapter}"
+    show.emit(as_json, {**evaluation.to_json(), "search": search}, text)
     return 0
