@@ -14,13 +14,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
 from condensekit import datasets
-from condensekit.nas.compare import Contest
-from condensekit.nas.full import FullTraining
-from condensekit.nas.proxies import Setting, ranker
-from condensekit.nas.proxy_sets import Maker
-from condensekit.nas.report import table
-from condensekit.nas.running import Running
-from condensekit.nas.training import ProxyProtocol
+from condensekit.nas import Contest, FullTraining, Maker, ProxyProtocol, Running, Setting, ranker, table
 from condensekit.rng import Draw
 
 
