@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nas_tasks
-from nas_tasks import Recipe, Task
+from nas_tasks import Task, Training
 from record import write
 
 from condensekit.errors import CondensekitError
@@ -80,7 +80,7 @@ def cells(task: str, samples: Sequence[str], rankers: Sequence[str], sets: int, 
             yield from (Cell(task, sample, name) for sample in samples)
 
 
-def run_cell(cell: Cell, task: Task, recipe: Recipe, args: argparse.Namespace, server: WarmServer) -> dict[str, Any]:
+def run_cell(cell: Cell, task: Task, recipe: Training, args: argparse.Namespace, server: WarmServer) -> dict[str, Any]:
     """Score the sample, and describe everything that led to the scores."""
     start = time.perf_counter()
     folder = args.runs / f"{cell.task}-set{cell.set_seed}{cell.changes}"
@@ -159,7 +159,7 @@ def main() -> None:
         "--stem", type=int, default=8, help="channels of the stem of trained cells; the benchmark has 16"
     )
     parser.add_argument("--cells", type=int, default=1, help="cells in each of their stages; it has 5")
-    for name, value in asdict(Recipe()).items():
+    for name, value in asdict(Training()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=int, help="only so many architectures: to measure what a cell takes")
@@ -168,9 +168,9 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="list the cells and stop")
     args = parser.parse_args()
 
-    recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
+    recipe = Training(**{name: getattr(args, name) for name in asdict(Training())})
     options = {**asdict(recipe), "stem": args.stem, "cells": args.cells}
-    usual = {**asdict(Recipe()), "stem": 8, "cells": 1}
+    usual = {**asdict(Training()), "stem": 8, "cells": 1}
     changes = "".join(f"-{name}{value}" for name, value in options.items() if value != usual[name])
     short = f"-first{args.limit}" * bool(args.limit)
     truths = ("truth-0", "truth-1") if args.task == "convnet" else ()

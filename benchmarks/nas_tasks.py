@@ -20,6 +20,7 @@ from condensekit.nas.spaces import enumerate_architectures, space
 from condensekit.nas.training import FLIP_CROP, ProxyProtocol
 from condensekit.nas.trials import Architecture, key
 from condensekit.nas.truth import Truth, canonical, read_table
+from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 
 TRUTHS, GROUPS, COLUMNS = "nb201_valid_nets.csv", "nb201_isomorphs.csv", "nb201_zc_proxies.csv"
@@ -30,13 +31,15 @@ STRATUM, SPARE = 4, 1  # ConvNets of each norm and pooling to report on, and to 
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Training:
     """How candidates are trained, the same for every ranker of a task.
 
     Args:
         ipc: Images per class of a set.
         epochs: Passes over such a set; every ranker takes as many steps.
         iterations: Matching steps of a condensation.
+        batch_real: Real images of each class in such a step.
+        factor: Packing of condensed images.
         lr: Learning rate at the start, cosine from there.
         batch: Images in a step.
     """
@@ -44,6 +47,8 @@ class Recipe:
     ipc: int = 10
     epochs: int = 50
     iterations: int = 300
+    batch_real: int = 64
+    factor: int = 1
     lr: float = 0.05
     batch: int = 50
 
@@ -82,9 +87,10 @@ class Task:
     full: FullTraining | None = None
     strata: tuple[str, ...] = ()
 
-    def setting(self, recipe: Recipe, set_seed: int, folder: Path) -> Setting:
+    def setting(self, recipe: Training, set_seed: int, folder: Path) -> Setting:
         """What its rankers share."""
-        maker = Maker(self.train, self.data, recipe.iterations, set_seed, folder)
+        how = Recipe(batch_real=recipe.batch_real, factor=recipe.factor)
+        maker = Maker(self.train, self.data, recipe.iterations, how, set_seed, folder)
         return Setting(maker, self.held, recipe.protocol(), recipe.ipc, last=3, checks=0)
 
 
@@ -129,7 +135,7 @@ def convnet(root: Path | None, trust: bool) -> Task:
         order = [members[i] for i in Draw(0).permutation(f"stratum/{stratum}", len(members)).tolist()]
         samples["all"] += order[:STRATUM]
         samples["tune"] += order[STRATUM : STRATUM + SPARE]
-    protocol = replace(Recipe().protocol(), epochs=FULL_EPOCHS, batch=100)
+    protocol = replace(Training().protocol(), epochs=FULL_EPOCHS, batch=100)
     full = FullTraining(part, test, protocol, seeds=2)
     return Task(
         "convnet", "fashionmnist", part, held, grid, grid, samples, {}, full=full, strata=("norm", "pooling", "depth")

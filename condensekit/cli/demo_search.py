@@ -42,7 +42,7 @@ def searched(
 
     rest, held = train.split(0.2, Draw(seed))
     augmentation = catalog.augmentation("auto", data)
-    maker = Maker(rest, data, iterations, seed, out / "sets", progress=show.Bars())
+    maker = Maker(rest, data, iterations, seed=seed, folder=out / "sets", progress=show.Bars())
     setting = Setting(maker, held, ProxyProtocol(EPOCHS, augmentation=augmentation), IPC, seed=seed)
     space = convnet_space(train.spec.shape, len(train.classes), depths=(1, 2), widths=(8, 16, 32))
     full = FullTraining(train, test, ProxyProtocol(FULL_EPOCHS, augmentation=augmentation))

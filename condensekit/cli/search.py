@@ -85,6 +85,13 @@ Examples:
     help="Steps of a condensation.",
 )
 @option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the condensing methods, as of condense.",
+)
+@option(
     "--epochs",
     type=click.IntRange(min=1),
     default=100,
@@ -199,7 +206,18 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
 
 def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that decide the results, and so may not change on --resume."""
-    names = ["space_name", "ipc", "iterations", "epochs", "score", "strategy", "trials", "truth_name", "trial_limit"]
+    names = [
+        "space_name",
+        "ipc",
+        "iterations",
+        "settings",
+        "epochs",
+        "score",
+        "strategy",
+        "trials",
+        "truth_name",
+        "trial_limit",
+    ]
     names += ["full_epochs", "truth_seeds"] if options["truth_name"] == "full" else []
     return {name.removesuffix("_name"): options[name] for name in names}
 
@@ -213,12 +231,14 @@ def _setting(
     from condensekit.nas.proxies import Setting
     from condensekit.nas.proxy_sets import Maker
     from condensekit.nas.training import FLIP_CROP, ProxyProtocol
+    from condensekit.recipe import Recipe
     from condensekit.rng import Draw
 
     rest, held = train.split(min(0.2, HELD / len(train)), Draw(seed))
     augmentation = tuple(a for a in FLIP_CROP if data not in UNFLIPPED or "flip" not in a.ops)
     protocol = ProxyProtocol(options["epochs"], augmentation=augmentation)
-    maker = Maker(rest, data, options["iterations"], seed, out / "sets", device, show.Bars())
+    how = Recipe(settings=options["settings"])
+    maker = Maker(rest, data, options["iterations"], how, seed, out / "sets", device, show.Bars())
     setting = Setting(maker, held, protocol, options["ipc"], options["score"], seed=seed, device=device)
     full = FullTraining(train, test, replace(protocol, epochs=options["full_epochs"]), options["truth_seeds"], device)
     return setting, full

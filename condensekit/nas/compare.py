@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
-from condensekit.errors import refuse
+from condensekit.errors import Problems, refuse
 from condensekit.nas.combine import combined
 from condensekit.nas.full import FullTraining
 from condensekit.nas.listing import LISTED, by_key, distinct, listed, others
@@ -124,6 +124,11 @@ class Contest:
         self.fitting = {part.name for one in told for part in one.parts}  # who scores the extra ones as well
         if isinstance(truth, Truth) and self.ranked is not None:
             truth.of(space, [*self.ranked, *self.extra])  # refuses what is missing before anything is spent
+        problems = Problems()
+        for one in self.singles():
+            with problems:
+                one.check(setting)
+        problems.refuse()
         self.ledger = Ledger(space, setting.held.spec.shape)
 
     def run(self, running: Running = Running()) -> Comparison:  # noqa: B008 - frozen

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from condensekit import catalog
 from condensekit.condensed import CondensedSet
-from condensekit.errors import ConfigError, DataError, unknown
+from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.images import ClassImages
 from condensekit.nas.cost import count
 from condensekit.nas.evaluator import ProxyEvaluator, TrialError
@@ -28,6 +28,7 @@ from condensekit.nas.proxy_sets import Maker, Preparation
 from condensekit.nas.training import ProxyData, ProxyProtocol
 from condensekit.nas.zero_cost import KINDS, REPEATS, ZEN_BATCH, score
 from condensekit.rng import Draw, isolated
+from condensekit.selection import check_sizes
 
 SIZES = ("params", "flops")
 EARLY, ADDITIVE, HALF, RIDGE = "early-stop", "additive", "half-", "ridge:"
@@ -115,6 +116,14 @@ class Ranker(ABC):
 
     name: str
 
+    def check(self, setting: Setting) -> None:  # noqa: B027 - most need no check
+        """Refuse what :meth:`prepare` could not make, before anything is spent.
+
+        Raises:
+            ConfigError: Options that make no sense.
+            DataError: Classes too small.
+        """
+
     @abstractmethod
     def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
         """What scores a candidate, and what making it took."""
@@ -133,6 +142,18 @@ class OnSet(Ranker):
     name: str
     kind: str
     ipc: int | None = None
+
+    def check(self, setting: Setting) -> None:
+        """See :meth:`Ranker.check`."""
+        maker, ipc = setting.maker, self.ipc or setting.ipc
+        if self.kind.startswith(HALF) and ipc < 2:
+            raise ConfigError(f"{self.name}: half condensed and half real needs at least 2 images per class, got {ipc}")
+        if _is_selection(self.kind):
+            formation = catalog.baseline(self.kind)[1]
+        else:
+            formation = maker.build(self.kind.removeprefix(HALF))[1]["formation"]
+        refuse(formation.misfit(maker.train.spec.shape))
+        check_sizes(maker.train, ipc, formation.factor)
 
     def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
         """See :meth:`Ranker.prepare`."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from condensekit import catalog
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet, Formation
-from condensekit.errors import CondensekitError, ConfigError
+from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
 from condensekit.methods import Condenser
 from condensekit.methods.gradient import GradientMatching
@@ -50,6 +51,7 @@ class Maker:
         train: Real images, without those that candidates are tested on.
         data: Name of the data set, for its augmentation.
         iterations: Matching steps of a condensation.
+        recipe: How to condense, but for the method.
         seed: Of all sets.
         folder: Where sets are kept, one folder each; None keeps nothing.
         device: Where to condense.
@@ -59,10 +61,15 @@ class Maker:
     train: ClassImages
     data: str = ""
     iterations: int = 300
+    recipe: Recipe = Recipe()  # noqa: RUF009 - frozen
     seed: int = 0
     folder: Path | None = None
     device: str = "auto"
     progress: Progress = SILENT
+
+    def build(self, method: str) -> tuple[Condenser, dict[str, Any]]:
+        """The method, and the other arguments of ``condense``. Raises ConfigError for options that make no sense."""
+        return replace(self.recipe, method=method).build(self.data)
 
     def condensed(self, method: str, ipc: int) -> tuple[CondensedSet, Preparation]:
         """A set condensed by a method of the catalog; a killed condensation is taken up where it stopped.
@@ -71,7 +78,7 @@ class Maker:
             CondensekitError: The condensation diverged.
             KeyboardInterrupt: It was interrupted; SIGTERM does what it would have done.
         """
-        build = Recipe(method=method).build(self.data)
+        build = self.build(method)
 
         def make(folder: Path | None) -> tuple[CondensedSet, Preparation]:
             start = time.perf_counter()
@@ -118,13 +125,7 @@ class Maker:
         return self._kept(f"{selection}-{ipc}-{formed.factor}", make)
 
     def half(self, method: str, ipc: int) -> tuple[CondensedSet, Preparation]:
-        """Half of the images of each class condensed, the other half real: those nearest to k-means centres.
-
-        Raises:
-            ConfigError: An ``ipc`` below 2.
-        """
-        if ipc < 2:
-            raise ConfigError(f"half condensed and half real needs at least 2 images per class, got {ipc}")
+        """Half of the images of each class, at least 2, condensed; the other half real, nearest to k-means centres."""
         made, first = self.condensed(method, ipc // 2)
         real, second = self.selected(HALF, ipc - ipc // 2, made.formation)
         return made.merge(real), Preparation(first.seconds + second.seconds, first.flops + second.flops)

@@ -13,6 +13,7 @@ from condensekit.nas.cost import count
 from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Setting, ZeroCost, ranker
 from condensekit.nas.proxy_sets import Maker
 from condensekit.nas.training import ProxyProtocol
+from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 
 TRAIN, HELD = datasets.load("digits")[0].split(0.2, Draw(0))
@@ -118,7 +119,22 @@ def test_an_overlap_is_refused(setting):
 
 def test_half_needs_two_images(setting):
     with pytest.raises(ConfigError, match="at least 2 images per class, got 1"):
-        ranker("half-dm@1").prepare(setting)
+        ranker("half-dm@1").check(setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("random@500", (), "images but ipc=500"),
+        ("packed-kmeans@60", (), "with factor=2, which takes 240"),
+        ("dm", ("speed=3",), "unknown option of method 'dm' 'speed'"),
+    ],
+)
+def test_sets_that_cannot_be_made_are_refused_early(setting, name, settings, message):
+    maker = replace(setting.maker, recipe=Recipe(settings=settings))
+    with pytest.raises((ConfigError, DataError), match=message):
+        ranker(name).check(replace(setting, maker=maker))
+    ranker("dm").check(setting)
 
 
 def test_zero_cost_scores_reach_nni(setting, monkeypatch):
