@@ -14,7 +14,7 @@ from condensekit.errors import Problems, refuse
 from condensekit.nas.combine import combined
 from condensekit.nas.full import FullTraining
 from condensekit.nas.listing import LISTED, by_key, distinct, listed, others
-from condensekit.nas.proxies import Combination, Ranker, Setting, at_equal_cost
+from condensekit.nas.proxies import Combination, Ranker, Setting, ZeroCost, at_equal_cost
 from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.races import Races
 from condensekit.nas.report import Ground, Scores, Spent, ranking_rows
@@ -142,9 +142,14 @@ class Contest:
             return self._report(races.found, races.prepared, races.truth())
 
     def singles(self) -> list[Ranker]:
-        """Every ranker that scores candidates by itself; those at equal cost last, when it is known what that is."""
+        """Every ranker that scores candidates by itself.
+
+        Free ones come first, lest a budget ends before them; those at equal cost last, when it is known what that is.
+        """
         parts = itertools.chain(*(r.parts if isinstance(r, Combination) else (r,) for r in self.rankers))
-        return sorted({r.name: r for r in parts}.values(), key=at_equal_cost)
+        return sorted(
+            {r.name: r for r in parts}.values(), key=lambda one: (at_equal_cost(one), not isinstance(one, ZeroCost))
+        )
 
     def some(self) -> list[Architecture]:
         """The list, or a few architectures like those that a search will ask for."""

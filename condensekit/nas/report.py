@@ -104,7 +104,9 @@ def row(name: str, scores: Scores, spent: Spent, ground: Ground) -> dict[str, An
         "partial": ranking.partial(values, truth, given) if given else None,
         "strata": {label: _inside(values, truth, [of[k] for k in keys]) for label, of in ground.strata.items() if n},
         "ci95": _ends(bootstrap(values, truth, groups, seed=ground.seed)) if n else None,
-        "ci95_top": _ends(bootstrap(values, truth, groups, statistic=top_correlation, seed=ground.seed)) if n else None,
+        "ci95_top": _ends(bootstrap(values, truth, groups, statistic=top_correlation, seed=ground.seed))
+        if top.sum() >= ranking.FEWEST
+        else None,
         "cost_s": round(spent.total_s, 3),
         "preparation_s": round(spent.preparation_s, 3),
         "flops": spent.flops,

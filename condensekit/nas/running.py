@@ -22,7 +22,7 @@ class Running:
         folder: Trials go to ``trials.jsonl`` and truths to ``truth.jsonl`` in it, NNI's files to ``nni``. None: trials
             stay in memory, and there is no engine ``nni``.
         port: Of NNI's portal.
-        budget_s: Seconds for everything; what is not done then is left out.
+        budget_s: Seconds for everything; what is not done then is left out. A set that is being made is finished.
         progress: Told about each trial.
 
     Raises:
