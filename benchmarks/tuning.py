@@ -43,7 +43,9 @@ def measure(text: str, train: ClassImages, held_out: ClassImages, args: argparse
         condense(train, method, ipc=args.ipc, iterations=args.iterations, seed=seed, **arguments)
         for seed in range(args.sets)
     ]
-    bad = next((result for result in made if result.status is not Status.FINISHED), None)
+    if any(result.status is Status.INTERRUPTED for result in made):
+        raise KeyboardInterrupt
+    bad = next((result for result in made if result.status is Status.DIVERGED), None)
     if bad:
         return {"recipe": text, "iterations": args.iterations, "accuracy_mean": None, "message": bad.message}
     making_s = time.perf_counter() - start

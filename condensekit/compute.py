@@ -235,7 +235,7 @@ class Compute:
         """Mean loss over a batch; its gradients are added to the parameters' ``grad``.
 
         Args:
-            module: A network whose parameters need gradients.
+            module: A network whose parameters need gradients; those it does not use get gradients of 0.
             images_NCHW: (N, C, H, W) float32, normalised.
             targets: (N, ...) whatever ``loss`` takes.
             loss: (logits (n, K), targets (n, ...)) -> (n,) losses.
@@ -251,7 +251,7 @@ class Compute:
         def one(part: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
             logits = _run("forward", module, part[0], self.plan.precision == "bf16")
             value = loss(logits, part[1]).sum() / len(images_NCHW)
-            return value.detach(), torch.autograd.grad(value, parameters)
+            return value.detach(), torch.autograd.grad(value, parameters, materialize_grads=True)
 
         total = torch.zeros((), device=self.device)
         for value, gradients in self.map(one, parts):

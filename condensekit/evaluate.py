@@ -199,6 +199,21 @@ class _Lesson:
 
 def _lesson(name: str, item: CondensedSet | ClassImages, test: ClassImages, protocol: TrainProtocol) -> _Lesson:
     """The set, its labels turned into places in the test images' classes; raises DataError where it does not fit."""
+    whole = isinstance(item, ClassImages)
+    return _Lesson(item, targets_for(name, item, test), protocol.for_full() if whole else protocol)
+
+
+def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) -> Tensor:
+    """What :func:`~condensekit.train.train_network` takes as targets, with an output for each class of ``test``.
+
+    Args:
+        name: What errors call the set.
+        item: What is trained on.
+        test: Real images.
+
+    Raises:
+        DataError: Images or classes that are not those of ``test``.
+    """
     ours, theirs = item.spec, test.spec
     if (ours.shape, ours.mean, ours.std) != (theirs.shape, theirs.mean, theirs.std):
         raise DataError(
@@ -211,12 +226,12 @@ def _lesson(name: str, item: CondensedSet | ClassImages, test: ClassImages, prot
     if missing:
         raise DataError(f"{name!r} has class {ours.name_of(missing[0])}, of which there are no test images")
     if isinstance(item, ClassImages):
-        return _Lesson(item, class_indices(item.labels[item.order], test.classes), protocol.for_full())
+        return class_indices(item.labels[item.order], test.classes)
     if soft is None:
-        return _Lesson(item, class_indices(item.targets(), test.classes), protocol)
+        return class_indices(item.targets(), test.classes)
     targets = torch.zeros(len(soft), len(test.classes))
     targets[:, class_indices(torch.tensor(used), test.classes)] = soft
-    return _Lesson(item, targets, protocol)
+    return targets
 
 
 class _Bench:

@@ -257,7 +257,7 @@ def test_inspect(cli, run):
 def test_demo_in_small(cli, tmp_path, monkeypatch):
     from condensekit.cli import demo
 
-    for name, value in {"SETS": 2, "NETWORKS": 1, "ITERATIONS": 2, "ORDERS": 1, "REPLAYED": 1}.items():
+    for name, value in {"SETS": 2, "NETWORKS": 1, "ITERATIONS": 2, "ORDERS": 1, "REPLAYED": 1, "CANDIDATES": 3}.items():
         monkeypatch.setattr(demo, name, value)
     out = tmp_path / "demo"
     code, printed, err = cli("demo", "--out", out)
@@ -268,6 +268,8 @@ def test_demo_in_small(cli, tmp_path, monkeypatch):
     assert (out / "demo.png").exists()
     assert "| dm | from-scratch | 10 |" in printed
     assert (out / "replay" / "replay.png").exists()
+    assert "3 ConvNets, ranked" in printed
+    assert len(read_json(out / "search" / "search.json")["trials"]) == 12
     assert steps(out / "seed-1") == [1, 2]
     assert cli("demo", "--out", out)[0] == 0  # takes up what is there
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "methods": "List the methods and what goes with each.",
     "evaluate": "Train networks from scratch on sets; compare them with baselines.",
     "replay": "Learn classes step by step with condensed memory, against random replay.",
+    "search": "Rank architectures by training them on a small proxy set.",
     "export": "Write a set as PNG files, one folder per class.",
     "inspect": "Show what a set is and where it came from.",
     "demo": "Condense embedded digits and beat random images; minutes, no download.",

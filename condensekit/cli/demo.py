@@ -9,6 +9,7 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
+from condensekit.cli.demo_search import searched
 from condensekit.cli.options import DATA_ROOT, DEVICE, JSON, SEED, Command, Place, Source, option
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
@@ -26,6 +27,7 @@ from condensekit.store import write_json
 
 SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 200, 1
 ORDERS, REPLAYED = 3, 3  # of the replay chapter: class orders, images per class
+CANDIDATES = 12  # of the search chapter
 BATCH_REAL = 64  # the digits have some 140 images a class
 
 
@@ -34,7 +36,8 @@ HELP = """Condense scikit-learn's 8x8 digits to one image per class, and compare
 Takes a few minutes on two cores and downloads nothing. RUN gets one folder for each set, the table as
 evaluation.json, and a picture, demo.png: a row a class, condensed images on the left, random ones on the right.
 Then the digits come two classes at a time, and networks are trained from scratch on three stored images of each class
-seen so far: condensed ones against random ones, in RUN/replay. Run again with the same RUN, it takes up what is there.
+seen so far: condensed ones against random ones, in RUN/replay. At the end it ranks small networks on condensed digits,
+and says how good the ranking is, in RUN/search. Run again with the same RUN, it takes up what is there.
 
 \b
 Example:
@@ -103,9 +106,12 @@ def command(out: Path, seed: int, data_root: Path | None, device: str, as_json: 
     except Interrupted as stopped:
         click.echo(f"{out / 'replay'}: {stopped}", err=True)
         return 128 + stopped.signum
+    search, chapter = searched(
+        train, test, source.data, out / "search", candidates=CANDIDATES, iterations=ITERATIONS, seed=seed
+    )
     text = (
         f"{evaluation.table()}\n\nImages: {out / 'demo.png'}\n\nTwo classes at a time, from scratch on the memory:\n\n"
-        f"{table(replayed)}\n\nPlot: {out / 'replay' / PLOT}"
+        f"{table(replayed)}\n\nPlot: {out / 'replay' / PLOT}\n\n{chapter}"
     )
-    show.emit(as_json, {**evaluation.to_json(), "replay": replayed}, text)
+    show.emit(as_json, {**evaluation.to_json(), "replay": replayed, "search": search}, text)
     return 0

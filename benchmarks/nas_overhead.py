@@ -1,0 +1,174 @@
+"""What a trial costs beside its own work, engine by engine; many short candidates; kill -9 and resume.
+
+    python benchmarks/nas_overhead.py --json benchmarks/results/nas-overhead.json
+
+``empty``: candidates that do nothing. ``start_s`` is the time to the first result, ``per_trial_s`` that between the
+first and the last, divided by the number between: with two workers half of what a worker takes.
+``nni-as-it-is`` is NNI's training service without warm workers and with its own polling.
+``short``: candidates of ``--seconds``. ``kill``: the search is killed (SIGKILL) after 4 of 10 trials and resumed;
+``repeated`` counts finished trials that ran again, ``left_behind`` processes that outlived it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from record import write
+
+from condensekit.errors import CondensekitError
+from condensekit.nas import Portal, TrialLog, search, space
+
+import nni  # isort: skip - after condensekit.nas, which silences its import
+from nni.experiment.config.training_services import LocalConfig  # isort: skip
+from nni.nas.evaluator import FunctionalEvaluator  # isort: skip
+
+ENGINES = ("sequential", "pool", "nni", "nni-as-it-is")
+KILLED_AFTER, OF = 4, 10
+
+
+def idle(model: Any, seconds: float, calls: str | None) -> None:
+    """A candidate that sleeps, and notes in a file that it ran."""
+    if calls:
+        with open(calls, "a") as file:
+            file.write(f"{nni.get_current_parameter().sample}\n")
+    time.sleep(seconds)
+    nni.report_final_result(0.0)
+
+
+def run(engine: str, trials: int, workers: int, seconds: float, folder: Path, calls: Path | None = None) -> list[float]:
+    """Seconds after the start at which each trial was known."""
+    portal = None
+    if engine.startswith("nni"):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        portal = Portal(folder / "nni", port, LocalConfig(use_active_gpu=False) if engine == "nni-as-it-is" else None)
+    start, known = time.perf_counter(), []
+    search(
+        space("convnet-small", (1, 8, 8)),
+        FunctionalEvaluator(idle, seconds=seconds, calls=calls and str(calls)),
+        "random",
+        trials=trials,
+        engine=engine.removesuffix("-as-it-is"),
+        workers=workers,
+        log=TrialLog(folder / "trials.jsonl"),
+        portal=portal,
+        on_trial=lambda _: known.append(time.perf_counter() - start),
+    )
+    return [*known, time.perf_counter() - start]
+
+
+def timed(engine: str, trials: int, workers: int, seconds: float) -> dict[str, Any]:
+    """One row of ``empty`` or ``short``."""
+    with tempfile.TemporaryDirectory() as folder:
+        *known, wall = run(engine, trials, workers, seconds, Path(folder))
+    between = (known[-1] - known[0]) / (len(known) - 1)
+    row = {"engine": engine, "workers": workers, "trials": len(known), "seconds": seconds}
+    times = {"start_s": known[0], "per_trial_s": between, "wall_s": wall}
+    return {**row, **{name: round(value, 4) for name, value in times.items()}}
+
+
+@contextmanager
+def child(engine: str, folder: Path, mark: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The search to be killed, in a process of its own."""
+    command = [sys.executable, __file__, "--child", engine, str(folder)]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env={**os.environ, "NAS_OVERHEAD": mark}, stdout=quiet, stderr=quiet)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def left_behind(mark: str) -> int:
+    """Processes that inherited the mark and still run."""
+    alive = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            zombie = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            alive += f"NAS_OVERHEAD={mark}".encode() in (entry / "environ").read_bytes().split(b"\0") and not zombie
+        except OSError:
+            continue
+    return alive
+
+
+def killed(engine: str) -> dict[str, Any]:
+    """One row of ``kill``."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, mark = Path(name), name
+        log, calls = folder / "trials.jsonl", folder / "calls"
+        with child(engine, folder, mark):
+            while not (log.exists() and log.read_bytes().count(b"\n") >= KILLED_AFTER):
+                time.sleep(0.02)
+        time.sleep(3)
+        orphans = left_behind(mark)
+        finished = {str(trial.architecture) for trial in TrialLog(log).trials()}
+        before = len(calls.read_text().splitlines())
+        run(engine, OF, 1, 0.5, folder, calls)
+        again = calls.read_text().splitlines()[before:]
+        total = len(TrialLog(log))
+    repeated = sum(line in finished for line in again)
+    return {
+        "engine": engine,
+        "finished_before": len(finished),
+        "ran_after": len(again),
+        "repeated": repeated,
+        "trials": total,
+        "left_behind": orphans,
+    }
+
+
+def main() -> None:
+    """Measure and print each row; write them all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES[:3])
+    parser.add_argument("--cells", nargs="+", choices=("empty", "short", "kill"), default=("empty", "short", "kill"))
+    parser.add_argument("--workers", nargs="+", type=int, default=(1, 2))
+    parser.add_argument("--trials", type=int, default=40, help="empty candidates")
+    parser.add_argument("--candidates", type=int, default=100, help="short ones")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each short candidate")
+    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # engine and folder of the search to be killed
+    args = parser.parse_args()
+    if args.child:
+        run(args.child[0], OF, 1, 0.5, Path(args.child[1]), Path(args.child[1]) / "calls")
+        return
+    record: dict[str, list[dict[str, Any]]] = {cell: [] for cell in args.cells}
+
+    def note(cell: str, row: dict[str, Any]) -> None:
+        record[cell].append(row)
+        print(json.dumps({"cell": cell, **row}), flush=True)
+
+    for engine in args.engines:
+        workers = (1,) if engine == "sequential" else args.workers
+        if "empty" in args.cells:
+            for number in workers:
+                note("empty", timed(engine, args.trials, number, 0.0))
+        if "short" in args.cells:
+            note("short", timed(engine, args.candidates, workers[-1], args.seconds))
+        if "kill" in args.cells and engine != "nni-as-it-is":
+            note("kill", killed(engine))
+    if args.json:
+        write(args.json, record)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CondensekitError as error:
+        raise SystemExit(f"Error: {error}") from error

@@ -1,0 +1,281 @@
+"""Write the rankers' table of ``benchmarks/README.md`` from the cells in ``benchmarks/results/nas``.
+
+    python benchmarks/nas_tables.py           # rewrites what stands between the markers, and truth tables as CSV
+    python benchmarks/nas_tables.py --check   # exit 1 if that would change the file
+
+Cells of a task and sample are put together here: combinations of rankers, paired differences, the truth's own noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from condensekit.nas.combine import additive, rank_sum
+from condensekit.nas.ranking import retest, spearman
+from condensekit.nas.report import Ground, Scores, Spent, differences, ranking_rows
+from condensekit.nas.trials import key
+from condensekit.rng import Draw
+
+HERE = Path(__file__).resolve().parent
+CHANCE = 20.0  # percent, twice chance for ten classes: networks below it have learnt nothing
+TOLD, SPLITS = 10, 100  # truths that the additive model is told, and random choices of them
+SCORES = ("accuracy", "cross-entropy", "margin", "tse")
+PRIMARY = "accuracy"  # what a trained ranker's plain name stands for, in sums and differences as well
+SUMS = (("synflow", "jacov"), ("dm", "synflow", "jacov"), ("random", "synflow", "jacov"), ("dm", "params"))
+CONTRASTS = (
+    ("dm", "random"),
+    ("dm", "early-stop"),
+    ("dm+synflow+jacov", "synflow+jacov"),
+    ("random+synflow+jacov", "synflow+jacov"),
+    ("dm+synflow+jacov", "random+synflow+jacov"),
+)
+Record = dict[str, Any]
+
+
+class Sheet:
+    """All cells of one task, sample, set seed and choice of options.
+
+    Args:
+        records: The cells.
+    """
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.cells = {r["nas"]["ranker"]: r for r in records}
+        self.truths = sorted(name for name in self.cells if name.startswith("truth-"))
+        first = next(iter(self.cells.values()))
+        self.trials = {key(t["architecture"]): t for t in first["trials"]}
+        self.scores: dict[str, Scores] = {}
+        self.spent: dict[str, Spent] = {}
+        for name in (n for n in self.cells if n not in self.truths):
+            self._add(name)
+        for parts in SUMS:
+            self._add_sum(parts)
+
+    def _add(self, name: str) -> None:
+        """One ranker, by accuracy where it trains, and by each other score."""
+        record = self.cells[name]
+        trials = record["trials"]
+        kinds = [kind for kind in SCORES if any(kind in t["scores"] for t in trials)] or [""]
+        for kind in kinds:
+            label = name if kind in ("", PRIMARY) else f"{name} [{kind}]"
+            found = {key(t["architecture"]): t["scores"].get(kind, t["score"]) for t in trials}
+            self.scores[label] = {k: None if t["score"] is None else found[k] for k, t in _keyed(trials)}
+            self.spent[label] = Spent(
+                record["preparation"]["seconds"],
+                record["trials_s"],
+                record["preparation"]["flops"],
+                sum(t["image_steps"] for t in trials),
+            )
+
+    def _add_sum(self, parts: Sequence[str]) -> None:
+        if not all(part in self.scores for part in parts):
+            return
+        keys = list(self.trials)
+        values = rank_sum(*([self.scores[part].get(k) for k in keys] for part in parts))
+        name = "+".join(parts)
+        self.scores[name] = dict(zip(keys, values.tolist(), strict=True))
+        spent = [self.spent[part] for part in parts]
+        self.spent[name] = Spent(sum(s.preparation_s for s in spent), sum(s.trials_s for s in spent))
+
+    def ground(self, least: float = 0.0) -> Ground:
+        """The truth of the sample, of those architectures whose truth is at least so many percent."""
+        values = {k: t["truth"] for k, t in self.trials.items()}
+        if self.truths:
+            tables = [dict(_keyed(self.cells[name]["trials"])) for name in self.truths]
+            values = {
+                k: [100 * table[k]["scores"]["accuracy"] for table in tables]
+                for k in self.trials
+                if all(k in table and table[k]["score"] is not None for table in tables)
+            }
+        kept = [k for k, v in values.items() if v and np.mean(v) >= least]
+        labels = next(iter(self.trials.values()))["architecture"] if self.truths else {}
+        return Ground(
+            tuple(kept),
+            np.array([values[k] for k in kept], dtype=float).reshape(len(kept), -1),
+            {k: self.trials[k]["group"] for k in kept},
+            {k: self.trials[k]["params"] for k in kept},
+            {label: {k: str(self.trials[k]["architecture"][label]) for k in kept} for label in labels},
+        )
+
+    def additive(self, ground: Ground) -> float | None:
+        """Spearman's correlation of a model of main effects told a few truths, on the others; the mean over splits."""
+        keys, truth = list(ground.keys), ground.truth.mean(1)
+        if len(keys) < 2 * TOLD or not self.truths:
+            return None
+        architectures = [self.trials[k]["architecture"] for k in keys]
+        found = []
+        for split in range(SPLITS):
+            order = Draw(split).permutation("told", len(keys)).tolist()
+            told, asked = order[:TOLD], order[TOLD:]
+            guess = additive([architectures[i] for i in told], truth[told], [architectures[i] for i in asked])
+            found.append(spearman(guess, truth[asked]))
+        return float(np.mean([rho for rho in found if rho is not None]))
+
+
+def _keyed(trials: Sequence[Record]) -> list[tuple[str, Record]]:
+    return [(key(t["architecture"]), t) for t in trials]
+
+
+def sheets(records: Sequence[Record]) -> Iterator[tuple[str, Sheet]]:
+    """Cells that belong together; those without a set stand beside every set."""
+    groups = sorted({(c["task"], c["sample"], c["set_seed"], c["changes"]) for c in (r["nas"] for r in records)})
+    trained = {r["nas"]["ranker"] for r in records if r["recipe"] and "accuracy" in _first_scores(r)}
+    for task, sample, seed, changes in groups:
+        mine = [r for r in records if (r["nas"]["task"], r["nas"]["sample"]) == (task, sample)]
+        alike = [
+            r
+            for r in mine
+            if (r["nas"]["set_seed"], r["nas"]["changes"]) == (seed, changes)
+            or r["nas"]["ranker"] not in trained
+            or r["nas"]["ranker"].startswith("truth-")
+        ]
+        sheet = Sheet(alike)
+        if sheet.truths or any(t["truth"] for t in sheet.trials.values()):
+            yield f"{task}, sample {sample}, set seed {seed}{changes and ', ' + changes.strip('-')}", sheet
+
+
+def _first_scores(record: Record) -> Mapping[str, float]:
+    return next((t["scores"] for t in record["trials"] if t["scores"]), {})
+
+
+def nas(records: Sequence[Record]) -> Iterator[str]:
+    """A table of rankers and one of differences for each sheet."""
+    for title, sheet in sheets(records):
+        ground = sheet.ground()
+        yield f"**{title}**: {len(ground.keys)} architectures, {_trained(sheet)}; {_machine(sheet)}."
+        yield ""
+        if (noise := retest(ground.truth)).single is not None:
+            yield (
+                f"Two trainings of the truth agree to {noise.single:.2f}, in the top half to "
+                f"{_figure(noise.single_top)}; a ranker without error would reach {noise.ceiling:.2f}; two accuracies "
+                f"differ if they are {noise.noise:.1f} points apart."
+            )
+            yield ""
+        yield from _table(sheet, ground)
+        yield from _differences(sheet, ground)
+        if sheet.truths:
+            yield from _without_chance(sheet)
+
+
+def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
+    yield (
+        "| ranker | rho | 95 % interval | tau | rho, top half | recall of the best tenth | regret@1 | pairs "
+        "| rho given params | s per candidate | preparation s | failed |"
+    )
+    yield "|" + "---|" * 12
+    rows = ranking_rows(sheet.scores, sheet.spent, ground, None)
+    for row in sorted(rows, key=lambda row: -(row["spearman"] or 0)):
+        spent = sheet.spent[row["ranker"]]
+        figures = [
+            row["ranker"],
+            _figure(row["spearman"]),
+            "" if row["ci95"] is None else "[{:.2f}, {:.2f}]".format(*row["ci95"]),
+            *(_figure(row[name]) for name in ("kendall", "spearman_top", "recall_top", "regret", "pairs", "partial")),
+            f"{spent.trials_s / max(1, len(sheet.trials)):.2f}",
+            f"{spent.preparation_s:.0f}",
+            str(row["failed"]),
+        ]
+        yield f"| {' | '.join(figures)} |"
+    yield ""
+
+
+def _differences(sheet: Sheet, ground: Ground) -> Iterator[str]:
+    found = [(a, b) for a, b in CONTRASTS if a in sheet.scores and b in sheet.scores]
+    if not found:
+        return
+    yield "| difference of rho, paired bootstrap over distinct architectures | all | top half |"
+    yield "|---|---|---|"
+    for ours, theirs in found:
+        both = differences(sheet.scores[ours], sheet.scores[theirs], ground)
+        shown = ["" if d is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*d) for d in both]
+        yield f"| {ours} less {theirs} | {' | '.join(shown)} |"
+    yield ""
+
+
+def _without_chance(sheet: Sheet) -> Iterator[str]:
+    """What is left of the correlations when networks that learnt nothing are left out."""
+    whole, ground = sheet.ground(), sheet.ground(CHANCE)
+    rows = ranking_rows(sheet.scores, sheet.spent, ground, None)
+    best = sorted(rows, key=lambda row: -(row["spearman"] or 0))
+    listed = ", ".join(f"{row['ranker']} {_figure(row['spearman'])}" for row in best if "[" not in row["ranker"])
+    yield f"Without networks below {CHANCE:.0f} % ({len(ground.keys)} left): {listed}."
+    yield ""
+    yield (
+        f"An additive model of the choices, told {TOLD} truths: {_figure(sheet.additive(whole))} on the others, "
+        f"{_figure(sheet.additive(ground))} without networks below {CHANCE:.0f} %."
+    )
+    yield ""
+
+
+def _trained(sheet: Sheet) -> str:
+    found = {json.dumps(r["recipe"]) for name, r in sheet.cells.items() if "accuracy" in _first_scores(r)}
+    recipes = [json.loads(text) for text in sorted(found)]
+    spaces = {r["space"]["trained"] for r in sheet.cells.values() if "accuracy" in _first_scores(r)}
+    return "; ".join([*(", ".join(f"{k} {v}" for k, v in r.items()) for r in recipes[:1]), *sorted(spaces)])
+
+
+def _machine(sheet: Sheet) -> str:
+    found = {f"{r['environment']['device']}, torch {r['environment']['torch']}" for r in sheet.cells.values()}
+    return "; ".join(sorted(found))
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def truth_csv(sheet: Sheet) -> str:
+    """A table of the truths measured here, which ``condensekit search --truth`` reads."""
+    ground = sheet.ground()
+    labels = list(sheet.trials[ground.keys[0]]["architecture"])
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow([*labels, *(f"accuracy_{seed}" for seed in range(ground.truth.shape[1]))])
+    for name, values in zip(ground.keys, ground.truth.tolist(), strict=True):
+        architecture = sheet.trials[name]["architecture"]
+        out.writerow([*(architecture[label] for label in labels), *(f"{v:.2f}" for v in values)])
+    return text.getvalue()
+
+
+def main() -> None:
+    """Rewrite or check the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the tables are out of date")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "nas")
+    parser.add_argument("--print", action="store_true", help="print the tables, change nothing")
+    args = parser.parse_args()
+    records = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
+    records = [r for r in records if "nas" in r]
+    body = "\n".join(nas(records)) or "No results yet."
+    if args.print:
+        print(body)
+        return
+    readme = HERE / "README.md"
+    before = readme.read_text()
+    text = re.sub(
+        r"(<!-- nas: begin -->\n).*?(<!-- nas: end -->)",
+        lambda found: f"{found[1]}\n{body.rstrip()}\n\n{found[2]}",
+        before,
+        flags=re.DOTALL,
+    )
+    if args.check:
+        sys.exit(int(text != before))
+    readme.write_text(text)
+    for title, sheet in sheets(records):
+        if sheet.truths and "sample all" in title:
+            (args.results / "convnet-truth.csv").write_text(truth_csv(sheet))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""``condensekit search``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from condensekit.cli import show
+from condensekit.cli.options import DEVICE, JSON, SEED, Command, Source, option, source_options
+from condensekit.errors import Problems, refuse
+from condensekit.run import RunDir
+from condensekit.store import read_json, write_json
+
+if TYPE_CHECKING:
+    from condensekit.nas.compare import Comparison
+    from condensekit.nas.full import FullTraining
+    from condensekit.nas.proxies import Setting
+    from condensekit.nas.truth import Truth
+
+HELD = 5_000  # training images, or a fifth of them, on which candidates are scored
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A time such as ``90s``, ``30m`` or ``2h``, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds; plain numbers are seconds."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
+        if not found or not float(found[1]):
+            self.fail(f"{value!r} is no time: write 90s, 30m or 2h.", param, ctx)
+        return float(found[1]) * UNITS[found[2]]
+
+
+HELP = """Rank architectures by training them on a small proxy set, and say how well each way of ranking does.
+
+Candidates are trained on a condensed or selected set and scored on training images held out before anything is made
+from the rest. Every finished trial is in RUN/trials.jsonl at once: killed at any time, the same command with --resume
+goes on, and trains nothing twice. RUN/search.json gets the best architecture, all trials and one row for each ranker;
+RUN/ranking.png its scores against the truth.
+
+\b
+Rankers, a comma-separated list of which the first one's choice is the best:
+  dm, m3d, dc, ...          the method's condensed set; half-dm: half of it k-means' real images
+  random, kmeans, ...       a selection's set; packed-random: four images shrunk into each
+  dm@50, random@250         with that many images per class instead of --ipc, in equally many steps
+  early-stop                all images for a short time, at the cost of the dearest set's; early-stop@3: 3 epochs
+  params, flops, synflow, nwot, jacov, zen       without training
+  dm+synflow+jacov          the sum of their ranks; ridge:dm+params a regression on 10 truths; additive: on choices
+
+\b
+Examples:
+  condensekit search --data digits --space convnet-small --trials 20 --rankers dm,random,params --out runs/nas
+  condensekit search --data cifar10 --space convnet --rankers dm,random,kmeans,synflow,params,early-stop
+      --engine pool --workers 2 --strategy random --trials 48 --truth full --budget 30m --out runs/nas
+  condensekit search ... --out runs/nas --resume --retrain
+"""
+
+
+@click.command("search", cls=Command, help=HELP)
+@source_options
+@option(
+    "--space",
+    "space_name",
+    default="convnet",
+    show_default=True,
+    metavar="NAME",
+    help="convnet (720 ConvNets), convnet-small, nasbench201, or module:Class of your own ModelSpace.",
+)
+@option("--rankers", default="dm,random,params", show_default=True, metavar="LIST", help="See above.")
+@option("--ipc", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Images per class.")
+@option(
+    "--iterations",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    metavar="N",
+    help="Steps of a condensation.",
+)
+@option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the condensing methods, as of condense.",
+)
+@option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Passes over a set of --ipc images per class; rankers with other sets take equally many steps.",
+)
+@option(
+    "--score",
+    default="accuracy",
+    show_default=True,
+    metavar="NAME",
+    help="Of a trained candidate: accuracy, cross-entropy or margin over the last 5 epochs, or tse (training losses).",
+)
+@option("--engine", default="pool", show_default=True, metavar="NAME", help="sequential, pool, or nni with its portal.")
+@option("--workers", type=int, default=2, show_default=True, metavar="N", help="Trials at a time.")
+@option("--port", type=int, default=8080, show_default=True, metavar="N", help="Of NNI's portal.")
+@option(
+    "--strategy",
+    type=click.Choice(["random", "grid", "evolution", "tpe"]),
+    default="random",
+    show_default=True,
+    help="random and grid draw one list that every ranker scores; evolution and tpe search once for each.",
+)
+@option("--trials", type=click.IntRange(min=1), default=48, show_default=True, metavar="N", help="Architectures.")
+@option(
+    "--truth",
+    "truth_name",
+    default="none",
+    show_default=True,
+    metavar="full|FILE|none",
+    help="What rankers are measured by: training on all images; a table (CSV: net_str or a column for each label, and "
+    "val_accs or accuracy* in percent); nothing.",
+)
+@option(
+    "--full-epochs",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Of --truth full and --retrain.",
+)
+@option(
+    "--truth-seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Full trainings of each architecture; two show the truth's own noise.",
+)
+@option("--budget", type=Duration(), metavar="TIME", help="For everything, say 30m; what is not done is left out.")
+@option("--trial-limit", type=Duration(), metavar="TIME", help="For one trial; a longer one is ended, and has failed.")
+@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
+@option("--resume", is_flag=True, help="Go on where RUN stopped.")
+@option("--retrain", "retrained", is_flag=True, help="Train the best architecture on all images at the end.")
+@SEED
+@DEVICE
+@JSON
+def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int, as_json: bool, **options: Any) -> None:
+    """Check, load, compare, write."""
+    from condensekit.compute import make_plan
+    from condensekit.nas.compare import Contest
+    from condensekit.nas.plots import scatter
+    from condensekit.nas.proxies import ranker
+    from condensekit.nas.running import Running
+    from condensekit.nas.spaces import space
+    from condensekit.nas.training import SCORES
+
+    problems = Problems()
+    rankers = []
+    for name in dict.fromkeys(part.strip() for part in options["rankers"].split(",") if part.strip()):
+        with problems:
+            rankers.append(ranker(name))
+    with problems:
+        running = Running(
+            options["engine"],
+            options["workers"],
+            options["trial_limit"],
+            out,
+            options["port"],
+            options["budget"],
+            show.Bars(),
+        )
+    with problems:
+        device = make_plan((1, 1), device=options["device"]).device
+    with problems:
+        refuse(None if options["score"] in SCORES else f"--score is one of {', '.join(SCORES)}, not {options['score']}")
+    problems.refuse()
+    train, test = source.load(show.Bars())
+    made = space(options["space_name"], train.spec.shape, len(train.classes))
+    config = {**_deciding(options), "seed": seed, "rankers": [r.name for r in rankers], **source.record(out)}
+    setting, full = _setting(source.data, out, seed, device, options, train, test)
+    contest = Contest(
+        made,
+        rankers,
+        setting,
+        strategy=options["strategy"],
+        trials=options["trials"],
+        truth=_truth(options["truth_name"], made, full),
+        seed=seed,
+    )
+    with RunDir.create(out, config, resume, train.fingerprint()):
+        found = contest.run(running)
+        record = {**found.to_json(), "retrained": _earlier(out / "search.json", found.best)}
+        write_json(out / "search.json", record)
+        drawn = scatter(found.trials, found.values, out / "ranking.png")
+        if retrained and found.best:
+            record["retrained"] = _retrain(made, found.best, full, seed, out)
+            write_json(out / "search.json", record)
+    show.emit(as_json, record, _text(found, record["retrained"], out, drawn))
+
+
+def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that decide the results, and so may not change on --resume."""
+    names = [
+        "space_name",
+        "ipc",
+        "iterations",
+        "settings",
+        "epochs",
+        "score",
+        "strategy",
+        "trials",
+        "truth_name",
+        "trial_limit",
+    ]
+    names += ["full_epochs", "truth_seeds"] if options["truth_name"] == "full" else []
+    return {name.removesuffix("_name"): options[name] for name in names}
+
+
+def _setting(
+    data: str, out: Path, seed: int, device: str, options: Mapping[str, Any], train: Any, test: Any
+) -> tuple[Setting, FullTraining]:
+    """What the rankers share, and how an architecture is trained in full."""
+    from condensekit.catalog import UNFLIPPED
+    from condensekit.nas.full import FullTraining
+    from condensekit.nas.proxies import Setting
+    from condensekit.nas.proxy_sets import Maker
+    from condensekit.nas.training import FLIP_CROP, ProxyProtocol
+    from condensekit.recipe import Recipe
+    from condensekit.rng import Draw
+
+    rest, held = train.split(min(0.2, HELD / len(train)), Draw(seed))
+    augmentation = tuple(a for a in FLIP_CROP if data not in UNFLIPPED or "flip" not in a.ops)
+    protocol = ProxyProtocol(options["epochs"], augmentation=augmentation)
+    how = Recipe(settings=options["settings"])
+    maker = Maker(rest, data, options["iterations"], how, seed, out / "sets", device, show.Bars())
+    setting = Setting(maker, held, protocol, options["ipc"], options["score"], seed=seed, device=device)
+    full = FullTraining(train, test, replace(protocol, epochs=options["full_epochs"]), options["truth_seeds"], device)
+    return setting, full
+
+
+def _earlier(file: Path, best: Mapping[str, Any] | None) -> Any:
+    """What an earlier ``--retrain`` of the same winner said."""
+    if best is None or not file.is_file():
+        return None
+    before = read_json(file)
+    return before["retrained"] if (before["best"] or {}).get("architecture") == best["architecture"] else None
+
+
+def _truth(name: str, space: Any, full: FullTraining) -> Truth | FullTraining | None:
+    """What ``--truth`` means."""
+    from condensekit.nas.truth import read_table
+
+    if name == "none":
+        return None
+    return full if name == "full" else read_table(Path(name), space)
+
+
+def _retrain(space: Any, best: Mapping[str, Any], full: FullTraining, seed: int, out: Path) -> dict[str, Any]:
+    """Train the winner on all images and keep its weights."""
+    from condensekit.nas.full import retrain
+
+    file = out / "retrained.safetensors"
+    _, accuracy = retrain(space, best["architecture"], full, seed, file)
+    return {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(file)}
+
+
+def _text(found: Comparison, retrained: Mapping[str, Any] | None, out: Path, drawn: bool) -> str:
+    """What people read."""
+    from condensekit.nas.report import table
+
+    lines = [table(found.rows), ""]
+    lines += [f"Note: {note}" for note in found.notes]
+    if found.truth and found.truth["retest"] is not None:
+        lines.append(
+            f"The truth, {found.truth['repeats']} times: two of its measurements agree to {found.truth['retest']:.2f}; "
+            f"no ranker can be expected above {found.truth['ceiling']:.2f}."
+        )
+    if drawn:
+        lines.append(f"Scores against the truth: {out / 'ranking.png'}")
+    if found.best is None:
+        return "\n".join([*lines, "No candidate was scored."])
+    lines.append(f"Best by {found.best['ranker']}: {found.best['architecture']}, {found.best['params']:,} parameters")
+    if retrained:
+        share = f"{100 * retrained['accuracy']:.1f} % of the test images are right"
+        lines.append(f"Retrained on all images for {retrained['epochs']} epochs: {share}; {retrained['file']}")
+    else:
+        lines.append("To train it on all images: the same command with --resume --retrain")
+    return "\n".join(lines)

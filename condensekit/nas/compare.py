@@ -1,0 +1,256 @@
+"""One comparison of rankers: the same architectures, the same engine and log, the truth, and a row for each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nni.nas.nn.pytorch import ModelSpace
+
+from condensekit.errors import Problems, refuse
+from condensekit.nas.combine import combined
+from condensekit.nas.full import FullTraining
+from condensekit.nas.listing import LISTED, by_key, distinct, listed, others
+from condensekit.nas.proxies import Combination, Ranker, Setting, ZeroCost, at_equal_cost
+from condensekit.nas.proxy_sets import Preparation
+from condensekit.nas.races import Races
+from condensekit.nas.report import Ground, Scores, Spent, ranking_rows
+from condensekit.nas.running import Running
+from condensekit.nas.spending import Ledger
+from condensekit.nas.trials import Architecture, Trial, key
+from condensekit.nas.truth import Truth, canonical
+
+FITTED = 10  # architectures whose truth a regression is told
+SOME = 20  # architectures whose mean stands for what a search will ask for
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a :class:`Contest` found.
+
+    Args:
+        best: The first ranker's first: ``ranker``, ``architecture``, ``score``, ``params``, ``flops``, ``truth``.
+        trials: Every ranker's trials, combinations included.
+        rows: See :func:`condensekit.nas.report.ranking_rows`.
+        truth: The truth's name, its repeats' agreement and its noise; None where there is none.
+        values: The truth's measurements in percent by key of the architecture.
+        notes: What the reader should know, a sentence each.
+    """
+
+    best: dict[str, Any] | None
+    trials: tuple[Trial, ...]
+    rows: list[dict[str, Any]]
+    truth: dict[str, Any] | None
+    values: Mapping[str, tuple[float, ...]]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``search.json`` holds."""
+        shown = ("ranker", "architecture", "score", "cost_s", "status")
+        trials = [
+            {**{name: getattr(t, name) for name in shown}, "truth": _mean(self.values.get(key(t.architecture)))}
+            for t in self.trials
+        ]
+        return {
+            "best": self.best,
+            "trials": trials,
+            "ranking": self.rows,
+            "truth": self.truth,
+            "notes": list(self.notes),
+        }
+
+
+class Contest:
+    """Architectures to score, the rankers that do it, and what they are measured by; :meth:`run` does it.
+
+    Args:
+        space: Where the architectures come from.
+        rankers: See :func:`condensekit.nas.proxies.ranker`. The first one's choice is the best.
+        setting: What the rankers share.
+        strategy: ``random`` or ``grid``: one list from the seed, scored by all. ``evolution`` or ``tpe``: a search for
+            each ranker.
+        trials: Architectures; of a random list no two compute the same thing.
+        architectures: The list itself, in place of ``strategy`` and ``trials``.
+        truth: A table, how to measure it, or None.
+        seed: Of the list or the search.
+        groups: By key of an architecture: the name of all that compute the same thing, for the bootstrap.
+        strata: Labels of the space, in whose values the ranking is reported apart.
+        fitted: Architectures whose truth a regression is told; they are none of the ranked ones.
+
+    Raises:
+        ConfigError: No ranker, one twice, combinations with a strategy that has no common list, a regression without
+            a truth, a space with too few architectures.
+        DataError: Architectures that the truth lacks.
+    """
+
+    def __init__(
+        self,
+        space: ModelSpace,
+        rankers: Sequence[Ranker | Combination],
+        setting: Setting,
+        *,
+        strategy: str = "random",
+        trials: int = 48,
+        architectures: Sequence[Architecture] | None = None,
+        truth: Truth | FullTraining | None = None,
+        seed: int = 0,
+        groups: Mapping[str, str] | None = None,
+        strata: Sequence[str] = (),
+        fitted: int = FITTED,
+    ) -> None:
+        names = [r.name for r in rankers]
+        mixed = [r for r in rankers if isinstance(r, Combination)]
+        told = [r for r in mixed if r.fitted]
+        common = architectures is not None or strategy in LISTED
+        refuse(
+            None if names else "no ranker: name at least one",
+            *(f"ranker {name!r} is named twice" for name in dict.fromkeys(names) if names.count(name) > 1),
+            f"{told[0].name!r} is fitted on truths, and there are none: give a truth" if told and not truth else None,
+            f"{mixed[0].name!r} combines scores of one list: use strategy random or grid"
+            if mixed and not common
+            else None,
+        )
+        self.space, self.rankers, self.setting, self.strategy = space, list(rankers), setting, strategy
+        self.wanted, self.seed, self.groups, self.strata = truth, seed, dict(groups or {}), tuple(strata)
+        if architectures is not None:
+            self.ranked: list[Architecture] | None = [canonical(space, a) for a in architectures]
+        else:
+            self.ranked = listed(space, strategy, trials, seed)
+        self.trials = trials if self.ranked is None else len(self.ranked)
+        self.extra = others(space, self.ranked, fitted, seed) if told and self.ranked is not None else []
+        self.fitting = {part.name for one in told for part in one.parts}  # who scores the extra ones as well
+        if isinstance(truth, Truth) and self.ranked is not None:
+            truth.of(space, [*self.ranked, *self.extra])  # refuses what is missing before anything is spent
+        problems = Problems()
+        for one in self.singles():
+            with problems:
+                one.check(setting)
+        problems.refuse()
+        self.ledger = Ledger(space, setting.held.spec.shape)
+
+    def run(self, running: Running = Running()) -> Comparison:  # noqa: B008 - frozen
+        """Score, measure and report.
+
+        Raises:
+            CondensekitError: A set cannot be made, a search cannot start, or a file cannot be written.
+        """
+        with Races(self, running) as races:
+            races.score()
+            return self._report(races.found, races.prepared, races.truth())
+
+    def singles(self) -> list[Ranker]:
+        """Every ranker that scores candidates by itself.
+
+        Free ones come first, lest a budget ends before them; those at equal cost last, when it is known what that is.
+        """
+        parts = itertools.chain(*(r.parts if isinstance(r, Combination) else (r,) for r in self.rankers))
+        return sorted(
+            {r.name: r for r in parts}.values(), key=lambda one: (at_equal_cost(one), not isinstance(one, ZeroCost))
+        )
+
+    def some(self) -> list[Architecture]:
+        """The list, or a few architectures like those that a search will ask for."""
+        return self.ranked if self.ranked is not None else distinct(self.space, min(self.trials, SOME), self.seed)
+
+    def scored(self, found: Mapping[str, Sequence[Trial]]) -> dict[str, Architecture]:
+        """The list, or what any of the searches asked for."""
+        if self.ranked is not None:
+            return by_key(self.ranked)
+        return by_key(t.architecture for t in itertools.chain(*found.values()))
+
+    def _report(
+        self, found: Mapping[str, list[Trial]], prepared: Mapping[str, Preparation], truth: Truth | None
+    ) -> Comparison:
+        """Scores, costs and rows."""
+        known = [a for a in self.extra if truth is not None and truth.holds(self.space, a)]
+        goal = truth.of(self.space, known).mean(1) if truth is not None and known else np.zeros(0)
+        inside = None if self.ranked is None else set(by_key(self.ranked))
+        trials: list[Trial] = []
+        scores: dict[str, Scores] = {}
+        spent: dict[str, Spent] = {}
+        for one in self.rankers:
+            if isinstance(one, Combination):
+                ours = combined(one, found, self.ranked or [], known, goal)
+            else:
+                ours = [t for t in found[one.name] if inside is None or key(t.architecture) in inside]
+            trials += ours
+            scores[one.name] = {key(t.architecture): t.score for t in ours}
+            spent[one.name] = self.ledger.spent(one, found, prepared, known, truth)
+        ground = self._ground(self.scored(found), truth)
+        rows = ranking_rows(scores, spent, ground, _baseline(self.rankers))
+        values = {k: tuple(v) for k, v in zip(ground.keys, ground.truth.tolist(), strict=True)}
+        best = self._best([t for t in trials if t.ranker == self.rankers[0].name], values)
+        notes = [*getattr(self.space, "notes", ()), *_left_out(found, self.trials)]
+        return Comparison(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes))
+
+    def _ground(self, scored: Mapping[str, Architecture], truth: Truth | None) -> Ground:
+        """What the rows need to know."""
+        held = {k: a for k, a in scored.items() if truth is not None and truth.holds(self.space, a)}
+        if truth is None or not held:
+            return Ground(seed=self.seed)
+        architectures = list(held.values())
+        seconds = truth.seconds(self.space, architectures)
+        measurements = truth.of(self.space, architectures)
+        return Ground(
+            tuple(held),
+            measurements,
+            {k: self.groups.get(k, key(canonical(self.space, a))) for k, a in held.items()},
+            {k: self.ledger.cost(a).params for k, a in held.items()},
+            {label: {k: str(a[label]) for k, a in held.items()} for label in self.strata},
+            None if seconds is None else seconds / measurements.size,
+            self.seed,
+        )
+
+    def _best(self, trials: Sequence[Trial], values: Mapping[str, tuple[float, ...]]) -> dict[str, Any] | None:
+        """What a ranker with these trials would take."""
+        scored = {t.score: t for t in reversed(trials) if t.score is not None}
+        if not scored:
+            return None
+        top = scored[max(scored)]
+        cost = self.ledger.cost(top.architecture)
+        return {
+            "ranker": top.ranker,
+            "architecture": top.architecture,
+            "score": top.score,
+            "params": cost.params,
+            "flops": cost.flops,
+            "truth": _mean(values.get(key(top.architecture))),
+        }
+
+
+def _left_out(found: Mapping[str, Sequence[Trial]], wanted: int) -> list[str]:
+    """A sentence about each ranker that did not score all candidates."""
+    notes = []
+    for name, ours in found.items():
+        failed = sum(t.score is None for t in ours)
+        notes += [f"{name}: {failed} of {len(ours)} trials failed and rank last"] * bool(failed)
+        notes += [f"{name}: only {len(ours)} of {wanted} architectures were scored"] * (len(ours) < wanted)
+    return notes
+
+
+def _baseline(rankers: Sequence[Ranker | Combination]) -> str | None:
+    """The random subset, where it is among the rankers."""
+    return next((r.name for r in rankers if r.name.partition("@")[0] == "random"), None)
+
+
+def _about(truth: Truth | None, ground: Ground) -> dict[str, Any] | None:
+    if truth is None:
+        return None
+    found = ground.retest
+    return {
+        "name": truth.name,
+        "architectures": len(ground.keys),
+        "repeats": ground.truth.shape[1],
+        "retest": found.single,
+        "retest_top": found.single_top,
+        "ceiling": found.ceiling,
+        "noise": found.noise,
+        "full_s": ground.full_s,
+    }
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return None if not values else float(np.mean(values))

@@ -1,0 +1,57 @@
+"""The grid of ConvNets that Dataset Condensation searches, as an NNI space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import nni
+from nni.mutable import ensure_frozen
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor
+
+from condensekit.networks import ConvNet, Shape
+
+
+class ConvNetSpace(ModelSpace):  # type: ignore[misc]
+    """Depth x width x activation x norm x pooling; :func:`condensekit.nas.convnet_space` checks and builds it.
+
+    Zhao, Mopuri and Bilen (Dataset Condensation, ICLR 2021): 4 x 4 x 3 x 5 x 3 = 720 networks.
+
+    Args:
+        shape: (C, H, W) of the images.
+        classes: Outputs.
+        depths: Choices, each of which fits the images.
+        widths: Choices; the others likewise, see :class:`condensekit.networks.ConvNet`.
+        activations: See there.
+        norms: See there.
+        poolings: See there.
+    """
+
+    notes: tuple[str, ...] = ()  # what was left out, one sentence each
+
+    def __init__(
+        self,
+        shape: Shape,
+        classes: int,
+        depths: Sequence[int],
+        widths: Sequence[int],
+        activations: Sequence[str],
+        norms: Sequence[str],
+        poolings: Sequence[str],
+    ) -> None:
+        super().__init__()
+        choices = {"width": widths, "depth": depths, "activation": activations, "norm": norms, "pooling": poolings}
+        drawn = {
+            name: ensure_frozen(self.add_mutable(nni.choice(name, list(values)))) for name, values in choices.items()
+        }
+        channels, height, width = shape
+        self.network = ConvNet(**drawn).build((channels, height, width), classes).to_empty(device="cpu")
+        for part in self.network.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()  # the layers came from the meta device without weights
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:  # noqa: N803
+        """(N, C, H, W) normalised float images to (N, classes) logits."""
+        logits: Tensor = self.network(images_NCHW)
+        return logits

@@ -1,0 +1,43 @@
+"""What a network costs: parameters and floating-point operations, counted on the network itself.
+
+NNI's own profilers know no LeakyReLU, Tanh or NAS-Bench-201 and fail on spaces that have them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from condensekit.networks import Shape
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The size of one network.
+
+    Args:
+        params: Parameters that are trained.
+        flops: Operations of one image's forward pass: two for each multiply-add of convolutions, linear layers
+            and matrix products, nothing for norms and activations.
+    """
+
+    params: int
+    flops: int
+
+
+def count(module: nn.Module, shape: Shape) -> Cost:
+    """The cost of a network for one (C, H, W) image; its state is left as it is."""
+    training = {name: part.training for name, part in module.named_modules()}
+    parameter = next(module.parameters(), None)
+    images = torch.zeros(1, *shape, device="cpu" if parameter is None else parameter.device)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module.eval()(images)
+    finally:
+        for name, part in module.named_modules():
+            part.training = training[name]
+    params = sum(p.numel() for p in module.parameters() if p.requires_grad)  # lazy layers have theirs by now
+    return Cost(params, counter.get_total_flops())

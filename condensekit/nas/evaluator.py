@@ -1,0 +1,125 @@
+"""The NNI evaluator that scores a candidate by training it on a proxy set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+import nni
+from nni.nas.evaluator import Evaluator
+from torch import nn
+
+from condensekit.errors import refuse, unknown
+from condensekit.nas.training import SCORES, ProxyData, ProxyProtocol, TrialResult, train_candidate
+
+__all__ = ["ProxyData", "ProxyEvaluator", "ProxyProtocol", "TrialError", "TrialResult", "train_candidate"]
+
+
+class TrialError(Exception):
+    """A candidate that cannot be scored; the text says why. The search marks its trial and goes on."""
+
+
+class ProxyEvaluator(Evaluator):  # type: ignore[misc]
+    """Trains each candidate from scratch on a proxy set and reports its score on held-out training images.
+
+    Every candidate gets a fresh module, optimiser and schedule, and the same batches and augmentation. The final
+    result is ``{"default": score, "scores": {...}, "seconds": ..., "image_steps": ..., "stopped": ...}``; a
+    training that diverges is a failed trial.
+
+    Args:
+        data: The images, or a function without arguments that loads them (then the evaluator itself stays
+            small; needed for NNI's remote services).
+        protocol: The recipe.
+        score: Which of :data:`condensekit.nas.training.SCORES` is the final result.
+        seeds: Trainings of each candidate, with seeds ``seed``, ``seed + 1``, ...; scores are averaged.
+        seed: Of the first training; the same for all candidates.
+        last: See :func:`train_candidate`; the following likewise.
+        checks: See there.
+        hopeless: See there.
+        device: See there.
+
+    Raises:
+        ConfigError: An unknown score, fewer than one seed.
+    """
+
+    def __init__(
+        self,
+        data: ProxyData | Callable[[], ProxyData],
+        protocol: ProxyProtocol = ProxyProtocol(),  # noqa: B008 - frozen
+        *,
+        score: str = "accuracy",
+        seeds: int = 1,
+        seed: int = 0,
+        last: int = 5,
+        checks: int = 4,
+        hopeless: float | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if score not in SCORES:
+            raise unknown("score", score, SCORES)
+        refuse(None if seeds >= 1 else f"seeds must be at least 1, got {seeds}")
+        self.data, self.protocol, self.score = data, protocol, score
+        self.seeds, self.seed, self.last, self.checks = seeds, seed, last, checks
+        self.hopeless, self.device = hopeless, device
+
+    def prepare(self) -> ProxyData:
+        """The images, loaded once; called before workers are forked, which then share them."""
+        if not isinstance(self.data, ProxyData):
+            self.data = self.data()
+        _ = self.data.targets, self.data.images
+        return self.data
+
+    def evaluate(self, model: nn.Module | Callable[[], nn.Module]) -> list[TrialResult]:
+        """Train once for each seed, and report to NNI.
+
+        Args:
+            model: Makes the module, whose weights then follow from the seed; or a module, copies of which are
+                trained from the weights it has.
+
+        Raises:
+            TrialError: The training diverged.
+        """
+        make = (lambda: copy.deepcopy(model)) if isinstance(model, nn.Module) else model
+        data, results = self.prepare(), []
+        for seed in range(self.seed, self.seed + self.seeds):
+            result = train_candidate(
+                make,
+                data,
+                self.protocol,
+                seed=seed,
+                last=self.last,
+                checks=self.checks,
+                hopeless=self.hopeless,
+                device=self.device,
+                report=self._report,
+            )
+            if result.problem:
+                raise TrialError(result.problem)
+            results.append(result)
+        scores = {kind: fmean(result.scores[kind] for result in results) for kind in SCORES}
+        nni.report_final_result(
+            {
+                "default": scores[self.score],
+                "scores": scores,
+                "seconds": sum(result.seconds for result in results),
+                "image_steps": sum(result.image_steps for result in results),
+                "stopped": any(result.stopped for result in results),
+            }
+        )
+        return results
+
+    def _dump(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @staticmethod
+    def _load(**made: Any) -> ProxyEvaluator:
+        return ProxyEvaluator(**made)
+
+    def _report(self, entry: Mapping[str, float]) -> None:
+        nni.report_intermediate_result({"default": entry[self.score], **entry})
+
+    def _execute(self, model: Any) -> Any:
+        """Called by NNI with a frozen space: the module is built anew, with its own seed, for each training."""
+        return self.evaluate(model.executable_model)

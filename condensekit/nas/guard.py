@@ -1,0 +1,101 @@
+"""An evaluator around any evaluator: why a trial failed reaches the search, whatever the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import nni
+from nni.nas.evaluator import Evaluator
+
+from condensekit.nas.evaluator import TrialError
+from condensekit.nas.trials import key
+from condensekit.rng import isolated, key_of
+
+
+class Guarded(Evaluator):  # type: ignore[misc]
+    """Runs an evaluator; where it raises, the reason is reported as ``{"failed": reason}`` before the trial ends.
+
+    Args:
+        evaluator: Whose trials.
+        limit_s: Seconds after which a trial is interrupted from inside, by a timer signal; None for engines that
+            kill from outside.
+        deadline: ``time.monotonic()`` at which it is interrupted likewise.
+    """
+
+    def __init__(self, evaluator: Evaluator, limit_s: float | None = None, deadline: float | None = None) -> None:
+        self.evaluator, self.limit_s, self.deadline = evaluator, limit_s, deadline
+
+    def prepare(self) -> None:
+        """Load what the evaluator can share between trials."""
+        if hasattr(self.evaluator, "prepare"):
+            self.evaluator.prepare()
+
+    def evaluate(self, model: Any) -> Any:
+        """Not called: NNI hands over the frozen space."""
+        return self.evaluator.evaluate(model)
+
+    def _dump(self) -> dict[str, Any]:
+        return {"evaluator": self.evaluator}
+
+    @staticmethod
+    def _load(**made: Any) -> Guarded:
+        return Guarded(**made)
+
+    def _execute(self, model: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            with isolated(key_of(key(model.sample))), self._timed():
+                return self.evaluator._execute(model)
+        except Exception as error:
+            nni.report_final_result({"failed": reason(error), "seconds": time.perf_counter() - start})
+            raise
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Raise TrialError inside when the time is over; signals reach the main thread only."""
+        ends = []
+        if self.limit_s is not None:
+            ends.append((self.limit_s, f"over its limit of {self.limit_s:g} s"))
+        if self.deadline is not None:
+            ends.append((self.deadline - time.monotonic(), "cut off at the end of the budget"))
+        if not ends or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        seconds, text = min(ends)
+
+        def expired(*_: object) -> None:
+            raise TrialError(text)
+
+        before = signal.signal(signal.SIGALRM, expired)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def reason(error: BaseException) -> str:
+    """One line about what was raised."""
+    text = str(error).strip().splitlines()
+    shown = text[0][:300] if text else ""
+    if isinstance(error, TrialError):
+        return shown
+    memory = isinstance(error, MemoryError) or "out of memory" in shown.lower() or "can't allocate" in shown.lower()
+    return f"{'out of memory: ' if memory else ''}{type(error).__name__}: {shown}"
+
+
+def score_of(metric: Any) -> float | None:
+    """The number in a metric (a number, or a dictionary with ``default``); None where there is no finite one."""
+    value: Any = metric.get("default") if isinstance(metric, dict) else metric
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,59 @@
+"""Which architectures a comparison is about: no two that are known to compute the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nni.nas.nn.pytorch import ModelSpace
+
+from condensekit.errors import ConfigError
+from condensekit.nas.spaces import sample_architectures
+from condensekit.nas.trials import Architecture, key
+from condensekit.nas.truth import canonical
+
+LISTED = ("random", "grid")  # strategies for which every ranker scores one list
+
+
+def by_key(architectures: Iterable[Architecture]) -> dict[str, Architecture]:
+    """Architectures by key, each once."""
+    return {key(a): a for a in architectures}
+
+
+def distinct(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
+    """``n`` architectures drawn at random of which no two are known to compute the same; all, where there are fewer.
+
+    A longer list from the same seed begins with a shorter one.
+    """
+    asked = n
+    while True:
+        drawn = sample_architectures(space, asked, seed)
+        found = by_key(canonical(space, a) for a in drawn)
+        if len(found) >= n or len(drawn) < asked:
+            return list(found.values())[:n]
+        asked *= 2
+
+
+def listed(space: ModelSpace, strategy: str, n: int, seed: int) -> list[Architecture] | None:
+    """The architectures that all rankers score under a strategy; None for one that searches for each ranker anew.
+
+    ``grid`` is a shuffled list of the space as it is, ``random`` one of architectures that differ in what they compute.
+    """
+    if strategy == "grid":
+        return sample_architectures(space, n, seed)
+    return distinct(space, n, seed) if strategy == "random" else None
+
+
+def others(space: ModelSpace, taken: Sequence[Architecture], n: int, seed: int) -> list[Architecture]:
+    """``n`` random architectures that are none of those ``taken``.
+
+    Raises:
+        ConfigError: The space has no more.
+    """
+    keys = set(by_key(canonical(space, a) for a in taken))
+    left = [a for a in distinct(space, len(keys) + n, seed) if key(a) not in keys][:n]
+    if len(left) < n:
+        raise ConfigError(
+            f"a regression is fitted on {n} architectures beside the {len(keys)} ranked ones, and the space has only "
+            f"{len(left)} more: rank fewer"
+        )
+    return left

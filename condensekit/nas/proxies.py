@@ -1,0 +1,320 @@
+"""Competing rankers: ways to say, more cheaply than full training, which architecture is the better one.
+
+Each says how it scores one candidate (an NNI evaluator, so that every engine, the log and resuming work alike) and
+what it costs beforehand. Trained ones take equally many gradient steps on a candidate, whatever they train on.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import nni
+import torch
+from nni.nas.evaluator import Evaluator
+from torch import Tensor, nn
+
+from condensekit import catalog
+from condensekit.condensed import CondensedSet
+from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.images import ClassImages
+from condensekit.nas.cost import count
+from condensekit.nas.evaluator import ProxyEvaluator, TrialError
+from condensekit.nas.proxy_sets import Maker, Preparation
+from condensekit.nas.training import ProxyData, ProxyProtocol
+from condensekit.nas.zero_cost import KINDS, REPEATS, ZEN_BATCH, score
+from condensekit.rng import Draw, isolated
+from condensekit.selection import check_sizes
+
+SIZES = ("params", "flops")
+EARLY, ADDITIVE, HALF, RIDGE = "early-stop", "additive", "half-", "ridge:"
+IMAGES = 64  # in the batch of a zero-cost score
+PASSES = 3  # forward passes that one forward and backward pass costs
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What all rankers of a comparison share.
+
+    Args:
+        maker: Makes their sets from the training images.
+        held: Held-out training images, on which candidates are scored; none of them is the maker's.
+        protocol: How a candidate is trained; its number of steps is the same for all rankers, see :attr:`steps`.
+        ipc: Images per class of a set whose ranker names no other number.
+        score: Which score of a trained candidate counts.
+        seeds: Trainings of each candidate.
+        seed: Of the first; the same for all candidates.
+        last: Epochs at the end over whose tests scores are averaged.
+        checks: Tests before those.
+        hopeless: See :func:`~condensekit.nas.training.train_candidate`.
+        device: Where candidates are trained.
+        extra: Image-steps that a ranker without a preparation gets for each candidate to cost as much as one with.
+
+    Raises:
+        DataError: An image that is both trained on and held out.
+    """
+
+    maker: Maker
+    held: ClassImages
+    protocol: ProxyProtocol = ProxyProtocol()  # noqa: RUF009 - frozen
+    ipc: int = 10
+    score: str = "accuracy"
+    seeds: int = 1
+    seed: int = 0
+    last: int = 5
+    checks: int = 4
+    hopeless: float | None = None
+    device: str = "cpu"
+    extra: float = 0.0
+
+    def __post_init__(self) -> None:
+        train = self.maker.train
+        if train.images.data_ptr() == self.held.images.data_ptr() and bool(
+            torch.isin(train.order, self.held.order).any()
+        ):
+            raise DataError("an image is both trained on and held out: split the training images first")
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps on each candidate."""
+        return self.protocol.steps_on(self.ipc * len(self.maker.train.classes))
+
+    @cached_property
+    def _test(self) -> ClassImages:
+        """The held-out images without the others in their array, which would be sent to every worker."""
+        order = self.held.order.sort().values
+        return ClassImages(self.held.images[order.to(self.held.images.device)], self.held.labels[order], self.held.spec)
+
+    def trained(self, on: CondensedSet | ClassImages, steps: int | None = None) -> ProxyEvaluator:
+        """Training on a set, for as many steps as every other ranker takes, unless told otherwise."""
+        return ProxyEvaluator(
+            ProxyData(on, self._test),
+            replace(self.protocol, steps=steps or self.steps),
+            score=self.score,
+            seeds=self.seeds,
+            seed=self.seed,
+            last=self.last,
+            checks=self.checks,
+            hopeless=self.hopeless,
+            device=self.device,
+        )
+
+    def batch(self) -> Tensor:
+        """(64, C, H, W) normalised training images for zero-cost scores, as many of each class as can be."""
+        train = self.maker.train
+        each = math.ceil(IMAGES / len(train.classes))
+        drawn = train.sample(train.classes, each, Draw(self.seed), role="zero-cost")
+        return drawn.transpose(0, 1).flatten(0, 1)[:IMAGES]
+
+
+class Ranker(ABC):
+    """A way to score candidates."""
+
+    name: str
+
+    def check(self, setting: Setting) -> None:  # noqa: B027 - most need no check
+        """Refuse what :meth:`prepare` could not make, before anything is spent.
+
+        Raises:
+            ConfigError: Options that make no sense.
+            DataError: Classes too small.
+        """
+
+    @abstractmethod
+    def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
+        """What scores a candidate, and what making it took."""
+
+
+@dataclass(frozen=True)
+class OnSet(Ranker):
+    """Trains candidates on a small set.
+
+    Args:
+        name: What tables call it.
+        kind: A method, a selection (``packed-`` before it allowed), or ``half-`` and a method.
+        ipc: Images per class; None takes the setting's.
+    """
+
+    name: str
+    kind: str
+    ipc: int | None = None
+
+    def check(self, setting: Setting) -> None:
+        """See :meth:`Ranker.check`."""
+        maker, ipc = setting.maker, self.ipc or setting.ipc
+        if self.kind.startswith(HALF) and ipc < 2:
+            raise ConfigError(f"{self.name}: half condensed and half real needs at least 2 images per class, got {ipc}")
+        if _is_selection(self.kind):
+            formation = catalog.baseline(self.kind)[1]
+        else:
+            formation = maker.build(self.kind.removeprefix(HALF))[1]["formation"]
+        refuse(formation.misfit(maker.train.spec.shape))
+        check_sizes(maker.train, ipc, formation.factor)
+
+    def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
+        """See :meth:`Ranker.prepare`."""
+        maker, ipc = setting.maker, self.ipc or setting.ipc
+        if self.kind.startswith(HALF):
+            made, cost = maker.half(self.kind.removeprefix(HALF), ipc)
+        elif _is_selection(self.kind):
+            made, cost = maker.selected(self.kind, ipc)
+        else:
+            made, cost = maker.condensed(self.kind, ipc)
+        return setting.trained(made), cost
+
+
+@dataclass(frozen=True)
+class EarlyStop(Ranker):
+    """Trains candidates on all real training images, but not for long.
+
+    Args:
+        name: What tables call it.
+        epochs: Passes; None gives it as many image-steps as the others, and its share of the dearest preparation
+            among them on top.
+    """
+
+    name: str = EARLY
+    epochs: int | None = None
+
+    def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
+        """See :meth:`Ranker.prepare`."""
+        batch = setting.protocol.batch
+        if self.epochs:
+            steps = self.epochs * math.ceil(len(setting.maker.train) / batch)
+        else:
+            steps = setting.steps + round(setting.extra / batch)
+        return setting.trained(setting.maker.train, steps), Preparation()
+
+
+@dataclass(frozen=True)
+class ZeroCost(Ranker):
+    """Scores candidates without training.
+
+    Args:
+        name: ``params``, ``flops`` or one of :data:`~condensekit.nas.zero_cost.KINDS`.
+    """
+
+    name: str
+
+    def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
+        """See :meth:`Ranker.prepare`."""
+        return ZeroCostEvaluator(self.name, setting.batch(), setting.seed), Preparation()
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Scores made of other rankers' scores, once those are there.
+
+    Args:
+        name: What tables call it.
+        parts: The rankers it is made of; none for the additive model, which looks at the architecture alone.
+        fitted: Whether it is a regression on a few architectures whose truth is known (they are not among those that
+            are ranked, and what their truths cost is counted), or the plain sum of ranks.
+    """
+
+    name: str
+    parts: tuple[Ranker, ...] = field(default=())
+    fitted: bool = False
+
+
+def at_equal_cost(one: Ranker) -> bool:
+    """Whether what the ranker may spend depends on what others spend."""
+    return isinstance(one, EarlyStop) and one.epochs is None
+
+
+class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
+    """The NNI evaluator of :class:`ZeroCost`.
+
+    Args:
+        kind: The score's name.
+        images_NCHW: A batch of normalised float32 images.
+        seed: Initial weights follow from it.
+    """
+
+    def __init__(self, kind: str, images_NCHW: Tensor, seed: int = 0) -> None:  # noqa: N803
+        self.kind, self.images, self.seed = kind, images_NCHW, seed
+
+    def evaluate(self, model: Callable[[], nn.Module]) -> float:
+        """Score what ``model`` makes, and report to NNI.
+
+        Raises:
+            TrialError: The score is not finite.
+        """
+        draw = Draw(self.seed)
+        channels, height, width = self.images.shape[1:]
+        with isolated(draw.key("weights")):
+            module = model()
+            cost = count(module, (channels, height, width))  # a forward pass, from which lazy layers learn their size
+        if self.kind in SIZES:
+            found: float | None = getattr(cost, self.kind)
+        else:
+            found = score(self.kind, module, self.images, draw.key("zero-cost"))
+        if found is None:
+            raise TrialError(f"{self.kind} is not finite")
+        steps = _image_steps(self.kind, len(self.images))
+        nni.report_final_result(
+            {"default": float(found), "scores": {self.kind: float(found)}, "image_steps": steps, "stopped": False}
+        )
+        return found
+
+    def _execute(self, model: Any) -> Any:
+        """Called by NNI with a frozen space."""
+        return self.evaluate(model.executable_model)
+
+
+def _image_steps(kind: str, images: int) -> int:
+    """Images forward and backward that cost as much as the score."""
+    zen = math.ceil(2 * REPEATS * min(images, ZEN_BATCH) / PASSES)
+    return {"synflow": 1, "nwot": math.ceil(images / PASSES), "jacov": images, "zen": zen}.get(kind, 0)
+
+
+def ranker(name: str) -> Ranker | Combination:
+    """The ranker called ``name``.
+
+    Args:
+        name: A method of the catalog (``dm``), a selection (``random``, ``packed-random``), ``half-`` and a method,
+            each with ``@N`` for N images per class; ``early-stop``, with ``@N`` for N epochs; ``params``, ``flops``,
+            ``synflow``, ``nwot``, ``jacov``, ``zen``; several of them joined by ``+`` for the sum of their ranks,
+            ``ridge:`` before that for a regression; or ``additive``, a regression on the choices alone.
+
+    Raises:
+        ConfigError: An unknown name.
+    """
+    if name == ADDITIVE:
+        return Combination(name, fitted=True)
+    if name.startswith(RIDGE) or "+" in name:
+        parts = tuple(_single(part) for part in name.removeprefix(RIDGE).split("+"))
+        return Combination(name, parts, name.startswith(RIDGE))
+    return _single(name)
+
+
+def _single(name: str) -> Ranker:
+    kind, at, number = name.partition("@")
+    if at and not (number.isdigit() and int(number)):
+        raise ConfigError(f"ranker {name!r}: after @ comes a number of at least 1")
+    size = int(number) if at else None
+    if kind == EARLY:
+        return EarlyStop(name, size)
+    if kind in (*SIZES, *KINDS):
+        if at:
+            raise ConfigError(f"ranker {name!r}: {kind} takes no number")
+        return ZeroCost(kind)
+    plain = kind.removeprefix(HALF)
+    if plain in catalog.METHODS or ":" in plain:
+        catalog.method(plain)
+    elif not _is_selection(kind):
+        known = [EARLY, ADDITIVE, *SIZES, *KINDS, *catalog.METHODS, *catalog.SELECTIONS, *_prefixed()]
+        raise unknown("ranker", name, known)
+    return OnSet(name, kind, size)
+
+
+def _prefixed() -> list[str]:
+    return [f"{HALF}{name}" for name in catalog.METHODS] + [f"{catalog.PACKED}{name}" for name in catalog.SELECTIONS]
+
+
+def _is_selection(kind: str) -> bool:
+    return kind.removeprefix(catalog.PACKED) in catalog.SELECTIONS

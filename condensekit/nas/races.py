@@ -1,0 +1,109 @@
+"""The searches of one contest, one after the other, through one engine and one fork server."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nni.nas.evaluator import Evaluator
+
+from condensekit.nas.full import FullTraining
+from condensekit.nas.proxies import at_equal_cost
+from condensekit.nas.proxy_sets import Preparation
+from condensekit.nas.running import Running
+from condensekit.nas.search import Portal, search
+from condensekit.nas.strategies import FixedList
+from condensekit.nas.trials import Architecture, Trial, TrialLog
+from condensekit.nas.truth import Truth, from_trials
+from condensekit.nas.warm import WarmServer
+
+if TYPE_CHECKING:
+    from condensekit.nas.compare import Contest
+
+
+class Races:
+    """The searches of one contest: one for each ranker, one for each repeat of the truth."""
+
+    def __init__(self, contest: Contest, running: Running) -> None:
+        self.contest, self.running = contest, running
+        self.start = time.monotonic()
+        folder = running.folder
+        self.log = TrialLog(folder / "trials.jsonl" if folder else None)
+        self.truths = TrialLog(folder / "truth.jsonl" if folder else None)
+        self.found: dict[str, list[Trial]] = {}
+        self.prepared: dict[str, Preparation] = {}
+        self.stack = ExitStack()
+        self.server: WarmServer | None = None
+
+    def __enter__(self) -> Races:
+        if self.running.engine != "sequential":
+            self.server = self.stack.enter_context(WarmServer())  # one for all searches
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def score(self) -> None:
+        """Every single ranker's trials."""
+        contest = self.contest
+        for one in contest.singles():
+            setting = contest.setting
+            if at_equal_cost(one):
+                share = contest.ledger.share(self.prepared, contest.some(), contest.trials)
+                setting = replace(setting, extra=share)
+            evaluator, self.prepared[one.name] = one.prepare(setting)
+            wanted = contest.ranked
+            if wanted is not None and one.name in contest.fitting:
+                wanted = [*wanted, *contest.extra]
+            self.found[one.name] = self._search(one.name, evaluator, wanted, self.log)
+
+    def truth(self) -> Truth | None:
+        """Read, or measured now: one seed after the other, so that a stop leaves whole repeats."""
+        wanted = self.contest.wanted
+        if not isinstance(wanted, FullTraining):
+            return wanted
+        asked = [*self.contest.scored(self.found).values(), *self.contest.extra]
+        runs = [
+            self._search(f"full-{seed}", wanted.evaluator(seed), asked, self.truths) for seed in range(wanted.seeds)
+        ]
+        return from_trials("full training", self.contest.space, [run for run in runs if run])
+
+    def _search(
+        self, name: str, evaluator: Evaluator, wanted: Sequence[Architecture] | None, log: TrialLog
+    ) -> list[Trial]:
+        """One search, within what is left of the budget."""
+        contest, running = self.contest, self.running
+        left = None
+        if running.budget_s is not None:
+            left = running.budget_s - (time.monotonic() - self.start)
+            if left <= 0:
+                return [t for a in wanted or [] if (t := log.get(name, a))]
+        total = contest.trials if wanted is None else len(wanted)
+        with running.progress.stage(name, total) as stage:
+            return search(
+                contest.space,
+                evaluator,
+                contest.strategy if wanted is None else FixedList(wanted),
+                trials=total,
+                engine=running.engine,
+                workers=running.workers,
+                seed=contest.seed,
+                budget_s=left,
+                trial_limit_s=running.trial_limit_s,
+                log=log,
+                ranker=name,
+                portal=self._portal(name),
+                server=self.server,
+                on_trial=lambda trial: stage.advance(),
+            )
+
+    def _portal(self, name: str) -> Portal | None:
+        """Where NNI's training service keeps the files of one search."""
+        folder = self.running.folder
+        if self.running.engine != "nni" or folder is None:
+            return None
+        return Portal(folder / "nni" / re.sub(r"[^\w.+-]", "-", name), self.running.port)

@@ -1,0 +1,214 @@
+"""How well scores rank architectures: pure functions of two lists, without NaN and with a rule for every tie.
+
+``scores`` are what a ranker says (None or a value that is not finite: the candidate failed), ``truth`` what full
+training says, in percentage points; larger is better in both. A failed candidate stands below all others, where a
+search would leave it. Ties count as if they were broken at random: constant scores rank nothing, so their correlation
+is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from condensekit.errors import DataError
+
+Floats = NDArray[np.float64]
+
+FEWEST = 3  # candidates from which on there is anything to rank
+TOP = 0.5  # the share of candidates that counts as the top
+RECALLED = 0.1  # the share of candidates that a search is after
+
+
+def placed(scores: Sequence[float | None] | ArrayLike) -> Floats:
+    """(N,) finite float64: the scores, those of failed candidates one below the smallest other one."""
+    values = np.array([np.nan if s is None else s for s in np.asarray(scores, dtype=object)], dtype=np.float64)
+    good = np.isfinite(values)
+    return np.where(good, values, values[good].min() - 1 if good.any() else 0.0)
+
+
+def measured(truth: ArrayLike, count: int) -> Floats:
+    """(count,) float64 truths.
+
+    Raises:
+        DataError: Another number of them, or one that is not finite.
+    """
+    values = np.asarray(truth, dtype=np.float64)
+    if values.shape != (count,):
+        raise DataError(f"there are {count} scores but truths of shape {values.shape}: give one for each candidate")
+    if not np.isfinite(values).all():
+        raise DataError(f"the truth of candidate {int((~np.isfinite(values)).argmax())} is not finite: leave it out")
+    return values
+
+
+def spearman(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> float | None:
+    """Spearman's rank correlation; None for fewer than three candidates or a constant truth."""
+    return _correlation(stats.spearmanr, scores, truth)
+
+
+def kendall(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> float | None:
+    """Kendall's tau-b; None for fewer than three candidates or a constant truth."""
+    return _correlation(stats.kendalltau, scores, truth)
+
+
+def _correlation(statistic: object, scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> float | None:
+    x = placed(scores)
+    y = measured(truth, len(x))
+    if len(x) < FEWEST or np.ptp(y) == 0:
+        return None
+    return 0.0 if np.ptp(x) == 0 else float(statistic(x, y).statistic)  # type: ignore[operator]
+
+
+def best(truth: ArrayLike, share: float = TOP) -> NDArray[np.bool_]:
+    """(N,) which candidates belong to the best ``share`` by truth, with all that tie with the last of them."""
+    values = np.asarray(truth, dtype=np.float64)
+    kept = max(1, math.ceil(share * len(values)))
+    return np.asarray(values >= np.sort(values)[-kept])
+
+
+def recall(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, k: int) -> float | None:
+    """The share, in [0, 1], of the k truly best that are among the k best scores; None where k is 0 or all."""
+    x = placed(scores)
+    y = measured(truth, len(x))
+    if not 0 < k < len(x):
+        return None
+    return float(_membership(x, k) @ _membership(y, k)) / k
+
+
+def _membership(values: Floats, k: int) -> Floats:
+    """How likely each is among the k largest, ties broken at random."""
+    cut = np.sort(values)[-k]
+    above, level = values > cut, values == cut
+    return np.asarray(above + level * (k - above.sum()) / level.sum())
+
+
+def regret(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, among: int) -> float | None:
+    """Truth lost by taking the first by score, instead of the best, of ``among`` candidates drawn at random.
+
+    The mean over all such draws without replacement, exactly; in the unit of ``truth``. None for fewer than two
+    candidates. ``among`` is at most the number of candidates: then there is one draw, all of them.
+    """
+    x = placed(scores)
+    y = measured(truth, len(x))
+    if len(x) < 2:
+        return None
+    return _expected_first(y, y, among) - _expected_first(x, y, among)
+
+
+def _expected_first(scores: Floats, truth: Floats, among: int) -> float:
+    """Mean truth of the first by score among that many candidates drawn without replacement."""
+    n, m = len(scores), min(among, len(scores))
+    order = np.argsort(-scores, kind="stable")
+    # the i-th best of n is first in a draw of m with probability C(n - i, m - 1) / C(n, m)
+    chance = np.zeros(n)
+    chance[0] = m / n
+    for i in range(1, n):
+        left = n - i
+        chance[i] = chance[i - 1] * max(0, left - m + 1) / left
+    _, level = np.unique(-scores[order], return_inverse=True)
+    share = np.bincount(level, chance) / np.bincount(level)
+    return float(share[level] @ truth[order])
+
+
+def pair_accuracy(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, noise: float) -> float | None:
+    """How often the better of two candidates has the higher score, where their truths differ by more than ``noise``.
+
+    A tie counts one half. None where no pair differs so much.
+    """
+    x = placed(scores)
+    y = measured(truth, len(x))
+    first, second = np.triu_indices(len(x), 1)
+    gap = y[first] - y[second]
+    apart = np.abs(gap) > noise
+    if not apart.any():
+        return None
+    agree = np.sign(x[first] - x[second])[apart] * np.sign(gap[apart])
+    return float((1 + agree).mean() / 2)
+
+
+def partial(
+    scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, given: Sequence[float] | ArrayLike
+) -> float | None:
+    """Spearman's correlation of scores and truth once the ranks of ``given`` (parameters, say) are taken out of both.
+
+    None where :func:`spearman` is, or where ``given`` leaves nothing of the truth.
+    """
+    x, z = placed(scores), np.asarray(given, dtype=np.float64)
+    y = measured(truth, len(x))
+    if len(x) <= FEWEST or np.ptp(y) == 0:
+        return None
+    rx, ry = (_without(stats.rankdata(values), stats.rankdata(z)) for values in (x, y))
+    if rx is None or ry is None:
+        return None if ry is None else 0.0
+    return float(rx @ ry / math.sqrt(float(rx @ rx) * float(ry @ ry)))
+
+
+def _without(ranks: Floats, given: Floats) -> Floats | None:
+    """Centred ``ranks`` less their regression on ``given``; None where nothing is left."""
+    r, z = ranks - ranks.mean(), given - given.mean()
+    left = r - z * float(r @ z) / float(z @ z) if np.ptp(given) > 0 else r
+    return left if float(left @ left) > 1e-9 * len(r) else None
+
+
+def strata(
+    scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, labels: Sequence[Hashable]
+) -> dict[str, tuple[float | None, int]]:
+    """Spearman's correlation inside each stratum, and how many candidates it has."""
+    x = placed(scores)
+    y = measured(truth, len(x))
+    found = {}
+    for label in dict.fromkeys(labels):
+        inside = np.array([other == label for other in labels])
+        found[str(label)] = (spearman(x[inside], y[inside]), int(inside.sum()))
+    return found
+
+
+@dataclass(frozen=True)
+class Retest:
+    """How reliable a truth measured several times is.
+
+    Args:
+        single: Mean Spearman correlation between two of its measurements; None for a single measurement.
+        single_top: The same inside the best half by their mean; a little high, because the mean chose.
+        ceiling: The most that a ranker without error can reach against the mean of all measurements: the square root
+            of the mean's reliability (Spearman and Brown).
+        noise: Half width of the 95 % interval of the difference of two typical candidates' means, in the truth's unit;
+            typical, because a few that sometimes fail to learn would hide all other differences.
+    """
+
+    single: float | None
+    single_top: float | None
+    ceiling: float | None
+    noise: float | None
+
+
+def retest(repeats: ArrayLike) -> Retest:
+    """What (N, R) repeated measurements of N candidates say about each other."""
+    values = np.asarray(repeats, dtype=np.float64)
+    n, r = values.shape
+    if r < 2 or n < FEWEST:
+        return Retest(None, None, None, None)
+    single = _mean_correlation(values)
+    top = _mean_correlation(values[best(values.mean(1))])
+    ceiling = None if single is None else math.sqrt(max(0.0, r * single / (1 + (r - 1) * single)))
+    typical = float(np.median(values.var(axis=1, ddof=1))) * (r - 1) / float(stats.chi2.median(r - 1))
+    return Retest(single, top, ceiling, 1.96 * math.sqrt(2 * typical / r))
+
+
+def _mean_correlation(values: Floats) -> float | None:
+    pairs = [spearman(values[:, a], values[:, b]) for a, b in zip(*np.triu_indices(values.shape[1], 1), strict=True)]
+    found = [rho for rho in pairs if rho is not None]
+    return float(np.mean(found)) if found else None
+
+
+def break_even(preparation: float, each: float, instead: float) -> int | None:
+    """The number of candidates from which on a ranker with a preparation is cheaper than ``instead`` for each; or None.
+
+    All in the same unit, seconds say; None: it never is.
+    """
+    return math.floor(preparation / (instead - each)) + 1 if instead > each else None

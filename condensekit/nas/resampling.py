@@ -1,0 +1,127 @@
+"""How sure a rank correlation is: a paired bootstrap over distinct architectures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from condensekit.errors import DataError
+from condensekit.nas.ranking import FEWEST, TOP, Floats, measured, placed
+from condensekit.rng import Draw
+
+RESAMPLES = 2000
+
+Statistic = Callable[[Floats, Floats], Floats]  # (B, N) scores and (B, N) truths -> (B,), NaN where undefined
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference, or a single statistic, with its 95 % percentile interval.
+
+    Args:
+        value: In the sample itself.
+        lo: Lower end.
+        hi: Upper end.
+    """
+
+    value: float
+    lo: float
+    hi: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of 0."""
+        return self.lo > 0 or self.hi < 0
+
+
+def rank_correlation(scores: Floats, truth: Floats) -> Floats:
+    """Spearman's correlation of each row; 0 where the scores of a row are all equal."""
+    x, y = (_standard(stats.rankdata(values, axis=1)) for values in (scores, truth))
+    result = (x * y).sum(1)
+    return np.asarray(np.where(np.ptp(truth, axis=1) > 0, result, np.nan))
+
+
+def top_correlation(scores: Floats, truth: Floats) -> Floats:
+    """The same inside the best half by truth of each row."""
+    kept = max(1, math.ceil(TOP * truth.shape[1]))
+    order = np.argsort(-truth, axis=1, kind="stable")[:, :kept]
+    return rank_correlation(np.take_along_axis(scores, order, 1), np.take_along_axis(truth, order, 1))
+
+
+def _standard(ranks: Floats) -> Floats:
+    """Rows centred and scaled to unit length; rows without spread become 0."""
+    centred = ranks - ranks.mean(1, keepdims=True)
+    length = np.sqrt((centred**2).sum(1, keepdims=True))
+    return np.asarray(centred / np.where(length > 0, length, 1.0))
+
+
+def bootstrap(
+    scores: Sequence[float | None] | ArrayLike,
+    truth: ArrayLike,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    against: Sequence[float | None] | ArrayLike | None = None,
+    statistic: Statistic = rank_correlation,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """The 95 % percentile interval of a statistic, or of its difference between two rankers of the same candidates.
+
+    Args:
+        scores: One for each candidate; None where it failed.
+        truth: One for each candidate.
+        groups: Which candidates compute the same thing: a group is drawn as a whole, because its members are no
+            independent evidence. None: all are distinct.
+        against: Scores of the ranker to subtract, resampled alike.
+        statistic: What is computed of each resample.
+        resamples: How many.
+        seed: Of the resamples; the same seed draws the same candidates for every ranker.
+
+    Returns:
+        None for fewer than three groups, or where the statistic is undefined.
+
+    Raises:
+        DataError: Lengths that differ.
+    """
+    ours = placed(scores)
+    values = measured(truth, len(ours))
+    theirs = None if against is None else placed(against)
+    names = list(range(len(ours))) if groups is None else list(groups)
+    if len(names) != len(ours) or (theirs is not None and len(theirs) != len(ours)):
+        raise DataError(f"there are {len(ours)} scores: give as many groups, and as many scores to compare with")
+    members = _members(names)
+    if len(members) < FEWEST:
+        return None
+    whole = _difference(statistic, ours, theirs, values, np.arange(len(ours))[None])
+    if not np.isfinite(whole[0]):
+        return None
+    drawn = _resampled(members, resamples, seed)
+    found = np.concatenate([_difference(statistic, ours, theirs, values, rows) for rows in drawn])
+    lo, hi = np.percentile(found[np.isfinite(found)], (2.5, 97.5))
+    return Interval(float(whole[0]), float(lo), float(hi))
+
+
+def _difference(
+    statistic: Statistic, ours: Floats, theirs: Floats | None, truth: Floats, rows: NDArray[np.intp]
+) -> Floats:
+    found = statistic(ours[rows], truth[rows])
+    return found if theirs is None else found - statistic(theirs[rows], truth[rows])
+
+
+def _members(names: Sequence[Hashable]) -> list[NDArray[np.intp]]:
+    """The rows of each group, in the order of their first members."""
+    return [np.array([i for i, other in enumerate(names) if other == name]) for name in dict.fromkeys(names)]
+
+
+def _resampled(members: Sequence[NDArray[np.intp]], resamples: int, seed: int) -> list[NDArray[np.intp]]:
+    """(B, N) rows in blocks; resamples of one length together, as those of groups of different sizes vary in it."""
+    generator = np.random.default_rng(Draw(seed).key("bootstrap"))
+    picks = generator.integers(0, len(members), (resamples, len(members)))
+    if all(len(rows) == 1 for rows in members):
+        return [np.concatenate(members)[picks]]
+    return [np.concatenate([members[pick] for pick in row])[None] for row in picks]

@@ -1,0 +1,249 @@
+"""The one call that runs any strategy over any space through any engine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nni
+from nni.nas.evaluator import Evaluator, MutableEvaluator
+from nni.nas.execution import ExecutionEngine, SequentialExecutionEngine
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import SimplifiedModelSpace
+from nni.nas.strategy import RegularizedEvolution, Strategy
+from nni.runtime import log as nni_logging
+
+from condensekit.errors import ConfigError, refuse, unknown
+from condensekit.nas import strategies
+from condensekit.nas.guard import Guarded
+from condensekit.nas.journal import Journal, Terms
+from condensekit.nas.pool import PoolEngine
+from condensekit.nas.spaces import fingerprint
+from condensekit.nas.trials import Trial, TrialLog
+from condensekit.nas.warm import WarmServer
+from condensekit.nas.worker import Job
+
+log = logging.getLogger(__name__)
+
+ENGINES = ("sequential", "pool", "nni")
+MAX_DUMP = 1 << 30  # bytes of a space of the user's main script, which NNI pickles by value
+
+
+@dataclass(frozen=True)
+class Portal:
+    """How the ``nni`` engine runs NNI's training service.
+
+    Args:
+        folder: For its files.
+        port: Of its portal and REST server.
+        training_service: NNI's configuration of another service than the local one, say a ``RemoteConfig``; its
+            trials start a Python each and import what they need, and the manager has to be reachable for them.
+    """
+
+    folder: Path
+    port: int = 8080
+    training_service: Any = None
+
+
+def search(
+    space: ModelSpace,
+    evaluator: Evaluator,
+    strategy: Strategy | str,
+    *,
+    trials: int | None = None,
+    engine: str = "pool",
+    workers: int = 2,
+    seed: int = 0,
+    budget_s: float | None = None,
+    trial_limit_s: float | None = None,
+    log: TrialLog | None = None,
+    ranker: str = "proxy",
+    portal: Portal | None = None,
+    server: WarmServer | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> list[Trial]:
+    """Search a space; kill it at any time and call it again with the same log to go on.
+
+    A resumed search starts the same strategy again from its seed, and architectures in the log are answered from
+    it: nothing finished is run twice. Its trials are those of an uninterrupted search for strategies that do not
+    look at results, and with one worker for those that do.
+
+    Args:
+        space: Where to search.
+        evaluator: Scores a candidate: any NNI evaluator that reports a final result, a number or a dictionary with
+            ``default``; higher is better. One that raises makes a failed trial.
+        strategy: A fresh NNI strategy, or one of :data:`condensekit.nas.strategies.NAMES`.
+        trials: Distinct architectures to score at most, those in the log included; None leaves it to the strategy.
+        engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (its training
+            service, with portal).
+        workers: Trials at a time; ``sequential`` has one.
+        seed: Of a strategy given by name.
+        budget_s: Seconds for the whole call; what still runs then is cut off, and run again by the next call.
+        trial_limit_s: Seconds for one trial; a longer one is ended and marked as failed.
+        log: Finished trials are appended to it at once; None keeps them in memory.
+        ranker: The name under which they stand there.
+        portal: For ``nni``.
+        server: A started fork server to use and leave running, for several searches in a row; None starts one.
+        on_trial: Told each trial as it is known, those from the log included.
+
+    Returns:
+        The trials in the order in which the strategy asked for them, failed ones included.
+
+    Raises:
+        ConfigError: Values out of range, more workers than cores, a port in use, a log of another space, a strategy
+            that cannot search this space, space or evaluator that cannot be sent to workers.
+        DataError: An architecture of a given list that the space does not have.
+        StoreError: The log cannot be written.
+    """
+    start = time.monotonic()
+    _check(evaluator, engine, workers, trials, budget_s, trial_limit_s, portal)
+    book = TrialLog() if log is None else log
+    book.check_space(ranker, fingerprint(space))
+    if isinstance(strategy, str):
+        with _quiet():
+            strategy = strategies.strategy(strategy, seed, trials)
+    workers = 1 if engine == "sequential" else workers
+    if isinstance(strategy, RegularizedEvolution) and strategy.population_size <= workers:
+        raise ConfigError(f"evolution needs a population above its {workers} workers, got {strategy.population_size}")
+    deadline = None if budget_s is None else start + budget_s
+    terms = Terms(ranker, fingerprint(space), getattr(evaluator, "seed", seed), trials, deadline, trial_limit_s)
+
+    def journal(below: ExecutionEngine) -> Journal:
+        return Journal(below, book, terms, on_trial)
+
+    with _quiet():
+        if engine == "sequential":
+            guarded = Guarded(evaluator, trial_limit_s, deadline)
+            guarded.prepare()
+            with _restored_trial():
+                return _explore(space, guarded, strategy, journal(SequentialExecutionEngine(continue_on_failure=True)))
+        with contextlib.ExitStack() as stack:
+            if portal is not None and portal.training_service is not None:
+                return _served(space, Guarded(evaluator), strategy, portal, workers, terms, journal, None)
+            server = server or stack.enter_context(WarmServer())
+            simplified = SimplifiedModelSpace.from_model(space, None)
+            server.prepare(Job(nni.dump(simplified, pickle_size_limit=MAX_DUMP), Guarded(evaluator)))
+            if engine == "nni" and portal is not None:
+                return _served(space, evaluator, strategy, portal, workers, terms, journal, server)
+            return _explore(space, evaluator, strategy, journal(PoolEngine(server, workers, trial_limit_s)))
+
+
+def _check(
+    evaluator: Evaluator,
+    engine: str,
+    workers: int,
+    trials: int | None,
+    budget_s: float | None,
+    trial_limit_s: float | None,
+    portal: Portal | None,
+) -> None:
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    remote = portal is not None and portal.training_service is not None
+    choosing = isinstance(evaluator, MutableEvaluator) and evaluator.is_mutable()
+    refuse(
+        None if workers >= 1 else f"workers must be at least 1, got {workers}",
+        None if workers <= cores or remote else f"workers={workers} are more than the {cores} cores here: use fewer",
+        None if trials is None or trials >= 1 else f"trials must be at least 1, got {trials}",
+        None if budget_s is None or budget_s > 0 else f"budget_s must be positive, got {budget_s}",
+        None if trial_limit_s is None or trial_limit_s > 0 else f"trial_limit_s must be positive, got {trial_limit_s}",
+        "engine='nni' needs portal=Portal(folder)" if engine == "nni" and portal is None else None,
+        "portal is for engine='nni' only" if engine != "nni" and portal is not None else None,
+        "an evaluator with choices of its own cannot be searched: put them into the space" if choosing else None,
+    )
+    if portal is not None:
+        from condensekit.nas.service import check_port
+
+        check_port(portal.port)
+
+
+def _explore(space: ModelSpace, evaluator: Evaluator, strategy: Strategy, journal: Journal) -> list[Trial]:
+    """Run a strategy in this thread."""
+    try:
+        with _explained(strategy):
+            strategy(SimplifiedModelSpace.from_model(space, evaluator), journal)
+        journal.wait_models()
+    finally:
+        journal.shutdown()
+    return journal.trials()
+
+
+def _served(
+    space: ModelSpace,
+    evaluator: Evaluator,
+    strategy: Strategy,
+    portal: Portal,
+    workers: int,
+    terms: Terms,
+    make: Callable[[ExecutionEngine], Journal],
+    server: WarmServer | None,
+) -> list[Trial]:
+    """Run a strategy on NNI's training service."""
+    from condensekit.nas.service import Service
+
+    if server is None:
+        warning = (
+            "NNI's manager listens on all interfaces at port %d and has no login: anyone who reaches it can run "
+            "commands as you; let only the machines of the training service through the firewall"
+        )
+        log.warning(warning, portal.port)
+    made: list[Journal] = []
+
+    def journal(engine: ExecutionEngine) -> Journal:
+        made.append(make(engine))
+        return made[0]
+
+    service = Service(
+        space,
+        evaluator,
+        strategy,
+        folder=portal.folder,
+        workers=workers,
+        limit_s=terms.limit_s,
+        journal=journal,
+        server=server,
+        training_service=portal.training_service,
+    )
+    with _explained(strategy):
+        service.explore(portal.port)
+    return made[0].trials()
+
+
+@contextlib.contextmanager
+def _explained(strategy: Strategy) -> Iterator[None]:
+    try:
+        yield
+    except NotImplementedError as error:
+        raise ConfigError(f"{type(strategy).__name__} cannot search this space: {error}") from error
+
+
+@contextlib.contextmanager
+def _restored_trial() -> Iterator[None]:
+    """NNI's sequential engine leaves its last trial behind as the current one."""
+    before = nni.trial._params, nni.trial._intermediate_seq
+    try:
+        yield
+    finally:
+        nni.trial._params, nni.trial._intermediate_seq = before
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """NNI prints its messages to standard output; here they go to the logger ``nni`` only."""
+    nothing, nni_log = logging.NullHandler(), logging.getLogger("nni")
+    printing = "_stdout_" in nni_logging._handlers
+    nni.silence_stdout()
+    nni_log.addHandler(nothing)
+    try:
+        yield
+    finally:
+        nni_log.removeHandler(nothing)
+        if printing:
+            nni_logging.start_stdout_logging()

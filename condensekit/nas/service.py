@@ -1,0 +1,179 @@
+"""NNI's own training service and portal, with trials forked from a warm server instead of started anew."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nni.experiment.launcher
+import nni.runtime.log
+from nni.nas.evaluator import Evaluator
+from nni.nas.execution import ExecutionEngine, TrainingServiceExecutionEngine
+from nni.nas.experiment import NasExperiment, NasExperimentConfig
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.strategy import Strategy
+from nni.tools.nnictl.config_utils import Experiments
+
+from condensekit.errors import CondensekitError, ConfigError
+from condensekit.nas import trialclient
+from condensekit.nas.journal import POLL_S, Journal
+from condensekit.nas.warm import WarmServer
+from condensekit.nas.worker import Inherited
+
+log = logging.getLogger(__name__)
+HERE = Path(__file__).parent
+
+
+class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
+    """NNI's engine for its training service, which notices when the manager is gone."""
+
+    grace_s = 5.0  # metrics travel apart from the end of their trial and may come later
+
+    def pump(self, timeout_s: float) -> None:
+        """Wait a moment: events come in on NNI's own thread."""
+        process = self.nodejs_binding._proc
+        if process is None or process.poll() is not None or not self._channel_listen_thread.is_alive():
+            raise CondensekitError("NNI's manager has ended before the search: see the log in its folder")
+        time.sleep(min(timeout_s, POLL_S))
+
+
+class Service(NasExperiment):  # type: ignore[misc]
+    """One search as an NNI experiment, all files of which lie in one folder.
+
+    NNI's checkpoints are not written: the log of trials is what a search resumes from.
+
+    Args:
+        space: Where to search.
+        evaluator: Of every candidate.
+        strategy: Runs in this thread.
+        folder: For NNI's files.
+        workers: Trials at a time.
+        limit_s: Seconds for one trial.
+        journal: Makes the layer above the engine.
+        server: Whose job is this search's; None for a service on other machines.
+        training_service: NNI's configuration of another service than the local one.
+    """
+
+    def __init__(
+        self,
+        space: ModelSpace,
+        evaluator: Evaluator,
+        strategy: Strategy,
+        *,
+        folder: Path,
+        workers: int,
+        limit_s: float | None,
+        journal: Callable[[ExecutionEngine], Journal],
+        server: WarmServer | None,
+        training_service: Any = None,
+    ) -> None:
+        self.folder, self.server, self.journal = folder.absolute(), server, journal
+        with _launching(self.folder, server):  # NNI writes a list of services as soon as it is configured
+            config = NasExperimentConfig("ts", "simplified", None if training_service else "local")
+        if training_service is not None:
+            config.training_service = training_service
+        config.trial_concurrency = workers
+        config.experiment_working_directory = str(self.folder)
+        config.max_trial_duration = None if limit_s is None else f"{max(1, round(limit_s))}s"
+        if server is not None:
+            client = [sys.executable, "-I", "-S", str(Path(trialclient.__file__)), str(self.folder / "trials.sock")]
+            config._trial_command_params = {"python": shlex.join(client)}
+        super().__init__(space, evaluator if server is None else Inherited(), strategy, config)
+
+    def execution_engine_factory(self, config: Any) -> ExecutionEngine:
+        """NNI's engine below our journal."""
+        return self.journal(ServiceEngine(self, fetch_intermediates=False))
+
+    def save_checkpoint(self) -> None:
+        """Nothing, see the class."""
+
+    def explore(self, port: int) -> None:
+        """Run the strategy to its end, and what it asked for."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.server is not None:
+            self.server.listen(self.folder / "trials.sock")
+        try:
+            self._start(port)
+            self._start_engine_and_strategy()
+            self._engine.wait_models()
+        finally:
+            with _launching(self.folder, self.server):
+                self._end()
+
+    def _start(self, port: int) -> None:
+        try:
+            with _launching(self.folder, self.server):
+                self._start_logging(False)
+                self._start_nni_manager(port, False)
+        except (OSError, RuntimeError) as error:
+            raise CondensekitError(f"NNI's manager did not start: {error}; its log is in {self.folder}") from error
+        log.info("NNI's portal: http://127.0.0.1:%d", port)
+
+    def _end(self) -> None:
+        if isinstance(self._engine, Journal):
+            self._engine.close()
+        self._stop_nni_manager()
+        if self.server is not None:
+            self.server.guard(0)
+        if self._engine is not None:
+            self._engine.shutdown()
+        handler = nni.runtime.log._handlers.get(self.id)
+        self._stop_logging()
+        if handler is not None:
+            handler.close()  # NNI forgets to
+
+
+@contextlib.contextmanager
+def _launching(folder: Path, server: WarmServer | None) -> Iterator[None]:
+    """What NNI keeps in the user's home goes into ``folder``, and its local manager listens on loopback only."""
+    launcher = nni.experiment.launcher
+    start, manifest = launcher._start_rest_server, launcher.Experiments
+
+    def guarded(*args: Any) -> Any:
+        process = start(*args)
+        if server is not None:
+            server.guard(process.pid)  # before anything else can go wrong
+        return process
+
+    changes = {"HOME": str(folder), "NNI_CONFIG_DIR": str(folder / "config")}
+    if server is not None:
+        changes["NODE_OPTIONS"] = f"--require {_quoted(HERE / 'manager.cjs')}"
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    launcher._start_rest_server = guarded
+    launcher.Experiments = lambda: Experiments(str(folder / "nni-experiments"))
+    try:
+        yield
+    finally:
+        launcher._start_rest_server, launcher.Experiments = start, manifest
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _quoted(path: Path) -> str:
+    """A path as NODE_OPTIONS takes it."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def check_port(port: int) -> None:
+    """Raise ConfigError where the portal cannot have this port."""
+    if not 1024 <= port <= 65535:
+        raise ConfigError(f"port must lie in 1024..65535, got {port}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(f"port {port} is in use: pass another --port ({error.strerror})") from error

@@ -1,0 +1,78 @@
+"""What rankers cost: image-steps times the candidate's operations, and the preparation shared over the candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from nni.nas.nn.pytorch import ModelSpace
+
+from condensekit.nas.cost import Cost, count
+from condensekit.nas.proxies import PASSES, Combination, Ranker
+from condensekit.nas.proxy_sets import Preparation
+from condensekit.nas.report import Spent
+from condensekit.nas.spaces import build
+from condensekit.nas.trials import Architecture, Trial, key
+from condensekit.nas.truth import Truth
+from condensekit.networks import Shape
+from condensekit.rng import isolated
+
+
+class Ledger:
+    """Counts every architecture once.
+
+    Args:
+        space: Of the architectures.
+        shape: (C, H, W) of the images.
+    """
+
+    def __init__(self, space: ModelSpace, shape: Shape) -> None:
+        self.space, self.shape = space, shape
+        self._costs: dict[str, Cost] = {}
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """Parameters and operations; none for an architecture that cannot be built, whose trials fail as well."""
+        name = key(architecture)
+        if name not in self._costs:
+            try:
+                with isolated(0):  # lazy layers draw their weights when they are counted
+                    self._costs[name] = count(build(self.space, architecture), self.shape)
+            except Exception:
+                self._costs[name] = Cost(0, 0)
+        return self._costs[name]
+
+    def share(self, prepared: Mapping[str, Preparation], some: Sequence[Architecture], candidates: int) -> float:
+        """Image-steps for each of so many candidates, like ``some``, that the dearest preparation is worth."""
+        mean = float(np.mean([self.cost(a).flops for a in some])) if some else 0.0
+        dearest = max((p.flops for p in prepared.values()), default=0.0)
+        return dearest / (PASSES * mean * candidates) if mean else 0.0
+
+    def spent(
+        self,
+        one: Ranker | Combination,
+        found: Mapping[str, Sequence[Trial]],
+        prepared: Mapping[str, Preparation],
+        known: Sequence[Architecture],
+        truth: Truth | None,
+    ) -> Spent:
+        """The cost of a ranker, or of all parts of a combination and the truths that it was told.
+
+        Args:
+            one: The ranker.
+            found: Trials by single ranker, those that a regression is fitted on included.
+            prepared: Preparations by single ranker.
+            known: The architectures that a regression is fitted on.
+            truth: Where their truths come from.
+        """
+        parts = one.parts if isinstance(one, Combination) else (one,)
+        fitted = isinstance(one, Combination) and one.fitted
+        trials = [t for part in parts for t in found[part.name]]
+        done = sum(t.image_steps * self.cost(t.architecture).flops for t in trials if t.image_steps)
+        return Spent(
+            sum(prepared[part.name].seconds for part in parts),
+            sum(t.cost_s for t in trials),
+            PASSES * done + sum(prepared[part.name].flops for part in parts),
+            sum(t.image_steps for t in trials),
+            len(known) if fitted else 0,
+            truth.seconds(self.space, known) if fitted and truth else 0.0,
+        )

@@ -1,0 +1,100 @@
+"""NNI's strategies by name, and one more: a given list of architectures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, cast
+
+import nni
+from nni.nas.execution import ExecutionEngine
+from nni.nas.space import ExecutableModelSpace
+from nni.nas.strategy import TPE, GridSearch, Random, RegularizedEvolution, Strategy
+
+from condensekit.errors import DataError, unknown
+from condensekit.nas.trials import Architecture, key
+
+log = logging.getLogger(__name__)
+
+NAMES = ("random", "grid", "evolution", "tpe")
+
+
+class FixedList(Strategy):  # type: ignore[misc]
+    """Scores given architectures, in order, each once.
+
+    Args:
+        architectures: Of the space that is searched; a DataError names one that is not when the search starts.
+    """
+
+    def __init__(self, architectures: Iterable[Architecture]) -> None:
+        super().__init__()
+        self.architectures = list({key(architecture): architecture for architecture in architectures}.values())
+
+    def extra_repr(self) -> str:
+        """For the log."""
+        return f"{len(self.architectures)} architectures"
+
+    def _initialize(self, model_space: ExecutableModelSpace, engine: ExecutionEngine) -> ExecutableModelSpace:
+        for architecture in self.architectures:
+            problem = model_space.check_contains(architecture)
+            if problem is not None:
+                raise DataError(f"{key(architecture)} is no architecture of this space: {problem}")
+        return model_space
+
+    def _run(self) -> None:
+        for architecture in self.architectures:
+            if not self.wait_for_resource():
+                return
+            self.engine.submit_models(self.model_space.freeze(architecture))
+
+
+class Evolution(RegularizedEvolution):  # type: ignore[misc]
+    """NNI's regularised evolution; where no candidate has a score yet it draws at random instead of crashing."""
+
+    def new_individual(self) -> ExecutableModelSpace:
+        """A mutation of the best of a few."""
+        return super().new_individual() if self._population else self.random()
+
+
+class Parzen(TPE):  # type: ignore[misc]
+    """NNI's TPE without its pause of a second before each candidate."""
+
+    def _run(self) -> None:
+        choices = {label: mutable.as_legacy_dict() for label, mutable in self.model_space.simplify().items()}
+        self.tuner.update_search_space(choices)
+        while self.wait_for_resource():
+            try:
+                sample = self.tuner.generate_parameters(self._model_count)
+            except nni.NoMoreTrialError:
+                log.info("TPE has no more candidates")
+                return
+            model = self.model_space.freeze(cast(dict[str, Any], sample))
+            self._model_to_id[model] = self._model_count
+            self._model_count += 1
+            self.engine.submit_models(model)
+
+
+def strategy(name: str, seed: int, trials: int | None = None) -> Strategy:
+    """One of NNI's strategies, seeded; higher scores are better.
+
+    Args:
+        name: ``random``, ``grid`` (shuffled), ``evolution``, ``tpe``.
+        seed: What it draws follows from it.
+        trials: How many it will be given: a quarter of them is evolution's population, of 5 to 100, and a fifth TPE's
+            random start.
+
+    Raises:
+        ConfigError: Another name.
+    """
+    share = (trials or 100) // 4
+    if name == "random":
+        return Random(seed=seed)
+    if name == "grid":
+        return GridSearch(seed=seed)
+    if name == "evolution":
+        population = min(100, max(5, share))
+        return Evolution(population_size=population, sample_size=max(2, population // 4), mutation_prob=0.2, seed=seed)
+    if name == "tpe":
+        start = max(5, (trials or 100) // 5)
+        return Parzen(optimize_mode="maximize", seed=seed, tpe_args={"n_startup_jobs": start})
+    raise unknown("strategy", name, NAMES)

@@ -1,0 +1,141 @@
+"""Finished trials, each on disk at once: the one file a killed search resumes from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from condensekit.errors import ConfigError
+from condensekit.store import staged
+
+log = logging.getLogger(__name__)
+
+Architecture = dict[str, Any]
+"""A choice for each label of a space; JSON values only."""
+
+FINISHED, FAILED = "finished", "failed"
+
+
+def key(architecture: Mapping[str, Any]) -> str:
+    """The same text for the same architecture, whatever the order of its labels."""
+    return json.dumps(architecture, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate, scored by one ranker, or marked as failed.
+
+    Args:
+        ranker: Who scored it.
+        architecture: What was scored.
+        score: Higher is better; None for a failed trial.
+        status: ``finished`` or ``failed``.
+        scores: Every kind of score that the evaluator gave, higher is better.
+        cost_s: Seconds that the trial took; of NNI's service with its delays, where the evaluator reports no
+            ``seconds`` of its own.
+        image_steps: Images passed through the network in training, forward and backward.
+        seed: The evaluator's first seed.
+        reason: Why it failed; empty for a finished one.
+        curve: Intermediate results, oldest first.
+        space: Which space it belongs to, see :func:`condensekit.nas.spaces.fingerprint`.
+        stopped: Whether its training was given up as hopeless, and scored where it stood.
+    """
+
+    ranker: str
+    architecture: Architecture
+    score: float | None
+    status: str = FINISHED
+    scores: Mapping[str, float] = field(default_factory=dict)
+    cost_s: float = 0.0
+    image_steps: int = 0
+    seed: int = 0
+    reason: str = ""
+    curve: tuple[Any, ...] = ()
+    space: str = ""
+    stopped: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary that :meth:`from_json` reads back."""
+        return {**asdict(self), "scores": dict(self.scores), "curve": list(self.curve)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Trial:
+        """The inverse of :meth:`to_json`; entries it does not know are passed over."""
+        known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
+        return cls(**{**known, "curve": tuple(record.get("curve", ()))})
+
+
+class TrialLog:
+    """An append-only file of one JSON line for each finished trial.
+
+    Args:
+        path: The file; it and its folder are made with the first trial. None keeps trials in memory only.
+
+    A half-written line, which a kill leaves behind, is passed over. Where an architecture stands twice for a
+    ranker, the first counts.
+
+    Raises:
+        StoreError: The file cannot be read; in :meth:`append`, written.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self._trials: dict[tuple[str, str], Trial] = {}
+        self._torn = False
+        for trial in self._read():
+            self._trials.setdefault((trial.ranker, key(trial.architecture)), trial)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def get(self, ranker: str, architecture: Mapping[str, Any]) -> Trial | None:
+        """The trial of this architecture by this ranker, or None."""
+        return self._trials.get((ranker, key(architecture)))
+
+    def trials(self, ranker: str | None = None) -> list[Trial]:
+        """All trials, or those of one ranker, oldest first."""
+        return [trial for trial in self._trials.values() if ranker in (None, trial.ranker)]
+
+    def append(self, trial: Trial) -> None:
+        """Add a trial; it is on disk when this returns."""
+        if self.path is not None:
+            line = json.dumps(trial.to_json(), separators=(",", ":")) + "\n"
+            with staged(self.path, "append"):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+                try:
+                    _write(file, ("\n" * self._torn + line).encode())
+                    os.fsync(file)
+                finally:
+                    os.close(file)
+            self._torn = False
+        self._trials.setdefault((trial.ranker, key(trial.architecture)), trial)
+
+    def check_space(self, ranker: str, space: str) -> None:
+        """Raise ConfigError where this ranker's trials belong to another space."""
+        other = next((trial for trial in self.trials(ranker) if trial.space not in ("", space)), None)
+        if other is not None:
+            raise ConfigError(f"{self.path} holds trials of {ranker!r} on another space: use another --out")
+
+    def _read(self) -> Iterator[Trial]:
+        if self.path is None or not self.path.exists():
+            return
+        with staged(self.path, "read"):
+            data = self.path.read_bytes()
+        self._torn = bool(data) and not data.endswith(b"\n")
+        for number, line in enumerate(data.splitlines(), 1):
+            try:
+                yield Trial.from_json(json.loads(line))
+            except (ValueError, TypeError, AttributeError):
+                if line:
+                    log.warning("%s: line %d is no whole trial and is passed over", self.path, number)
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]

@@ -1,0 +1,29 @@
+"""A search that the kill tests end from outside: engine and folder on the command line."""
+
+import socket
+import sys
+from pathlib import Path
+
+from condensekit.nas import Portal, TrialLog, search
+from tests.nas.toy import Toy, scoring
+
+
+def run(engine, folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return search(
+        Toy(),
+        scoring(seconds=0.3, calls=str(folder / "calls")),
+        "random",
+        trials=10,
+        engine=engine,
+        workers=1,
+        seed=2,
+        log=TrialLog(folder / "trials.jsonl"),
+        portal=Portal(folder / "nni", port) if engine == "nni" else None,
+    )
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], Path(sys.argv[2]))

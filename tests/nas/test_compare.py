@@ -1,0 +1,200 @@
+"""A whole comparison on the real NNI: one list for all, truth, resume, budget, failures, and searches of their own."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from condensekit import datasets
+from condensekit.errors import ConfigError, DataError
+from condensekit.nas.compare import Contest
+from condensekit.nas.full import FullTraining, retrain
+from condensekit.nas.listing import distinct, others
+from condensekit.nas.plots import scatter
+from condensekit.nas.proxies import Setting, ranker
+from condensekit.nas.proxy_sets import Maker
+from condensekit.nas.report import Ground, Spent, ranking_rows, table
+from condensekit.nas.running import Running
+from condensekit.nas.spaces import convnet_space, enumerate_architectures, space
+from condensekit.nas.training import ProxyProtocol
+from condensekit.nas.trials import TrialLog, key
+from condensekit.nas.truth import Truth
+from condensekit.rng import Draw
+from condensekit.store import load_tensors
+
+WHOLE, TEST = datasets.load("digits")
+TRAIN, HELD = WHOLE.split(0.2, Draw(0))
+GRID = convnet_space((1, 8, 8), 10, depths=(1,), widths=(4, 8), activations=("relu", "sigmoid"))
+PROTOCOL = ProxyProtocol(4, batch=32, augmentation=None)
+SETTING = Setting(Maker(TRAIN, "digits", iterations=2, device="cpu"), HELD, PROTOCOL, ipc=3)
+FULL = FullTraining(WHOLE, TEST, ProxyProtocol(1, batch=128, augmentation=None), seeds=2)
+EVERY = list(enumerate_architectures(GRID))
+TABLE = Truth("table", {key(a): (a["width"] + 0.1 * i, a["width"] + 1.0) for i, a in enumerate(EVERY)})
+
+
+def contest(names, **options):
+    return Contest(GRID, [ranker(n) for n in names.split(",")], SETTING, **{"trials": 6, **options})
+
+
+def run(names, folder=None, engine="sequential", budget_s=None, **options):
+    return contest(names, **options).run(Running(engine, folder=folder, budget_s=budget_s))
+
+
+def scores(found, name):
+    return {key(t.architecture): t.score for t in found.trials if t.ranker == name}
+
+
+def test_rankers_score_one_list_and_are_measured_by_full_training(tmp_path):
+    found = run("random,params,random+params", tmp_path, truth=FULL, strata=("activation",))
+    assert set(scores(found, "random")) == set(scores(found, "params")) == set(found.values)
+    truth = np.array(list(found.values.values()))
+    assert truth.shape == (6, 2)
+    row = found.rows[0]
+    mine = [scores(found, "random")[k] for k in found.values]
+    assert row["spearman"] == pytest.approx(stats.spearmanr(mine, truth.mean(1)).statistic)
+    assert row["ci95"][0] <= row["spearman"] <= row["ci95"][1]
+    assert sum(part["n"] for part in row["strata"]["activation"].values()) == row["n"] == 6
+    assert found.rows[2]["difference"] is not None
+    assert row["difference"] is None
+    assert found.truth["repeats"] == 2
+    assert found.best["architecture"] in [t.architecture for t in found.trials]
+    assert found.best["score"] == max(mine)
+    json.dumps(found.to_json(), allow_nan=False)
+    assert len(TrialLog(tmp_path / "trials.jsonl")) == 12
+    assert len(TrialLog(tmp_path / "truth.jsonl")) == 12
+    assert scatter(found.trials, found.values, tmp_path / "ranking.png")
+    assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_resumed_comparison_repeats_nothing_and_equals_the_first(tmp_path):
+    first = run("random,params", tmp_path, truth=FULL)
+    before = (tmp_path / "trials.jsonl").read_bytes(), (tmp_path / "truth.jsonl").read_bytes()
+    again = run("random,params", tmp_path, truth=FULL)
+    assert ((tmp_path / "trials.jsonl").read_bytes(), (tmp_path / "truth.jsonl").read_bytes()) == before
+    lines = before[0].splitlines(keepends=True)
+    (tmp_path / "trials.jsonl").write_bytes(b"".join(lines[:4]) + lines[4][:20])
+    cut = run("random,params", tmp_path, truth=FULL)
+    for found in (again, cut):
+        assert [(t.ranker, t.architecture, t.score) for t in found.trials] == [
+            (t.ranker, t.architecture, t.score) for t in first.trials
+        ]
+    timed = ("cost_s", "preparation_s", "pays_from")
+    untimed = [[{k: v for k, v in row.items() if k not in timed} for row in found.rows] for found in (first, cut)]
+    assert untimed[0] == untimed[1]
+
+
+def test_the_pool_gives_the_same_scores():
+    one, many = run("random,synflow", trials=4), run("random,synflow", trials=4, engine="pool")
+    assert scores(one, "random") == scores(many, "random")
+    assert scores(one, "synflow") == scores(many, "synflow")
+
+
+def test_regressions_are_fitted_on_architectures_that_are_not_ranked():
+    found = run("ridge:params+synflow,additive,params", truth=TABLE, trials=8, fitted=4)
+    rows = {row["ranker"]: row for row in found.rows}
+    assert rows["ridge:params+synflow"]["evaluations"] == rows["additive"]["evaluations"] == 4
+    assert rows["params"]["evaluations"] == 0
+    assert {row["n"] for row in found.rows} == {8}
+    assert rows["additive"]["spearman"] > 0.3
+    ranked = {key(t.architecture) for t in found.trials}
+    assert not ranked & {key(a) for a in others(GRID, [t.architecture for t in found.trials], 4, 0)}
+
+
+def test_without_a_truth_there_is_agreement_and_cost():
+    found = run("params,flops")
+    first = found.rows[0]
+    assert first["agreement"] == {"flops": pytest.approx(found.rows[1]["agreement"]["params"])}
+    assert first["n"] == 6
+    assert first["cost_s"] >= 0
+    empty = {"spearman", "kendall", "spearman_top", "recall_top", "regret", "ci95", "pairs", "partial", "difference"}
+    assert all(first[name] is None for name in empty)
+    assert "with flops" in table(found.rows)
+    assert not scatter(found.trials, found.values, None)
+
+
+def test_evolution_searches_for_each_ranker(tmp_path):
+    found = run("params,flops", tmp_path, strategy="evolution", trials=8, truth=TABLE, engine="pool")
+    assert {len(scores(found, name)) for name in ("params", "flops")} == {8}
+    assert all(row["n"] == 8 for row in found.rows)
+
+
+def test_early_stopping_costs_what_the_dearest_set_costs():
+    found = run("dm,early-stop", trials=4)
+    spent = {row["ranker"]: row["flops"] for row in found.rows}
+    assert spent["early-stop"] == pytest.approx(spent["dm"], rel=0.1)
+
+
+def test_a_spent_budget_leaves_out_what_is_not_done():
+    found = run("params,flops", budget_s=1e-6)
+    assert found.trials == ()
+    assert found.best is None
+    assert found.notes[0] == "params: only 0 of 6 architectures were scored"
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        ("params,params", {}, "named twice"),
+        ("ridge:params", {}, "is fitted on truths, and there are none"),
+        ("params+flops", {"strategy": "tpe"}, "combines scores of one list"),
+        ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+ more: rank fewer"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_runs(names, options, message):
+    with pytest.raises(ConfigError, match=message):
+        contest(names, **options)
+
+
+def test_architectures_that_the_truth_lacks_are_an_error_at_once():
+    some = Truth("some.csv", dict(list(TABLE.values.items())[:3]))
+    with pytest.raises(DataError, match=r"some\.csv lacks \d of 6 architectures"):
+        contest("params", truth=some)
+
+
+def test_engines_are_checked_first(tmp_path):
+    with pytest.raises(ConfigError, match="unknown engine 'pol'"):
+        Running("pol")
+    with pytest.raises(ConfigError, match="workers must lie in 1 to"):
+        Running(workers=10_000)
+    with pytest.raises(ConfigError, match="needs a folder"):
+        Running("nni")
+
+
+def test_failures_and_constants_have_rows_without_nan():
+    keys = tuple("abcde")
+    ground = Ground(keys, np.arange(10.0).reshape(5, 2), params=dict.fromkeys(keys, 7))
+    given = {
+        "good": dict(zip(keys, [1.0, 2, 3, 4, 5], strict=True)),
+        "random": dict.fromkeys(keys, 1.0),
+        "failed": dict.fromkeys(keys),
+        "half": {"a": 1.0, "b": None},
+        "empty": {},
+    }
+    rows = {row["ranker"]: row for row in ranking_rows(given, dict.fromkeys(given, Spent()), ground)}
+    json.dumps(rows, allow_nan=False)
+    assert rows["good"]["spearman"] == pytest.approx(1.0)
+    assert rows["random"]["spearman"] == rows["failed"]["spearman"] == 0.0
+    assert rows["failed"]["failed"] == 5
+    assert rows["half"]["spearman"] is None
+    assert (rows["half"]["n"], rows["half"]["failed"], rows["empty"]["n"]) == (2, 1, 0)
+    assert rows["good"]["difference"][0] == pytest.approx(1.0)
+    assert "nan" not in table(list(rows.values())).lower()
+
+
+def test_cells_drawn_at_random_compute_different_things():
+    cells = space("nasbench201", (1, 8, 8), 10, stem=4, cells=1)
+    drawn = distinct(cells, 60, 3)
+    assert len({key(a) for a in drawn}) == 60
+    assert drawn[:20] == distinct(cells, 20, 3)
+    assert len(distinct(GRID, 1000, 0)) == len(EVERY)
+
+
+def test_the_winner_is_retrained_on_everything(tmp_path):
+    architecture = {"depth": 1, "width": 8, "activation": "relu", "norm": "batch", "pooling": "avg"}
+    module, accuracy = retrain(GRID, architecture, FULL, 0, tmp_path / "winner.safetensors")
+    assert accuracy > 0.3
+    tensors, about = load_tensors(tmp_path / "winner.safetensors", "network")
+    assert about["architecture"] == architecture
+    assert all(np.array_equal(tensors[name], value) for name, value in module.state_dict().items())

@@ -1,0 +1,157 @@
+"""Rankers by name, the sets they train on, equal steps, costs, and that nothing is scored on what was trained on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from condensekit import ClassImages, ConvNet, datasets
+from condensekit.condensed import CondensedSet
+from condensekit.errors import ConfigError, DataError
+from condensekit.nas import spaces
+from condensekit.nas.cost import count
+from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Setting, ZeroCost, ranker
+from condensekit.nas.proxy_sets import Maker
+from condensekit.nas.training import ProxyProtocol
+from condensekit.recipe import Recipe
+from condensekit.rng import Draw
+
+TRAIN, HELD = datasets.load("digits")[0].split(0.2, Draw(0))
+
+
+@pytest.fixture
+def setting(tmp_path):
+    maker = Maker(TRAIN, "digits", iterations=2, folder=tmp_path / "sets", device="cpu")
+    return Setting(maker, HELD, ProxyProtocol(3, batch=16, augmentation=None), ipc=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dm", OnSet("dm", "dm")),
+        ("random@250", OnSet("random@250", "random", 250)),
+        ("packed-kmeans", OnSet("packed-kmeans", "packed-kmeans")),
+        ("half-m3d@10", OnSet("half-m3d@10", "half-m3d", 10)),
+        ("early-stop@3", EarlyStop("early-stop@3", 3)),
+        ("jacov", ZeroCost("jacov")),
+        ("additive", Combination("additive", fitted=True)),
+        ("dm+jacov", Combination("dm+jacov", (OnSet("dm", "dm"), ZeroCost("jacov")))),
+        ("ridge:params", Combination("ridge:params", (ZeroCost("params"),), True)),
+    ],
+)
+def test_rankers_have_names(name, expected):
+    assert ranker(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("randon", r"unknown ranker 'randon'\. Did you mean 'random'"),
+        ("half-random", "unknown ranker 'half-random'"),
+        ("dm@0", "after @ comes a number of at least 1"),
+        ("dm@ten", "after @ comes a number of at least 1"),
+        ("params@3", "params takes no number"),
+        ("dm+", "unknown ranker ''"),
+        ("nowhere:Method", "cannot import method"),
+    ],
+)
+def test_mistakes_in_names_are_told(name, message):
+    with pytest.raises(ConfigError, match=message):
+        ranker(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "synthetic"),
+    [("dm", 40, 40), ("half-dm", 40, 20), ("kmeans@2", 20, 0), ("packed-random", 160, 0)],
+)
+def test_sets_have_the_size_asked_for_and_train_equally_long(setting, name, images, synthetic):
+    evaluator, cost = ranker(name).prepare(setting)
+    data = evaluator.data
+    assert len(data.targets) == images
+    real = {image.numpy().tobytes() for image in TRAIN.gather(TRAIN.order)}
+    if "packed" not in name:
+        assert sum(image.numpy().tobytes() not in real for image in data.images) == synthetic
+    assert evaluator.protocol.steps_on(images) == 3 * 3  # 40 images in batches of 16
+    assert cost.seconds > 0
+    assert (cost.flops > 0) == (name != "packed-random")
+
+
+def test_a_set_is_made_once(setting):
+    first, cost = ranker("dm").prepare(setting)
+    again, same = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, iterations=99)))
+    assert torch.equal(first.data.images, again.data.images)
+    assert cost == same
+    assert isinstance(again.data.train, CondensedSet)
+
+
+def test_sets_do_not_depend_on_the_folder(setting):
+    kept, _ = ranker("kmeans").prepare(setting)
+    free, _ = ranker("kmeans").prepare(replace(setting, maker=replace(setting.maker, folder=None)))
+    assert torch.equal(kept.data.images, free.data.images)
+
+
+def test_condensing_costs_the_images_that_pass_through(setting):
+    _, cost = ranker("dm").prepare(setting)
+    forward = count(ConvNet().new((1, 8, 8), 10, Draw(0)), (1, 8, 8)).flops
+    assert cost.flops == forward * 2 * (10 * 256 + 3 * 40)  # two steps, 256 real images of each class
+
+
+def test_early_stopping_trains_on_everything_for_the_extra_image_steps(setting):
+    evaluator, _ = ranker("early-stop").prepare(replace(setting, extra=160.0))
+    assert len(evaluator.data.targets) == len(TRAIN)
+    assert evaluator.protocol.steps == 9 + 10
+    evaluator, _ = ranker("early-stop@2").prepare(replace(setting, extra=160.0))
+    assert evaluator.protocol.steps == 2 * -(-len(TRAIN) // 16)
+
+
+def test_scores_are_on_the_held_out_images_alone(setting):
+    evaluator, _ = ranker("random").prepare(setting)
+    test = evaluator.data.test
+    assert len(test.images) == len(test) == len(HELD)
+    assert torch.equal(test.gather(test.order), HELD.gather(HELD.order))
+
+
+def test_an_overlap_is_refused(setting):
+    overlapping = TRAIN.subset(torch.cat([TRAIN.order[:5], HELD.order]))
+    with pytest.raises(DataError, match="both trained on and held out"):
+        replace(setting, maker=replace(setting.maker, train=overlapping))
+
+
+def test_half_needs_two_images(setting):
+    with pytest.raises(ConfigError, match="at least 2 images per class, got 1"):
+        ranker("half-dm@1").check(setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("random@500", (), "images but ipc=500"),
+        ("packed-kmeans@60", (), "with factor=2, which takes 240"),
+        ("dm", ("speed=3",), "unknown option of method 'dm' 'speed'"),
+    ],
+)
+def test_sets_that_cannot_be_made_are_refused_early(setting, name, settings, message):
+    maker = replace(setting.maker, recipe=Recipe(settings=settings))
+    with pytest.raises((ConfigError, DataError), match=message):
+        ranker(name).check(replace(setting, maker=maker))
+    ranker("dm").check(setting)
+
+
+def test_zero_cost_scores_reach_nni(setting, monkeypatch):
+    space = spaces.convnet_space((1, 8, 8), 10, depths=(1,), widths=(4, 8))
+    small, large = ({"depth": 1, "width": w, "activation": "relu", "norm": "batch", "pooling": "avg"} for w in (4, 8))
+    told = []
+    monkeypatch.setattr("nni.report_final_result", told.append)
+    for kind in ("params", "flops", "synflow", "nwot", "jacov", "zen"):
+        evaluator, _ = ranker(kind).prepare(setting)
+        scores = [evaluator.evaluate(lambda a=a: spaces.build(space, a)) for a in (small, large)]
+        assert told[-1] == {"default": scores[1], "scores": {kind: scores[1]}, **told[-1]}
+        assert scores[1] > scores[0] or kind == "jacov"
+        assert scores[0] == evaluator.evaluate(lambda: spaces.build(space, small))
+    assert told[0]["default"] == count(spaces.build(space, small), (1, 8, 8)).params
+
+
+def test_the_batch_of_zero_cost_scores_has_every_class(setting):
+    assert setting.batch().shape == (64, 1, 8, 8)
+    few = ClassImages.from_arrays(torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2] * 2))
+    assert replace(setting, maker=replace(setting.maker, train=few)).batch().shape == (64, 1, 8, 8)

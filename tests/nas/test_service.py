@@ -1,0 +1,146 @@
+"""NNI's own manager, portal and training service; every test starts a manager."""
+
+import json
+import logging
+import os
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from nni.experiment.config.training_services import LocalConfig, RemoteConfig
+
+from condensekit.errors import ConfigError
+from condensekit.nas import FixedList, Portal, TrialLog, search
+from condensekit.nas.strategies import NAMES, strategy
+from tests.nas.toy import Toy, failing, scoring
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets nni leaves open
+ROOT = Path(__file__).parents[2]
+TWO = min(2, len(os.sched_getaffinity(0)))
+LIST = [{"width": w, "act": "tanh"} for w in (3, 1, 4)]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def run(server, tmp_path):
+    def call(evaluator, chosen, **options):
+        portal = Portal(tmp_path / "nni", free_port())
+        return search(
+            Toy(), evaluator, chosen, engine="nni", portal=portal, server=server, **{"workers": TWO, **options}
+        )
+
+    return call
+
+
+@pytest.mark.parametrize("name", [*NAMES, "list"])
+def test_all_strategies(run, name):
+    chosen = FixedList(LIST) if name == "list" else strategy(name, 5, 6)
+    trials = run(scoring(), chosen, trials=6)
+    assert len(trials) == (3 if name == "list" else 6)
+    for trial in trials:
+        assert trial.architecture["width"] <= trial.score <= trial.architecture["width"] + 0.5
+        assert trial.curve == (0.5,)
+    here = search(Toy(), scoring(), FixedList([t.architecture for t in trials]), engine="sequential")
+    assert [t.score for t in trials] == [t.score for t in here]
+
+
+def test_failures_are_marked_a_resume_repeats_nothing_and_no_file_lies_elsewhere(run, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    book = TrialLog(tmp_path / "trials.jsonl")
+    first = run(failing(how="raise", width=1), FixedList(LIST), log=book)
+    assert [trial.reason for trial in first] == ["", "ValueError: no good", ""]
+    calls = tmp_path / "calls"
+    again = run(scoring(calls=str(calls)), FixedList([*LIST, {"width": 2, "act": "relu"}]), log=book)
+    assert again[:3] == first
+    assert calls.read_text() == "2 ReLU\n"
+    assert list(home.iterdir()) == list(here.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "here", "nni", "trials.jsonl", "calls"}
+
+
+def test_limit_budget_and_loopback(run, tmp_path):
+    seen = {}
+
+    def look(trial):
+        manifest = json.loads((tmp_path / "nni" / "nni-experiments" / ".experiment").read_text())
+        seen["port"] = port = max(entry["port"] for entry in manifest.values())
+        seen["addresses"] = listening(port)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/nni/check-status") as answer:
+            seen["status"] = json.load(answer)["status"]
+
+    start = time.monotonic()
+    chosen = FixedList([LIST[0], {"width": 2, "act": "relu"}, LIST[1]])
+    trials = run(failing(how="sleep"), chosen, workers=1, trial_limit_s=1, budget_s=60, on_trial=look)
+    assert time.monotonic() - start < 50
+    assert [trial.reason for trial in trials] == ["", "over its limit of 1 s", ""]
+    assert seen["addresses"] == {"127.0.0.1"}
+    assert seen["status"] in ("RUNNING", "TUNER_NO_MORE_TRIAL")
+    assert listening(seen["port"]) == set()  # the manager is gone
+
+
+def listening(port):
+    """The addresses on which anything on this machine listens at a port."""
+    found = set()
+    for table, size in (("tcp", 8), ("tcp6", 32)):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            if state == "0A" and int(local[size + 1 :], 16) == port:
+                raw = bytes.fromhex(local[:size])
+                found.add(".".join(map(str, raw[::-1])) if size == 8 else raw.hex())
+    return found
+
+
+def test_the_budget_ends_the_search(run, tmp_path):
+    book = TrialLog(tmp_path / "trials.jsonl")
+    start = time.monotonic()
+    trials = run(scoring(seconds=2), "random", workers=1, budget_s=7, log=book)
+    assert time.monotonic() - start < 20
+    assert len(trials) == len(TrialLog(book.path)) < 4
+    assert all(trial.status == "finished" for trial in trials)
+
+
+def test_a_port_in_use(run, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} is in use: pass another --port"):
+            search(Toy(), scoring(), "random", engine="nni", portal=Portal(tmp_path / "nni", port))
+    with pytest.raises(ConfigError, match="port must lie in"):
+        search(Toy(), scoring(), "random", engine="nni", portal=Portal(tmp_path / "nni", 80))
+    assert not (tmp_path / "nni").exists()
+
+
+def test_trials_without_the_warm_server(tmp_path, caplog, monkeypatch):
+    """As on another machine: each starts a Python of its own, and the evaluator travels with it."""
+    monkeypatch.chdir(ROOT)
+    portal = Portal(tmp_path / "nni", free_port(), LocalConfig(use_active_gpu=False))
+    with caplog.at_level(logging.WARNING):
+        trials = search(Toy(), failing(), FixedList([LIST[0]]), engine="nni", portal=portal, workers=1)
+    assert [trial.score for trial in trials] == [3.0]
+    assert "listens on all interfaces" in caplog.text
+
+
+def test_another_service_gets_its_configuration_and_a_warning(tmp_path, caplog):
+    """No machine is reached: that NNI is handed the configuration is all there is to see."""
+    service = RemoteConfig(machine_list=[])
+    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="machine_list"):
+        search(
+            Toy(),
+            scoring(),
+            "random",
+            engine="nni",
+            portal=Portal(tmp_path / "nni", free_port(), service),
+            workers=50,
+        )
+    assert "listens on all interfaces" in caplog.text

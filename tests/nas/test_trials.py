@@ -1,0 +1,76 @@
+import pytest
+
+from condensekit.errors import ConfigError, StoreError
+from condensekit.nas import Trial, TrialLog, key
+
+TRIAL = Trial("dm", {"b": 1, "a": "x"}, 0.5, scores={"accuracy": 0.5}, cost_s=1.5, curve=(0.1, {"default": 0.2}))
+
+
+def test_a_trial_comes_back_from_the_file(tmp_path):
+    path = tmp_path / "new" / "trials.jsonl"
+    TrialLog(path).append(TRIAL)
+    again = TrialLog(path)
+    assert again.trials() == [TRIAL]
+    assert again.get("dm", {"a": "x", "b": 1}) == TRIAL
+    assert again.get("dsa", {"a": "x", "b": 1}) is None
+    assert len(again) == 1
+
+
+def test_the_order_of_labels_does_not_matter():
+    assert key({"a": 1, "b": [2]}) == key({"b": [2], "a": 1})
+
+
+def test_the_first_of_two_counts(tmp_path):
+    book = TrialLog(tmp_path / "trials.jsonl")
+    book.append(TRIAL)
+    book.append(Trial("dm", {"a": "x", "b": 1}, 0.9))
+    assert TrialLog(book.path).get("dm", TRIAL.architecture) == book.get("dm", TRIAL.architecture) == TRIAL
+
+
+def test_every_torn_last_line_is_survived(tmp_path, caplog):
+    path = tmp_path / "trials.jsonl"
+    TrialLog(path).append(TRIAL)
+    whole = path.read_bytes()
+    for length in range(1, len(whole)):
+        path.write_bytes(whole + whole[:length])
+        book = TrialLog(path)
+        book.append(Trial("dsa", {"a": "y"}, None, status="failed", reason="why"))
+        again = TrialLog(path)
+        assert [t.ranker for t in again.trials()] == ["dm", "dsa"]
+        assert again.trials("dsa")[0].reason == "why"
+    assert "no whole trial" in caplog.text
+
+
+def test_lines_of_something_else_are_passed_over(tmp_path, caplog):
+    path = tmp_path / "trials.jsonl"
+    path.write_bytes(b'1\n[]\n{"ranker": "dm"}\n\xff\n\nnull\n')
+    assert TrialLog(path).trials() == []
+    assert "line 3" in caplog.text
+
+
+def test_in_memory():
+    book = TrialLog()
+    book.append(TRIAL)
+    assert book.get("dm", TRIAL.architecture) == TRIAL
+
+
+def test_trials_of_another_space_are_refused(tmp_path):
+    book = TrialLog(tmp_path / "trials.jsonl")
+    book.append(Trial("dm", {"a": 1}, 0.1, space="one"))
+    book.check_space("dm", "one")
+    book.check_space("other", "two")
+    with pytest.raises(ConfigError, match="another space"):
+        book.check_space("dm", "two")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"trials\.jsonl: cannot append"):
+        TrialLog(tmp_path / "file" / "trials.jsonl").append(TRIAL)
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "trials.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError):
+        TrialLog(tmp_path / "trials.jsonl").append(TRIAL)
+    assert not (tmp_path / "elsewhere").exists()

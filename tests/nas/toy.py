@@ -1,0 +1,65 @@
+"""A tiny space and evaluators that misbehave on request, importable by worker processes."""
+
+import os
+import signal
+import time
+
+import nni
+import torch
+from nni.mutable import ensure_frozen
+from nni.nas.evaluator import FunctionalEvaluator
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import nn
+
+
+class Toy(ModelSpace):
+    """12 networks for (1, 8, 8) images."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        width = ensure_frozen(self.add_mutable(nni.choice("width", [1, 2, 3, 4])))
+        self.width = width
+        self.first = nn.Linear(64, width)
+        self.act = LayerChoice({"relu": nn.ReLU(), "tanh": nn.Tanh(), "none": nn.Identity()}, label="act")
+        self.last = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.last(self.act(self.first(x.flatten(1))))
+
+
+def score(model, seconds=0.0, calls=None):
+    """Deterministic: the width, and a random part that follows from the architecture. Each call is a line of a file."""
+    if calls:
+        with open(calls, "a") as file:
+            file.write(f"{model.width} {type(model.act).__name__}\n")
+    time.sleep(seconds)
+    nni.report_intermediate_result(0.5)
+    nni.report_final_result(model.width + torch.rand(()).item() / 2)
+
+
+def fail(model, how="raise", width=2):
+    """What candidates of one width (None: all) do wrong; the others score their width."""
+    if width in (None, model.width):
+        if how == "raise":
+            raise ValueError("no good\nat all")
+        if how == "memory":
+            torch.empty(1 << 50)
+        if how == "exit":
+            os._exit(7)
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "nan":
+            nni.report_final_result(float("nan"))
+        if how == "sleep":
+            time.sleep(60)
+        if how in ("silent", "nan"):
+            return
+    nni.report_final_result({"default": float(model.width), "image_steps": 10})
+
+
+def scoring(**options):
+    return FunctionalEvaluator(score, **options)
+
+
+def failing(**options):
+    return FunctionalEvaluator(fail, **options)

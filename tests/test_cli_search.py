@@ -1,0 +1,196 @@
+"""``condensekit search``: what it writes and prints, resuming, and one line for every mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from condensekit.cli import main
+from condensekit.store import load_tensors
+
+KEYS = {"ranker", "spearman", "kendall", "spearman_top", "recall_top", "regret", "ci95", "cost_s", "n"}
+FAST = ("--space", "convnet-small", "--ipc", "2", "--iterations", "2", "--epochs", "2", "--trials", "4")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A .npz file with 3 classes of 40 noisy 8x8 patterns, and 6 of each for testing."""
+    path = tmp_path_factory.mktemp("data") / "shapes.npz"
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 150, (3, 8, 8, 3))
+
+    def images(n):
+        return np.concatenate([p + rng.integers(0, 100, (n, 8, 8, 3)) for p in patterns]).astype(np.uint8)
+
+    labels = [1, 5, 6]
+    np.savez(
+        path,
+        images=images(40),
+        labels=np.repeat(labels, 40),
+        test_images=images(6),
+        test_labels=np.repeat(labels, 6),
+    )
+    return path
+
+
+@pytest.fixture
+def cli(capsys, data):
+    """Search in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        before = signal.getsignal(signal.SIGTERM), list(sys.path)
+        with pytest.raises(SystemExit) as end:
+            main(["search", "--data", str(data), *FAST, *(str(a) for a in arguments)])
+        signal.signal(signal.SIGTERM, before[0])
+        sys.path[:] = before[1]
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
+    out = tmp_path / "run"
+    options = (
+        "--rankers",
+        "dm,random,params,dm+params",
+        "--engine",
+        "sequential",
+        "--truth",
+        "full",
+        "--full-epochs",
+        "1",
+    )
+    code, text, err = cli(*options, "--out", out)
+    assert code == 0, err
+    assert "| dm |" in text
+    assert "Best by dm: " in text
+    assert "the same command with --resume --retrain" in text
+    record = json.loads((out / "search.json").read_text())
+    assert [row["ranker"] for row in record["ranking"]] == ["dm", "random", "params", "dm+params"]
+    assert all(set(row) >= KEYS for row in record["ranking"])
+    assert record["ranking"][0]["spearman"] is not None
+    assert len(record["trials"]) == 16
+    assert set(record["trials"][0]) >= {"ranker", "architecture", "score", "cost_s"}
+    assert len(lines(out / "trials.jsonl")) == 12
+    assert len(lines(out / "truth.jsonl")) == 4
+    assert (out / "ranking.png").is_file()
+    assert {path.name for path in out.iterdir()} == {
+        ".lock",
+        "config.json",
+        "env.json",
+        "ranking.png",
+        "search.json",
+        "sets",
+        "trials.jsonl",
+        "truth.jsonl",
+    }
+
+    assert cli(*options, "--out", out)[0] == 2  # without --resume
+    code, _, err = cli(*options, "--out", out, "--resume", "--ipc", "3")
+    assert code == 2
+    assert "ipc: 2 there, 3 now" in err
+    code, _, err = cli(*options, "--out", out, "--resume", "--space", "convnet")
+    assert code == 2
+    assert 'space: "convnet-small" there, "convnet" now' in err
+    before = (out / "trials.jsonl").read_bytes()
+    code, text, err = cli(*options, "--out", out, "--resume", "--retrain", "--json")
+    assert code == 0, err
+    again = json.loads(text)
+    assert (out / "trials.jsonl").read_bytes() == before
+    assert again["trials"] == record["trials"]
+    assert 0 <= again["retrained"]["accuracy"] <= 1
+    _, about = load_tensors(out / "retrained.safetensors", "network")
+    assert about["architecture"] == record["best"]["architecture"]
+    assert json.loads(cli(*options, "--out", out, "--resume", "--json")[1])["retrained"] == again["retrained"]
+
+
+def test_without_a_truth_the_rest_is_null(cli, tmp_path):
+    code, text, err = cli("--rankers", "params,flops", "--engine", "sequential", "--out", tmp_path / "run", "--json")
+    assert code == 0, err
+    row = json.loads(text)["ranking"][0]
+    assert {name: row[name] for name in KEYS} == {
+        **dict.fromkeys(KEYS),
+        "ranker": "params",
+        "cost_s": row["cost_s"],
+        "n": 4,
+    }
+    assert set(row["agreement"]) == {"flops"}
+
+
+def test_depths_that_do_not_fit_are_told(cli, tmp_path):
+    options = ("--rankers", "params", "--engine", "sequential", "--space", "convnet")
+    code, text, _ = cli(*options, "--out", tmp_path / "run")
+    assert code == 0
+    assert "Note: dropped depth 4" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--space", "nowhere:Space"), "space 'nowhere:Space' cannot be imported"),
+        (("--space", "convnets"), "Did you mean 'convnet'"),
+        (("--rankers", "dn"), "Did you mean 'dm'"),
+        (("--rankers", ","), "no ranker"),
+        (("--truth", "missing.csv"), "cannot read the truth table missing.csv"),
+        (("--engine", "pol", "--workers", "999", "--rankers", "dn"), "Did you mean 'pool'"),
+        (("--workers", "999"), "workers must lie in 1 to"),
+        (("--budget", "soon"), "'soon' is no time: write 90s, 30m or 2h"),
+        (("--score", "loss"), "--score is one of accuracy"),
+        (("--rankers", "ridge:params"), "give a truth"),
+        (("--trials", "0"), "0 is not in the range"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(value),
+)
+def test_bad_input_is_one_line_and_makes_no_folder(cli, tmp_path, options, message):
+    code, out, err = cli(*options, "--out", tmp_path / "run")
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert len([line for line in err.splitlines() if line.startswith("Error")]) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_that_lacks_an_architecture_is_refused(cli, tmp_path):
+    table = tmp_path / "truth.csv"
+    table.write_text("depth,width,activation,norm,pooling,accuracy\n1,16,relu,none,max,50\n")
+    code, _, err = cli("--rankers", "params", "--truth", table, "--out", tmp_path / "run")
+    assert code == 2
+    assert "truth.csv lacks" in err
+    table.write_text(table.read_text() + "1,16,relu,none,max,51\n")
+    code, _, err = cli("--rankers", "params", "--truth", table, "--out", tmp_path / "run")
+    assert code == 2
+    assert "line 3: " in err
+    assert "a second time" in err
+
+
+def test_a_killed_search_goes_on_where_it_stopped(data, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "condensekit", "search", "--data", str(data), *FAST, "--trials", "12"]
+    command += ["--rankers", "random", "--epochs", "60", "--workers", "1", "--out", str(out)]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = out / "trials.jsonl"
+    end = time.monotonic() + 100
+    while time.monotonic() < end and child.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    before = lines(log)
+    assert 3 <= len(before) < 12
+    done = subprocess.run(
+        [*command, "--resume", "--json"], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    after = lines(log)
+    assert after[: len(before)] == before
+    assert len(after) == len({json.dumps(trial["architecture"], sort_keys=True) for trial in after}) == 12
+    assert len(json.loads(done.stdout)["trials"]) == 12
