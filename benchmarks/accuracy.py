@@ -11,7 +11,6 @@ first. Runs of condensation are kept under ``--runs`` and resumed. Whole test se
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import time
 from dataclasses import asdict, replace
@@ -21,9 +20,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cells import Cell, cells
-from record import write
+from record import cell_parser, fill
 
-from condensekit import catalog, datasets
+from condensekit import catalog
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet
@@ -98,33 +97,9 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
 
 def main() -> None:
     """Run the cells that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=("cpu", "gpu"), required=True, help="short runs, or published lengths")
-    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
-    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
-    parser.add_argument("--download", action="store_true", help="fetch data sets that are missing")
-    parser.add_argument("--only", default="", help="run only cells whose name contains this")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "benchmarks", help="folder of the runs")
-    parser.add_argument("--list", action="store_true", help="list the cells and stop")
+    parser = cell_parser(__doc__, "benchmarks")
     args = parser.parse_args()
-
-    @functools.lru_cache(maxsize=1)
-    def load(name: str) -> tuple[ClassImages, ClassImages]:
-        return datasets.load(name, root=args.data_root, download=args.download, trust_local_copy=args.trust_local_copy)
-
-    for cell in cells(args.scale):
-        path = args.results / f"{cell.stem}.json"
-        if args.only not in cell.stem:
-            continue
-        if args.list or path.exists():
-            print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
-            continue
-        record = run_cell(cell, *load(cell.data), args)
-        write(path, record)
-        print(f"{cell.stem}: {record['rows'][0]['accuracy_mean']:.4f} in {record['wall_s']:.0f} s", flush=True)
+    fill(cells(args.scale), args, run_cell, lambda record: record["rows"][0]["accuracy_mean"])
 
 
 if __name__ == "__main__":

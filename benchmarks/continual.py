@@ -13,7 +13,6 @@ from 100 (``--first-order 100 --results PATH``).
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -24,9 +23,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import write
+from record import cell_parser, fill
 
-from condensekit import catalog, datasets
+from condensekit import catalog
 from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
 from condensekit.replay.memories import ER, FROM_SCRATCH, Making
@@ -153,38 +152,14 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
 
 def main() -> None:
     """Run the cells that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=("cpu", "gpu"), required=True, help="short runs, or published lengths")
-    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
-    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
-    parser.add_argument("--download", action="store_true", help="fetch data sets that are missing")
-    parser.add_argument("--only", default="", help="run only cells whose name contains this")
+    parser = cell_parser(__doc__, "continual")
     parser.add_argument("--orders", type=int, help="fewer or more class orders than the cell says")
     parser.add_argument("--first-order", type=int, default=0, help="number of the first one")
     parser.add_argument("--epochs", type=int, help="other epochs than the cell says, of whatever it trains")
     parser.add_argument("--lr", type=float, default=0.03, help="learning rate of a learner that goes on")
     parser.add_argument("--batch-mem", type=int, default=32, help="replayed images in each of its steps")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "continual", help="folder of the runs")
-    parser.add_argument("--list", action="store_true", help="list the cells and stop")
     args = parser.parse_args()
-
-    @functools.lru_cache(maxsize=1)
-    def load(name: str) -> tuple[ClassImages, ClassImages]:
-        return datasets.load(name, root=args.data_root, download=args.download, trust_local_copy=args.trust_local_copy)
-
-    for cell in cells(args.scale):
-        path = args.results / f"{cell.stem}.json"
-        if args.only not in cell.stem:
-            continue
-        if args.list or path.exists():
-            print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
-            continue
-        record = run_cell(cell, *load(cell.data), args)
-        write(path, record)
-        print(f"{cell.stem}: {record['row']['final_accuracy_mean']:.4f} in {record['wall_s']:.0f} s", flush=True)
+    fill(cells(args.scale), args, run_cell, lambda record: record["row"]["final_accuracy_mean"])
 
 
 if __name__ == "__main__":

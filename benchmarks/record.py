@@ -1,14 +1,34 @@
-"""What the scripts share: the options of those that measure recipes, and how a result is written."""
+"""What the scripts share: options, filling a table cell by cell, and how a result is written."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from condensekit import datasets
+from condensekit.images import ClassImages
 from condensekit.run import environment
 from condensekit.store import write_json
+
+HERE = Path(__file__).resolve().parent
+
+
+class Cell(Protocol):
+    """One row of a table."""
+
+    @property
+    def stem(self) -> str:
+        """Its file's name, without suffix."""
+
+    @property
+    def data(self) -> str:
+        """The name of its data set."""
+
+
+C = TypeVar("C", bound=Cell)
 
 
 def machine() -> dict[str, Any]:
@@ -26,6 +46,53 @@ def recipe_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--try", dest="recipes", action="append", required=True, metavar="RECIPE")
     parser.add_argument("--json", type=Path, required=True, help="file to write, or to add to")
     return parser
+
+
+def cell_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
+    """The options of a script that fills a table cell by cell; ``runs`` names the folder of its runs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=("cpu", "gpu"), required=True, help="short runs, or published lengths")
+    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
+    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
+    parser.add_argument("--download", action="store_true", help="fetch data sets that are missing")
+    parser.add_argument("--only", default="", help="run only cells whose name contains this")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / runs, help="folder of the runs")
+    parser.add_argument("--list", action="store_true", help="list the cells and stop")
+    return parser
+
+
+def fill(
+    cells: Iterable[C],
+    args: argparse.Namespace,
+    run: Callable[[C, ClassImages, ClassImages, argparse.Namespace], dict[str, Any]],
+    figure: Callable[[Mapping[str, Any]], float],
+) -> None:
+    """Run the cells that are missing, each with its training and test images.
+
+    Args:
+        cells: What the table holds, in the order to run it.
+        args: Of :func:`cell_parser`.
+        run: One cell's record.
+        figure: What is printed of a record.
+    """
+
+    @functools.lru_cache(maxsize=1)
+    def load(name: str) -> tuple[ClassImages, ClassImages]:
+        return datasets.load(name, root=args.data_root, download=args.download, trust_local_copy=args.trust_local_copy)
+
+    for cell in cells:
+        path = args.results / f"{cell.stem}.json"
+        if args.only not in cell.stem:
+            continue
+        if args.list or path.exists():
+            print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
+            continue
+        record = run(cell, *load(cell.data), args)
+        write(path, record)
+        print(f"{cell.stem}: {figure(record):.4f} in {record['wall_s']:.0f} s", flush=True)
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from condensekit import catalog
-from condensekit.cli import COMMANDS, main
+from condensekit.cli import COMMANDS
 from condensekit.condensed import CondensedSet
 from condensekit.store import read_json
+from tests.conftest import patterns
 
 FAST = ("--method", "dm", "--batch-real", "8", "--network", "ConvNet-w8", "--ipc", "2", "--iterations", "4")
 NAME = "dm batch_real=8 network=ConvNet-w8"
@@ -23,37 +23,7 @@ NAME = "dm batch_real=8 network=ConvNet-w8"
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """A .npz file with 3 classes (labels with gaps) of 12 noisy 8x8 patterns, and 6 of each for testing."""
-    path = tmp_path_factory.mktemp("data") / "shapes.npz"
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 150, (3, 8, 8, 3))
-
-    def images(n):
-        return np.concatenate([p + rng.integers(0, 100, (n, 8, 8, 3)) for p in patterns]).astype(np.uint8)
-
-    labels = [1, 5, 6]
-    np.savez(
-        path,
-        images=images(12),
-        labels=np.repeat(labels, 12),
-        test_images=images(6),
-        test_labels=np.repeat(labels, 6),
-    )
-    return path
-
-
-@pytest.fixture
-def cli(capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        before = signal.getsignal(signal.SIGTERM), list(sys.path)
-        with pytest.raises(SystemExit) as end:
-            main([str(a) for a in arguments])
-        signal.signal(signal.SIGTERM, before[0])
-        sys.path[:] = before[1]
-        return end.value.code, *capsys.readouterr()
-
-    return run
+    return patterns(tmp_path_factory.mktemp("data") / "shapes.npz", 12)
 
 
 @pytest.fixture

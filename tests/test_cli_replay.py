@@ -9,27 +9,10 @@ import time
 
 import pytest
 
-from condensekit.cli import main
-
 FAST = (
     *("replay", "--data", "digits", "--per-class", "2", "--iterations", "3", "--batch-real", "8", "--steps", "2"),
     *("--encoder-network", "ConvNet-w8", "--network", "ConvNet-w8", "--train-epochs", "5", "--orders", "2"),
 )
-
-
-@pytest.fixture
-def cli(capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        before = signal.getsignal(signal.SIGTERM), list(sys.path)
-        with pytest.raises(SystemExit) as end:
-            main([str(a) for a in arguments])
-        signal.signal(signal.SIGTERM, before[0])
-        sys.path[:] = before[1]
-        return end.value.code, *capsys.readouterr()
-
-    return run
 
 
 def test_both_regimes_end_in_a_table_a_plot_and_a_record(cli, tmp_path):

@@ -2,16 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
-from condensekit.cli import main
 from condensekit.store import load_tensors
+from tests.conftest import patterns
 
 KEYS = {"ranker", "spearman", "kendall", "spearman_top", "recall_top", "regret", "ci95", "cost_s", "n"}
 FAST = ("--space", "convnet-small", "--ipc", "2", "--iterations", "2", "--epochs", "2", "--trials", "4")
@@ -20,37 +18,13 @@ FAST = ("--space", "convnet-small", "--ipc", "2", "--iterations", "2", "--epochs
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A .npz file with 3 classes of 40 noisy 8x8 patterns, and 6 of each for testing."""
-    path = tmp_path_factory.mktemp("data") / "shapes.npz"
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 150, (3, 8, 8, 3))
-
-    def images(n):
-        return np.concatenate([p + rng.integers(0, 100, (n, 8, 8, 3)) for p in patterns]).astype(np.uint8)
-
-    labels = [1, 5, 6]
-    np.savez(
-        path,
-        images=images(40),
-        labels=np.repeat(labels, 40),
-        test_images=images(6),
-        test_labels=np.repeat(labels, 6),
-    )
-    return path
+    return patterns(tmp_path_factory.mktemp("data") / "shapes.npz", 40)
 
 
 @pytest.fixture
-def cli(capsys, data):
+def cli(cli, data):
     """Search in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        before = signal.getsignal(signal.SIGTERM), list(sys.path)
-        with pytest.raises(SystemExit) as end:
-            main(["search", "--data", str(data), *FAST, *(str(a) for a in arguments)])
-        signal.signal(signal.SIGTERM, before[0])
-        sys.path[:] = before[1]
-        return end.value.code, *capsys.readouterr()
-
-    return run
+    return lambda *arguments: cli("search", "--data", data, *FAST, *arguments)
 
 
 def lines(path):

@@ -1,0 +1,39 @@
+"""Fixtures that the tests of the command line share."""
+
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+from condensekit.cli import main
+
+
+@pytest.fixture
+def cli(capsys):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        before = signal.getsignal(signal.SIGTERM), list(sys.path)
+        with pytest.raises(SystemExit) as end:
+            main([str(a) for a in arguments])
+        signal.signal(signal.SIGTERM, before[0])
+        sys.path[:] = before[1]
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def patterns(path, n):
+    """Write a .npz file with 3 classes (labels with gaps) of ``n`` noisy 8x8 patterns, and 6 of each for testing."""
+    rng = np.random.default_rng(0)
+    plain = rng.integers(0, 150, (3, 8, 8, 3))
+
+    def images(count):
+        return np.concatenate([p + rng.integers(0, 100, (count, 8, 8, 3)) for p in plain]).astype(np.uint8)
+
+    labels = [1, 5, 6]
+    np.savez(
+        path, images=images(n), labels=np.repeat(labels, n), test_images=images(6), test_labels=np.repeat(labels, 6)
+    )
+    return path
