@@ -17,7 +17,7 @@ from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.running import Running
 from condensekit.nas.search import Portal, search
 from condensekit.nas.strategies import FixedList
-from condensekit.nas.trials import Architecture, Trial, TrialLog
+from condensekit.nas.trials import Architecture, Trial, TrialLog, key
 from condensekit.nas.truth import Truth, from_trials
 from condensekit.nas.warm import WarmServer
 
@@ -70,7 +70,9 @@ class Races:
         runs = [
             self._search(f"full-{seed}", wanted.evaluator(seed), asked, self.truths) for seed in range(wanted.seeds)
         ]
-        return from_trials("full training", self.contest.space, [run for run in runs if run])
+        names = {key(architecture) for architecture in asked}
+        whole = [run for run in runs if names <= {key(trial.architecture) for trial in run}]
+        return from_trials("full training", self.contest.space, whole or [run for run in runs[:1] if run])
 
     def _search(
         self, name: str, evaluator: Evaluator, wanted: Sequence[Architecture] | None, log: TrialLog

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shlex
 import socket
@@ -82,7 +83,7 @@ class Service(NasExperiment):  # type: ignore[misc]
             config.training_service = training_service
         config.trial_concurrency = workers
         config.experiment_working_directory = str(self.folder)
-        config.max_trial_duration = None if limit_s is None else f"{max(1, round(limit_s))}s"
+        config.max_trial_duration = None if limit_s is None else f"{math.ceil(limit_s)}s"
         if server is not None:
             client = [sys.executable, "-I", "-S", str(Path(trialclient.__file__)), str(self.folder / "trials.sock")]
             config._trial_command_params = {"python": shlex.join(client)}

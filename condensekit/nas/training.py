@@ -193,6 +193,7 @@ def train_candidate(
         stopped = False
         tested = _tested(lesson.epochs, last, checks)
         for epoch in range(1, lesson.epochs + 1):
+            before = lesson.losses
             if not lesson.learn(epoch - 1):
                 return TrialResult(
                     {}, tuple(curve), _since(start), lesson.seen, problem=f"diverged in epoch {epoch}: loss not finite"
@@ -207,7 +208,8 @@ def train_candidate(
                 break
     kept = curve[-1:] if stopped else curve[-min(last, lesson.epochs) :]
     scores = {kind: sum(entry[kind] for entry in kept) / len(kept) for kind in SCORES}
-    scores["tse"] = curve[-1]["tse"]
+    missing = lesson.epochs - int(curve[-1]["epoch"])  # of a training given up: they count as its last epoch
+    scores["tse"] = curve[-1]["tse"] - missing * (lesson.losses - before)
     if not all(map(math.isfinite, scores.values())):
         return TrialResult({}, tuple(curve), _since(start), lesson.seen, problem="diverged: outputs not finite")
     return TrialResult(scores, tuple(curve), _since(start), lesson.seen, stopped)

@@ -122,6 +122,8 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
 def _cells(space: ModelSpace, row: Mapping[str, str]) -> Architecture:
     if not isinstance(space, NasBench201Space):
         raise DataError(f"{CELL} names a NAS-Bench-201 cell: use --space nasbench201, or a column for each label")
+    if not row[CELL]:
+        raise DataError(f"no {CELL}")
     return from_table(row[CELL])
 
 

@@ -177,7 +177,7 @@ class CondensedBuffer(ExemplarsBuffer):
             DataError: A stream that cannot be condensed, or another one than that of a restored memory.
             ConfigError: A budget below one image per class, or more classes than announced.
             Interrupted: A signal ended the condensation.
-            Diverged: It met values that are not finite.
+            DivergedError: It met values that are not finite.
 
         After any of these the memory is what it was before.
         """
@@ -260,16 +260,21 @@ class CondensedBuffer(ExemplarsBuffer):
         return kept | {"_tensors": None, "_dataset": None, "_groups": None, "_from_elsewhere": True}
 
     @staticmethod
+    def all_of(strategy: Any) -> list[CondensedBuffer]:
+        """Each condensed memory that a strategy or one of its plugins uses, once."""
+        found = [getattr(user, "storage_policy", None) for user in (strategy, *strategy.plugins)]
+        return list({id(policy): policy for policy in found if isinstance(policy, CondensedBuffer)}.values())
+
+    @staticmethod
     def of(strategy: Any) -> CondensedBuffer:
-        """The buffer that a strategy's plugins use; ``maybe_load_checkpoint`` puts another one into their place.
+        """The buffer that a strategy uses; ``maybe_load_checkpoint`` puts another one into its place.
 
         Raises:
-            DataError: No plugin has one.
+            DataError: Neither the strategy nor a plugin has one.
         """
-        for plugin in strategy.plugins:
-            if isinstance(found := getattr(plugin, "storage_policy", None), CondensedBuffer):
-                return found
-        raise DataError("no plugin of the strategy has a CondensedBuffer as its storage_policy")
+        if found := CondensedBuffer.all_of(strategy):
+            return found[0]
+        raise DataError("neither the strategy nor a plugin of it has a CondensedBuffer as its storage_policy")
 
     def _set(self, memory: Memory) -> None:
         """Make ``memory`` the content."""

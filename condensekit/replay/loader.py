@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from condensekit.augment import Augmentation
+from condensekit.errors import ConfigError
 from condensekit.replay.materialise import Unfit, materialise
 from condensekit.replay.stream import check_head
 from condensekit.rng import Draw
@@ -64,6 +65,11 @@ class TensorLoader(SupervisedPlugin):
             strategy.dataloader = self._loader
         except Unfit as reason:
             self.fallback = str(reason)
+            if self.augmentation:
+                raise ConfigError(
+                    f"the augmentation cannot be applied batch by batch: {reason}; leave it out, and augment in the "
+                    "transform of the stream"
+                ) from reason
             log.info("Avalanche's own loader is kept: %s", reason)
 
     def after_forward(self, strategy: Any, **kwargs: Any) -> None:

@@ -48,12 +48,6 @@ def coded_bytes(memory: CondensedSet) -> int:
     return found if memory.coded is None else found + int(memory.coded.sum())
 
 
-def _buffers(strategy: Any) -> list[CondensedBuffer]:
-    """Each condensed memory of the strategy once."""
-    found = [getattr(plugin, "storage_policy", None) for plugin in strategy.plugins]
-    return list({id(policy): policy for policy in found if isinstance(policy, CondensedBuffer)}.values())
-
-
 class _Emitting(PluginMetric[float]):
     """A metric that keeps its last value by name."""
 
@@ -83,13 +77,13 @@ class _Memory(_Emitting):
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:
         """Count what the memories hold now."""
-        held = [buffer for buffer in _buffers(strategy) if buffer.memory is not None]
+        held = [buffer for buffer in CondensedBuffer.all_of(strategy) if buffer.memory is not None]
         if not held:
             return []
         if self.coded:
             sizes = [coded_bytes(buffer.memory) for buffer in held if buffer.memory]
         else:
-            sizes = [buffer.nbytes for buffer in held]
+            sizes = [getattr(strategy, "nbytes", sum(buffer.nbytes for buffer in held))]  # with the logits of DER++
         return self._emit(strategy, {self.name: float(sum(sizes))}, add_experience=True)
 
     def __str__(self) -> str:
@@ -103,8 +97,8 @@ class _Seconds(_Emitting):
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:
         """What has been added since the last experience."""
-        spent = [seconds for buffer in _buffers(strategy) for seconds in buffer.condense_s[self._counted :]]
-        self._counted = max([self._counted, *(len(buffer.condense_s) for buffer in _buffers(strategy))])
+        spent = [seconds for buffer in CondensedBuffer.all_of(strategy) for seconds in buffer.condense_s[self._counted :]]
+        self._counted = max([self._counted, *(len(buffer.condense_s) for buffer in CondensedBuffer.all_of(strategy))])
         return self._emit(strategy, {"CondenseSeconds": sum(spent)}, add_experience=True) if spent else []
 
     def __str__(self) -> str:

@@ -65,7 +65,7 @@ def run_protocol(
     Raises:
         ConfigError: Unknown names, options that make no sense, a folder that holds another run.
         DataError: Images that cannot be used; classes with too few of them.
-        Diverged: A condensation met values that are not finite.
+        DivergedError: A condensation met values that are not finite.
         Interrupted: A signal ended a condensation; run again with ``resume``.
     """
     kinds = [memory(name, making, data) if isinstance(name, str) else name for name in memories]

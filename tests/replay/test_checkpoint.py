@@ -70,7 +70,7 @@ def test_what_a_checkpoint_leaves_out(tmp_path):
     assert not isinstance(restored.rules.how.progress, Bar)
     assert restored.cache is None
     strategy.train(benchmark.train_stream[1])
-    with pytest.raises(DataError, match="no plugin of the strategy has a CondensedBuffer"):
+    with pytest.raises(DataError, match="nor a plugin of it has a CondensedBuffer"):
         CondensedBuffer.of(naive())
 
 

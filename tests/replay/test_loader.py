@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor, v2
 
 from condensekit.augment import Augmentation
-from condensekit.errors import DataError
+from condensekit.errors import ConfigError, DataError
 from condensekit.replay import Images, TensorLoader
 from condensekit.replay.loader import TensorBatches
 from condensekit.replay.materialise import Unfit, materialise
@@ -154,6 +154,12 @@ def test_data_that_differ_from_reading_to_reading_keep_the_stock_loader():
     strategy = naive(loader)
     strategy.train(stream("ci", data=Shaky(), steps=1, classes=2).train_stream[0])
     assert loader.fallback == "a sample differs from reading to reading"
+
+
+def test_an_augmentation_that_cannot_be_applied_is_never_dropped():
+    strategy = naive(TensorLoader(lambda images: images))
+    with pytest.raises(ConfigError, match="cannot be applied batch by batch: a sample differs from reading to reading"):
+        strategy.train(stream("ci", data=Shaky(), steps=1, classes=2).train_stream[0])
 
 
 @pytest.mark.parametrize(
