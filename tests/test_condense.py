@@ -200,13 +200,18 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_resume_goes_on(tmp_path, si
 
 
 def test_a_signal_before_the_first_step_has_its_usual_effect(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have had it ignored
+
     class Slow(Random):
         def __call__(self, *arguments):
             os.kill(os.getpid(), signal.SIGINT)
             return super().__call__(*arguments)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(init=Slow(), saving=Saving(tmp_path / "run"))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(init=Slow(), saving=Saving(tmp_path / "run"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert run(saving=Saving(tmp_path / "other")).status is Status.FINISHED
 
 
