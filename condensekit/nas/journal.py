@@ -156,7 +156,8 @@ class Journal(Middleware):  # type: ignore[misc]
         took = (running.ended[0] if running.ended else time.monotonic()) - running.start
         score = score_of(metric)
         problem = str(metric.get("failed", ""))
-        if not problem and status != ModelStatus.Trained:
+        # NNI's manager mixes up the ends of two trials now and then: a result that has come in counts.
+        if not problem and score is None and status != ModelStatus.Trained:
             late = self.terms.limit_s is not None and took >= self.terms.limit_s
             problem = f"over its limit of {self.terms.limit_s:g} s" if late else "it crashed: see the engine's own log"
         elif not problem and running.metric is None:

@@ -97,7 +97,9 @@ class _Seconds(_Emitting):
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:
         """What has been added since the last experience."""
-        spent = [seconds for buffer in CondensedBuffer.all_of(strategy) for seconds in buffer.condense_s[self._counted :]]
+        spent = [
+            seconds for buffer in CondensedBuffer.all_of(strategy) for seconds in buffer.condense_s[self._counted :]
+        ]
         self._counted = max([self._counted, *(len(buffer.condense_s) for buffer in CondensedBuffer.all_of(strategy))])
         return self._emit(strategy, {"CondenseSeconds": sum(spent)}, add_experience=True) if spent else []
 
