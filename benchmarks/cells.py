@@ -18,14 +18,15 @@ MINUTE = {
     "dc": ("dc batch_real=64", 5),
 }  # at CPU scale and 10 images per class: what a minute on two quiet cores allows (benchmarks/pace.py)
 BEST = ("dm-packed", "m3d", "trained", "dm")
-STEPS = {1: 96, 2: 48}  # of distribution matching in a minute, by factor
+NARROW = "network=ConvNet-w64"
+EQUAL_TERMS_LR = {("linear", 1): 1, ("linear", 2): 1, ("gaussian", 1): 1, ("gaussian", 2): 1}
 PARTS = {
     "": "",
     "-init": " init=importance-kmeans",
     "-sampling": " sampling=importance",
     "-both": " init=importance-kmeans sampling=importance",
 }  # of provable subset selection
-TRANSFER = ("ConvNet", "ResNet18", "ConvNet-batch")
+TRANSFER = ("ConvNet-w64", "ResNet18-w16", "ConvNet-w64-batch")
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def _cpu() -> Iterator[Cell]:
     for name in BEST:
         recipe, steps = MINUTE[name]
         yield Cell("cpu", "cifar10", 10, name, recipe=recipe, iterations=steps, networks=1)
+    yield from _outer_loops()
     yield from _equal_terms()
     yield from _importance()
     for name in ("random", "kmeans", "packed-kmeans"):
@@ -111,19 +113,33 @@ def _cpu() -> Iterator[Cell]:
 def _equal_terms() -> Iterator[Cell]:
     """Mean against all moments, packed or not, with networks kept or not: all else alike, each with its tuned lr."""
     for discrepancy, factor, keep in product(("linear", "gaussian"), (1, 2), (1, 5)):
-        recipe = f"m3d batch_real=64 discrepancy={discrepancy} factor={factor} keep={keep}"
+        lr = EQUAL_TERMS_LR[discrepancy, factor]
+        recipe = f"m3d batch_real=64 discrepancy={discrepancy} factor={factor} keep={keep} lr={lr} {NARROW}"
         name = f"{discrepancy}-f{factor}-k{keep}"
-        yield Cell("cpu", "fashionmnist", 10, name, 3, recipe, STEPS[factor], 1, "equal-terms")
+        yield _narrow(10, name, 5, recipe, 100, "equal-terms")
+    for name in ("random", "packed-random"):
+        yield _narrow(10, name, 5, study="equal-terms")
+
+
+def _outer_loops() -> Iterator[Cell]:
+    """What 20 outer loops of gradient matching gain over a random choice."""
+    for ipc, name in product((1, 10), ("dsa", "dc")):
+        yield _narrow(ipc, name, 3, f"{name} batch_real=64 init=random {NARROW}", 20 * ipc, "outer-loops")
 
 
 def _importance() -> Iterator[Cell]:
     """Provable subset selection in the start, in the batches, in both or in neither, at several lengths."""
     for ipc in (1, 10):
         for name in ("random", "importance-kmeans"):  # what no step gives
-            yield Cell("cpu", "fashionmnist", ipc, name, 5, networks=1, study="importance")
+            yield _narrow(ipc, name, 5, study="importance")
         for iterations, method, (part, options) in product((50, 300), ("dm", "m3d"), PARTS.items()):
-            recipe = f"{method} batch_real=32 factor=1{options}"
-            yield Cell("cpu", "fashionmnist", ipc, method + part, 5, recipe, iterations, 1, "importance")
+            recipe = f"{method} batch_real=32 factor=1{options} {NARROW}"
+            yield _narrow(ipc, method + part, 5, recipe, iterations, "importance")
+
+
+def _narrow(ipc: int, name: str, sets: int, recipe: str = "", iterations: int = 0, study: str = "") -> Cell:
+    """A cell of a study on Fashion-MNIST with networks of half the width, a quarter of the cost."""
+    return Cell("cpu", "fashionmnist", ipc, name, sets, recipe, iterations, 1, study, architectures=("ConvNet-w64",))
 
 
 def _gpu() -> Iterator[Cell]:

@@ -53,13 +53,20 @@ def measure(text: str, train: ClassImages, held_out: ClassImages, args: argparse
     with Compute(make_plan(train.spec.shape[1:])) as compute:
         candidate = Candidate(text, tuple(result.set for result in made), args.ipc)
         found = evaluate(
-            [candidate], held_out, networks=args.networks, protocol=protocol, compute=compute, baseline=None
+            [candidate],
+            held_out,
+            networks=args.networks,
+            architectures=[catalog.network(args.judge)],
+            protocol=protocol,
+            compute=compute,
+            baseline=None,
         )
     row = found.rows[0]
     return {
         "recipe": text,
         "iterations": args.iterations,
         "making_s": round(making_s, 1),
+        "judge": args.judge,
         **{k: row[k] for k in ("accuracy_mean", "accuracy_std", "sets", "networks", "steps", "accuracies")},
     }
 
@@ -69,6 +76,7 @@ def main() -> None:
     parser = recipe_parser(__doc__)
     parser.add_argument("--iterations", type=int, required=True)
     parser.add_argument("--steps", type=int, default=300, help="gradient steps of each network's training")
+    parser.add_argument("--judge", default="ConvNet", help="architecture of the networks trained on the sets")
     parser.add_argument("--sets", type=int, default=2)
     parser.add_argument("--networks", type=int, default=1)
     args = parser.parse_args()

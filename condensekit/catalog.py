@@ -33,7 +33,11 @@ from condensekit.sampling import Clustered, Importance, Sampling, Uniform
 from condensekit.selection import Herding, KCenter, KMeans, Random, Selection
 from condensekit.trained import Trained
 
-OWN_NETWORKS = "it trains the networks it matches gradients of"
+OWN_NETWORKS = {
+    "encoder": "it trains the networks it matches gradients of",
+    "discrepancy": "it compares gradients: see --set distance",
+    "soft-labels": "its networks are trained on the condensed images, not on real ones",
+}
 M3D = DistributionMatching(MMD(), lr=1.0, batch_real=128, per_image=True, space="pixel", name="m3d")
 M3D_PRESET = Preset(
     M3D,
@@ -59,24 +63,23 @@ PRESETS: dict[str, Preset] = {
             cost="heavy",
             augmentation=None,
             init=Noise(),
-            unfit={
-                "encoder": OWN_NETWORKS,
-                "discrepancy": "it compares gradients: see --set distance",
-                "augment": "under an augmentation it is dsa",
-            },
+            unfit={**OWN_NETWORKS, "augment": "under an augmentation it is dsa"},
         ),
         Preset(
             GradientMatching(name="dsa"),
             paper="Zhao and Bilen, DSA, ICML 2021",
             cost="heavy",
-            unfit={"encoder": OWN_NETWORKS, "discrepancy": "it compares gradients: see --set distance"},
+            unfit=OWN_NETWORKS,
         ),
         Preset(
             KernelRidge(),
             paper="Nguyen, Chen and Lee, KIP, ICLR 2021; Loo et al., RFAD, NeurIPS 2022",
             cost="medium",
             augmentation=None,
-            unfit={"discrepancy": "it compares predicted labels"},
+            unfit={
+                "discrepancy": "it compares predicted labels",
+                "soft-labels": "it learns its own: see --set labels",
+            },
         ),
     )
 }

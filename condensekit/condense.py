@@ -32,6 +32,8 @@ from condensekit.run import RunDir, environment
 from condensekit.sampling import Sampler, Sampling, Uniform
 from condensekit.selection import Random, Selection, check_sizes
 from condensekit.store import load_tensors, save_tensors
+from condensekit.trained import Trained
+from condensekit.trained import soft_labels as label_softly
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +115,7 @@ def condense(
     sampling: Sampling = Uniform(),  # noqa: B008 - frozen
     formation: Formation = Formation(),  # noqa: B008 - frozen
     nested: bool = False,
+    soft_labels: bool = False,
     device: str = "auto",
     precision: str = "fp32",
     compiled: bool = False,
@@ -136,6 +139,8 @@ def condense(
         formation: How the images are stored. With a factor f each packs f * f smaller ones, and so starts.
         nested: Match only the first k images of each class, k drawn anew each step from 1 to ipc, so that
             any prefix of the set is a set of its own.
+        soft_labels: Label the images with the mean prediction of the trained networks of ``encoder``
+            (:func:`condensekit.trained.soft_labels`), in place of their class. They count in ``nbytes``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``fp32``, ``mixed`` (real images in bfloat16) or ``bf16``.
         compiled: Compile the network; see :func:`condensekit.compute.make_plan`.
@@ -160,6 +165,9 @@ def condense(
         None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
         formation.misfit(data.spec.shape),
         "nested sets need an ipc of at least 2: one image has no shorter prefix" if nested and ipc == 1 else None,
+        "soft labels come from trained networks: give encoder=Trained(), --encoder trained on the command line"
+        if soft_labels and not isinstance(encoder, Trained)
+        else None,
         *method.misfits(len(data.classes), encoder, compiled),
     )
     init = init or Random()
@@ -178,6 +186,7 @@ def condense(
         "sampling": describe(sampling),
         "formation": describe(formation),
         "nested": nested,
+        "soft_labels": soft_labels,
         "precision": precision,
         **(saving.record if saving else {}),
     }
@@ -194,7 +203,7 @@ def condense(
         found = run.latest_checkpoint() if run else None
         compute = stack.enter_context(Compute(Plan(**found[2]["plan"]) if found else plan))
         provenance = {"config": config, "data": fingerprint, "environment": environment()}
-        recipe = _Recipe(method, encoder, augmentation, sampling, formation, nested)
+        recipe = _Recipe(method, encoder, augmentation, sampling, formation, nested, soft_labels)
         loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, progress)
         try:
             start = time.perf_counter()
@@ -221,6 +230,7 @@ class _Recipe:
     sampling: Sampling
     formation: Formation
     nested: bool
+    soft_labels: bool
 
 
 class _Loop:
@@ -257,11 +267,12 @@ class _Loop:
         """What the encoder needs: from the run folder, or worked out now and kept there."""
         path = self.run.path / "prepared.safetensors" if self.run else None
         if path and path.exists():
-            self.prepared = load_tensors(path, "prepared")[0]
-            return
-        self.prepared = self.recipe.encoder.prepare(self.data, self.draw, self.compute, self.progress)
-        if path and self.prepared:
-            save_tensors(path, self.prepared, {}, "prepared")
+            found: Prepared = load_tensors(path, "prepared")[0]
+        else:
+            found = self.recipe.encoder.prepare(self.data, self.draw, self.compute, self.progress)
+            if path and found:
+                save_tensors(path, found, {}, "prepared")
+        self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
 
     def context(self, step: int, attempt: int = 0) -> StepContext:
         draw, recipe = self.draw.at(step, attempt), self.recipe
@@ -429,4 +440,8 @@ class _Loop:
             images.flatten(0, 1), labels, self.data.spec, formation=self.recipe.formation, provenance=provenance
         )
         soft = self.recipe.method.soft_labels(self.state)
-        return made if soft is None else made.with_soft_labels(soft, self.data.classes)
+        if soft is not None:
+            made = made.with_soft_labels(soft, self.data.classes)
+        if self.recipe.soft_labels and isinstance(self.recipe.encoder, Trained):
+            made = label_softly(made, self.recipe.encoder, self.prepared, self.compute)
+        return made

@@ -11,7 +11,7 @@ from condensekit.encoders import Encoder, Fresh
 from condensekit.methods import Condenser
 from condensekit.selection import Random, Selection
 
-CHOICES = ("init", "sampling", "factor", "nested", "encoder", "network", "discrepancy", "augment")
+CHOICES = ("init", "sampling", "factor", "nested", "soft-labels", "encoder", "network", "discrepancy", "augment")
 
 
 @dataclass(frozen=True)

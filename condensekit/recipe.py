@@ -23,6 +23,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "keep": int,
     "factor": int,
     "nested": lambda text: text.lower() == "true",
+    "soft_labels": lambda text: text.lower() == "true",
 }  # of the arguments that are not text
 
 
@@ -44,6 +45,7 @@ class Recipe:
         augment: ``auto`` for the usual augmentation, as far as the data allow, ``none`` or a list.
         factor: Packing of the images.
         nested: Whether every prefix of the set shall be a set of its own.
+        soft_labels: Whether trained encoders label the images.
         storage: How values are stored.
         precision: How networks run.
     """
@@ -61,6 +63,7 @@ class Recipe:
     augment: str | None = None
     factor: int | None = None
     nested: bool = False
+    soft_labels: bool = False
     storage: str = "float32"
     precision: str = "fp32"
 
@@ -104,7 +107,11 @@ class Recipe:
         with problems:
             options = {name: value for name, value in given["method"].items() if name not in preset.unfit}
             method = catalog.method(self.method, **options)
-        arguments: dict[str, Any] = {"nested": self.nested, "precision": self.precision}
+        arguments: dict[str, Any] = {
+            "nested": self.nested,
+            "soft_labels": self.soft_labels,
+            "precision": self.precision,
+        }
         with problems:
             arguments["init"] = self._init(preset, given["init"])
         with problems:
@@ -130,6 +137,7 @@ class Recipe:
             "augment": "auto",
             "factor": preset.factor,
             "nested": False,
+            "soft_labels": False,
             "storage": "float32",
             "precision": "fp32",
         }
@@ -159,6 +167,7 @@ class Recipe:
             **{name: getattr(self, name) for name in ("init", "sampling", "factor", "discrepancy", "augment")},
             "encoder": self.encoder or self.keep,
             "nested": self.nested or None,
+            "soft-labels": self.soft_labels or None,
         }
         wrong = [name for name, value in made.items() if value is not None and name in preset.unfit]
         refuse(*(f"{self.method} takes no --{name}: {preset.unfit[name]}" for name in wrong))

@@ -342,6 +342,7 @@ BAD = [
     ("--set sampling.epsilom=1", "unknown option of sampling 'uniform'"),
     ("--discrepancy gauss", "unknown discrepancy 'gauss'"),
     ("--set calibration=1", "(--encoder trained)"),
+    ("--soft-labels", "soft labels come from trained networks: give encoder=Trained(), --encoder trained"),
     ("--factor 0", "--factor"),
     ("--factor 3", "factor 3 does not divide the image size 8x8"),
     ("--factor 4", "12 images but ipc=2 with factor=4, which takes 32"),

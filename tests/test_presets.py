@@ -35,6 +35,7 @@ def test_dm_is_run_as_its_paper_does():
         "augmentation": Augmentation(),
         "formation": Formation(),
         "nested": False,
+        "soft_labels": False,
         "precision": "fp32",
     }
 
@@ -99,6 +100,7 @@ def test_words_override_the_preset():
         "augmentation": Augmentation(ops=("crop", "flip")),
         "formation": Formation(1, "uint8"),
         "nested": True,
+        "soft_labels": False,
         "precision": "bf16",
     }
 
@@ -156,6 +158,8 @@ def test_the_name_of_a_row_says_what_is_not_the_default(words, name):
         ({"method": "dsa", "keep": 5}, "dsa takes no --encoder: it trains the networks"),
         ({"method": "dsa", "discrepancy": "linear"}, "dsa takes no --discrepancy: it compares gradients"),
         ({"method": "dc", "augment": "crop"}, "dc takes no --augment: under an augmentation it is dsa"),
+        ({"method": "dsa", "soft_labels": True}, "dsa takes no --soft-labels: its networks are trained"),
+        ({"method": "krr", "soft_labels": True}, "krr takes no --soft-labels: it learns its own: see --set labels"),
         ({"method": "krr", "discrepancy": "mean"}, "krr takes no --discrepancy: it compares predicted labels"),
         ({"encoder": "fresh", "keep": 5}, "leave out --keep 5, or use --encoder kept"),
         ({"settings": ("momentum",)}, "--set takes NAME=VALUE, got 'momentum'"),
@@ -224,9 +228,9 @@ def test_baselines_may_be_packed():
 
 
 def test_a_recipe_may_be_written_as_text():
-    text = "dm lr=3 batch_real=64 factor=2 init=kmeans nested=True momentum=0.9 sampling.refresh=5"
+    text = "dm lr=3 batch_real=64 factor=2 init=kmeans nested=True soft_labels=True momentum=0.9 sampling.refresh=5"
     assert Recipe.parse(text) == Recipe(
-        "dm", ("momentum=0.9", "sampling.refresh=5"), 3.0, 64, init="kmeans", factor=2, nested=True
+        "dm", ("momentum=0.9", "sampling.refresh=5"), 3.0, 64, init="kmeans", factor=2, nested=True, soft_labels=True
     )
     with pytest.raises(ConfigError, match=r"a recipe is METHOD NAME=VALUE ..., got 'fast'"):
         Recipe.parse("dm fast")

@@ -226,6 +226,11 @@ def test_a_run_keeps_its_networks_and_is_not_separable(tmp_path):
     with Compute(Plan(workers=1)) as compute:
         labelled = soft_labels(result.set, TINY, stored, compute)
     assert labelled.soft_labels.shape == (4, 4)
+    assert result.set.soft_labels is None
+    options |= {"saving": Saving(tmp_path / "soft"), "soft_labels": True}
+    made = condense(shapes(), DistributionMatching(batch_real=4), iterations=3, **options).set
+    assert torch.equal(made.soft_labels, labelled.soft_labels)
+    assert made.provenance["soft_labels"]["type"] == "Trained"
 
 
 def test_soft_labels_are_the_mean_softmax_on_decoded_images(prepared, tmp_path):

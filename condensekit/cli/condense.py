@@ -91,6 +91,7 @@ recipe_options = packed(
     option(
         "--nested", is_flag=True, help="Make every prefix of the set a set of its own, so that it may shrink later."
     ),
+    option("--soft-labels", is_flag=True, help="Label images as the networks of --encoder trained do; it costs bytes."),
     STORAGE,
     option(
         "--precision",

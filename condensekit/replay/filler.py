@@ -42,6 +42,7 @@ class Filling:
         sampling: How its real batches are drawn.
         formation: How the images are stored.
         nested: Whether the first k images of a class shall be a set of their own for each k.
+        soft_labels: Whether trained encoders label the images; only training from scratch takes such a memory.
         device: Where to compute.
         precision: How networks run.
         saving: Run folder of a condenser, for a resume; None keeps everything in memory.
@@ -56,6 +57,7 @@ class Filling:
     sampling: Sampling = Uniform()  # noqa: RUF009 - frozen
     formation: Formation = Formation(dtype="uint8")  # noqa: RUF009 - frozen
     nested: bool = False
+    soft_labels: bool = False
     device: str = "auto"
     precision: str = "fp32"
     saving: Saving | None = None
@@ -138,6 +140,7 @@ class Condensing:
             sampling=how.sampling,
             formation=how.formation,
             nested=how.nested and ipc > 1,
+            soft_labels=how.soft_labels,
             device=how.device,
             precision=how.precision,
             saving=how.saving,
