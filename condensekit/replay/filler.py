@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import signal
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -215,7 +215,8 @@ def filled(
         ipc: Stored images of each class.
         how: The rest.
         cache: Sets of single classes: those in it are taken, those made by a method whose classes can be condensed
-            apart are put into it. The key says everything that decides the set, the pixels included.
+            apart are put into it. The key says everything that decides the set, the pixels included. Classes that
+            are left when others were found, as after a kill between two files, are condensed in a folder of their own.
 
     Raises:
         DataError: A filler of one's own that returns other classes, or images of another shape or normalisation.
@@ -225,7 +226,7 @@ def filled(
     left = [label for label in data.classes if label not in known]
     if not left:
         return known
-    made = method.fill(data.select(left) if known else data, ipc, how)
+    made = method.fill(data.select(left) if known else data, ipc, _saved_apart(how, left) if known else how)
     here, there = data.spec, made.spec
     if made.classes != tuple(left) or (here.shape, here.mean, here.std) != (there.shape, there.mean, there.std):
         raise DataError(
@@ -236,6 +237,14 @@ def filled(
     if cache is not None and made.provenance.get("separable"):
         cache.update({keys[label]: part for label, part in parts.items()})
     return known | parts
+
+
+def _saved_apart(how: Filling, left: Sequence[int]) -> Filling:
+    """The same, its run folder named after the classes: the folder itself may hold a run of more of them."""
+    if how.saving is None:
+        return how
+    name = f"{how.saving.out.name}-left-{hashlib.sha256(str(left).encode()).hexdigest()[:8]}"
+    return replace(how, saving=replace(how.saving, out=how.saving.out.with_name(name)))
 
 
 def _key(method: Filler, data: ClassImages, label: int, ipc: int, how: Filling) -> str:

@@ -158,6 +158,38 @@ def test_sets_of_separable_methods_go_from_order_to_order():
     assert len(cache) == 8
 
 
+class Killed(Exception):  # noqa: N818
+    """Stands for a kill."""
+
+
+@dataclass
+class Torn(dict):
+    """A cache that can be killed between two files."""
+
+    left: int = 99
+
+    def update(self, found):
+        for key, value in found.items():
+            if not self.left:
+                raise Killed
+            self[key] = value
+            self.left -= 1
+
+
+def test_a_kill_between_two_files_of_the_cache_does_not_block_the_resume(tmp_path):
+    cache = Torn(left=1)
+    options = {"cache": cache, "out": tmp_path / "run", "iterations": 3}
+    with pytest.raises(Killed):
+        taken(buffer(Images(per_class=2), **options), 0)
+    assert len(cache) == 1
+    cache.left, bar = 99, Counting()
+    memory = taken(buffer(Images(per_class=2), progress=bar, **options), 0, 1)
+    assert bar.steps == 6  # the class that is left, then both of the next experience
+    assert len(cache) == 4
+    whole = taken(buffer(Images(per_class=2), iterations=3), 0, 1)
+    torch.testing.assert_close(memory.decoded()[0], whole.decoded()[0], atol=0.02, rtol=0)
+
+
 def test_sets_that_depend_on_other_classes_are_not_kept():
     cache = {}
     trained = Trained(ConvNet(width=8, depth=2), count=1, steps=2)
