@@ -27,6 +27,7 @@ from condensekit.sampling import Sampling, Uniform
 from condensekit.selection import Selection, selected_set
 
 LABEL = 8  # bytes
+EVERY = 100  # steps between checkpoints of a condensation that has a folder
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from condensekit.errors import ConfigError, refuse
 from condensekit.evaluate import SHORT
 from condensekit.networks import FeatureNetwork, Network
-from condensekit.replay.protocol import network_draw
+from condensekit.replay.seeds import network_draw
 from condensekit.rng import Draw, isolated
 from condensekit.train import TrainProtocol, batches, optimiser_at
 

@@ -18,13 +18,13 @@ from condensekit.condense import Saving
 from condensekit.condensed import CondensedSet
 from condensekit.images import ClassImages
 from condensekit.progress import Shared
-from condensekit.replay.filler import filled
+from condensekit.replay.filler import EVERY, LABEL, filled
 from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, MemoryKind
-from condensekit.replay.protocol import Bench, Cache, Record, network_draw
+from condensekit.replay.protocol import Bench, Cache, Record
+from condensekit.replay.seeds import network_draw
 from condensekit.train import train_network
 
 Sets = list[CondensedSet]
-EVERY = 100  # steps between checkpoints of a condensation
 
 
 def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
@@ -135,7 +135,7 @@ def _train(
     if memory.filler is None:
         images = real = bench.train.select(seen)
         targets, protocol = real.labels[real.order], settings.protocol.for_full()
-        nbytes, count = len(real) * (real.images[0].numel() * real.images.element_size() + 8), len(real)
+        nbytes, count = len(real) * (real.images[0].numel() * real.images.element_size() + LABEL), len(real)
     else:
         stored = reduce(CondensedSet.merge, sets)
         images, targets, protocol = stored.decode()[0], stored.targets(), settings.work(len(seen))

@@ -13,11 +13,9 @@ from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError
 from condensekit.images import ClassImages, ImageSpec
 from condensekit.replay.budget import Budget, Images
-from condensekit.replay.filler import Filler, Filling, bytes_each, filled
+from condensekit.replay.filler import EVERY, Filler, Filling, bytes_each, filled
 from condensekit.replay.memory import Memory, first, mixed, turnover
 from condensekit.rng import Draw
-
-EVERY = 100  # steps between checkpoints of a condensation that has a folder
 
 
 @dataclass(frozen=True)
@@ -118,11 +116,18 @@ class Rules:
             counts[label] = counts.get(label, 0) + data.count(label)
             wanted.setdefault(made, []).append(label)
         for made in sorted(set(wanted) - {0}):
-            saving = Saving(out / f"{step:03d}-{made}", resume=True, every=EVERY) if out else None
-            how = replace(self.how, saving=saving)
+            how = replace(self.how, saving=self._saving(out, step, made))
             for label, part in filled(self.method, data.select(wanted[made]), made, how, cache).items():
                 parts[label] = mixed(first(parts[label], kept[label]), part) if kept[label] else part
         return self.trimmed(replace(memory, parts=parts, seen=counts))
+
+    def _saving(self, out: Path | None, step: int, made: int) -> Saving | None:
+        """A folder for each update; where the learner embeds, for each state of the learner as well."""
+        if out is None:
+            return None
+        told = getattr(self.how.encoder, "fingerprint", None)
+        name = f"{step:03d}-{made}" + (f"-{told()[:12]}" if told else "")
+        return Saving(out / name, resume=True, every=EVERY)
 
     def _check(self, memory: Memory, data: ClassImages) -> list[int]:
         """All classes seen so far, these included."""

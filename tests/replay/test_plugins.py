@@ -15,7 +15,7 @@ from condensekit.errors import ConfigError
 from condensekit.networks import ConvNet
 from condensekit.replay import Distillation, FineTuneOnMemory, FromScratchOnMemory, Images
 from condensekit.replay.plugins import memory_tensors
-from condensekit.replay.protocol import network_draw
+from condensekit.replay.seeds import network_draw
 from condensekit.rng import Draw
 from condensekit.train import DC, train_network
 
