@@ -34,6 +34,7 @@ class Learner:
         nbytes: Stored bytes now.
         images: Stored images now.
         condense_s: Seconds that filling the memory took in an experience, where that is known.
+        waited_s: Of these, what the last experience took in this process.
         before: Called with the number of classes seen before each experience is learnt.
         at_once: Whether it learns the whole stream at once.
     """
@@ -42,6 +43,7 @@ class Learner:
     nbytes: Callable[[], int]
     images: Callable[[], int]
     condense_s: Callable[[int], float] = lambda i: 0.0
+    waited_s: Callable[[], float] = lambda: 0.0
     before: Callable[[int], None] = lambda classes: None
     at_once: bool = False
 

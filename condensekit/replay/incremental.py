@@ -99,14 +99,14 @@ def _run(
             learner.before(sum(map(len, seen)))
             with isolated(Draw(seed).key(f"experience/{i}")):
                 learner.strategy.train(stream if learner.at_once else exp, eval_streams=[])
-            seconds, condensing = time.perf_counter() - start, learner.condense_s(i)
+            seconds = time.perf_counter() - start
             rows.append(
                 {
                     "score": bench.score(learner.strategy.model, seen),
                     "nbytes": learner.nbytes(),
                     "images": learner.images(),
-                    "condense_s": condensing,
-                    "train_s": seconds - condensing,
+                    "condense_s": learner.condense_s(i),
+                    "train_s": seconds - learner.waited_s(),
                 }
             )
             advance()
@@ -154,6 +154,7 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
         nbytes=lambda: int(counted.nbytes),
         images=lambda: len(buffer.memory or ()),
         condense_s=lambda i: buffer.condense_s[i],
+        waited_s=lambda: buffer.wall_s,
     )
 
 

@@ -20,6 +20,7 @@ from condensekit.images import ClassImages
 from condensekit.progress import Shared
 from condensekit.replay.filler import EVERY, LABEL, filled
 from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, MemoryKind
+from condensekit.replay.memory import SECONDS
 from condensekit.replay.protocol import Bench, Cache, Record
 from condensekit.replay.seeds import network_draw
 from condensekit.train import train_network
@@ -64,7 +65,7 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
                 "scores": [record["score"] for record in mine],
                 "nbytes": mine[0]["nbytes"],
                 "images": mine[0]["images"],
-                "condense_s": sets[i].provenance.get("seconds", 0.0) if sets else 0.0,
+                "condense_s": sets[i].provenance["seconds"] if sets else 0.0,
                 "train_s": sum(record["train_s"] for record in mine) / len(mine),
             }
         )
@@ -87,10 +88,9 @@ def step_set(memory: MemoryKind, order: int, step: int, bench: Bench) -> Condens
         saving=Saving(file.with_suffix(""), resume=True, every=EVERY),
         progress=bench.progress,
     )
-    start = time.perf_counter()
     count = memory.images(settings.per_class, train.spec, bench.room)
     parts = filled(memory.filler, train.select(classes), count, how, cache_of(bench))
-    seconds = max(float(part.provenance.get("elapsed_s", time.perf_counter() - start)) for part in parts.values())
+    seconds = sum(float(part.provenance[SECONDS]) for part in parts.values())
     made = reduce(CondensedSet.merge, (parts[label] for label in sorted(parts)))
     made = replace(made, provenance={"seconds": seconds, "parts": [dict(part.provenance) for part in parts.values()]})
     made.save(file)

@@ -16,6 +16,7 @@ from avalanche.benchmarks import nc_benchmark
 
 from condensekit import datasets
 from condensekit.compute import Compute, make_plan
+from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError
 from condensekit.images import ClassImages
 from condensekit.replay import FromScratchOnMemory, Images, Online, Settings
@@ -205,10 +206,17 @@ def test_each_step_is_condensed_from_its_own_classes(digits, tmp_path):
 
 
 def test_orders_with_one_seed_share_their_classes(digits, tmp_path):
-    go(digits, tmp_path / "run", ("dm",), replace(SMALL, seeds=1))
+    result = go(digits, tmp_path / "run", ("dm",), replace(SMALL, seeds=1))
     folders = sorted(p.name for p in (tmp_path / "run" / "sets" / "dm-2").iterdir() if p.is_dir())
     assert folders == [f"order-0-step-{i}-of-5" for i in range(1, 6)]  # nothing was condensed for the second order
     assert len(list((tmp_path / "run" / "sets" / "classes").iterdir())) == 10
+    sets = tmp_path / "run" / "sets" / "dm-2"
+    spent = [
+        [CondensedSet.load(file).provenance["seconds"] for file in sets.glob(f"order-{o}-*.safetensors")]
+        for o in (0, 1)
+    ]
+    assert sum(spent[0]) == pytest.approx(sum(spent[1]))  # what making them took, though the second order made none
+    assert result["rows"][0]["condense_s"] == pytest.approx(sum(spent[0]))
 
 
 @pytest.mark.parametrize("networks", [1, 2])
