@@ -170,10 +170,16 @@ class Selecting:
         return self.selection.name
 
     def fill(self, data: ClassImages, ipc: int, how: Filling) -> CondensedSet:
-        """See :class:`Filler`; images that come coded are stored so, whatever the formation."""
+        """See :class:`Filler`; images that come coded are stored so, whatever the formation.
+
+        Pixels of 8 bits that stay such need no ranges: only the pixels count.
+        """
         formation = Formation() if coded(self.selection) else how.formation
         with Compute(make_plan(data.spec.shape[1:], device=how.device)) as compute:
-            return selected_set(data, self.selection, ipc, Draw(how.seed), compute, formation)
+            made = selected_set(data, self.selection, ipc, Draw(how.seed), compute, formation)
+        if formation.dtype != "uint8" or not eight_bit(data):
+            return made
+        return replace(made, coded=torch.full((len(made),), math.prod(data.spec.shape)))
 
 
 def filler(method: Condenser | Selection | Filler) -> Filler:
@@ -199,10 +205,25 @@ def coded(method: object) -> bool:
     return bool(getattr(getattr(method, "selection", method), "codes", False))
 
 
-def bytes_each(method: Filler, spec: ImageSpec, formation: Formation) -> int:
-    """What one stored image takes: pixels in the storage dtype, ranges and label; bytes of pixels where it is coded."""
+def eight_bit(data: ClassImages) -> bool:
+    """Whether the images are pixels of 8 bits."""
+    return data.images.dtype == torch.uint8
+
+
+def bytes_each(method: Filler, spec: ImageSpec, formation: Formation, pixels: bool) -> int:
+    """What one stored image takes.
+
+    Args:
+        method: Makes it.
+        spec: Its shape.
+        formation: How it is stored.
+        pixels: Whether the real images are pixels of 8 bits, see :func:`eight_bit`.
+
+    Returns:
+        Bytes of its values, ranges where there are any, and label; of its pixels where it is coded.
+    """
     channels = spec.shape[0]
-    if coded(method):
+    if coded(method) or (isinstance(method, Selecting) and pixels and formation.dtype == "uint8"):
         return math.prod(spec.shape) + LABEL
     ranges = 2 * 4 * channels if formation.dtype == "uint8" else 0
     return math.prod(spec.shape) * DTYPES[formation.dtype].itemsize + ranges + LABEL

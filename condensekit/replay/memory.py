@@ -46,6 +46,11 @@ class Memory:
         return next(iter(self.parts.values())).spec
 
     @property
+    def coded(self) -> bool:
+        """Whether the images take other bytes than their tensors show."""
+        return any(part.coded is not None for part in self.parts.values())
+
+    @property
     def nbytes(self) -> int:
         """Every stored byte; soft labels count over the classes of their own experience."""
         return sum(part.nbytes for part in self.parts.values())
