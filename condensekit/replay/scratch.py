@@ -38,7 +38,8 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
 
     Returns:
         For each step: ``scores``, one for each network (see :meth:`Bench.score`); ``nbytes`` and ``images`` stored
-        by then; ``condense_s`` of the step; ``train_s``, the mean seconds of a network on one worker.
+        by then; ``condense_s`` of the step; ``train_s``, the mean seconds of a network on one worker; ``steps``, its
+        gradient steps; ``passes``, how often each decoded image was seen in them.
     """
     settings, train = bench.settings, bench.train
     experiences = settings.experiences(order, len(train.classes))
@@ -63,8 +64,7 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
         rows.append(
             {
                 "scores": [record["score"] for record in mine],
-                "nbytes": mine[0]["nbytes"],
-                "images": mine[0]["images"],
+                **{key: mine[0][key] for key in ("nbytes", "images", "steps", "passes")},
                 "condense_s": sets[i].provenance["seconds"] if sets else 0.0,
                 "train_s": sum(record["train_s"] for record in mine) / len(mine),
             }
@@ -88,7 +88,7 @@ def step_set(memory: MemoryKind, order: int, step: int, bench: Bench) -> Condens
         saving=Saving(file.with_suffix(""), resume=True, every=EVERY),
         progress=bench.progress,
     )
-    count = memory.images(settings.per_class, train.spec, bench.room)
+    count = memory.images(settings.per_class, train, bench.room)
     parts = filled(memory.filler, train.select(classes), count, how, cache_of(bench))
     seconds = sum(float(part.provenance[SECONDS]) for part in parts.values())
     made = reduce(CondensedSet.merge, (parts[label] for label in sorted(parts)))
@@ -107,7 +107,7 @@ def folder_of(memory: MemoryKind, bench: Bench) -> str:
     if memory.filler is None:
         return memory.name
     name = "random" if memory.name == EQUAL_BYTES else memory.name.replace("/", "_")
-    return f"{name}-{memory.images(bench.settings.per_class, bench.train.spec, bench.room)}"
+    return f"{name}-{memory.images(bench.settings.per_class, bench.train, bench.room)}"
 
 
 def _steps(memory: MemoryKind, experiences: Sequence[Sequence[int]], bench: Bench) -> int:
@@ -143,4 +143,12 @@ def _train(
     draw = network_draw(settings.network_seed(order, network), len(seen))
     module = train_network(images, targets, settings.network, protocol, draw, bench.compute, len(classes), stage)
     seconds = time.perf_counter() - start
-    return {"score": bench.score(module, experiences), "nbytes": nbytes, "images": count, "train_s": seconds}
+    steps = protocol.steps_on(len(images))
+    return {
+        "score": bench.score(module, experiences),
+        "nbytes": nbytes,
+        "images": count,
+        "train_s": seconds,
+        "steps": steps,
+        "passes": steps / -(-len(images) // protocol.batch),
+    }
