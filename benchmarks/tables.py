@@ -18,11 +18,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from continual_tables import continual, experience, tuning
+
 from condensekit.evaluate import paired_interval
-from condensekit.replay.results import contrasts
 
 HERE = Path(__file__).resolve().parent
-CONTROLS = ("random-equal-bytes", "random", "packed-random", "jpeg-random", "herding", "kmeans", "random-soft")
 Record = dict[str, Any]
 
 
@@ -194,73 +194,6 @@ def pace(records: list[Record]) -> Iterator[str]:
         yield ""
 
 
-def continual(records: list[Record]) -> Iterator[str]:
-    """One table for each protocol and network, random first, then by final accuracy."""
-    mine = [r for r in records if "continual" in r]
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in mine:
-        cell = {k: v for k, v in record["continual"].items() if k != "memory"}
-        groups.setdefault(tuple(cell.values()), []).append(record)
-    for _, found in sorted(groups.items(), key=str):
-        cell, rows = found[0]["continual"], [record["row"] for record in found]
-        random = next((row for row in rows if row["memory"] == "random"), None)
-        rows.sort(key=lambda row: (row is not random, row["final_accuracy_mean"]))
-        yield (
-            f"**{cell['data']}, {cell['steps']} steps, {cell['per_class']} images per class, {cell['regime']}**: "
-            f"{cell['network']}, {cell['scale']} scale; {_machine(found)}."
-        )
-        yield ""
-        yield (
-            "| memory | images | bytes | final accuracy % | average % | forgetting % | above random, 95 % interval "
-            "| orders x networks | condense s | train s |"
-        )
-        yield "|---|---|---|---|---|---|---|---|---|---|"
-        for row in rows:
-            yield _continual_row(row, random)
-        yield ""
-        yield from _primary(rows)
-
-
-def _primary(rows: list[Record]) -> Iterator[str]:
-    """The table's primary contrast in words."""
-    orders = max(len(row["finals"]) for row in rows)
-    finals = {row["memory"]: row["finals"] for row in rows if len(row["finals"]) == orders}
-    learnt = [row["memory"] for row in rows if row["learnt"] and row["memory"] in finals]
-    real = [name for name in CONTROLS if name in finals]
-    for entry in contrasts(finals, learnt, real):
-        low, high = entry["ci95"] or (float("nan"), float("nan"))
-        p = entry["p"] if entry["primary"] else entry["p_holm"]
-        yield (
-            f"- {'primary contrast' if entry['primary'] else 'corrected by Holm'}: {entry['memory']} against "
-            f"{entry['against']} {100 * entry['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-            f"{'' if p is None else f', p = {p:.2g}'}"
-        )
-    yield ""
-
-
-def _continual_row(row: Record, random: Record | None) -> str:
-    difference = "-"
-    if random is not None and random is not row and len(random["finals"]) == len(row["finals"]):
-        mean, interval, unit = paired_interval(row["finals"], random["finals"])
-        low, high = interval or (float("nan"), float("nan"))
-        difference = f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {unit}s"
-    known = [
-        "-" if row[name] is None else f"{100 * row[name]:.1f}" for name in ("average_accuracy_mean", "forgetting_mean")
-    ]
-    figures = (
-        row["memory"],
-        f"{row['images']:,}",
-        f"{row['nbytes']:,}",
-        f"{100 * row['final_accuracy_mean']:.1f} ± {100 * row['final_accuracy_std']:.1f}",
-        *known,
-        difference,
-        f"{len(row['finals'])} x {len(row['finals'][0])}",
-        f"{row['condense_s']:.0f}",
-        f"{row['train_s']:.0f}",
-    )
-    return f"| {' | '.join(figures)} |"
-
-
 def main() -> None:
     """Rewrite or check the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -269,7 +202,7 @@ def main() -> None:
     records = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
     readme = HERE / "README.md"
     text = before = readme.read_text()
-    for table in (accuracy, continual, search, pace, protocols, speed, memory):
+    for table in (accuracy, continual, tuning, experience, search, pace, protocols, speed, memory):
         name = table.__name__
         body = "\n".join(table(records)) or "No results yet."
         text = re.sub(

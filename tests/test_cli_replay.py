@@ -21,7 +21,7 @@ def test_both_regimes_end_in_a_table_a_plot_and_a_record(cli, tmp_path):
     code, shown, _ = cli(*FAST, *options)
     assert code == 0
     assert "| dm | from-scratch | 20 | 1,600 |" in shown
-    assert "| herding | er | 20 | 1,600 |" in shown
+    assert "| herding | er | 20 | 1,440 |" in shown
     assert (out / "replay.png").exists()
     record = json.loads((out / "replay.json").read_text())
     promised = {

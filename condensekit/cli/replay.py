@@ -28,10 +28,15 @@ from condensekit.replay.protocol import Online, Settings, check_regime
 from condensekit.replay.results import table
 from condensekit.replay.runner import FILE, PLOT, run_protocol
 
+MEMORIES = ", ".join(name for name, stock in AVALANCHE.items() if stock.control)
+STRATEGIES = "; ".join(f"{name} ({stock.note})" for name, stock in AVALANCHE.items() if not stock.control)
 HELP = f"""Learn the classes of a data set step by step, and replay memories of the former ones.
 
 Each step's classes are condensed from their own images alone; every memory meets the same class orders, network
 seeds, gradient steps, images in a step and augmentation, so that differences to random real images are paired.
+
+The order of --memory names the primary contrast, the one that is not corrected for others: the first condensed memory
+against random-equal-bytes, or else random, or else the first real one.
 
 \b
 Regimes (--regime):
@@ -46,9 +51,13 @@ Memories (--memory):
   random-equal-bytes  as many as fit into the bytes of the largest condensed memory
   jpeg-random, downscaled, downscaled-N, random-soft, hybrid, hybrid-METHOD-PERCENT
 
-Avalanche's own, for er: {", ".join(AVALANCHE)}.
+Avalanche's own memories, for er (the first three for er-ace too): {MEMORIES}.
 
-RUN gets {FILE}, {PLOT} and everything needed to go on (--resume), also with more memories, regimes or orders.
+Avalanche's own strategies, for er, as bounds and where terms differ (--distillation and --fine-tune leave them as
+they are): {STRATEGIES}.
+
+RUN gets {FILE}, {PLOT} and everything needed to go on (--resume), also with more memories, regimes or orders: those it
+has are kept, with as many orders as the new ones.
 
 \b
 Examples:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from avalanche.training.plugins import GDumbPlugin
@@ -18,11 +19,11 @@ from avalanche.training.storage_policy import (
 )
 from avalanche.training.supervised import DER, ER_ACE, Cumulative, ICaRL, JointTraining, Naive
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
+from condensekit.replay.filler import LABEL
 from condensekit.replay.loader import TensorLoader
 from condensekit.replay.protocol import Bench
-
-LABEL = 8  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,9 @@ class Learner:
         strategy: Any Avalanche strategy.
         nbytes: Stored bytes now.
         images: Stored images now.
+        replayed: Images that they decode to, from which memory batches are drawn; None where they are not.
         condense_s: Seconds that filling the memory took in an experience, where that is known.
+        waited_s: Of these, what the last experience took in this process.
         before: Called with the number of classes seen before each experience is learnt.
         at_once: Whether it learns the whole stream at once.
     """
@@ -41,98 +44,153 @@ class Learner:
     strategy: Any
     nbytes: Callable[[], int]
     images: Callable[[], int]
+    replayed: Callable[[], int] | None = None
     condense_s: Callable[[int], float] = lambda i: 0.0
+    waited_s: Callable[[], float] = lambda: 0.0
     before: Callable[[int], None] = lambda classes: None
     at_once: bool = False
 
 
-def own_memory(name: str, common: dict[str, Any], replay: Callable[..., Any], bench: Bench) -> Learner:
-    """One of :data:`condensekit.replay.memories.AVALANCHE`.
-
-    The memory of ``per_class`` images of each class seen is shared as the part shares it; where Avalanche would
-    give all of it to the first classes, its size grows with the classes, as that of the condensed ones does.
-    The stream's augmentation holds for replayed images too, but for the memories of ``avalanche-er-ace`` and
-    ``avalanche-der++``, which these strategies read by loaders of their own.
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a baseline is made of.
 
     Args:
-        name: Which.
         common: Model, optimiser and the rest of what every strategy takes.
         replay: The strategy that replays a ``storage_policy``.
         bench: The run.
     """
-    online, per_class = bench.settings.online, bench.settings.per_class
-    total = per_class * len(bench.train.classes)
-    pixels = math.prod(bench.train.spec.shape) * (1 if bench.train.images.element_size() == 1 else 4)
-    loader = TensorLoader(bench.settings.protocol.augmentation, seed=bench.settings.seed)
-    body = nn.Sequential(common["model"].body, nn.Flatten())  # layer "1": where Avalanche's buffers measure distances
 
-    def learner(strategy: Any, policy: Any, extra: int = 0) -> Learner:
+    common: dict[str, Any]
+    replay: Callable[..., Any]
+    bench: Bench
+
+    @property
+    def total(self) -> int:
+        """Images when all classes have come."""
+        return self.bench.settings.per_class * len(self.bench.train.classes)
+
+    @property
+    def bytes_each(self) -> int:
+        """Of a stored image with its label."""
+        data = self.bench.train
+        return math.prod(data.spec.shape) * (1 if data.images.element_size() == 1 else 4) + LABEL
+
+    @property
+    def loader(self) -> TensorLoader:
+        """The same augmentation as for all others."""
+        return TensorLoader(self.bench.settings.protocol.augmentation, seed=self.bench.settings.seed)
+
+    @property
+    def body(self) -> nn.Sequential:
+        """The network without its classifier; its layer "1" is where Avalanche's buffers measure distances."""
+        return nn.Sequential(self.common["model"].body, nn.Flatten())
+
+    def keeping(self, strategy: Any, policy: Any, extra: int = 0) -> Learner:
+        """A strategy with a policy that keeps real images, and ``extra`` bytes with each.
+
+        Where Avalanche would give all of the memory to the first classes, its size grows with the classes, as that of
+        the condensed ones does.
+        """
+
         def grow(classes: int) -> None:
-            policy.max_size = per_class * classes
+            policy.max_size = self.bench.settings.per_class * classes
 
-        return Learner(
-            strategy,
-            nbytes=lambda: len(policy.buffer) * (pixels + LABEL + extra),
-            images=lambda: len(policy.buffer),
-            before=grow,
-        )
+        def held() -> int:
+            return len(policy.buffer)
 
-    if name in ("naive", "cumulative", "joint"):
-        kinds: dict[str, Any] = {"naive": Naive, "cumulative": Cumulative, "joint": JointTraining}
-        strategy = kinds[name](**common, criterion=nn.CrossEntropyLoss(), plugins=[loader])
-        stored = _everything(name, strategy, bench)
-        return Learner(strategy, nbytes=lambda: stored() * (pixels + LABEL), images=stored, at_once=name == "joint")
-    if name == "gdumb":
-        plugin = GDumbPlugin(total)
-        return learner(Naive(**common, plugins=[plugin, loader]), plugin.storage_policy)
-    if name == "icarl":
-        return _icarl(common, loader, per_class, pixels)
-    if name == "avalanche-er-ace":
-        strategy = ER_ACE(**common, mem_size=total, batch_size_mem=online.batch_mem, plugins=[loader])
-        return learner(strategy, strategy.storage_policy)
-    if name == "avalanche-der++":
-        strategy = DER(**common, mem_size=total, batch_size_mem=online.batch_mem, plugins=[loader])
-        return learner(strategy, strategy.storage_policy, 4 * len(bench.train.classes))
-    policies: dict[str, Callable[[], Any]] = {
-        "class-balanced": lambda: ClassBalancedBuffer(total),
-        "experience-balanced": lambda: ExperienceBalancedBuffer(total),
-        "reservoir": lambda: ReservoirSamplingBuffer(total),
-        "avalanche-herding": lambda: ParametricBuffer(
-            total, groupby="class", selection_strategy=HerdingSelectionStrategy(body, "1")
-        ),
-        "closest-to-mean": lambda: ParametricBuffer(
-            total, groupby="class", selection_strategy=ClosestToCenterSelectionStrategy(body, "1")
-        ),
-    }
-    policy = policies[name]()
-    return learner(replay(storage_policy=policy), policy)
+        return Learner(strategy, lambda: held() * (self.bytes_each + extra), held, before=grow)
+
+    def without(self, strategy: Any, kept: Callable[[], int], at_once: bool = False) -> Learner:
+        """A strategy without a memory of its own; ``kept`` says how many images it goes on using."""
+        return Learner(strategy, lambda: kept() * self.bytes_each, kept, at_once=at_once)
 
 
-def _everything(name: str, strategy: Any, bench: Bench) -> Callable[[], int]:
-    """How many images a strategy without a memory keeps: none, all so far, or all."""
-    if name == "naive":
-        return lambda: 0
-    if name == "joint":
-        return lambda: len(bench.train)
-    return lambda: len(strategy.dataset)
+class GDumb(GDumbPlugin):
+    """Avalanche's ``GDumbPlugin`` with the gradient steps, and the images in each, of a learner that replays.
+
+    Left alone it makes as many passes over its small memory as others make over the stream.
+
+    Args:
+        mem_size: Stored images.
+        batch_mem: Images that others replay in a step, beside ``train_mb_size`` new ones, from the second experience.
+    """
+
+    def __init__(self, mem_size: int, batch_mem: int) -> None:
+        super().__init__(mem_size)
+        self.batch_mem = batch_mem
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Full batches of the memory, as many as the experience has."""
+        memory, mine = strategy.adapted_dataset, strategy.train_mb_size
+        size = mine + (self.batch_mem if strategy.clock.train_exp_counter else 0)
+        rows = RandomSampler(memory, num_samples=size * -(-len(strategy.experience.dataset) // mine))
+        batches = BatchSampler(rows, size, drop_last=True)
+        strategy.dataloader = DataLoader(memory, batch_sampler=batches, collate_fn=memory.collate_fn)
 
 
-def _icarl(common: dict[str, Any], loader: TensorLoader, per_class: int, pixels: int) -> Learner:
+def _gdumb(parts: Parts) -> Learner:
+    plugin = GDumb(parts.total, parts.bench.settings.online.batch_mem)
+    return parts.keeping(Naive(**parts.common, plugins=[plugin, parts.loader]), plugin.storage_policy)
+
+
+def _replaying(make: Callable[[Parts], Any], parts: Parts) -> Learner:
+    policy = make(parts)
+    found = parts.keeping(parts.replay(storage_policy=policy), policy)
+    return replace(found, replayed=found.images)
+
+
+def _chosen(how: Callable[..., Any], parts: Parts) -> Any:
+    return ParametricBuffer(parts.total, groupby="class", selection_strategy=how(parts.body, "1"))
+
+
+def _alone(kind: Callable[..., Any], logits: bool, parts: Parts) -> Learner:
+    """Avalanche's own ER-ACE and DER++, which read their memories by loaders of their own."""
+    batch = parts.bench.settings.online.batch_mem
+    strategy = kind(**parts.common, mem_size=parts.total, batch_size_mem=batch, plugins=[parts.loader])
+    return parts.keeping(strategy, strategy.storage_policy, 4 * len(parts.bench.train.classes) if logits else 0)
+
+
+def _naive(parts: Parts) -> Learner:
+    return parts.without(Naive(**parts.common, plugins=[parts.loader]), lambda: 0)
+
+
+def _cumulative(parts: Parts) -> Learner:
+    strategy = Cumulative(**parts.common, criterion=nn.CrossEntropyLoss(), plugins=[parts.loader])
+    return parts.without(strategy, lambda: len(strategy.dataset))
+
+
+def _joint(parts: Parts) -> Learner:
+    strategy = JointTraining(**parts.common, criterion=nn.CrossEntropyLoss(), plugins=[parts.loader])
+    return parts.without(strategy, lambda: len(parts.bench.train), at_once=True)
+
+
+def _icarl(parts: Parts) -> Learner:
     """iCaRL, with the network's body and classifier; it classifies by the nearest class mean."""
-    model = common["model"]
-    rest = {key: value for key, value in common.items() if key != "model"}
     strategy = ICaRL(
-        **rest,
-        feature_extractor=nn.Sequential(model.body, nn.Flatten()),
-        classifier=model.classifier,
-        memory_size=per_class,
+        **{key: value for key, value in parts.common.items() if key != "model"},
+        feature_extractor=parts.body,
+        classifier=parts.common["model"].classifier,
+        memory_size=parts.bench.settings.per_class,
         buffer_transform=None,
         fixed_memory=False,
-        plugins=[loader],
+        plugins=[parts.loader],
     )
     own = next(plugin for plugin in strategy.plugins if hasattr(plugin, "x_memory"))
+    return parts.without(strategy, lambda: sum(map(len, own.x_memory)))
 
-    def images() -> int:
-        return sum(map(len, own.x_memory))
 
-    return Learner(strategy, nbytes=lambda: images() * (pixels + LABEL), images=images)
+BASELINES: dict[str, Callable[[Parts], Learner]] = {
+    "class-balanced": partial(_replaying, lambda parts: ClassBalancedBuffer(parts.total)),
+    "experience-balanced": partial(_replaying, lambda parts: ExperienceBalancedBuffer(parts.total)),
+    "reservoir": partial(_replaying, lambda parts: ReservoirSamplingBuffer(parts.total)),
+    "avalanche-herding": partial(_replaying, partial(_chosen, HerdingSelectionStrategy)),
+    "closest-to-mean": partial(_replaying, partial(_chosen, ClosestToCenterSelectionStrategy)),
+    "avalanche-er-ace": partial(_alone, ER_ACE, False),
+    "avalanche-der++": partial(_alone, DER, True),
+    "gdumb": _gdumb,
+    "icarl": _icarl,
+    "naive": _naive,
+    "cumulative": _cumulative,
+    "joint": _joint,
+}  # how each of condensekit.replay.memories.AVALANCHE is made

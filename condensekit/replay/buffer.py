@@ -46,7 +46,9 @@ class CondensedBuffer(ExemplarsBuffer):
         max_size: Stored images the budget has room for; of a budget in bytes, or of one per class without
             ``classes``, it is known after the first experience and 0 before. ``ReplayPlugin(buffer.max_size,
             storage_policy=buffer)`` always fits.
-        condense_s: Wall seconds that each experience took.
+        condense_s: Seconds that each experience took, in whichever run: those before a kill and those of sets read
+            from a cache are counted as they were spent.
+        wall_s: Wall seconds that the last one took here.
 
     Args:
         budget: How much may be stored, :class:`Images` or :class:`Bytes`.
@@ -120,6 +122,7 @@ class CondensedBuffer(ExemplarsBuffer):
         self.out = None if out is None else Path(out)
         self.cache = cache
         self.condense_s: list[float] = []
+        self.wall_s = 0.0
         self._layout = Layout(False, None)
         self._taken: list[Key] = []
         self._from_elsewhere = False  # restored: whether it belongs to the stream at hand is still to be seen
@@ -302,4 +305,5 @@ class CondensedBuffer(ExemplarsBuffer):
             self._layout = before[1]
             self._set(before[0])
             raise
-        self.condense_s.append(time.perf_counter() - start)
+        self.wall_s = time.perf_counter() - start
+        self.condense_s.append(max(self.wall_s, memory.seconds_since(before[0])))

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import signal
-from collections.abc import MutableMapping
+import time
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -22,11 +23,14 @@ from condensekit.errors import CondensekitError, ConfigError, DataError
 from condensekit.images import ClassImages, ImageSpec
 from condensekit.methods import Condenser
 from condensekit.progress import SILENT, Progress
+from condensekit.replay.memory import SECONDS
 from condensekit.rng import Draw
 from condensekit.sampling import Sampling, Uniform
 from condensekit.selection import Selection, selected_set
 
 LABEL = 8  # bytes
+TIMES = ("elapsed_s", "preparation_s")  # what a condensation's provenance says
+EVERY = 100  # steps between checkpoints of a condensation that has a folder
 
 
 @dataclass(frozen=True)
@@ -169,10 +173,16 @@ class Selecting:
         return self.selection.name
 
     def fill(self, data: ClassImages, ipc: int, how: Filling) -> CondensedSet:
-        """See :class:`Filler`; images that come coded are stored so, whatever the formation."""
+        """See :class:`Filler`; images that come coded are stored so, whatever the formation.
+
+        Pixels of 8 bits that stay such need no ranges: only the pixels count.
+        """
         formation = Formation() if coded(self.selection) else how.formation
         with Compute(make_plan(data.spec.shape[1:], device=how.device)) as compute:
-            return selected_set(data, self.selection, ipc, Draw(how.seed), compute, formation)
+            made = selected_set(data, self.selection, ipc, Draw(how.seed), compute, formation)
+        if formation.dtype != "uint8" or not eight_bit(data):
+            return made
+        return replace(made, coded=torch.full((len(made),), math.prod(data.spec.shape)))
 
 
 def filler(method: Condenser | Selection | Filler) -> Filler:
@@ -198,10 +208,25 @@ def coded(method: object) -> bool:
     return bool(getattr(getattr(method, "selection", method), "codes", False))
 
 
-def bytes_each(method: Filler, spec: ImageSpec, formation: Formation) -> int:
-    """What one stored image takes: pixels in the storage dtype, ranges and label; bytes of pixels where it is coded."""
+def eight_bit(data: ClassImages) -> bool:
+    """Whether the images are pixels of 8 bits."""
+    return data.images.dtype == torch.uint8
+
+
+def bytes_each(method: Filler, spec: ImageSpec, formation: Formation, pixels: bool) -> int:
+    """What one stored image takes.
+
+    Args:
+        method: Makes it.
+        spec: Its shape.
+        formation: How it is stored.
+        pixels: Whether the real images are pixels of 8 bits, see :func:`eight_bit`.
+
+    Returns:
+        Bytes of its values, ranges where there are any, and label; of its pixels where it is coded.
+    """
     channels = spec.shape[0]
-    if coded(method):
+    if coded(method) or (isinstance(method, Selecting) and pixels and formation.dtype == "uint8"):
         return math.prod(spec.shape) + LABEL
     ranges = 2 * 4 * channels if formation.dtype == "uint8" else 0
     return math.prod(spec.shape) * DTYPES[formation.dtype].itemsize + ranges + LABEL
@@ -218,7 +243,12 @@ def filled(
         ipc: Stored images of each class.
         how: The rest.
         cache: Sets of single classes: those in it are taken, those made by a method whose classes can be condensed
-            apart are put into it. The key says everything that decides the set, the pixels included.
+            apart are put into it. The key says everything that decides the set, the pixels included. Classes that
+            are left when others were found, as after a kill between two files, are condensed in a folder of their own.
+
+    Returns:
+        One set for each class. Its provenance says under ``SECONDS`` what making it took, its part of the time that
+        all classes made with it took together: before a kill, in other runs and for preparation included.
 
     Raises:
         DataError: A filler of one's own that returns other classes, or images of another shape or normalisation.
@@ -228,7 +258,9 @@ def filled(
     left = [label for label in data.classes if label not in known]
     if not left:
         return known
-    made = method.fill(data.select(left) if known else data, ipc, how)
+    start = time.perf_counter()
+    made = method.fill(data.select(left) if known else data, ipc, _saved_apart(how, left) if known else how)
+    seconds = max(time.perf_counter() - start, sum(float(made.provenance.get(name, 0)) for name in TIMES)) / len(left)
     here, there = data.spec, made.spec
     if made.classes != tuple(left) or (here.shape, here.mean, here.std) != (there.shape, there.mean, there.std):
         raise DataError(
@@ -236,9 +268,18 @@ def filled(
             f"asked for {left} of {here.shape}, mean {here.mean}, std {here.std}"
         )
     parts = {label: made.select([label]) for label in left}
+    parts = {k: replace(part, provenance={**part.provenance, SECONDS: seconds}) for k, part in parts.items()}
     if cache is not None and made.provenance.get("separable"):
         cache.update({keys[label]: part for label, part in parts.items()})
     return known | parts
+
+
+def _saved_apart(how: Filling, left: Sequence[int]) -> Filling:
+    """The same, its run folder named after the classes: the folder itself may hold a run of more of them."""
+    if how.saving is None:
+        return how
+    name = f"{how.saving.out.name}-left-{hashlib.sha256(str(left).encode()).hexdigest()[:8]}"
+    return replace(how, saving=replace(how.saving, out=how.saving.out.with_name(name)))
 
 
 def _key(method: Filler, data: ClassImages, label: int, ipc: int, how: Filling) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from condensekit.images import ClassImages
-from condensekit.replay.baselines import Learner, own_memory
+from condensekit.replay.baselines import BASELINES, Learner, Parts
 from condensekit.replay.budget import Bytes, Images
 from condensekit.replay.buffer import CondensedBuffer
 from condensekit.replay.filler import coded
@@ -31,6 +32,8 @@ from condensekit.replay.scratch import cache_of, folder_of
 from condensekit.replay.strategies import ERACE, CondensedReplay, DERpp
 from condensekit.rng import Draw, isolated
 from condensekit.train import TrainProtocol
+
+NOTHING = {"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "train_s": 0.0, "steps": 0, "passes": None}
 
 
 class Stream(Dataset[tuple[Tensor, int]]):
@@ -55,7 +58,8 @@ def incremental(memory: MemoryKind, regime: str, order: int, bench: Bench) -> li
     """One memory in one class order, under ``er``, ``er-ace`` or ``der++``.
 
     Returns:
-        As :func:`condensekit.replay.scratch.from_scratch`; ``train_s`` is that of the step without condensation.
+        As :func:`condensekit.replay.scratch.from_scratch`; ``train_s`` is that of the step without condensation,
+        ``passes`` are of the replayed images, None for strategies that use their memories in ways of their own.
         A memory that learns all at once has scores of the last step alone.
     """
     settings = bench.settings
@@ -69,8 +73,22 @@ def incremental(memory: MemoryKind, regime: str, order: int, bench: Bench) -> li
     for steps in zip(*found, strict=True):
         mean = {key: sum(step[key] for step in steps) / len(steps) for key in ("condense_s", "train_s")}
         scores = [step["score"] for step in steps if step["score"] is not None]
-        rows.append({"scores": scores, "nbytes": steps[0]["nbytes"], "images": steps[0]["images"], **mean})
+        same = {key: steps[0][key] for key in ("nbytes", "images", "steps", "passes")}
+        rows.append({"scores": scores, **same, **mean})
     return rows
+
+
+@contextmanager
+def without_avalanches_warnings() -> Iterator[None]:
+    """Keep back what Avalanche warns of its own parts, whose filters override any other; pass on the rest."""
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+    finally:
+        for found in caught:
+            if "avalanche" not in Path(found.filename).parts:
+                warnings.warn_explicit(found.message, found.category, found.filename, found.lineno)
 
 
 def _run(
@@ -82,7 +100,7 @@ def _run(
     flat = [label for step in experiences for label in step]
     seed = settings.network_seed(order, network)
     rows: list[Record] = []
-    with warnings.catch_warnings(record=True):  # Avalanche's about its own parts, which reset any filter
+    with without_avalanches_warnings():
         with isolated(Draw(seed).key("stream")):
             stream = nc_benchmark(
                 Stream(bench.train), Stream(bench.test), len(experiences), task_labels=False, fixed_class_order=flat
@@ -93,24 +111,33 @@ def _run(
             seen = experiences[: i + 1]
             last = i + 1 == len(experiences)
             if learner.at_once and not last:
-                rows.append({"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "train_s": 0.0})
+                rows.append({**NOTHING})
                 advance()
                 continue
             learner.before(sum(map(len, seen)))
+            held, done = _held(learner), learner.strategy.clock.train_iterations
             with isolated(Draw(seed).key(f"experience/{i}")):
                 learner.strategy.train(stream if learner.at_once else exp, eval_streams=[])
-            seconds, condensing = time.perf_counter() - start, learner.condense_s(i)
+            seconds, done = time.perf_counter() - start, learner.strategy.clock.train_iterations - done
+            held = _held(learner) if regime == ER_ACE and i else held  # it fills the memory first
             rows.append(
                 {
                     "score": bench.score(learner.strategy.model, seen),
                     "nbytes": learner.nbytes(),
                     "images": learner.images(),
-                    "condense_s": condensing,
-                    "train_s": seconds - condensing,
+                    "condense_s": learner.condense_s(i),
+                    "train_s": seconds - learner.waited_s(),
+                    "steps": done,
+                    "passes": settings.online.batch_mem * done / held if held else None,
                 }
             )
             advance()
     return {"steps": rows}
+
+
+def _held(learner: Learner) -> int:
+    """How many images memory batches are drawn from; 0 where the strategy draws none, or has none yet."""
+    return learner.replayed() if learner.replayed else 0
 
 
 def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench) -> Learner:
@@ -142,18 +169,21 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
         distillation=online.distillation,
         fine_tune=_fine_tuning(settings) if online.fine_tune else None,
     )
-    if memory.filler is None:
-        return own_memory(memory.name, common, replay, bench)
-    buffer = _buffer(memory, regime, order, network, bench)
     ace: Callable[..., Any] = partial(ERACE, **common, **replaying)
     der: Callable[..., Any] = partial(DERpp, **common, **replaying)
-    strategy = {ER: replay, ER_ACE: ace, DER: der}[regime](storage_policy=buffer)
+    kind = {ER: replay, ER_ACE: ace, DER: der}[regime]
+    if memory.filler is None:
+        return BASELINES[memory.name](Parts(common, kind, bench))
+    buffer = _buffer(memory, regime, order, network, bench)
+    strategy = kind(storage_policy=buffer)
     counted = strategy if regime == DER else buffer
     return Learner(
         strategy,
         nbytes=lambda: int(counted.nbytes),
         images=lambda: len(buffer.memory or ()),
+        replayed=lambda: len(buffer.buffer),
         condense_s=lambda i: buffer.condense_s[i],
+        waited_s=lambda: buffer.wall_s,
     )
 
 
@@ -177,13 +207,13 @@ def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Be
     """The cell's memory; in the regimes that fill it after the experience it may embed with the learner."""
     assert memory.filler is not None
     settings, how, spec = bench.settings, memory.how, bench.train.spec
-    count = memory.images(settings.per_class, spec, bench.room)
+    count = memory.images(settings.per_class, bench.train, bench.room)
     encoder = how.encoder
     if regime in (ER, DER) and settings.online.learner_encoder and embeds_with_learner(memory):
         encoder = LearnerEncoder(keep=getattr(encoder, "keep", 1))
     place = Path("sets") / regime / folder_of(memory, bench) / f"order-{order}-network-{network}"
     return CondensedBuffer(
-        Bytes(per_class=count * memory.bytes_each(spec)) if coded(memory.filler) else Images(per_class=count),
+        Bytes(per_class=count * memory.bytes_each(bench.train)) if coded(memory.filler) else Images(per_class=count),
         memory.filler,
         storage=how.formation.dtype,
         factor=how.formation.factor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -84,6 +85,14 @@ class LearnerEncoder(Encoder):
         experience = getattr(exp, "current_experience", id(exp))
         self._learners = [self._learners[0], model] if experience == self._experience else [model]
         self._experience = experience
+
+    def fingerprint(self) -> str:
+        """sha256 of the weights at both ends: what is condensed with other ones is another set."""
+        found = hashlib.sha256()
+        for learner in self._learners:
+            for name, value in learner.state_dict().items():
+                found.update(name.encode() + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     @property
     def network(self) -> Network:  # type: ignore[override]

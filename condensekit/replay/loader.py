@@ -78,9 +78,10 @@ class TensorLoader(SupervisedPlugin):
         Raises:
             DataError: There is one in the experience.
         """
-        if not self._checked and isinstance(strategy._criterion, torch.nn.CrossEntropyLoss):
+        outputs = strategy.mb_output
+        if not self._checked and isinstance(strategy._criterion, torch.nn.CrossEntropyLoss) and outputs.ndim == 2:
             labels = torch.tensor([int(label) for label in strategy.experience.dataset.targets])
-            check_head(strategy.mb_output, labels)
+            check_head(outputs.shape[1], labels)
         self._checked = True
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:

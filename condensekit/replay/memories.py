@@ -8,10 +8,10 @@ from typing import Any
 from condensekit import catalog
 from condensekit.condensed import Formation
 from condensekit.errors import ConfigError, refuse, unknown
-from condensekit.images import ImageSpec
+from condensekit.images import ClassImages
 from condensekit.methods import Condenser, DistributionMatching
 from condensekit.recipe import Recipe
-from condensekit.replay.filler import Condensing, Filler, Filling, Selecting, bytes_each, coded
+from condensekit.replay.filler import Condensing, Filler, Filling, Selecting, bytes_each, coded, eight_bit
 from condensekit.replay.hybrid import Hybrid, SoftLabelled
 from condensekit.selection import Random
 
@@ -22,20 +22,38 @@ SOFT = "random-soft"
 DOWNSCALED = "downscaled"
 HYBRID = "hybrid"
 UNPACKED = "unpacked-"  # before a method that packs its images: one in each stored one
-AVALANCHE = {
-    "class-balanced": (ER,),
-    "experience-balanced": (ER,),
-    "reservoir": (ER,),
-    "avalanche-herding": (ER,),
-    "closest-to-mean": (ER,),
-    "avalanche-er-ace": (ER,),
-    "avalanche-der++": (ER,),
-    "gdumb": (ER,),
-    "icarl": (ER,),
-    "naive": (ER,),
-    "cumulative": (ER,),
-    "joint": (FROM_SCRATCH, ER),
-}  # strategies and storage policies of Avalanche's own, with the regimes they belong to
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A memory, or a whole strategy, of Avalanche's own.
+
+    Args:
+        regimes: Where it can be used.
+        control: Whether it is a memory of real images under the terms of all others, but for what it keeps.
+        note: What differs otherwise; tables show it.
+    """
+
+    regimes: tuple[str, ...] = (ER,)
+    control: bool = False
+    note: str = ""
+
+
+ALONE = "Avalanche's strategy as it is: replays nothing while its memory is smaller than a batch of it; no augmentation"
+AVALANCHE: dict[str, Stock] = {
+    "class-balanced": Stock((ER, ER_ACE), control=True),
+    "experience-balanced": Stock((ER, ER_ACE), control=True),
+    "reservoir": Stock((ER, ER_ACE), control=True),
+    "avalanche-herding": Stock(control=True),
+    "closest-to-mean": Stock(control=True),
+    "avalanche-er-ace": Stock(note=f"{ALONE} of replayed images; for equal terms see class-balanced in er-ace"),
+    "avalanche-der++": Stock(note=f"{ALONE} of replayed images; for equal terms see random in der++"),
+    "gdumb": Stock(note="a copy of one initial network on the memory alone: the steps and images in a step of er"),
+    "icarl": Stock(note="its memory joins the stream, in batches of new images' size; classifies by the nearest mean"),
+    "naive": Stock(note="no memory: a lower bound; fewer images in a step"),
+    "cumulative": Stock(note="all images so far: an upper bound; more steps, fewer images in each"),
+    "joint": Stock((FROM_SCRATCH, ER), note="all images at once: an upper bound; more steps, fewer images in each"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,13 +76,23 @@ class MemoryKind:
     equal_bytes: bool = False
     regimes: tuple[str, ...] = REGIMES
 
-    def bytes_each(self, spec: ImageSpec) -> int:
-        """What a stored image takes, with its label; 0 for a memory of Avalanche's own."""
-        return 0 if self.filler is None else bytes_each(self.filler, spec, self.how.formation)
+    @property
+    def control(self) -> bool:
+        """Whether real images are kept under the terms of all others, to compare condensed ones with."""
+        return AVALANCHE[self.name].control if self.filler is None else not self.learnt
 
-    def images(self, per_class: int, spec: ImageSpec, room: int) -> int:
+    @property
+    def note(self) -> str:
+        """What is not equal to the others, if anything; tables show it."""
+        return AVALANCHE[self.name].note if self.filler is None else ""
+
+    def bytes_each(self, data: ClassImages) -> int:
+        """What a stored image takes, with its label; 0 for a memory of Avalanche's own."""
+        return 0 if self.filler is None else bytes_each(self.filler, data.spec, self.how.formation, eight_bit(data))
+
+    def images(self, per_class: int, data: ClassImages, room: int) -> int:
         """Stored images of each class: ``per_class``, or as many as ``room`` bytes hold, at least one."""
-        return max(1, room // self.bytes_each(spec)) if self.equal_bytes else per_class
+        return max(1, room // self.bytes_each(data)) if self.equal_bytes else per_class
 
 
 @dataclass(frozen=True)
@@ -107,7 +135,7 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
         ConfigError: An unknown name, or options that make no sense.
     """
     if name in AVALANCHE:
-        return MemoryKind(name, regimes=AVALANCHE[name])
+        return MemoryKind(name, regimes=AVALANCHE[name].regimes)
     stored = Filling(formation=Formation(dtype="uint8"))  # real images are pixels of 8 bits
     if name == EQUAL_BYTES:
         return MemoryKind(name, Selecting(Random()), stored, equal_bytes=True)

@@ -13,6 +13,7 @@ from condensekit.errors import DataError
 from condensekit.images import ImageSpec
 from condensekit.rng import Draw
 
+SECONDS = "class_s"  # in the provenance of a class's images: seconds that it took to make them
 Room = Callable[[Tensor], int]  # bytes (n,) of one class's stored images -> how many of them, from the first, may stay
 
 
@@ -45,9 +46,19 @@ class Memory:
         return next(iter(self.parts.values())).spec
 
     @property
+    def coded(self) -> bool:
+        """Whether the images take other bytes than their tensors show."""
+        return any(part.coded is not None for part in self.parts.values())
+
+    @property
     def nbytes(self) -> int:
         """Every stored byte; soft labels count over the classes of their own experience."""
         return sum(part.nbytes for part in self.parts.values())
+
+    def seconds_since(self, before: Memory) -> float:
+        """What making the images took that are here and were not in ``before``, as their provenance says."""
+        made = [k for k, part in self.parts.items() if k not in before.parts or not _same(part, before.parts[k])]
+        return sum(float(self.parts[label].provenance.get(SECONDS, 0)) for label in made)
 
     def trimmed(self, room: Room) -> Memory:
         """The same classes, each with as many of its first images as there is room for."""
@@ -121,6 +132,11 @@ def mixed(old: CondensedSet, new: CondensedSet) -> CondensedSet:
     places = torch.cat([(torch.arange(len(part)) + 0.5) / len(part) for part in (old, new)])
     provenance = {**new.provenance, "updates": old.provenance.get("updates", 1) + 1}
     return replace(together.take(torch.argsort(places, stable=True)), provenance=provenance)
+
+
+def _same(part: CondensedSet, before: CondensedSet) -> bool:
+    """Whether a class's images are those it had, or the first of them: an update gives them another provenance."""
+    return part.provenance is before.provenance
 
 
 def _widened(part: CondensedSet, names: Mapping[int, str]) -> CondensedSet:

@@ -41,11 +41,15 @@ def old_new_accuracy_metrics() -> list[PluginMetric]:
 
 
 def coded_bytes(memory: CondensedSet) -> int:
-    """What the set's tensors take after zlib; images that are coded already count as they are."""
-    pictures = (memory.images, memory.ranges) if memory.coded is None else ()
+    """What the set's tensors take after zlib; images that are coded already count as they are.
+
+    Pixels of 8 bits without ranges count as coded in ``nbytes``, but are not: here they are.
+    """
+    pixels = memory.coded is not None and memory.formation.dtype == "uint8"
+    pictures = (memory.images, None if pixels else memory.ranges) if pixels or memory.coded is None else ()
     tensors = [t for t in (*pictures, memory.labels, memory.soft_labels) if t is not None]
     found = sum(len(zlib.compress(t.contiguous().view(torch.uint8).numpy().tobytes(), 9)) for t in tensors)
-    return found if memory.coded is None else found + int(memory.coded.sum())
+    return found if pixels or memory.coded is None else found + int(memory.coded.sum())
 
 
 class _Emitting(PluginMetric[float]):

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from condensekit.errors import ConfigError, refuse
 from condensekit.evaluate import SHORT
 from condensekit.networks import FeatureNetwork, Network
-from condensekit.replay.protocol import network_draw
+from condensekit.replay.seeds import network_draw
+from condensekit.replay.stream import check_head
 from condensekit.rng import Draw, isolated
 from condensekit.train import TrainProtocol, batches, optimiser_at
 
@@ -40,6 +41,7 @@ class FromScratchOnMemory(SupervisedPlugin):
 
     Raises:
         ConfigError: While training: a memory that stays empty, or a layer without ``reset_parameters``.
+        DataError: While training: a label beyond the network's head.
     """
 
     def __init__(
@@ -63,13 +65,15 @@ class FromScratchOnMemory(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """New weights, a new optimiser, and a loader of the protocol's batches."""
-        images, targets = memory_tensors(self.storage_policy)
-        draw = Draw(network_draw(self.seed, len(torch.unique(memory_labels(self.storage_policy)))).key("train"))
+        images, labels = memory_tensors(self.storage_policy)
+        outputs = outputs_of(strategy, images)
+        targets = memory_targets(self.storage_policy, labels, outputs)
+        draw = Draw(network_draw(self.seed, len(torch.unique(labels))).key("train"))
         fresh_weights(strategy.model, self.network, draw)
         self._step, self._steps = 0, self.protocol.steps_on(len(images))
         strategy.optimizer = optimiser_at(0, self._steps, strategy.model, self.protocol)
         per_epoch = -(-len(images) // self.protocol.batch)
-        lessons = batches(images, targets.to(strategy.device), self.protocol, draw, outputs_of(strategy, images))
+        lessons = batches(images, targets.to(strategy.device), self.protocol, draw, outputs)
         strategy.dataloader = _Epochs(lessons, per_epoch, hasattr(strategy.experience, "task_labels"))
         self._epochs, strategy.train_epochs = strategy.train_epochs, -(-self._steps // per_epoch)
 
@@ -146,10 +150,12 @@ class FineTuneOnMemory(SupervisedPlugin):
         """Train."""
         if hasattr(self.storage_policy, "decoded"):
             self.storage_policy.post_adapt(strategy, strategy.experience)
-        images, targets = memory_tensors(self.storage_policy)
-        draw = Draw(Draw(self.seed).key(f"fine-tune/{len(torch.unique(memory_labels(self.storage_policy)))}"))
+        images, labels = memory_tensors(self.storage_policy)
+        outputs = outputs_of(strategy, images)
+        targets = memory_targets(self.storage_policy, labels, outputs)
+        draw = Draw(Draw(self.seed).key(f"fine-tune/{len(torch.unique(labels))}"))
         steps, optimiser = self.protocol.steps_on(len(images)), None
-        lessons = batches(images, targets.to(strategy.device), self.protocol, draw, outputs_of(strategy, images))
+        lessons = batches(images, targets.to(strategy.device), self.protocol, draw, outputs)
         strategy.model.train()
         for step, (batch, wanted) in enumerate(lessons):
             optimiser = optimiser_at(step, steps, strategy.model, self.protocol, optimiser)
@@ -181,23 +187,34 @@ class _Epochs:
 
 
 def memory_tensors(storage_policy: Any) -> tuple[Tensor, Tensor]:
-    """What a memory replays, decoded: (N, C, H, W) float32 images and (N,) int64 labels or (N, K) probabilities.
+    """What a memory replays, decoded: (N, C, H, W) float32 images and (N,) int64 labels.
 
     Args:
         storage_policy: A ``CondensedBuffer``, or any other policy, whose data set is read in evaluation mode.
     """
     if hasattr(storage_policy, "decoded"):
-        images, labels = storage_policy.decoded()
-        soft = storage_policy.memory.soft_labels
-        return images, labels if soft is None else soft
+        found: tuple[Tensor, Tensor] = storage_policy.decoded()
+        return found
     items = storage_policy.buffer.eval()
     rows = [items[i] for i in range(len(items))]
     return torch.stack([row[0] for row in rows]), torch.tensor([int(row[1]) for row in rows])
 
 
-def memory_labels(storage_policy: Any) -> Tensor:
-    """(N,) int64 labels of what a memory replays."""
-    return torch.tensor([int(label) for label in storage_policy.buffer.targets])
+def memory_targets(storage_policy: Any, labels: Tensor, outputs: int) -> Tensor:
+    """What a network of so many outputs learns from a memory: its labels (N,), or soft ones (N, outputs).
+
+    The soft labels of a class's experience go to the outputs of its classes; all others get 0.
+
+    Raises:
+        DataError: A label beyond the outputs.
+    """
+    check_head(outputs, labels)
+    memory = getattr(storage_policy, "memory", None)
+    if memory is None or memory.soft_labels is None:
+        return labels
+    soft = torch.zeros(len(labels), outputs)
+    soft[:, list(memory.spec.classes)] = memory.soft_labels
+    return soft
 
 
 def fresh_weights(model: nn.Module, network: Network | None, draw: Draw) -> None:

@@ -21,10 +21,9 @@ from condensekit.networks import ConvNet, Network
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.store import read_json, write_json
-from condensekit.train import TrainProtocol, class_indices
+from condensekit.train import TEST_PIXELS, TrainProtocol, class_indices
 
 Record = dict[str, Any]
-BLOCK = 1024 * 32 * 32  # pixels tested at a time
 
 
 @dataclass(frozen=True)
@@ -245,15 +244,10 @@ def numbered(train: ClassImages, test: ClassImages) -> tuple[ClassImages, ClassI
     return renamed(train), renamed(test)
 
 
-def network_draw(seed: int, classes: int) -> Draw:
-    """The randomness of the network that is trained when ``classes`` classes have been seen."""
-    return Draw(Draw(seed).key(f"from-scratch/{classes}"))
-
-
 def predictions(module: nn.Module, images: ClassImages, compute: Compute) -> torch.Tensor:
     """(N,) int64 largest output for each of the images, in the order of ``images.order``; in evaluation mode."""
     module.eval()
-    block = max(2, BLOCK // (images.spec.shape[1] * images.spec.shape[2]))
+    block = max(2, TEST_PIXELS // (images.spec.shape[1] * images.spec.shape[2]))
     parts = [
         compute.logits(module, images.gather(indices, compute.device)).argmax(1).cpu()  # type: ignore[arg-type]
         for indices in images.order.split(block)

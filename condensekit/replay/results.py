@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from condensekit.evaluate import paired_interval
 from condensekit.replay.memories import EQUAL_BYTES, MemoryKind
@@ -13,6 +13,8 @@ from condensekit.replay.protocol import Record, Settings
 
 Cell = list[list[Record]]  # of each order, of each step: scores of the networks, bytes, seconds
 RANDOM = "random"
+K = TypeVar("K")
+Pair = tuple[str, str]  # a condensed memory, and the real one it is compared with
 
 
 def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings: Settings) -> dict[str, Any]:
@@ -37,6 +39,9 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
         ``set`` (one seed of condensation) where there are at least three of them, else the ``network``.
         ``sets``: different seeds; ``condense_s``, ``train_s``: seconds of a whole order, on average; where classes
         are reused from an order with the same seed, ``condense_s`` is what making them took there.
+        ``condense_s_per_step``: of one experience. ``gradient_steps``: of a whole order. ``memory_passes``: how often
+        each image of the memory was seen in the training of the last step: equal steps are unequal epochs where
+        memories hold different numbers of images. ``note``: what is not equal to the others, if anything.
         ``finals``: every final accuracy, a list for each order. What nothing is known of is None.
     """
     finals = final_accuracies(cell)
@@ -68,6 +73,10 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
         "sets": len({settings.set_seed(order) for order in settings.order_numbers()}),
         "condense_s": statistics.fmean(sum(step["condense_s"] for step in order) for order in cell),
         "train_s": statistics.fmean(sum(step["train_s"] for step in order) for order in cell),
+        "condense_s_per_step": statistics.fmean(step["condense_s"] for order in cell for step in order),
+        "gradient_steps": statistics.fmean(sum(step["steps"] for step in order) for order in cell),
+        "memory_passes": _mean(order[-1]["passes"] for order in cell),
+        "note": kind.note,
         "finals": finals,
     }
 
@@ -83,39 +92,51 @@ def steps_of(cell: Cell) -> dict[str, Any]:
     }
 
 
+def named_pair(memories: Sequence[MemoryKind]) -> Pair | None:
+    """The primary contrast of a run, from the order in which its memories were named.
+
+    The first condensed memory against random images at equal bytes, or in equal number where those are not there, or
+    else against the first memory of real images; None where one kind is missing. What was found plays no part.
+    """
+    learnt = [kind.name for kind in memories if kind.learnt]
+    real = [kind.name for kind in memories if kind.control]
+    if not learnt or not real:
+        return None
+    return learnt[0], next((name for name in (EQUAL_BYTES, RANDOM) if name in real), real[0])
+
+
 def contrasts(
-    finals: Mapping[str, Sequence[Sequence[float]]], learnt: Sequence[str], real: Sequence[str]
+    finals: Mapping[str, Sequence[Sequence[float]]], learnt: Sequence[str], real: Sequence[str], primary: Pair
 ) -> Iterator[dict[str, Any]]:
-    """The best condensed memory against each kind of real images.
+    """The memory named beforehand against each kind of real images, and all condensed ones against the named control.
 
     Args:
         finals: Final accuracies by memory, a list for each independent set, paired between memories.
         learnt: The condensed ones.
         real: The real ones.
+        primary: The contrast that was named before anything was measured, see :func:`named_pair`.
 
     Yields:
         ``memory``, ``against``, ``difference`` and ``ci95`` of the final accuracies, ``p`` (paired t test over
-        sets) and ``primary``: random images at equal bytes, or in equal number where those are not there. The
-        others' ``p_holm`` is corrected for their number by Holm's procedure. That the best of several is compared
-        is a choice made after the fact: name one memory beforehand for a test that is to count.
+        sets) and ``primary``, true for one at most. The others' ``p_holm`` is corrected for their number by Holm's
+        procedure.
     """
-    if not learnt or not real:
-        return
-    best = max(learnt, key=lambda name: statistics.fmean(map(statistics.fmean, finals[name])))
-    primary = next((name for name in (EQUAL_BYTES, RANDOM) if name in real), None)
-    p = {name: _p_value(finals[best], finals[name]) for name in real}
-    corrected = holm({name: value for name, value in p.items() if name != primary and value is not None})
-    for name in real:
-        difference, interval, unit = paired_interval(finals[best], finals[name])
+    mine, control = primary
+    pairs = [(mine, name) for name in real] + [(name, control) for name in learnt if name != mine]
+    pairs = sorted((pair for pair in pairs if set(pair) <= set(finals)), key=lambda pair: pair != primary)
+    p = {pair: _p_value(finals[pair[0]], finals[pair[1]]) for pair in pairs}
+    corrected = holm({pair: value for pair, value in p.items() if pair != primary and value is not None})
+    for pair in pairs:
+        difference, interval, unit = paired_interval(finals[pair[0]], finals[pair[1]])
         yield {
-            "memory": best,
-            "against": name,
+            "memory": pair[0],
+            "against": pair[1],
             "difference": difference,
             "ci95": None if interval is None else list(interval),
             "unit": unit,
-            "p": p[name],
-            "p_holm": corrected.get(name),
-            "primary": name == primary,
+            "p": p[pair],
+            "p_holm": corrected.get(pair),
+            "primary": pair == primary,
         }
 
 
@@ -132,9 +153,9 @@ def by_seed(values: Sequence[Sequence[float]], settings: Settings) -> list[list[
     return list(groups.values())
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Holm's step-down correction (1979): adjusted p values, by name."""
-    adjusted, worst = {}, 0.0
+    adjusted, worst = dict[K, float](), 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
         worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[name]))
         adjusted[name] = worst
@@ -142,7 +163,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The rows in Markdown; accuracies and differences in percent."""
+    """The rows in Markdown, and the notes on them; accuracies and differences in percent."""
     lines = [
         "| memory | regime | images | bytes | final accuracy % | average % | forgetting % "
         "| above random, 95 % interval | n | condense s | train s |",
@@ -166,7 +187,8 @@ def table(result: Mapping[str, Any]) -> str:
             f"{found['train_s']:.0f}",
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    notes = {found["memory"]: found["note"] for found in result["rows"] if found["note"]}
+    return "\n".join([*lines, *([""] if notes else []), *(f"- {name}: {note}." for name, note in notes.items())])
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from condensekit.compute import Compute, make_plan
 from condensekit.describe import describe
-from condensekit.errors import refuse
+from condensekit.errors import ConfigError, refuse
 from condensekit.images import ClassImages
 from condensekit.progress import SILENT, Progress
-from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
-from condensekit.replay.protocol import Bench, Record, Settings, check_regime, numbered
-from condensekit.replay.results import by_seed, contrasts, final_accuracies, plot, row, steps_of
+from condensekit.replay.memories import DER, EQUAL_BYTES, ER, ER_ACE, FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
+from condensekit.replay.protocol import Bench, Online, Record, Settings, check_regime, numbered
+from condensekit.replay.results import Pair, by_seed, contrasts, final_accuracies, named_pair, plot, row, steps_of
 from condensekit.run import RunDir, environment
-from condensekit.store import write_json
+from condensekit.store import read_json, write_json
 
 FILE = "replay.json"
 PLOT = "replay.png"
@@ -36,6 +36,7 @@ def run_protocol(
     device: str = "auto",
     resume: bool = False,
     record: dict[str, Any] | None = None,
+    room: int | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Run memories through a class-incremental protocol, and compare them with random real images.
@@ -46,9 +47,11 @@ def run_protocol(
     Args:
         train: Real training images.
         test: Real test images of the same classes; each network is tested on all of those of the classes seen.
-        memories: Names (see :func:`condensekit.replay.memories.memory`), or kinds of your own.
+        memories: Names (see :func:`condensekit.replay.memories.memory`), or kinds of your own. Their order names the
+            primary contrast, see :func:`condensekit.replay.results.named_pair`.
         out: The run folder. A finished cell (memory, regime, order, network) is read from it, a condensation that
-            was killed is continued; the run may be repeated with more memories, regimes or orders.
+            was killed is continued; the run may be repeated with more memories, regimes or orders. The memories and
+            regimes of its ``replay.json`` stay in it, with as many orders as the new ones, and so does its contrast.
         regimes: Of :data:`condensekit.replay.memories.REGIMES`; a memory that does not fit one is left out there.
         settings: The protocol.
         making: How condensed memories are made.
@@ -56,11 +59,14 @@ def run_protocol(
         device: Where networks run.
         resume: Continue what is in ``out``.
         record: Further entries for ``config.json``.
+        room: Bytes of each class that memories of equal bytes may fill; None for those of the run's largest
+            condensed memory.
         progress: Told about each gradient step.
 
     Returns:
         What ``out/replay.json`` holds: ``rows``, see :func:`condensekit.replay.results.row`; ``accuracy_by_step``
-        and ``contrasts``, see there; ``settings``, ``making`` and ``environment``. A plot is beside it.
+        and ``contrasts``, see there; ``primary_contrast``: ``memory`` and ``against``, named before anything was
+        measured, or None; ``settings``, ``making`` and ``environment``. A plot is beside it.
 
     Raises:
         ConfigError: Unknown names, options that make no sense, a folder that holds another run.
@@ -69,24 +75,30 @@ def run_protocol(
         Interrupted: A signal ended a condensation; run again with ``resume``.
     """
     kinds = [memory(name, making, data) if isinstance(name, str) else name for name in memories]
-    _check(kinds, regimes)
+    _check(kinds, regimes, settings)
     train, test = numbered(train, test)
     settings.experiences(0, len(train.classes))  # refuses steps that do not fit
-    asked = {**describe(settings), "making": describe(making), **(record or {})}
+    asked = {**describe(settings), "making": describe(making), "test_fingerprint": test.fingerprint(), **(record or {})}
     for name in ("orders", "type"):
         asked.pop(name)  # a run may get more orders
     plan = make_plan(train.spec.shape[1:], device=device)
+    wanted = [(regime, kind.name) for regime, kind in product(regimes, kinds) if regime in kind.regimes]
     with RunDir.create(out, asked, resume, train.fingerprint()) as run, Compute(plan) as compute:
-        bench = Bench(train, test, settings, run.path, compute, _room(kinds, settings, train), progress)
+        former = read_json(out / FILE) if (out / FILE).exists() else {"rows": []}
+        places = list(dict.fromkeys([*((found["regime"], found["memory"]) for found in former["rows"]), *wanted]))
+        known = {kind.name: kind for kind in kinds}
+        known = {name: known.get(name) or _again(name, making, data, out) for _, name in places}
+        bench = Bench(train, test, settings, run.path, compute, room or _room(known, settings, train), progress)
         cells = {
-            (regime, kind.name): [_cell(regime)(kind, order, bench) for order in settings.order_numbers()]
-            for regime, kind in product(regimes, kinds)
-            if regime in kind.regimes
+            (regime, name): [_cell(regime)(known[name], order, bench) for order in settings.order_numbers()]
+            for regime, name in places
         }
-    return _report(cells, {kind.name: kind for kind in kinds}, settings, making, out)
+    named = former.get("primary_contrast")
+    primary = (named["memory"], named["against"]) if named else named_pair(list(known.values()))
+    return _report(cells, known, primary, settings, making, out)
 
 
-def _check(kinds: Sequence[MemoryKind], regimes: Sequence[str]) -> None:
+def _check(kinds: Sequence[MemoryKind], regimes: Sequence[str], settings: Settings) -> None:
     refuse(
         None if kinds else "nothing to run: give at least one memory",
         None if regimes else "nothing to run: give at least one regime",
@@ -98,14 +110,31 @@ def _check(kinds: Sequence[MemoryKind], regimes: Sequence[str]) -> None:
     lost = [kind for kind in kinds if not set(kind.regimes) & set(regimes)]
     refuse(
         f"memory {twice[0]!r} is given twice" if twice else None,
+        _unused(regimes, settings.online),
         *(f"memory {kind.name!r} runs in {', '.join(kind.regimes)} only: add that regime" for kind in lost),
     )
 
 
-def _room(kinds: Sequence[MemoryKind], settings: Settings, train: ClassImages) -> int:
+def _unused(regimes: Sequence[str], online: Online) -> str | None:
+    """What is wrong with terms that a regime would leave out."""
+    given = {"distillation": online.distillation, "fine_tune": online.fine_tune}
+    bare = [regime for regime in regimes if regime in (ER_ACE, DER)] or ([] if ER in regimes else list(regimes))
+    used = [f"{name}={value}" for name, value in given.items() if value]
+    return f"{' and '.join(used)} belong to regime er, {bare[0]} has no such term" if used and bare else None
+
+
+def _again(name: str, making: Making, data: str, out: Path) -> MemoryKind:
+    """A memory that the run folder has rows of."""
+    try:
+        return memory(name, making, data)
+    except ConfigError as error:
+        raise ConfigError(f"{out / FILE} has rows of memory {name!r}, which is no name: give the kind again") from error
+
+
+def _room(kinds: Mapping[str, MemoryKind], settings: Settings, train: ClassImages) -> int:
     """Bytes per class of the largest condensed memory of the run; of real images where there is none."""
-    learnt = [kind for kind in kinds if kind.learnt] or [memory(EQUAL_BYTES)]
-    return settings.per_class * max(kind.bytes_each(train.spec) for kind in learnt)
+    learnt = [kind for kind in kinds.values() if kind.learnt] or [memory(EQUAL_BYTES)]
+    return settings.per_class * max(kind.bytes_each(train) for kind in learnt)
 
 
 def _cell(regime: str) -> Callable[[MemoryKind, int, Bench], list[Record]]:
@@ -124,6 +153,7 @@ def _cell(regime: str) -> Callable[[MemoryKind, int, Bench], list[Record]]:
 def _report(
     cells: dict[tuple[str, str], list[list[Record]]],
     kinds: dict[str, MemoryKind],
+    primary: Pair | None,
     settings: Settings,
     making: Making,
     out: Path,
@@ -136,10 +166,11 @@ def _report(
     result = {
         "rows": rows,
         "accuracy_by_step": {f"{regime}/{name}": steps_of(found) for (regime, name), found in cells.items()},
+        "primary_contrast": None if primary is None else {"memory": primary[0], "against": primary[1]},
         "contrasts": [
             entry
             for regime in dict.fromkeys(key[0] for key in cells)
-            for entry in _against(regime, cells, kinds, settings)
+            for entry in (_against(regime, cells, kinds, primary, settings) if primary else ())
         ],
         "settings": describe(settings),
         "making": describe(making),
@@ -154,11 +185,12 @@ def _against(
     regime: str,
     cells: dict[tuple[str, str], list[list[Record]]],
     kinds: dict[str, MemoryKind],
+    primary: Pair,
     settings: Settings,
 ) -> list[dict[str, Any]]:
     mine = {
         name: by_seed(final_accuracies(found), settings) for (where, name), found in cells.items() if where == regime
     }
     learnt = [name for name in mine if kinds[name].learnt]
-    real = [name for name in mine if kinds[name].filler is not None and not kinds[name].learnt]
-    return [{"regime": regime, **entry} for entry in contrasts(mine, learnt, real)]
+    real = [name for name in mine if kinds[name].control]
+    return [{"regime": regime, **entry} for entry in contrasts(mine, learnt, real, primary)]

@@ -18,13 +18,14 @@ from condensekit.condense import Saving
 from condensekit.condensed import CondensedSet
 from condensekit.images import ClassImages
 from condensekit.progress import Shared
-from condensekit.replay.filler import filled
+from condensekit.replay.filler import EVERY, LABEL, filled
 from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, MemoryKind
-from condensekit.replay.protocol import Bench, Cache, Record, network_draw
+from condensekit.replay.memory import SECONDS
+from condensekit.replay.protocol import Bench, Cache, Record
+from condensekit.replay.seeds import network_draw
 from condensekit.train import train_network
 
 Sets = list[CondensedSet]
-EVERY = 100  # steps between checkpoints of a condensation
 
 
 def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
@@ -37,7 +38,8 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
 
     Returns:
         For each step: ``scores``, one for each network (see :meth:`Bench.score`); ``nbytes`` and ``images`` stored
-        by then; ``condense_s`` of the step; ``train_s``, the mean seconds of a network on one worker.
+        by then; ``condense_s`` of the step; ``train_s``, the mean seconds of a network on one worker; ``steps``, its
+        gradient steps; ``passes``, how often each decoded image was seen in them.
     """
     settings, train = bench.settings, bench.train
     experiences = settings.experiences(order, len(train.classes))
@@ -62,9 +64,8 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
         rows.append(
             {
                 "scores": [record["score"] for record in mine],
-                "nbytes": mine[0]["nbytes"],
-                "images": mine[0]["images"],
-                "condense_s": sets[i].provenance.get("seconds", 0.0) if sets else 0.0,
+                **{key: mine[0][key] for key in ("nbytes", "images", "steps", "passes")},
+                "condense_s": sets[i].provenance["seconds"] if sets else 0.0,
                 "train_s": sum(record["train_s"] for record in mine) / len(mine),
             }
         )
@@ -87,10 +88,9 @@ def step_set(memory: MemoryKind, order: int, step: int, bench: Bench) -> Condens
         saving=Saving(file.with_suffix(""), resume=True, every=EVERY),
         progress=bench.progress,
     )
-    start = time.perf_counter()
-    count = memory.images(settings.per_class, train.spec, bench.room)
+    count = memory.images(settings.per_class, train, bench.room)
     parts = filled(memory.filler, train.select(classes), count, how, cache_of(bench))
-    seconds = max(float(part.provenance.get("elapsed_s", time.perf_counter() - start)) for part in parts.values())
+    seconds = sum(float(part.provenance[SECONDS]) for part in parts.values())
     made = reduce(CondensedSet.merge, (parts[label] for label in sorted(parts)))
     made = replace(made, provenance={"seconds": seconds, "parts": [dict(part.provenance) for part in parts.values()]})
     made.save(file)
@@ -107,7 +107,7 @@ def folder_of(memory: MemoryKind, bench: Bench) -> str:
     if memory.filler is None:
         return memory.name
     name = "random" if memory.name == EQUAL_BYTES else memory.name.replace("/", "_")
-    return f"{name}-{memory.images(bench.settings.per_class, bench.train.spec, bench.room)}"
+    return f"{name}-{memory.images(bench.settings.per_class, bench.train, bench.room)}"
 
 
 def _steps(memory: MemoryKind, experiences: Sequence[Sequence[int]], bench: Bench) -> int:
@@ -135,7 +135,7 @@ def _train(
     if memory.filler is None:
         images = real = bench.train.select(seen)
         targets, protocol = real.labels[real.order], settings.protocol.for_full()
-        nbytes, count = len(real) * (real.images[0].numel() * real.images.element_size() + 8), len(real)
+        nbytes, count = len(real) * (real.images[0].numel() * real.images.element_size() + LABEL), len(real)
     else:
         stored = reduce(CondensedSet.merge, sets)
         images, targets, protocol = stored.decode()[0], stored.targets(), settings.work(len(seen))
@@ -143,4 +143,12 @@ def _train(
     draw = network_draw(settings.network_seed(order, network), len(seen))
     module = train_network(images, targets, settings.network, protocol, draw, bench.compute, len(classes), stage)
     seconds = time.perf_counter() - start
-    return {"score": bench.score(module, experiences), "nbytes": nbytes, "images": count, "train_s": seconds}
+    steps = protocol.steps_on(len(images))
+    return {
+        "score": bench.score(module, experiences),
+        "nbytes": nbytes,
+        "images": count,
+        "train_s": seconds,
+        "steps": steps,
+        "passes": steps / -(-len(images) // protocol.batch),
+    }

@@ -8,7 +8,6 @@ from itertools import count
 from typing import Any
 
 import torch
-from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.supervised import DER, ER_ACE
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError, refuse
 from condensekit.methods import DistributionMatching
 from condensekit.replay.buffer import CondensedBuffer
+from condensekit.replay.full import Replay, refuse_soft
 from condensekit.replay.learner import LearnerEncoder
 from condensekit.replay.loader import TensorLoader
 from condensekit.replay.plugins import Distillation, FineTuneOnMemory, memory_tensors
@@ -24,16 +24,11 @@ from condensekit.rng import Draw
 from condensekit.train import TrainProtocol
 
 
-class Replay(ReplayPlugin):
-    """Avalanche's ``ReplayPlugin``, but that it fills the memory by ``post_adapt``: no warning that ``update`` goes."""
-
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Fill the memory."""
-        self.storage_policy.post_adapt(strategy, strategy.experience)
-
-
 class CondensedReplay(SupervisedTemplate):
     """Experience replay from a condensed memory: Avalanche's ``ReplayPlugin`` with this package's parts around it.
+
+    Every step has ``batch_size_mem`` replayed images, also where the memory holds fewer: each is then used several
+    times (:class:`~condensekit.replay.full.Replay`).
 
     A ``CondensedBuffer`` of distribution matching that was given no encoder embeds with the learner itself
     (:class:`~condensekit.replay.learner.LearnerEncoder`).
@@ -247,6 +242,7 @@ def _memory_batches(
     strategy: Any, draw: Draw, logits: dict[int, Tensor] | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Full batches of the memory without end: images, augmented; labels; and logits, or the labels again."""
+    refuse_soft(strategy.storage_policy, type(strategy).__name__)
     images, labels = (t.to(strategy.device) for t in memory_tensors(strategy.storage_policy))
     third = labels
     if logits is not None:

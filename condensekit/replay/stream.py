@@ -106,11 +106,11 @@ def check_batchable(dataset: Any, shape: tuple[int, ...], what: str) -> None:
         )
 
 
-def check_head(output: Tensor, targets: Tensor) -> None:
-    """Raise DataError where a label (N,) lies beyond the network's head, of which ``output`` (N, K) are the logits."""
-    if output.ndim == 2 and len(targets) and int(targets.max()) >= output.shape[1]:
+def check_head(outputs: int, targets: Tensor) -> None:
+    """Raise DataError where a label (N,) lies beyond the network's head of so many outputs."""
+    if len(targets) and int(targets.max()) >= outputs:
         raise DataError(
-            f"label {int(targets.max())} is beyond the network's head, which has {output.shape[1]} outputs: "
+            f"label {int(targets.max())} is beyond the network's head, which has {outputs} outputs: "
             "build the network for all classes of the stream"
         )
 

@@ -13,11 +13,9 @@ from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError
 from condensekit.images import ClassImages, ImageSpec
 from condensekit.replay.budget import Budget, Images
-from condensekit.replay.filler import Filler, Filling, bytes_each, filled
+from condensekit.replay.filler import EVERY, Filler, Filling, bytes_each, eight_bit, filled
 from condensekit.replay.memory import Memory, first, mixed, turnover
 from condensekit.rng import Draw
-
-EVERY = 100  # steps between checkpoints of a condensation that has a folder
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,14 @@ class Rules:
         budget = Images(size) if isinstance(self.budget, Images) and self.budget.shrinks else self.budget
         return replace(self, budget=budget, limit=size)
 
-    def per_class(self, seen: Sequence[int], spec: ImageSpec) -> int:
-        """Stored images of each class when the classes ``seen`` have come.
+    def per_class(self, seen: Sequence[int], spec: ImageSpec, pixels: bool) -> int:
+        """Stored images of each class when the classes ``seen`` have come; see :func:`bytes_each` for the rest.
 
         Raises:
             ConfigError: Not even one.
         """
         sharing = self.sharing(seen)
-        found = self.budget.images(sharing, bytes_each(self.method, spec, self.how.formation))
+        found = self.budget.images(sharing, bytes_each(self.method, spec, self.how.formation, pixels))
         return self._limited(found, sharing)
 
     def trimmed(self, memory: Memory) -> Memory:
@@ -86,7 +84,7 @@ class Rules:
             return self.budget.total
         if not memory.parts:
             return self.budget.share(1) * self.classes if isinstance(self.budget, Images) and self.classes else 0
-        room = self.per_class(memory.classes, memory.spec) * self.sharing(memory.classes)
+        room = self.per_class(memory.classes, memory.spec, memory.coded) * self.sharing(memory.classes)
         return max(room, len(memory))  # coded images take less than their pixels
 
     def taken(
@@ -111,18 +109,25 @@ class Rules:
             DataError: Images unlike those in the memory, or a new class with too few of them.
         """
         seen = self._check(memory, data)
-        per_class = self.per_class(seen, data.spec)
+        per_class = self.per_class(seen, data.spec, eight_bit(data))
         parts, counts, wanted, kept = dict(memory.parts), dict(memory.seen), dict[int, list[int]](), dict[int, int]()
         for label in data.classes:
             kept[label], made = self._turnover(memory, data, label, per_class, step)
             counts[label] = counts.get(label, 0) + data.count(label)
             wanted.setdefault(made, []).append(label)
         for made in sorted(set(wanted) - {0}):
-            saving = Saving(out / f"{step:03d}-{made}", resume=True, every=EVERY) if out else None
-            how = replace(self.how, saving=saving)
+            how = replace(self.how, saving=self._saving(out, step, made))
             for label, part in filled(self.method, data.select(wanted[made]), made, how, cache).items():
                 parts[label] = mixed(first(parts[label], kept[label]), part) if kept[label] else part
         return self.trimmed(replace(memory, parts=parts, seen=counts))
+
+    def _saving(self, out: Path | None, step: int, made: int) -> Saving | None:
+        """A folder for each update; where the learner embeds, for each state of the learner as well."""
+        if out is None:
+            return None
+        told = getattr(self.how.encoder, "fingerprint", None)
+        name = f"{step:03d}-{made}" + (f"-{told()[:12]}" if told else "")
+        return Saving(out / name, resume=True, every=EVERY)
 
     def _check(self, memory: Memory, data: ClassImages) -> list[int]:
         """All classes seen so far, these included."""

@@ -1,3 +1,5 @@
+import zlib
+
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, ni_benchmark, split_online_stream
@@ -10,12 +12,15 @@ from condensekit.catalog import method
 from condensekit.controls import JpegRandom
 from condensekit.errors import ConfigError, DataError
 from condensekit.replay import Bytes, CondensedBuffer, Images
+from condensekit.replay.metrics import coded_bytes
 from condensekit.selection import Herding, KMeans, Random
 from tests.replay.worlds import (
     DM,
+    MEAN,
     PIL,
     QUICK,
     SPEC,
+    STD,
     Pictures,
     accuracy,
     buffer,
@@ -368,3 +373,21 @@ def test_options_that_make_no_sense(options, text):
     options = {"budget": Images(20), "method": DM, **QUICK, **options}
     with pytest.raises(ConfigError, match=text):
         CondensedBuffer(options.pop("budget"), options.pop("method"), **options)
+
+
+def test_real_pixels_of_8_bits_need_no_ranges():
+    """The same stream: as pixels a class's part holds more images than as values with ranges."""
+    each = 64 + 8
+    plain, pixels = buffer(Bytes(per_class=3 * each), Random()), buffer(Bytes(per_class=3 * each), Random(), spec=SPEC)
+    for memory in (plain, pixels):
+        for exp in stream().train_stream:
+            memory.post_adapt(None, exp)
+    assert (len(plain.memory), plain.nbytes) == (12, 12 * (each + 8))
+    assert (len(pixels.memory), pixels.nbytes) == (18, 18 * each)
+    assert pixels.max_size == 18
+    exact = (pixels.decoded()[0] * STD + MEAN) * 255
+    assert (exact - exact.round()).abs().max() < 0.51  # stored to half a step of a pixel
+    again = buffer(Bytes(per_class=3 * each), Random(), spec=SPEC)
+    again.load_state_dict(pixels.state_dict())
+    assert (again.nbytes, again.max_size) == (pixels.nbytes, 18)
+    assert coded_bytes(pixels.memory) < len(zlib.compress(pixels.memory.images.numpy().tobytes(), 9)) + 18 * 8

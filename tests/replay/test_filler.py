@@ -48,6 +48,13 @@ def taken(memory, *steps, **options):
     return memory
 
 
+def spent_on(memory, *labels):
+    """Seconds of the one condensation of these classes, as it was recorded."""
+    first = memory._memory.parts[labels[0]].provenance
+    assert all(memory._memory.parts[label].provenance["elapsed_s"] == first["elapsed_s"] for label in labels)
+    return first["elapsed_s"] + first["preparation_s"]
+
+
 def test_what_a_buffer_takes():
     assert filler(DM) == Condensing(DM)
     assert filler(Herding()) == Selecting(Herding())
@@ -102,6 +109,7 @@ def test_ctrl_c_ends_training_with_the_memory_as_it_was(tmp_path):
     done = bar.steps
     taken(memory, 1)
     assert bar.steps - done == 25
+    assert memory.condense_s[1] >= spent_on(memory, 2, 3)  # before the interruption as well
     whole = taken(buffer(Images(12), iterations=30), 0, 1)
     assert torch.equal(memory.memory.images, whole.memory.images)
 
@@ -113,6 +121,7 @@ def test_a_folder_is_read_again_at_no_cost(tmp_path):
     b = taken(buffer(Images(12), progress=second, **options), 0, 1)
     assert (first.steps, second.steps) == (6, 0)
     assert torch.equal(a.memory.images, b.memory.images)
+    assert b.condense_s[1] >= spent_on(b, 2, 3) == spent_on(a, 2, 3)
     with pytest.raises(ConfigError, match="holds a run of other options"):
         taken(buffer(Images(12), **options), 0, seed=5)
 
@@ -141,14 +150,19 @@ def test_sets_of_separable_methods_go_from_order_to_order():
     cache, first, second = {}, Counting(), Counting()
     orders = [[0, 1, 2, 3, 4, 5], [5, 1, 4, 2, 3, 0]]
     data = Pictures()
-    memories = []
+    memories, seconds = [], []
     for order, bar in zip(orders, (first, second), strict=True):
         memory = buffer(Images(12), classes=6, cache=cache, progress=bar)
         for step in range(3):
             memory.post_adapt(None, stream("ci", data=data, order=order).train_stream[step])
         memories.append(memory.memory)
+        seconds.append(memory.condense_s)
     assert len(cache) == 6
     assert (first.steps, second.steps) == (6, 0)
+    made = {k: part.provenance["class_s"] for part in cache.values() for k in part.classes}
+    for found, (a, b) in zip(seconds[1], [(5, 1), (4, 2), (3, 0)], strict=True):
+        assert found >= made[a] + made[b] > 0
+    assert sum(made.values()) <= sum(seconds[0])
     apart = buffer(Images(12), classes=6)
     for step in range(3):
         apart.post_adapt(None, stream("ci", data=data, order=orders[1]).train_stream[step])
@@ -156,6 +170,38 @@ def test_sets_of_separable_methods_go_from_order_to_order():
     other = buffer(Images(12), classes=6, cache=cache, seed=1)
     other.post_adapt(None, stream("ci", data=data).train_stream[0])
     assert len(cache) == 8
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for a kill."""
+
+
+@dataclass
+class Torn(dict):
+    """A cache that can be killed between two files."""
+
+    left: int = 99
+
+    def update(self, found):
+        for key, value in found.items():
+            if not self.left:
+                raise Killed
+            self[key] = value
+            self.left -= 1
+
+
+def test_a_kill_between_two_files_of_the_cache_does_not_block_the_resume(tmp_path):
+    cache = Torn(left=1)
+    options = {"cache": cache, "out": tmp_path / "run", "iterations": 3}
+    with pytest.raises(Killed):
+        taken(buffer(Images(per_class=2), **options), 0)
+    assert len(cache) == 1
+    cache.left, bar = 99, Counting()
+    memory = taken(buffer(Images(per_class=2), progress=bar, **options), 0, 1)
+    assert bar.steps == 6  # the class that is left, then both of the next experience
+    assert len(cache) == 4
+    whole = taken(buffer(Images(per_class=2), iterations=3), 0, 1)
+    torch.testing.assert_close(memory.decoded()[0], whole.decoded()[0], atol=0.02, rtol=0)
 
 
 def test_sets_that_depend_on_other_classes_are_not_kept():

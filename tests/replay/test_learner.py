@@ -127,3 +127,23 @@ def test_condensed_replay_embeds_with_the_learner_before_and_after():
     for exp in stream().train_stream:
         strategy.train(exp)
     assert seen == [((0, 1), 2), ((2, 3), 2), ((4, 5), 2)]  # its own classes only, the learner twice
+
+
+def test_a_folder_does_not_give_one_learner_the_images_of_another(tmp_path):
+    def condensed(seed, out):
+        memory, exp = buffer(Images(per_class=2), encoder=LearnerEncoder(), out=out), stream().train_stream[0]
+        memory.pre_adapt(Agent(conv(seed)), exp)
+        memory.post_adapt(Agent(conv(seed + 1)), exp)
+        return memory.memory.images
+
+    first = condensed(1, tmp_path)
+    assert torch.equal(condensed(1, tmp_path), first)
+    other = condensed(5, tmp_path)
+    assert torch.equal(other, condensed(5, None))
+    assert not torch.equal(other, first)
+    assert len(list(tmp_path.iterdir())) == 2
+    same, moved = LearnerEncoder(), LearnerEncoder()
+    for encoder, end in ((same, 2), (moved, 3)):
+        encoder.observe(Agent(conv(1)), Experience(0))
+        encoder.observe(Agent(conv(end)), Experience(0))
+    assert same.fingerprint() != moved.fingerprint()

@@ -11,6 +11,7 @@ from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
 from condensekit.replay import CondensedBuffer, Hybrid, Images, LearnerEncoder
+from condensekit.replay.baselines import BASELINES
 from condensekit.replay.filler import Filling, Selecting
 from condensekit.replay.hybrid import SoftLabelled, _alternating
 from condensekit.replay.memories import AVALANCHE, EQUAL_BYTES, Making, memory
@@ -73,9 +74,11 @@ def test_hybrid_names_carry_method_and_share():
 
 
 def test_avalanches_own_have_no_filler_and_their_regimes():
-    for name, regimes in AVALANCHE.items():
+    for name, stock in AVALANCHE.items():
         found = memory(name)
-        assert (found.filler, found.regimes) == (None, regimes)
+        assert (found.filler, found.regimes, found.note) == (None, stock.regimes, stock.note)
+        assert found.control != bool(found.note)  # equal terms, or what differs
+    assert list(BASELINES) == list(AVALANCHE)
 
 
 @pytest.mark.parametrize("wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "nothing"])
@@ -85,11 +88,11 @@ def test_unknown_names(wrong):
 
 
 def test_equal_bytes_count_what_is_stored():
-    spec = images(size=32).spec
+    spec = images(size=32)
     condensed = memory("dm", Making(storage="float32"))
     each = condensed.bytes_each(spec)
     assert each == 4 * 3 * 32 * 32 + 8
-    assert memory(EQUAL_BYTES).images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 3 * 8 + 8) == 39
+    assert memory(EQUAL_BYTES).images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 8) == 39
     assert memory("random").images(10, spec, 10 * each) == 10
     assert memory("jpeg-random").images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 8)
     tiny = memory("dm").bytes_each(spec)  # as bytes, equal images are equal bytes

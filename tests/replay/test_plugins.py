@@ -1,6 +1,6 @@
 """Training from scratch on the memory, distillation and fine-tuning, as plugins of real Avalanche strategies."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,12 +11,14 @@ from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamplingBuffer
 
 from condensekit.compute import Compute, make_plan
-from condensekit.errors import ConfigError
+from condensekit.errors import ConfigError, DataError
 from condensekit.networks import ConvNet
 from condensekit.replay import Distillation, FineTuneOnMemory, FromScratchOnMemory, Images
-from condensekit.replay.plugins import memory_tensors
-from condensekit.replay.protocol import network_draw
+from condensekit.replay.filler import Selecting
+from condensekit.replay.plugins import memory_targets, memory_tensors
+from condensekit.replay.seeds import network_draw
 from condensekit.rng import Draw
+from condensekit.selection import Random
 from condensekit.train import DC, train_network
 
 from .worlds import accuracy, buffer, naive, network, replaying, stream
@@ -203,3 +205,44 @@ def test_fine_tuning_behind_a_replay_plugin_uses_its_memory():
     for exp in benchmark.train_stream:
         strategy.train(exp)
     assert len(memory.buffer) == 9
+
+
+@dataclass(frozen=True)
+class Soft:
+    """Random images whose labels say 3 to 1 for their own class, within their experience."""
+
+    name: str = "soft"
+
+    def fill(self, data, ipc, how):
+        made = Selecting(Random()).fill(data, ipc, how)
+        own = torch.eye(len(data.classes)).repeat_interleave(ipc, 0)
+        return made.with_soft_labels(0.5 * own + 0.25, data.classes)
+
+
+def test_soft_labels_go_to_the_outputs_of_their_classes():
+    memory = buffer(Images(per_class=2), Soft())
+    for exp in stream(order=[4, 1, 3, 0, 5, 2]).train_stream[:2]:
+        memory.post_adapt(None, exp)
+    labels = memory.decoded()[1]
+    assert labels.tolist() == [0, 0, 1, 1, 3, 3, 4, 4]
+    found = memory_targets(memory, labels, 6)
+    partner = {0: 3, 3: 0, 1: 4, 4: 1}
+    for row, label in zip(found, labels.tolist(), strict=True):
+        wanted = torch.zeros(6)
+        wanted[label], wanted[partner[label]] = 0.75, 0.25
+        assert torch.equal(row, wanted)
+    strategy = naive(
+        FromScratchOnMemory(buffer(Images(per_class=2), Soft()), protocol=QUICK, network=NET), model=fresh()
+    )
+    tuned = naive(FineTuneOnMemory(buffer(Images(per_class=2), Soft()), protocol=QUICK))
+    for exp in stream().train_stream:
+        strategy.train(exp)
+        tuned.train(exp)
+
+
+def test_labels_beyond_the_head_are_refused_before_training():
+    exps = stream().train_stream
+    strategy = naive(FromScratchOnMemory(buffer(Images(per_class=2)), protocol=QUICK), model=network(classes=3))
+    strategy.train(exps[0])
+    with pytest.raises(DataError, match="label 3 is beyond the network's head, which has 3 outputs"):
+        strategy.train(exps[1])

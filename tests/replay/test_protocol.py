@@ -7,28 +7,34 @@ import statistics
 import subprocess
 import sys
 import textwrap
+import warnings
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks import nc_benchmark
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import ReplayPlugin
 
 from condensekit import datasets
 from condensekit.compute import Compute, make_plan
+from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError
 from condensekit.images import ClassImages
 from condensekit.replay import FromScratchOnMemory, Images, Online, Settings
-from condensekit.replay.incremental import Stream
+from condensekit.replay.baselines import GDumb
+from condensekit.replay.incremental import Stream, without_avalanches_warnings
 from condensekit.replay.memories import memory
 from condensekit.replay.protocol import Bench, numbered, predictions
-from condensekit.replay.results import contrasts, final_accuracies, holm, row, steps_of, table
+from condensekit.replay.results import contrasts, final_accuracies, holm, named_pair, row, steps_of, table
 from condensekit.rng import Draw
 from condensekit.store import read_json
 from condensekit.train import accuracy
 
 from .runs import LONG, NET, SMALL, go
-from .worlds import buffer, naive
+from .worlds import buffer, naive, stream
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +46,7 @@ def unchanging(result):
     """A result without what time and place decide."""
     kept = json.loads(json.dumps({k: v for k, v in result.items() if k != "environment"}))
     for found in kept["rows"]:
-        del found["condense_s"], found["train_s"]
+        del found["condense_s"], found["condense_s_per_step"], found["train_s"]
     return kept
 
 
@@ -106,6 +112,8 @@ def cell(*orders):
                 "images": len(r),
                 "condense_s": 1.0,
                 "train_s": 2.0,
+                "steps": 6,
+                "passes": 3.0,
             }
             for r in steps
         ]
@@ -140,9 +148,27 @@ def test_rows_by_hand():
     assert (found["condense_s"], found["train_s"], found["old_to_new_mean"]) == (3, 6, 0.5)
     assert steps_of(ours)["mean"][1] == pytest.approx(0.9)
     lists = {"dm": final_accuracies(ours), "random": final_accuracies(theirs)}
-    (entry,) = contrasts(lists, ["dm"], ["random"])
+    assert (found["gradient_steps"], found["memory_passes"], found["condense_s_per_step"]) == (18, 3, 1)
+    (entry,) = contrasts(lists, ["dm"], ["random"], ("dm", "random"))
     assert entry["primary"]
     assert entry["p"] == pytest.approx(ttest_rel(finals, [0.7] * 3).pvalue)
+
+
+def test_the_primary_contrast_is_named_and_not_found():
+    kinds = [memory(name) for name in ("herding", "m3d", "random", "dm", "naive")]
+    assert named_pair(kinds) == ("m3d", "random")
+    assert named_pair([*kinds, memory("random-equal-bytes")]) == ("m3d", "random-equal-bytes")
+    assert named_pair([memory("reservoir"), memory("dm")]) == ("dm", "reservoir")
+    assert named_pair([memory("naive"), memory("dm")]) is named_pair([memory("random")]) is None
+    finals = {"m3d": [[0.1], [0.2], [0.2]], "dm": [[0.9], [0.8], [0.9]], "random": [[0.5], [0.4], [0.4]]}
+    finals["reservoir"] = [[0.5], [0.45], [0.4]]
+    found = list(contrasts(finals, ["m3d", "dm"], ["random", "reservoir"], ("m3d", "random")))
+    assert [(e["memory"], e["against"], e["primary"]) for e in found] == [
+        ("m3d", "random", True),
+        ("m3d", "reservoir", False),
+        ("dm", "random", False),
+    ]
+    assert [e["p_holm"] is None for e in found] == [True, False, False]
 
 
 def test_orders_that_share_a_set_are_one_unit():
@@ -169,6 +195,10 @@ def test_a_run_writes_what_it_promises_and_repeats_nothing(digits, tmp_path):
     dm, random, equal = result["rows"]
     assert (dm["n"], dm["per_class"], dm["images"], dm["nbytes"]) == (2, 2, 20, 20 * (64 + 8 + 8))
     assert random["difference_to_random"] is None
+    assert random["nbytes"] == 20 * (64 + 8)  # pixels of 8 bits need no ranges
+    assert {found["gradient_steps"] for found in result["rows"]} == {5 * 10}
+    assert {found["memory_passes"] for found in result["rows"]} == {10}
+    assert result["primary_contrast"] == {"memory": "dm", "against": "random-equal-bytes"}
     assert equal["finals"] == random["finals"]  # as bytes, equal images are equal bytes: the same cells
     assert not (out / "cells" / "from-scratch" / "random-equal-bytes-2").exists()
     assert set(result["accuracy_by_step"]) == {f"from-scratch/{m}" for m in ("dm", "random", "random-equal-bytes")}
@@ -176,13 +206,17 @@ def test_a_run_writes_what_it_promises_and_repeats_nothing(digits, tmp_path):
     assert [entry["against"] for entry in result["contrasts"] if entry["primary"]] == ["random-equal-bytes"]
     assert "| dm | from-scratch | 20 | 1,600 |" in table(result)
     before = {file: file.stat().st_mtime_ns for file in out.glob("cells/**/*.json")}
-    more = go(digits, out, ("dm", "random", "herding"), replace(SMALL, orders=3), resume=True)
-    assert [found["n"] for found in more["rows"]] == [3, 3, 3]
+    more = go(digits, out, ("herding", "unpacked-m3d"), replace(SMALL, orders=3), resume=True)
+    names = ["dm", "random", "random-equal-bytes", "herding", "unpacked-m3d"]
+    assert [(found["memory"], found["n"]) for found in more["rows"]] == [(name, 3) for name in names]
+    assert more["primary_contrast"] == result["primary_contrast"]
     assert all(file.stat().st_mtime_ns == when for file, when in before.items())
     with pytest.raises(ConfigError, match="per_class: 2 there, 3 now"):
         go(digits, out, settings=replace(SMALL, per_class=3), resume=True)
     with pytest.raises(ConfigError, match="not empty"):
         go(digits, out)
+    with pytest.raises(ConfigError, match="test_fingerprint"):
+        go((digits[0], digits[1].subset(digits[1].order[1::2])), out, resume=True)
 
 
 def test_steps_do_not_matter_from_scratch(digits, tmp_path):
@@ -205,10 +239,17 @@ def test_each_step_is_condensed_from_its_own_classes(digits, tmp_path):
 
 
 def test_orders_with_one_seed_share_their_classes(digits, tmp_path):
-    go(digits, tmp_path / "run", ("dm",), replace(SMALL, seeds=1))
+    result = go(digits, tmp_path / "run", ("dm",), replace(SMALL, seeds=1))
     folders = sorted(p.name for p in (tmp_path / "run" / "sets" / "dm-2").iterdir() if p.is_dir())
     assert folders == [f"order-0-step-{i}-of-5" for i in range(1, 6)]  # nothing was condensed for the second order
     assert len(list((tmp_path / "run" / "sets" / "classes").iterdir())) == 10
+    sets = tmp_path / "run" / "sets" / "dm-2"
+    spent = [
+        [CondensedSet.load(file).provenance["seconds"] for file in sets.glob(f"order-{o}-*.safetensors")]
+        for o in (0, 1)
+    ]
+    assert sum(spent[0]) == pytest.approx(sum(spent[1]))  # what making them took, though the second order made none
+    assert result["rows"][0]["condense_s"] == pytest.approx(sum(spent[0]))
 
 
 @pytest.mark.parametrize("networks", [1, 2])
@@ -254,6 +295,52 @@ def test_avalanches_own_baselines_run(digits, tmp_path, name):
     assert found["nbytes"] == stored * (64 + 8 + (40 if name == "avalanche-der++" else 0))
 
 
+def test_equal_terms_for_all_that_replay(digits, tmp_path):
+    """Steps of every memory, and images in each step, are those of any other; GDumb's too."""
+    names = ("dm", "random", "packed-random", "herding", "class-balanced", "reservoir", "gdumb")
+    result = go(digits, tmp_path / "run", names, replace(SMALL, orders=1, steps=2), regimes=("er",))
+    assert len({found["gradient_steps"] for found in result["rows"]}) == 1
+    passes = {found["memory"]: found["memory_passes"] for found in result["rows"]}
+    assert passes["dm"] == passes["random"] == passes["reservoir"] == 4 * passes["packed-random"] > 0
+    assert passes["gdumb"] is None
+
+
+def test_gdumb_trains_with_the_steps_and_images_of_replay():
+    sizes = []
+
+    class Spy(SupervisedPlugin):
+        def before_training_exp(self, strategy, **kwargs):
+            sizes.append([])
+
+        def before_training_iteration(self, strategy, **kwargs):
+            sizes[-1].append(len(strategy.mb_x))
+
+    plugin = GDumb(mem_size=6, batch_mem=5)
+    strategy = naive(plugin, Spy(), epochs=2)
+    for exp in stream("nc").train_stream:  # 24 images in batches of 8
+        strategy.train(exp)
+    assert sizes == [[8] * 6, [13] * 6, [13] * 6]
+
+
+def test_only_avalanches_own_warnings_are_kept_back():
+    def run(ends):
+        with without_avalanches_warnings():
+            naive(ReplayPlugin(4)).train(stream().train_stream[0])  # Avalanche calls what it deprecates
+            warnings.warn("of somebody else", RuntimeWarning, stacklevel=1)
+            if ends:
+                raise Killed
+
+    for ends in (False, True):
+        with warnings.catch_warnings(record=True) as caught, suppress(Killed):
+            warnings.simplefilter("always")
+            run(ends)
+        assert [str(found.message) for found in caught] == ["of somebody else"]
+
+
+class Killed(Exception):  # noqa: N818
+    """Ends a run."""
+
+
 def test_from_scratch_is_the_plugin_in_an_avalanche_strategy(digits, tmp_path):
     settings = replace(SMALL, orders=1, per_class=3)
     result = go(digits, tmp_path / "run", ("random",), settings)
@@ -288,6 +375,10 @@ def test_bad_runs_are_refused(digits, tmp_path):
         go(digits, out, ("dm", "dm"))
     with pytest.raises(ConfigError, match="at least one memory"):
         go(digits, out, ())
+    tuned = replace(SMALL, online=replace(SMALL.online, distillation=1.0, fine_tune=3))
+    for regimes, bare in ((("er", "der++"), r"der\+\+"), (("from-scratch",), "from-scratch")):
+        with pytest.raises(ConfigError, match=f"distillation=1.0 and fine_tune=3 belong to regime er, {bare} has no"):
+            go(digits, out, settings=tuned, regimes=regimes)
     assert not out.exists()
 
 

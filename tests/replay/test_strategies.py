@@ -3,6 +3,7 @@
 import pytest
 import torch
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
+from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, timing_metrics
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamplingBuffer
@@ -10,6 +11,7 @@ from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamp
 from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError
 from condensekit.replay import ERACE, Bytes, CondensedReplay, DERpp, Images, LearnerEncoder
+from condensekit.replay.filler import Selecting
 from condensekit.selection import Random
 from condensekit.train import TrainProtocol
 
@@ -157,3 +159,60 @@ def test_bad_input():
         learn(DERpp, ReservoirSamplingBuffer(4))
     with pytest.raises(ConfigError, match="batch_size_mem must be at least 1"):
         learn(ERACE, buffer(Images(6), classes=6), batch_size_mem=0)
+
+
+class Sizes(SupervisedPlugin):
+    """How many images each step has, and how often each replayed one was used in each epoch."""
+
+    def __init__(self, mine):
+        super().__init__()
+        self.mine, self.steps, self.uses = mine, [], []
+
+    def before_training_epoch(self, strategy, **kwargs):
+        self.steps.append([])
+        self.uses.append({})
+
+    def before_training_iteration(self, strategy, **kwargs):
+        self.steps[-1].append(len(strategy.mb_x))
+        for image in strategy.mb_x[self.mine :]:
+            key = image.numpy().tobytes()
+            self.uses[-1][key] = self.uses[-1].get(key, 0) + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "policy",
+    [
+        lambda: buffer(Images(per_class=3)),  # 6 and 12 images, in steps of 10
+        lambda: buffer(Images(per_class=2), Random(), factor=2),  # 16 and 32 decoded ones
+        lambda: ReservoirSamplingBuffer(7),
+        lambda: ReservoirSamplingBuffer(40),
+    ],
+    ids=["condensed", "packed", "stock", "stock-large"],
+)
+def test_every_step_has_full_batches_whatever_the_memory_holds(kind, policy):
+    sizes, memory = Sizes(8), policy()
+    strategy = learn(CondensedReplay, memory, batch_size_mem=10, plugins=[sizes])
+    for i, exp in enumerate(stream(kind).train_stream):
+        held = len(memory.buffer)
+        strategy.train(exp)
+        for epoch, uses in zip(sizes.steps[-3:], sizes.uses[-3:], strict=True):
+            assert epoch == [18 if i else 8] * 3  # 24 new images in batches of 8, beside 10 replayed ones
+            if i:
+                assert sum(uses.values()) == 30
+                assert len(uses) == min(held, 30)
+                assert max(uses.values()) - min(uses.values()) <= 1
+
+
+def test_soft_labels_are_refused_where_hard_ones_are_replayed():
+    class Soft(Selecting):
+        def fill(self, data, ipc, how):
+            made = super().fill(data, ipc, how)
+            return made.with_soft_labels(torch.full((len(made), len(data.classes)), 0.5), data.classes)
+
+    for strategy in (CondensedReplay, ERACE, DERpp):
+        first, second, *_ = stream("nc").train_stream
+        learner = learn(strategy, buffer(Images(per_class=2), Soft(Random())), batch_size_mem=4)
+        learner.train(first)
+        with pytest.raises(ConfigError, match=f"{strategy.__name__} replays hard labels and the memory has soft ones"):
+            learner.train(second)

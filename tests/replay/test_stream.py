@@ -130,6 +130,6 @@ def test_parts_of_an_online_experience_are_told_apart():
 
 
 def test_a_label_beyond_the_head():
-    check_head(torch.zeros(3, 10), torch.tensor([0, 4, 9]))
+    check_head(10, torch.tensor([0, 4, 9]))
     with pytest.raises(DataError, match="label 10 is beyond the network's head, which has 10 outputs"):
-        check_head(torch.zeros(3, 10), torch.tensor([0, 10, 9]))
+        check_head(10, torch.tensor([0, 10, 9]))

@@ -1,0 +1,142 @@
+"""What benchmarks/continual.py measures: one cell for each row of a table, the most important first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any
+
+from condensekit.replay.memories import EQUAL_BYTES, ER, FROM_SCRATCH
+
+MEMORIES = ("random", "dm", "m3d", EQUAL_BYTES, "packed-random", "herding")
+REPLAYED = ("random", "dm", "hybrid", "herding", "class-balanced")
+PRIMARY = {FROM_SCRATCH: ("dm", "random"), ER: ("hybrid", "herding")}
+"""The contrast of each table that is not corrected for others; named before its cells are measured."""
+TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+"""By regime, data set, network and memory, such as ``(ER, "cifar10", "ConvNet-w32", "herding"): {"lr": 0.1}``: the best
+of a search by ``--tune``, which reads no test image and takes other class orders than those reported."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One memory under one protocol.
+
+    Args:
+        scale: ``cpu`` or ``gpu``: which table.
+        data: Name of the data set.
+        steps: Experiences.
+        per_class: Stored images of each class.
+        regime: How the memory is used.
+        network: What learns, and what embeds images while condensing from scratch.
+        memory: What is replayed.
+        orders: Class orders.
+        first_order: Number of the first one.
+        networks: Networks on each memory.
+        protocol: Training recipe from scratch.
+        train_epochs: Its epochs; None for its own.
+        iterations: Matching steps of each condensation.
+        batch_real: Real images of each class in one.
+        options: ``NAME=VALUE`` of the condensing method.
+        epochs: Passes of a learner over each experience.
+        lr: Its learning rate.
+        batch_mem: Replayed images in each of its steps, beside 32 new ones.
+        distillation: Weight of its distillation term, for all memories of a table.
+        fine_tune: Its steps on the memory alone after each experience, likewise.
+        tuning: Whether held-out training images judge, and not the test images.
+        changed: Names of the options that are not those of the list.
+    """
+
+    scale: str
+    data: str
+    steps: int
+    per_class: int
+    regime: str
+    network: str
+    memory: str
+    orders: int = 6
+    first_order: int = 0
+    networks: int = 1
+    protocol: str = "short"
+    train_epochs: int | None = None
+    iterations: int = 100
+    batch_real: int = 64
+    options: tuple[str, ...] = ()
+    epochs: int = 1
+    lr: float = 0.03
+    batch_mem: int = 32
+    distillation: float = 0.0
+    fine_tune: int = 0
+    tuning: bool = False
+    changed: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """What cells that are compared with each other share."""
+        terms = [f"distil{self.distillation:g}"] * bool(self.distillation)
+        terms += [f"tune{self.fine_tune}"] * bool(self.fine_tune)
+        place = f"{self.scale}-{self.data}-{self.steps}x{self.per_class}"
+        return "-".join([place, self.regime, self.network, *terms])
+
+    @property
+    def stem(self) -> str:
+        """The cell's file name, without suffix: what differs from the list is in it."""
+        what = "tuning" if self.tuning else "continual"
+        others = [f"{name}{_text(getattr(self, name))}" for name in self.changed]
+        return "-".join([what, self.group, self.memory, *others])
+
+    @property
+    def folder(self) -> str:
+        """Its run folder: all that decides a result but the number of orders, which can grow."""
+        name = "random" if self.memory == EQUAL_BYTES else self.memory  # their images are often the same
+        rest = {key: value for key, value in asdict(self).items() if key not in ("memory", "orders", "changed")}
+        digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+        return f"{self.group}-{name}-{digest[:8]}"
+
+    def varied(self, options: dict[str, Any]) -> Cell:
+        """The same with other options, and a name that says so; that of a search says all it was given."""
+        other = [name for name, value in options.items() if self.tuning or value != getattr(self, name)]
+        return replace(self, **options, changed=tuple(sorted({*self.changed, *other})))
+
+
+def cells(scale: str) -> Iterator[Cell]:
+    """All cells of a scale, the most important first, with the options that were found for them."""
+    for cell in _gpu() if scale == "gpu" else _cpu():
+        yield replace(cell, **TUNED.get((cell.regime, cell.data, cell.network, cell.memory), {}))
+
+
+def _cpu() -> Iterator[Cell]:
+    for data in ("fashionmnist", "cifar10"):
+        for memory in MEMORIES:
+            yield Cell("cpu", data, 5, 10, FROM_SCRATCH, "ConvNet-w64", memory)
+        for memory in ("dm", "random"):  # equal finals in one step and in five show that no later class has leaked
+            yield Cell("cpu", data, 1, 10, FROM_SCRATCH, "ConvNet-w64", memory)
+    for network, per_class, memory in product(("ConvNet-w32", "ResNet18-w8"), (10, 5, 20), REPLAYED):
+        yield Cell("cpu", "cifar10", 5, per_class, ER, network, memory)
+    for memory in (*MEMORIES, "unpacked-m3d", "kmeans", "hybrid", "random-soft"):
+        yield Cell("cpu", "digits", 5, 3, FROM_SCRATCH, "ConvNet", memory)
+    for memory in ("dm", "random"):
+        yield Cell("cpu", "digits", 1, 3, FROM_SCRATCH, "ConvNet", memory)
+    for memory in (*REPLAYED, "m3d", "reservoir", "gdumb", "icarl", "naive", "cumulative"):
+        yield Cell("cpu", "digits", 5, 3, ER, "ConvNet", memory, epochs=5)
+    for memory in ("packed-dm", "jpeg-random", "hybrid", "kmeans"):
+        yield Cell("cpu", "fashionmnist", 5, 10, FROM_SCRATCH, "ConvNet-w64", memory)
+
+
+def _gpu() -> Iterator[Cell]:
+    """DM's protocol on CIFAR-100, then a learner that goes on, with distillation."""
+    long: dict[str, Any] = {"orders": 5, "networks": 3, "protocol": "dc", "iterations": 20_000, "batch_real": 256}
+    for steps, memory in product((10, 5), MEMORIES):
+        yield Cell("gpu", "cifar100", steps, 20, FROM_SCRATCH, "ConvNet", memory, **long)
+    once = {**long, "orders": 10, "networks": 1, "epochs": 20}
+    for distillation, memory in product((1.0, 0.0), REPLAYED):
+        yield Cell("gpu", "cifar100", 10, 20, ER, "ConvNet", memory, **once, distillation=distillation)
+
+
+def _text(value: Any) -> str:
+    """A value as part of a file name."""
+    if isinstance(value, tuple):
+        return "-".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
