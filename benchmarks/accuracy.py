@@ -37,9 +37,12 @@ HERE = Path(__file__).resolve().parent
 
 
 def protocol_of(cell: Cell, train: ClassImages) -> TrainProtocol:
-    """The cell's, with the data's augmentation; packed images are trained on for as many steps as others."""
+    """The cell's, with the data's augmentation; packed images are trained on in as many and as large steps as others."""
     protocol = catalog.protocol(cell.protocol, cell.data)
-    return replace(protocol, steps=protocol.steps_on(cell.ipc * len(train.classes))) if cell.ipc else protocol
+    if cell.ipc is None:
+        return protocol
+    images = cell.ipc * len(train.classes)
+    return replace(protocol, steps=protocol.steps_on(images), batch=min(protocol.batch, images))
 
 
 def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: argparse.Namespace) -> CondensedSet:
