@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from nni.experiment.config.training_services import LocalConfig, RemoteConfig
 
+from condensekit.catalog import STRATEGIES
 from condensekit.errors import ConfigError
 from condensekit.nas import FixedList, Portal, TrialLog, search
-from condensekit.nas.strategies import NAMES, strategy
+from condensekit.nas.strategies import strategy
 from tests.nas.toy import Toy, failing, scoring
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets nni leaves open
@@ -39,7 +40,7 @@ def run(server, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("name", [*NAMES, "list"])
+@pytest.mark.parametrize("name", [*STRATEGIES, "list"])
 def test_all_strategies(run, name):
     chosen = FixedList(LIST) if name == "list" else strategy(name, 5, 6)
     trials = run(scoring(), chosen, trials=6)
