@@ -74,7 +74,9 @@ def test_a_candidate_that_fails_is_marked_and_the_search_goes_on(run, engine, wo
     if engine == "sequential" and how in ("exit", "kill"):
         pytest.skip("such a candidate takes its own process with it")
     book = TrialLog(tmp_path / "trials.jsonl")
-    trials = run(failing(how=how), "grid", engine, workers=workers, trial_limit_s=0.3, log=book)
+    trials = run(
+        failing(how=how), "grid", engine, workers=workers, trial_limit_s=0.3 if how == "sleep" else 30, log=book
+    )
     failed = [trial for trial in trials if trial.status == "failed"]
     assert len(trials) == 12
     assert [trial.architecture["width"] for trial in failed] == [2, 2, 2]
