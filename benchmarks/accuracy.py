@@ -37,7 +37,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def protocol_of(cell: Cell, train: ClassImages) -> TrainProtocol:
-    """The cell's, with the data's augmentation; packed images are trained on in as many and as large steps as others."""
+    """The cell's, with the data's augmentation; packed images get as many and as large steps as others."""
     protocol = catalog.protocol(cell.protocol, cell.data)
     if cell.ipc is None:
         return protocol

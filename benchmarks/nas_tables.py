@@ -21,21 +21,25 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from nas_cells import FREE
 
 from condensekit.nas.combine import additive, rank_sum
-from condensekit.nas.ranking import retest, spearman
+from condensekit.nas.ranking import placed, retest, spearman
 from condensekit.nas.report import Ground, Scores, Spent, differences, ranking_rows
+from condensekit.nas.resampling import rank_correlation
 from condensekit.nas.trials import key
 from condensekit.rng import Draw
 
 HERE = Path(__file__).resolve().parent
 CHANCE = 20.0  # percent, twice chance for ten classes: networks below it have learnt nothing
-TOLD, SPLITS = 10, 100  # truths that the additive model is told, and random choices of them
+TOLD, SPLITS, AGAIN = 10, 100, 20  # truths that the additive model is told, random choices of them, resamples of each
 SCORES = ("accuracy", "cross-entropy", "margin", "tse")
 PRIMARY = "accuracy"  # what a trained ranker's plain name stands for, in sums and differences as well
 SUMS = (("synflow", "jacov"), ("dm", "synflow", "jacov"), ("random", "synflow", "jacov"), ("dm", "params"))
 CONTRASTS = (
     ("dm", "random"),
+    ("dm", "kmeans"),
+    ("dm", "packed-random"),
     ("dm", "early-stop"),
     ("dm+synflow+jacov", "synflow+jacov"),
     ("random+synflow+jacov", "synflow+jacov"),
@@ -109,19 +113,33 @@ class Sheet:
             {label: {k: str(self.trials[k]["architecture"][label]) for k in kept} for label in labels},
         )
 
-    def additive(self, ground: Ground) -> float | None:
-        """Spearman's correlation of a model of main effects told a few truths, on the others; the mean over splits."""
+    def additive(self, ground: Ground, ranker: str) -> tuple[float, list[float]] | None:
+        """A model of main effects that is told a few truths, on the others, and what a ranker is ahead of it there.
+
+        Returns:
+            The model's correlation, mean over random choices of the truths it is told; and [value, lo, hi] of the
+            ranker's correlation less the model's, on the same architectures: the mean over the choices, and an
+            interval over choices and bootstraps of the architectures left. None for too few architectures.
+        """
         keys, truth = list(ground.keys), ground.truth.mean(1)
         if len(keys) < 2 * TOLD or not self.truths:
             return None
         architectures = [self.trials[k]["architecture"] for k in keys]
-        found = []
+        scores = placed([self.scores[ranker].get(k) for k in keys])
+        whole, ahead, spread = [], [], []
         for split in range(SPLITS):
             order = Draw(split).permutation("told", len(keys)).tolist()
             told, asked = order[:TOLD], order[TOLD:]
             guess = additive([architectures[i] for i in told], truth[told], [architectures[i] for i in asked])
-            found.append(spearman(guess, truth[asked]))
-        return float(np.mean([rho for rho in found if rho is not None]))
+            picks = np.random.default_rng(Draw(split).key("bootstrap")).integers(0, len(asked), (AGAIN, len(asked)))
+            rows = np.vstack([np.arange(len(asked)), picks])  # the first is the sample itself
+            theirs = rank_correlation(guess[rows], truth[asked][rows])
+            found = rank_correlation(scores[asked][rows], truth[asked][rows]) - theirs
+            whole.append(theirs[0])
+            ahead.append(found[0])
+            spread += found[1:][np.isfinite(found[1:])].tolist()
+        lo, hi = np.percentile(spread, (2.5, 97.5))
+        return float(np.mean(whole)), [float(np.mean(ahead)), float(lo), float(hi)]
 
 
 def _keyed(trials: Sequence[Record]) -> list[tuple[str, Record]]:
@@ -151,7 +169,8 @@ def _first_scores(record: Record) -> Mapping[str, float]:
 
 
 def nas(records: Sequence[Record]) -> Iterator[str]:
-    """A table of rankers and one of differences for each sheet."""
+    """A table of rankers and one of differences for each sheet, and what differs between sets."""
+    yield from _tuning(records)
     for title, sheet in sheets(records):
         ground = sheet.ground()
         yield f"**{title}**: {len(ground.keys)} architectures, {_trained(sheet)}; {_machine(sheet)}."
@@ -167,6 +186,52 @@ def nas(records: Sequence[Record]) -> Iterator[str]:
         yield from _differences(sheet, ground)
         if sheet.truths:
             yield from _without_chance(sheet)
+    yield from _between_sets(records)
+
+
+def _tuning(records: Sequence[Record]) -> Iterator[str]:
+    """Whether options were chosen, and on what."""
+    if not records:
+        return
+    tuned = sorted({r["nas"]["task"] for r in records if r["nas"]["sample"] == "tune"})
+    if tuned:
+        yield (
+            f"Options were looked at on the sample `tune` alone ({', '.join(tuned)}; its tables stand below), which "
+            "shares no architecture with the others."
+        )
+    else:
+        yield "No option was tuned: every figure is of the recipe that was set down beforehand."
+    yield ""
+
+
+def _between_sets(records: Sequence[Record]) -> Iterator[str]:
+    """The correlation of each set of a kind: networks trained on one set are not independent."""
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for title, sheet in sheets(records):
+        where, _, seed = title.partition(", set seed ")
+        seed, _, changes = seed.partition(", ")
+        ground = sheet.ground()
+        mine = {}
+        for name, scores in sheet.scores.items():
+            keys, truth = ground.rows(scores)
+            rho = spearman([scores[k] for k in keys], truth)
+            if rho is not None and "[" not in name and not set(name.split("+")) <= set(FREE):
+                mine[name] = rho
+        if "dm" in mine and "random" in mine:
+            mine["dm less random"] = mine["dm"] - mine["random"]
+        for name, rho in mine.items():
+            found.setdefault((where, changes, name), {})[seed] = rho
+    several = {at: list(rhos.values()) for at, rhos in found.items() if len(rhos) > 1}
+    if not several:
+        return
+    yield "**Between sets**: rho of each set of a kind, seeds 0, 1, ...; one set is one replicate."
+    yield ""
+    yield "| sample | ranker | rho of each set | mean |"
+    yield "|---|---|---|---|"
+    for (where, changes, name), rhos in several.items():
+        listed = ", ".join(f"{rho:+.2f}" for rho in rhos)
+        yield f"| {where}{changes and ', ' + changes} | {name} | {listed} | {np.mean(rhos):+.2f} |"
+    yield ""
 
 
 def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
@@ -212,10 +277,15 @@ def _without_chance(sheet: Sheet) -> Iterator[str]:
     listed = ", ".join(f"{row['ranker']} {_figure(row['spearman'])}" for row in best if "[" not in row["ranker"])
     yield f"Without networks below {CHANCE:.0f} % ({len(ground.keys)} left): {listed}."
     yield ""
-    yield (
-        f"An additive model of the choices, told {TOLD} truths: {_figure(sheet.additive(whole))} on the others, "
-        f"{_figure(sheet.additive(ground))} without networks below {CHANCE:.0f} %."
-    )
+    for text, part in (("", whole), (f", without networks below {CHANCE:.0f} %", ground)):
+        for name in ("dm", "random"):
+            found = sheet.additive(part, name) if name in sheet.scores else None
+            if found is not None:
+                ahead = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*found[1])
+                yield (
+                    f"- An additive model of the choices, told {TOLD} truths: {found[0]:.2f} on the others{text};"
+                    f" {name} less it: {ahead}."
+                )
     yield ""
 
 
@@ -274,7 +344,7 @@ def main() -> None:
     readme.write_text(text)
     for title, sheet in sheets(records):
         if sheet.truths and "sample all" in title:
-            (args.results / "convnet-truth.csv").write_text(truth_csv(sheet))
+            (args.results / f"{title.partition(',')[0]}-truth.csv").write_text(truth_csv(sheet))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nas_cells import Training
+
 from condensekit import datasets
 from condensekit.images import ClassImages
 from condensekit.nas.full import FullTraining
@@ -17,44 +19,17 @@ from condensekit.nas.nasbench201 import from_table
 from condensekit.nas.proxies import Setting
 from condensekit.nas.proxy_sets import Maker
 from condensekit.nas.spaces import enumerate_architectures, space
-from condensekit.nas.training import FLIP_CROP, ProxyProtocol
 from condensekit.nas.trials import Architecture, key
 from condensekit.nas.truth import Truth, canonical, read_table
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 
-TRUTHS, GROUPS, COLUMNS = "nb201_valid_nets.csv", "nb201_isomorphs.csv", "nb201_zc_proxies.csv"
+TRUTHS, GROUPS = "nb201_valid_nets.csv", "nb201_isomorphs.csv"
+STEM, CELLS = 4, 1  # of trained NAS-Bench-201 cells: channels of the stem, cells in each stage; the benchmark has 16, 5
 HELD = 1_500  # held-out training images on which candidates are scored
-FULL_IMAGES, FULL_EPOCHS = 10_000, 10  # of a full training in the ConvNet grid
+FULL_IMAGES, FULL_EPOCHS, FULL_BATCH = 10_000, 10, 100  # of a full training in the ConvNet grid
 RANKED, TUNED = 100, 50  # cells of NAS-Bench-201 in a sample to report on, and in the one to tune on
 STRATUM, SPARE = 4, 1  # ConvNets of each norm and pooling to report on, and to tune on
-
-
-@dataclass(frozen=True)
-class Training:
-    """How candidates are trained, the same for every ranker of a task.
-
-    Args:
-        ipc: Images per class of a set.
-        epochs: Passes over such a set; every ranker takes as many steps.
-        iterations: Matching steps of a condensation.
-        batch_real: Real images of each class in such a step.
-        factor: Packing of condensed images.
-        lr: Learning rate at the start, cosine from there.
-        batch: Images in a step.
-    """
-
-    ipc: int = 10
-    epochs: int = 50
-    iterations: int = 300
-    batch_real: int = 64
-    factor: int = 1
-    lr: float = 0.05
-    batch: int = 50
-
-    def protocol(self) -> ProxyProtocol:
-        """As the truths are trained: SGD with Nesterov's momentum, crop and flip, cosine."""
-        return ProxyProtocol(self.epochs, self.lr, self.batch, FLIP_CROP, nesterov=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +66,10 @@ class Task:
         """What its rankers share."""
         how = Recipe(batch_real=recipe.batch_real, factor=recipe.factor)
         maker = Maker(self.train, self.data, recipe.iterations, how, set_seed, folder)
-        return Setting(maker, self.held, recipe.protocol(), recipe.ipc, last=3, checks=0)
+        return Setting(maker, self.held, recipe.protocol(), recipe.ipc, last=2, checks=0)
 
 
-def nb201(root: Path | None, trust: bool, tables: Path, stem: int = 8, cells: int = 1) -> Task:
+def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells: int = CELLS) -> Task:
     """NAS-Bench-201 on CIFAR-10: candidates have a small stem and few cells, the truth is that of the real ones."""
     train, _ = datasets.load("cifar10", root=root, trust_local_copy=trust)
     rest, held = _hold_out(train)
@@ -135,17 +110,11 @@ def convnet(root: Path | None, trust: bool) -> Task:
         order = [members[i] for i in Draw(0).permutation(f"stratum/{stratum}", len(members)).tolist()]
         samples["all"] += order[:STRATUM]
         samples["tune"] += order[STRATUM : STRATUM + SPARE]
-    protocol = replace(Training().protocol(), epochs=FULL_EPOCHS, batch=100)
+    protocol = replace(Training().protocol(), epochs=FULL_EPOCHS, batch=FULL_BATCH)
     full = FullTraining(part, test, protocol, seeds=2)
     return Task(
         "convnet", "fashionmnist", part, held, grid, grid, samples, {}, full=full, strata=("norm", "pooling", "depth")
     )
-
-
-def table_column(tables: Path, real: Any, column: str) -> dict[str, float]:
-    """A published zero-cost score of NAS-Bench-201's cells, by key."""
-    rows = _rows(tables / COLUMNS)
-    return {key(canonical(real, from_table(row["net_str"]))): float(row[column]) for row in rows}
 
 
 def _hold_out(train: ClassImages) -> tuple[ClassImages, ClassImages]:

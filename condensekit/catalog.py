@@ -114,6 +114,20 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "MLP": MLP,
 }
 PROTOCOLS: dict[str, TrainProtocol] = {"short": SHORT, "dc": DC, "idc": IDC}
+# Of the search. It imports NNI, so what makes something stands here as module:object and is imported when asked for.
+ENGINES = ("sequential", "pool", "nni")
+SPACES = {
+    "convnet": "condensekit.nas.spaces:convnet_space",
+    "convnet-small": "condensekit.nas.spaces:small_convnet_space",
+    "nasbench201": "condensekit.nas.spaces:nasbench201_space",
+}
+STRATEGIES = {name: f"condensekit.nas.strategies:{name}" for name in ("random", "grid", "evolution", "tpe")}
+LISTED = ("random", "grid")  # strategies for which every ranker scores one list
+ZERO_COST = {name: f"condensekit.nas.zero_cost:{name}" for name in ("synflow", "nwot", "jacov", "zen")}
+COUNTS = ("params", "flops")  # rankers that only count
+SCORES = ("accuracy", "cross-entropy", "margin", "tse")  # of a trained candidate
+EARLY, ADDITIVE = "early-stop", "additive"  # further rankers
+HALF, RIDGE = "half-", "ridge:"  # before a method: half of its set is real; before rankers: a regression on them
 UNFLIPPED = ("digits", "mnist", "svhn")  # a mirrored digit is no digit
 
 SIZES = {"d": "depth", "w": "width"}
@@ -192,6 +206,17 @@ def selection(name: str, /, **options: Any) -> Selection:
     if not callable(made):
         raise ConfigError(f"selection {name!r} gives a {type(made).__name__}: expected (data, ipc, draw, compute)")
     return made
+
+
+def imported(kind: str, name: str, table: Mapping[str, str]) -> Any:
+    """What a table of ``module:object`` has under a name, imported now.
+
+    Raises:
+        ConfigError: An unknown name.
+    """
+    if name not in table:
+        raise unknown(kind, name, table)
+    return _load(kind, name, EntryPoint(name, table[name], "").load)
 
 
 def baseline(name: str) -> tuple[Selection, Formation]:

@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
@@ -121,6 +121,7 @@ def condense(
     compiled: bool = False,
     workers: int | None = None,
     saving: Saving | None = None,
+    stop: Callable[[], bool] = lambda: False,
     progress: Progress = SILENT,
 ) -> CondenseResult:
     """Learn ``ipc`` synthetic images for each class of ``data``.
@@ -146,6 +147,7 @@ def condense(
         compiled: Compile the network; see :func:`condensekit.compute.make_plan`.
         workers: One-thread workers on a CPU; None takes torch's number of threads.
         saving: Run folder, checkpoints and resume; None keeps everything in memory.
+        stop: Asked after each step whether the run shall end there, with a checkpoint, as a signal would end it.
         progress: Told about each step.
 
     Returns:
@@ -204,7 +206,7 @@ def condense(
         compute = stack.enter_context(Compute(Plan(**found[2]["plan"]) if found else plan))
         provenance = {"config": config, "data": fingerprint, "environment": environment()}
         recipe = _Recipe(method, encoder, augmentation, sampling, formation, nested, soft_labels)
-        loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, progress)
+        loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, stop, progress)
         try:
             start = time.perf_counter()
             loop.prepare()
@@ -245,10 +247,12 @@ class _Loop:
         provenance: dict[str, Any],
         saving: Saving | None,
         run: RunDir | None,
+        asked: Callable[[], bool],
         progress: Progress,
     ) -> None:
         self.data, self.recipe, self.compute, self.draw = data, recipe, compute, draw
         self.provenance, self.saving, self.run, self.progress = provenance, saving, run, progress
+        self.asked = asked  # to stop, by the caller
         network = recipe.encoder.network
         module = network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
         self.module = module.requires_grad_(False)
@@ -324,7 +328,7 @@ class _Loop:
                 self._advance()
                 if len(self.pending) >= read_every:
                     self._read(stage)
-                if self.failures >= 2 or self.stop.signum is not None:
+                if self.failures >= 2 or self.stop.signum is not None or self.asked():
                     break
                 if self._due(saved_step, saved_at):
                     self._read(stage)
@@ -403,10 +407,10 @@ class _Loop:
                 "lower the learning rate (--lr), or use --precision fp32",
             )
         if not self._over(iterations, minutes):
-            name = signal.Signals(self.stop.signum or signal.SIGINT).name
+            by = signal.Signals(self.stop.signum).name if self.stop.signum else "its caller"
             self._checkpoint()
             return self.result(
-                Status.INTERRUPTED, f"interrupted by {name} after step {self.step}{total}: continue with --resume"
+                Status.INTERRUPTED, f"interrupted by {by} after step {self.step}{total}: continue with --resume"
             )
         self.finished = True
         self._checkpoint()

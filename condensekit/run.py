@@ -235,15 +235,20 @@ def _hold(path: Path, lock: int) -> None:
 
 def _compare(path: Path, found: Any, asked: dict[str, Any]) -> None:
     """Refuse to continue a run of other options."""
+    changed = changes(found, asked)
+    if changed:
+        listed = "; ".join(changed)
+        raise ConfigError(f"{path} holds a run of other options ({listed}): use the same, or another --out")
+
+
+def changes(found: Any, asked: Any) -> list[str]:
+    """``lr: 0.1 there, 0.2 now`` for each value that differs between two nested dictionaries of JSON values."""
     there, here = dict(_leaves(found)), dict(_leaves(asked))
-    changes = [
+    return [
         f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} now"
         for key in dict.fromkeys([*there, *here])
         if there.get(key) != here.get(key)
     ]
-    if changes:
-        listed = "; ".join(changes)
-        raise ConfigError(f"{path} holds a run of other options ({listed}): use the same, or another --out")
 
 
 def _leaves(record: Any, name: str = "") -> Iterator[tuple[str, str]]:

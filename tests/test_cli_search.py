@@ -64,6 +64,7 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
         "ranking.png",
         "search.json",
         "sets",
+        "time.json",
         "trials.jsonl",
         "truth.jsonl",
     }
@@ -76,6 +77,11 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     assert code == 2
     assert 'space: "convnet-small" there, "convnet" now' in err
     before = (out / "trials.jsonl").read_bytes()
+    used = json.loads((out / "time.json").read_text())["used_s"]
+    code, text, err = cli(*options, "--out", out, "--resume", "--retrain", "--budget", f"{used / 2:.3f}")
+    assert code == 0, err
+    assert "the winner is not retrained: out of time after 0 of " in text
+    assert not (out / "retrained.safetensors").exists()
     code, text, err = cli(*options, "--out", out, "--resume", "--retrain", "--json")
     assert code == 0, err
     again = json.loads(text)
@@ -118,7 +124,7 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
         (("--engine", "pol", "--workers", "999", "--rankers", "dn"), "Did you mean 'pool'"),
         (("--workers", "999"), "workers must lie in 1 to"),
         (("--budget", "soon"), "'soon' is no time: write 90s, 30m or 2h"),
-        (("--score", "loss"), "--score is one of accuracy"),
+        (("--score", "loss"), "unknown --score 'loss'"),
         (("--rankers", "ridge:params"), "give a truth"),
         (("--trials", "0"), "0 is not in the range"),
     ],

@@ -45,6 +45,17 @@ def test_result_holds_a_labelled_set_and_history():
     assert result.set.provenance["status"] == "finished"
 
 
+def test_a_caller_may_stop_it_and_go_on(tmp_path):
+    asked = iter([False, False, True])
+    saving = Saving(tmp_path / "run", resume=True)
+    cut = run(saving=saving, stop=lambda: next(asked))
+    assert (cut.status, cut.signum) == (Status.INTERRUPTED, None)
+    assert cut.message == "interrupted by its caller after step 3 of 4: continue with --resume"
+    whole = run(saving=saving)
+    assert [row["step"] for row in whole.history] == [4]
+    assert torch.equal(whole.set.images, run().set.images)
+
+
 def test_the_loss_falls():
     losses = [row["loss"] for row in run(iterations=60, init=Noise(), augmentation=None).history]
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])

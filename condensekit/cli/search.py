@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import DEVICE, JSON, SEED, Command, Source, option, source_options
-from condensekit.errors import Problems, refuse
+from condensekit.errors import Problems, unknown
 from condensekit.run import RunDir
 from condensekit.store import read_json, write_json
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from condensekit.nas.compare import Comparison
     from condensekit.nas.full import FullTraining
     from condensekit.nas.proxies import Setting
+    from condensekit.nas.running import Running
     from condensekit.nas.truth import Truth
 
 HELD = 5_000  # training images, or a fifth of them, on which candidates are scored
@@ -50,7 +52,7 @@ RUN/ranking.png its scores against the truth.
 Rankers, a comma-separated list of which the first one's choice is the best:
   dm, m3d, dc, ...          the method's condensed set; half-dm: half of it k-means' real images
   random, kmeans, ...       a selection's set; packed-random: four images shrunk into each
-  dm@50, random@250         with that many images per class instead of --ipc, in equally many steps
+  dm@50, random@250         with that many images per class instead of --ipc, in equally many steps of full batches
   early-stop                all images for a short time, at the cost of the dearest set's; early-stop@3: 3 epochs
   params, flops, synflow, nwot, jacov, zen       without training
   dm+synflow+jacov          the sum of their ranks; ridge:dm+params a regression on 10 truths; additive: on choices
@@ -97,21 +99,21 @@ Examples:
     default=100,
     show_default=True,
     metavar="N",
-    help="Passes over a set of --ipc images per class; rankers with other sets take equally many steps.",
+    help="Passes over a set of --ipc images per class; rankers with other sets pass equally many images.",
 )
 @option(
     "--score",
     default="accuracy",
     show_default=True,
     metavar="NAME",
-    help="Of a trained candidate: accuracy, cross-entropy or margin over the last 5 epochs, or tse (training losses).",
+    help="Of a trained candidate: accuracy, cross-entropy or margin over its last tenth, or tse (training losses).",
 )
 @option("--engine", default="pool", show_default=True, metavar="NAME", help="sequential, pool, or nni with its portal.")
 @option("--workers", type=int, default=2, show_default=True, metavar="N", help="Trials at a time.")
 @option("--port", type=int, default=8080, show_default=True, metavar="N", help="Of NNI's portal.")
 @option(
     "--strategy",
-    type=click.Choice(["random", "grid", "evolution", "tpe"]),
+    type=click.Choice([*catalog.STRATEGIES]),
     default="random",
     show_default=True,
     help="random and grid draw one list that every ranker scores; evolution and tpe search once for each.",
@@ -142,7 +144,12 @@ Examples:
     metavar="N",
     help="Full trainings of each architecture; two show the truth's own noise.",
 )
-@option("--budget", type=Duration(), metavar="TIME", help="For everything, say 30m; what is not done is left out.")
+@option(
+    "--budget",
+    type=Duration(),
+    metavar="TIME",
+    help="For everything, resumes included, say 30m; what is not done then is left out.",
+)
 @option("--trial-limit", type=Duration(), metavar="TIME", help="For one trial; a longer one is ended, and has failed.")
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Go on where RUN stopped.")
@@ -153,12 +160,12 @@ Examples:
 def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int, as_json: bool, **options: Any) -> None:
     """Check, load, compare, write."""
     from condensekit.compute import make_plan
+    from condensekit.nas.budget import OutOfTimeError
     from condensekit.nas.compare import Contest
     from condensekit.nas.plots import scatter
     from condensekit.nas.proxies import ranker
     from condensekit.nas.running import Running
     from condensekit.nas.spaces import space
-    from condensekit.nas.training import SCORES
 
     problems = Problems()
     rankers = []
@@ -178,7 +185,8 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     with problems:
         device = make_plan((1, 1), device=options["device"]).device
     with problems:
-        refuse(None if options["score"] in SCORES else f"--score is one of {', '.join(SCORES)}, not {options['score']}")
+        if options["score"] not in catalog.SCORES:
+            raise unknown("--score", options["score"], catalog.SCORES)
     problems.refuse()
     train, test = source.load(show.Bars())
     made = space(options["space_name"], train.spec.shape, len(train.classes))
@@ -199,9 +207,12 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
         write_json(out / "search.json", record)
         drawn = scatter(found.trials, found.values, out / "ranking.png")
         if retrained and found.best:
-            record["retrained"] = _retrain(made, found.best, full, seed, out)
+            try:
+                record["retrained"] = _retrain(made, found.best, full, seed, out, running)
+            except OutOfTimeError as error:
+                record["notes"].append(f"the winner is not retrained: {error}; --resume with a larger --budget goes on")
             write_json(out / "search.json", record)
-    show.emit(as_json, record, _text(found, record["retrained"], out, drawn))
+    show.emit(as_json, record, _text(found, record, out, drawn))
 
 
 def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,21 +272,25 @@ def _truth(name: str, space: Any, full: FullTraining) -> Truth | FullTraining | 
     return full if name == "full" else read_table(Path(name), space)
 
 
-def _retrain(space: Any, best: Mapping[str, Any], full: FullTraining, seed: int, out: Path) -> dict[str, Any]:
-    """Train the winner on all images and keep its weights."""
+def _retrain(
+    space: Any, best: Mapping[str, Any], full: FullTraining, seed: int, out: Path, running: Running
+) -> dict[str, Any]:
+    """Train the winner on all images within what is left of the budget, and keep its weights."""
     from condensekit.nas.full import retrain
 
     file = out / "retrained.safetensors"
-    _, accuracy = retrain(space, best["architecture"], full, seed, file)
+    with running.budget() as budget:
+        _, accuracy = retrain(space, best["architecture"], full, seed, file, budget.spent)
     return {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(file)}
 
 
-def _text(found: Comparison, retrained: Mapping[str, Any] | None, out: Path, drawn: bool) -> str:
+def _text(found: Comparison, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
     """What people read."""
     from condensekit.nas.report import table
 
+    retrained = record["retrained"]
     lines = [table(found.rows), ""]
-    lines += [f"Note: {note}" for note in found.notes]
+    lines += [f"Note: {note}" for note in record["notes"]]
     if found.truth and found.truth["retest"] is not None:
         lines.append(
             f"The truth, {found.truth['repeats']} times: two of its measurements agree to {found.truth['retest']:.2f}; "

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from condensekit.nas.budget import Budget
     from condensekit.nas.compare import Comparison, Contest
     from condensekit.nas.cost import Cost, count
     from condensekit.nas.evaluator import ProxyEvaluator
@@ -34,6 +35,7 @@ with warnings.catch_warnings(), contextlib.suppress(ImportError):  # training an
     importlib.import_module("nni.nas.nn.pytorch")
 
 _MODULES = {
+    "budget": ("Budget",),
     "compare": ("Comparison", "Contest"),
     "cost": ("Cost", "count"),
     "evaluator": ("ProxyEvaluator",),
@@ -54,6 +56,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Architecture",
+    "Budget",
     "Comparison",
     "Contest",
     "Cost",

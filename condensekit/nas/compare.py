@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
+from condensekit import catalog
 from condensekit.errors import Problems, refuse
 from condensekit.nas.combine import combined
 from condensekit.nas.full import FullTraining
-from condensekit.nas.listing import LISTED, by_key, distinct, listed, others
+from condensekit.nas.listing import by_key, distinct, listed, others
 from condensekit.nas.proxies import Combination, Ranker, Setting, ZeroCost, at_equal_cost
-from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.races import Races
 from condensekit.nas.report import Ground, Scores, Spent, ranking_rows
 from condensekit.nas.running import Running
+from condensekit.nas.spaces import check_choices
 from condensekit.nas.spending import Ledger
 from condensekit.nas.trials import Architecture, Trial, key
 from condensekit.nas.truth import Truth, canonical
@@ -104,7 +105,7 @@ class Contest:
         names = [r.name for r in rankers]
         mixed = [r for r in rankers if isinstance(r, Combination)]
         told = [r for r in mixed if r.fitted]
-        common = architectures is not None or strategy in LISTED
+        common = architectures is not None or strategy in catalog.LISTED
         refuse(
             None if names else "no ranker: name at least one",
             *(f"ranker {name!r} is named twice" for name in dict.fromkeys(names) if names.count(name) > 1),
@@ -113,6 +114,7 @@ class Contest:
             if mixed and not common
             else None,
         )
+        check_choices(space)
         self.space, self.rankers, self.setting, self.strategy = space, list(rankers), setting, strategy
         self.wanted, self.seed, self.groups, self.strata = truth, seed, dict(groups or {}), tuple(strata)
         if architectures is not None:
@@ -137,9 +139,9 @@ class Contest:
         Raises:
             CondensekitError: A set cannot be made, a search cannot start, or a file cannot be written.
         """
-        with Races(self, running) as races:
+        with running.budget() as budget, Races(self, running, budget) as races:
             races.score()
-            return self._report(races.found, races.prepared, races.truth())
+            return self._report(races, races.truth())
 
     def singles(self) -> list[Ranker]:
         """Every ranker that scores candidates by itself.
@@ -161,10 +163,9 @@ class Contest:
             return by_key(self.ranked)
         return by_key(t.architecture for t in itertools.chain(*found.values()))
 
-    def _report(
-        self, found: Mapping[str, list[Trial]], prepared: Mapping[str, Preparation], truth: Truth | None
-    ) -> Comparison:
+    def _report(self, races: Races, truth: Truth | None) -> Comparison:
         """Scores, costs and rows."""
+        found, prepared = races.found, races.prepared
         known = [a for a in self.extra if truth is not None and truth.holds(self.space, a)]
         goal = truth.of(self.space, known).mean(1) if truth is not None and known else np.zeros(0)
         inside = None if self.ranked is None else set(by_key(self.ranked))
@@ -178,12 +179,12 @@ class Contest:
                 ours = [t for t in found[one.name] if inside is None or key(t.architecture) in inside]
             trials += ours
             scores[one.name] = {key(t.architecture): t.score for t in ours}
-            spent[one.name] = self.ledger.spent(one, found, prepared, known, truth)
+            spent[one.name] = self.ledger.spent(one, found, prepared, self.extra, truth)
         ground = self._ground(self.scored(found), truth)
         rows = ranking_rows(scores, spent, ground, _baseline(self.rankers))
         values = {k: tuple(v) for k, v in zip(ground.keys, ground.truth.tolist(), strict=True)}
         best = self._best([t for t in trials if t.ranker == self.rankers[0].name], values)
-        notes = [*getattr(self.space, "notes", ()), *_left_out(found, self.trials)]
+        notes = [*getattr(self.space, "notes", ()), *_left_out(found, races.unmade, self.trials)]
         return Comparison(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes))
 
     def _ground(self, scored: Mapping[str, Architecture], truth: Truth | None) -> Ground:
@@ -221,10 +222,13 @@ class Contest:
         }
 
 
-def _left_out(found: Mapping[str, Sequence[Trial]], wanted: int) -> list[str]:
+def _left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], wanted: int) -> list[str]:
     """A sentence about each ranker that did not score all candidates."""
     notes = []
     for name, ours in found.items():
+        if name in unmade:
+            notes.append(f"{name} failed: {unmade[name]}")
+            continue
         failed = sum(t.score is None for t in ours)
         notes += [f"{name}: {failed} of {len(ours)} trials failed and rank last"] * bool(failed)
         notes += [f"{name}: only {len(ours)} of {wanted} architectures were scored"] * (len(ours) < wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -11,14 +12,25 @@ import nni
 from nni.nas.evaluator import Evaluator
 from torch import nn
 
+from condensekit.catalog import SCORES
+from condensekit.describe import describe
 from condensekit.errors import refuse, unknown
-from condensekit.nas.training import SCORES, ProxyData, ProxyProtocol, TrialResult, train_candidate
+from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
 
 __all__ = ["ProxyData", "ProxyEvaluator", "ProxyProtocol", "TrialError", "TrialResult", "train_candidate"]
 
 
 class TrialError(Exception):
-    """A candidate that cannot be scored; the text says why. The search marks its trial and goes on."""
+    """A candidate that cannot be scored; the text says why. The search marks its trial and goes on.
+
+    Args:
+        text: One line.
+        image_steps: Images that had passed through in training by then: they cost what they cost.
+    """
+
+    def __init__(self, text: str, image_steps: int = 0) -> None:
+        super().__init__(text)
+        self.image_steps = image_steps
 
 
 class ProxyEvaluator(Evaluator):  # type: ignore[misc]
@@ -32,7 +44,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         data: The images, or a function without arguments that loads them (then the evaluator itself stays
             small; needed for NNI's remote services).
         protocol: The recipe.
-        score: Which of :data:`condensekit.nas.training.SCORES` is the final result.
+        score: Which of :data:`condensekit.catalog.SCORES` is the final result.
         seeds: Trainings of each candidate, with seeds ``seed``, ``seed + 1``, ...; scores are averaged.
         seed: Of the first training; the same for all candidates.
         last: See :func:`train_candidate`; the following likewise.
@@ -63,6 +75,18 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         self.data, self.protocol, self.score = data, protocol, score
         self.seeds, self.seed, self.last, self.checks = seeds, seed, last, checks
         self.hopeless, self.device = hopeless, device
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """Everything that decides a candidate's score, as JSON values: a log of trials is checked against it."""
+        data = self.data
+        names = ("score", "seeds", "seed", "last", "checks", "hopeless")
+        how = describe({**{name: getattr(self, name) for name in names}, "protocol": self.protocol})
+        if not isinstance(data, ProxyData):
+            name = getattr(data, "__qualname__", type(data).__qualname__)
+            return {**how, "data": f"{data.__module__}.{name}"}
+        how["protocol"] |= {"epochs": None, "steps": self.protocol.steps_on(len(data.targets))}
+        return {**how, **data.fingerprints()}
 
     def prepare(self) -> ProxyData:
         """The images, loaded once; called before workers are forked, which then share them."""
@@ -95,9 +119,9 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
                 device=self.device,
                 report=self._report,
             )
-            if result.problem:
-                raise TrialError(result.problem)
             results.append(result)
+            if result.problem:
+                raise TrialError(result.problem, sum(each.image_steps for each in results))
         scores = {kind: fmean(result.scores[kind] for result in results) for kind in SCORES}
         nni.report_final_result(
             {
@@ -111,7 +135,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         return results
 
     def _dump(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "recipe"}
 
     @staticmethod
     def _load(**made: Any) -> ProxyEvaluator:

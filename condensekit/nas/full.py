@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,18 @@ class FullTraining:
     device: str = "cpu"
 
     def evaluator(self, seed: int) -> ProxyEvaluator:
-        """Trains and tests one architecture once; only the last epoch counts."""
+        """Trains and tests one architecture once; only its end counts."""
         data = ProxyData(self.train, self.test)
         return ProxyEvaluator(data, self.protocol, seed=TRUTH_SEED + seed, last=1, checks=0, device=self.device)
 
 
 def retrain(
-    space: ModelSpace, architecture: Architecture, full: FullTraining, seed: int, path: Path | None = None
+    space: ModelSpace,
+    architecture: Architecture,
+    full: FullTraining,
+    seed: int,
+    path: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[nn.Module, float]:
     """Train an architecture on all training images and test it.
 
@@ -56,12 +62,13 @@ def retrain(
         full: Data and recipe.
         seed: Of the training.
         path: Where the weights go, as ``.safetensors``; None keeps them in memory.
+        stop: Asked before each step whether to give up.
 
     Returns:
-        The module, and its accuracy on the test images after the last epoch, in [0, 1].
+        The module, and its accuracy on the test images at the end, in [0, 1].
 
     Raises:
-        CondensekitError: The training diverged.
+        CondensekitError: The training diverged; an OutOfTimeError where ``stop`` said so.
         StoreError: The file cannot be written.
     """
     made: list[nn.Module] = []
@@ -71,7 +78,7 @@ def retrain(
         return made[0]
 
     data = ProxyData(full.train, full.test)
-    result = train_candidate(make, data, full.protocol, seed=seed, last=1, checks=0, device=full.device)
+    result = train_candidate(make, data, full.protocol, seed=seed, last=1, checks=0, device=full.device, stop=stop)
     if result.problem:
         raise CondensekitError(f"retraining the winner: {result.problem}; lower its learning rate")
     accuracy = float(result.scores["accuracy"])

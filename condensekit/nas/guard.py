@@ -53,7 +53,8 @@ class Guarded(Evaluator):  # type: ignore[misc]
             with isolated(key_of(key(model.sample))), self._timed():
                 return self.evaluator._execute(model)
         except Exception as error:
-            nni.report_final_result({"failed": reason(error), "seconds": time.perf_counter() - start})
+            spent = {"seconds": time.perf_counter() - start, "image_steps": getattr(error, "image_steps", 0)}
+            nni.report_final_result({"failed": reason(error), **spent})
             raise
 
     @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ class Terms:
         trials: Distinct architectures at most; None for no limit.
         deadline: ``time.monotonic()`` at which the search ends; None for never.
         limit_s: Seconds for one trial; a longer one has failed, whatever its engine says.
+        recipe: How the evaluator scores, as JSON values.
     """
 
     ranker: str
@@ -44,6 +45,7 @@ class Terms:
     trials: int | None = None
     deadline: float | None = None
     limit_s: float | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -177,6 +179,7 @@ class Journal(Middleware):  # type: ignore[misc]
             tuple(running.curve),
             self.terms.space,
             bool(metric.get("stopped", False)),
+            self.terms.recipe,
         )
 
     def _answer(self, model: ExecutableModelSpace, trial: Trial) -> None:

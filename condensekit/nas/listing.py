@@ -11,8 +11,6 @@ from condensekit.nas.spaces import sample_architectures
 from condensekit.nas.trials import Architecture, key
 from condensekit.nas.truth import canonical
 
-LISTED = ("random", "grid")  # strategies for which every ranker scores one list
-
 
 def by_key(architectures: Iterable[Architecture]) -> dict[str, Architecture]:
     """Architectures by key, each once."""

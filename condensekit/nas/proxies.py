@@ -1,12 +1,15 @@
 """Competing rankers: ways to say, more cheaply than full training, which architecture is the better one.
 
 Each says how it scores one candidate (an NNI evaluator, so that every engine, the log and resuming work alike) and
-what it costs beforehand. Trained ones take equally many gradient steps on a candidate, whatever they train on.
+what it costs beforehand. Trained ones pass equally many images through a candidate, in equally many full batches,
+whatever they train on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,6 +22,7 @@ from nni.nas.evaluator import Evaluator
 from torch import Tensor, nn
 
 from condensekit import catalog
+from condensekit.catalog import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, ZERO_COST
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.images import ClassImages
@@ -26,12 +30,10 @@ from condensekit.nas.cost import count
 from condensekit.nas.evaluator import ProxyEvaluator, TrialError
 from condensekit.nas.proxy_sets import Maker, Preparation
 from condensekit.nas.training import ProxyData, ProxyProtocol
-from condensekit.nas.zero_cost import KINDS, REPEATS, ZEN_BATCH, score
+from condensekit.nas.zero_cost import REPEATS, ZEN_BATCH, score
 from condensekit.rng import Draw, isolated
 from condensekit.selection import check_sizes
 
-SIZES = ("params", "flops")
-EARLY, ADDITIVE, HALF, RIDGE = "early-stop", "additive", "half-", "ridge:"
 IMAGES = 64  # in the batch of a zero-cost score
 PASSES = 3  # forward passes that one forward and backward pass costs
 
@@ -48,7 +50,7 @@ class Setting:
         score: Which score of a trained candidate counts.
         seeds: Trainings of each candidate.
         seed: Of the first; the same for all candidates.
-        last: Epochs at the end over whose tests scores are averaged.
+        last: Tests in the last tenth of the steps, over which scores are averaged.
         checks: Tests before those.
         hopeless: See :func:`~condensekit.nas.training.train_candidate`.
         device: Where candidates are trained.
@@ -80,7 +82,7 @@ class Setting:
 
     @property
     def steps(self) -> int:
-        """Gradient steps on each candidate."""
+        """Gradient steps on each candidate, each with a full batch."""
         return self.protocol.steps_on(self.ipc * len(self.maker.train.classes))
 
     @cached_property
@@ -184,7 +186,7 @@ class EarlyStop(Ranker):
         """See :meth:`Ranker.prepare`."""
         batch = setting.protocol.batch
         if self.epochs:
-            steps = self.epochs * math.ceil(len(setting.maker.train) / batch)
+            steps = math.ceil(self.epochs * len(setting.maker.train) / batch)
         else:
             steps = setting.steps + round(setting.extra / batch)
         return setting.trained(setting.maker.train, steps), Preparation()
@@ -195,7 +197,7 @@ class ZeroCost(Ranker):
     """Scores candidates without training.
 
     Args:
-        name: ``params``, ``flops`` or one of :data:`~condensekit.nas.zero_cost.KINDS`.
+        name: ``params``, ``flops`` or one of :data:`condensekit.catalog.ZERO_COST`.
     """
 
     name: str
@@ -238,26 +240,39 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
     def __init__(self, kind: str, images_NCHW: Tensor, seed: int = 0) -> None:  # noqa: N803
         self.kind, self.images, self.seed = kind, images_NCHW, seed
 
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """See :attr:`ProxyEvaluator.recipe`."""
+        images = hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]
+        return {"kind": self.kind, "seed": self.seed, "images": images}
+
     def evaluate(self, model: Callable[[], nn.Module]) -> float:
         """Score what ``model`` makes, and report to NNI.
 
         Raises:
             TrialError: The score is not finite.
         """
+        start = time.perf_counter()
         draw = Draw(self.seed)
         channels, height, width = self.images.shape[1:]
         with isolated(draw.key("weights")):
             module = model()
             cost = count(module, (channels, height, width))  # a forward pass, from which lazy layers learn their size
-        if self.kind in SIZES:
+        if self.kind in COUNTS:
             found: float | None = getattr(cost, self.kind)
         else:
             found = score(self.kind, module, self.images, draw.key("zero-cost"))
-        if found is None:
-            raise TrialError(f"{self.kind} is not finite")
         steps = _image_steps(self.kind, len(self.images))
+        if found is None:
+            raise TrialError(f"{self.kind} is not finite", steps)
         nni.report_final_result(
-            {"default": float(found), "scores": {self.kind: float(found)}, "image_steps": steps, "stopped": False}
+            {
+                "default": float(found),
+                "scores": {self.kind: float(found)},
+                "seconds": time.perf_counter() - start,
+                "image_steps": steps,
+                "stopped": False,
+            }
         )
         return found
 
@@ -299,7 +314,7 @@ def _single(name: str) -> Ranker:
     size = int(number) if at else None
     if kind == EARLY:
         return EarlyStop(name, size)
-    if kind in (*SIZES, *KINDS):
+    if kind in (*COUNTS, *ZERO_COST):
         if at:
             raise ConfigError(f"ranker {name!r}: {kind} takes no number")
         return ZeroCost(kind)
@@ -307,7 +322,7 @@ def _single(name: str) -> Ranker:
     if plain in catalog.METHODS or ":" in plain:
         catalog.method(plain)
     elif not _is_selection(kind):
-        known = [EARLY, ADDITIVE, *SIZES, *KINDS, *catalog.METHODS, *catalog.SELECTIONS, *_prefixed()]
+        known = [EARLY, ADDITIVE, *COUNTS, *ZERO_COST, *catalog.METHODS, *catalog.SELECTIONS, *_prefixed()]
         raise unknown("ranker", name, known)
     return OnSet(name, kind, size)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,26 @@ from condensekit import catalog
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet, Formation
-from condensekit.errors import CondensekitError
+from condensekit.describe import describe
+from condensekit.errors import CondensekitError, ConfigError
 from condensekit.images import ClassImages
 from condensekit.methods import Condenser
 from condensekit.methods.gradient import GradientMatching
+from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.cost import count
 from condensekit.networks import ConvNet, Network
 from condensekit.progress import SILENT, Progress
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
-from condensekit.run import RunDir
+from condensekit.run import changes
 from condensekit.selection import selected_set
 from condensekit.store import read_json, write_json
 
-HALF = "kmeans"  # the selection of the real half
+REAL = "kmeans"  # the selection of the real half
+
+
+class DivergedError(CondensekitError):
+    """A condensation that gave values that are not finite; its ranker has failed, others go on."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Maker:
         folder: Where sets are kept, one folder each; None keeps nothing.
         device: Where to condense.
         progress: Told about each matching step.
+        stop: Asked whether the time is over: before a set is made, and after each matching step.
     """
 
     train: ClassImages
@@ -66,6 +74,7 @@ class Maker:
     folder: Path | None = None
     device: str = "auto"
     progress: Progress = SILENT
+    stop: Callable[[], bool] = lambda: False
 
     def build(self, method: str) -> tuple[Condenser, dict[str, Any]]:
         """The method, and the other arguments of ``condense``. Raises ConfigError for options that make no sense."""
@@ -75,13 +84,13 @@ class Maker:
         """A set condensed by a method of the catalog; a killed condensation is taken up where it stopped.
 
         Raises:
-            CondensekitError: The condensation diverged.
+            DivergedError: The condensation did.
+            OutOfTimeError: It was stopped, or had no time to start.
             KeyboardInterrupt: It was interrupted; SIGTERM does what it would have done.
         """
         build = self.build(method)
 
         def make(folder: Path | None) -> tuple[CondensedSet, Preparation]:
-            start = time.perf_counter()
             result = condense(
                 self.train,
                 build[0],
@@ -90,22 +99,26 @@ class Maker:
                 seed=self.seed,
                 device=self.device,
                 saving=Saving(folder, resume=True) if folder else None,
+                stop=self.stop,
                 progress=self.progress,
                 **build[1],
             )
+            if result.status is Status.INTERRUPTED and result.signum is None:
+                raise OutOfTimeError(f"condensing with {method}: the budget ended; {result.message}")
             if result.status is Status.INTERRUPTED:
                 signal.raise_signal(result.signum or signal.SIGINT)  # it has left a checkpoint: now let it act
                 raise KeyboardInterrupt
             if result.status is Status.DIVERGED:
-                raise CondensekitError(f"condensing with {method}: {result.message}")
-            looped = RunDir.read(folder).metrics()[-1].get("elapsed_s", 0.0) if folder else 0.0
-            seconds = max(time.perf_counter() - start, looped)
+                raise DivergedError(f"condensing with {method}: {result.message}")
+            told = result.set.provenance
+            seconds = told["preparation_s"] + told["elapsed_s"]  # those before a kill as well
             encoder = getattr(build[1].get("encoder"), "network", ConvNet())
             images = ipc * build[1]["formation"].factor ** 2
             each = _matching_flops(build[0], encoder, self.train, images)
             return result.set, Preparation(seconds, each * self.iterations)
 
-        return self._kept(f"{method}-{ipc}", make)
+        how = {"method": build[0], **build[1], "ipc": ipc, "iterations": self.iterations}
+        return self._kept(f"{method}-{ipc}", how, make)
 
     def selected(
         self, selection: str, ipc: int, formation: Formation | None = None
@@ -122,27 +135,50 @@ class Maker:
             flops = len(self.train) * _forward(embedding, self.train) if embedding else 0.0
             return made, Preparation(time.perf_counter() - start, flops)
 
-        return self._kept(f"{selection}-{ipc}-{formed.factor}", make)
+        how = {"selection": chosen_by, "formation": formed, "ipc": ipc}
+        return self._kept(f"{selection}-{ipc}-{formed.factor}", how, make)
 
     def half(self, method: str, ipc: int) -> tuple[CondensedSet, Preparation]:
         """Half of the images of each class, at least 2, condensed; the other half real, nearest to k-means centres."""
         made, first = self.condensed(method, ipc // 2)
-        real, second = self.selected(HALF, ipc - ipc // 2, made.formation)
+        real, second = self.selected(REAL, ipc - ipc // 2, made.formation)
         return made.merge(real), Preparation(first.seconds + second.seconds, first.flops + second.flops)
 
     def _kept(
-        self, name: str, make: Callable[[Path | None], tuple[CondensedSet, Preparation]]
+        self, name: str, how: Mapping[str, Any], make: Callable[[Path | None], tuple[CondensedSet, Preparation]]
     ) -> tuple[CondensedSet, Preparation]:
-        """What ``make`` gives, or gave before; ``cost.json`` is written last and marks a finished one."""
+        """What ``make`` gives, or gave before in the same way; ``made.json`` is written last and says which way.
+
+        A condensation that diverged is not tried again.
+        """
         if self.folder is None:
-            return make(None)
+            return self._in_time(name, make, None)
         folder = self.folder / name.replace(":", "-")
-        if (folder / "cost.json").is_file():
-            return CondensedSet.load(folder / "proxy.safetensors"), Preparation(**read_json(folder / "cost.json"))
-        made, cost = make(folder / "run")
+        recipe = json.loads(json.dumps({**describe(how), "seed": self.seed, "data": self.train.fingerprint()}))
+        if (folder / "made.json").is_file():
+            record = read_json(folder / "made.json")
+            if different := changes(record["recipe"], recipe):
+                raise ConfigError(
+                    f"{folder} holds a set made otherwise ({'; '.join(different)}): use the same, or another folder"
+                )
+            if record["diverged"]:
+                raise DivergedError(record["diverged"])
+            return CondensedSet.load(folder / "proxy.safetensors"), Preparation(**record["cost"])
+        try:
+            made, cost = self._in_time(name, make, folder / "run")
+        except DivergedError as error:
+            write_json(folder / "made.json", {"recipe": recipe, "cost": None, "diverged": str(error)})
+            raise
         made.save(folder / "proxy.safetensors")
-        write_json(folder / "cost.json", asdict(cost))
+        write_json(folder / "made.json", {"recipe": recipe, "cost": asdict(cost), "diverged": None})
         return made, cost
+
+    def _in_time(
+        self, name: str, make: Callable[[Path | None], tuple[CondensedSet, Preparation]], folder: Path | None
+    ) -> tuple[CondensedSet, Preparation]:
+        if self.stop():
+            raise OutOfTimeError(f"the budget ended before {name} was made")
+        return make(folder)
 
 
 def _forward(network: Network, data: ClassImages) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from nni.nas.evaluator import Evaluator
 
+from condensekit.errors import DataError
+from condensekit.nas.budget import Budget, OutOfTimeError
 from condensekit.nas.full import FullTraining
 from condensekit.nas.proxies import at_equal_cost
-from condensekit.nas.proxy_sets import Preparation
+from condensekit.nas.proxy_sets import DivergedError, Preparation
 from condensekit.nas.running import Running
 from condensekit.nas.search import Portal, search
 from condensekit.nas.strategies import FixedList
@@ -26,16 +27,22 @@ if TYPE_CHECKING:
 
 
 class Races:
-    """The searches of one contest: one for each ranker, one for each repeat of the truth."""
+    """The searches of one contest: one for each ranker, one for each repeat of the truth.
 
-    def __init__(self, contest: Contest, running: Running) -> None:
-        self.contest, self.running = contest, running
-        self.start = time.monotonic()
+    Args:
+        contest: What to do.
+        running: How.
+        budget: For everything, running.
+    """
+
+    def __init__(self, contest: Contest, running: Running, budget: Budget) -> None:
+        self.contest, self.running, self.budget = contest, running, budget
         folder = running.folder
         self.log = TrialLog(folder / "trials.jsonl" if folder else None)
         self.truths = TrialLog(folder / "truth.jsonl" if folder else None)
         self.found: dict[str, list[Trial]] = {}
         self.prepared: dict[str, Preparation] = {}
+        self.unmade: dict[str, str] = {}  # why a ranker has no set to train on
         self.stack = ExitStack()
         self.server: WarmServer | None = None
 
@@ -48,14 +55,20 @@ class Races:
         self.stack.close()
 
     def score(self) -> None:
-        """Every single ranker's trials."""
+        """Every single ranker's trials; none of one that has no set to train on."""
         contest = self.contest
+        maker = replace(contest.setting.maker, stop=self.budget.spent)
         for one in contest.singles():
-            setting = contest.setting
+            setting = replace(contest.setting, maker=maker)
             if at_equal_cost(one):
                 share = contest.ledger.share(self.prepared, contest.some(), contest.trials)
                 setting = replace(setting, extra=share)
-            evaluator, self.prepared[one.name] = one.prepare(setting)
+            try:
+                evaluator, self.prepared[one.name] = one.prepare(setting)
+            except (DivergedError, DataError, OutOfTimeError) as error:
+                self.unmade[one.name] = str(error)
+                self.found[one.name], self.prepared[one.name] = [], Preparation()
+                continue
             wanted = contest.ranked
             if wanted is not None and one.name in contest.fitting:
                 wanted = [*wanted, *contest.extra]
@@ -79,11 +92,8 @@ class Races:
     ) -> list[Trial]:
         """One search, within what is left of the budget."""
         contest, running = self.contest, self.running
-        left = None
-        if running.budget_s is not None:
-            left = running.budget_s - (time.monotonic() - self.start)
-            if left <= 0:
-                return [t for a in wanted or [] if (t := log.get(name, a))]
+        if self.budget.spent():
+            return log.trials(name) if wanted is None else [t for a in wanted if (t := log.get(name, a))]
         total = contest.trials if wanted is None else len(wanted)
         with running.progress.stage(name, total) as stage:
             return search(
@@ -94,7 +104,7 @@ class Races:
                 engine=running.engine,
                 workers=running.workers,
                 seed=contest.seed,
-                budget_s=left,
+                budget_s=self.budget,
                 trial_limit_s=running.trial_limit_s,
                 log=log,
                 ranker=name,

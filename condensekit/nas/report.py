@@ -13,7 +13,7 @@ from condensekit.nas.ranking import Floats, Retest
 from condensekit.nas.resampling import Interval, bootstrap, top_correlation
 
 NOISE = 0.5  # percentage points: what two accuracies must differ by to count, where no repeats say
-AMONG = 100  # candidates in a draw of the regret, at most half of those there are
+AMONG = 100  # candidates in a draw of the regret
 Scores = Mapping[str, float | None]
 """By key of the architecture: None where the candidate failed, no entry where it was not scored."""
 
@@ -99,7 +99,7 @@ def row(name: str, scores: Scores, spent: Spent, ground: Ground) -> dict[str, An
         "spearman_top": ranking.spearman(best, truth[top]),
         "kendall_top": ranking.kendall(best, truth[top]),
         "recall_top": ranking.recall(values, truth, max(1, round(ranking.RECALLED * n))) if n else None,
-        "regret": ranking.regret(values, truth, min(AMONG, max(1, n // 2))) if n >= ranking.FEWEST else None,
+        "regret": ranking.regret(values, truth, AMONG) if n >= ranking.FEWEST else None,
         "pairs": ranking.pair_accuracy(values, truth, noise) if n else None,
         "partial": ranking.partial(values, truth, given) if given else None,
         "strata": {label: _inside(values, truth, [of[k] for k in keys]) for label, of in ground.strata.items() if n},
@@ -132,7 +132,7 @@ def ranking_rows(
     Returns:
         Dictionaries of JSON values, None where something is undefined or there is no truth. Correlations are of all
         candidates and of the truth's top half; ``recall_top`` of the best tenth; ``regret`` in percentage points
-        among 100 random candidates, or half of them where there are fewer than 200; ``pairs`` the accuracy on
+        among 100 random candidates, or among all where there are fewer; ``pairs`` the accuracy on
         pairs that differ by more than the truth's noise; ``partial`` the correlation given the number of parameters;
         ``ci95`` and ``ci95_top`` bootstrap intervals over distinct architectures; ``pays_from`` the number of
         candidates from which on ranking costs less than training them all; ``agreement`` Spearman's correlation with

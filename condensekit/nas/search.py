@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +17,20 @@ from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy import RegularizedEvolution, Strategy
 from nni.runtime import log as nni_logging
 
-from condensekit.errors import ConfigError, refuse, unknown
+from condensekit.errors import ConfigError, Problems, refuse
 from condensekit.nas import strategies
+from condensekit.nas.budget import FILE, Budget
 from condensekit.nas.guard import Guarded
 from condensekit.nas.journal import Journal, Terms
 from condensekit.nas.pool import PoolEngine
-from condensekit.nas.spaces import fingerprint
+from condensekit.nas.running import check_running
+from condensekit.nas.spaces import check_choices, fingerprint
 from condensekit.nas.trials import Trial, TrialLog
 from condensekit.nas.warm import WarmServer
 from condensekit.nas.worker import Job
 
 log = logging.getLogger(__name__)
 
-ENGINES = ("sequential", "pool", "nni")
 MAX_DUMP = 1 << 30  # bytes of a space of the user's main script, which NNI pickles by value
 
 
@@ -60,7 +59,7 @@ def search(
     engine: str = "pool",
     workers: int = 2,
     seed: int = 0,
-    budget_s: float | None = None,
+    budget_s: float | Budget | None = None,
     trial_limit_s: float | None = None,
     log: TrialLog | None = None,
     ranker: str = "proxy",
@@ -77,14 +76,17 @@ def search(
     Args:
         space: Where to search.
         evaluator: Scores a candidate: any NNI evaluator that reports a final result, a number or a dictionary with
-            ``default``; higher is better. One that raises makes a failed trial.
-        strategy: A fresh NNI strategy, or one of :data:`condensekit.nas.strategies.NAMES`.
+            ``default``; higher is better. One that raises makes a failed trial. What its attribute ``recipe`` says,
+            JSON values, is kept with each trial, and trials of another recipe are refused.
+        strategy: A fresh NNI strategy, or one of :data:`condensekit.catalog.STRATEGIES`.
         trials: Distinct architectures to score at most, those in the log included; None leaves it to the strategy.
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (its training
             service, with portal).
         workers: Trials at a time; ``sequential`` has one.
         seed: Of a strategy given by name.
-        budget_s: Seconds for the whole call; what still runs then is cut off, and run again by the next call.
+        budget_s: Seconds in all, over every call with a budget and a log in the same folder, which keeps the time
+            used; or a running :class:`~condensekit.nas.budget.Budget` that is shared with other work. What still
+            runs at the end is cut off, and run again by a call with more.
         trial_limit_s: Seconds for one trial; a longer one is ended and marked as failed.
         log: Finished trials are appended to it at once; None keeps them in memory.
         ranker: The name under which they stand there.
@@ -96,42 +98,49 @@ def search(
         The trials in the order in which the strategy asked for them, failed ones included.
 
     Raises:
-        ConfigError: Values out of range, more workers than cores, a port in use, a log of another space, a strategy
-            that cannot search this space, space or evaluator that cannot be sent to workers.
+        ConfigError: Values out of range, more workers than cores, a port in use, a log of another space or recipe, a
+            strategy that cannot search this space, choices that do not survive JSON, a space or evaluator that cannot
+            be sent to workers.
         DataError: An architecture of a given list that the space does not have.
         StoreError: The log cannot be written.
     """
-    start = time.monotonic()
-    _check(evaluator, engine, workers, trials, budget_s, trial_limit_s, portal)
+    _check(evaluator, engine, workers, trials, trial_limit_s, portal)
     book = TrialLog() if log is None else log
-    book.check_space(ranker, fingerprint(space))
+    check_choices(space)
+    recipe = getattr(evaluator, "recipe", {})
+    book.check(ranker, fingerprint(space), recipe)
     if isinstance(strategy, str):
         with _quiet():
             strategy = strategies.strategy(strategy, seed, trials)
     workers = 1 if engine == "sequential" else workers
     if isinstance(strategy, RegularizedEvolution) and strategy.population_size <= workers:
         raise ConfigError(f"evolution needs a population above its {workers} workers, got {strategy.population_size}")
-    deadline = None if budget_s is None else start + budget_s
-    terms = Terms(ranker, fingerprint(space), getattr(evaluator, "seed", seed), trials, deadline, trial_limit_s)
+    with contextlib.ExitStack() as stack:
+        if isinstance(budget_s, Budget):
+            budget = budget_s
+        else:
+            kept = book.path.with_name(FILE) if book.path and budget_s else None
+            budget = stack.enter_context(Budget(budget_s, kept))
+        counted = getattr(evaluator, "seed", seed)
+        terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe)
 
-    def journal(below: ExecutionEngine) -> Journal:
-        return Journal(below, book, terms, on_trial)
+        def journal(below: ExecutionEngine) -> Journal:
+            return Journal(below, book, terms, on_trial)
 
-    with _quiet():
+        stack.enter_context(_quiet())
         if engine == "sequential":
-            guarded = Guarded(evaluator, trial_limit_s, deadline)
+            guarded = Guarded(evaluator, trial_limit_s, terms.deadline)
             guarded.prepare()
             with _restored_trial():
                 return _explore(space, guarded, strategy, journal(SequentialExecutionEngine(continue_on_failure=True)))
-        with contextlib.ExitStack() as stack:
-            if portal is not None and portal.training_service is not None:
-                return _served(space, Guarded(evaluator), strategy, portal, workers, terms, journal, None)
-            server = server or stack.enter_context(WarmServer())
-            simplified = SimplifiedModelSpace.from_model(space, None)
-            server.prepare(Job(nni.dump(simplified, pickle_size_limit=MAX_DUMP), Guarded(evaluator)))
-            if engine == "nni" and portal is not None:
-                return _served(space, evaluator, strategy, portal, workers, terms, journal, server)
-            return _explore(space, evaluator, strategy, journal(PoolEngine(server, workers, trial_limit_s)))
+        if portal is not None and portal.training_service is not None:
+            return _served(space, Guarded(evaluator), strategy, portal, workers, terms, journal, None)
+        server = server or stack.enter_context(WarmServer())
+        simplified = SimplifiedModelSpace.from_model(space, None)
+        server.prepare(Job(nni.dump(simplified, pickle_size_limit=MAX_DUMP), Guarded(evaluator)))
+        if engine == "nni" and portal is not None:
+            return _served(space, evaluator, strategy, portal, workers, terms, journal, server)
+        return _explore(space, evaluator, strategy, journal(PoolEngine(server, workers, trial_limit_s)))
 
 
 def _check(
@@ -139,29 +148,22 @@ def _check(
     engine: str,
     workers: int,
     trials: int | None,
-    budget_s: float | None,
     trial_limit_s: float | None,
     portal: Portal | None,
 ) -> None:
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    remote = portal is not None and portal.training_service is not None
     choosing = isinstance(evaluator, MutableEvaluator) and evaluator.is_mutable()
-    refuse(
-        None if workers >= 1 else f"workers must be at least 1, got {workers}",
-        None if workers <= cores or remote else f"workers={workers} are more than the {cores} cores here: use fewer",
-        None if trials is None or trials >= 1 else f"trials must be at least 1, got {trials}",
-        None if budget_s is None or budget_s > 0 else f"budget_s must be positive, got {budget_s}",
-        None if trial_limit_s is None or trial_limit_s > 0 else f"trial_limit_s must be positive, got {trial_limit_s}",
-        "engine='nni' needs portal=Portal(folder)" if engine == "nni" and portal is None else None,
-        "portal is for engine='nni' only" if engine != "nni" and portal is not None else None,
-        "an evaluator with choices of its own cannot be searched: put them into the space" if choosing else None,
-    )
-    if portal is not None:
-        from condensekit.nas.service import check_port
-
-        check_port(portal.port)
+    elsewhere = portal is not None and portal.training_service is not None
+    problems = Problems()
+    with problems:
+        check_running(engine, workers, trial_limit_s, None if portal is None else portal.port, elsewhere)
+    with problems:
+        refuse(
+            None if trials is None or trials >= 1 else f"trials must be at least 1, got {trials}",
+            "engine='nni' needs portal=Portal(folder)" if engine == "nni" and portal is None else None,
+            "portal is for engine='nni' only" if engine != "nni" and portal is not None else None,
+            "an evaluator with choices of its own cannot be searched: put them into the space" if choosing else None,
+        )
+    problems.refuse()
 
 
 def _explore(space: ModelSpace, evaluator: Evaluator, strategy: Strategy, journal: Journal) -> list[Trial]:

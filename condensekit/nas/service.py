@@ -25,6 +25,7 @@ from nni.tools.nnictl.config_utils import Experiments
 
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.nas import trialclient
+from condensekit.nas.guardian import Guardian
 from condensekit.nas.journal import POLL_S, Journal
 from condensekit.nas.warm import WarmServer
 from condensekit.nas.worker import Inherited
@@ -77,7 +78,7 @@ class Service(NasExperiment):  # type: ignore[misc]
         training_service: Any = None,
     ) -> None:
         self.folder, self.server, self.journal = folder.absolute(), server, journal
-        with _launching(self.folder, server):  # NNI writes a list of services as soon as it is configured
+        with _launching(self.folder, None):  # NNI writes a list of services as soon as it is configured
             config = NasExperimentConfig("ts", "simplified", None if training_service else "local")
         if training_service is not None:
             config.training_service = training_service
@@ -101,29 +102,34 @@ class Service(NasExperiment):  # type: ignore[misc]
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.server is not None:
             self.server.listen(self.folder / "trials.sock")
+            self._explore(port, self.server)
+            return
+        with Guardian() as guardian:
+            self._explore(port, guardian)
+
+    def _explore(self, port: int, guard: WarmServer | Guardian) -> None:
         try:
-            self._start(port)
+            self._start(port, guard)
             self._start_engine_and_strategy()
             self._engine.wait_models()
         finally:
-            with _launching(self.folder, self.server):
-                self._end()
+            with _launching(self.folder, guard):
+                self._end(guard)
 
-    def _start(self, port: int) -> None:
+    def _start(self, port: int, guard: WarmServer | Guardian) -> None:
         try:
-            with _launching(self.folder, self.server):
+            with _launching(self.folder, guard):
                 self._start_logging(False)
                 self._start_nni_manager(port, False)
         except (OSError, RuntimeError) as error:
             raise CondensekitError(f"NNI's manager did not start: {error}; its log is in {self.folder}") from error
         log.info("NNI's portal: http://127.0.0.1:%d", port)
 
-    def _end(self) -> None:
+    def _end(self, guard: WarmServer | Guardian) -> None:
         if isinstance(self._engine, Journal):
             self._engine.close()
         self._stop_nni_manager()
-        if self.server is not None:
-            self.server.guard(0)
+        guard.guard(0)
         if self._engine is not None:
             self._engine.shutdown()
         handler = nni.runtime.log._handlers.get(self.id)
@@ -133,33 +139,47 @@ class Service(NasExperiment):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def _launching(folder: Path, server: WarmServer | None) -> Iterator[None]:
-    """What NNI keeps in the user's home goes into ``folder``, and its local manager listens on loopback only."""
+def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[None]:
+    """What NNI keeps in the user's home goes into ``folder``; a manager that starts is guarded.
+
+    With a warm server it listens on loopback only, so what NNI logs about its other addresses is left out.
+    """
     launcher = nni.experiment.launcher
     start, manifest = launcher._start_rest_server, launcher.Experiments
 
     def guarded(*args: Any) -> Any:
         process = start(*args)
-        if server is not None:
-            server.guard(process.pid)  # before anything else can go wrong
+        if guard is not None:
+            guard.guard(process.pid)  # before anything else can go wrong
         return process
 
-    changes = {"HOME": str(folder), "NNI_CONFIG_DIR": str(folder / "config")}
-    if server is not None:
-        changes["NODE_OPTIONS"] = f"--require {_quoted(HERE / 'manager.cjs')}"
+    loaded = ["home.cjs", *(["manager.cjs"] if isinstance(guard, WarmServer) else [])]
+    changes = {
+        "NNI_CONFIG_DIR": str(folder / "config"),
+        "CONDENSEKIT_NNI_FOLDER": str(folder),
+        "NODE_OPTIONS": " ".join(f"--require {_quoted(HERE / name)}" for name in loaded),
+    }
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     launcher._start_rest_server = guarded
     launcher.Experiments = lambda: Experiments(str(folder / "nni-experiments"))
+    told = logging.getLogger("nni.experiment")
+    told.addFilter(_no_addresses)
     try:
         yield
     finally:
+        told.removeFilter(_no_addresses)
         launcher._start_rest_server, launcher.Experiments = start, manifest
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _no_addresses(record: logging.LogRecord) -> bool:
+    """Not NNI's list of this machine's addresses: :meth:`Service.explore` says where the portal is."""
+    return not str(record.msg).startswith("Web portal URLs")
 
 
 def _quoted(path: Path) -> str:

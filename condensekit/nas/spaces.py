@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -15,6 +16,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import model_context
 from torch import nn
 
+from condensekit import catalog
 from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.nas.convnets import ConvNetSpace
 from condensekit.nas.nasbench201 import NasBench201Space
@@ -24,7 +26,6 @@ from condensekit.rng import Draw, isolated
 
 log = logging.getLogger(__name__)
 
-NAMES = ("convnet", "convnet-small", "nasbench201")
 LISTED = 1 << 18  # architectures: a space of fewer is sampled by a permutation of its list
 
 
@@ -38,21 +39,19 @@ def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: A
         classes: Outputs; ``module:Class`` does not get it.
         options: Passed on to :func:`convnet_space`, :class:`NasBench201Space` or the class.
 
+    The names are those of :data:`condensekit.catalog.SPACES`.
+
     Raises:
         ConfigError: An unknown name, a class that cannot be imported or built, options it does not take.
     """
     if ":" in name:
         return _imported(name, options)
+    if name not in catalog.SPACES:
+        raise unknown("space", name, (*catalog.SPACES, "module:Class"))
     try:
-        if name == "convnet":
-            return convnet_space(shape, classes, **options)
-        if name == "convnet-small":
-            return convnet_space(shape, classes, **{"depths": (1, 2, 3), "widths": (16, 32, 64), **options})
-        if name == "nasbench201":
-            return NasBench201Space(channels=shape[0], classes=classes, **options)
+        return catalog.imported("space", name, catalog.SPACES)(shape, classes, **options)
     except TypeError as error:
         raise ConfigError(f"space {name!r} cannot be built: {error}") from error
-    raise unknown("space", name, (*NAMES, "module:Class"))
 
 
 def _imported(name: str, options: dict[str, Any]) -> ModelSpace:
@@ -111,6 +110,35 @@ def convnet_space(
     made = ConvNetSpace(shape, classes, tuple(kept), tuple(widths), tuple(activations), tuple(norms), tuple(poolings))
     made.notes = tuple(notes)
     return made
+
+
+def small_convnet_space(shape: Shape, classes: int, **options: Any) -> ConvNetSpace:
+    """:func:`convnet_space` with widths 16 to 64 and depths 1 to 3."""
+    return convnet_space(shape, classes, **{"depths": (1, 2, 3), "widths": (16, 32, 64), **options})
+
+
+def nasbench201_space(shape: Shape, classes: int, **options: Any) -> NasBench201Space:
+    """:class:`NasBench201Space` for images of this shape."""
+    return NasBench201Space(channels=shape[0], classes=classes, **options)
+
+
+def check_choices(space: ModelSpace) -> None:
+    """Refuse choices that a log, a table or another process would give back as something else.
+
+    Raises:
+        ConfigError: A value that JSON turns into another one, or cannot hold; the text names it and its label.
+    """
+    for label, mutable in space.simplify().items():
+        for value in getattr(mutable, "values", ()):
+            try:
+                back: Any = json.loads(json.dumps(value))
+            except (TypeError, ValueError):
+                back = None
+            if back != value or type(back) is not type(value):
+                raise ConfigError(
+                    f"choice {label!r} has the value {value!r}, which JSON gives back as {back!r}: choose among texts "
+                    "or numbers, and look up what they stand for in the space"
+                )
 
 
 def size(space: ModelSpace) -> int | None:

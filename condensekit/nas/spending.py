@@ -13,7 +13,7 @@ from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.report import Spent
 from condensekit.nas.spaces import build
 from condensekit.nas.trials import Architecture, Trial, key
-from condensekit.nas.truth import Truth
+from condensekit.nas.truth import Truth, canonical
 from condensekit.networks import Shape
 from condensekit.rng import isolated
 
@@ -52,27 +52,37 @@ class Ledger:
         one: Ranker | Combination,
         found: Mapping[str, Sequence[Trial]],
         prepared: Mapping[str, Preparation],
-        known: Sequence[Architecture],
+        extra: Sequence[Architecture],
         truth: Truth | None,
     ) -> Spent:
         """The cost of a ranker, or of all parts of a combination and the truths that it was told.
+
+        Real evaluations are counted with what their training took, in seconds and operations, as far as that is known:
+        a table does not say. Failed trials cost what they took.
 
         Args:
             one: The ranker.
             found: Trials by single ranker, those that a regression is fitted on included.
             prepared: Preparations by single ranker.
-            known: The architectures that a regression is fitted on.
+            extra: The architectures that a regression is fitted on; their trials count for regressions alone.
             truth: Where their truths come from.
         """
         parts = one.parts if isinstance(one, Combination) else (one,)
         fitted = isinstance(one, Combination) and one.fitted
-        trials = [t for part in parts for t in found[part.name]]
-        done = sum(t.image_steps * self.cost(t.architecture).flops for t in trials if t.image_steps)
+        without = set() if fitted else {key(a) for a in extra}
+        trials = [t for part in parts for t in found[part.name] if key(t.architecture) not in without]
+        done = [(t.architecture, t.image_steps) for t in trials]
+        truths_s: float | None = 0.0
+        known = [a for a in extra if fitted and truth is not None and truth.holds(self.space, a)]
+        if truth is not None and known:
+            truths_s = truth.seconds(self.space, known)
+            done += [(a, truth.image_steps.get(key(canonical(self.space, a)), 0)) for a in known]
         return Spent(
             sum(prepared[part.name].seconds for part in parts),
             sum(t.cost_s for t in trials),
-            PASSES * done + sum(prepared[part.name].flops for part in parts),
-            sum(t.image_steps for t in trials),
-            len(known) if fitted else 0,
-            truth.seconds(self.space, known) if fitted and truth else 0.0,
+            PASSES * sum(steps * self.cost(a).flops for a, steps in done if steps)
+            + sum(prepared[part.name].flops for part in parts),
+            sum(steps for _, steps in done),
+            len(known),
+            truths_s,
         )

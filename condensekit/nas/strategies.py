@@ -11,12 +11,11 @@ from nni.nas.execution import ExecutionEngine
 from nni.nas.space import ExecutableModelSpace
 from nni.nas.strategy import TPE, GridSearch, Random, RegularizedEvolution, Strategy
 
-from condensekit.errors import DataError, unknown
+from condensekit import catalog
+from condensekit.errors import DataError
 from condensekit.nas.trials import Architecture, key
 
 log = logging.getLogger(__name__)
-
-NAMES = ("random", "grid", "evolution", "tpe")
 
 
 class FixedList(Strategy):  # type: ignore[misc]
@@ -78,23 +77,33 @@ def strategy(name: str, seed: int, trials: int | None = None) -> Strategy:
     """One of NNI's strategies, seeded; higher scores are better.
 
     Args:
-        name: ``random``, ``grid`` (shuffled), ``evolution``, ``tpe``.
+        name: Of :data:`condensekit.catalog.STRATEGIES`.
         seed: What it draws follows from it.
-        trials: How many it will be given: a quarter of them is evolution's population, of 5 to 100, and a fifth TPE's
-            random start.
+        trials: How many it will be given.
 
     Raises:
         ConfigError: Another name.
     """
-    share = (trials or 100) // 4
-    if name == "random":
-        return Random(seed=seed)
-    if name == "grid":
-        return GridSearch(seed=seed)
-    if name == "evolution":
-        population = min(100, max(5, share))
-        return Evolution(population_size=population, sample_size=max(2, population // 4), mutation_prob=0.2, seed=seed)
-    if name == "tpe":
-        start = max(5, (trials or 100) // 5)
-        return Parzen(optimize_mode="maximize", seed=seed, tpe_args={"n_startup_jobs": start})
-    raise unknown("strategy", name, NAMES)
+    made: Strategy = catalog.imported("strategy", name, catalog.STRATEGIES)(seed, trials or 100)
+    return made
+
+
+def random(seed: int, trials: int) -> Strategy:
+    """NNI's random search."""
+    return Random(seed=seed)
+
+
+def grid(seed: int, trials: int) -> Strategy:
+    """NNI's grid search, shuffled."""
+    return GridSearch(seed=seed)
+
+
+def evolution(seed: int, trials: int) -> Strategy:
+    """NNI's regularised evolution with a quarter of the trials, 5 to 100, as population."""
+    population = min(100, max(5, trials // 4))
+    return Evolution(population_size=population, sample_size=max(2, population // 4), mutation_prob=0.2, seed=seed)
+
+
+def tpe(seed: int, trials: int) -> Strategy:
+    """NNI's TPE with a fifth of the trials, at least 5, as random start."""
+    return Parzen(optimize_mode="maximize", seed=seed, tpe_args={"n_startup_jobs": max(5, trials // 5)})

@@ -1,8 +1,13 @@
-"""Training one candidate on a proxy set and scoring it on held-out images, without NNI."""
+"""Training one candidate on a proxy set and scoring it on held-out images, without NNI.
+
+Every step takes a full batch, whatever the size of the set, and tests stand at equal fractions of the steps: rankers
+with equally many steps pass equally many images and average their scores over the same stretch.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,22 +20,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condensekit.augment import Augmentation
+from condensekit.catalog import SCORES
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.evaluate import targets_for
 from condensekit.images import ClassImages
+from condensekit.nas.budget import OutOfTimeError
 from condensekit.networks import FeatureNetwork
 from condensekit.rng import Draw, isolated
 from condensekit.train import TEST_PIXELS, class_indices
 
-SCORES = ("accuracy", "cross-entropy", "margin", "tse")
 CPU_TEST_PIXELS = 128 * 32 * 32  # of the images tested at a time: more falls out of the cache, at twice the time
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "step": lambda done: 1.0 if done < 0.5 else 0.1,
     "constant": lambda done: 1.0,
 }
+TAIL = 0.1  # the share of the steps, at the end, over whose tests scores are averaged
+LOOK_EVERY = 20  # steps between looks at whether the loss is finite
 FLIP_CROP = (Augmentation(("crop",)), Augmentation(("flip",)))
 """Random crop and horizontal flip of every image: how most published networks are trained."""
 
@@ -63,6 +71,15 @@ class ProxyData:
         """Decoded images (N, C, H, W), normalised float32, of a condensed set; real images as they are."""
         return self.train if isinstance(self.train, ClassImages) else self.train.decode()[0]
 
+    def fingerprints(self) -> dict[str, str]:
+        """What tells these images from others: the start of a sha256 of each part."""
+        train = hashlib.sha256(self.targets.numpy().tobytes())
+        if isinstance(self.images, ClassImages):
+            train.update(self.images.fingerprint().encode())
+        else:
+            train.update(self.images.contiguous().numpy().tobytes())
+        return {"train": train.hexdigest()[:16], "test": self.test.fingerprint()[:16]}
+
     def batch(self, rows: Tensor, device: torch.device) -> Tensor:
         """(n, C, H, W) normalised images of some rows of :attr:`targets`."""
         if isinstance(self.images, ClassImages):
@@ -75,9 +92,10 @@ class ProxyProtocol:
     """How a candidate is trained: SGD, the same batches and augmentation for every candidate.
 
     Args:
-        epochs: Passes over the set.
+        epochs: Passes over the set, the last one made whole by a full batch.
         lr: Learning rate at the start.
-        batch: Images in a gradient step; the last one of an epoch may be smaller.
+        batch: Images in every gradient step: where a pass ends inside a batch, the next one fills it, and a set of
+            fewer images is passed through more than once in a step.
         augmentation: Of the training images: one, several applied one after the other (:data:`FLIP_CROP`), or
             None.
         schedule: ``cosine``, ``step`` (a tenth from half of the training on) or ``constant``.
@@ -85,7 +103,7 @@ class ProxyProtocol:
         nesterov: Nesterov's momentum.
         weight_decay: Of all parameters, at least 0.
         steps: Gradient steps of the whole training in place of ``epochs``; None for none. Makes training equally
-            long on sets of different sizes.
+            dear on sets of different sizes: it passes ``steps * batch`` images.
 
     Raises:
         ConfigError: Values out of range, all of them listed.
@@ -115,7 +133,7 @@ class ProxyProtocol:
 
     def steps_on(self, images: int) -> int:
         """How many gradient steps training on that many images takes."""
-        return self.steps or self.epochs * math.ceil(images / self.batch)
+        return self.steps or math.ceil(self.epochs * images / self.batch)
 
     def augment(self, batch: Tensor, draw: Draw) -> Tensor:
         """(n, C, H, W) images, augmented with parameters of their own."""
@@ -131,10 +149,11 @@ class TrialResult:
 
     Args:
         scores: By kind (:data:`SCORES`), higher is better: accuracy, minus cross-entropy and margin (probability of
-            the class minus the largest other) on the held-out images, averaged over the tests of the last epochs;
-            ``tse``, minus the sum over epochs of the mean training loss (Ru et al., "Speedy performance estimation
-            for neural architecture search", NeurIPS 2021). Empty for a training that diverged.
-        curve: A dictionary for each test: ``epoch`` and the scores at that time.
+            the class minus the largest other) on the held-out images, averaged over the tests of the last tenth;
+            ``tse``, minus the mean over all steps of the training loss (Ru et al., "Speedy performance estimation
+            for neural architecture search", NeurIPS 2021, take the sum: the same for equally many steps). Empty for
+            a training that diverged.
+        curve: A dictionary for each test: ``step`` and the scores at that time.
         seconds: Wall time, tests included.
         image_steps: Images passed through in training.
         stopped: Given up as hopeless before the end.
@@ -160,6 +179,7 @@ def train_candidate(
     hopeless: float | None = None,
     device: str = "cpu",
     report: Callable[[Mapping[str, float]], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
     """Train a fresh candidate and score it.
 
@@ -168,13 +188,15 @@ def train_candidate(
         data: Training and held-out images.
         protocol: The recipe.
         seed: Initial weights, batches and augmentation follow from it and from nothing else.
-        last: Epochs at the end over whose tests the scores are averaged.
+        last: Tests in the last tenth of the steps, over which the scores are averaged.
         checks: Tests spread over the training before those, for the curve.
         hopeless: Give up at one of the checks where the accuracy is below this many times chance; None never.
         device: ``cpu`` (one thread), ``cuda``.
         report: Told each entry of the curve at once.
+        stop: Asked before each step whether to give everything up.
 
     Raises:
+        OutOfTimeError: ``stop`` said so.
         ConfigError: Numbers out of range, a device that is not here.
     """
     refuse(
@@ -190,26 +212,23 @@ def train_candidate(
             module = make().to(compute.device).train()
         lesson = _Lesson(module, data, protocol, draw, compute)
         curve: list[Mapping[str, float]] = []
-        stopped = False
-        tested = _tested(lesson.epochs, last, checks)
-        for epoch in range(1, lesson.epochs + 1):
-            before = lesson.losses
-            if not lesson.learn(epoch - 1):
-                return TrialResult(
-                    {}, tuple(curve), _since(start), lesson.seen, problem=f"diverged in epoch {epoch}: loss not finite"
-                )
-            if epoch not in tested:
-                continue
-            curve.append({"epoch": epoch, **lesson.test()})
+        stopped, recent = False, 0.0
+        early, late = tests(lesson.steps, last, checks)
+        for step in sorted({*early, *late}):
+            before, losses = lesson.done, lesson.losses
+            if not lesson.learn(step, stop):
+                problem = f"diverged by step {lesson.done} of {lesson.steps}: loss not finite"
+                return TrialResult({}, tuple(curve), _since(start), lesson.seen, problem=problem)
+            recent = (lesson.losses - losses) / (lesson.done - before)
+            curve.append({"step": step, **lesson.test()})
             report(curve[-1])
-            early = epoch <= lesson.epochs - last
-            if early and hopeless and curve[-1]["accuracy"] * len(data.test.classes) < hopeless:
+            if step not in late and hopeless and curve[-1]["accuracy"] * len(data.test.classes) < hopeless:
                 stopped = True
                 break
-    kept = curve[-1:] if stopped else curve[-min(last, lesson.epochs) :]
+    kept = curve[-1:] if stopped else curve[-len(late) :]
     scores = {kind: sum(entry[kind] for entry in kept) / len(kept) for kind in SCORES}
-    missing = lesson.epochs - int(curve[-1]["epoch"])  # of a training given up: they count as its last epoch
-    scores["tse"] = curve[-1]["tse"] - missing * (lesson.losses - before)
+    missing = lesson.steps - lesson.done  # of a training given up: they count as its last ones
+    scores["tse"] = -(lesson.losses + missing * recent) / lesson.steps
     if not all(map(math.isfinite, scores.values())):
         return TrialResult({}, tuple(curve), _since(start), lesson.seen, problem="diverged: outputs not finite")
     return TrialResult(scores, tuple(curve), _since(start), lesson.seen, stopped)
@@ -225,9 +244,9 @@ class _Lesson:
         self.data, self.protocol, self.draw, self.compute = data, protocol, draw, compute
         self.targets = data.targets.to(compute.device)
         self.steps = protocol.steps_on(len(self.targets))
-        self.epochs = math.ceil(self.steps / math.ceil(len(self.targets) / protocol.batch))
-        self.done = self.seen = 0
-        self.losses = 0.0
+        self.done = self.passes = 0
+        self.losses = 0.0  # the sum over steps of the mean loss of a batch
+        self.queue = torch.zeros(0, dtype=torch.int64)  # rows of the pass that is under way
         parameters = [p for p in module.parameters() if p.requires_grad]
         if not parameters:
             raise ConfigError("the candidate has no parameters to train")
@@ -242,22 +261,38 @@ class _Lesson:
             self.optimiser, lambda step: SCHEDULES[protocol.schedule](step / self.steps)
         )
 
-    def learn(self, epoch: int) -> bool:
-        """One pass; whether its loss was finite."""
+    @property
+    def seen(self) -> int:
+        """Images passed through so far."""
+        return self.done * self.protocol.batch
+
+    def learn(self, until: int, stop: Callable[[], bool]) -> bool:
+        """Train until that many steps are done; False as soon as the loss is found not to be finite."""
         device = self.compute.device
-        total, count = torch.zeros((), device=device), 0
-        order = self.draw.at(epoch).permutation("shuffle", len(self.targets))
-        for rows in order.split(self.protocol.batch)[: self.steps - self.done]:
-            batch = self.protocol.augment(self.data.batch(rows, device), self.draw.at(self.done))
-            self.optimiser.zero_grad()
-            wanted = self.targets[rows.to(device)]
-            total += self.compute.backprop(self.module, batch, wanted, _cross_entropy) * len(rows)
-            self.optimiser.step()
-            self.schedule.step()
-            self.done, count = self.done + 1, count + len(rows)
-        self.seen += count
-        self.losses += float(total) / count
-        return math.isfinite(self.losses)
+        while self.done < until:
+            total, end = torch.zeros((), device=device), min(until, self.done + LOOK_EVERY)
+            while self.done < end:
+                if stop():
+                    raise OutOfTimeError(f"out of time after {self.done} of {self.steps} training steps")
+                rows = self._rows()
+                batch = self.protocol.augment(self.data.batch(rows, device), self.draw.at(self.done))
+                self.optimiser.zero_grad()
+                total += self.compute.backprop(self.module, batch, self.targets[rows.to(device)], _cross_entropy)
+                self.optimiser.step()
+                self.schedule.step()
+                self.done += 1
+            self.losses += float(total)
+            if not math.isfinite(self.losses):
+                return False
+        return True
+
+    def _rows(self) -> Tensor:
+        """(batch,) rows of the next step: passes in a new order each, one after the other without a gap."""
+        while len(self.queue) < self.protocol.batch:
+            order = self.draw.at(self.passes).permutation("shuffle", len(self.targets))
+            self.queue, self.passes = torch.cat([self.queue, order]), self.passes + 1
+        rows, self.queue = self.queue[: self.protocol.batch], self.queue[self.protocol.batch :]
+        return rows
 
     def test(self) -> dict[str, float]:
         """Scores on the held-out images at this time."""
@@ -272,7 +307,7 @@ class _Lesson:
             sums += torch.stack(_held_out(logits, wanted)).double().cpu()
         self.module.train()
         accuracy, entropy, margin = (sums / len(images)).tolist()
-        return {"accuracy": accuracy, "cross-entropy": -entropy, "margin": margin, "tse": -self.losses}
+        return {"accuracy": accuracy, "cross-entropy": -entropy, "margin": margin, "tse": -self.losses / self.done}
 
 
 def _held_out(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -289,11 +324,14 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets, reduction="none")
 
 
-def _tested(epochs: int, last: int, checks: int) -> set[int]:
-    """The epochs after which there is a test: the last ones, and some spread evenly before."""
-    before = max(0, epochs - last)
-    early = {round(before * (i + 1) / (checks + 1)) for i in range(checks)}
-    return {epoch for epoch in early if epoch >= 1} | set(range(before + 1, epochs + 1))
+def tests(steps: int, last: int, checks: int) -> tuple[list[int], list[int]]:
+    """The steps after which there are tests: those spread before the last tenth, and those in it whose scores count.
+
+    They stand at the same fractions of every number of steps, as far as there are enough.
+    """
+    late = {max(1, round(steps * (1 - TAIL * i / last))) for i in range(last)}
+    early = {round(steps * (1 - TAIL) * (i + 1) / (checks + 1)) for i in range(checks)}
+    return sorted({step for step in early if 1 <= step < min(late)}), sorted(late)
 
 
 def _since(start: float) -> float:

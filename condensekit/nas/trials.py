@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from condensekit.errors import ConfigError
+from condensekit.run import changes
 from condensekit.store import staged
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Trial:
         curve: Intermediate results, oldest first.
         space: Which space it belongs to, see :func:`condensekit.nas.spaces.fingerprint`.
         stopped: Whether its training was given up as hopeless, and scored where it stood.
+        recipe: How the evaluator made the score, as JSON values; empty for one that does not say.
     """
 
     ranker: str
@@ -58,10 +60,11 @@ class Trial:
     curve: tuple[Any, ...] = ()
     space: str = ""
     stopped: bool = False
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that :meth:`from_json` reads back."""
-        return {**asdict(self), "scores": dict(self.scores), "curve": list(self.curve)}
+        return {**asdict(self), "curve": list(self.curve)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Trial:
@@ -116,11 +119,22 @@ class TrialLog:
             self._torn = False
         self._trials.setdefault((trial.ranker, key(trial.architecture)), trial)
 
-    def check_space(self, ranker: str, space: str) -> None:
-        """Raise ConfigError where this ranker's trials belong to another space."""
-        other = next((trial for trial in self.trials(ranker) if trial.space not in ("", space)), None)
-        if other is not None:
+    def check(self, ranker: str, space: str, recipe: Mapping[str, Any]) -> None:
+        """Refuse to go on with trials of this ranker that belong to another space, or were scored otherwise.
+
+        Raises:
+            ConfigError: The text names both.
+        """
+        held = self.trials(ranker)
+        if any(trial.space not in ("", space) for trial in held):
             raise ConfigError(f"{self.path} holds trials of {ranker!r} on another space: use another --out")
+        other = next((trial.recipe for trial in held if trial.recipe != recipe), None)
+        if other is not None:
+            different = "; ".join(changes(other, recipe))
+            raise ConfigError(
+                f"{self.path} holds trials of {ranker!r} that were scored otherwise ({different}): "
+                "use the same options, or another --out"
+            )
 
     def _read(self) -> Iterator[Trial]:
         if self.path is None or not self.path.exists():

@@ -49,11 +49,13 @@ class Truth:
         values: Measurements by the :func:`~condensekit.nas.trials.key` of the :func:`canonical` architecture, each
             the same number of them.
         cost_s: Seconds that all measurements of an architecture took; empty where that is not known.
+        image_steps: Images that passed through in them; likewise.
     """
 
     name: str
     values: Mapping[str, tuple[float, ...]]
     cost_s: Mapping[str, float] = field(default_factory=dict)
+    image_steps: Mapping[str, int] = field(default_factory=dict)
 
     def holds(self, space: ModelSpace, architecture: Architecture) -> bool:
         """Whether there is a truth for this architecture."""
@@ -163,4 +165,5 @@ def from_trials(name: str, space: ModelSpace, runs: Sequence[Sequence[Trial]]) -
         name,
         {k: tuple(100 * float(table[k].scores["accuracy"]) for table in tables) for k in shared},
         {k: sum(table[k].cost_s for table in tables) for k in shared},
+        {k: sum(table[k].image_steps for table in tables) for k in shared},
     )

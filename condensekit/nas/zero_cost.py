@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from condensekit.errors import ConfigError, unknown
+from condensekit import catalog
+from condensekit.errors import ConfigError
 from condensekit.rng import isolated
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.SiLU, nn.Tanh, nn.GELU, nn.ELU, nn.ReLU6, nn.Hardswish)
@@ -23,8 +24,6 @@ SMALL = 1e-5  # jacov: what keeps the logarithm of an eigenvalue finite
 BLEND = 1e-2  # zen: how much of the second image is blended in
 REPEATS = 4  # zen: pairs of batches that are averaged over
 ZEN_BATCH = 16  # images at most, as many as the authors take
-
-Score = Callable[[nn.Module, Tensor, int], float]
 
 
 def synflow(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
@@ -125,14 +124,11 @@ def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa:
     return sum(found) / REPEATS
 
 
-KINDS: dict[str, Score] = {"synflow": synflow, "nwot": nwot, "jacov": jacov, "zen": zen}
-
-
 def score(kind: str, module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float | None:  # noqa: N803
     """The score called ``kind``, the larger the better; None where it is not finite.
 
     Args:
-        kind: One of :data:`KINDS`.
+        kind: One of :data:`condensekit.catalog.ZERO_COST`.
         module: An untrained network on the CPU; its batch norm statistics may change.
         images_NCHW: A batch of normalised float32 images, at least two.
         key: Of the random numbers that zen draws.
@@ -140,9 +136,7 @@ def score(kind: str, module: nn.Module, images_NCHW: Tensor, key: int = 0) -> fl
     Raises:
         ConfigError: An unknown kind, or nwot on a network without activation modules.
     """
-    if kind not in KINDS:
-        raise unknown("zero-cost score", kind, KINDS)
-    found = KINDS[kind](module, images_NCHW, key)
+    found: float = catalog.imported("zero-cost score", kind, catalog.ZERO_COST)(module, images_NCHW, key)
     return found if math.isfinite(found) else None
 
 

@@ -4,11 +4,15 @@ import socket
 import sys
 from pathlib import Path
 
+from nni.experiment.config.training_services import LocalConfig
+
 from condensekit.nas import Portal, TrialLog, search
 from tests.nas.toy import Toy, scoring
 
 
 def run(engine, folder):
+    service = LocalConfig(use_active_gpu=False) if engine == "nni-as-it-is" else None
+    engine = engine.removesuffix("-as-it-is")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -21,7 +25,7 @@ def run(engine, folder):
         workers=1,
         seed=2,
         log=TrialLog(folder / "trials.jsonl"),
-        portal=Portal(folder / "nni", port) if engine == "nni" else None,
+        portal=Portal(folder / "nni", port, service) if engine == "nni" else None,
     )
 
 

@@ -73,6 +73,19 @@ def test_kill_after_four_of_ten_and_resume(engine, tmp_path):
     assert [(t.architecture, t.score) for t in resumed] == [(t.architecture, t.score) for t in whole]
 
 
+def test_a_manager_without_a_warm_server_ends_with_the_search_and_its_trials(tmp_path):
+    """As with NNI's services on other machines: there is no fork server that could take it along."""
+    mark = uuid.uuid4().hex
+    child = start("nni-as-it-is", tmp_path, mark)
+    try:
+        wait_for(lambda: (tmp_path / "calls").exists(), 90, "a trial")
+        assert any("main.js" in line for line in marked(mark).values())
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    wait_for(lambda: not marked(mark), 10, f"left behind: {marked(mark)}")
+
+
 def test_a_killed_fork_server_takes_its_workers_along_and_ends_the_search(tmp_path):
     mark = uuid.uuid4().hex
     child = start("pool", tmp_path, mark)

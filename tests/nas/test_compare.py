@@ -1,6 +1,8 @@
 """A whole comparison on the real NNI: one list for all, truth, resume, budget, failures, and searches of their own."""
 
 import json
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from condensekit.nas.spaces import convnet_space, enumerate_architectures, space
 from condensekit.nas.training import ProxyProtocol
 from condensekit.nas.trials import TrialLog, key
 from condensekit.nas.truth import Truth
+from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.store import load_tensors
 
@@ -131,6 +134,49 @@ def test_a_spent_budget_leaves_out_what_is_not_done():
     assert found.best is None
     assert found.notes[0] == "params: only 0 of 6 architectures were scored"
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_the_budget_bounds_condensation_and_all_resumes(tmp_path):
+    long = replace(SETTING, maker=replace(SETTING.maker, iterations=100_000, folder=tmp_path / "sets"))
+    for _ in range(3):
+        start = time.monotonic()
+        found = Contest(GRID, [ranker("params"), ranker("dm")], long, trials=4).run(
+            Running("sequential", folder=tmp_path, budget_s=2.5)
+        )
+        assert time.monotonic() - start < 4
+        assert len(scores(found, "params")) == 4  # free ones come first, and stay
+        assert scores(found, "dm") == {}
+        assert any(note.startswith("dm failed: ") and "the budget ended" in note for note in found.notes)
+        json.dumps(found.to_json(), allow_nan=False)
+    assert time.monotonic() - start < 1  # nothing was left for the last one
+    assert json.loads((tmp_path / "time.json").read_text())["used_s"] >= 2.5
+
+
+@pytest.mark.parametrize("lr", [1e30, 1e38])  # the loss is not finite; the images are not
+def test_a_condensation_that_diverges_fails_its_ranker_alone(tmp_path, lr):
+    bad = replace(SETTING, maker=replace(SETTING.maker, recipe=Recipe(lr=lr), folder=tmp_path / "sets"))
+    for _ in range(2):
+        names = ("dm", "random", "early-stop", "dm+random")
+        contestants = [ranker(name) for name in names]
+        found = Contest(GRID, contestants, bad, trials=4, truth=TABLE).run(Running("sequential", folder=tmp_path))
+        rows = {row["ranker"]: row for row in found.rows}
+        assert rows["dm"]["n"] == rows["dm+random"]["n"] == 0
+        assert rows["random"]["n"] == rows["early-stop"]["n"] == 4
+        assert found.best is None
+        assert any(note.startswith("dm failed: ") and "not finite" in note for note in found.notes)
+        json.dumps(found.to_json(), allow_nan=False)
+        assert "nan" not in table(found.rows).lower()
+
+
+def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
+    names = "ridge:random,random,params"
+    found = run(names, truth=FULL, trials=5, fitted=3)
+    rows = {row["ranker"]: row for row in found.rows}
+    assert rows["random"]["image_steps"] == 5 * 4 * 32  # 4 passes over 30 images in batches of 32
+    full = 2 * -(-len(WHOLE) // 128) * 128
+    assert rows["ridge:random"]["image_steps"] == 8 * 4 * 32 + 3 * full
+    assert rows["ridge:random"]["flops"] > rows["random"]["flops"]
+    assert rows["ridge:random"]["cost_s"] > rows["random"]["cost_s"]
 
 
 @pytest.mark.parametrize(

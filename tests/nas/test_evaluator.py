@@ -1,11 +1,20 @@
 import pickle
+from dataclasses import replace
 
 import nni
 import pytest
 from nni.nas.space import SimplifiedModelSpace
 
 from condensekit.errors import ConfigError
-from condensekit.nas import ProxyData, ProxyEvaluator, ProxyProtocol, convnet_space, enumerate_architectures, search
+from condensekit.nas import (
+    ProxyData,
+    ProxyEvaluator,
+    ProxyProtocol,
+    TrialLog,
+    convnet_space,
+    enumerate_architectures,
+    search,
+)
 from condensekit.rng import Draw
 from tests.nas.test_training import images
 
@@ -30,15 +39,16 @@ def test_scores_of_every_kind_and_the_curve_are_in_the_trial(space):
     trials = run(space, ProxyEvaluator(load(), PROTOCOL, score="cross-entropy", seed=7))
     for trial in trials:
         assert trial.status == "finished"
-        assert trial.score == trial.scores["cross-entropy"] == pytest.approx(sum(_of(trial, "cross-entropy")) / 3)
+        assert trial.score == trial.scores["cross-entropy"] == pytest.approx(sum(_of(trial, "cross-entropy")) / 2)
         assert trial.seed == 7
-        assert trial.image_steps == 3 * 45
+        assert trial.image_steps == 9 * 16  # 3 passes over 45 images, in full batches
         assert trial.curve[-1]["default"] == trial.curve[-1]["cross-entropy"]
     assert len({trial.score for trial in trials}) == 4
 
 
 def _of(trial, kind):
-    return [entry[kind] for entry in trial.curve]
+    """At steps 8 and 9 of 9, which are in the last tenth."""
+    return [entry[kind] for entry in trial.curve if entry["step"] >= 8]
 
 
 def test_several_seeds_are_averaged(space):
@@ -59,13 +69,37 @@ def test_a_diverging_candidate_is_a_failed_trial_and_the_search_goes_on(space):
     trials = run(space, ProxyEvaluator(load(), ProxyProtocol(epochs=5, lr=1e30)))
     assert len(trials) == 4
     assert all(trial.status == "failed" and trial.score is None for trial in trials)
-    assert trials[0].reason.startswith("diverged in epoch")
+    assert trials[0].reason.startswith("diverged by step")
+    assert all(trial.image_steps >= 64 for trial in trials)  # they cost what had passed through by then
 
 
 def test_a_hopeless_candidate_is_marked(space):
     protocol = ProxyProtocol(epochs=20, lr=1e-9, batch=16)
     trials = run(space, ProxyEvaluator(load(), protocol, last=1, checks=1, hopeless=2.9))
     assert any(trial.stopped and trial.status == "finished" for trial in trials)
+
+
+def test_a_log_scored_with_another_recipe_is_refused(space, tmp_path):
+    book = TrialLog(tmp_path / "trials.jsonl")
+    run(space, ProxyEvaluator(load(), PROTOCOL), log=book)
+    assert run(space, ProxyEvaluator(load(), PROTOCOL), log=TrialLog(book.path)) == book.trials()
+    train, test = images().split(0.5, Draw(0))
+    for other, message in (
+        (ProxyEvaluator(load(), PROTOCOL, score="margin"), 'score: "accuracy" there, "margin" now'),
+        (ProxyEvaluator(load(), replace(PROTOCOL, lr=0.1)), r"protocol\.lr: 0\.025 there, 0\.1 now"),
+        (ProxyEvaluator(load(), PROTOCOL, seed=1), "seed: 0 there, 1 now"),
+        (ProxyEvaluator(ProxyData(test, train), PROTOCOL), 'train: "'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(space, other, log=TrialLog(book.path))
+
+
+def test_the_recipe_is_the_same_before_and_after_loading():
+    evaluator = ProxyEvaluator(load, PROTOCOL)
+    before = evaluator.recipe
+    evaluator.prepare()
+    assert evaluator.recipe == before
+    assert before["data"] == "tests.nas.test_evaluator.load"
 
 
 def test_an_evaluator_with_a_loader_stays_small():
@@ -88,7 +122,7 @@ def test_it_runs_under_nnis_mock(space):
         evaluator.evaluate(frozen.executable_model())  # as NNI's documentation does: a module in place of its maker
     assert 0 <= first <= 1
     assert 0 <= frozen.metrics.final <= 1
-    assert len(frozen.metrics.intermediates) == 6
+    assert len(frozen.metrics.intermediates) == 12
 
 
 def test_bad_options():

@@ -9,10 +9,12 @@ from condensekit import ClassImages, ConvNet, datasets
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas import spaces
+from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.cost import count
 from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Setting, ZeroCost, ranker
-from condensekit.nas.proxy_sets import Maker
+from condensekit.nas.proxy_sets import DivergedError, Maker
 from condensekit.nas.training import ProxyProtocol
+from condensekit.progress import Progress
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 
@@ -71,17 +73,63 @@ def test_sets_have_the_size_asked_for_and_train_equally_long(setting, name, imag
     real = {image.numpy().tobytes() for image in TRAIN.gather(TRAIN.order)}
     if "packed" not in name:
         assert sum(image.numpy().tobytes() not in real for image in data.images) == synthetic
-    assert evaluator.protocol.steps_on(images) == 3 * 3  # 40 images in batches of 16
+    assert evaluator.protocol.steps_on(images) == 8  # 3 passes over 40 images, in full batches of 16
     assert cost.seconds > 0
     assert (cost.flops > 0) == (name != "packed-random")
 
 
 def test_a_set_is_made_once(setting):
     first, cost = ranker("dm").prepare(setting)
-    again, same = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, iterations=99)))
+    again, same = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, stop=lambda: True)))
     assert torch.equal(first.data.images, again.data.images)
     assert cost == same
     assert isinstance(again.data.train, CondensedSet)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("dm", {"iterations": 99}, "iterations: 2 there, 99 now"),
+        ("kmeans", {"seed": 3}, "seed: 0 there, 3 now"),
+        ("random", {"train": HELD}, 'data: "'),
+        ("dm", {"recipe": Recipe(lr=3.0)}, r"method.lr: 1\.0 there, 3\.0 now"),
+    ],
+)
+def test_a_kept_set_made_otherwise_is_refused(setting, name, change, message):
+    ranker(name).prepare(setting)
+    other = Setting(replace(setting.maker, **change), TRAIN if "train" in change else HELD, setting.protocol, ipc=4)
+    with pytest.raises(ConfigError, match=message):
+        ranker(name).prepare(other)
+
+
+def test_a_condensation_that_diverged_is_not_tried_again(setting):
+    bad = replace(setting, maker=replace(setting.maker, recipe=Recipe(lr=1e38)))
+    with pytest.raises(DivergedError, match=r"condensing with dm: .* not finite") as first:
+        ranker("dm").prepare(bad)
+    never = replace(bad, maker=replace(bad.maker, stop=lambda: True))
+    with pytest.raises(DivergedError) as again:
+        ranker("dm").prepare(never)
+    assert str(first.value) == str(again.value)
+
+
+def test_a_condensation_that_is_stopped_goes_on_where_it_was(setting):
+    whole, _ = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None, iterations=4)))
+    asked = iter([False, False, True])
+    maker = replace(setting.maker, iterations=4)
+    with pytest.raises(OutOfTimeError, match="after step 2 of 4"):
+        ranker("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: next(asked))))
+    with pytest.raises(OutOfTimeError, match="before dm-4 was made"):
+        ranker("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: True)))
+    seen = []
+
+    class Seen(Progress):
+        def stage(self, name, total, done=0):
+            seen.append((name, total, done))
+            return super().stage(name, total, done)
+
+    resumed, _ = ranker("dm").prepare(replace(setting, maker=replace(maker, progress=Seen())))
+    assert ("condense (dm)", 4, 2) in seen
+    assert torch.equal(resumed.data.images, whole.data.images)
 
 
 def test_sets_do_not_depend_on_the_folder(setting):
@@ -99,9 +147,9 @@ def test_condensing_costs_the_images_that_pass_through(setting):
 def test_early_stopping_trains_on_everything_for_the_extra_image_steps(setting):
     evaluator, _ = ranker("early-stop").prepare(replace(setting, extra=160.0))
     assert len(evaluator.data.targets) == len(TRAIN)
-    assert evaluator.protocol.steps == 9 + 10
+    assert evaluator.protocol.steps == 8 + 10
     evaluator, _ = ranker("early-stop@2").prepare(replace(setting, extra=160.0))
-    assert evaluator.protocol.steps == 2 * -(-len(TRAIN) // 16)
+    assert evaluator.protocol.steps == -(-2 * len(TRAIN) // 16)
 
 
 def test_scores_are_on_the_held_out_images_alone(setting):

@@ -9,12 +9,15 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from nni.experiment.config.training_services import LocalConfig, RemoteConfig
+from nni.experiment.config.training_services import LocalConfig, RemoteConfig, RemoteMachineConfig
+from nni.nas.evaluator import FunctionalEvaluator
 
+from condensekit.catalog import STRATEGIES
 from condensekit.errors import ConfigError
 from condensekit.nas import FixedList, Portal, TrialLog, search
-from condensekit.nas.strategies import NAMES, strategy
-from tests.nas.toy import Toy, failing, scoring
+from condensekit.nas.service import _launching
+from condensekit.nas.strategies import strategy
+from tests.nas.toy import Toy, failing, scoring, where_home_is
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets nni leaves open
 ROOT = Path(__file__).parents[2]
@@ -39,7 +42,7 @@ def run(server, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("name", [*NAMES, "list"])
+@pytest.mark.parametrize("name", [*STRATEGIES, "list"])
 def test_all_strategies(run, name):
     chosen = FixedList(LIST) if name == "list" else strategy(name, 5, 6)
     trials = run(scoring(), chosen, trials=6)
@@ -68,7 +71,8 @@ def test_failures_are_marked_a_resume_repeats_nothing_and_no_file_lies_elsewhere
     assert {path.name for path in tmp_path.iterdir()} == {"home", "here", "nni", "trials.jsonl", "calls"}
 
 
-def test_limit_budget_and_loopback(run, tmp_path):
+def test_limit_budget_and_loopback(run, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     seen = {}
 
     def look(trial):
@@ -82,6 +86,8 @@ def test_limit_budget_and_loopback(run, tmp_path):
     chosen = FixedList([LIST[0], {"width": 2, "act": "relu"}, LIST[1]])
     trials = run(failing(how="sleep"), chosen, workers=1, trial_limit_s=1, budget_s=60, on_trial=look)
     assert time.monotonic() - start < 50
+    assert "Web portal URLs" not in caplog.text
+    assert f"NNI's portal: http://127.0.0.1:{seen['port']}" in caplog.text
     assert [trial.reason for trial in trials] == ["", "over its limit of 1 s", ""]
     assert seen["addresses"] == {"127.0.0.1"}
     assert seen["status"] in ("RUNNING", "TUNER_NO_MORE_TRIAL")
@@ -129,6 +135,22 @@ def test_trials_without_the_warm_server(tmp_path, caplog, monkeypatch):
         trials = search(Toy(), failing(), FixedList([LIST[0]]), engine="nni", portal=portal, workers=1)
     assert [trial.score for trial in trials] == [3.0]
     assert "listens on all interfaces" in caplog.text
+
+
+def test_the_home_of_trials_and_keys_is_the_users_own(tmp_path, monkeypatch):
+    """NNI's manager alone takes the run folder for it."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / ".ssh").mkdir(parents=True)
+    (tmp_path / "home" / ".ssh" / "id_rsa").touch()
+    portal = Portal(tmp_path / "nni", free_port(), LocalConfig(use_active_gpu=False))
+    asking = FunctionalEvaluator(where_home_is, file=str(tmp_path / "home.txt"))
+    search(Toy(), asking, FixedList([LIST[0]]), engine="nni", portal=portal, workers=1)
+    assert (tmp_path / "home.txt").read_text() == str(tmp_path / "home")
+    assert not list((tmp_path / "home").rglob("*nni*"))
+    with _launching(tmp_path / "nni", None):
+        key = RemoteMachineConfig(host="127.0.0.1", user="me").canonical_copy().ssh_key_file
+    assert Path(key) == tmp_path / "home" / ".ssh" / "id_rsa"
 
 
 def test_another_service_gets_its_configuration_and_a_warning(tmp_path, caplog):

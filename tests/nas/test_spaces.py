@@ -1,3 +1,9 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -121,3 +127,12 @@ def test_cells_and_their_names_in_tables():
 def test_nasbench201_sizes_are_checked():
     with pytest.raises(ConfigError, match="stem must be at least 1"):
         space("nasbench201", stem=0)
+
+
+def test_the_grid_that_the_benchmark_lists_without_nni_is_the_space():
+    path = Path(__file__).parents[2] / "benchmarks"
+    code = "import sys; sys.modules['nni'] = None; import json, nas_grid; print(json.dumps(nas_grid.architectures()))"
+    env = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{path.parent}", "PYTHONWARNINGS": "ignore"}
+    listed = json.loads(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout)
+    assert {key(a) for a in listed} == {key(a) for a in enumerate_architectures(space("convnet", (3, 32, 32), 10))}
+    assert len(listed) == 720

@@ -5,11 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+from condensekit.catalog import SCORES
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError
 from condensekit.images import ClassImages
 from condensekit.nas import ProxyData, ProxyProtocol, train_candidate
-from condensekit.nas.training import FLIP_CROP, SCORES, _tested
+from condensekit.nas.budget import OutOfTimeError
+from condensekit.nas.training import FLIP_CROP
+from condensekit.nas.training import tests as placed
 from condensekit.rng import Draw
 
 
@@ -45,10 +48,12 @@ def test_a_candidate_learns_and_every_score_is_there(data):
     assert 0 < result.scores["margin"] <= 1
     assert result.scores["tse"] == result.curve[-1]["tse"] < 0
     assert list(result.curve) == heard
-    assert [entry["epoch"] for entry in heard] == sorted(_tested(8, 5, 4))
-    last = [entry["accuracy"] for entry in result.curve[-5:]]
-    assert result.scores["accuracy"] == pytest.approx(sum(last) / 5)
-    assert result.image_steps == 8 * len(data.train)
+    steps = math.ceil(8 * len(data.train) / 16)
+    early, late = placed(steps, 5, 4)
+    assert [entry["step"] for entry in heard] == [*early, *late]
+    last = [entry["accuracy"] for entry in result.curve[-len(late) :]]
+    assert result.scores["accuracy"] == pytest.approx(sum(last) / len(late))
+    assert result.image_steps == steps * 16
     assert not result.problem
     assert not result.stopped
 
@@ -100,12 +105,12 @@ def test_a_condensed_set_with_soft_labels(data):
     condensed = CondensedSet.from_images(train.gather(chosen), labels, train.spec, soft_labels=soft)
     result = train_candidate(linear, ProxyData(condensed, data.test), QUICK)
     assert result.scores["accuracy"] > 0.8
-    assert result.image_steps == 8 * 12
+    assert result.image_steps == 6 * 16  # 8 passes over 12 images, in full batches
 
 
 def test_a_diverging_candidate_says_so(data):
     result = train_candidate(linear, data, ProxyProtocol(epochs=50, lr=1e30, batch=16))
-    assert result.problem.startswith("diverged in epoch")
+    assert result.problem.startswith("diverged by step 20 of ")
     assert result.scores == {}
 
 
@@ -134,15 +139,45 @@ def test_a_hopeless_candidate_is_given_up(data):
     result = train_candidate(Constant, data, protocol, last=2, checks=3, hopeless=1.5)
     assert result.stopped
     assert len(result.curve) == 1
-    assert result.image_steps < 15 * len(data.train)
+    assert result.image_steps < 15 * 100
     kept = train_candidate(linear, data, protocol, last=2, checks=3, hopeless=1.5)
     assert not kept.stopped
 
 
 def test_steps_in_place_of_epochs(data):
     result = train_candidate(linear, data, ProxyProtocol(steps=5, batch=20, augmentation=None))
-    assert result.image_steps == 20 + 20 + 5 + 20 + 20
-    assert result.curve[-1]["epoch"] == 2
+    assert result.image_steps == 5 * 20
+    assert result.curve[-1]["step"] == 5
+
+
+@pytest.mark.parametrize("size", [3, 21, 45])
+def test_sets_of_any_size_pass_equally_many_images_and_are_tested_at_the_same_steps(data, size):
+    """Each image equally often, one more or less, whether a batch holds several passes or a part of one."""
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = linear()
+
+        def forward(self, x):
+            seen.extend(x.flatten(1).sum(1).tolist() if self.training else [])
+            return self.body(x)
+
+    train = data.train.subset(data.train.order[:size])
+    protocol = ProxyProtocol(steps=30, batch=16, augmentation=None)
+    result = train_candidate(Spy, ProxyData(train, data.test), protocol)
+    assert result.image_steps == len(seen) == 30 * 16
+    counts = np.unique(np.round(seen, 3), return_counts=True)[1]
+    assert counts.sum() == 480
+    assert counts.max() - counts.min() <= 1
+    assert [entry["step"] for entry in result.curve] == [5, 11, 16, 22, 28, 29, 30]
+
+
+def test_a_caller_may_stop_a_training(data):
+    asked = iter([False, False, True])
+    with pytest.raises(OutOfTimeError, match="after 2 of 30 training steps"):
+        train_candidate(linear, data, ProxyProtocol(steps=30), stop=lambda: next(asked))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
@@ -201,9 +236,17 @@ def test_sets_that_do_not_fit():
         ProxyData(images(classes=3), images(classes=2))
 
 
-@pytest.mark.parametrize(("epochs", "last", "checks"), [(1, 5, 4), (10, 5, 4), (100, 5, 4), (100, 1, 0), (6, 5, 4)])
-def test_when_there_are_tests(epochs, last, checks):
-    tested = _tested(epochs, last, checks)
-    assert {epochs - i for i in range(min(last, epochs))} <= tested
-    assert min(tested) >= 1
-    assert len(tested) <= last + checks
+@pytest.mark.parametrize(("steps", "last", "checks"), [(1, 5, 4), (10, 5, 4), (100, 5, 4), (100, 1, 0), (6, 5, 4)])
+def test_when_there_are_tests(steps, last, checks):
+    early, late = placed(steps, last, checks)
+    assert late[-1] == steps
+    assert min([*early, *late]) >= 1
+    assert len(early) <= checks
+    assert 1 <= len(late) <= last
+    assert not set(early) & set(late)
+
+
+def test_tests_stand_at_the_same_fractions_of_any_length():
+    parts = [[step / steps for part in placed(steps, 5, 4) for step in part] for steps in (100, 500, 10_000)]
+    assert parts[0] == parts[1] == parts[2]
+    assert parts[0][-5:] == [0.92, 0.94, 0.96, 0.98, 1.0]

@@ -54,13 +54,17 @@ def test_in_memory():
     assert book.get("dm", TRIAL.architecture) == TRIAL
 
 
-def test_trials_of_another_space_are_refused(tmp_path):
+def test_trials_of_another_space_or_recipe_are_refused(tmp_path):
     book = TrialLog(tmp_path / "trials.jsonl")
-    book.append(Trial("dm", {"a": 1}, 0.1, space="one"))
-    book.check_space("dm", "one")
-    book.check_space("other", "two")
+    book.append(Trial("dm", {"a": 1}, 0.1, space="one", recipe={"score": "tse", "protocol": {"lr": 0.1, "steps": 5}}))
+    again = TrialLog(book.path)
+    again.check("dm", "one", {"score": "tse", "protocol": {"lr": 0.1, "steps": 5}})
+    again.check("other", "two", {})
     with pytest.raises(ConfigError, match="another space"):
-        book.check_space("dm", "two")
+        again.check("dm", "two", {})
+    named = r"trials of 'dm' .*score: \"tse\" there, \"margin\" now; protocol\.lr: 0\.1 there, 0\.2 now\)"
+    with pytest.raises(ConfigError, match=named):
+        again.check("dm", "one", {"score": "margin", "protocol": {"lr": 0.2, "steps": 5}})
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -57,6 +57,12 @@ def fail(model, how="raise", width=2):
     nni.report_final_result({"default": float(model.width), "image_steps": 10})
 
 
+def where_home_is(model, file):
+    with open(file, "w") as note:
+        note.write(os.path.expanduser("~"))
+    nni.report_final_result(1.0)
+
+
 def scoring(**options):
     return FunctionalEvaluator(score, **options)
 

@@ -1,0 +1,247 @@
+"""The whole grid of 720 ConvNets on CIFAR-10, for a GPU: every network's truth, and how well rankers rank all of them.
+
+    python benchmarks/nas_grid.py --data-root PATH              # all cells, truth first
+    python benchmarks/nas_grid.py --data-root PATH --limit 12   # what a network takes
+    python benchmarks/nas_tables.py                             # the table, and the truths as CSV
+
+Needs no NNI: the grid is listed here, networks are trained by the same code as in a search. ``--processes`` share the
+GPU, because a small network leaves most of it idle. Truth: ``--images`` training images, ``--epochs`` passes, one seed;
+both are in the file's name unless they are the usual ones. Finished networks are in ``--runs`` at once: stop it, or set
+``--minutes``, and start it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED as FIRST
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from nas_cells import FREE, TRAINED, Cell, Training, changed, record
+from record import write
+
+from condensekit import catalog, datasets
+from condensekit.describe import describe
+from condensekit.errors import CondensekitError
+from condensekit.images import ClassImages
+from condensekit.nas.cost import count
+from condensekit.nas.proxy_sets import Maker, Preparation
+from condensekit.nas.training import ProxyData, ProxyProtocol, train_candidate
+from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialLog, key
+from condensekit.nas.zero_cost import score
+from condensekit.networks import ConvNet
+from condensekit.recipe import Recipe
+from condensekit.rng import Draw, isolated
+
+HERE = Path(__file__).resolve().parent
+GRID = {
+    "width": (32, 64, 128, 256),
+    "depth": (1, 2, 3, 4),
+    "activation": ("sigmoid", "relu", "leakyrelu"),
+    "norm": ("none", "batch", "layer", "instance", "group"),
+    "pooling": ("none", "max", "avg"),
+}
+TRUTH = "truth-0"
+HELD = 5_000  # held-out training images on which candidates are scored
+IMAGES, EPOCHS, BATCH, LAST = 10_000, 10, 100, 2  # of a truth; tests that are averaged
+SEED = 1_000  # of the first full training: none of a ranker's
+
+_DATA: ProxyData | None = None  # in a worker process
+
+
+def architectures() -> list[Architecture]:
+    """All 720, shuffled: any part of the list is a random sample."""
+    every = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
+    return [every[i] for i in Draw(0).permutation("grid", len(every)).tolist()]
+
+
+def _load(data: ProxyData) -> None:
+    global _DATA
+    _DATA = data
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # no process stays when this script is killed
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _train(
+    ranker: str, architecture: Architecture, protocol: ProxyProtocol, seed: int, last: int, device: str
+) -> Trial:
+    """One network, in a worker process."""
+    assert _DATA is not None
+    shape, classes = _DATA.test.spec.shape, len(_DATA.test.classes)
+    network = ConvNet(**architecture)
+    result = train_candidate(
+        lambda: network.new(shape, classes, Draw(seed)),
+        _DATA,
+        protocol,
+        seed=seed,
+        last=last,
+        checks=0,
+        device=device,
+    )
+    value, status = (None, FAILED) if result.problem else (result.scores["accuracy"], FINISHED)
+    how = describe({"protocol": protocol, "seed": seed, "last": last, **_DATA.fingerprints()})
+    return Trial(
+        ranker, architecture, value, status, result.scores, result.seconds, result.image_steps, seed, result.problem,
+        recipe=how,
+    )  # fmt: skip
+
+
+def trained(
+    cell: Cell, data: ProxyData, protocol: ProxyProtocol, seed: int, last: int, log: TrialLog, args: argparse.Namespace
+) -> None:
+    """Train all networks that the log lacks, several at a time, until the time is over."""
+    how = describe({"protocol": protocol, "seed": seed, "last": last, **data.fingerprints()})
+    log.check(cell.ranker, "", how)
+    left = iter([a for a in listed(args) if log.get(cell.ranker, a) is None])
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.processes, spawn, _load, (data,)) as pool:
+        running = set()
+        while True:
+            while len(running) < args.processes and time.monotonic() < args.end and (one := next(left, None)):
+                running.add(pool.submit(_train, cell.ranker, one, protocol, seed, last, args.device))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST)
+            for future in done:
+                log.append(future.result())
+
+
+def counted(cell: Cell, train: ClassImages, log: TrialLog, args: argparse.Namespace) -> None:
+    """Zero-cost scores and sizes, in this process, on the CPU."""
+    batch = train.sample(train.classes, 7, Draw(0), role="zero-cost").transpose(0, 1).flatten(0, 1)[:64]
+    for architecture in listed(args):
+        if log.get(cell.ranker, architecture) is not None or time.monotonic() >= args.end:
+            continue
+        start, draw = time.perf_counter(), Draw(0)
+        module = ConvNet(**architecture).new(train.spec.shape, len(train.classes), draw)
+        if cell.ranker in catalog.COUNTS:
+            found: float | None = getattr(count(module, train.spec.shape), cell.ranker)
+        else:
+            with isolated(draw.key("weights")):
+                found = score(cell.ranker, module, batch, draw.key("zero-cost"))
+        status, scores = (FAILED, {}) if found is None else (FINISHED, {cell.ranker: float(found)})
+        log.append(Trial(cell.ranker, architecture, found, status, scores, time.perf_counter() - start))
+
+
+def listed(args: argparse.Namespace) -> list[Architecture]:
+    """Those to rank."""
+    return architectures()[: args.limit]
+
+
+def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: str) -> dict[str, Any] | None:
+    """One ranker on the whole grid; None where the time was over before."""
+    start = time.perf_counter()
+    train, test = datasets.load("cifar10", root=args.data_root, trust_local_copy=args.trust_local_copy)
+    rest, held = train.split(HELD / len(train), Draw(0))
+    folder = args.runs / f"grid-set{cell.set_seed}{cell.changes}"
+    log = TrialLog(folder / f"{cell.ranker}{f'-first{args.limit}' if args.limit else ''}.jsonl")
+    used, cost, tested = asdict(recipe), Preparation(), held
+    if cell.ranker in FREE:
+        used = {}
+        counted(cell, rest, log, args)
+    elif cell.full:
+        each = args.images // len(train.classes)
+        part = rest.subset(rest.draw_indices(rest.classes, each, Draw(0), role="full").flatten())
+        protocol = replace(recipe.protocol(), epochs=args.epochs, batch=BATCH)
+        used, tested = {"images": len(part), "protocol": describe(protocol)}, test
+        trained(cell, ProxyData(_compact(part), _compact(test)), protocol, SEED, 1, log, args)
+    else:
+        how = Recipe(batch_real=recipe.batch_real, factor=recipe.factor)
+        maker = Maker(rest, "cifar10", recipe.iterations, how, cell.set_seed, folder / "sets", args.device)
+        make = maker.condensed if cell.ranker in catalog.METHODS else maker.selected
+        chosen, cost = make(cell.ranker, recipe.ipc)
+        trained(cell, ProxyData(chosen, _compact(held)), recipe.protocol(), 0, LAST, log, args)
+    found = [trial for a in listed(args) if (trial := log.get(cell.ranker, a))]
+    if len(found) < len(listed(args)):
+        return None
+    shape = train.spec.shape
+    params = {key(a): count(ConvNet(**a).new(shape, 10, Draw(0)), shape).params for a in listed(args)}
+    space = "ConvNet grid of 720"
+    return record(
+        cell,
+        found,
+        recipe=used or None,
+        space={"trained": space, "real": space},
+        held=len(tested),
+        preparation=asdict(cost),
+        about={name: {"group": name, "params": size, "truth": None} for name, size in params.items()},
+        wall_s=time.perf_counter() - start,
+        workers=args.processes,
+        command=command,
+    )
+
+
+def _compact(images: ClassImages) -> ClassImages:
+    """Without the images of their array that they do not list: they are sent to every process."""
+    order = images.order.sort().values
+    return ClassImages(images.images[order], images.labels[order], images.spec)
+
+
+def cells(rankers: list[str], sets: int, proxy: str, truth: str) -> Iterator[Cell]:
+    """In the order given, then further sets; each with the changes, as text, that concern it."""
+    for seed in range(sets):
+        for name in rankers:
+            if name in TRAINED:
+                yield Cell("grid", "all", name, seed, proxy)
+            elif seed == 0:
+                yield Cell("grid", "all", name, 0, "" if name in FREE else truth)
+
+
+def main() -> None:
+    """Run the cells that are missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rankers", default=",".join((TRUTH, *FREE, *TRAINED)), help="comma-separated list")
+    parser.add_argument("--sets", type=int, default=2, help="sets of each kind, with seeds 0, 1, ...")
+    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
+    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--processes", type=int, default=4, help="networks trained at a time on the one GPU")
+    parser.add_argument("--images", type=int, default=IMAGES, help="training images of a truth")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes of a truth")
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no network after that")
+    parser.add_argument("--limit", type=int, help="only so many networks; results then stay under --runs")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "nas")
+    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "nas", help="folder of the runs")
+    args = parser.parse_args()
+    args.end = time.monotonic() + 60 * args.minutes
+
+    recipe = Training(ipc=args.ipc)
+    usual = {"ipc": Training().ipc, "images": IMAGES, "epochs": EPOCHS}
+    new = changed({name: getattr(args, name) for name in usual}, usual)
+    proxy, truth = (
+        "".join(f"-{name}{new[name]}" for name in names if name in new) for names in (("ipc",), ("images", "epochs"))
+    )
+    results = args.runs / f"first{args.limit}" if args.limit else args.results
+    for cell in cells(args.rankers.split(","), args.sets, proxy, truth):
+        path = results / f"{cell.stem}.json"
+        if path.exists() or time.monotonic() >= args.end:
+            continue
+        options = "".join(f" --{name} {value}" for name, value in new.items())
+        short = f" --limit {args.limit}" if args.limit else ""
+        one = f"--rankers {cell.ranker} --sets {cell.set_seed + 1} --device {args.device} --processes {args.processes}"
+        found = run_cell(cell, recipe, args, f"python benchmarks/nas_grid.py {one}{options}{short}")
+        if found is None:
+            print(f"{cell.stem}: not all networks yet", flush=True)
+            continue
+        write(path, found)
+        print(f"{cell.stem}: {found['trials_s']:.0f} s of trials in {found['wall_s']:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CondensekitError as error:
+        sys.exit(f"Error: {error}")

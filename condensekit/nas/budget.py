@@ -1,0 +1,91 @@
+"""Wall time that may be used in all, however often the work is killed and taken up again."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from condensekit.errors import CondensekitError, StoreError, refuse
+from condensekit.store import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0  # seconds between notes of the time used, and so the most that a kill makes forget
+FILE = "time.json"  # beside the log of trials
+
+
+class OutOfTimeError(CondensekitError):
+    """The budget ended before something was made; what it needs is kept, and a larger budget goes on."""
+
+
+class Budget:
+    """Seconds that everything inside ``with budget:`` may take together, over all processes that use the same file.
+
+    Args:
+        seconds: In all, above 0; None for no limit, the time is noted all the same.
+        path: A JSON file with ``used_s``, rewritten every second; None keeps the time in memory.
+
+    Raises:
+        ConfigError: ``seconds`` is not positive.
+        StoreError: The file cannot be read; when entered or left, written.
+    """
+
+    def __init__(self, seconds: float | None = None, path: Path | None = None) -> None:
+        refuse(None if seconds is None or seconds > 0 else f"budget_s must be positive, got {seconds}")
+        self.seconds, self.path = seconds, path
+        self._before = float(read_json(path)["used_s"]) if path is not None and path.is_file() else 0.0
+        self._start: float | None = None
+        self._ended = threading.Event()
+        self._beat: threading.Thread | None = None
+
+    @property
+    def used_s(self) -> float:
+        """Seconds used so far, by earlier processes too."""
+        return self._before + (0.0 if self._start is None else time.monotonic() - self._start)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left, at least 0; infinite without a limit."""
+        return math.inf if self.seconds is None else max(0.0, self.seconds - self.used_s)
+
+    @property
+    def deadline(self) -> float | None:
+        """``time.monotonic()`` at which it is spent; None without a limit."""
+        return None if self.seconds is None else time.monotonic() + self.left_s
+
+    def spent(self) -> bool:
+        """Whether no time is left."""
+        return self.left_s <= 0
+
+    def __enter__(self) -> Budget:
+        self._start = time.monotonic()
+        if self.path is not None:
+            self._note()
+            self._ended.clear()
+            self._beat = threading.Thread(target=self._note_on, daemon=True)
+            self._beat.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._ended.set()
+        if self._beat is not None:
+            self._beat.join()
+        self._before, self._start = self.used_s, None
+        if self.path is not None:
+            self._note()
+
+    def _note(self) -> None:
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, {"used_s": round(self.used_s, 3)})
+
+    def _note_on(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            try:
+                self._note()
+            except StoreError as error:
+                log.warning("%s: a kill now would give its time back to the budget", error)

@@ -1,0 +1,52 @@
+"""A small process that outlives a killed search for just long enough to end NNI's manager.
+
+Both ends are here: the search starts ``python -I -S guardian.py`` and tells it a pid on its standard input; when that
+closes, whatever the reason, the process group of the last pid is killed. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from types import TracebackType
+
+
+class Guardian:
+    """The search's end. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def guard(self, manager: int) -> None:
+        """Kill the process group of NNI's manager when this process ends; 0 for none any more."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{manager}\n".encode())
+        self.process.stdin.flush()
+
+    def __enter__(self) -> Guardian:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def main() -> None:
+    """The other end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pid = 0
+    for line in sys.stdin.buffer:
+        pid = int(line)
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
