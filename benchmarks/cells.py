@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-TRAINED = "dm batch_real=64 factor=2 init=kmeans encoder=trained encoder.count=2 encoder.steps=60 calibration=1"
+START = "init=kmeans init.candidates=1000"
+TRAINED = f"dm batch_real=64 factor=2 {START} encoder=trained encoder.count=2 encoder.steps=60 calibration=1"
 MINUTE = {
     "dm-packed": ("dm batch_real=64 factor=2", 48),
     "m3d": ("m3d batch_real=64", 48),
-    "trained": (TRAINED, 38),
+    "dm-kmeans": (f"dm batch_real=64 {START}", 66),
+    "trained": (TRAINED, 15),
     "dm": ("dm batch_real=64", 96),
     "moments": ("dm batch_real=64 discrepancy=moments-3", 96),
     "krr": ("krr", 149),
-    "dsa": ("dsa batch_real=64", 5),
-    "dc": ("dc batch_real=64", 5),
+    "dsa": ("dsa batch_real=64", 4),
+    "dc": ("dc batch_real=64", 4),
 }  # at CPU scale and 10 images per class: what a minute on two quiet cores allows (benchmarks/pace.py)
 BEST = ("dm-packed", "m3d", "trained", "dm")
 NARROW = "network=ConvNet-w32"

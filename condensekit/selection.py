@@ -122,17 +122,31 @@ class _Embedded(ABC):
 
     Args:
         embedding: Where distances are measured.
+        candidates: Images of each class that are looked at, drawn at random; 0 for all. Embedding all of a large data
+            set takes longer than a short condensation on a CPU.
     """
 
     embedding: Embedding = field(default_factory=RandomEmbedding)
+    candidates: int = 0
+
+    def __post_init__(self) -> None:
+        refuse(None if self.candidates >= 0 else f"candidates must be at least 0 (all), got {self.candidates}")
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
-        """See :class:`Selection`."""
+        """See :class:`Selection`; a ConfigError where there are fewer candidates than images to choose."""
         check_sizes(data, ipc)
+        refuse(
+            f"{ipc} images per class cannot be chosen among {self.candidates} candidates: raise candidates, or 0: all"
+            if 0 < self.candidates < ipc
+            else None
+        )
         embed = self.embedding.prepare(data, draw, compute)
         parts = []
         for label in data.classes:
             indices = data.indices_of(label)
+            if self.candidates:
+                some = draw.permutation(f"candidates/{label}", len(indices))[: self.candidates]
+                indices = indices[some.sort().values]
             features = embed(indices).double()  # centred doubles: small distances far from the origin survive
             parts.append(indices[self.pick(features - features.mean(0), ipc, draw.key(f"{self.name}/{label}"))])
         return Chosen(torch.cat(parts))

@@ -141,6 +141,19 @@ def test_the_embedding_is_drawn_from_the_seed_and_same_on_any_plan(compute):
         torch.testing.assert_close(NARROW.prepare(data, Draw(0), other)(data.order), first, rtol=1e-5, atol=1e-5)
 
 
+def test_candidates_are_a_random_part_of_each_class(compute):
+    data = shapes()
+    some, others = (KMeans(Pixels(), candidates=5)(data, 5, Draw(s), compute).indices for s in (0, 1))
+    assert sorted(some.tolist()) != sorted(others.tolist())  # as many as are chosen: all candidates
+    whole = max(len(data.indices_of(label)) for label in data.classes)
+    every, limited = (KMeans(Pixels(), candidates=n)(data, 2, Draw(0), compute).indices for n in (0, whole))
+    assert torch.equal(every, limited)
+    with pytest.raises(ConfigError, match="3 images per class cannot be chosen among 2 candidates"):
+        Herding(Pixels(), candidates=2)(data, 3, Draw(0), compute)
+    with pytest.raises(ConfigError, match=r"candidates must be at least 0 \(all\), got -1"):
+        KCenter(candidates=-1)
+
+
 @pytest.mark.parametrize("selection", [Random(), KCenter(Pixels())], ids=repr)
 def test_bad_ipc_is_refused(selection, compute):
     for ipc in (0, -1, 2.5):
