@@ -166,15 +166,15 @@ def search(records: list[Record]) -> Iterator[str]:
         settings = record["settings"]
         yield f"{settings['data']}, ipc {settings['ipc']}; {_machine([record])}:"
         yield ""
-        yield "| recipe | iterations | held-out accuracy % | sets x networks | gradient steps |"
-        yield "|---|---|---|---|---|"
+        yield "| recipe | iterations | held-out accuracy % | judged by | sets x networks | gradient steps |"
+        yield "|---|---|---|---|---|---|"
         for row in tried:
             if row["accuracy_mean"] is None:
-                yield f"| {row['recipe']} | {row['iterations']} | diverged | - | - |"
+                yield f"| {row['recipe']} | {row['iterations']} | diverged | - | - | - |"
                 continue
             yield (
                 f"| {row['recipe']} | {row['iterations']} | {100 * row['accuracy_mean']:.1f} "
-                f"± {100 * row['accuracy_std']:.1f} | {row['sets']} x {row['networks']} | {row['steps']} |"
+                f"± {100 * row['accuracy_std']:.1f} | {row.get('judge', 'ConvNet')} | {row['sets']} x {row['networks']} | {row['steps']} |"
             )
         yield ""
 
