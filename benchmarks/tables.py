@@ -174,7 +174,8 @@ def search(records: list[Record]) -> Iterator[str]:
                 continue
             yield (
                 f"| {row['recipe']} | {row['iterations']} | {100 * row['accuracy_mean']:.1f} "
-                f"± {100 * row['accuracy_std']:.1f} | {row.get('judge', 'ConvNet')} | {row['sets']} x {row['networks']} | {row['steps']} |"
+                f"± {100 * row['accuracy_std']:.1f} | {row.get('judge', 'ConvNet')} "
+                f"| {row['sets']} x {row['networks']} | {row['steps']} |"
             )
         yield ""
 
