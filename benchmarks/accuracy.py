@@ -20,13 +20,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cells import Cell, cells
-from record import cell_parser, fill
+from record import cell_parser, fill, start
 
 from condensekit import catalog
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet
-from condensekit.errors import CondensekitError
 from condensekit.evaluate import Candidate, TrainProtocol, evaluate
 from condensekit.images import ClassImages
 from condensekit.recipe import Recipe
@@ -106,7 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CondensekitError as error:
-        sys.exit(f"Error: {error}")
+    start(main)

@@ -31,11 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from continual_cells import PRIMARY, Cell, cells
-from record import cell_parser, fill
+from record import cell_parser, fill, start
 from tuning import HELD_OUT
 
 from condensekit import catalog
-from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
 from condensekit.replay.memories import Making, memory
 from condensekit.replay.protocol import Online, Settings
@@ -171,7 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CondensekitError as error:
-        sys.exit(f"Error: {error}")
+    start(main)

@@ -17,10 +17,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from continual import peak_memory
-from record import write
+from record import start, write
 
 from condensekit import datasets
-from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
 from condensekit.replay.filler import filled
 from condensekit.replay.memories import Making, memory
@@ -72,7 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CondensekitError as error:
-        sys.exit(f"Error: {error}")
+    start(main)

@@ -21,10 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from public_dm import PublicDM
 from random_images import random_images
-from record import write
+from record import start, write
 
 from condensekit.condense import condense
-from condensekit.errors import CondensekitError
 from condensekit.methods import DistributionMatching
 
 CASES = ("eager", "compiled", "reference")
@@ -79,7 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CondensekitError as error:
-        sys.exit(f"Error: {error}")
+    start(main)

@@ -27,10 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import nas_tasks
 from nas_cells import FREE, TRAINED, TRUTHS, Cell, Training, changed, record
 from nas_tasks import Task
-from record import write
+from record import start, write
 
 from condensekit.describe import describe
-from condensekit.errors import CondensekitError
 from condensekit.nas.proxies import EarlyStop, ZeroCost, ranker
 from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.search import search
@@ -177,7 +176,4 @@ def _load(args: argparse.Namespace) -> Task:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CondensekitError as error:
-        sys.exit(f"Error: {error}")
+    start(main)

@@ -29,11 +29,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nas_cells import FREE, TRAINED, Cell, Training, changed, record
-from record import write
+from record import start, write
 
 from condensekit import catalog, datasets
 from condensekit.describe import describe
-from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
 from condensekit.nas.cost import count
 from condensekit.nas.proxy_sets import Maker, Preparation
@@ -241,7 +240,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CondensekitError as error:
-        sys.exit(f"Error: {error}")
+    start(main)

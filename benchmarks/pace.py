@@ -18,11 +18,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import recipe_parser, write
+from record import recipe_parser, start, write
 
 from condensekit import datasets
 from condensekit.condense import condense
-from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
 from condensekit.recipe import Recipe
 
@@ -61,7 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CondensekitError as error:
-        sys.exit(f"Error: {error}")
+    start(main)

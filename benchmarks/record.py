@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from condensekit import datasets
+from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
 from condensekit.run import environment
 from condensekit.store import write_json
@@ -99,3 +101,11 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
     """Write a result in one go, so that a file that is there is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**record, "environment": machine()})
+
+
+def start(main: Callable[[], None]) -> None:
+    """Run a script; what it cannot do ends it with one line."""
+    try:
+        main()
+    except CondensekitError as error:
+        sys.exit(f"Error: {error}")

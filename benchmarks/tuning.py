@@ -21,12 +21,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import recipe_parser, write
+from record import recipe_parser, start, write
 
 from condensekit import catalog, datasets
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Status, condense
-from condensekit.errors import CondensekitError
 from condensekit.evaluate import Candidate, evaluate
 from condensekit.images import ClassImages
 from condensekit.recipe import Recipe
@@ -93,7 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CondensekitError as error:
-        sys.exit(f"Error: {error}")
+    start(main)

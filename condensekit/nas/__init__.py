@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from condensekit.nas.budget import Budget
+    from condensekit.nas.budget import TimeBudget
     from condensekit.nas.compare import Comparison, Contest
     from condensekit.nas.cost import Cost, count
     from condensekit.nas.evaluator import ProxyEvaluator
@@ -35,7 +35,7 @@ with warnings.catch_warnings(), contextlib.suppress(ImportError):  # training an
     importlib.import_module("nni.nas.nn.pytorch")
 
 _MODULES = {
-    "budget": ("Budget",),
+    "budget": ("TimeBudget",),
     "compare": ("Comparison", "Contest"),
     "cost": ("Cost", "count"),
     "evaluator": ("ProxyEvaluator",),
@@ -56,7 +56,6 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Architecture",
-    "Budget",
     "Comparison",
     "Contest",
     "Cost",
@@ -69,6 +68,7 @@ __all__ = [
     "ProxyProtocol",
     "Running",
     "Setting",
+    "TimeBudget",
     "Trial",
     "TrialLog",
     "TrialResult",

@@ -22,7 +22,7 @@ class OutOfTimeError(CondensekitError):
     """The budget ended before something was made; what it needs is kept, and a larger budget goes on."""
 
 
-class Budget:
+class TimeBudget:
     """Seconds that everything inside ``with budget:`` may take together, over all processes that use the same file.
 
     Args:
@@ -61,7 +61,7 @@ class Budget:
         """Whether no time is left."""
         return self.left_s <= 0
 
-    def __enter__(self) -> Budget:
+    def __enter__(self) -> TimeBudget:
         self._start = time.monotonic()
         if self.path is not None:
             self._note()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nni.nas.evaluator import Evaluator
 
 from condensekit.errors import DataError
-from condensekit.nas.budget import Budget, OutOfTimeError
+from condensekit.nas.budget import OutOfTimeError, TimeBudget
 from condensekit.nas.full import FullTraining
 from condensekit.nas.proxies import at_equal_cost
 from condensekit.nas.proxy_sets import DivergedError, Preparation
@@ -35,7 +35,7 @@ class Races:
         budget: For everything, running.
     """
 
-    def __init__(self, contest: Contest, running: Running, budget: Budget) -> None:
+    def __init__(self, contest: Contest, running: Running, budget: TimeBudget) -> None:
         self.contest, self.running, self.budget = contest, running, budget
         folder = running.folder
         self.log = TrialLog(folder / "trials.jsonl" if folder else None)

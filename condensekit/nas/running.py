@@ -8,7 +8,7 @@ from pathlib import Path
 
 from condensekit.catalog import ENGINES
 from condensekit.errors import Problems, refuse, unknown
-from condensekit.nas.budget import FILE, Budget
+from condensekit.nas.budget import FILE, TimeBudget
 from condensekit.progress import SILENT, Progress
 
 
@@ -50,9 +50,9 @@ class Running:
             )
         problems.refuse()
 
-    def budget(self) -> Budget:
+    def budget(self) -> TimeBudget:
         """What is left of the time; the folder keeps how much was used."""
-        return Budget(self.budget_s, self.folder / FILE if self.folder else None)
+        return TimeBudget(self.budget_s, self.folder / FILE if self.folder else None)
 
 
 def check_running(

@@ -19,7 +19,7 @@ from nni.runtime import log as nni_logging
 
 from condensekit.errors import ConfigError, Problems, refuse
 from condensekit.nas import strategies
-from condensekit.nas.budget import FILE, Budget
+from condensekit.nas.budget import FILE, TimeBudget
 from condensekit.nas.guard import Guarded
 from condensekit.nas.journal import Journal, Terms
 from condensekit.nas.pool import PoolEngine
@@ -59,7 +59,7 @@ def search(
     engine: str = "pool",
     workers: int = 2,
     seed: int = 0,
-    budget_s: float | Budget | None = None,
+    budget_s: float | TimeBudget | None = None,
     trial_limit_s: float | None = None,
     log: TrialLog | None = None,
     ranker: str = "proxy",
@@ -85,7 +85,7 @@ def search(
         workers: Trials at a time; ``sequential`` has one.
         seed: Of a strategy given by name.
         budget_s: Seconds in all, over every call with a budget and a log in the same folder, which keeps the time
-            used; or a running :class:`~condensekit.nas.budget.Budget` that is shared with other work. What still
+            used; or a running :class:`~condensekit.nas.budget.TimeBudget` that is shared with other work. What still
             runs at the end is cut off, and run again by a call with more.
         trial_limit_s: Seconds for one trial; a longer one is ended and marked as failed.
         log: Finished trials are appended to it at once; None keeps them in memory.
@@ -116,11 +116,11 @@ def search(
     if isinstance(strategy, RegularizedEvolution) and strategy.population_size <= workers:
         raise ConfigError(f"evolution needs a population above its {workers} workers, got {strategy.population_size}")
     with contextlib.ExitStack() as stack:
-        if isinstance(budget_s, Budget):
+        if isinstance(budget_s, TimeBudget):
             budget = budget_s
         else:
             kept = book.path.with_name(FILE) if book.path and budget_s else None
-            budget = stack.enter_context(Budget(budget_s, kept))
+            budget = stack.enter_context(TimeBudget(budget_s, kept))
         counted = getattr(evaluator, "seed", seed)
         terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe)
 
@@ -220,6 +220,7 @@ def _served(
 
 @contextlib.contextmanager
 def _explained(strategy: Strategy) -> Iterator[None]:
+    """A strategy of NNI refuses a kind of choice it does not know by NotImplementedError, without its own name."""
     try:
         yield
     except NotImplementedError as error:

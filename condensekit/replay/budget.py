@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +12,7 @@ from condensekit.errors import ConfigError, refuse
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(ABC):
     """A size in the subclass's unit: exactly one of ``total`` and ``per_class``.
 
     Args:
@@ -66,6 +67,7 @@ class Budget:
             )
         return found
 
+    @abstractmethod
     def fitting(self, classes: int, sizes: Tensor) -> int:
         """How many of one class's stored images, from the first, its part has room for.
 
@@ -73,10 +75,10 @@ class Budget:
             classes: How many share the budget.
             sizes: (n,) int64 bytes of each stored image.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _count(self, share: int, bytes_each: int) -> int:
-        raise NotImplementedError
+        """How many images of ``bytes_each`` bytes a part of ``share`` units has room for."""
 
     def _least(self, classes: int, bytes_each: int) -> str:
         unit = bytes_each if isinstance(self, Bytes) else 1

@@ -73,7 +73,7 @@ class Settings:
     Args:
         steps: Experiences, of equally many classes each.
         per_class: Stored images of each class; the memory grows with the classes.
-        orders: Class orders; order number o is ``numpy.random.seed(o); numpy.random.permutation(classes)``.
+        orders: Class orders; order number o is the permutation that DM's code makes of seed o (:meth:`experiences`).
         first_order: Number of the first one. Options are tuned on other orders than those reported.
         seeds: Different seeds of condensation and selection over the orders; None: another one for each order.
             With fewer, classes condensed with one seed are reused by other orders where the method allows it.

@@ -57,22 +57,22 @@ def test_other_nni_strategies_pass_through(run):
     assert len(run(scoring(), TPE(optimize_mode="maximize", seed=1), "sequential", trials=2)) == 2
 
 
-@pytest.mark.parametrize(("engine", "workers"), ENGINES)
+FAILURES = {
+    "raise": "ValueError: no good",
+    "memory": "out of memory: RuntimeError",
+    "nan": "no finite number",
+    "silent": "reported no final result",
+    "sleep": "over its limit of 0.3 s",
+}
+ENDS = {"exit": "its worker ended with exit code 7", "kill": "killed by signal 9"}  # of the process that trains it
+
+
 @pytest.mark.parametrize(
-    ("how", "reason"),
-    [
-        ("raise", "ValueError: no good"),
-        ("memory", "out of memory: RuntimeError"),
-        ("nan", "no finite number"),
-        ("silent", "reported no final result"),
-        ("sleep", "over its limit of 0.3 s"),
-        ("exit", "its worker ended with exit code 7"),
-        ("kill", "killed by signal 9"),
-    ],
+    ("engine", "workers", "how", "reason"),
+    [(*engine, *way) for engine in ENGINES for way in FAILURES.items()]
+    + [(*engine, *way) for engine in ENGINES if engine[0] == "pool" for way in ENDS.items()],
 )
 def test_a_candidate_that_fails_is_marked_and_the_search_goes_on(run, engine, workers, how, reason, tmp_path):
-    if engine == "sequential" and how in ("exit", "kill"):
-        pytest.skip("such a candidate takes its own process with it")
     book = TrialLog(tmp_path / "trials.jsonl")
     trials = run(
         failing(how=how), "grid", engine, workers=workers, trial_limit_s=0.3 if how == "sleep" else 30, log=book
