@@ -27,9 +27,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import write
+from record import start, write
 
-from condensekit.errors import CondensekitError
 from condensekit.nas import Portal, TrialLog, search, space
 
 import nni  # isort: skip - after condensekit.nas, which silences its import
@@ -168,7 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CondensekitError as error:
-        raise SystemExit(f"Error: {error}") from error
+    start(main)

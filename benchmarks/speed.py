@@ -25,13 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from public_dm import PublicDM
 from random_images import random_images
-from record import write
+from record import start, write
 from torch import Tensor
 
 from condensekit.augment import Augmentation
 from condensekit.compute import PRECISIONS, Compute, make_plan
 from condensekit.condense import condense
-from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching, State, StepContext
 from condensekit.networks import ConvNet
@@ -211,19 +210,16 @@ def main() -> None:
             "compiled": args.compiled,
         },
     }
-    try:
-        public = PublicDM(args.reference)
-        data = random_images(args.images, args.classes)
-        for precision in args.precision.split(","):
-            plan: PlanOptions = {"precision": precision, "compiled": args.compiled}
-            row, errors = measure(public, data, args.ipc, args.real_batch, plan, args.pairs)
-            record["rows"].append(row)
-            record["gradient_rel_errors"][precision] = errors
-            write(args.json, record)
-            print(json.dumps(row))
-    except CondensekitError as error:
-        sys.exit(f"Error: {error}")
+    public = PublicDM(args.reference)
+    data = random_images(args.images, args.classes)
+    for precision in args.precision.split(","):
+        plan: PlanOptions = {"precision": precision, "compiled": args.compiled}
+        row, errors = measure(public, data, args.ipc, args.real_batch, plan, args.pairs)
+        record["rows"].append(row)
+        record["gradient_rel_errors"][precision] = errors
+        write(args.json, record)
+        print(json.dumps(row))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)
