@@ -20,14 +20,15 @@ from condensekit.rng import Draw
 from condensekit.selection import Chosen, check_sizes
 
 SCAN = b"\xff\xda"  # the marker after which a JPEG file holds the picture; all before it are tables
+LABEL = 8  # bytes, int64
 
 
 @dataclass(frozen=True)
 class JpegRandom:
-    """As many random images, coded as JPEG, as fit into the bytes of ``ipc`` images of 8-bit pixels.
+    """As many random images, coded as JPEG, as fit into the bytes of ``ipc`` images of 8-bit pixels, labels included.
 
-    The bytes are those of the files, but for their tables, which are the same in all and count once for each
-    class. Every class gets at least one image, and no more than it has. What trains a network is the decoded
+    The bytes are those of the labels and of the files, but for their tables, which are the same in all and count once
+    for each class. Every class gets at least one image, and no more than it has. What trains a network is the decoded
     picture.
 
     Args:
@@ -53,11 +54,11 @@ class JpegRandom:
         check_sizes(data, ipc)
         indices, pixels, sizes = [], [], []
         for label in data.classes:
-            left = ipc * math.prod(data.spec.shape)
+            left = ipc * (math.prod(data.spec.shape) + LABEL)
             order = data.indices_of(label)[draw.permutation(f"{self.name}/{label}", data.count(label))]
             for place, (index, picture, size, tables) in enumerate(self._coded(data, order)):
                 size += 0 if place else tables
-                left -= size
+                left -= size + LABEL
                 if place and left < 0:
                     break
                 indices.append(index)

@@ -17,6 +17,7 @@ from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Noise, Saving, Status, condense
 from condensekit.condensed import DTYPES, CondensedSet, Formation
+from condensekit.controls import LABEL
 from condensekit.describe import describe
 from condensekit.encoders import Encoder
 from condensekit.errors import CondensekitError, ConfigError, DataError
@@ -28,7 +29,6 @@ from condensekit.rng import Draw
 from condensekit.sampling import Sampling, Uniform
 from condensekit.selection import Selection, selected_set
 
-LABEL = 8  # bytes
 TIMES = ("elapsed_s", "preparation_s")  # what a condensation's provenance says
 EVERY = 100  # steps between checkpoints of a condensation that has a folder
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from condensekit.condense import Saving
 from condensekit.condensed import CondensedSet
+from condensekit.controls import LABEL
 from condensekit.images import ClassImages
 from condensekit.progress import Shared
-from condensekit.replay.filler import EVERY, LABEL, filled
+from condensekit.replay.filler import EVERY, filled
 from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, MemoryKind
 from condensekit.replay.memory import SECONDS
 from condensekit.replay.protocol import Bench, Cache, Record
