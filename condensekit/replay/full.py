@@ -8,7 +8,7 @@ from avalanche.benchmarks.utils.data_loader import ReplayDataLoader
 from avalanche.training.plugins import ReplayPlugin
 from torch.utils.data import BatchSampler, RandomSampler
 
-from condensekit.errors import ConfigError
+from condensekit.errors import ConfigError, refuse
 
 
 class FullReplayLoader(ReplayDataLoader):
@@ -28,9 +28,22 @@ class FullReplayLoader(ReplayDataLoader):
 class Replay(ReplayPlugin):
     """Avalanche's ``ReplayPlugin`` with full memory batches, filled by ``post_adapt``: no warning that ``update`` goes.
 
+    Args:
+        kwargs: What ``ReplayPlugin`` takes.
+
     Raises:
-        ConfigError: While training: a memory with soft labels, which a batch of hard ones cannot hold.
+        ConfigError: ``task_balanced_dataloader``; while training, a memory with soft labels, which a batch of hard
+            ones cannot hold.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        refuse(
+            "task_balanced_dataloader=True: memory batches are full, whatever their tasks: leave it out, or use "
+            "Avalanche's ReplayPlugin"
+            if self.task_balanced_dataloader
+            else None
+        )
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Mix the memory, if there is one, with the stream."""

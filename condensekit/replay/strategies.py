@@ -41,11 +41,15 @@ class CondensedReplay(SupervisedTemplate):
         batch_size_mem: Replayed images in each step, beside ``train_mb_size`` new ones; None for as many.
         learner_encoder: False leaves the memory's encoder as it is.
         augmentation: Of new and replayed images alike, by batch; in place of the stream's training transforms.
-        distillation: Weight of :class:`~condensekit.replay.plugins.Distillation`; 0 for none.
+        distillation: Weight of :class:`~condensekit.replay.plugins.Distillation`, at least 0; 0 for none.
         fine_tune: How :class:`~condensekit.replay.plugins.FineTuneOnMemory` trains; None for none.
         seed: Of augmentation and fine-tuning.
         plugins: Further plugins.
         kwargs: What ``SupervisedTemplate`` takes.
+
+    Raises:
+        ConfigError: A distillation that is not positive and finite; while training, a memory with soft labels, or
+            what the memory itself refuses (:meth:`CondensedBuffer.post_adapt`).
     """
 
     def __init__(
@@ -65,7 +69,7 @@ class CondensedReplay(SupervisedTemplate):
         **kwargs: Any,
     ) -> None:
         own: list[Any] = [
-            Replay(storage_policy.max_size, batch_size_mem=batch_size_mem, storage_policy=storage_policy),
+            Replay(mem_size=storage_policy.max_size, batch_size_mem=batch_size_mem, storage_policy=storage_policy),
             TensorLoader(augmentation, seed=seed),
         ]
         own += [Distillation(distillation)] if distillation else []
@@ -95,11 +99,14 @@ class ERACE(ER_ACE):
 
     Args:
         storage_policy: The memory.
-        batch_size_mem: Replayed images in each step.
+        batch_size_mem: Replayed images in each step, at least 1.
         augmentation: As in :class:`CondensedReplay`.
         seed: Of augmentation and of the order of replayed images.
         plugins: Further plugins.
         kwargs: What ``ER_ACE`` takes: model, optimizer, train_mb_size and so on.
+
+    Raises:
+        ConfigError: A batch of less than one image; while training, a memory with soft labels.
     """
 
     def __init__(
@@ -136,19 +143,22 @@ class DERpp(DER):
     """Avalanche's ``DER`` (DER++ with beta above 0; Buzzega et al., NeurIPS 2020) with a condensed memory.
 
     The logits of a class's condensed images are taken when its experience ends, and stored: 4 bytes for each
-    output, in :attr:`nbytes`. On streams with and without task labels; a memory smaller than
-    ``batch_size_mem`` is replayed all the same.
+    output, in :attr:`nbytes`. Those of images that came into the memory otherwise, as by ``load_state_dict``, are
+    taken from the learner when the next experience begins. On streams with and without task labels; a memory smaller
+    than ``batch_size_mem`` is replayed all the same.
 
     Args:
         storage_policy: A ``CondensedBuffer``; for real images use Avalanche's own ``DER``.
         batch_size_mem: Replayed images in each step; None for ``train_mb_size``.
+        learner_encoder: As in :class:`CondensedReplay`.
         augmentation: As in :class:`CondensedReplay`; logits are those of the images as they are.
         seed: Of augmentation and of the order of replayed images.
         plugins: Further plugins.
         kwargs: What ``DER`` takes: model, optimizer, alpha, beta, train_mb_size and so on.
 
     Raises:
-        ConfigError: Another kind of storage policy.
+        ConfigError: Another kind of storage policy, or a batch of less than one image; while training, a memory with
+            soft labels.
     """
 
     def __init__(
@@ -156,6 +166,7 @@ class DERpp(DER):
         *,
         storage_policy: CondensedBuffer,
         batch_size_mem: int | None = None,
+        learner_encoder: bool = True,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         plugins: list[Any] | None = None,
@@ -175,7 +186,8 @@ class DERpp(DER):
         _check_batch(self.batch_size_mem)
         self.storage_policy, self.seed = storage_policy, seed
         self.logits: dict[int, Tensor] = {}
-        embed_with_learner(storage_policy)
+        if learner_encoder:
+            embed_with_learner(storage_policy)
 
     @property
     def nbytes(self) -> int:
@@ -185,7 +197,8 @@ class DERpp(DER):
     def _before_training_exp(self, **kwargs: Any) -> None:
         watch(self.storage_policy, self)
         self.replay_loader = None
-        if self.logits:
+        if len(self.storage_policy.buffer):
+            self._take_logits(set())
             self.replay_loader = _memory_batches(self, _draw_of(self), self.logits)
         super(DER, self)._before_training_exp(**kwargs)
 
@@ -206,15 +219,16 @@ class DERpp(DER):
 
     @torch.no_grad()
     def _take_logits(self, new: set[int]) -> None:
-        """Logits of the images of the ``new`` classes; of the others as many as are still stored."""
+        """Logits of the images of the ``new`` classes and of those without; of the others as many as are stored."""
         images, labels = self.storage_policy.decoded()
+        former, self.logits = self.logits, {}
         self.model.eval()
         for label in torch.unique(labels).tolist():
-            mine = images[labels == label]
-            if label in new or label not in self.logits:
+            mine, known = images[labels == label], former.get(label)
+            if label in new or known is None or len(known) < len(mine):
                 parts = mine.to(self.device).split(self.train_mb_size)
-                self.logits[label] = torch.cat([self.model(part).cpu() for part in parts])
-            self.logits[label] = self.logits[label][: len(mine)]
+                known = torch.cat([self.model(part).cpu() for part in parts])
+            self.logits[label] = known[: len(mine)]
         self.model.train()
 
 
@@ -246,9 +260,8 @@ def _memory_batches(
     images, labels = (t.to(strategy.device) for t in memory_tensors(strategy.storage_policy))
     third = labels
     if logits is not None:
-        third = torch.empty(len(labels), next(iter(logits.values())).shape[1], device=labels.device)
-        for label, values in logits.items():
-            third[labels == label] = values.to(labels.device)
+        place = {label: iter(values) for label, values in logits.items()}
+        third = torch.stack([next(place[label]) for label in labels.tolist()]).to(labels.device)
     rows = torch.empty(0, dtype=torch.int64)
     passes = count()
     while True:

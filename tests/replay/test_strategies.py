@@ -12,6 +12,7 @@ from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError
 from condensekit.replay import ERACE, Bytes, CondensedReplay, DERpp, Images, LearnerEncoder
 from condensekit.replay.filler import Selecting
+from condensekit.replay.full import Replay
 from condensekit.selection import Random
 from condensekit.train import TrainProtocol
 
@@ -86,6 +87,7 @@ def test_the_learners_weights_are_the_default_encoder_of_distribution_matching_a
     learn(CondensedReplay, chosen)
     left = buffer(Images(per_class=2), encoder=None)
     learn(CondensedReplay, left, learner_encoder=False)
+    learn(DERpp, left, learner_encoder=False)
     assert chosen.rules.how.encoder is left.rules.how.encoder is None
 
 
@@ -152,6 +154,65 @@ def test_der_shortens_logits_with_a_memory_that_shrinks():
             label: int((memory.decoded()[1] == label).sum()) for label in strategy.logits
         }
     assert {len(value) for value in strategy.logits.values()} == {2}
+
+
+def test_der_cuts_the_logits_of_a_memory_that_was_resized_in_between():
+    memory = buffer(Images(12))
+    strategy = learn(DERpp, memory, batch_size_mem=4)
+    first, second, third = stream("nc").train_stream
+    strategy.train(first)
+    strategy.train(second)
+    kept = {label: value[:1].clone() for label, value in strategy.logits.items()}
+    memory.resize(strategy, 6)
+    seen = Logits()
+    strategy.plugins.append(seen)
+    strategy.train(third)
+    assert seen.first.keys() == kept.keys()
+    assert all(torch.equal(seen.first[label], kept[label]) for label in kept)
+
+
+def test_der_replays_a_memory_that_came_from_elsewhere():
+    memory, exps = buffer(Images(per_class=2)), list(stream("nc").train_stream)
+    learn(DERpp, memory, batch_size_mem=4).train(exps[0])
+    other = buffer(Images(per_class=2))
+    other.load_state_dict(memory.state_dict())
+    strategy = learn(DERpp, other, batch_size_mem=4)
+    seen = Logits()
+    strategy.plugins.append(seen)
+    strategy.train(exps[1])
+    assert set(seen.first) == {0, 1}
+    images, labels = memory.decoded()
+    for label, value in seen.first.items():
+        torch.testing.assert_close(value, network()(images[labels == label]).detach())
+    assert set(strategy.logits) == {0, 1, 2, 3}
+
+
+def test_der_gives_targets_to_classes_that_were_added_outside():
+    memory, exps = buffer(Images(per_class=2)), list(stream("nc").train_stream)
+    strategy = learn(DERpp, memory, batch_size_mem=4)
+    strategy.train(exps[0])
+    before = [p.detach().clone() for p in strategy.model.parameters()]
+    memory.update_from_dataset(exps[2].dataset)
+    seen = Logits()
+    strategy.plugins.append(seen)
+    strategy.train(exps[1])
+    assert set(seen.first) == {0, 1, 4, 5}
+    images, labels = memory.decoded()
+    wanted = images[labels == 5].flatten(1) @ before[0].T + before[1]
+    torch.testing.assert_close(seen.first[5], wanted)
+
+
+class Logits(SupervisedPlugin):
+    """The logits that the next experience begins with."""
+
+    def before_training_exp(self, strategy, **kwargs):
+        self.first = {label: value.clone() for label, value in strategy.logits.items()}
+
+
+def test_memory_batches_balanced_by_task_are_refused():
+    memory = buffer(Images(6), classes=6)
+    with pytest.raises(ConfigError, match="task_balanced_dataloader=True: memory batches are full"):
+        Replay(mem_size=6, storage_policy=memory, task_balanced_dataloader=True)
 
 
 def test_bad_input():
