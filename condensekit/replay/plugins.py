@@ -13,7 +13,7 @@ from avalanche.models.utils import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from condensekit.errors import ConfigError, refuse
+from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.evaluate import SHORT
 from condensekit.networks import FeatureNetwork, Network
 from condensekit.replay.seeds import network_draw
@@ -97,6 +97,9 @@ class Distillation(SupervisedPlugin):
     Args:
         weight: Of the term, above 0.
         temperature: Above 0.
+
+    Raises:
+        ConfigError: A weight or temperature that is not positive and finite.
     """
 
     def __init__(self, weight: float = 1.0, temperature: float = 2.0) -> None:
@@ -140,11 +143,19 @@ class FineTuneOnMemory(SupervisedPlugin):
         storage_policy: Any Avalanche ``ExemplarsBuffer``.
         protocol: How; its ``steps`` or ``epochs`` say how long.
         seed: Of batches and augmentation.
+
+    Attributes:
+        steps: Gradient steps after the last experience; the strategy's clock does not count them.
+        shown: Images in all of them together.
+
+    Raises:
+        DataError: While training: a memory that is still empty, or a label beyond the network's head.
     """
 
     def __init__(self, storage_policy: Any, *, protocol: TrainProtocol, seed: int = 0) -> None:
         super().__init__()
         self.storage_policy, self.protocol, self.seed = storage_policy, protocol, seed
+        self.steps, self.shown = 0, 0
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Train."""
@@ -153,12 +164,14 @@ class FineTuneOnMemory(SupervisedPlugin):
         images, labels = memory_tensors(self.storage_policy)
         outputs = outputs_of(strategy, images)
         targets = memory_targets(self.storage_policy, labels, outputs)
-        draw = Draw(Draw(self.seed).key(f"fine-tune/{len(torch.unique(labels))}"))
+        draw = Draw(Draw(self.seed).key(f"fine-tune/{strategy.clock.train_exp_counter}"))
         steps, optimiser = self.protocol.steps_on(len(images)), None
+        self.steps, self.shown = steps, 0
         lessons = batches(images, targets.to(strategy.device), self.protocol, draw, outputs)
         strategy.model.train()
         for step, (batch, wanted) in enumerate(lessons):
             optimiser = optimiser_at(step, steps, strategy.model, self.protocol, optimiser)
+            self.shown += len(batch)
             optimiser.zero_grad()
             loss: Tensor = F.cross_entropy(_outputs(strategy.model, batch), wanted)
             loss.backward()
@@ -187,15 +200,23 @@ class _Epochs:
 
 
 def memory_tensors(storage_policy: Any) -> tuple[Tensor, Tensor]:
-    """What a memory replays, decoded: (N, C, H, W) float32 images and (N,) int64 labels.
+    """What a memory replays, decoded: (N, C, H, W) float32 images and (N,) int64 labels, on the CPU.
 
     Args:
         storage_policy: A ``CondensedBuffer``, or any other policy, whose data set is read in evaluation mode.
+
+    Raises:
+        DataError: Nothing is stored yet.
     """
     if hasattr(storage_policy, "decoded"):
         found: tuple[Tensor, Tensor] = storage_policy.decoded()
         return found
     items = storage_policy.buffer.eval()
+    if len(items) == 0:
+        raise DataError(
+            f"the memory of {type(storage_policy).__name__} is empty: put the plugin that fills it before, such as "
+            "ReplayPlugin(memory.max_size, storage_policy=memory)"
+        )
     rows = [items[i] for i in range(len(items))]
     return torch.stack([row[0] for row in rows]), torch.tensor([int(row[1]) for row in rows])
 

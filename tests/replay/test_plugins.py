@@ -207,6 +207,26 @@ def test_fine_tuning_behind_a_replay_plugin_uses_its_memory():
     assert len(memory.buffer) == 9
 
 
+def test_fine_tuning_counts_its_steps_and_draws_anew_in_each_experience():
+    tuned = FineTuneOnMemory(buffer(Images(per_class=3)), protocol=replace(QUICK, steps=5, augmentation=None))
+    assert (tuned.steps, tuned.shown) == (0, 0)
+    strategy, batches, drawn = naive(tuned), [], []
+    strategy.model.register_forward_pre_hook(lambda module, given: batches.append(given[0]))
+    first = stream().train_stream[0]
+    for _ in range(2):  # the same classes: only the number of the experience differs
+        strategy.train(first)
+        drawn.append(torch.cat(batches[-5:]))
+        assert (tuned.steps, tuned.shown) == (5, len(drawn[-1]))
+    assert sorted(map(len, drawn)) == [len(drawn[0])] * 2
+    assert not torch.equal(*drawn)
+
+
+def test_fine_tuning_an_empty_memory_says_what_to_do():
+    empty = ReservoirSamplingBuffer(9)
+    with pytest.raises(DataError, match=r"the memory of ReservoirSamplingBuffer is empty: put the plugin that fills"):
+        naive(FineTuneOnMemory(empty, protocol=QUICK)).train(stream().train_stream[0])
+
+
 @dataclass(frozen=True)
 class Soft:
     """Random images whose labels say 3 to 1 for their own class, within their experience."""
