@@ -60,7 +60,8 @@ class CondensedBuffer(ExemplarsBuffer):
         iterations: Matching steps of each condensation.
         init: Where a condenser's images start; None: random real images.
         sampling: How its real batches are drawn.
-        encoder: Where its embedding networks come from; one with ``observe(agent, exp)`` is shown the learner.
+        encoder: Where its embedding networks come from; one with ``observe(agent, exp)`` is shown the learner, and
+            ``forget()`` tells it, where it has that, that the experience is done with.
         augmentation: Siamese augmentation while condensing; leave out ``flip`` for digits.
         precision: How networks run.
         spec: The stream's normalisation, where its images come from 8-bit pixels: then they are kept as bytes, and
@@ -97,13 +98,6 @@ class CondensedBuffer(ExemplarsBuffer):
         progress: Progress = SILENT,
         cache: MutableMapping[str, CondensedSet] | None = None,
     ) -> None:
-        super().__init__(0)
-        refuse(
-            None if isinstance(budget, Budget) else f"budget must be Images(...) or Bytes(...), got {budget!r}",
-            None if classes is None or classes >= 1 else f"classes must be at least 1, got {classes}",
-            None if iterations >= 1 else f"iterations must be at least 1, got {iterations}",
-        )
-        nested = budget.shrinks and classes is None
         how = Filling(
             seed=seed,
             iterations=iterations,
@@ -112,12 +106,56 @@ class CondensedBuffer(ExemplarsBuffer):
             augmentation=augmentation,
             sampling=sampling,
             formation=Formation(factor, storage),
-            nested=nested,
             device=device,
             precision=precision,
             progress=progress,
         )
-        self.rules = Rules(budget, classes, filler(method), how)
+        self._start(budget, method, how, classes, spec, transforms, out, cache)
+
+    @classmethod
+    def from_filling(
+        cls,
+        budget: Budget,
+        method: Condenser | Selection | Filler,
+        how: Filling,
+        *,
+        classes: int | None = None,
+        spec: ImageSpec | None = None,
+        transforms: Any = None,
+        out: str | Path | None = None,
+        cache: MutableMapping[str, CondensedSet] | None = None,
+    ) -> CondensedBuffer:
+        """A buffer whose options stand together in a :class:`~condensekit.replay.filler.Filling`; see the class.
+
+        Sets are nested where ``how`` says so or the budget shrinks; ``how.saving`` gives way to ``out``.
+
+        Raises:
+            ConfigError: Options that make no sense.
+        """
+        made = cls.__new__(cls)
+        made._start(budget, method, how, classes, spec, transforms, out, cache)
+        return made
+
+    def _start(
+        self,
+        budget: Budget,
+        method: Condenser | Selection | Filler,
+        how: Filling,
+        classes: int | None,
+        spec: ImageSpec | None,
+        transforms: Any,
+        out: str | Path | None,
+        cache: MutableMapping[str, CondensedSet] | None,
+    ) -> None:
+        """An empty memory."""
+        super().__init__(0)
+        refuse(
+            None if isinstance(budget, Budget) else f"budget must be Images(...) or Bytes(...), got {budget!r}",
+            None if classes is None or classes >= 1 else f"classes must be at least 1, got {classes}",
+            None if how.iterations >= 1 else f"iterations must be at least 1, got {how.iterations}",
+        )
+        nested = how.nested or (budget.shrinks and classes is None)
+        self.rules = Rules(budget, classes, filler(method), replace(how, nested=nested))
         self.spec, self.transforms = spec, transform_groups(transforms)
         self.out = None if out is None else Path(out)
         self.cache = cache
@@ -197,8 +235,18 @@ class CondensedBuffer(ExemplarsBuffer):
         self._from_elsewhere = False
 
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
-        """Take the images of any Avalanche classification data set into the memory; each call counts."""
+        """Take the images of any Avalanche classification data set into the memory; each call counts.
+
+        Args:
+            new_data: The data set.
+            strategy: Shown, where it is given, to an encoder that wants to see the learner.
+
+        Raises:
+            ConfigError, DataError: As in :meth:`post_adapt`.
+        """
         if len(new_data):
+            if strategy is not None:
+                self._observe(strategy, new_data)
             self._update(new_data)
 
     def resize(self, strategy: Any, new_size: int) -> None:
@@ -305,5 +353,8 @@ class CondensedBuffer(ExemplarsBuffer):
             self._layout = before[1]
             self._set(before[0])
             raise
+        forget = getattr(self.rules.how.encoder, "forget", None)
+        if forget:
+            forget()
         self.wall_s = time.perf_counter() - start
         self.condense_s.append(max(self.wall_s, memory.seconds_since(before[0])))

@@ -60,9 +60,15 @@ class LearnerEncoder(Encoder):
     is trained anyway in place of ones trained for the purpose. It has seen the classes at hand and earlier ones,
     never a later one. Where the learner is watched only once in an experience, both ends are the same.
 
+    It holds a copy of the learner from the beginning of an experience and another one while the memory is filled; a
+    ``CondensedBuffer`` then has it forget both, so that none is in a checkpoint between experiences.
+
     Args:
         interpolate: False takes the weights after the experience alone.
         keep: Steps for which one network is used.
+
+    Raises:
+        ConfigError: ``keep`` below 1.
     """
 
     interpolate: bool = True
@@ -85,6 +91,10 @@ class LearnerEncoder(Encoder):
         experience = getattr(exp, "current_experience", id(exp))
         self._learners = [self._learners[0], model] if experience == self._experience else [model]
         self._experience = experience
+
+    def forget(self) -> None:
+        """Let go of the copies: what they were for is made."""
+        self._experience, self._learners = None, []
 
     def fingerprint(self) -> str:
         """sha256 of the weights at both ends: what is condensed with other ones is another set."""

@@ -1,4 +1,5 @@
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from condensekit.catalog import method
 from condensekit.controls import JpegRandom
 from condensekit.errors import ConfigError, DataError
 from condensekit.replay import Bytes, CondensedBuffer, Images
+from condensekit.replay.filler import Filling
 from condensekit.replay.metrics import coded_bytes
 from condensekit.selection import Herding, KMeans, Random
 from tests.replay.worlds import (
@@ -345,6 +347,13 @@ def test_training_leaves_no_trace_on_the_memory_nor_the_memory_on_training():
     assert torch.equal(first.memory.images, second.memory.images)
     other = filled(buffer(Images(12), seed=1), benchmark)
     assert not torch.equal(first.memory.images, other.memory.images)
+
+
+def test_options_that_stand_together_are_all_kept():
+    how = Filling(**QUICK, seed=3, nested=True, soft_labels=True)
+    assert CondensedBuffer.from_filling(Images(per_class=2), DM, how).rules.how == how
+    assert CondensedBuffer.from_filling(Images(6), DM, replace(how, nested=False)).rules.how == how  # it shrinks
+    assert buffer(Images(6), classes=6, seed=3).rules.how == Filling(**QUICK, seed=3)
 
 
 def test_update_from_dataset_counts_each_time():

@@ -129,6 +129,31 @@ def test_condensed_replay_embeds_with_the_learner_before_and_after():
     assert seen == [((0, 1), 2), ((2, 3), 2), ((4, 5), 2)]  # its own classes only, the learner twice
 
 
+def test_the_copies_of_the_learner_are_let_go_of_once_the_memory_is_filled():
+    encoder = LearnerEncoder()
+    memory = buffer(Images(per_class=2), encoder=encoder)
+    exps = stream().train_stream
+    memory.pre_adapt(Agent(conv(1)), exps[0])
+    assert encoder.network.module is not None
+    memory.post_adapt(Agent(conv(2)), exps[0])
+    assert encoder._learners == []
+    with pytest.raises(ConfigError, match="has seen no learner"):
+        memory.update_from_dataset(exps[1].dataset)
+    memory.update_from_dataset(exps[1].dataset, Agent(conv(3)))  # shown to the encoder
+    assert memory.memory.classes == (0, 1, 2, 3)
+    assert encoder._learners == []
+
+
+def test_copies_stay_where_filling_failed():
+    encoder = LearnerEncoder()
+    memory = buffer(Images(per_class=2), encoder=encoder, classes=1)
+    exp = stream().train_stream[0]
+    memory.pre_adapt(Agent(conv(1)), exp)
+    with pytest.raises(ConfigError, match="classes=1 were announced"):
+        memory.post_adapt(Agent(conv(2)), exp)
+    assert len(encoder._learners) == 2
+
+
 def test_a_folder_does_not_give_one_learner_the_images_of_another(tmp_path):
     def condensed(seed, out):
         memory, exp = buffer(Images(per_class=2), encoder=LearnerEncoder(), out=out), stream().train_stream[0]
