@@ -52,6 +52,9 @@ def test_every_mistake_is_listed_at_once(cli, tmp_path):
     ("options", "said"),
     [
         (("--memory", "gdumb", "--out", "x"), "runs in er only"),
+        (("--memory", "dm,m3d,random", "--set", "lrr=3", "--out", "x"), "--set lrr=3: none of dm, m3d has this option"),
+        (("--memory", "random", "--set", "lr=3", "--out", "x"), "--set lr=3: nothing is condensed"),
+        (("--memory", "dm", "--set", "lr", "--out", "x"), "--set takes NAME=VALUE such as lr=3, got 'lr'"),
         (("--memory", "dm", "--steps", "3", "--out", "x"), "steps=3 does not divide 10 classes"),
         (("--memory", "dm", "--er-lr", "0", "--out", "x"), "lr must be positive"),
         (("--memory", "dm", "--storage", "int8", "--out", "x"), "int8"),

@@ -23,7 +23,7 @@ from condensekit.cli.options import (
 from condensekit.compute import PRECISIONS, make_plan
 from condensekit.errors import Problems
 from condensekit.replay.filler import Interrupted
-from condensekit.replay.memories import AVALANCHE, REGIMES, Making, memory
+from condensekit.replay.memories import AVALANCHE, REGIMES, Making, memory, refuse_unused
 from condensekit.replay.protocol import Online, Settings, check_regime
 from condensekit.replay.results import table
 from condensekit.replay.runner import FILE, PLOT, run_protocol
@@ -93,7 +93,14 @@ making_options = packed(
         show_default=True,
         help="Of condensation; see `condensekit condense --help`.",
     ),
-    option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the methods that have it."),
+    option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="An option of the methods that have it (lr=3), or how they run: init=kmeans, init.candidates=1000, "
+        "sampling, encoder, keep, augment; see `condensekit condense --help`.",
+    ),
 )
 online_options = packed(
     Online,
@@ -168,9 +175,13 @@ def command(
 ) -> int:
     """Build every object, load the data, run, report."""
     problems = Problems()
+    kinds = []
     for name in memories:
         with problems:
-            memory(name, making, source.data)
+            kinds.append(memory(name, making, source.data))
+    if len(kinds) == len(memories):
+        with problems:
+            refuse_unused(making, kinds)
     for name in regimes:
         with problems:
             check_regime(name, REGIMES)

@@ -32,7 +32,7 @@ class Learner:
 
     Args:
         strategy: Any Avalanche strategy.
-        nbytes: Stored bytes now.
+        nbytes: Stored bytes now: images with their labels, and logits where they are kept; no copy of the network.
         images: Stored images now.
         replayed: Images that they decode to, from which memory batches are drawn; None where they are not.
         condense_s: Seconds that filling the memory took in an experience, where that is known.

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from condensekit.images import ClassImages
 from condensekit.replay.baselines import BASELINES, Learner, Parts
 from condensekit.replay.budget import Bytes, Images
 from condensekit.replay.buffer import CondensedBuffer
-from condensekit.replay.filler import coded
+from condensekit.replay.filler import coded, eight_bit
 from condensekit.replay.learner import LearnerEncoder
-from condensekit.replay.memories import DER, ER, ER_ACE, MemoryKind, embeds_with_learner
+from condensekit.replay.memories import DER, ER, ER_ACE, MemoryKind
+from condensekit.replay.plugins import FineTuneOnMemory
 from condensekit.replay.protocol import Bench, Record, Settings
 from condensekit.replay.scratch import cache_of, folder_of
 from condensekit.replay.strategies import ERACE, CondensedReplay, DERpp
@@ -54,13 +56,14 @@ class Stream(Dataset[tuple[Tensor, int]]):
         return self.data.gather(self.data.order[index]), self.targets[index]
 
 
-def incremental(memory: MemoryKind, regime: str, order: int, bench: Bench) -> list[Record]:
+def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> list[Record]:
     """One memory in one class order, under ``er``, ``er-ace`` or ``der++``.
 
     Returns:
         As :func:`condensekit.replay.scratch.from_scratch`; ``train_s`` is that of the step without condensation,
-        ``passes`` are of the replayed images, None for strategies that use their memories in ways of their own.
-        A memory that learns all at once has scores of the last step alone.
+        ``steps`` and ``passes`` count a fine-tune on the memory as well. ``passes`` are of the images in the memory,
+        None for strategies that use their memories in ways of their own. A memory that learns all at once has scores
+        of the last step alone.
     """
     settings = bench.settings
     found = []
@@ -120,6 +123,9 @@ def _run(
                 learner.strategy.train(stream if learner.at_once else exp, eval_streams=[])
             seconds, done = time.perf_counter() - start, learner.strategy.clock.train_iterations - done
             held = _held(learner) if regime == ER_ACE and i else held  # it fills the memory first
+            tuned = [plugin for plugin in learner.strategy.plugins if isinstance(plugin, FineTuneOnMemory)]
+            passes = [settings.online.batch_mem * done / held] if held else []
+            passes += [plugin.shown / _held(learner) for plugin in tuned]
             rows.append(
                 {
                     "score": bench.score(learner.strategy.model, seen),
@@ -127,8 +133,8 @@ def _run(
                     "images": learner.images(),
                     "condense_s": learner.condense_s(i),
                     "train_s": seconds - learner.waited_s(),
-                    "steps": done,
-                    "passes": settings.online.batch_mem * done / held if held else None,
+                    "steps": done + sum(plugin.steps for plugin in tuned),
+                    "passes": sum(passes) if passes else None,
                 }
             )
             advance()
@@ -161,16 +167,17 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
         "augmentation": settings.protocol.augmentation,
         "seed": seed,
     }
+    own: dict[str, Any] = {"learner_encoder": False}  # the memory has been given it
     replay: Callable[..., Any] = partial(
         CondensedReplay,
         **common,
         **replaying,
-        learner_encoder=False,
+        **own,
         distillation=online.distillation,
-        fine_tune=_fine_tuning(settings) if online.fine_tune else None,
+        fine_tune=_fine_tuning(settings, classes) if online.fine_tune else None,
     )
     ace: Callable[..., Any] = partial(ERACE, **common, **replaying)
-    der: Callable[..., Any] = partial(DERpp, **common, **replaying)
+    der: Callable[..., Any] = partial(DERpp, **common, **replaying, **own)
     kind = {ER: replay, ER_ACE: ace, DER: der}[regime]
     if memory.filler is None:
         return BASELINES[memory.name](Parts(common, kind, bench))
@@ -187,15 +194,18 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
     )
 
 
-def _fine_tuning(settings: Settings) -> TrainProtocol:
-    """How the learner is trained on the memory alone after each experience."""
+def _fine_tuning(settings: Settings, classes: int) -> TrainProtocol:
+    """How the learner is trained on the memory alone after each experience.
+
+    A step has no more images than every memory holds after the first experience: as many for one as for another.
+    """
     online = settings.online
     return TrainProtocol(
         "fine-tune",
         epochs=1,
         full_epochs=1,
         steps=online.fine_tune,
-        batch=online.batch + online.batch_mem,
+        batch=min(online.batch + online.batch_mem, settings.per_class * classes // settings.steps),
         lr=online.lr,
         momentum=online.momentum,
         weight_decay=online.weight_decay,
@@ -206,27 +216,17 @@ def _fine_tuning(settings: Settings) -> TrainProtocol:
 def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench) -> CondensedBuffer:
     """The cell's memory; in the regimes that fill it after the experience it may embed with the learner."""
     assert memory.filler is not None
-    settings, how, spec = bench.settings, memory.how, bench.train.spec
-    count = memory.images(settings.per_class, bench.train, bench.room)
-    encoder = how.encoder
-    if regime in (ER, DER) and settings.online.learner_encoder and embeds_with_learner(memory):
-        encoder = LearnerEncoder(keep=getattr(encoder, "keep", 1))
+    settings, train = bench.settings, bench.train
+    count = memory.images(settings.per_class, train, bench.room)
+    how = replace(memory.how, seed=settings.set_seed(order), device=str(bench.compute.device), progress=bench.progress)
+    if regime in (ER, DER) and settings.online.learner_encoder and memory.embeds_with_learner:
+        how = replace(how, encoder=LearnerEncoder(keep=getattr(how.encoder, "keep", 1)))
     place = Path("sets") / regime / folder_of(memory, bench) / f"order-{order}-network-{network}"
-    return CondensedBuffer(
-        Bytes(per_class=count * memory.bytes_each(bench.train)) if coded(memory.filler) else Images(per_class=count),
+    return CondensedBuffer.from_filling(
+        Bytes(per_class=count * memory.bytes_each(train)) if coded(memory.filler) else Images(per_class=count),
         memory.filler,
-        storage=how.formation.dtype,
-        factor=how.formation.factor,
-        seed=settings.set_seed(order),
-        iterations=how.iterations,
-        init=how.init,
-        sampling=how.sampling,
-        encoder=encoder,
-        augmentation=how.augmentation,
-        precision=how.precision,
-        spec=spec if bench.train.images.dtype == torch.uint8 else None,
-        device=str(bench.compute.device),
+        how,
+        spec=train.spec if eight_bit(train) else None,
         out=bench.out / place,
         cache=cache_of(bench),
-        progress=bench.progress,
     )

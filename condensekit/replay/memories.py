@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,8 +10,8 @@ from condensekit import catalog
 from condensekit.condensed import Formation
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.images import ClassImages
-from condensekit.methods import Condenser, DistributionMatching
-from condensekit.recipe import Recipe
+from condensekit.methods import DistributionMatching
+from condensekit.recipe import PARTS, Recipe
 from condensekit.replay.filler import Condensing, Filler, Filling, Selecting, bytes_each, coded, eight_bit
 from condensekit.replay.hybrid import Hybrid, SoftLabelled
 from condensekit.selection import Random
@@ -22,6 +23,15 @@ SOFT = "random-soft"
 DOWNSCALED = "downscaled"
 HYBRID = "hybrid"
 UNPACKED = "unpacked-"  # before a method that packs its images: one in each stored one
+SAME = {
+    EQUAL_BYTES: "random",
+    f"{DOWNSCALED}-1": "random",
+    DOWNSCALED: "packed-random",
+    f"{DOWNSCALED}-2": "packed-random",
+}
+"""Memories whose images are those of another one wherever they are equally many: one run counts for both."""
+RECIPE = {"init": "init", "sampling": "sampling", "encoder": "encoder", "keep": "encoder", "augment": "augment"}
+"""What a setting may name beside a method's own options, and the part of :attr:`Preset.unfit` that rules it out."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,14 @@ AVALANCHE: dict[str, Stock] = {
     "closest-to-mean": Stock(control=True),
     "avalanche-er-ace": Stock(note=f"{ALONE} of replayed images; for equal terms see class-balanced in er-ace"),
     "avalanche-der++": Stock(note=f"{ALONE} of replayed images; for equal terms see random in der++"),
-    "gdumb": Stock(note="a copy of one initial network on the memory alone: the steps and images in a step of er"),
-    "icarl": Stock(note="its memory joins the stream, in batches of new images' size; classifies by the nearest mean"),
+    "gdumb": Stock(
+        note="a copy of one initial network (kept, not in the bytes) on the memory alone: the steps and images in a "
+        "step of er"
+    ),
+    "icarl": Stock(
+        note="its memory joins the stream, in batches of new images' size; classifies by the nearest mean; a copy of "
+        "the network, which teaches the next one, is kept beside the images and not in the bytes"
+    ),
     "naive": Stock(note="no memory: a lower bound; fewer images in a step"),
     "cumulative": Stock(note="all images so far: an upper bound; more steps, fewer images in each"),
     "joint": Stock((FROM_SCRATCH, ER), note="all images at once: an upper bound; more steps, fewer images in each"),
@@ -67,6 +83,11 @@ class MemoryKind:
         learnt: Whether the images are synthetic; the largest such memory of a run decides what equal bytes are.
         equal_bytes: Whether as many images are kept as the run's bytes have room for, and not as many as asked for.
         regimes: Where it can be used.
+        options: Names of the settings of :class:`Making` that it has.
+        own_encoder: Whether its embedding networks were asked for: a learner's do not take their place.
+
+    Raises:
+        ConfigError: No filler, and a name that Avalanche has no memory or strategy of.
     """
 
     name: str
@@ -75,6 +96,21 @@ class MemoryKind:
     learnt: bool = False
     equal_bytes: bool = False
     regimes: tuple[str, ...] = REGIMES
+    options: tuple[str, ...] = ()
+    own_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        refuse(
+            f"memory {self.name!r} has no filler and is none of Avalanche's own ({', '.join(AVALANCHE)}): "
+            "give filler=Selecting(...), Condensing(...) or an object with fill(data, ipc, how)"
+            if self.filler is None and self.name not in AVALANCHE
+            else None
+        )
+
+    @property
+    def embeds_with_learner(self) -> bool:
+        """Whether the networks that condense its images can be, and may be, the learner's own."""
+        return not self.own_encoder and isinstance(getattr(self.filler, "method", None), DistributionMatching)
 
     @property
     def control(self) -> bool:
@@ -105,7 +141,12 @@ class Making:
         encoder_network: What embeds; None for the method's own.
         storage: How values are stored: ``uint8``, ``float16`` or ``float32``.
         precision: How networks run.
-        settings: ``NAME=VALUE`` options of every method that has them.
+        settings: ``NAME=VALUE`` options of every method that has them, and of how it is run: ``init``, ``sampling``,
+            ``encoder``, ``keep``, ``augment``, and with a dot what a part of these has: ``init.candidates=1000``.
+            They go before the options above.
+
+    Raises:
+        ConfigError: No iteration, or a setting that is not written so.
     """
 
     iterations: int = 1000
@@ -116,7 +157,14 @@ class Making:
     settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        refuse(None if self.iterations >= 1 else f"iterations must be at least 1, got {self.iterations}")
+        refuse(
+            None if self.iterations >= 1 else f"iterations must be at least 1, got {self.iterations}",
+            *(
+                f"--set takes NAME=VALUE such as lr=3, got {text!r}"
+                for text in self.settings
+                if not text.partition("=")[0] or "=" not in text
+            ),
+        )
 
 
 def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
@@ -143,16 +191,18 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
         return MemoryKind(name, SoftLabelled(Selecting(Random())), stored, regimes=(FROM_SCRATCH,))
     if name.partition("-")[0] == DOWNSCALED:
         side = name.removeprefix(DOWNSCALED).removeprefix("-") or "2"
-        refuse(None if side.isdigit() else f"{name!r}: expected downscaled-N with a whole number N")
+        refuse(
+            None
+            if side.isdigit() and int(side)
+            else f"{name!r}: expected downscaled-N with a whole number N of at least 1, such as downscaled-4"
+        )
         return MemoryKind(name, Selecting(Random()), _packed(stored, int(side)))
     if name.partition("-")[0] == HYBRID:
         mixed, share = _hybrid(name)
-        condenser, how = _condensing(mixed, making, data)
-        return MemoryKind(name, Hybrid(condenser, share), how, learnt=True)
+        return _condensed(name, mixed, making, data, share=share)
     method, factor = _stored(name)
     if method in catalog.METHODS or ":" in method:
-        condenser, how = _condensing(method, making, data, factor)
-        return MemoryKind(name, Condensing(condenser), how, learnt=True)
+        return _condensed(name, method, making, data, factor=factor)
     if name.removeprefix(catalog.PACKED) not in catalog.SELECTIONS:
         special = [EQUAL_BYTES, SOFT, DOWNSCALED, HYBRID]
         raise unknown("memory", name, [*catalog.METHODS, *catalog.SELECTIONS, *special, *AVALANCHE])
@@ -162,9 +212,24 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
     return MemoryKind(name, Selecting(selection), _packed(stored, formation.factor))
 
 
-def embeds_with_learner(found: MemoryKind) -> bool:
-    """Whether the memory's networks can be the learner's own: those of distribution matching."""
-    return isinstance(getattr(found.filler, "method", None), DistributionMatching)
+def refuse_unused(making: Making, kinds: Sequence[MemoryKind]) -> None:
+    """Raise ConfigError for settings that no memory has.
+
+    Args:
+        making: With the settings.
+        kinds: All memories of the run.
+    """
+    names = [kind.name for kind in kinds if kind.options]
+    known = sorted({name for kind in kinds for name in kind.options})
+    who = f"none of {', '.join(names)} has this option. Known: {', '.join(known)}" if names else "nothing is condensed"
+    refuse(*(f"--set {text}: {who}" for text in making.settings if _option(text) not in known))
+
+
+def _option(setting: str) -> str:
+    """``lr=3`` -> ``lr``; ``init.candidates=1000`` -> ``init``."""
+    name = setting.partition("=")[0]
+    part, dot, _ = name.partition(".")
+    return part if dot and part in PARTS else name
 
 
 def _packed(how: Filling, factor: int) -> Filling:
@@ -185,22 +250,35 @@ def _hybrid(name: str) -> tuple[str, float]:
     method = parts.pop(0) if parts and not parts[0].isdigit() else "dm"
     percent = parts.pop(0) if parts else "50"
     if parts or not percent.isdigit():
-        raise ConfigError(f"{name!r}: expected hybrid, hybrid-METHOD, hybrid-PERCENT or hybrid-METHOD-PERCENT")
+        raise ConfigError(
+            f"{name!r}: expected hybrid, hybrid-METHOD, hybrid-PERCENT or hybrid-METHOD-PERCENT, such as hybrid-m3d-25"
+        )
     return method, int(percent) / 100
 
 
-def _condensing(name: str, making: Making, data: str, factor: int | None = None) -> tuple[Condenser, Filling]:
-    """A method as its preset runs it, with the run's options where it has them."""
-    known = catalog.options_of(catalog.method(name))
-    recipe = Recipe(
-        method=name,
-        settings=tuple(text for text in making.settings if text.split("=")[0] in known),
-        batch_real=making.batch_real if "batch_real" in known else None,
-        network=making.encoder_network,
-        factor=factor,
-        storage=making.storage,
-        precision=making.precision,
+def _condensed(
+    name: str, method: str, making: Making, data: str, *, factor: int | None = None, share: float | None = None
+) -> MemoryKind:
+    """A method as its preset runs it, with the run's options where it has them; ``share`` is that of a hybrid."""
+    preset = catalog.preset(method)
+    own = [option for option in catalog.options_of(preset.method) if option not in preset.unfit]
+    known = (*own, *(option for option, part in RECIPE.items() if part not in preset.unfit))
+    given = {
+        "batch_real": making.batch_real if "batch_real" in own else None,
+        "network": making.encoder_network,
+        "factor": factor,
+        "storage": making.storage,
+        "precision": making.precision,
+    }
+    settings = [text for text in making.settings if _option(text) in known]
+    words = [method, *(f"{option}={value}" for option, value in given.items() if value is not None), *settings]
+    condenser, options = Recipe.parse(" ".join(words)).build(data)
+    found: dict[str, Any] = {key: value for key, value in options.items() if key != "nested"}
+    return MemoryKind(
+        name,
+        Condensing(condenser) if share is None else Hybrid(condenser, share),
+        Filling(iterations=making.iterations, **found),
+        learnt=True,
+        options=known,
+        own_encoder="encoder" in map(_option, settings),
     )
-    method, options = recipe.build(data)
-    given: dict[str, Any] = {key: value for key, value in options.items() if key != "nested"}
-    return method, Filling(iterations=making.iterations, **given)

@@ -40,6 +40,9 @@ class Online:
         learner_encoder: Condense by distribution matching with the learner's own weights; False: as the memory says.
         distillation: Weight of the distillation term; 0 for none.
         fine_tune: Gradient steps on the memory alone after each experience; 0 for none.
+
+    Raises:
+        ConfigError: Values out of range, all of them listed.
     """
 
     epochs: int = 5
@@ -83,6 +86,9 @@ class Settings:
             the gradient steps and the batch of ``per_class`` images of each class, however many it decodes to.
         online: How a learner is trained in the other regimes.
         seed: Everything random but the orders follows from it.
+
+    Raises:
+        ConfigError: Counts below 1 (``first_order`` below 0), all of them listed.
     """
 
     steps: int = 5
@@ -147,7 +153,7 @@ class Bench:
         settings: The protocol.
         out: The run folder.
         compute: Where networks run.
-        room: Bytes of each class that memories of equal bytes may fill.
+        room: Bytes of each class that memories of equal bytes may fill, at least 1; each stores one image at least.
         progress: Told about each gradient step.
     """
 

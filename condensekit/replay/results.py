@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
 
     Returns:
         ``memory``, ``learnt`` (condensed or not), ``regime``, ``per_class``: what was asked for; ``images``,
-        ``nbytes``: stored at the end.
+        ``nbytes``: stored at the end; ``packed``: real or synthetic images in each stored one.
         ``final_accuracy_mean``, ``final_accuracy_std``: after the last step; over orders, each the mean of its
         networks. ``average_accuracy_mean``: over the steps. ``forgetting_mean``: how far the accuracy on an
         experience's classes lies below its best, over all experiences but the last. ``n``: orders x networks.
@@ -38,8 +39,10 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
         ``difference_to_random``, ``ci95``: paired by order and network; t interval over ``unit``, which is the
         ``set`` (one seed of condensation) where there are at least three of them, else the ``network``.
         ``sets``: different seeds; ``condense_s``, ``train_s``: seconds of a whole order, on average; where classes
-        are reused from an order with the same seed, ``condense_s`` is what making them took there.
-        ``condense_s_per_step``: of one experience. ``gradient_steps``: of a whole order. ``memory_passes``: how often
+        are reused from an order with the same seed, ``condense_s`` is what making them took there. It is wall time;
+        of what was read from a cache, or begun before a kill, it is that of the process that made it, on whatever
+        else that machine did then. ``condense_s_per_step``: of one experience. ``gradient_steps``: of a whole order,
+        fine-tuning on the memory included. ``memory_passes``: how often
         each image of the memory was seen in the training of the last step: equal steps are unequal epochs where
         memories hold different numbers of images. ``note``: what is not equal to the others, if anything.
         ``finals``: every final accuracy, a list for each order. What nothing is known of is None.
@@ -59,6 +62,7 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
         "per_class": settings.per_class,
         "images": cell[0][-1]["images"],
         "nbytes": cell[0][-1]["nbytes"],
+        "packed": kind.how.formation.factor**2,
         "final_accuracy_mean": statistics.fmean(means),
         "final_accuracy_std": statistics.stdev(means) if len(means) > 1 else 0.0,
         "average_accuracy_mean": _mean(_averages(cell)),
@@ -76,9 +80,16 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
         "condense_s_per_step": statistics.fmean(step["condense_s"] for order in cell for step in order),
         "gradient_steps": statistics.fmean(sum(step["steps"] for step in order) for order in cell),
         "memory_passes": _mean(order[-1]["passes"] for order in cell),
-        "note": kind.note,
+        "note": _note(kind, settings),
         "finals": finals,
     }
+
+
+def _note(kind: MemoryKind, settings: Settings) -> str:
+    """What is not equal to the others: the kind's own note, and terms of replay that a strategy goes without."""
+    given = {"distillation": settings.online.distillation, "fine-tune": settings.online.fine_tune}
+    missing = [f"no {name}" for name, value in given.items() if value and kind.filler is None and not kind.control]
+    return "; ".join([kind.note] * bool(kind.note) + missing)
 
 
 def steps_of(cell: Cell) -> dict[str, Any]:
@@ -108,7 +119,7 @@ def named_pair(memories: Sequence[MemoryKind]) -> Pair | None:
 def contrasts(
     finals: Mapping[str, Sequence[Sequence[float]]], learnt: Sequence[str], real: Sequence[str], primary: Pair
 ) -> Iterator[dict[str, Any]]:
-    """The memory named beforehand against each kind of real images, and all condensed ones against the named control.
+    """Each condensed memory against each kind of real images; first the pair that was named beforehand.
 
     Args:
         finals: Final accuracies by memory, a list for each independent set, paired between memories.
@@ -119,11 +130,12 @@ def contrasts(
     Yields:
         ``memory``, ``against``, ``difference`` and ``ci95`` of the final accuracies, ``p`` (paired t test over
         sets) and ``primary``, true for one at most. The others' ``p_holm`` is corrected for their number by Holm's
-        procedure.
+        procedure. ``same``: further real memories that did exactly the same, as random images in equal number and at
+        equal bytes often are: they are one comparison and count once.
     """
-    mine, control = primary
-    pairs = [(mine, name) for name in real] + [(name, control) for name in learnt if name != mine]
-    pairs = sorted((pair for pair in pairs if set(pair) <= set(finals)), key=lambda pair: pair != primary)
+    twins = _twins(finals, [name for name in (primary[1], *real) if name in finals])
+    first = [name for name in (primary[0], *learnt) if name in finals]
+    pairs = list(product(dict.fromkeys(first), twins))
     p = {pair: _p_value(finals[pair[0]], finals[pair[1]]) for pair in pairs}
     corrected = holm({pair: value for pair, value in p.items() if pair != primary and value is not None})
     for pair in pairs:
@@ -131,6 +143,7 @@ def contrasts(
         yield {
             "memory": pair[0],
             "against": pair[1],
+            "same": twins[pair[1]],
             "difference": difference,
             "ci95": None if interval is None else list(interval),
             "unit": unit,
@@ -138,6 +151,18 @@ def contrasts(
             "p_holm": corrected.get(pair),
             "primary": pair == primary,
         }
+
+
+def _twins(finals: Mapping[str, Sequence[Sequence[float]]], names: Sequence[str]) -> dict[str, list[str]]:
+    """The first of the names that have equal accuracies, and with it the others."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        same = next((known for known in found if finals[known] == finals[name]), None)
+        if same is None:
+            found[name] = []
+        else:
+            found[same].append(name)
+    return found
 
 
 def final_accuracies(cell: Cell) -> list[list[float]]:
@@ -191,8 +216,14 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *([""] if notes else []), *(f"- {name}: {note}." for name, note in notes.items())])
 
 
-def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Accuracy after each step, a panel for each regime, a line for each memory, bands of one standard deviation."""
+def plot(result: Mapping[str, Any], path: Path, source: str = "") -> None:
+    """Accuracy after each step, a panel for each regime, a line for each memory, bands of one standard deviation.
+
+    Args:
+        result: ``rows`` and ``accuracy_by_step`` of a run.
+        path: A PNG file.
+        source: What the file shall say of where it comes from.
+    """
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
 
@@ -200,6 +231,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(6 * len(regimes), 4.5), layout="constrained")
     colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
     names = list(dict.fromkeys(found["memory"] for found in result["rows"]))
+    steps = len(next(iter(result["accuracy_by_step"].values()))["mean"])
     for axes, regime in zip(figure.subplots(1, len(regimes), squeeze=False)[0], regimes, strict=True):
         for name in names:
             found = result["accuracy_by_step"].get(f"{regime}/{name}")
@@ -210,26 +242,21 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
                 for i, (m, s) in enumerate(zip(found["mean"], found["std"], strict=True))
                 if m is not None
             ]
-            steps, means, spreads = zip(*points, strict=True)
+            at, means, spreads = zip(*points, strict=True)
             colour = colours[names.index(name) % len(colours)]
-            axes.plot(steps, means, marker="o", color=colour, label=name)
+            axes.plot(at, means, marker="o", color=colour, label=name)
             low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
-            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set(
             title=regime,
             xlabel="step",
             ylabel="accuracy on all classes seen, %",
-            xticks=range(1, len(found_steps(result)) + 1),
+            xticks=range(1, steps + 1),
         )
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-
-
-def found_steps(result: Mapping[str, Any]) -> list[Any]:
-    """The steps of the run."""
-    return list(next(iter(result["accuracy_by_step"].values()))["mean"])
+    figure.savefig(path, dpi=110, metadata={"Source": source})
 
 
 def _accuracy(score: Record) -> float:

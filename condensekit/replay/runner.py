@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,27 @@ from condensekit.describe import describe
 from condensekit.errors import ConfigError, refuse
 from condensekit.images import ClassImages
 from condensekit.progress import SILENT, Progress
-from condensekit.replay.memories import DER, EQUAL_BYTES, ER, ER_ACE, FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
+from condensekit.replay.memories import (
+    DER,
+    EQUAL_BYTES,
+    ER,
+    ER_ACE,
+    FROM_SCRATCH,
+    REGIMES,
+    SAME,
+    Making,
+    MemoryKind,
+    memory,
+    refuse_unused,
+)
 from condensekit.replay.protocol import Bench, Online, Record, Settings, check_regime, numbered
 from condensekit.replay.results import Pair, by_seed, contrasts, final_accuracies, named_pair, plot, row, steps_of
-from condensekit.run import RunDir, environment
+from condensekit.run import RunDir, changes, environment
 from condensekit.store import read_json, write_json
 
 FILE = "replay.json"
 PLOT = "replay.png"
+MEMORIES = "memories.json"
 
 
 def run_protocol(
@@ -76,11 +90,13 @@ def run_protocol(
     """
     kinds = [memory(name, making, data) if isinstance(name, str) else name for name in memories]
     _check(kinds, regimes, settings)
+    refuse_unused(making, kinds)
     train, test = numbered(train, test)
     settings.experiences(0, len(train.classes))  # refuses steps that do not fit
-    asked = {**describe(settings), "making": describe(making), "test_fingerprint": test.fingerprint(), **(record or {})}
+    asked = {**describe(settings), "making": describe(making), "data": data, "test_fingerprint": test.fingerprint()}
     for name in ("orders", "type"):
         asked.pop(name)  # a run may get more orders
+    asked |= record or {}
     plan = make_plan(train.spec.shape[1:], device=device)
     wanted = [(regime, kind.name) for regime, kind in product(regimes, kinds) if regime in kind.regimes]
     with RunDir.create(out, asked, resume, train.fingerprint()) as run, Compute(plan) as compute:
@@ -88,6 +104,7 @@ def run_protocol(
         places = list(dict.fromkeys([*((found["regime"], found["memory"]) for found in former["rows"]), *wanted]))
         known = {kind.name: kind for kind in kinds}
         known = {name: known.get(name) or _again(name, making, data, out) for _, name in places}
+        _remember(known.values(), run.path / MEMORIES)
         bench = Bench(train, test, settings, run.path, compute, room or _room(known, settings, train), progress)
         cells = {
             (regime, name): [_cell(regime)(known[name], order, bench) for order in settings.order_numbers()]
@@ -123,6 +140,20 @@ def _unused(regimes: Sequence[str], online: Online) -> str | None:
     return f"{' and '.join(used)} belong to regime er, {bare[0]} has no such term" if used and bare else None
 
 
+def _remember(kinds: Iterable[MemoryKind], path: Path) -> None:
+    """Note what each memory of a run folder is; raise ConfigError where it was another one under the same name."""
+    found = read_json(path) if path.exists() else {}
+    for kind in kinds:
+        name, what = SAME.get(kind.name, kind.name), {"filler": describe(kind.filler), "how": describe(kind.how)}
+        if listed := changes(found.get(name, what), what):
+            raise ConfigError(
+                f"{path.parent} holds results of another memory {name!r} ({'; '.join(listed)}): "
+                f"give {kind.name!r} another name, or use another --out"
+            )
+        found[name] = what
+    write_json(path, found)
+
+
 def _again(name: str, making: Making, data: str, out: Path) -> MemoryKind:
     """A memory that the run folder has rows of."""
     try:
@@ -147,7 +178,7 @@ def _cell(regime: str) -> Callable[[MemoryKind, int, Bench], list[Record]]:
         warnings.filterwarnings("ignore", "no QP solver found", UserWarning)  # of Avalanche's import
         from condensekit.replay.incremental import incremental
 
-    return lambda kind, order, bench: incremental(kind, regime, order, bench)
+    return partial(incremental, regime=regime)
 
 
 def _report(

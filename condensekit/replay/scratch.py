@@ -20,7 +20,7 @@ from condensekit.controls import LABEL
 from condensekit.images import ClassImages
 from condensekit.progress import Shared
 from condensekit.replay.filler import EVERY, filled
-from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, MemoryKind
+from condensekit.replay.memories import FROM_SCRATCH, SAME, MemoryKind
 from condensekit.replay.memory import SECONDS
 from condensekit.replay.protocol import Bench, Cache, Record
 from condensekit.replay.seeds import network_draw
@@ -104,10 +104,10 @@ def cache_of(bench: Bench) -> Cache:
 
 
 def folder_of(memory: MemoryKind, bench: Bench) -> str:
-    """Name and images per class, fit for a path; random images are the same ones whatever decides their number."""
+    """Name and images per class, fit for a path; of equal memories the same, see :data:`SAME`."""
     if memory.filler is None:
         return memory.name
-    name = "random" if memory.name == EQUAL_BYTES else memory.name.replace("/", "_")
+    name = SAME.get(memory.name, memory.name).replace("/", "_")
     return f"{name}-{memory.images(bench.settings.per_class, bench.train, bench.room)}"
 
 
@@ -151,5 +151,5 @@ def _train(
         "images": count,
         "train_s": seconds,
         "steps": steps,
-        "passes": steps / -(-len(images) // protocol.batch),
+        "passes": steps * min(protocol.batch, len(images)) / len(images) if protocol.steps else protocol.epochs,
     }

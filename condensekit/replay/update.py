@@ -48,7 +48,7 @@ class Rules:
         """
         sharing = self.sharing(seen)
         if size < sharing:
-            raise ConfigError(f"a size of {size} is less than one image for each of {sharing} classes")
+            raise _too_small(size, sharing)
         budget = Images(size) if isinstance(self.budget, Images) and self.budget.shrinks else self.budget
         return replace(self, budget=budget, limit=size)
 
@@ -154,7 +154,10 @@ class Rules:
         if old is None:
             if available == 0:
                 name = data.spec.name_of(label)
-                raise DataError(f"class {name} has {fresh} images, and factor={factor} takes {factor**2}")
+                raise DataError(
+                    f"class {name} has {fresh} images and factor={factor} packs {factor**2} into one: lower the "
+                    "factor, or give the class more images"
+                )
             return 0, min(per_class, available)
         draw = Draw(self.how.seed, step + 1)
         return turnover(len(old), memory.seen[label], fresh, available, per_class, draw, label)
@@ -168,5 +171,11 @@ class Rules:
         if self.limit is None:
             return images
         if self.limit < sharing:
-            raise ConfigError(f"a size of {self.limit} is less than one image for each of {sharing} classes")
+            raise _too_small(self.limit, sharing)
         return min(images, self.limit // sharing)
+
+
+def _too_small(size: int, sharing: int) -> ConfigError:
+    return ConfigError(
+        f"a size of {size} is less than one image for each of {sharing} classes: resize to {sharing} or more"
+    )

@@ -21,7 +21,7 @@ MAKING = Making(iterations=3, batch_real=8, encoder_network="ConvNet-w8")
 LONG = replace(MAKING, iterations=105)  # with a checkpoint on the way
 
 
-def go(digits, out, memories=("dm", "random"), settings=SMALL, making=MAKING, **options):
+def go(digits, out, memories=("dm", "random"), settings=SMALL, making=MAKING, data="digits", **options):
     return run_protocol(
-        *digits, memories=memories, out=out, settings=settings, making=making, data="digits", device="cpu", **options
+        *digits, memories=memories, out=out, settings=settings, making=making, data=data, device="cpu", **options
     )

@@ -14,8 +14,9 @@ from condensekit.replay import CondensedBuffer, Hybrid, Images, LearnerEncoder
 from condensekit.replay.baselines import BASELINES
 from condensekit.replay.filler import Filling, Selecting
 from condensekit.replay.hybrid import SoftLabelled, _alternating
-from condensekit.replay.memories import AVALANCHE, EQUAL_BYTES, Making, memory
+from condensekit.replay.memories import AVALANCHE, EQUAL_BYTES, Making, MemoryKind, memory, refuse_unused
 from condensekit.rng import Draw
+from condensekit.sampling import Clustered
 from condensekit.selection import Herding, Random, RandomEmbedding
 from condensekit.trained import Trained
 
@@ -81,7 +82,49 @@ def test_avalanches_own_have_no_filler_and_their_regimes():
     assert list(BASELINES) == list(AVALANCHE)
 
 
-@pytest.mark.parametrize("wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "nothing"])
+def test_settings_reach_the_methods_and_their_parts():
+    parts = ("init=kmeans", "init.candidates=1000", "sampling=kmeans", "sampling.refresh=100")
+    for name in ("dm", "hybrid", "packed-dm"):
+        found = memory(name, Making(batch_real=8, settings=("lr=3", *parts)), "digits")
+        method = found.filler.method
+        assert (method.lr, method.batch_real) == (3, 8)
+        assert (found.how.init.name, found.how.init.candidates) == ("kmeans", 1000)
+        assert (found.how.sampling, found.own_encoder) == (Clustered(refresh=100), False)
+    trained = memory("dm", Making(encoder_network="ConvNet-w8", settings=("encoder=trained", "encoder.count=1")))
+    assert trained.how.encoder == Trained(ConvNet(width=8), count=1)
+    assert (trained.own_encoder, trained.embeds_with_learner) == (True, False)
+    assert memory("dm", Making(settings=("keep=7",))).embeds_with_learner
+    assert memory("dm", Making(settings=("keep=7",))).how.encoder.keep == 7
+    assert memory("dc", Making(settings=("encoder=trained", "augment=none"))) == memory("dc")  # it has none of these
+
+
+@pytest.mark.parametrize("setting", ["lrr=3", "network=ConvNet-w8", "factor=2", "nested=true", "method.lr=3"])
+def test_settings_that_no_memory_has_are_refused(setting):
+    making = Making(settings=(setting,))
+    kinds = [memory(name, making) for name in ("random", "dm", "m3d")]
+    with pytest.raises(ConfigError, match=rf"--set {setting}: none of dm, m3d has this option. Known: augment, .*lr"):
+        refuse_unused(making, kinds)
+    with pytest.raises(ConfigError, match=f"--set {setting}: nothing is condensed"):
+        refuse_unused(making, kinds[:1])
+
+
+def test_a_setting_that_one_memory_has_is_fine():
+    making = Making(settings=("encoder=trained", "distance=cosine"))
+    refuse_unused(making, [memory(name, making) for name in ("dm", "dc")])
+
+
+@pytest.mark.parametrize("setting", ["lr", "=3"])
+def test_settings_are_written_with_a_value(setting):
+    with pytest.raises(ConfigError, match=f"--set takes NAME=VALUE such as lr=3, got '{setting}'"):
+        Making(settings=(setting,))
+
+
+def test_a_kind_of_ones_own_needs_a_filler():
+    with pytest.raises(ConfigError, match=r"memory 'mine' has no filler and is none of Avalanche's own \(class-bal"):
+        MemoryKind("mine")
+
+
+@pytest.mark.parametrize("wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "downscaled-0", "nothing"])
 def test_unknown_names(wrong):
     with pytest.raises(ConfigError, match=r"nown|expected downscaled-N"):
         memory(wrong)

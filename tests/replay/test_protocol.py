@@ -33,7 +33,7 @@ from condensekit.rng import Draw
 from condensekit.store import read_json
 from condensekit.train import accuracy
 
-from .runs import LONG, NET, SMALL, go
+from .runs import LONG, MAKING, NET, SMALL, go
 from .worlds import buffer, naive, stream
 
 
@@ -167,8 +167,38 @@ def test_the_primary_contrast_is_named_and_not_found():
         ("m3d", "random", True),
         ("m3d", "reservoir", False),
         ("dm", "random", False),
+        ("dm", "reservoir", False),
     ]
-    assert [e["p_holm"] is None for e in found] == [True, False, False]
+    assert [e["p_holm"] is None for e in found] == [True, False, False, False]
+
+
+def test_memories_that_did_the_same_are_one_comparison():
+    finals = {"dm": [[0.9], [0.8], [0.9]], "random": [[0.5], [0.4], [0.4]], "herding": [[0.5], [0.6], [0.7]]}
+    finals["packed-random"], finals["m3d"] = [[0.6], [0.7], [0.4]], [[0.7], [0.5], [0.9]]
+    alone = list(contrasts(finals, ["dm", "m3d"], ["random", "packed-random", "herding"], ("dm", "random")))
+    finals |= {"random-equal-bytes": finals["random"], "downscaled": finals["packed-random"]}
+    real = ["random", "random-equal-bytes", "packed-random", "downscaled", "herding"]
+    found = list(contrasts(finals, ["dm", "m3d"], real, ("dm", "random-equal-bytes")))
+    assert [(e["memory"], e["against"], e["same"]) for e in found] == [
+        ("dm", "random-equal-bytes", ["random"]),
+        ("dm", "packed-random", ["downscaled"]),
+        ("dm", "herding", []),
+        ("m3d", "random-equal-bytes", ["random"]),
+        ("m3d", "packed-random", ["downscaled"]),
+        ("m3d", "herding", []),
+    ]
+    assert [e["p_holm"] for e in found] == [e["p_holm"] for e in alone]
+
+
+def test_rows_say_what_a_strategy_goes_without():
+    def note(name, **online):
+        settings = Settings(orders=1, steps=1, online=Online(**online))
+        return row(memory(name), "er", cell([(9,)]), None, settings)["note"]
+
+    assert note("naive") == memory("naive").note
+    assert note("naive", fine_tune=3) == f"{memory('naive').note}; no fine-tune"
+    assert note("gdumb", fine_tune=3, distillation=1.0).endswith("; no distillation; no fine-tune")
+    assert note("dm", fine_tune=3) == note("reservoir", fine_tune=3) == ""
 
 
 def test_orders_that_share_a_set_are_one_unit():
@@ -215,6 +245,13 @@ def test_a_run_writes_what_it_promises_and_repeats_nothing(digits, tmp_path):
         go(digits, out, settings=replace(SMALL, per_class=3), resume=True)
     with pytest.raises(ConfigError, match="not empty"):
         go(digits, out)
+    with pytest.raises(ConfigError, match='data: "digits" there, "svhn" now'):
+        go(digits, out, resume=True, data="svhn")
+    mine = replace(memory("random"), how=replace(memory("random").how, nested=True))
+    with pytest.raises(ConfigError, match=r"of another memory 'random' \(how.nested: false there, true now\): give"):
+        go(digits, out, (mine,), resume=True)
+    with pytest.raises(ConfigError, match="--set lrr=3: none of dm has this option"):
+        go(digits, out, making=replace(MAKING, settings=("lrr=3",)), resume=True)
     with pytest.raises(ConfigError, match="test_fingerprint"):
         go((digits[0], digits[1].subset(digits[1].order[1::2])), out, resume=True)
 
@@ -296,13 +333,49 @@ def test_avalanches_own_baselines_run(digits, tmp_path, name):
 
 
 def test_equal_terms_for_all_that_replay(digits, tmp_path):
-    """Steps of every memory, and images in each step, are those of any other; GDumb's too."""
+    """Steps of every memory, and images in each step, are those of any other; GDumb's too, but for a fine-tune."""
     names = ("dm", "random", "packed-random", "herding", "class-balanced", "reservoir", "gdumb")
-    result = go(digits, tmp_path / "run", names, replace(SMALL, orders=1, steps=2), regimes=("er",))
-    assert len({found["gradient_steps"] for found in result["rows"]}) == 1
-    passes = {found["memory"]: found["memory_passes"] for found in result["rows"]}
-    assert passes["dm"] == passes["random"] == passes["reservoir"] == 4 * passes["packed-random"] > 0
-    assert passes["gdumb"] is None
+    plain = replace(SMALL, orders=1, steps=2)
+    tuned = replace(plain, online=replace(plain.online, fine_tune=7))
+    steps, passes = {}, {}
+    for fine_tune, settings in ((0, plain), (7, tuned)):
+        result = go(digits, tmp_path / str(fine_tune), names, settings, regimes=("er",))
+        for found in result["rows"]:
+            name, own = found["memory"], fine_tune if found["memory"] != "gdumb" else 0
+            steps[name, fine_tune] = found["gradient_steps"] - 2 * own
+            passes[name, fine_tune] = found["memory_passes"]
+    assert len(set(steps.values())) == 1
+    for fine_tune in (0, 7):
+        mine = {name: passes[name, fine_tune] for name in names}
+        assert mine["dm"] == mine["random"] == mine["reservoir"] == 4 * mine["packed-random"] > 0
+        assert mine["gdumb"] is None
+    assert passes["dm", 7] == pytest.approx(passes["dm", 0] + 7 * 10 / 20)  # as many as are stored after one experience
+
+
+def test_equal_terms_from_scratch_and_one_training_for_equal_memories(digits, tmp_path):
+    names = ("dm", "random", "herding", "packed-random", "downscaled")
+    result = go(digits, tmp_path / "run", names, replace(SMALL, orders=1, steps=2))
+    rows = {found["memory"]: found for found in result["rows"]}
+    assert len({found["gradient_steps"] for found in rows.values()}) == 1
+    assert rows["dm"]["memory_passes"] == rows["random"]["memory_passes"] == rows["herding"]["memory_passes"] == 10
+    assert rows["packed-random"]["memory_passes"] == 2.5
+    assert [rows[name]["packed"] for name in names] == [1, 1, 1, 4, 4]
+    assert rows["downscaled"]["finals"] == rows["packed-random"]["finals"]
+    folders = sorted(folder.name for folder in (tmp_path / "run" / "cells" / "from-scratch").iterdir())
+    assert folders == ["dm-2", "herding-2", "packed-random-2", "random-2"]
+    assert next(e["same"] for e in result["contrasts"] if e["against"] == "packed-random") == ["downscaled"]
+
+
+def test_an_encoder_that_was_asked_for_is_used_in_er(digits, tmp_path):
+    settings = replace(SMALL, orders=1, steps=2)
+    for name, making in (("own", replace(MAKING, settings=("encoder=kept", "keep=2"))), ("learner", MAKING)):
+        go(digits, tmp_path / name, ("dm",), settings, making, regimes=("er",))
+    folder = "sets/er/dm-2/order-0-network-0"
+    used = {}
+    for name in ("own", "learner"):
+        configs = (tmp_path / name / folder).glob("*/config.json")
+        used[name] = {read_json(file)["encoder"]["type"] for file in configs}
+    assert used == {"own": {"Fresh"}, "learner": {"LearnerEncoder"}}
 
 
 def test_gdumb_trains_with_the_steps_and_images_of_replay():
