@@ -12,7 +12,8 @@ From-scratch cells need no Avalanche.
 
 Nothing here is chosen by test accuracy: orders 0, 1, ... are reported. With ``--tune`` a tenth of the training images
 is held out before anything is condensed and judges, on two orders from 100; the files are called ``tuning-...``. What
-wins goes into ``TUNED``, for condensed and real memories alike. Options that differ from the list are in a file's name.
+wins goes into ``TUNED``, for condensed and real memories alike. Options that differ from the list are in a file's name:
+tables show such cells apart, without contrasts.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
 
 def room(cell: Cell, making: Making, train: ClassImages) -> int:
     """Bytes of each class of the largest condensed memory in the cell's table."""
+    making = replace(making, settings=())  # none changes an image's bytes
     kinds = [memory(other.memory, making, cell.data) for other in cells(cell.scale) if other.group == cell.group]
     kinds = [kind for kind in kinds if kind.learnt] or [memory("dm", making, cell.data)]
     return cell.per_class * max(kind.bytes_each(train) for kind in kinds)
@@ -164,7 +166,9 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true", help="judge by held-out training images, on other orders")
     for name, (kind, text) in OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, nargs="+", help=f"{text}, one or several values")
-    parser.add_argument("--set", dest="options", action="append", help="NAME=VALUE of the condensing method")
+    parser.add_argument(
+        "--set", dest="options", action="append", help="NAME=VALUE of the condensing method (with --memory)"
+    )
     args = parser.parse_args()
     fill(asked(args), args, run_cell, lambda record: record["row"]["final_accuracy_mean"])
 

@@ -9,15 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from condensekit.replay.memories import EQUAL_BYTES, ER, FROM_SCRATCH
+from condensekit.replay.memories import EQUAL_BYTES, ER, FROM_SCRATCH, SAME
 
 MEMORIES = ("random", "dm", "m3d", EQUAL_BYTES, "packed-random", "herding")
-REPLAYED = ("random", "dm", "hybrid", "herding", "class-balanced")
-PRIMARY = {FROM_SCRATCH: ("dm", "random"), ER: ("hybrid", "herding")}
-"""The contrast of each table that is not corrected for others; named before its cells are measured."""
+REPLAYED = ("random", "dm", "hybrid", "avalanche-herding", "herding", "kmeans", "packed-random")
+PRIMARY = {FROM_SCRATCH: ("dm", EQUAL_BYTES), ER: ("hybrid", "avalanche-herding")}
+"""The contrast of each table that is not corrected for others; named before its cells are measured. From scratch it is
+that of images which are not packed against real ones in the same bytes; where a learner goes on, that against real ones
+chosen by its own features, as iCaRL does."""
 TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {}
 """By regime, data set, network and memory, such as ``(ER, "cifar10", "ConvNet-w32", "herding"): {"lr": 0.1}``: the best
-of a search by ``--tune``, which reads no test image and takes other class orders than those reported."""
+of a search by ``--tune``, which reads no test image and takes other class orders than those reported. A cell that was
+run with other options counts as another one."""
+TUNED_AT = 10
+"""Images per class of these searches; tables of more or fewer take what they found, and say so."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Cell:
     @property
     def folder(self) -> str:
         """Its run folder: all that decides a result but the number of orders, which can grow."""
-        name = "random" if self.memory == EQUAL_BYTES else self.memory  # their images are often the same
+        name = SAME.get(self.memory, self.memory)
         rest = {key: value for key, value in asdict(self).items() if key not in ("memory", "orders", "changed")}
         digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
         return f"{self.group}-{name}-{digest[:8]}"

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from condensekit.evaluate import paired_interval
-from condensekit.replay.memories import EQUAL_BYTES, memory
-from condensekit.replay.results import RANDOM, contrasts
+from continual_cells import TUNED, TUNED_AT, Cell
+from PIL import Image
 
+from condensekit.evaluate import paired_interval
+from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, memory
+from condensekit.replay.results import RANDOM, contrasts, plot
+
+PLOTS = Path(__file__).resolve().parent / "plots"
 TERMS = (
     *("scale", "data", "per_class", "regime", "network", "protocol", "train_epochs"),
     *("iterations", "batch_real", "epochs", "distillation", "fine_tune", "first_order", "networks"),
@@ -16,34 +23,43 @@ TERMS = (
 Record = dict[str, Any]
 
 
-def continual(records: list[Record]) -> Iterator[str]:
-    """One table for each protocol and network, random first, then by final accuracy; contrasts and leakage below it."""
+def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
+    """One table for each protocol and network, random first, then by final accuracy; contrasts and leakage below it.
+
+    Cells with options that are not those of the list come after it, without contrasts: what was tried beside.
+
+    Args:
+        records: All results; those of other scripts are passed over.
+        plots: Folder for one plot of each table; a plot that shows the same figures is left as it is.
+    """
     cells = [r for r in records if "continual" in r and not r["continual"]["tuning"]]
+    listed = [r for r in cells if not r["continual"]["changed"]]
+    main = _grouped(listed)
     for (terms, steps), mine in sorted(_grouped(cells).items(), key=str):
         if steps == 1:
             continue  # shown below the table of more steps
-        rows = {r["row"]["memory"]: r["row"] for r in mine}
         cell = mine[0]["continual"]
         yield (
             f"**{cell['data']}, {steps} steps, {cell['per_class']} images per class, {cell['regime']}**: "
             f"{cell['network']}, {cell['scale']} scale, "
-            f"{cell['iterations']} iterations of {cell['batch_real']} real images per class; {_machine(mine)}."
+            f"{cell['iterations']} iterations of {cell['batch_real']} real images per class{_tuned(cell)}; "
+            f"{_machine(mine)}."
         )
         yield ""
-        yield (
-            "| memory | images | bytes | final accuracy % | average % | forgetting % | above random, 95 % interval "
-            "| above random at equal bytes | orders x networks | options | steps | passes over the memory "
-            "| condense s per experience | train s | peak MiB |"
-        )
-        yield "|" + "---|" * 15
-        mine.sort(key=lambda r: (r["row"]["memory"] != RANDOM, r["row"]["final_accuracy_mean"]))
-        for record in mine:
-            yield _row(record, rows)
-        yield ""
-        yield from _contrasts(mine)
-        yield from _leakage(rows, _grouped(cells).get((terms, 1), []), steps)
-        yield from (f"- {name}: {row['note']}." for name, row in rows.items() if row["note"])
-        yield ""
+        mine, tried = main.get((terms, steps), []), [r for r in mine if r not in listed]
+        rows = {r["row"]["memory"]: r["row"] for r in mine}
+        if mine:
+            yield from _table(mine, rows)
+            yield f"![Accuracy after each step]({plots.name}/{_plotted(mine, plots)})"
+            yield ""
+            yield from _contrasts(mine)
+            yield from _leakage(rows, main.get((terms, 1), []), steps)
+            yield from (f"- {name}: {row['note']}." for name, row in rows.items() if row["note"])
+            yield ""
+        if tried:
+            yield "Exploratory, with other options than those of the list, and so without contrasts:"
+            yield ""
+            yield from _table(tried, rows)
 
 
 def tuning(records: list[Record]) -> Iterator[str]:
@@ -86,6 +102,23 @@ def experience(records: list[Record]) -> Iterator[str]:
         yield ""
 
 
+def loop(records: list[Record]) -> Iterator[str]:
+    """What loops cost beside plain PyTorch."""
+    for record in (r for r in records if "loops" in r):
+        yield (
+            f"{record['samples']:,} images in an experience, {record['epochs']} epochs, batches of {record['batch']}, "
+            f"with replay as many of {record['memory']} stored images more, {record['rounds']} rounds; "
+            f"{_machine([record])}:"
+        )
+        yield ""
+        yield "| loop | microseconds per step | ratio | of the fastest rounds | with reading |"
+        yield "|---|---|---|---|---|"
+        for name, row in record["loops"].items():
+            ratios = " | ".join(f"{row[key]:.2f}" for key in ("ratio", "best_ratio", "whole_ratio"))
+            yield f"| {name} | {row['us_per_step']:.1f} | {ratios} |"
+        yield ""
+
+
 def _grouped(cells: list[Record]) -> dict[tuple[tuple[Any, ...], int], list[Record]]:
     """Cells by the terms that they share and the number of steps."""
     found: dict[tuple[tuple[Any, ...], int], list[Record]] = {}
@@ -95,11 +128,47 @@ def _grouped(cells: list[Record]) -> dict[tuple[tuple[Any, ...], int], list[Reco
     return found
 
 
+def _tuned(cell: Record) -> str:
+    """Where the options were found, if it was not at this number of images."""
+    found = any(key[:3] == (cell["regime"], cell["data"], cell["network"]) for key in TUNED)
+    return f", options found at {TUNED_AT} images per class" if found and cell["per_class"] != TUNED_AT else ""
+
+
+def _table(mine: list[Record], rows: dict[str, Record]) -> Iterator[str]:
+    """A row for each record; differences are to those of ``rows``."""
+    yield (
+        "| memory | images | packed in one | bytes | final accuracy % | average % | forgetting % "
+        "| above random, 95 % interval | above random at equal bytes | orders x networks | options | steps "
+        "| passes over the memory | condense s per experience | train s | peak MiB |"
+    )
+    yield "|" + "---|" * 16
+    for record in sorted(mine, key=lambda r: (r["row"]["memory"] != RANDOM, r["row"]["final_accuracy_mean"])):
+        yield _row(record, rows)
+    yield ""
+
+
+def _plotted(mine: list[Record], folder: Path) -> str:
+    """The name of the table's plot, which is drawn anew where its figures have changed."""
+    figures = {f"{r['row']['regime']}/{r['row']['memory']}": r["accuracy_by_step"] for r in mine}
+    digest = hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()
+    path = folder / f"continual-{Cell(**mine[0]['continual']).group}.png"
+    if not path.exists() or _source(path) != digest:
+        plot({"rows": [r["row"] for r in mine], "accuracy_by_step": figures}, path, source=digest)
+    return path.name
+
+
+def _source(path: Path) -> str | None:
+    """What a plot says of where it comes from."""
+    with Image.open(path) as image:
+        return image.info.get("Source")
+
+
 def _row(record: Record, rows: dict[str, Record]) -> str:
     row, cell = record["row"], record["continual"]
     figures = (
         row["memory"],
         f"{row['images']:,}",
+        str(row["packed"]),
         f"{row['nbytes']:,}",
         f"{100 * row['final_accuracy_mean']:.1f} ± {100 * row['final_accuracy_std']:.1f}",
         *("-" if row[k] is None else f"{100 * row[k]:.1f}" for k in ("average_accuracy_mean", "forgetting_mean")),
@@ -125,18 +194,39 @@ def _above(row: Record, other: Record | None) -> str:
 
 
 def _contrasts(mine: list[Record]) -> Iterator[str]:
-    """The contrast that was named beforehand, then the others."""
+    """The contrast that was named beforehand, the others, and whether a condensed memory is above all real ones."""
     orders = max(len(r["row"]["finals"]) for r in mine)
     finals = {r["row"]["memory"]: r["row"]["finals"] for r in mine if len(r["row"]["finals"]) == orders}
     learnt = [name for name in finals if memory(name).learnt]
     real = [name for name in finals if memory(name).control]
     first, second = mine[0]["primary"]
-    for entry in contrasts(finals, learnt, real, (first, second)):
+    found = list(contrasts(finals, learnt, real, (first, second)))
+    for entry in found:
         p = entry["p"] if entry["primary"] else entry["p_holm"]
         yield (
             f"- {'**primary contrast**' if entry['primary'] else 'corrected by Holm'}: {entry['memory']} against "
-            f"{entry['against']} {_span(entry['difference'], entry['ci95'])}{'' if p is None else f', p = {p:.2g}'}"
+            f"{' and '.join([entry['against'], *entry['same']])} {_span(entry['difference'], entry['ci95'])}"
+            f"{'' if p is None else f', p = {p:.2g}'}"
         )
+    scratch = mine[0]["continual"]["regime"] == FROM_SCRATCH
+    for name in learnt:
+        bounds = {
+            rival: entry["ci95"][0]
+            for entry in found
+            if entry["memory"] == name and entry["ci95"]
+            for rival in (entry["against"], *entry["same"])
+            if RANDOM in rival or not scratch
+        }
+        if bounds:
+            yield _verdict(name, bounds, "random" if scratch else "real")
+
+
+def _verdict(name: str, bounds: dict[str, float], what: str) -> str:
+    """Whether the lower ends of all 95 % intervals, by rival, are above 0."""
+    lowest = min(bounds, key=lambda rival: bounds[rival])
+    left = [rival for rival, bound in bounds.items() if bound <= 0]
+    found = f"**not** above {', '.join(left)}" if left else f"above every kind of {what} images"
+    return f"- {name} is {found}: the lowest bound of the 95 % intervals is {100 * bounds[lowest]:+.1f} ({lowest})"
 
 
 def _leakage(rows: dict[str, Record], at_once: list[Record], steps: int) -> Iterator[str]:

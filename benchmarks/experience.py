@@ -20,6 +20,7 @@ from continual import peak_memory
 from record import start, write
 
 from condensekit import datasets
+from condensekit.errors import ConfigError
 from condensekit.images import ClassImages
 from condensekit.replay.filler import filled
 from condensekit.replay.memories import Making, memory
@@ -31,7 +32,7 @@ def measure(name: str, data: ClassImages, making: Making, args: argparse.Namespa
     """One memory's row."""
     kind = memory(name, making, args.data)
     if kind.filler is None:
-        raise SystemExit(f"{name} is made by no method of this package")
+        raise ConfigError(f"{name!r} is made by no method of this package: use one such as dm or herding")
     with peak_memory() as peak:
         parts = filled(kind.filler, data, args.per_class, replace(kind.how, device=args.device))
     return {
