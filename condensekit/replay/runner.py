@@ -83,7 +83,8 @@ def run_protocol(
         measured, or None; ``settings``, ``making`` and ``environment``. A plot is beside it.
 
     Raises:
-        ConfigError: Unknown names, options that make no sense, a folder that holds another run.
+        ConfigError: Unknown names, options that make no sense, a setting that no memory has; a folder that holds
+            another run, or another memory under one of the names.
         DataError: Images that cannot be used; classes with too few of them.
         DivergedError: A condensation met values that are not finite.
         Interrupted: A signal ended a condensation; run again with ``resume``.

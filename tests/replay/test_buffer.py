@@ -246,7 +246,7 @@ def test_labels_with_gaps_are_kept():
 def test_small_classes_give_what_they_have():
     memory = filled(buffer(Images(60), classes=6), stream(each=3), 1)
     assert per_class(memory) == {0: 3, 1: 3}
-    with pytest.raises(DataError, match="class 0 has 3 images, and factor=2 takes 4"):
+    with pytest.raises(DataError, match="class 0 has 3 images and factor=2 packs 4 into one: lower"):
         filled(buffer(Images(60), classes=6, factor=2), stream(each=3), 1)
 
 
