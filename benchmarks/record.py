@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -60,7 +61,7 @@ def cell_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
     parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
     parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
     parser.add_argument("--download", action="store_true", help="fetch data sets that are missing")
-    parser.add_argument("--only", default="", help="run only cells whose name contains this")
+    parser.add_argument("--only", default="", help="run only cells whose name has this regular expression")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -90,7 +91,7 @@ def fill(
 
     for cell in cells:
         path = args.results / f"{cell.stem}.json"
-        if args.only not in cell.stem:
+        if not re.search(args.only, cell.stem):
             continue
         if path.exists():
             _refuse_other(path, cell)
