@@ -26,22 +26,13 @@ from condensekit import catalog
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet
-from condensekit.evaluate import Candidate, TrainProtocol, evaluate
+from condensekit.evaluate import Candidate, evaluate
 from condensekit.images import ClassImages
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.selection import selected_set
 
 HERE = Path(__file__).resolve().parent
-
-
-def protocol_of(cell: Cell, train: ClassImages) -> TrainProtocol:
-    """The cell's, with the data's augmentation; packed images get as many and as large steps as others."""
-    protocol = catalog.protocol(cell.protocol, cell.data)
-    if cell.ipc is None:
-        return protocol
-    images = cell.ipc * len(train.classes)
-    return replace(protocol, steps=protocol.steps_on(images), batch=min(protocol.batch, images))
 
 
 def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: argparse.Namespace) -> CondensedSet:
@@ -80,7 +71,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
             test,
             networks=cell.networks,
             architectures=[catalog.network(name) for name in cell.architectures],
-            protocol=protocol_of(cell, train),
+            protocol=catalog.protocol(cell.protocol, cell.data),
             seed=0,
             compute=compute,
             baseline=None,
@@ -90,11 +81,18 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
         "seeds": list(range(cell.sets)),
         "precision": args.precision,
         "making_s": made_s,
+        "condensation_s": [_condensation_s(item) for item in sets],
         "factor": 1 if isinstance(sets[0], ClassImages) else sets[0].formation.factor,
         "wall_s": time.perf_counter() - start,
         "command": f"python benchmarks/accuracy.py --scale {cell.scale}",
         **evaluation.to_json(),
     }
+
+
+def _condensation_s(item: CondensedSet | ClassImages) -> float | None:
+    """Seconds of one set's preparation and steps, over all resumes; None where nothing was condensed."""
+    how = {} if isinstance(item, ClassImages) else item.provenance
+    return how["preparation_s"] + how["elapsed_s"] if "elapsed_s" in how else None
 
 
 def main() -> None:

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
 START = "init=kmeans init.candidates=1000"
-TRAINED = f"dm batch_real=64 factor=2 {START} encoder=trained encoder.count=2 encoder.steps=60 calibration=1"
-MINUTE = {
-    "dm-packed": ("dm batch_real=64 factor=2", 48),
-    "m3d": ("m3d batch_real=64", 48),
-    "m3d-kmeans": (f"m3d batch_real=64 {START}", 38),
-    "dm-kmeans": (f"dm batch_real=64 {START}", 78),
-    "trained": (TRAINED, 14),
-    "dm": ("dm batch_real=64", 96),
-    "moments": ("dm batch_real=64 discrepancy=moments-3", 96),
-    "krr": ("krr", 149),
-    "dsa": ("dsa batch_real=64", 4),
-    "dc": ("dc batch_real=64", 4),
-}  # at CPU scale and 10 images per class: what a minute on two quiet cores allows (benchmarks/pace.py)
-BEST = ("m3d-kmeans", "m3d", "dm-packed", "trained")
+RECIPES = {
+    "dm": "dm batch_real=64",
+    "dm-packed": "dm batch_real=64 factor=2",
+    "dm-kmeans": f"dm batch_real=64 {START}",
+    "m3d": "m3d batch_real=64",
+    "m3d-kmeans": f"m3d batch_real=64 {START}",
+    "trained": f"dm batch_real=64 factor=2 {START} encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
+    "krr": "krr",
+    "dsa": "dsa batch_real=64",
+    "dc": "dc batch_real=64",
+}
+SECONDS_60 = {
+    "dm-packed": 48,
+    "m3d": 48,
+    "m3d-kmeans": 38,
+    "dm-kmeans": 78,
+    "trained": 14,
+    "dm": 96,
+    "krr": 149,
+    "dsa": 4,
+    "dc": 4,
+}  # steps on two quiet cores, Fashion-MNIST at 10 images per class (benchmarks/pace.py)
+SECONDS_300 = {"dm-kmeans": 474, "m3d-kmeans": 234}
+IPC1_SECONDS_60 = {"dm-packed": 118, "dm-kmeans": 108, "m3d-kmeans": 95}
+STARTS = {
+    "dm-packed": "packed-random",
+    "m3d": "packed-random",
+    "dm-kmeans": "kmeans",
+    "m3d-kmeans": "packed-kmeans",
+    "trained": "packed-kmeans",
+}  # the images that a recipe begins with: what its steps add
+BEST = ("m3d-kmeans", "dm-packed", "trained", "dm-kmeans")
+DANCE = (
+    "dm lr=0.01 per_image=true space=pixel factor=2 augment=color,crop,cutout init=kmeans "
+    "encoder=trained encoder.count=20 calibration=1"
+)  # the options of its authors' code, but for shorter trainings of the encoders
 NARROW = "network=ConvNet-w32"
-EQUAL_TERMS_LR = {("linear", 1): 1, ("linear", 2): 1, ("gaussian", 1): 1, ("gaussian", 2): 1}
+EQUAL_TERMS_LR: dict[tuple[str, int], float] = {}  # by discrepancy and factor, from benchmarks/tuning.py
 PARTS = {
     "": "",
     "-init": " init=importance-kmeans",
@@ -49,6 +72,8 @@ class Cell:
         study: The question of a table of its own; none for the table of all methods.
         protocol: How networks are trained.
         architectures: Of the trained networks.
+        against: Label of the cell that it is compared with besides random images: its start, or itself without
+            what is in question.
     """
 
     scale: str
@@ -62,19 +87,25 @@ class Cell:
     study: str = ""
     protocol: str = "short"
     architectures: tuple[str, ...] = ("ConvNet",)
+    against: str = ""
 
     @property
-    def run(self) -> str:
-        """What its runs are called: cells of several studies may share them."""
-        size = "all" if self.ipc is None else f"ipc{self.ipc}"
-        length = f"-{self.iterations}" if self.iterations else ""
-        return f"{self.scale}-{self.data}-{size}-{self.name}{length}"
+    def label(self) -> str:
+        """What it is called among the cells of its data set and ipc."""
+        return f"{self.name}-{self.iterations}" if self.iterations else self.name
 
     @property
     def stem(self) -> str:
         """The cell's file name, without suffix."""
+        size = "all" if self.ipc is None else f"ipc{self.ipc}"
         short = {"cpu": "short", "gpu": "dc"}[self.scale]
-        return "-".join(filter(None, [self.run, self.study, self.protocol * (self.protocol != short)]))
+        parts = [self.scale, self.data, size, self.label, self.study, self.protocol * (self.protocol != short)]
+        return "-".join(filter(None, parts))
+
+    @property
+    def run(self) -> str:
+        """Folder of its runs: cells with the same recipe, of any study, share them."""
+        return f"{self.data}-ipc{self.ipc}-{self.iterations}-{zlib.crc32(self.recipe.encode()):08x}"
 
 
 def cells(scale: str) -> Iterator[Cell]:
@@ -83,43 +114,60 @@ def cells(scale: str) -> Iterator[Cell]:
 
 
 def _cpu() -> Iterator[Cell]:
-    first = [("cifar10", 10, 3), ("digits", 1, 10), ("fashionmnist", 10, 3)]
-    for data, ipc, sets in first:
+    for data, ipc, sets in (("cifar10", 10, 3), ("digits", 1, 10), ("fashionmnist", 10, 3), ("fashionmnist", 1, 3)):
         yield Cell("cpu", data, ipc, "random", sets)
         yield Cell("cpu", data, ipc, "dm", sets, "dm batch_real=64", 300)
-    yield Cell("cpu", "fashionmnist", 10, "dm-kmeans", 3, "dm batch_real=64 init=kmeans", 300)
-    for name in ("packed-random", "packed-kmeans", "kmeans", "herding"):
-        yield Cell("cpu", "fashionmnist", 10, name, networks=1)
-    for name, (recipe, steps) in MINUTE.items():
-        yield Cell("cpu", "fashionmnist", 10, name, recipe=recipe, iterations=steps, networks=1)
-    for name in ("packed-random", "packed-kmeans", "kmeans", "herding"):
-        yield Cell("cpu", "cifar10", 10, name, networks=1)
-    for name in BEST:
-        recipe, steps = MINUTE[name]
-        yield Cell("cpu", "cifar10", 10, name, recipe=recipe, iterations=steps, networks=1)
+    yield Cell("cpu", "fashionmnist", 10, "dm-kmeans", 3, "dm batch_real=64 init=kmeans", 300, against="dm-300")
+    yield from _equal_time()
     yield from _outer_loops()
     yield from _equal_terms()
     yield from _importance()
-    for name in ("random", "kmeans", "packed-kmeans"):
-        yield Cell("cpu", "cifar10", 10, name, networks=1, study="transfer", architectures=TRANSFER)
-    for name in BEST:
-        recipe, steps = MINUTE[name]
-        yield Cell("cpu", "cifar10", 10, name, 3, recipe, steps, 1, "transfer", architectures=TRANSFER)
+    yield from _transfer()
     for name in ("kmeans", "herding", "kcenter"):
         yield Cell("cpu", "digits", 1, name, 10)
     yield Cell("cpu", "digits", None, "full", 1)
-    for data, ipc in (("cifar10", 1), ("fashionmnist", 1), ("mnist", 10)):
+    for data, ipc in (("cifar10", 1), ("mnist", 10)):
         yield Cell("cpu", data, ipc, "random")
         yield Cell("cpu", data, ipc, "dm", 3, "dm batch_real=64", 300)
 
 
+def _equal_time() -> Iterator[Cell]:
+    """All methods after a minute, the best two after five; selections, which take no step, beside them."""
+    for data, names in (("fashionmnist", tuple(SECONDS_60)), ("cifar10", BEST)):
+        for name in ("packed-random", "packed-kmeans", "kmeans", "herding"):
+            yield Cell("cpu", data, 10, name, networks=1)
+        for name in names:
+            yield _timed(data, 10, name, SECONDS_60[name])
+    for data, (name, steps) in product(("cifar10", "fashionmnist"), SECONDS_300.items()):
+        yield _timed(data, 10, name, steps)
+    for name in ("packed-random", "packed-kmeans", "kmeans"):
+        yield Cell("cpu", "fashionmnist", 1, name)
+    for name, steps in IPC1_SECONDS_60.items():
+        yield Cell("cpu", "fashionmnist", 1, name, 3, RECIPES[name], steps, against=STARTS[name])
+
+
+def _transfer() -> Iterator[Cell]:
+    """Sets made with one architecture under others, beside selections."""
+    for name in ("random", "kmeans", "packed-kmeans"):
+        yield Cell("cpu", "cifar10", 10, name, networks=1, study="transfer", architectures=TRANSFER)
+    for name in BEST:
+        yield _timed("cifar10", 10, name, SECONDS_60[name], "transfer", TRANSFER)
+
+
+def _timed(
+    data: str, ipc: int, name: str, steps: int, study: str = "", architectures: tuple[str, ...] = ("ConvNet",)
+) -> Cell:
+    """A cell of the tables at equal time."""
+    start = STARTS.get(name, "")
+    return Cell("cpu", data, ipc, name, 3, RECIPES[name], steps, 1, study, "short", architectures, start)
+
+
 def _equal_terms() -> Iterator[Cell]:
-    """Mean against all moments, packed or not, with networks kept or not: all else alike, each with its tuned lr."""
-    for discrepancy, factor, keep in product(("linear", "gaussian"), (1, 2), (1, 5)):
-        lr = EQUAL_TERMS_LR[discrepancy, factor]
+    """Mean, three and all moments, packed or not, networks kept or not: all else alike, each with its tuned lr."""
+    for ((discrepancy, factor), lr), keep in product(EQUAL_TERMS_LR.items(), (1, 5)):
         recipe = f"m3d batch_real=64 discrepancy={discrepancy} factor={factor} keep={keep} lr={lr} {NARROW}"
         name = f"{discrepancy}-f{factor}-k{keep}"
-        yield _narrow(10, name, 5, recipe, 100, "equal-terms")
+        yield _narrow(10, name, 5, recipe, 100, "equal-terms", "packed-random" if factor == 2 else "random")
     for name in ("random", "packed-random"):
         yield _narrow(10, name, 5, study="equal-terms")
 
@@ -137,12 +185,17 @@ def _importance() -> Iterator[Cell]:
             yield _narrow(ipc, name, 5, study="importance")
         for iterations, method, (part, options) in product((50, 300), ("dm", "m3d"), PARTS.items()):
             recipe = f"{method} batch_real=32 factor=1{options} {NARROW}"
-            yield _narrow(ipc, method + part, 5, recipe, iterations, "importance")
+            against = f"{method}-{iterations}" if part else "random"
+            yield _narrow(ipc, method + part, 5, recipe, iterations, "importance", against)
 
 
-def _narrow(ipc: int, name: str, sets: int, recipe: str = "", iterations: int = 0, study: str = "") -> Cell:
+def _narrow(
+    ipc: int, name: str, sets: int, recipe: str = "", iterations: int = 0, study: str = "", against: str = ""
+) -> Cell:
     """A cell of a study on Fashion-MNIST with networks of a quarter of the width, for a tenth of the cost."""
-    return Cell("cpu", "fashionmnist", ipc, name, sets, recipe, iterations, 1, study, architectures=("ConvNet-w32",))
+    return Cell(
+        "cpu", "fashionmnist", ipc, name, sets, recipe, iterations, 1, study, "short", ("ConvNet-w32",), against
+    )
 
 
 def _gpu() -> Iterator[Cell]:
@@ -154,8 +207,7 @@ def _gpu() -> Iterator[Cell]:
         for name in ("random", "packed-random", "packed-kmeans"):
             yield Cell("gpu", data, ipc, name, protocol="idc")
         yield Cell("gpu", data, ipc, "m3d", 3, "m3d", 10_000, protocol="idc")
-        trained = "dm factor=2 init=kmeans encoder=trained calibration=1 lr=0.1"
-        yield Cell("gpu", data, ipc, "trained", 3, trained, 10_000, protocol="idc")
+        yield Cell("gpu", data, ipc, "trained", 3, DANCE, 10_000, protocol="idc", against="packed-kmeans")
     for data, ipc in first:
         for name in ("kmeans", "herding", "kcenter"):
             yield Cell("gpu", data, ipc, name, protocol="dc")

@@ -29,13 +29,12 @@ BUDGETS = (60, 300)  # seconds
 
 
 def measure(text: str, train: ClassImages, args: argparse.Namespace) -> dict[str, Any]:
-    """One recipe's row; the first steps, which fill caches, are left out."""
+    """One recipe's row; what the first step takes longer than the others, to fill caches, counts as preparation."""
     method, arguments = Recipe.parse(text).build(args.data)
     result = condense(train, method, ipc=args.ipc, iterations=args.steps, **arguments)
     preparation_s = result.set.provenance["preparation_s"]
     step_s = median(row["seconds"] for row in result.history[1:])
-    first = result.history[0]["seconds"] - step_s  # a sampling's own preparation happens in the first step
-    preparation_s += max(0.0, first)
+    preparation_s += max(0.0, result.history[0]["seconds"] - step_s)
     return {
         "recipe": text,
         "preparation_s": round(preparation_s, 2),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +19,7 @@ from condensekit.run import environment
 from condensekit.store import write_json
 
 HERE = Path(__file__).resolve().parent
+KINDS = ("cell", "continual", "nas")  # under which a record keeps the cell it answers
 
 
 class Cell(Protocol):
@@ -57,7 +61,7 @@ def cell_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
     parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
     parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
     parser.add_argument("--download", action="store_true", help="fetch data sets that are missing")
-    parser.add_argument("--only", default="", help="run only cells whose name contains this")
+    parser.add_argument("--only", default="", help="run only cells whose name has this regular expression")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -87,14 +91,25 @@ def fill(
 
     for cell in cells:
         path = args.results / f"{cell.stem}.json"
-        if args.only not in cell.stem:
+        if not re.search(args.only, cell.stem):
             continue
+        if path.exists():
+            _refuse_other(path, cell)
         if args.list or path.exists():
             print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
             continue
         record = run(cell, *load(cell.data), args)
         write(path, record)
         print(f"{cell.stem}: {figure(record):.4f} in {record['wall_s']:.0f} s", flush=True)
+
+
+def _refuse_other(path: Path, cell: Cell) -> None:
+    """Refuse a result of the same name that answers another question, such as one from before a change of recipe."""
+    record, asked = json.loads(path.read_text()), json.loads(json.dumps(asdict(cell)))  # type: ignore[call-overload]
+    found = next((record[kind] for kind in KINDS if kind in record), {})
+    other = [f"{key} {found[key]!r} for {asked[key]!r}" for key in asked if key in found and found[key] != asked[key]]
+    if other:
+        raise CondensekitError(f"{path} was measured with {', '.join(other)}: move it away to measure the cell anew")
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:

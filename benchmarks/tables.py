@@ -12,38 +12,43 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cells import cells
 from continual_tables import continual, experience, tuning
 
 from condensekit.evaluate import paired_interval
 
 HERE = Path(__file__).resolve().parent
 Record = dict[str, Any]
+AGAINST = {cell.stem: cell.against for scale in ("cpu", "gpu") for cell in cells(scale)}
 
 
 def accuracy(records: list[Record]) -> Iterator[str]:
     """One table for each scale, data set, protocol and study, by ipc and then by accuracy."""
-    cells = [r for r in records if "cell" in r]
-    for scale, data, protocol, study in sorted({_table_of(r) for r in cells}):
-        mine = [(r, row) for r in cells if _table_of(r) == (scale, data, protocol, study) for row in r["rows"]]
-        mine.sort(key=lambda pair: (pair[0]["cell"]["ipc"] or 10**9, pair[1]["accuracy_mean"]))
+    found = [r for r in records if "cell" in r]
+    for scale, data, protocol, study in sorted({_table_of(r) for r in found}):
+        mine = [r for r in found if _table_of(r) == (scale, data, protocol, study)]
+        rows = [(r, row) for r in mine for row in r["rows"]]
+        rows.sort(key=lambda pair: (pair[0]["cell"]["ipc"] or 10**9, pair[1]["accuracy_mean"]))
         title = f"{data}, {scale} scale" + f", {study}" * bool(study)
-        yield f"**{title}**: protocol {protocol}; {_machine([r for r, _ in mine])}."
+        yield f"**{title}**: protocol {protocol}; {_machine(mine)}."
         yield ""
         yield (
-            "| ipc | set | recipe | iterations | images packed in one | accuracy % | above random, 95 % interval "
-            "| above the plain method | sets x networks | published % |"
+            "| ipc | set | recipe | iterations | s per set | bytes | images packed in one | accuracy % "
+            "| above random, 95 % interval | above another row, 95 % interval | sets x networks | published % |"
         )
-        yield "|" + "---|" * 10
-        for record, row in mine:
-            yield _accuracy_row(record, row, cells)
+        yield "|" + "---|" * 12
+        for record, row in rows:
+            yield _accuracy_row(record, row, found)
         yield ""
-    yield from _sources(cells)
+        yield from _effects(mine)
+    yield from _sources(found)
 
 
 def _table_of(record: Record) -> tuple[str, str, str, str]:
@@ -51,37 +56,76 @@ def _table_of(record: Record) -> tuple[str, str, str, str]:
     return cell["scale"], cell["data"], record["protocol"]["name"], cell["study"]
 
 
-def _accuracy_row(record: Record, row: Record, cells: list[Record]) -> str:
+def _accuracy_row(record: Record, row: Record, found: list[Record]) -> str:
     cell = record["cell"]
     other = "" if row["architecture"] == "ConvNet" else f", {row['architecture']}"
+    seconds = [s for s in record.get("condensation_s", []) if s is not None]
+    against = AGAINST.get(record["stem"], "")
+    difference = _difference(record, row, found, against)
     figures = (
         str(cell["ipc"] or "all"),
         cell["name"] + other,
         cell["recipe"] or "-",
         str(cell["iterations"] or "-"),
+        f"{sum(seconds) / len(seconds):.0f}" if seconds else "-",
+        f"{row['nbytes']:,}",
         str(record["factor"] ** 2),
         f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}",
-        _difference(record, row, cells, "random", 0),
-        _difference(record, row, cells, cell["name"].split("-")[0], cell["iterations"]),
+        _difference(record, row, found, "random"),
+        f"{difference} ({against})" if difference != "-" else "-",
         f"{row['sets']} x {row['networks']}",
         ", ".join(_published(cell["data"], cell["ipc"], cell["name"])) or "-",
     )
     return f"| {' | '.join(figures)} |"
 
 
-def _difference(record: Record, row: Record, cells: list[Record], name: str, iterations: int) -> str:
-    """The paired difference to the set called ``name``: of the same study, or else of the main table."""
-    wanted = {**record["cell"], "name": name, "iterations": iterations}
-    same = ("scale", "data", "ipc", "name", "iterations")
-    found = [r for r in cells if all(r["cell"][key] == wanted[key] for key in same)]
-    found = [r for r in found if r["protocol"]["name"] == record["protocol"]["name"]]
-    found.sort(key=lambda r: r["cell"]["study"] != record["cell"]["study"])
-    theirs = next((x for r in found for x in r["rows"] if x["architecture"] == row["architecture"]), None)
-    if theirs is None or record["cell"]["name"] == name:
-        return "-"
-    mean, interval, unit = paired_interval(row["accuracies"], theirs["accuracies"])
+def _difference(record: Record, row: Record, found: list[Record], label: str) -> str:
+    """The paired difference to the cell of that label: of the same study, or else of the main table."""
+    same = [r for r in found if _label(r) == label and _terms(r) == _terms(record) and r is not record]
+    same.sort(key=lambda r: r["cell"]["study"] != record["cell"]["study"])
+    theirs = (x for r in same for x in r["rows"] if x["architecture"] == row["architecture"])
+    return next((_interval(row["accuracies"], other["accuracies"]) for other in theirs), "-")
+
+
+def _label(record: Record) -> str:
+    return "-".join(str(record["cell"][key]) for key in ("name", "iterations") if record["cell"][key])
+
+
+def _terms(record: Record) -> tuple[str, str, int | None, str]:
+    cell = record["cell"]
+    return cell["scale"], cell["data"], cell["ipc"], record["protocol"]["name"]
+
+
+def _interval(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> str:
+    mean, interval, unit = paired_interval(ours, theirs)
     low, high = interval or (float("nan"), float("nan"))
     return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {unit}s"
+
+
+def _effects(mine: list[Record]) -> Iterator[str]:
+    """What each option of a factorial study does, all others alike; its learning rates follow the other options."""
+    study = [(_options(r), r) for r in mine if r["cell"]["study"] == "equal-terms" and r["cell"]["recipe"]]
+    names = sorted({name for options, _ in study for name in options})
+    for name in names:
+        levels = sorted({options[name] for options, _ in study if name in options})
+        for low, high in combinations(levels, 2):
+            pairs = [
+                (a["rows"][0]["accuracies"], b["rows"][0]["accuracies"])
+                for (x, a), (y, b) in product(study, study)
+                if x == {**y, name: x[name]} and (x[name], y[name]) == (high, low)
+            ]
+            ours, theirs = (
+                [list(chain(*nets)) for nets in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
+            )
+            yield f"- {name} {high} above {low}, mean of {len(pairs)} pairs of rows: {_interval(ours, theirs)}"
+    if names:
+        yield ""
+
+
+def _options(record: Record) -> dict[str, str]:
+    """The options of a recipe that a study varies."""
+    options = (token.split("=") for token in record["cell"]["recipe"].split()[1:])
+    return {name: value for name, value in options if name in ("discrepancy", "factor", "keep")}
 
 
 def _published(data: str, ipc: int | None, name: str) -> Iterator[str]:
@@ -91,9 +135,9 @@ def _published(data: str, ipc: int | None, name: str) -> Iterator[str]:
             yield f"{entry['value']}{spread} ({entry['source']})"
 
 
-def _sources(cells: list[Record]) -> Iterator[str]:
+def _sources(found: list[Record]) -> Iterator[str]:
     published = json.loads((HERE / "published.json").read_text())
-    sets = {r["cell"]["data"] for r in cells}
+    sets = {r["cell"]["data"] for r in found}
     used = {entry["source"] for entry in published["accuracy_percent"] if entry["data"] in sets}
     for name in sorted(used):
         yield f"- *{name}*: {published['sources'][name]}."
@@ -174,7 +218,7 @@ def search(records: list[Record]) -> Iterator[str]:
                 continue
             yield (
                 f"| {row['recipe']} | {row['iterations']} | {100 * row['accuracy_mean']:.1f} "
-                f"± {100 * row['accuracy_std']:.1f} | {row.get('judge', 'ConvNet')} "
+                f"± {100 * row['accuracy_std']:.1f} | {row['judge']} "
                 f"| {row['sets']} x {row['networks']} | {row['steps']} |"
             )
         yield ""
@@ -200,7 +244,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the tables are out of date")
     args = parser.parse_args()
-    records = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
+    paths = sorted((HERE / "results").glob("*.json"))
+    records = [{**json.loads(path.read_text()), "stem": path.stem} for path in paths]
     readme = HERE / "README.md"
     text = before = readme.read_text()
     for table in (accuracy, continual, tuning, experience, search, pace, protocols, speed, memory):

@@ -81,8 +81,9 @@ class Evaluation:
     def table(self) -> str:
         """The rows in Markdown; accuracies and differences in percent."""
         lines = [
-            "| set | architecture | ipc | bytes | accuracy % | difference, 95 % interval | sets x networks | steps |",
-            "|---|---|---|---|---|---|---|---|",
+            "| set | architecture | ipc | bytes | images | accuracy % | difference, 95 % interval | sets x networks "
+            "| steps |",
+            "|" + "---|" * 9,
         ]
         return "\n".join(lines + [_table_row(row) for row in self.rows])
 
@@ -97,6 +98,7 @@ def evaluate(
     seed: int = 0,
     compute: Compute | None = None,
     baseline: str | None = "random",
+    equal_steps: bool = True,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Train networks from scratch on each set and test the last iterate.
@@ -113,12 +115,16 @@ def evaluate(
         seed: Of the first network.
         compute: Where to run; None makes the plan for the test images' size.
         baseline: Name of the candidate to compare the others of the same ipc with; None for none.
+        equal_steps: Train on a set that decodes to more (or fewer) images than ipc x classes, as a packed one
+            does, in as many steps of as many images as on ipc x classes images. Otherwise for as many epochs, which
+            gives packed sets more training.
         progress: Told about each gradient step.
 
     Returns:
         Rows with these entries. Accuracies are fractions.
         ``set``, ``architecture``, ``ipc``: What was trained on what.
         ``nbytes``: Stored bytes of the first set (of a whole data set: its listed pixels and labels).
+        ``images``: Into how many images the first set is decoded.
         ``accuracy_mean``: Over all networks.
         ``accuracy_std``: Sample standard deviation over the units; 0 for a single one.
         ``unit``, ``sets``, ``networks``, ``n``: The unit of spread and interval is the ``set`` (its networks'
@@ -139,7 +145,7 @@ def evaluate(
         None if architectures else "nothing to train: give at least one architecture",
         None if networks >= 1 else f"networks must be at least 1, got {networks}",
     )
-    lessons = [[_lesson(candidate.name, item, test, protocol) for item in candidate.sets] for candidate in candidates]
+    lessons = [[_lesson(each, item, test, protocol, equal_steps) for item in each.sets] for each in candidates]
     total = sum(lesson.steps for made in lessons for lesson in made) * networks * len(architectures)
     rows = []
     opened = nullcontext(compute) if compute else Compute(make_plan(test.spec.shape[1:]))
@@ -197,10 +203,17 @@ class _Lesson:
         return self.item if isinstance(self.item, ClassImages) else self.item.decode()[0]
 
 
-def _lesson(name: str, item: CondensedSet | ClassImages, test: ClassImages, protocol: TrainProtocol) -> _Lesson:
+def _lesson(
+    candidate: Candidate, item: CondensedSet | ClassImages, test: ClassImages, protocol: TrainProtocol, equal: bool
+) -> _Lesson:
     """The set, its labels turned into places in the test images' classes; raises DataError where it does not fit."""
-    whole = isinstance(item, ClassImages)
-    return _Lesson(item, targets_for(name, item, test), protocol.for_full() if whole else protocol)
+    targets = targets_for(candidate.name, item, test)
+    if isinstance(item, ClassImages):
+        return _Lesson(item, targets, protocol.for_full())
+    nominal = (candidate.ipc or item.ipc) * len(item.classes)
+    if equal and protocol.steps is None and len(targets) != nominal:
+        protocol = protocol.as_on(nominal)
+    return _Lesson(item, targets, protocol)
 
 
 def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) -> Tensor:
@@ -285,8 +298,16 @@ def _describe(candidate: Candidate, lesson: _Lesson) -> dict[str, Any]:
         nbytes, ipc = first.nbytes, ipc or first.ipc
     else:
         nbytes = len(first) * (first.images[0].numel() * first.images.element_size() + first.labels.element_size())
-    epochs = lesson.steps / math.ceil(len(lesson.targets) / lesson.protocol.batch)
-    return {"set": candidate.name, "ipc": ipc, "nbytes": nbytes, "epochs": round(epochs, 2), "steps": lesson.steps}
+    recipe, images = lesson.protocol, len(lesson.targets)
+    epochs = recipe.epochs if recipe.steps is None else recipe.steps * min(recipe.batch, images) / images
+    return {
+        "set": candidate.name,
+        "ipc": ipc,
+        "nbytes": nbytes,
+        "images": images,
+        "epochs": round(epochs, 2),
+        "steps": lesson.steps,
+    }
 
 
 def _compare(row: dict[str, Any], rows: list[dict[str, Any]], baseline: str | None) -> None:
@@ -309,6 +330,7 @@ def _table_row(row: Mapping[str, Any]) -> str:
         row["architecture"],
         "all" if row["ipc"] is None else row["ipc"],
         f"{row['nbytes']:,}",
+        f"{row['images']:,}",
         f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}",
         shown,
         f"{row['sets']} x {row['networks']}",

@@ -36,14 +36,14 @@ class TrainProtocol:
         lr: Learning rate at the start.
         momentum: In [0, 1).
         weight_decay: Of all parameters, at least 0.
-        batch: Images in a gradient step; the last one of an epoch may be smaller.
+        batch: Images in a gradient step; where ``steps`` is None, the last one of an epoch may be smaller.
         milestones: Fractions of the training, in (0, 1), after which the learning rate is lowered.
         factor: By which it is multiplied there.
         restart_momentum: Forget the momentum at a milestone.
         augmentation: Per-sample augmentation of the training images; None for none.
         cutmix: Probability that a batch is mixed by CutMix, in [0, 1].
-        steps: Gradient steps of the whole training, in place of ``epochs``; None for none. Makes training
-            equally long on sets that decode to different numbers of images.
+        steps: Gradient steps of the whole training, in place of ``epochs``; None for none. Each takes a full
+            batch, or all images where there are fewer: what an epoch leaves over begins the next one's first batch.
 
     Raises:
         ConfigError: Values out of range, all of them listed.
@@ -80,6 +80,13 @@ class TrainProtocol:
     def for_full(self) -> TrainProtocol:
         """The recipe for a whole data set: ``full_epochs``, and no limit in steps."""
         return replace(self, epochs=self.full_epochs, steps=None)
+
+    def as_on(self, images: int) -> TrainProtocol:
+        """The recipe with the number of steps, and of images in each, that it has on a set of so many images.
+
+        Equal work for a set that decodes to more images than it stores.
+        """
+        return replace(self, steps=self.steps_on(images), batch=min(self.batch, images))
 
     def steps_on(self, images: int) -> int:
         """How many gradient steps training on that many images takes."""
@@ -174,8 +181,8 @@ def batches(
         images = images.to(targets.device)
     if protocol.cutmix and targets.ndim == 1:
         targets = F.one_hot(targets, classes).float()
-    orders = _batches(len(images), protocol.batch, draw)
-    for step, rows in enumerate(islice(orders, protocol.steps_on(len(images)))):
+    drawn = _batches(len(images), protocol, draw)
+    for step, rows in enumerate(islice(drawn, protocol.steps_on(len(images)))):
         yield _prepare(images, targets, rows, protocol, draw.at(step))
 
 
@@ -223,10 +230,14 @@ def class_indices(labels: Tensor, classes: Sequence[int]) -> Tensor:
     return torch.searchsorted(torch.tensor(classes), labels)
 
 
-def _batches(images: int, batch: int, draw: Draw) -> Iterator[Tensor]:
+def _batches(images: int, protocol: TrainProtocol, draw: Draw) -> Iterator[Tensor]:
     """Rows of each batch, epoch after epoch without end, each epoch in a new order."""
+    size, rest = min(protocol.batch, images), torch.empty(0, dtype=torch.int64)
     for epoch in count():
-        yield from draw.at(epoch).permutation("shuffle", images).split(batch)
+        rows = torch.cat([rest, draw.at(epoch).permutation("shuffle", images)])
+        used = len(rows) if protocol.steps is None else len(rows) // size * size
+        yield from rows[:used].split(size)
+        rest = rows[used:]
 
 
 def _prepare(

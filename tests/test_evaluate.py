@@ -141,13 +141,16 @@ def test_a_whole_data_set_trains_for_its_own_epochs(compute):
     assert row["nbytes"] == len(TEST) * (3 * 8 * 8 + 8)
 
 
-def test_packed_images_count_as_decoded_and_steps_make_trainings_equal(compute, sets):
+def test_packed_images_buy_no_training(compute, sets):
     images, labels = sets[0].decode()
     packed = CondensedSet.from_images(images, labels, TEST.spec, formation=Formation(factor=2))
     candidates = [Candidate("random", sets[:1]), Candidate("packed", (packed,))]
-    assert [row["steps"] for row in run(candidates, compute, networks=1).rows] == [4, 8]
-    rows = run(candidates, compute, networks=1, protocol=replace(TINY, steps=4)).rows
-    assert [(row["steps"], row["epochs"]) for row in rows] == [(4, 4), (4, 2)]
+    stored, decoded = len(images), 4 * len(images)
+    assert stored < TINY.batch < decoded
+    rows = run(candidates, compute, networks=1).rows
+    assert [(row["images"], row["steps"], row["epochs"]) for row in rows] == [(stored, 4, 4), (decoded, 4, 1)]
+    rows = run(candidates, compute, networks=1, equal_steps=False).rows
+    assert [(row["steps"], row["epochs"]) for row in rows] == [(4, 4), (4 * -(-decoded // TINY.batch), 4)]
 
 
 def test_soft_labels_stand_for_the_right_classes(compute, sets):

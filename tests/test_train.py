@@ -11,7 +11,7 @@ from condensekit.networks import ConvNet, ResNet18
 from condensekit.progress import Stage
 from condensekit.rng import Draw
 from condensekit.testing import LABELS, shapes
-from condensekit.train import DC, IDC, SHORT, TrainProtocol, accuracy, class_indices, train_network
+from condensekit.train import DC, IDC, SHORT, TrainProtocol, accuracy, batches, class_indices, train_network
 
 NARROW = ConvNet(width=8)
 PLAIN = TrainProtocol("plain", epochs=6, full_epochs=2, batch=20, milestones=(0.5, 0.75), augmentation=None)
@@ -160,6 +160,17 @@ def test_lengths_and_drops():
     assert IDC.drops(IDC.steps_on(64)) == (667, 833)
     assert replace(DC, steps=50).steps_on(10**6) == 50
     assert replace(SHORT, steps=50).for_full().steps_on(256) == SHORT.full_epochs
+    assert (IDC.as_on(100).steps, IDC.as_on(100).batch) == (2000, 64)
+    assert (IDC.as_on(40).steps, IDC.as_on(40).batch) == (1000, 40)
+
+
+@pytest.mark.parametrize("images", [5, 16, 37])
+def test_counted_steps_take_full_batches_and_pass_over_every_image_equally_often(images):
+    targets = torch.arange(images)
+    recipe = replace(PLAIN, steps=images, batch=16)
+    drawn = [wanted for _, wanted in batches(torch.zeros(images, 1, 8, 8), targets, recipe, Draw(0), images)]
+    assert {len(wanted) for wanted in drawn} == {min(16, images)}
+    assert torch.cat(drawn).bincount(minlength=images).eq(min(16, images)).all()
 
 
 def test_every_bad_value_is_listed():

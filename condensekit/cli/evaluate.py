@@ -75,6 +75,12 @@ Examples:
     help="How they are trained: dc and idc are the recipes of the papers; short is dc in 300 epochs, for a CPU.",
 )
 @option(
+    "--equal-epochs",
+    is_flag=True,
+    help="Train on packed sets for as many epochs as on others, as their papers do: more steps of more images. By "
+    "default all sets of as many stored images get equal steps.",
+)
+@option(
     "--architectures",
     type=listed,
     metavar="LIST",
@@ -99,6 +105,7 @@ def command(
     against: list[str],
     networks: int,
     protocol: str,
+    equal_epochs: bool,
     architectures: list[str],
     data: str | None,
     data_root: Path | None,
@@ -142,6 +149,7 @@ def command(
             protocol=catalog.protocol(protocol, source.data),
             seed=seed,
             compute=compute,
+            equal_steps=not equal_epochs,
             progress=show.Bars(),
         )
     write_json(runs[0] / "evaluation.json", result.to_json())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +139,7 @@ class Settings:
 
     def work(self, classes: int) -> TrainProtocol:
         """The recipe when ``classes`` classes have been seen: equal steps and batches for every memory."""
-        images = self.per_class * classes
-        return replace(self.protocol, steps=self.protocol.steps_on(images), batch=min(self.protocol.batch, images))
+        return self.protocol.as_on(self.per_class * classes)
 
 
 @dataclass(frozen=True, eq=False)

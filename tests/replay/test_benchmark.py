@@ -1,5 +1,6 @@
 """The benchmark of class-incremental learning: its cells, and what the tables make of their records."""
 
+import argparse
 import json
 import sys
 from dataclasses import asdict, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from condensekit.errors import CondensekitError
 from condensekit.replay.memories import memory
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -121,12 +123,17 @@ def test_what_was_tried_beside_does_not_replace_what_was_listed(tmp_path):
 def test_options_found_by_a_search_make_another_cell_and_the_table_says_where(tmp_path, monkeypatch):
     import continual_cells
     from continual_tables import continual
+    from record import fill
 
     before = of("cifar10", "er", "ConvNet-w32", 5)["hybrid"]
     monkeypatch.setitem(continual_cells.TUNED, ("er", "cifar10", "ConvNet-w32", "hybrid"), {"lr": 0.1})
     after = of("cifar10", "er", "ConvNet-w32", 5)["hybrid"]
     assert after.stem == before.stem
-    assert asdict(after) != asdict(before)  # a file of the old cell is not taken for the new one
+    (tmp_path / f"{before.stem}.json").write_text(json.dumps(found(before, (0.1, 0.2, 0.1))))
+    asked = argparse.Namespace(results=tmp_path, only=before.stem, list=True)
+    fill([before], asked, None, None)
+    with pytest.raises(CondensekitError, match=r"was measured with lr 0.03 for 0.1: move it away"):
+        fill([after], asked, None, None)
     assert after.folder != before.folder
     text = "\n".join(continual([found(after, (0.1, 0.2, 0.1))], tmp_path))
     assert "real images per class, options found at 10 images per class; " in text
