@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from condensekit.errors import ConfigError, refuse
+from condensekit.errors import ConfigError, refuse, whole
 from condensekit.networks import FeatureNetwork, separable
 
 log = logging.getLogger(__name__)
@@ -85,8 +85,9 @@ def make_plan(
     on_cpu = where == "cpu"
     refuse(
         None if precision in PRECISIONS else f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}",
-        None if chunk is None or chunk == 0 or chunk >= 2 else f"chunk must be 0 (whole batch) or >= 2, got {chunk}",
-        None if workers is None or workers >= 0 else f"workers must be >= 0, got {workers}",
+        None if chunk is None else whole("chunk", chunk, 0),
+        "chunk must be 0 (whole batch) or at least 2, got 1" if chunk == 1 else None,
+        None if workers is None else whole("workers", workers, 0),
         "compiled=True needs a C++ compiler (g++ or clang++) on the PATH" if compiled and not _can_compile() else None,
     )
     pixels = size[0] * size[1]
@@ -94,7 +95,7 @@ def make_plan(
         chunk = max(2, min(256, CHUNK_PIXELS // pixels)) if on_cpu else 0
     if workers is None:
         workers = torch.get_num_threads()
-    return Plan(where, precision, compiled, chunk, workers if on_cpu and not compiled else 0)
+    return Plan(where, precision, compiled, int(chunk), int(workers) if on_cpu and not compiled else 0)
 
 
 def _device(name: str) -> str:

@@ -21,7 +21,7 @@ from condensekit.compute import Compute, Plan, make_plan
 from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.describe import describe
 from condensekit.encoders import Encoder, Fresh, Prepared
-from condensekit.errors import StoreError, refuse
+from condensekit.errors import StoreError, refuse, whole
 from condensekit.images import ClassImages
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
@@ -161,10 +161,11 @@ def condense(
     """
     encoder = encoder or Fresh()
     refuse(
-        None if isinstance(ipc, int) and ipc >= 1 else f"ipc must be an integer of at least 1, got {ipc!r}",
+        whole("ipc", ipc, 1),
         "give iterations or minutes, exactly one of them" if (iterations is None) == (minutes is None) else None,
-        None if iterations is None or iterations >= 1 else f"iterations must be at least 1, got {iterations}",
+        None if iterations is None else whole("iterations", iterations, 1),
         None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
+        whole("seed", seed),
         formation.misfit(data.spec.shape),
         "nested sets need an ipc of at least 2: one image has no shorter prefix" if nested and ipc == 1 else None,
         "soft labels come from trained networks: give encoder=Trained(), --encoder trained on the command line"
@@ -172,6 +173,7 @@ def condense(
         else None,
         *method.misfits(len(data.classes), encoder, compiled),
     )
+    ipc, seed, iterations = int(ipc), int(seed), None if iterations is None else int(iterations)  # NumPy's as well
     init = init or Random()
     encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit
     if not isinstance(init, Noise):

@@ -14,7 +14,7 @@ from torch import Tensor
 from condensekit.compute import Compute
 from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.describe import describe
-from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.errors import ConfigError, DataError, refuse, whole
 from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.rng import Draw
@@ -130,7 +130,7 @@ class _Embedded(ABC):
     candidates: int = 0
 
     def __post_init__(self) -> None:
-        refuse(None if self.candidates >= 0 else f"candidates must be at least 0 (all), got {self.candidates}")
+        refuse(whole("candidates", self.candidates, 0))
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """See :class:`Selection`; a ConfigError where there are fewer candidates than images to choose."""
@@ -227,8 +227,8 @@ def selected_set(
     provenance = {
         "selection": selection.name,
         "options": describe(selection),
-        "ipc": ipc,
-        "seed": draw.seed,
+        "ipc": int(ipc),
+        "seed": int(draw.seed),
         "indices": indices.tolist(),
         "data": data.fingerprint(),
     }
@@ -244,8 +244,7 @@ def selected_set(
 
 def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
     """Raise ConfigError for an ``ipc`` below 1, DataError for a class with fewer than ``ipc * factor**2`` images."""
-    if not isinstance(ipc, int) or ipc < 1:
-        raise ConfigError(f"ipc must be an integer of at least 1, got {ipc!r}")
+    refuse(whole("ipc", ipc, 1))
     for label in data.classes:
         if data.count(label) < ipc * factor**2:
             packed = "" if factor == 1 else f" with factor={factor}, which takes {ipc * factor**2}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from condensekit.augment import Augmentation, cutmix_batch
 from condensekit.compute import Compute
-from condensekit.errors import refuse
+from condensekit.errors import refuse, whole
 from condensekit.images import ClassImages
 from condensekit.networks import FeatureNetwork, Network, Shape
 from condensekit.progress import Stage
@@ -66,7 +66,7 @@ class TrainProtocol:
     def __post_init__(self) -> None:
         lengths = {"epochs": self.epochs, "full_epochs": self.full_epochs, "batch": self.batch, "steps": self.steps}
         refuse(
-            *(f"{k} must be at least 1, got {v}" for k, v in lengths.items() if v is not None and v < 1),
+            *(whole(name, value, 1) for name, value in lengths.items() if value is not None),
             None if 0 < self.lr < math.inf else f"lr must be positive and finite, got {self.lr}",
             None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
             None if 0 <= self.weight_decay < math.inf else f"weight_decay must be at least 0, got {self.weight_decay}",
@@ -226,7 +226,7 @@ def class_indices(labels: Tensor, classes: Sequence[int]) -> Tensor:
 def _batches(images: int, batch: int, draw: Draw) -> Iterator[Tensor]:
     """Rows of each batch, epoch after epoch without end, each epoch in a new order."""
     for epoch in count():
-        yield from draw.at(epoch).permutation("shuffle", images).split(batch)
+        yield from draw.at(epoch).permutation("shuffle", images).split(int(batch))
 
 
 def _prepare(

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,9 +17,10 @@ from condensekit.discrepancy import mean
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.images import ClassImages
-from condensekit.methods import DistributionMatching
+from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.networks import ConvNet
 from condensekit.progress import Progress, Stage
+from condensekit.sampling import Clustered
 from condensekit.selection import Random
 from condensekit.testing import LABELS, shapes
 
@@ -277,6 +279,10 @@ def test_storage_dtype_is_that_of_the_formation():
         ({"ipc": 0}, "ipc"),
         ({"ipc": -1}, "ipc"),
         ({"ipc": 2.5}, "2.5"),
+        ({"ipc": True}, "ipc must be an integer of at least 1, got True"),
+        ({"iterations": 1.5}, "iterations must be an integer of at least 1, got 1.5"),
+        ({"seed": 1.5}, "seed must be an integer, got 1.5"),
+        ({"seed": "0"}, "seed must be an integer, got '0'"),
         ({"iterations": 0}, "iterations"),
         ({"iterations": None}, "exactly one"),
         ({"minutes": 1.0}, "exactly one"),
@@ -285,6 +291,7 @@ def test_storage_dtype_is_that_of_the_formation():
         ({"precision": "fp64"}, "fp64"),
         ({"device": "tpu9"}, "tpu9"),
         ({"workers": -1}, "workers"),
+        ({"workers": 1.5}, "workers must be an integer of at least 0, got 1.5"),
         ({"formation": Formation(factor=3)}, "factor 3 does not divide"),
     ],
 )
@@ -292,6 +299,22 @@ def test_bad_options_are_named_and_nothing_is_made(tmp_path, bad, named):
     with pytest.raises(ConfigError, match=named):
         run(**bad, saving=Saving(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_integers_may_be_those_of_numpy(tmp_path):
+    one, two, three, six = np.array([1, 2, 3, 6], np.int32)
+    options = {"seed": three, "nested": True, "saving": Saving(tmp_path / "run", every=1)}
+    same = {"encoder": Fresh(ConvNet(width=6, depth=1), keep=2), "sampling": Clustered(clusters=3, refresh=2)}
+    ours = {"encoder": Fresh(ConvNet(width=six, depth=one), keep=two), "sampling": Clustered(three, refresh=two)}
+    made = run(method=DistributionMatching(batch_real=six), ipc=two, iterations=three, **options, **ours, workers=one)
+    expected = run(method=DistributionMatching(batch_real=6), iterations=3, seed=3, nested=True, **same)
+    assert torch.equal(made.set.images, expected.set.images)
+    assert made.set.provenance["config"] == expected.set.provenance["config"]
+    dsa = run(method=GradientMatching(batch_real=six, outer=two, inner=one, batch_net=six), iterations=two)
+    assert dsa.status is Status.FINISHED
+    packed = run(formation=Formation(factor=two), iterations=one).set
+    packed.save(tmp_path / "set.safetensors")
+    assert CondensedSet.load(tmp_path / "set.safetensors").formation == Formation(factor=2)
 
 
 def test_data_that_do_not_fit_are_refused_before_a_folder_is_made(tmp_path):

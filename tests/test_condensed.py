@@ -199,8 +199,9 @@ def test_float16_refuses_what_it_cannot_hold():
 def test_formation_names_bad_values():
     with pytest.raises(ConfigError, match="int4"):
         Formation(dtype="int4")
-    with pytest.raises(ConfigError, match="factor"):
-        Formation(factor=0)
+    for factor in (0, 2.0, True):
+        with pytest.raises(ConfigError, match=f"factor must be an integer of at least 1, got {factor}"):
+            Formation(factor=factor)
     with pytest.raises(ConfigError, match="factor 3 does not divide"):
         make(factor=3)
 

@@ -132,8 +132,8 @@ def test_coded_bytes_must_be_one_whole_number_for_each_image(compute, bad):
 
 
 def test_what_jpeg_cannot_code_is_refused(compute):
-    for quality in (0, 96):
-        with pytest.raises(ConfigError, match=f"quality must lie in 1 to 95, got {quality}"):
+    for quality in (0, 96, 75.5):
+        with pytest.raises(ConfigError, match=f"quality must be an integer in 1 to 95, got {quality}"):
             JpegRandom(quality)
     data = shapes()
     floats = ClassImages.from_arrays(data.gather(torch.arange(len(data))), data.labels)

@@ -235,7 +235,17 @@ def test_one_class_is_refused():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"lr": 0}, {"lr": float("nan")}, {"ridge": -1}, {"networks": 0}, {"batch_real": 0}, {"labels": "hard"}]
+    "bad",
+    [
+        {"lr": 0},
+        {"lr": float("nan")},
+        {"ridge": -1},
+        {"networks": 0},
+        {"networks": True},
+        {"batch_real": 0},
+        {"batch_real": 2.5},
+        {"labels": "hard"},
+    ],
 )
 def test_bad_hyper_parameters_are_named(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):

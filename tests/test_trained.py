@@ -289,7 +289,9 @@ def test_a_diverged_training_is_refused():
         wild.prepare(shapes(), Draw(1), compute)
 
 
-@pytest.mark.parametrize("bad", [{"count": 0}, {"keep": 0}, {"steps": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"count": 0}, {"count": 2.0}, {"keep": 0}, {"keep": 1.5}, {"steps": -1}, {"steps": 0.5}]
+)
 def test_bad_numbers_are_named(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         Trained(**bad)

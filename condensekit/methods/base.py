@@ -14,6 +14,7 @@ from condensekit.augment import Augmentation
 from condensekit.compute import Compute
 from condensekit.condensed import unpack
 from condensekit.encoders import Encoder, Fresh
+from condensekit.errors import whole
 from condensekit.images import ClassImages
 from condensekit.networks import FeatureNetwork, separable
 from condensekit.rng import Draw
@@ -195,7 +196,7 @@ def descent_misfits(lr: float, momentum: float, space: str, batch_real: int) -> 
         None if 0 < lr < float("inf") else f"lr must be positive and finite, got {lr}",
         None if 0 <= momentum < 1 else f"momentum must lie in [0, 1), got {momentum}",
         None if space in SPACES else f"space must be one of {', '.join(SPACES)}, got {space!r}",
-        None if batch_real >= 1 else f"batch_real must be at least 1, got {batch_real}",
+        whole("batch_real", batch_real, 1),
     )
 
 

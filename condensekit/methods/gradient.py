@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit.condensed import unpack
 from condensekit.encoders import Encoder
-from condensekit.errors import refuse
+from condensekit.errors import refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if
 from condensekit.networks import FeatureNetwork
 
@@ -118,10 +118,10 @@ class GradientMatching(Condenser):
     def __post_init__(self) -> None:
         refuse(
             *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
-            None if self.outer is None or self.outer >= 1 else f"outer must be at least 1, got {self.outer}",
-            None if self.inner is None or self.inner >= 0 else f"inner must be at least 0, got {self.inner}",
+            None if self.outer is None else whole("outer", self.outer, 1),
+            None if self.inner is None else whole("inner", self.inner, 0),
             None if 0 < self.lr_net < float("inf") else f"lr_net must be positive and finite, got {self.lr_net}",
-            None if self.batch_net >= 1 else f"batch_net must be at least 1, got {self.batch_net}",
+            whole("batch_net", self.batch_net, 1),
         )
 
     def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
@@ -200,7 +200,7 @@ class GradientMatching(Condenser):
         optimiser = torch.optim.SGD(ctx.module.parameters(), lr=self.lr_net)
         for epoch in range(epochs):
             order = ctx.draw.permutation(f"net/{epoch}", len(decoded)).to(images.device)
-            for number, rows in enumerate(order.split(self.batch_net)):
+            for number, rows in enumerate(order.split(int(self.batch_net))):
                 batch = decoded[rows]
                 if ctx.augmentation is not None:
                     batch = ctx.augmentation.apply_batch(batch, ctx.draw, f"net/{epoch}/{number}")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.encoders import Encoder
-from condensekit.errors import refuse
+from condensekit.errors import refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
 
 LABELS = ("fixed", "learned", "soft")
@@ -60,8 +60,8 @@ class KernelRidge(Condenser):
         refuse(
             None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
             None if 0 <= self.ridge < float("inf") else f"ridge must be finite and at least 0, got {self.ridge}",
-            None if self.networks >= 1 else f"networks must be at least 1, got {self.networks}",
-            None if self.batch_real >= 1 else f"batch_real must be at least 1, got {self.batch_real}",
+            whole("networks", self.networks, 1),
+            whole("batch_real", self.batch_real, 1),
             None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",
         )
 
