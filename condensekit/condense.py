@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from condensekit.augment import Augmentation
-from condensekit.compute import Compute, Plan, make_plan
+from condensekit.compute import Compute, Plan, can_compile, device_misfit, make_plan
 from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.describe import describe
 from condensekit.encoders import Encoder, Fresh, Prepared
@@ -155,7 +155,8 @@ def condense(
         the first step, where there is nothing to keep yet, they have their usual effect at once.
 
     Raises:
-        ConfigError: Options that make no sense, or a resume with other options (the text shows the difference).
+        ConfigError: Options that make no sense, or a resume with other options (the text shows the difference), or on a
+            machine without the device the run was made on.
         DataError: Classes too small for ``ipc`` images of the chosen start.
         StoreError: The run folder cannot be written; its attribute ``result`` holds what was learnt so far.
     """
@@ -205,7 +206,7 @@ def condense(
         fingerprint = data.fingerprint()
         run = stack.enter_context(RunDir.create(saving.out, config, saving.resume, fingerprint)) if saving else None
         found = run.latest_checkpoint() if run else None
-        compute = stack.enter_context(Compute(Plan(**found[2]["plan"]) if found else plan))
+        compute = stack.enter_context(Compute(_plan_of(found[2]) if found else plan))
         provenance = {"config": config, "data": fingerprint, "environment": environment()}
         recipe = _Recipe(method, encoder, augmentation, sampling, formation, nested, soft_labels)
         loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, stop, progress)
@@ -222,6 +223,23 @@ def condense(
         except StoreError as error:
             error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
             raise
+
+
+def _plan_of(manifest: Mapping[str, Any]) -> Plan:
+    """The plan that a checkpoint was made with, which a resume keeps.
+
+    Raises:
+        ConfigError: It needs what is not here.
+    """
+    plan = Plan(**manifest["plan"])
+    way_out = "resume it there, or start anew with another --out"
+    refuse(
+        f"the run was made on {plan.device}, which is not here: {way_out}" if device_misfit(plan.device) else None,
+        f"the run was made with a compiled network, and there is no C++ compiler here: {way_out}"
+        if plan.compiled and not can_compile()
+        else None,
+    )
+    return plan
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from condensekit.networks import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.sampling import Clustered
 from condensekit.selection import Random
+from condensekit.store import load_tensors, save_tensors
 from condensekit.testing import LABELS, shapes
 
 SMALL = {"encoder": Fresh(ConvNet(width=8)), "workers": 1}
@@ -142,6 +144,23 @@ def test_resume_keeps_the_plan_of_the_checkpoint(tmp_path):
     run(saving=Saving(tmp_path / "run"))
     again = run(saving=Saving(tmp_path / "run", resume=True), workers=2)
     assert again.set.provenance["plan"]["workers"] == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ({"device": "cuda:99"}, "the run was made on cuda:99, which is not here: resume it there, or start anew"),
+        ({"compiled": True}, "made with a compiled network, and there is no C\\+\\+ compiler here: resume it there"),
+    ],
+)
+def test_a_run_made_elsewhere_goes_on_only_there(tmp_path, monkeypatch, plan, says):
+    run(saving=Saving(tmp_path / "run"))
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000004.safetensors"
+    tensors, manifest = load_tensors(checkpoint, "checkpoint")
+    save_tensors(checkpoint, tensors, {**manifest, "plan": {**manifest["plan"], **plan}}, "checkpoint")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match=says):
+        run(saving=Saving(tmp_path / "run", resume=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +309,7 @@ def test_storage_dtype_is_that_of_the_formation():
         ({"iterations": None, "minutes": float("nan")}, "minutes"),
         ({"precision": "fp64"}, "fp64"),
         ({"device": "tpu9"}, "tpu9"),
+        ({"device": "meta"}, "unknown device 'meta'"),
         ({"workers": -1}, "workers"),
         ({"workers": 1.5}, "workers must be an integer of at least 0, got 1.5"),
         ({"formation": Formation(factor=3)}, "factor 3 does not divide"),
