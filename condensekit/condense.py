@@ -172,7 +172,7 @@ def condense(
         "soft labels come from trained networks: give encoder=Trained(), --encoder trained on the command line"
         if soft_labels and not isinstance(encoder, Trained)
         else None,
-        *method.misfits(len(data.classes), encoder, compiled),
+        *method.misfits(data, encoder, soft_labels, compiled),
     )
     ipc, seed, iterations = int(ipc), int(seed), None if iterations is None else int(iterations)  # NumPy's as well
     init = init or Random()

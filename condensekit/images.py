@@ -250,6 +250,13 @@ class ClassImages:
         part._group(indices)
         return part
 
+    def beyond_pixels(self) -> tuple[float, float] | None:
+        """(lowest, highest) value of float32 images that leave [0, 1], so that they are no pixels; else None."""
+        if self.images.dtype == torch.uint8:
+            return None
+        low, high = (float(end) for end in self.images.aminmax())
+        return None if low >= 0 and high <= 1 else (low, high)
+
     def to(self, device: torch.device | str) -> ClassImages:
         """The same set with its images moved to ``device`` (as bytes where they are bytes)."""
         moved = self._narrow(torch.sort(self.order).values)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from condensekit import catalog
 from condensekit.condense import Noise, Saving, Status, condense
 from condensekit.condensed import CondensedSet, Formation
 from condensekit.discrepancy import mean
@@ -343,6 +344,23 @@ def test_data_that_do_not_fit_are_refused_before_a_folder_is_made(tmp_path):
     with pytest.raises(ConfigError, match="depth"):
         run(encoder=Fresh(ConvNet(depth=9)), saving=Saving(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["m3d", "echo", "dsa"])
+def test_normalised_floats_have_no_pixel_space(tmp_path, name):
+    images = shapes()
+    floats = ClassImages.from_arrays(images.gather(torch.arange(len(images))), images.labels)
+    method = catalog.method(name, space="pixel", batch_real=4)
+    saving = Saving(tmp_path / "run")
+    with pytest.raises(ConfigError, match=rf"{name} works on pixels .* in \[-1.*\]: pass uint8 .*\(--set space="):
+        run(floats, method, saving=saving)
+    assert not (tmp_path / "run").exists()
+    moved = run(floats, dataclasses.replace(method, space="normalised"), saving=saving, iterations=1).set.images
+    assert moved.min() < 0
+    plain = ClassImages.from_arrays(images.images / 255, images.labels)  # floats that are pixels stay pixels
+    moved = run(plain, method, iterations=1).set.images
+    assert moved.min() >= 0
+    assert moved.max() <= 1
 
 
 def test_all_problems_are_listed_at_once():

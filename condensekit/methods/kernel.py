@@ -12,9 +12,12 @@ from torch import Tensor
 
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
+from condensekit.images import ClassImages
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
 
 LABELS = ("fixed", "learned", "soft")
+UNFIT = {"soft-labels": "it learns its own: see --set labels"}
+"""Parts of a run that make no sense with it, by their names on the command line, each with the reason."""
 JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # of the mean diagonal; the first that makes the Gram matrix regular
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
@@ -46,6 +49,7 @@ class KernelRidge(Condenser):
         labels: ``fixed`` regresses on centred one-hot labels. ``learned`` moves the labels too; the set keeps its
             hard labels. ``soft`` also stores what was learned with the set: shifted back by 1 / K, clipped
             below at a millionth and scaled to sum to 1. Such a set is larger in bytes.
+        name: What run folders and tables call it.
     """
 
     lr: float = 0.05
@@ -65,9 +69,14 @@ class KernelRidge(Condenser):
             None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",
         )
 
-    def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
-        """A single class: its centred labels are all 0."""
-        return (None if classes > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",)
+    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
+        """A single class: its centred labels are all 0. Soft labels that would take the place of the learned ones."""
+        return (
+            None if len(data.classes) > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",
+            f"{self.name} with labels='soft' takes no soft_labels: {UNFIT['soft-labels']}"
+            if soft_labels and self.labels == "soft"
+            else None,
+        )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
         """Images (K, ipc, C, H, W), labels (K, ipc, f * f, K), Adam's two moments of what moves, and its step count."""
