@@ -254,6 +254,36 @@ def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
             )
 
 
+def check_start(chosen: Chosen, name: str, data: ClassImages, each: int) -> None:
+    """Raise ConfigError unless a selection chose what a condensation can start from.
+
+    Args:
+        chosen: What it returned.
+        name: The selection's.
+        data: Where it chose from.
+        each: Images of each class it was asked for.
+    """
+    if not isinstance(chosen, Chosen):
+        raise ConfigError(f"{name} returned a {type(chosen).__name__}, expected a Chosen")
+    refuse(None if chosen.pixels is None else coded_start(name))
+    indices, wanted = chosen.indices, torch.tensor(data.classes).repeat_interleave(each)
+    asked = f"expected ({len(wanted)},) source indices, {each} of each class in the order of data.classes"
+    if indices.shape != wanted.shape or indices.is_floating_point():
+        raise ConfigError(f"{name} chose {tuple(indices.shape)} {indices.dtype}, {asked}")
+    strange = indices[~torch.isin(indices, data.order)]
+    refuse(f"{name} chose image {int(strange[0])}, which is not among the data: {asked}" if len(strange) else None)
+    wrong = (data.labels[indices] != wanted).nonzero()[:, 0]
+    if len(wrong):
+        place = int(wrong[0])
+        found, label = data.spec.name_of(int(data.labels[indices[place]])), data.spec.name_of(int(wanted[place]))
+        raise ConfigError(f"place {place} of what {name} chose is of class {found}, not of class {label}: {asked}")
+
+
+def coded_start(name: str) -> str:
+    """Why the coded images of the selection of that name are no start."""
+    return f"{name} images count as they are coded, which ends when they move: start from uncoded ones, say Random()"
+
+
 def herd(features_ND: Tensor, n: int, start: Tensor | None = None) -> Tensor:  # noqa: N803
     """(n,) rows of centred features (N, D), greedily keeping the sum of those taken closest to 0; no row twice.
 

@@ -22,10 +22,11 @@ from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.networks import ConvNet
 from condensekit.progress import Progress, Stage
-from condensekit.sampling import Clustered
-from condensekit.selection import Random
+from condensekit.sampling import Clustered, Uniform
+from condensekit.selection import Chosen, Random
 from condensekit.store import load_tensors, save_tensors
 from condensekit.testing import LABELS, shapes
+from condensekit.trained import Trained
 
 SMALL = {"encoder": Fresh(ConvNet(width=8)), "workers": 1}
 DM = DistributionMatching(batch_real=8)
@@ -73,6 +74,33 @@ def test_images_start_as_the_chosen_real_ones():
     for image, label in zip(images, labels, strict=True):
         own = data.gather(data.indices_of(int(label)))
         assert (own - image).abs().flatten(1).amax(1).min() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        (torch.arange(8), "mine returned a Tensor, expected a Chosen"),
+        (Chosen(torch.arange(7)), r"mine chose \(7,\) torch.int64, expected \(8,\) source indices, 2 of each class"),
+        (Chosen(torch.arange(8).reshape(4, 2)), r"mine chose \(4, 2\) torch.int64, expected \(8,\)"),
+        (Chosen(torch.zeros(8)), r"mine chose \(8,\) torch.float32, expected \(8,\)"),
+        (Chosen(torch.tensor([0, 1, 12, 13, 25, 26, 99, 41])), "mine chose image 99, which is not among the data"),
+        (Chosen(torch.tensor([0, 1, 12, 13, 25, 26, -1, 41])), "mine chose image -1, which is not among the data"),
+        (
+            Chosen(torch.tensor([0, 1, 12, 25, 13, 26, 40, 41])),
+            "place 3 of what mine chose is of class 7, not of class 0",
+        ),
+        (Chosen(torch.arange(8), pixels=torch.zeros(8, 3, 8, 8)), "mine images count as they are coded, .* Random"),
+    ],
+)
+def test_a_start_of_other_images_than_asked_for_is_refused(chosen, says):
+    class Mine:
+        name = "mine"
+
+        def __call__(self, *_):
+            return chosen
+
+    with pytest.raises(ConfigError, match=says):
+        run(init=Mine())
 
 
 def test_workers_change_nothing_and_threads_little():
@@ -162,6 +190,49 @@ def test_a_run_made_elsewhere_goes_on_only_there(tmp_path, monkeypatch, plan, sa
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match=says):
         run(saving=Saving(tmp_path / "run", resume=True))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still unless told otherwise: [seconds]."""
+    seconds = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
+    return seconds
+
+
+def test_what_is_made_again_on_resume_is_not_charged_to_the_steps(tmp_path, clock):
+    class Slow(Uniform):
+        def sampler(self, data, draw, compute, before=None, progress=None):
+            clock[0] += 100 if before is None else 0
+            return self
+
+    options = {"sampling": Slow(), "saving": Saving(tmp_path / "run", resume=True)}
+    assert run(stop=lambda: True, **options).status is Status.INTERRUPTED
+    for _ in range(2):  # the second time the run is finished, and nothing is made
+        told = run(**options).set.provenance
+        assert (told["steps"], told["preparation_s"], told["elapsed_s"]) == (4, 200.0, 0.0)
+
+
+def test_preparation_before_a_kill_counts(tmp_path, clock):
+    class Slow(Trained):
+        def prepare(self, *arguments):
+            clock[0] += 100
+            return super().prepare(*arguments)
+
+    @dataclasses.dataclass(frozen=True)
+    class Cut(Random):
+        def __call__(self, *arguments):
+            if pulled:
+                raise RuntimeError("plug pulled")
+            return super().__call__(*arguments)
+
+    encoder, pulled = Slow(ConvNet(width=8), count=1, steps=1), [True]
+    options = {"encoder": encoder, "init": Cut(), "saving": Saving(tmp_path / "run", resume=True)}
+    with pytest.raises(RuntimeError, match="plug pulled"):
+        run(**options)
+    assert [path.name for path in (tmp_path / "run").glob("*.safetensors")] == ["prepared.safetensors"]
+    pulled.clear()
+    assert run(**options).set.provenance["preparation_s"] == 100.0
 
 
 @dataclasses.dataclass(frozen=True)

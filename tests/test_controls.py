@@ -131,6 +131,16 @@ def test_coded_bytes_must_be_one_whole_number_for_each_image(compute, bad):
         CondensedSet.from_images(plain.images, plain.labels, plain.spec, coded=bad)
 
 
+def test_coded_images_are_no_start(tmp_path, cli):
+    with pytest.raises(ConfigError, match=r"jpeg-random images count as they are coded, .* start from uncoded ones"):
+        condense(shapes(), DistributionMatching(), ipc=1, iterations=1, init=JpegRandom())
+    options = ("--ipc", 1, "--iterations", 1, "--init", "condensekit.controls:JpegRandom", "--out", tmp_path / "run")
+    code, _, err = cli("condense", "--data", "digits", *options)
+    assert code == 2
+    assert "jpeg-random images count as they are coded" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_jpeg_cannot_code_is_refused(compute):
     for quality in (0, 96, 75.5):
         with pytest.raises(ConfigError, match=f"quality must be an integer in 1 to 95, got {quality}"):
