@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cells import cells
-from continual_tables import continual, experience, tuning
+from continual_tables import continual, experience, loop, tuning
 
 from condensekit.evaluate import paired_interval
 
@@ -248,7 +248,7 @@ def main() -> None:
     records = [{**json.loads(path.read_text()), "stem": path.stem} for path in paths]
     readme = HERE / "README.md"
     text = before = readme.read_text()
-    for table in (accuracy, continual, tuning, experience, search, pace, protocols, speed, memory):
+    for table in (accuracy, continual, tuning, experience, search, pace, protocols, speed, loop, memory):
         name = table.__name__
         body = "\n".join(table(records)) or "No results yet."
         text = re.sub(

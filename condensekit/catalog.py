@@ -24,7 +24,7 @@ from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.evaluate import DC, IDC, SHORT, TrainProtocol
 from condensekit.importance import ImportanceKMeans, ImportanceKRR
-from condensekit.methods import Condenser, DistributionMatching
+from condensekit.methods import Condenser, DistributionMatching, gradient, kernel
 from condensekit.methods.gradient import DISTANCES, GradientMatching
 from condensekit.methods.kernel import KernelRidge
 from condensekit.networks import ACTIVATIONS, NORMS, POOLINGS, ConvNet, Network, ResNet18, TorchvisionNetwork
@@ -33,11 +33,7 @@ from condensekit.sampling import Clustered, Importance, Sampling, Uniform
 from condensekit.selection import Herding, KCenter, KMeans, Random, Selection
 from condensekit.trained import Trained
 
-OWN_NETWORKS = {
-    "encoder": "it trains the networks it matches gradients of",
-    "discrepancy": "it compares gradients: see --set distance",
-    "soft-labels": "its networks are trained on the condensed images, not on real ones",
-}
+OWN_NETWORKS = {**gradient.UNFIT, "discrepancy": "it compares gradients: see --set distance"}
 M3D = DistributionMatching(MMD(), lr=1.0, batch_real=128, per_image=True, space="pixel", name="m3d")
 M3D_PRESET = Preset(
     M3D,
@@ -76,10 +72,7 @@ PRESETS: dict[str, Preset] = {
             paper="Nguyen, Chen and Lee, KIP, ICLR 2021; Loo et al., RFAD, NeurIPS 2022",
             cost="medium",
             augmentation=None,
-            unfit={
-                "discrepancy": "it compares predicted labels",
-                "soft-labels": "it learns its own: see --set labels",
-            },
+            unfit={**kernel.UNFIT, "discrepancy": "it compares predicted labels"},
         ),
     )
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from condensekit.errors import ConfigError, refuse
+from condensekit.errors import ConfigError, refuse, whole
 from condensekit.networks import FeatureNetwork, separable
 
 log = logging.getLogger(__name__)
@@ -81,37 +82,47 @@ def make_plan(
     Raises:
         ConfigError: A device that is not here, an unknown precision, a chunk of one image.
     """
-    where = _device(device)
+    where = _best_device() if str(device) == "auto" else str(device)
     on_cpu = where == "cpu"
     refuse(
+        device_misfit(where),
         None if precision in PRECISIONS else f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}",
-        None if chunk is None or chunk == 0 or chunk >= 2 else f"chunk must be 0 (whole batch) or >= 2, got {chunk}",
-        None if workers is None or workers >= 0 else f"workers must be >= 0, got {workers}",
-        "compiled=True needs a C++ compiler (g++ or clang++) on the PATH" if compiled and not _can_compile() else None,
+        None if chunk is None else whole("chunk", chunk, 0),
+        "chunk must be 0 (whole batch) or at least 2, got 1" if chunk == 1 else None,
+        None if workers is None else whole("workers", workers, 0),
+        "compiled=True needs a C++ compiler (g++ or clang++) on the PATH" if compiled and not can_compile() else None,
     )
     pixels = size[0] * size[1]
     if chunk is None:
         chunk = max(2, min(256, CHUNK_PIXELS // pixels)) if on_cpu else 0
     if workers is None:
         workers = torch.get_num_threads()
-    return Plan(where, precision, compiled, chunk, workers if on_cpu and not compiled else 0)
+    return Plan(where, precision, compiled, int(chunk), int(workers) if on_cpu and not compiled else 0)
 
 
-def _device(name: str) -> str:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise ConfigError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} asked for, but torch sees no CUDA GPU here: use --device cpu or auto")
-    return name
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _can_compile() -> bool:
+def device_misfit(name: str) -> str | None:
+    """Why nothing can be computed on the device called ``name`` (``auto`` is none); None where it can."""
+    if not re.fullmatch(r"cpu|mps|cuda(:(0|[1-9][0-9]*))?", name):
+        return f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps"
+    kind, _, index = name.partition(":")
+    missing = {
+        "cpu": None,
+        "cuda": None if torch.cuda.is_available() else "no CUDA GPU",
+        "mps": None if torch.backends.mps.is_available() else "no MPS",
+    }[kind]
+    if index and not missing and int(index) >= torch.cuda.device_count():
+        missing = f"only {torch.cuda.device_count()} CUDA GPU, counted from cuda:0"
+    return f"device {name!r} asked for, but torch sees {missing} here: use --device cpu or auto" if missing else None
+
+
+def can_compile() -> bool:
+    """Whether there is a C++ compiler, which compiled networks need."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None or shutil.which("clang++") is not None
 
 

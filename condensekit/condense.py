@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from condensekit.augment import Augmentation
-from condensekit.compute import Compute, Plan, make_plan
+from condensekit.compute import Compute, Plan, can_compile, device_misfit, make_plan
 from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.describe import describe
 from condensekit.encoders import Encoder, Fresh, Prepared
-from condensekit.errors import StoreError, refuse
+from condensekit.errors import StoreError, refuse, whole
 from condensekit.images import ClassImages
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
@@ -30,7 +30,7 @@ from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
 from condensekit.run import RunDir, environment
 from condensekit.sampling import Sampler, Sampling, Uniform
-from condensekit.selection import Random, Selection, check_sizes
+from condensekit.selection import Random, Selection, check_sizes, check_start, coded_start
 from condensekit.store import load_tensors, save_tensors
 from condensekit.trained import Trained
 from condensekit.trained import soft_labels as label_softly
@@ -155,24 +155,27 @@ def condense(
         the first step, where there is nothing to keep yet, they have their usual effect at once.
 
     Raises:
-        ConfigError: Options that make no sense, or a resume with other options (the text shows the difference).
+        ConfigError: Options that make no sense, or a resume with other options (the text shows the difference), or on a
+            machine without the device the run was made on.
         DataError: Classes too small for ``ipc`` images of the chosen start.
         StoreError: The run folder cannot be written; its attribute ``result`` holds what was learnt so far.
     """
-    encoder = encoder or Fresh()
+    init, encoder = init or Random(), encoder or Fresh()
     refuse(
-        None if isinstance(ipc, int) and ipc >= 1 else f"ipc must be an integer of at least 1, got {ipc!r}",
+        whole("ipc", ipc, 1),
         "give iterations or minutes, exactly one of them" if (iterations is None) == (minutes is None) else None,
-        None if iterations is None or iterations >= 1 else f"iterations must be at least 1, got {iterations}",
+        None if iterations is None else whole("iterations", iterations, 1),
         None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
+        whole("seed", seed),
         formation.misfit(data.spec.shape),
         "nested sets need an ipc of at least 2: one image has no shorter prefix" if nested and ipc == 1 else None,
         "soft labels come from trained networks: give encoder=Trained(), --encoder trained on the command line"
         if soft_labels and not isinstance(encoder, Trained)
         else None,
-        *method.misfits(len(data.classes), encoder, compiled),
+        coded_start(init.name) if getattr(init, "codes", False) else None,
+        *method.misfits(data, encoder, soft_labels, compiled),
     )
-    init = init or Random()
+    ipc, seed, iterations = int(ipc), int(seed), None if iterations is None else int(iterations)  # NumPy's as well
     encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit
     if not isinstance(init, Noise):
         check_sizes(data, ipc, formation.factor)
@@ -203,23 +206,38 @@ def condense(
         fingerprint = data.fingerprint()
         run = stack.enter_context(RunDir.create(saving.out, config, saving.resume, fingerprint)) if saving else None
         found = run.latest_checkpoint() if run else None
-        compute = stack.enter_context(Compute(Plan(**found[2]["plan"]) if found else plan))
+        compute = stack.enter_context(Compute(_plan_of(found[2]) if found else plan))
         provenance = {"config": config, "data": fingerprint, "environment": environment()}
         recipe = _Recipe(method, encoder, augmentation, sampling, formation, nested, soft_labels)
         loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, stop, progress)
         try:
-            start = time.perf_counter()
             loop.prepare()
             if found:
                 loop.restore(*found)
             else:
                 loop.begin(init, ipc)
-                loop.preparation_s = time.perf_counter() - start
             with caught() as loop.stop:
                 return loop.run_until(iterations, minutes)
         except StoreError as error:
             error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
             raise
+
+
+def _plan_of(manifest: Mapping[str, Any]) -> Plan:
+    """The plan that a checkpoint was made with, which a resume keeps.
+
+    Raises:
+        ConfigError: It needs what is not here.
+    """
+    plan = Plan(**manifest["plan"])
+    way_out = "resume it there, or start anew with another --out"
+    refuse(
+        f"the run was made on {plan.device}, which is not here: {way_out}" if device_misfit(plan.device) else None,
+        f"the run was made with a compiled network, and there is no C++ compiler here: {way_out}"
+        if plan.compiled and not can_compile()
+        else None,
+    )
+    return plan
 
 
 @dataclass(frozen=True)
@@ -268,20 +286,23 @@ class _Loop:
         self.finished = False
 
     def prepare(self) -> None:
-        """What the encoder needs: from the run folder, or worked out now and kept there."""
+        """What the encoder needs: from the run folder, or worked out now and kept there with the seconds it took."""
         path = self.run.path / "prepared.safetensors" if self.run else None
+        found: Prepared
         if path and path.exists():
-            found: Prepared = load_tensors(path, "prepared")[0]
+            found, manifest = load_tensors(path, "prepared")
+            self.preparation_s = float(manifest.get("seconds", 0.0))  # files of earlier versions have none
         else:
+            start = time.perf_counter()
             found = self.recipe.encoder.prepare(self.data, self.draw, self.compute, self.progress)
+            self.preparation_s = time.perf_counter() - start
             if path and found:
-                save_tensors(path, found, {}, "prepared")
+                save_tensors(path, found, {"seconds": self.preparation_s}, "prepared")
         self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
 
     def context(self, step: int, attempt: int = 0) -> StepContext:
         draw, recipe = self.draw.at(step, attempt), self.recipe
         recipe.encoder.load(self.module, draw, self.prepared)
-        self.sampler = recipe.sampling.sampler(self.data, draw, self.compute, self.sampler, self.progress)
         prefix = None
         if recipe.nested and self.state:
             ipc = self.state["images"].shape[1]
@@ -292,7 +313,7 @@ class _Loop:
             self.module,
             self.compute,
             recipe.augmentation,
-            self.sampler,
+            self._sampler(draw),
             recipe.formation.factor,
             prefix,
             self.prepared,
@@ -301,23 +322,36 @@ class _Loop:
 
     def begin(self, init: Selection | Noise, ipc: int) -> None:
         """The first state, from real images or noise."""
+        start = time.perf_counter()
         factor = self.recipe.formation.factor
         with self.progress.stage(f"initialise ({init.name})", 1) as stage:
             if isinstance(init, Noise):
                 images = init.images(self.data, ipc, self.draw)
             else:
                 chosen = init(self.data, ipc * factor**2, self.draw, self.compute)
+                check_start(chosen, init.name, self.data, ipc * factor**2)
                 packed = pack(self.data.gather(chosen.indices), factor)
                 images = packed.reshape(len(self.data.classes), ipc, *self.data.spec.shape)
             stage.advance()
         self.state = self.recipe.method.init(images.to(self.compute.device), self.context(1))
+        self.preparation_s += time.perf_counter() - start
 
     def restore(self, step: int, tensors: State, manifest: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint; what the next step draws from is made again here, not in the time of a step."""
+        start = time.perf_counter()
         self.state = {name: t.to(self.compute.device) for name, t in tensors.items()}
         self.step, self.elapsed_s = step, float(manifest["elapsed_s"])
         self.preparation_s = float(manifest["preparation_s"])
         self.finished = bool(manifest["finished"])
+        if not self.finished:
+            self._sampler(self.draw.at(step + 1))
+            self.preparation_s += time.perf_counter() - start
+
+    def _sampler(self, draw: Draw) -> Sampler:
+        """What draws the real images of the step of ``draw``; kept for the next one."""
+        made = self.recipe.sampling.sampler(self.data, draw, self.compute, self.sampler, self.progress)
+        self.sampler = made
+        return made
 
     def run_until(self, iterations: int | None, minutes: float | None) -> CondenseResult:
         """The loop."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.errors import ConfigError, DataError, refuse, whole
 from condensekit.images import ImageSpec
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
@@ -34,8 +34,7 @@ class Formation:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ConfigError(f"storage dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if not isinstance(self.factor, int) or self.factor < 1:
-            raise ConfigError(f"factor must be an integer of at least 1, got {self.factor!r}")
+        refuse(whole("factor", self.factor, 1))
 
     def misfit(self, shape: tuple[int, int, int]) -> str | None:
         """What is wrong with storing (C, H, W) images so; None where nothing is."""

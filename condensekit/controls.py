@@ -43,7 +43,7 @@ class JpegRandom:
     codes: ClassVar[bool] = True  # its images are stored as they are coded
 
     def __post_init__(self) -> None:
-        refuse(None if 1 <= self.quality <= 95 else f"quality must lie in 1 to 95, got {self.quality}")
+        refuse(None if self.quality in range(1, 96) else f"quality must be an integer in 1 to 95, got {self.quality}")
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """See :class:`~condensekit.selection.Selection`; classes may differ in how many images they get."""

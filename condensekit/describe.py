@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ def describe(value: Any) -> Any:
         return [describe(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Integral):  # NumPy's, which JSON does not know
+        return int(value)
     if isinstance(value, Path):
         return str(value)
     if callable(value) and hasattr(value, "__name__"):

@@ -51,7 +51,7 @@ class Moments:
     order: int = 2
 
     def __post_init__(self) -> None:
-        refuse(None if 1 <= self.order <= 8 else f"order must lie in 1 to 8, got {self.order}")
+        refuse(None if self.order in range(1, 9) else f"order must be an integer in 1 to 8, got {self.order}")
 
     def __call__(self, real_LND: Tensor, synthetic_LMD: Tensor, weights: Tensor | None = None) -> Tensor:  # noqa: N803
         """(L,) summed squared gaps of the moments, in units of squared features."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from condensekit.compute import Compute
-from condensekit.errors import ConfigError, refuse
+from condensekit.errors import ConfigError, refuse, whole
 from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.progress import SILENT, Progress
@@ -59,7 +59,7 @@ class Fresh(Encoder):
     keep: int = 1
 
     def __post_init__(self) -> None:
-        refuse(None if self.keep >= 1 else f"keep must be at least 1 step, got {self.keep}")
+        refuse(whole("keep", self.keep, 1))
 
     def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
         """Fill in the weights that all steps of one run of ``keep`` share: a function of the step alone."""

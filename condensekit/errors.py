@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 from types import TracebackType
 
 
@@ -49,6 +50,17 @@ def refuse(*problems: str | None) -> None:
     found = [p for p in problems if p]
     if found:
         raise ConfigError(*found)
+
+
+def whole(name: str, value: object, low: int | None = None) -> str | None:
+    """What is wrong with a value that must be an integer, at least ``low`` where that is given; None where nothing is.
+
+    NumPy's integers are as good as Python's; True and False are none.
+    """
+    if not isinstance(value, bool) and isinstance(value, Integral) and (low is None or int(value) >= low):
+        return None
+    bound = "" if low is None else f" of at least {low}"
+    return f"{name} must be an integer{bound}, got {value!r}"
 
 
 class Problems:

@@ -19,7 +19,7 @@ from torch import Tensor
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import CondensedSet
 from condensekit.describe import describe
-from condensekit.errors import DataError, refuse
+from condensekit.errors import DataError, refuse, whole
 from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, Network
 from condensekit.progress import SILENT, Progress, Shared, Stage
@@ -143,7 +143,8 @@ def evaluate(
     refuse(
         None if candidates else "nothing to evaluate: give at least one candidate",
         None if architectures else "nothing to train: give at least one architecture",
-        None if networks >= 1 else f"networks must be at least 1, got {networks}",
+        whole("networks", networks, 1),
+        whole("seed", seed),
     )
     lessons = [[_lesson(each, item, test, protocol, equal_steps) for item in each.sets] for each in candidates]
     total = sum(lesson.steps for made in lessons for lesson in made) * networks * len(architectures)

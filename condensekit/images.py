@@ -232,7 +232,11 @@ class ClassImages:
         return self._narrow(torch.sort(indices.reshape(-1)).values)
 
     def split(self, fraction: float, draw: Draw) -> tuple[ClassImages, ClassImages]:
-        """(rest, held out): of each class a ``fraction`` in (0, 1) held out, drawn at random, at least one."""
+        """(rest, held out): of each class a ``fraction`` in (0, 1) held out, drawn at random, at least one.
+
+        Raises:
+            DataError: Another fraction, or a class of which nothing would be left.
+        """
         if not 0 < fraction < 1:
             raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction}")
         rest, held = [], []
@@ -240,6 +244,11 @@ class ClassImages:
             indices = self.indices_of(label)
             shuffled = indices[draw.permutation(f"split/{label}", len(indices))]
             cut = max(1, round(fraction * len(indices)))
+            if cut == len(indices):
+                raise DataError(
+                    f"class {self.spec.name_of(label)} has {len(indices)} images, and holding out {fraction:g} of them "
+                    "leaves none: add images, hold out less, or leave the class out with select()"
+                )
             held.append(shuffled[:cut])
             rest.append(shuffled[cut:])
         return self.subset(torch.cat(rest)), self.subset(torch.cat(held))
@@ -249,6 +258,13 @@ class ClassImages:
         part.images, part.labels, part.spec = self.images, self.labels, self.spec
         part._group(indices)
         return part
+
+    def beyond_pixels(self) -> tuple[float, float] | None:
+        """(lowest, highest) value of float32 images that leave [0, 1], so that they are no pixels; else None."""
+        if self.images.dtype == torch.uint8:
+            return None
+        low, high = (float(end) for end in self.images.aminmax())
+        return None if low >= 0 and high <= 1 else (low, high)
 
     def to(self, device: torch.device | str) -> ClassImages:
         """The same set with its images moved to ``device`` (as bytes where they are bytes)."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from condensekit.compute import Compute
-from condensekit.errors import refuse
+from condensekit.errors import refuse, whole
 from condensekit.images import ClassImages
 from condensekit.networks import ConvNet
 from condensekit.rng import Draw
@@ -83,10 +83,9 @@ class ImportanceKMeans(_Importance):
     name: ClassVar[str] = "importance-kmeans"
 
     def __post_init__(self) -> None:
-        k = self.clusters
         refuse(
             None if self.formula in FORMULAS else f"formula must be one of {', '.join(FORMULAS)}, got {self.formula!r}",
-            None if k is None or k >= 1 else f"clusters must be at least 1, got {k}",
+            None if self.clusters is None else whole("clusters", self.clusters, 1),
         )
 
     def scores(self, features_ND: Tensor, ipc: int, draw: Draw) -> Tensor:  # noqa: N803

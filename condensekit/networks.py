@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from condensekit.errors import ConfigError, refuse, unknown
+from condensekit.errors import ConfigError, refuse, unknown, whole
 from condensekit.rng import Draw, isolated
 
 Shape = tuple[int, int, int]
@@ -199,12 +199,9 @@ class ConvNet(Network):
         check_known("activation", self.activation, ACTIVATIONS)
         check_known("norm", self.norm, NORMS)
         check_known("pooling", self.pooling, POOLINGS)
+        refuse(whole("width", self.width, 1), None if self.depth is None else whole("depth", self.depth, 1))
         ungrouped = self.norm == "group" and self.width % 4
-        refuse(
-            None if self.width >= 1 else f"width must be at least 1, got {self.width}",
-            None if self.depth is None or self.depth >= 1 else f"depth must be at least 1, got {self.depth}",
-            f"norm='group' needs a width divisible by 4, got {self.width}" if ungrouped else None,
-        )
+        refuse(f"norm='group' needs a width divisible by 4, got {self.width}" if ungrouped else None)
 
     @property
     def name(self) -> str:
@@ -292,7 +289,7 @@ class ResNet18(Network):
 
     def __post_init__(self) -> None:
         check_known("norm", self.norm, ("batch", "instance"))
-        refuse(None if self.width >= 1 else f"width must be at least 1, got {self.width}")
+        refuse(whole("width", self.width, 1))
 
     @property
     def name(self) -> str:

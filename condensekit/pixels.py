@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.errors import DataError, StoreError, refuse, whole
 from condensekit.progress import Progress
 
 T = TypeVar("T")
@@ -107,8 +107,7 @@ def _each(files: Sequence[Path], use: Callable[[Image.Image], T]) -> Iterator[T]
 
 def check_size(image_size: int | None) -> None:
     """Raise ConfigError unless ``image_size`` is None or an integer of at least 1."""
-    if image_size is not None and (not isinstance(image_size, int) or image_size < 1):
-        raise ConfigError(f"image_size must be an integer of at least 1, got {image_size!r}")
+    refuse(None if image_size is None else whole("image_size", image_size, 1))
 
 
 def fits(images: Tensor, size: int | None) -> bool:

@@ -78,8 +78,8 @@ class Draw:
 
     def key(self, role: str) -> int:
         """A 64-bit unsigned key for ``role`` at this step."""
-        value = _mix(self.seed & _MASK)
-        for part in (self.step, self.attempt, key_of(role)):
+        value = _mix(int(self.seed) & _MASK)  # int: NumPy's integers overflow
+        for part in (int(self.step), int(self.attempt), key_of(role)):
             value = _mix(value ^ part)
         return value
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from condensekit.compute import Compute
-from condensekit.errors import refuse
+from condensekit.errors import refuse, whole
 from condensekit.images import ClassImages
 from condensekit.networks import Network
 from condensekit.progress import SILENT, Progress
@@ -159,7 +159,7 @@ class Importance(_Refreshed):
             "weights='unbiased' needs epsilon above 0, or an image of loss 0 would never be drawn"
             if self.weights == "unbiased" and self.epsilon == 0
             else None,
-            None if self.refresh >= 1 else f"refresh must be at least 1 step, got {self.refresh}",
+            whole("refresh", self.refresh, 1),
         )
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress) -> _Prepared:
@@ -230,8 +230,8 @@ class Clustered(_Refreshed):
 
     def __post_init__(self) -> None:
         refuse(
-            None if self.clusters >= 1 else f"clusters must be at least 1, got {self.clusters}",
-            None if self.refresh >= 1 else f"refresh must be at least 1 step, got {self.refresh}",
+            whole("clusters", self.clusters, 1),
+            whole("refresh", self.refresh, 1),
         )
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 from condensekit.compute import Compute
 from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.describe import describe
-from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.errors import ConfigError, DataError, refuse, whole
 from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.rng import Draw
@@ -130,7 +130,7 @@ class _Embedded(ABC):
     candidates: int = 0
 
     def __post_init__(self) -> None:
-        refuse(None if self.candidates >= 0 else f"candidates must be at least 0 (all), got {self.candidates}")
+        refuse(whole("candidates", self.candidates, 0))
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """See :class:`Selection`; a ConfigError where there are fewer candidates than images to choose."""
@@ -227,8 +227,8 @@ def selected_set(
     provenance = {
         "selection": selection.name,
         "options": describe(selection),
-        "ipc": ipc,
-        "seed": draw.seed,
+        "ipc": int(ipc),
+        "seed": int(draw.seed),
         "indices": indices.tolist(),
         "data": data.fingerprint(),
     }
@@ -244,8 +244,7 @@ def selected_set(
 
 def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
     """Raise ConfigError for an ``ipc`` below 1, DataError for a class with fewer than ``ipc * factor**2`` images."""
-    if not isinstance(ipc, int) or ipc < 1:
-        raise ConfigError(f"ipc must be an integer of at least 1, got {ipc!r}")
+    refuse(whole("ipc", ipc, 1))
     for label in data.classes:
         if data.count(label) < ipc * factor**2:
             packed = "" if factor == 1 else f" with factor={factor}, which takes {ipc * factor**2}"
@@ -253,6 +252,36 @@ def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
                 f"class {data.spec.name_of(label)} has {data.count(label)} images but ipc={ipc}{packed}: "
                 "lower ipc, or initialise with noise"
             )
+
+
+def check_start(chosen: Chosen, name: str, data: ClassImages, each: int) -> None:
+    """Raise ConfigError unless a selection chose what a condensation can start from.
+
+    Args:
+        chosen: What it returned.
+        name: The selection's.
+        data: Where it chose from.
+        each: Images of each class it was asked for.
+    """
+    if not isinstance(chosen, Chosen):
+        raise ConfigError(f"{name} returned a {type(chosen).__name__}, expected a Chosen")
+    refuse(None if chosen.pixels is None else coded_start(name))
+    indices, wanted = chosen.indices, torch.tensor(data.classes).repeat_interleave(each)
+    asked = f"expected ({len(wanted)},) source indices, {each} of each class in the order of data.classes"
+    if indices.shape != wanted.shape or indices.is_floating_point():
+        raise ConfigError(f"{name} chose {tuple(indices.shape)} {indices.dtype}, {asked}")
+    strange = indices[~torch.isin(indices, data.order)]
+    refuse(f"{name} chose image {int(strange[0])}, which is not among the data: {asked}" if len(strange) else None)
+    wrong = (data.labels[indices] != wanted).nonzero()[:, 0]
+    if len(wrong):
+        place = int(wrong[0])
+        found, label = data.spec.name_of(int(data.labels[indices[place]])), data.spec.name_of(int(wanted[place]))
+        raise ConfigError(f"place {place} of what {name} chose is of class {found}, not of class {label}: {asked}")
+
+
+def coded_start(name: str) -> str:
+    """Why the coded images of the selection of that name are no start."""
+    return f"{name} images count as they are coded, which ends when they move: start from uncoded ones, say Random()"
 
 
 def herd(features_ND: Tensor, n: int, start: Tensor | None = None) -> Tensor:  # noqa: N803

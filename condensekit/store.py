@@ -249,7 +249,7 @@ def save_set(condensed: CondensedSet, path: Path) -> None:
     }
     manifest = {
         "spec": condensed.spec.to_json(),
-        "formation": {"factor": condensed.formation.factor, "dtype": condensed.formation.dtype},
+        "formation": {"factor": int(condensed.formation.factor), "dtype": condensed.formation.dtype},
         "provenance": dict(condensed.provenance),
     }
     save_tensors(path, {name: t for name, t in tensors.items() if t is not None}, manifest, SET)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from condensekit.augment import Augmentation, cutmix_batch
 from condensekit.compute import Compute
-from condensekit.errors import refuse
+from condensekit.errors import refuse, whole
 from condensekit.images import ClassImages
 from condensekit.networks import FeatureNetwork, Network, Shape
 from condensekit.progress import Stage
@@ -66,7 +66,7 @@ class TrainProtocol:
     def __post_init__(self) -> None:
         lengths = {"epochs": self.epochs, "full_epochs": self.full_epochs, "batch": self.batch, "steps": self.steps}
         refuse(
-            *(f"{k} must be at least 1, got {v}" for k, v in lengths.items() if v is not None and v < 1),
+            *(whole(name, value, 1) for name, value in lengths.items() if value is not None),
             None if 0 < self.lr < math.inf else f"lr must be positive and finite, got {self.lr}",
             None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
             None if 0 <= self.weight_decay < math.inf else f"weight_decay must be at least 0, got {self.weight_decay}",
@@ -232,7 +232,7 @@ def class_indices(labels: Tensor, classes: Sequence[int]) -> Tensor:
 
 def _batches(images: int, protocol: TrainProtocol, draw: Draw) -> Iterator[Tensor]:
     """Rows of each batch, epoch after epoch without end, each epoch in a new order."""
-    size, rest = min(protocol.batch, images), torch.empty(0, dtype=torch.int64)
+    size, rest = min(int(protocol.batch), images), torch.empty(0, dtype=torch.int64)
     for epoch in count():
         rows = torch.cat([rest, draw.at(epoch).permutation("shuffle", images)])
         used = len(rows) if protocol.steps is None else len(rows) // size * size

@@ -12,7 +12,7 @@ from condensekit.compute import Compute
 from condensekit.condensed import CondensedSet
 from condensekit.describe import describe
 from condensekit.encoders import Encoder, Prepared
-from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.errors import ConfigError, DataError, refuse, whole
 from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.progress import SILENT, Progress, Shared
@@ -58,9 +58,9 @@ class Trained(Encoder):
 
     def __post_init__(self) -> None:
         refuse(
-            None if self.steps >= 0 else f"steps must be at least 0, got {self.steps}",
-            None if self.count >= 1 else f"count must be at least 1 network, got {self.count}",
-            None if self.keep >= 1 else f"keep must be at least 1 step, got {self.keep}",
+            whole("steps", self.steps, 0),
+            whole("count", self.count, 1),
+            whole("keep", self.keep, 1),
         )
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from condensekit import ConvNet, DistributionMatching, Fresh, condense, datasets
-from condensekit.errors import refuse
+from condensekit.errors import refuse, whole
 from condensekit.methods import Condenser, State, StepContext
 from condensekit.methods.base import keep_if
 
@@ -45,7 +45,7 @@ class MomentMatching(Condenser):
 
     def __post_init__(self) -> None:
         refuse(
-            None if self.order >= 1 else f"order must be at least 1, got {self.order}",
+            whole("order", self.order, 1),
             None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
         )
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -120,9 +121,30 @@ def test_plan_is_resolved_and_checked():
         make_plan((8, 8), device="nonsense")
     with pytest.raises(ConfigError, match="got 1"):
         make_plan((8, 8), chunk=1)
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="no CUDA"):
-            make_plan((8, 8), device="cuda")
+    assert make_plan((8, 8), device=torch.device("cpu"), chunk=np.int64(4)) == make_plan((8, 8), device="cpu", chunk=4)
+
+
+@pytest.mark.parametrize("device", ["xla", "meta", "cpu:0", "cuda:", "cuda:x", "cuda:01", "mps:0", "CUDA", ""])
+def test_devices_that_torch_may_know_and_we_do_not_are_refused(device):
+    with pytest.raises(ConfigError, match=f"unknown device '{device}': use auto, cpu, cuda, cuda:N or mps"):
+        make_plan((8, 8), device=device)
+
+
+@pytest.mark.parametrize(("device", "sees"), [("cuda", "no CUDA GPU"), ("cuda:1", "no CUDA GPU"), ("mps", "no MPS")])
+def test_devices_that_are_not_here_are_refused(device, sees, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"device '{device}' asked for, but torch sees {sees} here: use --device cpu"):
+        make_plan((8, 8), device=device)
+    assert make_plan((8, 8)).device == "cpu"
+
+
+def test_the_number_of_a_gpu_is_checked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [make_plan((8, 8), device=name).device for name in ("auto", "cuda:1")] == ["cuda", "cuda:1"]
+    with pytest.raises(ConfigError, match="'cuda:2' asked for, but torch sees only 2 CUDA GPU, counted from cuda:0"):
+        make_plan((8, 8), device="cuda:2")
 
 
 def test_compiled_equals_eager_without_recompiling():

@@ -1,26 +1,32 @@
 import csv
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
+from condensekit import catalog
 from condensekit.condense import Noise, Saving, Status, condense
 from condensekit.condensed import CondensedSet, Formation
 from condensekit.discrepancy import mean
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.images import ClassImages
-from condensekit.methods import DistributionMatching
+from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.networks import ConvNet
 from condensekit.progress import Progress, Stage
-from condensekit.selection import Random
+from condensekit.sampling import Clustered, Uniform
+from condensekit.selection import Chosen, Random
+from condensekit.store import load_tensors, save_tensors
 from condensekit.testing import LABELS, shapes
+from condensekit.trained import Trained
 
 SMALL = {"encoder": Fresh(ConvNet(width=8)), "workers": 1}
 DM = DistributionMatching(batch_real=8)
@@ -68,6 +74,33 @@ def test_images_start_as_the_chosen_real_ones():
     for image, label in zip(images, labels, strict=True):
         own = data.gather(data.indices_of(int(label)))
         assert (own - image).abs().flatten(1).amax(1).min() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        (torch.arange(8), "mine returned a Tensor, expected a Chosen"),
+        (Chosen(torch.arange(7)), r"mine chose \(7,\) torch.int64, expected \(8,\) source indices, 2 of each class"),
+        (Chosen(torch.arange(8).reshape(4, 2)), r"mine chose \(4, 2\) torch.int64, expected \(8,\)"),
+        (Chosen(torch.zeros(8)), r"mine chose \(8,\) torch.float32, expected \(8,\)"),
+        (Chosen(torch.tensor([0, 1, 12, 13, 25, 26, 99, 41])), "mine chose image 99, which is not among the data"),
+        (Chosen(torch.tensor([0, 1, 12, 13, 25, 26, -1, 41])), "mine chose image -1, which is not among the data"),
+        (
+            Chosen(torch.tensor([0, 1, 12, 25, 13, 26, 40, 41])),
+            "place 3 of what mine chose is of class 7, not of class 0",
+        ),
+        (Chosen(torch.arange(8), pixels=torch.zeros(8, 3, 8, 8)), "mine images count as they are coded, .* Random"),
+    ],
+)
+def test_a_start_of_other_images_than_asked_for_is_refused(chosen, says):
+    class Mine:
+        name = "mine"
+
+        def __call__(self, *_):
+            return chosen
+
+    with pytest.raises(ConfigError, match=says):
+        run(init=Mine())
 
 
 def test_workers_change_nothing_and_threads_little():
@@ -140,6 +173,66 @@ def test_resume_keeps_the_plan_of_the_checkpoint(tmp_path):
     run(saving=Saving(tmp_path / "run"))
     again = run(saving=Saving(tmp_path / "run", resume=True), workers=2)
     assert again.set.provenance["plan"]["workers"] == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ({"device": "cuda:99"}, "the run was made on cuda:99, which is not here: resume it there, or start anew"),
+        ({"compiled": True}, "made with a compiled network, and there is no C\\+\\+ compiler here: resume it there"),
+    ],
+)
+def test_a_run_made_elsewhere_goes_on_only_there(tmp_path, monkeypatch, plan, says):
+    run(saving=Saving(tmp_path / "run"))
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000004.safetensors"
+    tensors, manifest = load_tensors(checkpoint, "checkpoint")
+    save_tensors(checkpoint, tensors, {**manifest, "plan": {**manifest["plan"], **plan}}, "checkpoint")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match=says):
+        run(saving=Saving(tmp_path / "run", resume=True))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still unless told otherwise: [seconds]."""
+    seconds = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
+    return seconds
+
+
+def test_what_is_made_again_on_resume_is_not_charged_to_the_steps(tmp_path, clock):
+    class Slow(Uniform):
+        def sampler(self, data, draw, compute, before=None, progress=None):
+            clock[0] += 100 if before is None else 0
+            return self
+
+    options = {"sampling": Slow(), "saving": Saving(tmp_path / "run", resume=True)}
+    assert run(stop=lambda: True, **options).status is Status.INTERRUPTED
+    for _ in range(2):  # the second time the run is finished, and nothing is made
+        told = run(**options).set.provenance
+        assert (told["steps"], told["preparation_s"], told["elapsed_s"]) == (4, 200.0, 0.0)
+
+
+def test_preparation_before_a_kill_counts(tmp_path, clock):
+    class Slow(Trained):
+        def prepare(self, *arguments):
+            clock[0] += 100
+            return super().prepare(*arguments)
+
+    @dataclasses.dataclass(frozen=True)
+    class Cut(Random):
+        def __call__(self, *arguments):
+            if pulled:
+                raise RuntimeError("plug pulled")
+            return super().__call__(*arguments)
+
+    encoder, pulled = Slow(ConvNet(width=8), count=1, steps=1), [True]
+    options = {"encoder": encoder, "init": Cut(), "saving": Saving(tmp_path / "run", resume=True)}
+    with pytest.raises(RuntimeError, match="plug pulled"):
+        run(**options)
+    assert [path.name for path in (tmp_path / "run").glob("*.safetensors")] == ["prepared.safetensors"]
+    pulled.clear()
+    assert run(**options).set.provenance["preparation_s"] == 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +370,10 @@ def test_storage_dtype_is_that_of_the_formation():
         ({"ipc": 0}, "ipc"),
         ({"ipc": -1}, "ipc"),
         ({"ipc": 2.5}, "2.5"),
+        ({"ipc": True}, "ipc must be an integer of at least 1, got True"),
+        ({"iterations": 1.5}, "iterations must be an integer of at least 1, got 1.5"),
+        ({"seed": 1.5}, "seed must be an integer, got 1.5"),
+        ({"seed": "0"}, "seed must be an integer, got '0'"),
         ({"iterations": 0}, "iterations"),
         ({"iterations": None}, "exactly one"),
         ({"minutes": 1.0}, "exactly one"),
@@ -284,7 +381,9 @@ def test_storage_dtype_is_that_of_the_formation():
         ({"iterations": None, "minutes": float("nan")}, "minutes"),
         ({"precision": "fp64"}, "fp64"),
         ({"device": "tpu9"}, "tpu9"),
+        ({"device": "meta"}, "unknown device 'meta'"),
         ({"workers": -1}, "workers"),
+        ({"workers": 1.5}, "workers must be an integer of at least 0, got 1.5"),
         ({"formation": Formation(factor=3)}, "factor 3 does not divide"),
     ],
 )
@@ -294,12 +393,45 @@ def test_bad_options_are_named_and_nothing_is_made(tmp_path, bad, named):
     assert not (tmp_path / "run").exists()
 
 
+def test_integers_may_be_those_of_numpy(tmp_path):
+    one, two, three, six = np.array([1, 2, 3, 6], np.int32)
+    options = {"seed": three, "nested": True, "saving": Saving(tmp_path / "run", every=1)}
+    same = {"encoder": Fresh(ConvNet(width=6, depth=1), keep=2), "sampling": Clustered(clusters=3, refresh=2)}
+    ours = {"encoder": Fresh(ConvNet(width=six, depth=one), keep=two), "sampling": Clustered(three, refresh=two)}
+    made = run(method=DistributionMatching(batch_real=six), ipc=two, iterations=three, **options, **ours, workers=one)
+    expected = run(method=DistributionMatching(batch_real=6), iterations=3, seed=3, nested=True, **same)
+    assert torch.equal(made.set.images, expected.set.images)
+    assert made.set.provenance["config"] == expected.set.provenance["config"]
+    dsa = run(method=GradientMatching(batch_real=six, outer=two, inner=one, batch_net=six), iterations=two)
+    assert dsa.status is Status.FINISHED
+    packed = run(formation=Formation(factor=two), iterations=one).set
+    packed.save(tmp_path / "set.safetensors")
+    assert CondensedSet.load(tmp_path / "set.safetensors").formation == Formation(factor=2)
+
+
 def test_data_that_do_not_fit_are_refused_before_a_folder_is_made(tmp_path):
     with pytest.raises(DataError, match="ipc=20"):
         run(ipc=20, saving=Saving(tmp_path / "run"))
     with pytest.raises(ConfigError, match="depth"):
         run(encoder=Fresh(ConvNet(depth=9)), saving=Saving(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["m3d", "echo", "dsa"])
+def test_normalised_floats_have_no_pixel_space(tmp_path, name):
+    images = shapes()
+    floats = ClassImages.from_arrays(images.gather(torch.arange(len(images))), images.labels)
+    method = catalog.method(name, space="pixel", batch_real=4)
+    saving = Saving(tmp_path / "run")
+    with pytest.raises(ConfigError, match=rf"{name} works on pixels .* in \[-1.*\]: pass uint8 .*\(--set space="):
+        run(floats, method, saving=saving)
+    assert not (tmp_path / "run").exists()
+    moved = run(floats, dataclasses.replace(method, space="normalised"), saving=saving, iterations=1).set.images
+    assert moved.min() < 0
+    plain = ClassImages.from_arrays(images.images / 255, images.labels)  # floats that are pixels stay pixels
+    moved = run(plain, method, iterations=1).set.images
+    assert moved.min() >= 0
+    assert moved.max() <= 1
 
 
 def test_all_problems_are_listed_at_once():

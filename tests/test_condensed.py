@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condensekit.condensed import DTYPES, CondensedSet, Formation, unpack
+from condensekit.condensed import DTYPES, CondensedSet, Formation, pack, unpack
 from condensekit.errors import ConfigError, DataError
 from condensekit.images import ImageSpec
+from tests.reference import packing_twin
 
 SPEC = ImageSpec((3, 4, 6), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), {0: "cat", 7: "horse", 42: "ship"})
 LABELS = torch.tensor([0, 0, 7, 42, 42])
@@ -63,6 +64,16 @@ def test_decode_gives_normalised_float32_and_labels():
     assert make().classes == (0, 7, 42)
     assert make().ipc == 2
     assert len(make()) == 5
+
+
+@pytest.mark.parametrize(("factor", "size"), [(2, (4, 6)), (2, (16, 16)), (3, (9, 6)), (4, (8, 16))])
+def test_packing_equals_the_twin(factor, size):
+    images = torch.randn(2 * factor**2, 3, *size, generator=torch.Generator().manual_seed(0))
+    packed = pack(images, factor)
+    torch.testing.assert_close(packed.double(), packing_twin.pack(images, factor), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        unpack(packed, factor).double(), packing_twin.unpack(packed, factor), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_unpack_cuts_a_grid_and_enlarges_the_cells():
@@ -199,8 +210,9 @@ def test_float16_refuses_what_it_cannot_hold():
 def test_formation_names_bad_values():
     with pytest.raises(ConfigError, match="int4"):
         Formation(dtype="int4")
-    with pytest.raises(ConfigError, match="factor"):
-        Formation(factor=0)
+    for factor in (0, 2.0, True):
+        with pytest.raises(ConfigError, match=f"factor must be an integer of at least 1, got {factor}"):
+            Formation(factor=factor)
     with pytest.raises(ConfigError, match="factor 3 does not divide"):
         make(factor=3)
 

@@ -1,11 +1,7 @@
 """The controls: real images packed two by two, and real images coded as JPEG, each counted in the bytes it takes."""
 
-import io
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from condensekit.compute import Compute, Plan
 from condensekit.condense import condense
@@ -19,6 +15,7 @@ from condensekit.networks import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection import KMeans, Pixels, Random, selected_set
 from condensekit.testing import LABELS, shapes
+from tests.reference.jpeg_twin import coded, taken
 
 
 @pytest.fixture
@@ -60,15 +57,6 @@ def test_packing_needs_images_enough_and_a_fitting_size(compute):
         selected_set(shapes(), Random(), 1, Draw(0), compute, Formation(3))
 
 
-def jpeg(image, quality=75):
-    """The file of one (C, H, W) uint8 image, and what it decodes to."""
-    file = io.BytesIO()
-    pixels = image.permute(1, 2, 0).numpy()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=quality)
-    decoded = np.asarray(Image.open(io.BytesIO(file.getvalue())))
-    return file.getvalue(), torch.from_numpy(np.atleast_3d(decoded).copy()).permute(2, 0, 1)
-
-
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("quality", [30, 75])
 def test_jpeg_images_fill_the_bytes_of_raw_ones(compute, grey, quality):
@@ -83,7 +71,7 @@ def test_jpeg_images_fill_the_bytes_of_raw_ones(compute, grey, quality):
         rows = (made.labels == label).nonzero()[:, 0]
         own = [made.provenance["indices"][row] for row in rows]
         assert len(set(own)) == len(own)
-        files, pictures = zip(*(jpeg(data.images[index], quality) for index in own), strict=True)
+        files, pictures = zip(*(coded(data.images[index], quality) for index in own), strict=True)
         tables = files[0].index(b"\xff\xda")
         assert all(file[:tables] == files[0][:tables] for file in files)  # the same in all: they count once
         total = tables + sum(len(file) - tables for file in files)
@@ -93,6 +81,21 @@ def test_jpeg_images_fill_the_bytes_of_raw_ones(compute, grey, quality):
         assert total > room - max(map(len, files)) - 8 or len(own) == data.count(label)
         torch.testing.assert_close(images[rows], data.spec.normalise(torch.stack(pictures)))
     assert made.nbytes == int(made.coded.sum()) + 8 * len(made)
+
+
+@pytest.mark.parametrize("ipc", [1, 5])
+def test_jpeg_takes_what_the_twin_takes(compute, ipc):
+    data, draw = shapes(per_class=20, size=16), Draw(3)
+    chosen = JpegRandom(50)(data, ipc, draw, compute)
+    indices, sizes = [], []
+    for label in data.classes:
+        order = data.indices_of(label)[draw.permutation(f"jpeg-random/{label}", data.count(label))]
+        own = taken(data.images[order], ipc * data.images[0].numel(), 50)
+        indices += order[: len(own)].tolist()
+        sizes += own
+    assert chosen.indices.tolist() == indices
+    assert chosen.coded.tolist() == sizes
+    assert torch.equal(chosen.pixels, torch.stack([coded(data.images[index], 50)[1] for index in indices]))
 
 
 def test_jpeg_takes_at_least_one_image_and_counts_it_in_full(compute):
@@ -133,9 +136,19 @@ def test_coded_bytes_must_be_one_whole_number_for_each_image(compute, bad):
         CondensedSet.from_images(plain.images, plain.labels, plain.spec, coded=bad)
 
 
+def test_coded_images_are_no_start(tmp_path, cli):
+    with pytest.raises(ConfigError, match=r"jpeg-random images count as they are coded, .* start from uncoded ones"):
+        condense(shapes(), DistributionMatching(), ipc=1, iterations=1, init=JpegRandom())
+    options = ("--ipc", 1, "--iterations", 1, "--init", "condensekit.controls:JpegRandom", "--out", tmp_path / "run")
+    code, _, err = cli("condense", "--data", "digits", *options)
+    assert code == 2
+    assert "jpeg-random images count as they are coded" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_jpeg_cannot_code_is_refused(compute):
-    for quality in (0, 96):
-        with pytest.raises(ConfigError, match=f"quality must lie in 1 to 95, got {quality}"):
+    for quality in (0, 96, 75.5):
+        with pytest.raises(ConfigError, match=f"quality must be an integer in 1 to 95, got {quality}"):
             JpegRandom(quality)
     data = shapes()
     floats = ClassImages.from_arrays(data.gather(torch.arange(len(data))), data.labels)

@@ -217,7 +217,8 @@ def test_the_first_moment_is_the_mean_and_the_second_sees_the_spread():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Moments(0), "order must lie in 1 to 8, got 0"),
+        (lambda: Moments(0), "order must be an integer in 1 to 8, got 0"),
+        (lambda: Moments(2.5), "order must be an integer in 1 to 8, got 2.5"),
         (lambda: Moments(9), "got 9"),
         (lambda: Gaussian(()), "scales must be positive"),
         (lambda: Gaussian((1.0, -1.0)), "scales must be positive"),

@@ -59,7 +59,9 @@ def test_weights_move_the_mean():
     torch.testing.assert_close(mean(real, synthetic, weights)[1], mean(real, synthetic)[1])
 
 
-@pytest.mark.parametrize("bad", [{"lr": 0}, {"lr": float("nan")}, {"momentum": 1}, {"batch_real": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"lr": 0}, {"lr": float("nan")}, {"momentum": 1}, {"batch_real": 0}, {"batch_real": 2.5}]
+)
 def test_bad_hyper_parameters_are_named(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         DistributionMatching(**bad)

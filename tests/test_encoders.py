@@ -27,6 +27,7 @@ def test_a_network_kept_for_k_steps():
     assert not torch.equal(first, weights(encoder, 6))
 
 
-def test_keep_must_be_positive():
-    with pytest.raises(ConfigError, match="keep"):
-        Fresh(keep=0)
+@pytest.mark.parametrize("keep", [0, 1.5, True])
+def test_keep_must_be_a_positive_integer(keep):
+    with pytest.raises(ConfigError, match=f"keep must be an integer of at least 1, got {keep}"):
+        Fresh(keep=keep)

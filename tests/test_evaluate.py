@@ -171,8 +171,8 @@ def test_sets_that_do_not_fit_the_test_images_are_refused(compute, sets):
 
 def test_bad_arguments_are_listed(compute):
     with pytest.raises(ConfigError) as caught:
-        evaluate([], TEST, networks=0, architectures=(), compute=compute)
-    assert len(caught.value.problems) == 3
+        evaluate([], TEST, networks=1.5, architectures=(), seed=0.5, compute=compute)
+    assert len(caught.value.problems) == 4
     with pytest.raises(ConfigError, match="'mine' has no sets"):
         Candidate("mine", ())
 

@@ -15,6 +15,7 @@ from condensekit.networks import ConvNet
 from condensekit.rng import Draw
 from condensekit.sampling import Sampler
 from condensekit.testing import LABELS, MethodContract, context, shapes
+from condensekit.trained import Trained
 from tests.reference import gradient_twin as twin
 
 DATA = shapes(size=16)
@@ -160,10 +161,14 @@ def test_low_precision_is_near():
         {"lr": 0},
         {"momentum": 1},
         {"batch_real": 0},
+        {"batch_real": 2.5},
         {"outer": 0},
+        {"outer": 1.5},
         {"inner": -1},
+        {"inner": False},
         {"lr_net": float("nan")},
         {"batch_net": 0},
+        {"batch_net": 8.0},
         {"space": "rgb"},
     ],
 )
@@ -175,6 +180,19 @@ def test_bad_hyper_parameters_are_named(bad):
 def test_one_class_is_refused():
     with pytest.raises(ConfigError, match="at least 2 classes"):
         condense(DATA.select(LABELS[:1]), GradientMatching(), ipc=1, iterations=1, encoder=Fresh(ConvNet(width=8)))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"encoder": Trained()}, "dsa takes no encoder but Fresh.*, got Trained, keep=1: it trains the networks"),
+        ({"encoder": Fresh(keep=50)}, "got Fresh, keep=50: it trains the networks it matches gradients of"),
+        ({"encoder": Trained(), "soft_labels": True}, "dsa takes no soft_labels: its networks are trained on the cond"),
+    ],
+)
+def test_other_networks_than_its_own_are_refused(options, says):
+    with pytest.raises(ConfigError, match=says):
+        condense(DATA, GradientMatching(), ipc=1, iterations=1, **options)
 
 
 def test_a_compiled_network_is_refused():

@@ -119,6 +119,25 @@ def test_absent_class_and_bad_fraction_are_refused():
         data.split(1.5, Draw(0))
 
 
+def test_a_split_leaves_something_of_each_class():
+    data = numbered({0: 9, 4: 1, 6: 2})
+    with pytest.raises(DataError, match=r"class 4 has 1 images, and holding out 0.2 of them leaves none: .*select"):
+        data.split(0.2, Draw(0))
+    with pytest.raises(DataError, match=r"class 6 has 2 images, and holding out 0.9 of them leaves none"):
+        data.select([0, 6]).split(0.9, Draw(0))
+    assert [part.classes for part in data.select([0, 6]).split(0.2, Draw(0))] == [(0, 6), (0, 6)]
+
+
+def test_floats_that_are_no_pixels_show_it():
+    pixels = torch.rand(3, 1, 2, 2)
+    assert ClassImages.from_arrays(pixels, [0, 1, 2]).beyond_pixels() is None
+    assert ClassImages.from_arrays((255 * pixels).byte(), [0, 1, 2]).beyond_pixels() is None
+    assert ClassImages.from_arrays(torch.tensor([-1.5, 0.5, 3.0]).reshape(3, 1, 1, 1), [0, 1, 2]).beyond_pixels() == (
+        -1.5,
+        3,
+    )
+
+
 def test_statistics_are_those_of_the_pixels():
     pixels = torch.randint(0, 256, (20, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels[:, 2] = 51

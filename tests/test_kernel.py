@@ -15,6 +15,7 @@ from condensekit.methods.kernel import JITTERS, centred_one_hot, ridge_predict
 from condensekit.networks import ConvNet, FeatureNetwork
 from condensekit.rng import Draw
 from condensekit.testing import MethodContract, context, shapes
+from condensekit.trained import Trained
 from tests.reference.krr_twin import krr_loss_and_gradients, networks_of
 
 SMALL = {"encoder": Fresh(ConvNet(width=8)), "workers": 1, "init": Noise()}
@@ -229,13 +230,31 @@ def test_importance_weights_scale_the_errors():
     torch.testing.assert_close(*losses)
 
 
+def test_learned_soft_labels_are_not_overwritten():
+    options = {**SMALL, "encoder": Trained(ConvNet(width=8), count=1, steps=1), "soft_labels": True}
+    with pytest.raises(ConfigError, match="krr with labels='soft' takes no soft_labels: it learns its own"):
+        condense(shapes(), KernelRidge(labels="soft"), ipc=1, iterations=1, **options)
+    made = condense(shapes(), KernelRidge(batch_real=4), ipc=1, iterations=1, **options).set
+    assert made.provenance["soft_labels"]["type"] == "Trained"
+
+
 def test_one_class_is_refused():
     with pytest.raises(ConfigError, match="at least 2 classes"):
         condense(shapes().select([7]), KernelRidge(), ipc=1, iterations=1, **SMALL)
 
 
 @pytest.mark.parametrize(
-    "bad", [{"lr": 0}, {"lr": float("nan")}, {"ridge": -1}, {"networks": 0}, {"batch_real": 0}, {"labels": "hard"}]
+    "bad",
+    [
+        {"lr": 0},
+        {"lr": float("nan")},
+        {"ridge": -1},
+        {"networks": 0},
+        {"networks": True},
+        {"batch_real": 0},
+        {"batch_real": 2.5},
+        {"labels": "hard"},
+    ],
 )
 def test_bad_hyper_parameters_are_named(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):

@@ -168,7 +168,7 @@ def test_the_name_of_a_row_says_what_is_not_the_default(words, name):
         ({"settings": ("encoder.kep=2",), "encoder": "kept"}, "Did you mean 'keep'"),
         ({"settings": ("init.clusters=3",), "init": "noise"}, "noise has no option 'clusters'"),
         ({"discrepancy": "gausian"}, "unknown discrepancy 'gausian'. Did you mean 'gaussian'"),
-        ({"discrepancy": "moments-9"}, "order must lie in 1 to 8, got 9"),
+        ({"discrepancy": "moments-9"}, "order must be an integer in 1 to 8, got 9"),
         ({"method": "dsa", "settings": ("distance=manhattan",)}, "unknown distance 'manhattan'"),
         ({"method": "dsa", "settings": ("outer=many",)}, "outer must be int, got 'many'"),
         ({"sampling": "importanc"}, "unknown sampling 'importanc'. Did you mean 'importance'"),

@@ -171,10 +171,10 @@ def test_names_and_bad_options():
         Importance(weights="some", epsilon=1.5)
     with pytest.raises(ConfigError, match="needs epsilon above 0"):
         Importance(weights="unbiased", epsilon=0)
-    with pytest.raises(ConfigError, match="refresh must be at least 1 step, got 0"):
+    with pytest.raises(ConfigError, match="refresh must be an integer of at least 1, got 0"):
         Importance(refresh=0)
-    with pytest.raises(ConfigError, match="clusters must be at least 1, got 0; refresh must be at least 1 step"):
-        Clustered(clusters=0, refresh=-1)
+    with pytest.raises(ConfigError, match=r"clusters must be an integer .* got 0; refresh .* got 1\.5"):
+        Clustered(clusters=0, refresh=1.5)
 
 
 # probabilities

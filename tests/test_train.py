@@ -182,7 +182,7 @@ def test_every_bad_value_is_listed():
             lr=float("nan"),
             momentum=1,
             weight_decay=-1,
-            batch=0,
+            batch=2.5,
             milestones=(0.5, 1.5),
             factor=0,
             cutmix=2,

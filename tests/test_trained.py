@@ -22,6 +22,7 @@ from condensekit.testing import LABELS, MethodContract, context, shapes
 from condensekit.train import SHORT, class_indices, train_network
 from condensekit.trained import PRETRAIN, Trained, soft_labels
 from tests.reference.dm_twin import dm_loss_and_gradient
+from tests.reference.trained_twin import weights_at
 
 QUICK = dataclasses.replace(PRETRAIN, lr=0.05, augmentation=None)
 ENCODER = Trained(ConvNet(width=8), count=3, protocol=QUICK, steps=25)
@@ -142,6 +143,19 @@ def test_a_step_decides_and_is_kept(prepared):
     first = flat(loaded(kept, prepared, 1))
     assert all(torch.equal(first, flat(loaded(kept, prepared, step))) for step in (2, 3, 4))
     assert not torch.equal(first, flat(loaded(kept, prepared, 5)))
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_weights_equal_those_of_the_twin(keep):
+    encoder = dataclasses.replace(TINY, network=ConvNet(width=8, norm="batch"), keep=keep)
+    with Compute(Plan(workers=0)) as compute:
+        prepared = encoder.prepare(shapes(), Draw(1), compute)
+    for step, attempt in ((1, 0), (2, 0), (3, 1), (4, 0), (9, 0)):
+        found = loaded(encoder, prepared, step, attempt).state_dict()
+        expected = weights_at(prepared, 5, step, attempt, encoder.count, keep)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value.to(found[name].dtype), rtol=1e-6, atol=1e-7)
 
 
 def test_without_interpolation_the_weights_are_the_trained_ones(prepared):
@@ -289,7 +303,9 @@ def test_a_diverged_training_is_refused():
         wild.prepare(shapes(), Draw(1), compute)
 
 
-@pytest.mark.parametrize("bad", [{"count": 0}, {"keep": 0}, {"steps": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"count": 0}, {"count": 2.0}, {"keep": 0}, {"keep": 1.5}, {"steps": -1}, {"steps": 0.5}]
+)
 def test_bad_numbers_are_named(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         Trained(**bad)

@@ -14,6 +14,7 @@ from condensekit.augment import Augmentation
 from condensekit.compute import Compute
 from condensekit.condensed import unpack
 from condensekit.encoders import Encoder, Fresh
+from condensekit.errors import whole
 from condensekit.images import ClassImages
 from condensekit.networks import FeatureNetwork, separable
 from condensekit.rng import Draw
@@ -161,13 +162,14 @@ class Condenser(ABC):
     separable: ClassVar[bool]
     name: str
 
-    def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
+    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
         """Why the method cannot run so, asked before anything is made; None or nothing where it can.
 
         Args:
-            classes: How many are condensed together.
+            data: The real images, whose classes are condensed together.
             encoder: Where its networks come from.
-            compiled: Whether they run compiled.
+            soft_labels: Whether trained networks are to label the images.
+            compiled: Whether its networks run compiled.
         """
         return ()
 
@@ -195,7 +197,22 @@ def descent_misfits(lr: float, momentum: float, space: str, batch_real: int) -> 
         None if 0 < lr < float("inf") else f"lr must be positive and finite, got {lr}",
         None if 0 <= momentum < 1 else f"momentum must lie in [0, 1), got {momentum}",
         None if space in SPACES else f"space must be one of {', '.join(SPACES)}, got {space!r}",
-        None if batch_real >= 1 else f"batch_real must be at least 1, got {batch_real}",
+        whole("batch_real", batch_real, 1),
+    )
+
+
+def space_misfit(name: str, space: str, data: ClassImages) -> str | None:
+    """Why the method called ``name`` cannot move images in a space; None where it can.
+
+    Pixels end at 0 and 1. Where these ends lie in float32 images that were normalised elsewhere is not known.
+    """
+    found = data.beyond_pixels() if space == "pixel" else None
+    if found is None:
+        return None
+    low, high = found
+    return (
+        f"{name} works on pixels in [0, 1] and these are normalised float32 images in [{low:.3g}, {high:.3g}]: "
+        "pass uint8 images, or use space='normalised' (--set space=normalised)"
     )
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from condensekit.discrepancy import Discrepancy, mean
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse
-from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if
+from condensekit.images import ClassImages
+from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class DistributionMatching(Condenser):
         calibration: Weight, at least 0, of the synthetic images' cross-entropy under a trained network (DANCE,
             Zhang et al., IJCAI 2024), summed over the classes like the discrepancies. It needs an encoder of
             trained networks, :class:`condensekit.trained.Trained`.
+        name: What run folders and tables call it.
     """
 
     discrepancy: Discrepancy = mean
@@ -69,9 +71,10 @@ class DistributionMatching(Condenser):
             else f"calibration must be finite and at least 0, got {self.calibration}",
         )
 
-    def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
-        """Calibration with an encoder of untrained networks."""
+    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
+        """Pixel space for images that are no pixels; calibration with an encoder of untrained networks."""
         return (
+            space_misfit(self.name, self.space, data),
             f"calibration={self.calibration} needs networks that classify, and {type(encoder).__name__} draws "
             "untrained ones: use Trained() (--encoder trained)"
             if self.calibration and not encoder.trained

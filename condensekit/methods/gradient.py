@@ -13,8 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit.condensed import unpack
 from condensekit.encoders import Encoder
-from condensekit.errors import refuse
-from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if
+from condensekit.errors import refuse, whole
+from condensekit.images import ClassImages
+from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
 from condensekit.networks import FeatureNetwork
 
 Gradients = Sequence[Tensor]  # one for each parameter of a network, in its order
@@ -24,6 +25,11 @@ Distance = Callable[[Gradients, Gradients], Tensor]
 EPSILON = 1e-6  # added to products of norms
 NORM_IMAGES = 16  # real images of each class that set the statistics of batch norms
 NET = "net."  # what the names of the network's tensors begin with in a state
+UNFIT = {
+    "encoder": "it trains the networks it matches gradients of",
+    "soft-labels": "its networks are trained on the condensed images, not on real ones",
+}
+"""Parts of a run that make no sense with it, by their names on the command line, each with the reason."""
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 
 
@@ -82,7 +88,7 @@ class GradientMatching(Condenser):
     authors start it from noise, and DSA from real images.
 
     The run's ``iterations`` count matching steps: the authors' 1,000 networks are 1,000 iterations at one
-    image per class and 10,000 at ten. An encoder should hand out a fresh network in each step.
+    image per class and 10,000 at ten. The encoder must hand out a fresh network in each step.
 
     Departures from the authors' code: classes are worked on side by side, images in chunks; no graph of a
     second derivative is kept longer than a chunk needs it; a class with fewer than ``batch_real`` images
@@ -118,16 +124,26 @@ class GradientMatching(Condenser):
     def __post_init__(self) -> None:
         refuse(
             *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
-            None if self.outer is None or self.outer >= 1 else f"outer must be at least 1, got {self.outer}",
-            None if self.inner is None or self.inner >= 0 else f"inner must be at least 0, got {self.inner}",
+            None if self.outer is None else whole("outer", self.outer, 1),
+            None if self.inner is None else whole("inner", self.inner, 0),
             None if 0 < self.lr_net < float("inf") else f"lr_net must be positive and finite, got {self.lr_net}",
-            None if self.batch_net >= 1 else f"batch_net must be at least 1, got {self.batch_net}",
+            whole("batch_net", self.batch_net, 1),
         )
 
-    def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
-        """A single class, which nothing is to be told from; a compiled network, which has no second derivative."""
+    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
+        """What makes no sense with it.
+
+        Pixel space for images that are no pixels; a single class, which nothing is to be told from; a compiled
+        network, which has no second derivative; other networks than fresh ones; labels by such networks.
+        """
+        keep = getattr(encoder, "keep", 1)
         return (
-            None if classes > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
+            space_misfit(self.name, self.space, data),
+            f"{self.name} takes no encoder but Fresh(), got {type(encoder).__name__}, keep={keep}: {UNFIT['encoder']}"
+            if encoder.trained or keep > 1
+            else None,
+            f"{self.name} takes no soft_labels: {UNFIT['soft-labels']}" if soft_labels else None,
+            None if len(data.classes) > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
             "a compiled network has no second derivative: leave out compiled (--compiled)" if compiled else None,
         )
 
@@ -200,7 +216,7 @@ class GradientMatching(Condenser):
         optimiser = torch.optim.SGD(ctx.module.parameters(), lr=self.lr_net)
         for epoch in range(epochs):
             order = ctx.draw.permutation(f"net/{epoch}", len(decoded)).to(images.device)
-            for number, rows in enumerate(order.split(self.batch_net)):
+            for number, rows in enumerate(order.split(int(self.batch_net))):
                 batch = decoded[rows]
                 if ctx.augmentation is not None:
                     batch = ctx.augmentation.apply_batch(batch, ctx.draw, f"net/{epoch}/{number}")

@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.encoders import Encoder
-from condensekit.errors import refuse
+from condensekit.errors import refuse, whole
+from condensekit.images import ClassImages
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
 
 LABELS = ("fixed", "learned", "soft")
+UNFIT = {"soft-labels": "it learns its own: see --set labels"}
+"""Parts of a run that make no sense with it, by their names on the command line, each with the reason."""
 JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # of the mean diagonal; the first that makes the Gram matrix regular
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
@@ -46,6 +49,7 @@ class KernelRidge(Condenser):
         labels: ``fixed`` regresses on centred one-hot labels. ``learned`` moves the labels too; the set keeps its
             hard labels. ``soft`` also stores what was learned with the set: shifted back by 1 / K, clipped
             below at a millionth and scaled to sum to 1. Such a set is larger in bytes.
+        name: What run folders and tables call it.
     """
 
     lr: float = 0.05
@@ -60,14 +64,19 @@ class KernelRidge(Condenser):
         refuse(
             None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
             None if 0 <= self.ridge < float("inf") else f"ridge must be finite and at least 0, got {self.ridge}",
-            None if self.networks >= 1 else f"networks must be at least 1, got {self.networks}",
-            None if self.batch_real >= 1 else f"batch_real must be at least 1, got {self.batch_real}",
+            whole("networks", self.networks, 1),
+            whole("batch_real", self.batch_real, 1),
             None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",
         )
 
-    def misfits(self, classes: int, encoder: Encoder, compiled: bool) -> Sequence[str | None]:
-        """A single class: its centred labels are all 0."""
-        return (None if classes > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",)
+    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
+        """A single class: its centred labels are all 0. Soft labels that would take the place of the learned ones."""
+        return (
+            None if len(data.classes) > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",
+            f"{self.name} with labels='soft' takes no soft_labels: {UNFIT['soft-labels']}"
+            if soft_labels and self.labels == "soft"
+            else None,
+        )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
         """Images (K, ipc, C, H, W), labels (K, ipc, f * f, K), Adam's two moments of what moves, and its step count."""

@@ -125,13 +125,12 @@ class Condensing:
             DivergedError: Values that are not finite, twice in a row.
             Interrupted: A signal.
         """
-        if getattr(self.method, "space", "") == "pixel" and data.images.dtype == torch.float32:
-            low, high = float(data.images.min()), float(data.images.max())
-            if low < 0 or high > 1:
-                raise ConfigError(
-                    f"{self.name} works on pixels in [0, 1] and the stream's values lie in [{low:.2f}, {high:.2f}]: "
-                    "give the buffer spec=ImageSpec(shape, mean, std) with the stream's normalisation"
-                )
+        if getattr(self.method, "space", "") == "pixel" and (found := data.beyond_pixels()):
+            low, high = found
+            raise ConfigError(
+                f"{self.name} works on pixels in [0, 1] and the stream's values lie in [{low:.2f}, {high:.2f}]: "
+                "give the buffer spec=ImageSpec(shape, mean, std) with the stream's normalisation"
+            )
         result = condense(
             data,
             self.method,

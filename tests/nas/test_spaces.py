@@ -40,7 +40,7 @@ def test_without_pooling_no_depth_is_dropped():
         ({"norms": ("weird",)}, "unknown norm"),
         ({"widths": (6,), "norms": ("group",)}, "divisible by 4"),
         ({"activations": ("relu", "reluu")}, "Did you mean 'relu'"),
-        ({"depths": (1, 0)}, "depth must be at least 1, got 0"),
+        ({"depths": (1, 0)}, "depth must be an integer of at least 1, got 0"),
         ({"depth": 3}, "cannot be built"),
     ],
 )
