@@ -45,7 +45,7 @@ DANCE = (
     "encoder=trained encoder.count=20 calibration=1"
 )  # the options of its authors' code, but for shorter trainings of the encoders
 NARROW = "network=ConvNet-w32"
-EQUAL_TERMS_LR: dict[tuple[str, int], float] = {}  # by discrepancy and factor, from benchmarks/tuning.py
+EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.003}  # best of three or more, with and without packing
 PARTS = {
     "": "",
     "-init": " init=importance-kmeans",
@@ -164,7 +164,7 @@ def _timed(
 
 def _equal_terms() -> Iterator[Cell]:
     """Mean, three and all moments, packed or not, networks kept or not: all else alike, each with its tuned lr."""
-    for ((discrepancy, factor), lr), keep in product(EQUAL_TERMS_LR.items(), (1, 5)):
+    for (discrepancy, lr), factor, keep in product(EQUAL_TERMS_LR.items(), (1, 2), (1, 5)):
         recipe = f"m3d batch_real=64 discrepancy={discrepancy} factor={factor} keep={keep} lr={lr} {NARROW}"
         name = f"{discrepancy}-f{factor}-k{keep}"
         yield _narrow(10, name, 5, recipe, 100, "equal-terms", "packed-random" if factor == 2 else "random")
