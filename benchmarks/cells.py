@@ -48,9 +48,9 @@ NARROW = "network=ConvNet-w32"
 EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.003}  # best of three or more, with and without packing
 PARTS = {
     "": "",
-    "-init": " init=importance-kmeans",
+    "-init": " init=importance-krr",
     "-sampling": " sampling=importance",
-    "-both": " init=importance-kmeans sampling=importance",
+    "-both": " init=importance-krr sampling=importance",
 }  # of provable subset selection
 TRANSFER = ("ConvNet-w64", "ResNet18-w16", "ConvNet-w64-batch")
 
@@ -181,7 +181,7 @@ def _outer_loops() -> Iterator[Cell]:
 def _importance() -> Iterator[Cell]:
     """Provable subset selection in the start, in the batches, in both or in neither, at several lengths."""
     for ipc in (1, 10):
-        for name in ("random", "importance-kmeans"):  # what no step gives
+        for name in ("random", "importance-krr", "importance-kmeans"):  # what no step gives
             yield _narrow(ipc, name, 5, study="importance")
         for iterations, method, (part, options) in product((50, 300), ("dm", "m3d"), PARTS.items()):
             recipe = f"{method} batch_real=32 factor=1{options} {NARROW}"
