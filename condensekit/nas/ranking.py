@@ -195,7 +195,7 @@ def retest(repeats: ArrayLike) -> Retest:
         return Retest(None, None, None, None)
     single = _mean_correlation(values)
     top = _mean_correlation(values[best(values.mean(1))])
-    ceiling = None if single is None else math.sqrt(max(0.0, r * single / (1 + (r - 1) * single)))
+    ceiling = None if single is None else 0.0 if single <= 0 else math.sqrt(r * single / (1 + (r - 1) * single))
     typical = float(np.median(values.var(axis=1, ddof=1))) * (r - 1) / float(stats.chi2.median(r - 1))
     return Retest(single, top, ceiling, 1.96 * math.sqrt(2 * typical / r))
 

@@ -102,6 +102,15 @@ def test_retest_follows_spearman_and_brown():
     assert ranking.retest(repeats[:, :1]) == ranking.Retest(None, None, None, None)
 
 
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_measurements_that_contradict_each_other_have_no_ceiling(repeats):
+    """At a mean correlation of -1 / (R - 1), the least there is, the formula of Spearman and Brown has its pole."""
+    turned = [np.roll(np.arange(repeats), shift) for shift in range(repeats)]
+    found = ranking.retest(np.array(turned, dtype=float) if repeats > 2 else [[1, 3], [2, 2], [3, 1]])
+    assert found.single == pytest.approx(-1 / (repeats - 1))
+    assert found.ceiling == 0.0
+
+
 def test_break_even_is_the_first_number_that_pays():
     n = ranking.break_even(100.0, 2.0, 12.0)
     assert n == 11
