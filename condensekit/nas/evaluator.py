@@ -15,22 +15,10 @@ from torch import nn
 from condensekit.catalog import SCORES
 from condensekit.describe import describe
 from condensekit.errors import refuse, unknown
+from condensekit.nas.failures import TrialError
 from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
 
 __all__ = ["ProxyData", "ProxyEvaluator", "ProxyProtocol", "TrialError", "TrialResult", "train_candidate"]
-
-
-class TrialError(Exception):
-    """A candidate that cannot be scored; the text says why. The search marks its trial and goes on.
-
-    Args:
-        text: One line.
-        image_steps: Images that had passed through in training by then: they cost what they cost.
-    """
-
-    def __init__(self, text: str, image_steps: int = 0) -> None:
-        super().__init__(text)
-        self.image_steps = image_steps
 
 
 class ProxyEvaluator(Evaluator):  # type: ignore[misc]

@@ -27,7 +27,8 @@ from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.images import ClassImages
 from condensekit.nas.cost import count
-from condensekit.nas.evaluator import ProxyEvaluator, TrialError
+from condensekit.nas.evaluator import ProxyEvaluator
+from condensekit.nas.failures import TrialError
 from condensekit.nas.proxy_sets import Maker, Preparation
 from condensekit.nas.training import ProxyData, ProxyProtocol
 from condensekit.nas.zero_cost import REPEATS, ZEN_BATCH, score
