@@ -14,9 +14,9 @@ from torch import nn
 
 from condensekit.catalog import SCORES
 from condensekit.describe import describe
-from condensekit.errors import refuse, unknown
+from condensekit.errors import refuse
 from condensekit.nas.failures import TrialError
-from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
+from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, check_score, train_candidate
 
 __all__ = ["ProxyData", "ProxyEvaluator", "ProxyProtocol", "TrialError", "TrialResult", "train_candidate"]
 
@@ -41,7 +41,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         device: See there.
 
     Raises:
-        ConfigError: An unknown score, fewer than one seed.
+        ConfigError: An unknown score, or one that goes ill with ``hopeless``; fewer than one seed.
     """
 
     def __init__(
@@ -57,8 +57,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         hopeless: float | None = None,
         device: str = "cpu",
     ) -> None:
-        if score not in SCORES:
-            raise unknown("score", score, SCORES)
+        check_score(score, hopeless)
         refuse(None if seeds >= 1 else f"seeds must be at least 1, got {seeds}")
         self.data, self.protocol, self.score = data, protocol, score
         self.seeds, self.seed, self.last, self.checks = seeds, seed, last, checks

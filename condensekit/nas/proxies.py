@@ -30,7 +30,7 @@ from condensekit.nas.cost import count
 from condensekit.nas.evaluator import ProxyEvaluator
 from condensekit.nas.failures import TrialError
 from condensekit.nas.proxy_sets import Maker, Preparation
-from condensekit.nas.training import ProxyData, ProxyProtocol
+from condensekit.nas.training import ProxyData, ProxyProtocol, check_score
 from condensekit.nas.zero_cost import REPEATS, ZEN_BATCH, score
 from condensekit.rng import Draw, isolated
 from condensekit.selection import check_sizes
@@ -58,6 +58,7 @@ class Setting:
         extra: Image-steps that a ranker without a preparation gets for each candidate to cost as much as one with.
 
     Raises:
+        ConfigError: An unknown score, or one that goes ill with ``hopeless``.
         DataError: An image that is both trained on and held out.
     """
 
@@ -75,6 +76,7 @@ class Setting:
     extra: float = 0.0
 
     def __post_init__(self) -> None:
+        check_score(self.score, self.hopeless)
         train = self.maker.train
         if train.images.data_ptr() == self.held.images.data_ptr() and bool(
             torch.isin(train.order, self.held.order).any()

@@ -165,6 +165,15 @@ def test_an_overlap_is_refused(setting):
         replace(setting, maker=replace(setting.maker, train=overlapping))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"score": "loss"}, "unknown score 'loss'"), ({"score": "margin", "hopeless": 1.5}, "given up first")],
+)
+def test_scores_are_checked_before_a_set_is_made(setting, change, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(setting, **change)
+
+
 def test_half_needs_two_images(setting):
     with pytest.raises(ConfigError, match="at least 2 images per class, got 1"):
         ranker("half-dm@1").check(setting)
