@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from condensekit.errors import DataError
+from condensekit.errors import ConfigError, DataError
 from condensekit.nas import ranking
 from condensekit.nas.combine import additive, rank_sum, ridge
 from condensekit.nas.resampling import bootstrap, rank_correlation, top_correlation
@@ -124,6 +124,32 @@ def test_truths_must_fit():
         ranking.spearman([1, 2, 3], [1, 2])
     with pytest.raises(DataError, match="candidate 1 is not finite"):
         ranking.spearman([1, 2, 3], [1, math.nan, 2])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ranking.regret([1, 2], [1, 2], 0), ConfigError, "among must be at least 1, got 0"),
+        (lambda: bootstrap(SCORES, TRUTH, resamples=0), ConfigError, "resamples must be at least 1, got 0"),
+        (lambda: bootstrap(SCORES, TRUTH, "ab"), DataError, "60 scores, but 2 groups"),
+        (lambda: bootstrap([1, 2, 3], [1, 2, 3], against=[1]), DataError, "and 1 scores to compare with"),
+        (lambda: ranking.partial([1, 2, 3, 4], [1, 2, 3, 4], [1]), DataError, "4 scores but 1 numbers to take out"),
+        (lambda: ranking.strata([1, 2, 3], [1, 2, 3], "ab"), DataError, "3 scores but 2 labels"),
+        (lambda: ranking.retest([1.0, 2.0]), DataError, r"must be \(N, R\) finite numbers, got shape \(2,\)"),
+        (lambda: ranking.retest([[1.0, math.nan]] * 3), DataError, "finite numbers"),
+        (lambda: rank_sum([1, 2], [1]), DataError, r"one score of each ranker for each candidate, got \[2, 1\]"),
+        (lambda: rank_sum(), DataError, r"got \[\] scores"),
+        (lambda: additive([{"a": 1}] * 3, [1, 2], [{"a": 1}]), DataError, "a truth each"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_resample_that_is_undefined_gives_no_interval():
+    undefined = [seed for seed in range(40) if bootstrap([1, 2, 3], [1, 2, 3], resamples=1, seed=seed) is None]
+    assert 0 < len(undefined) < 40  # a resample that draws one candidate three times has a constant truth
 
 
 def test_the_rows_of_a_resample_are_ranked_as_scipy_does():
