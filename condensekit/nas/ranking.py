@@ -143,22 +143,30 @@ def regret(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, among: 
     y = measured(truth, len(x))
     if len(x) < 2:
         return None
-    return _expected_first(y, y, among) - _expected_first(x, y, among)
+    best_first, ours = expected_first(np.stack([y, x]), np.stack([y, y]), among)
+    return float(best_first - ours)
 
 
-def _expected_first(scores: Floats, truth: Floats, among: int) -> float:
-    """Mean truth of the first by score among that many candidates drawn without replacement."""
-    n, m = len(scores), min(among, len(scores))
-    order = np.argsort(-scores, kind="stable")
+def expected_first(scores: Floats, truth: Floats, among: int) -> Floats:
+    """Mean truth of the first by score among some candidates drawn at random without replacement.
+
+    Args:
+        scores: (B, N) finite scores, B lists of them.
+        truth: (B, N) finite truths.
+        among: Candidates in a draw, at least 1; from N on all of them.
+
+    Returns:
+        (B,) in the unit of ``truth``; candidates with equal scores are first equally often.
+    """
+    rows, n = scores.shape
+    m, left = min(among, n), n - np.arange(1, n)
     # the i-th best of n is first in a draw of m with probability C(n - i, m - 1) / C(n, m)
-    chance = np.zeros(n)
-    chance[0] = m / n
-    for i in range(1, n):
-        left = n - i
-        chance[i] = chance[i - 1] * max(0, left - m + 1) / left
-    _, level = np.unique(-scores[order], return_inverse=True)
-    share = np.bincount(level, chance) / np.bincount(level)
-    return float(share[level] @ truth[order])
+    chance = m / n * np.cumprod([1.0, *np.maximum(0, left - m + 1) / left])
+    order = np.argsort(-scores, axis=1, kind="stable")
+    steps = np.diff(np.take_along_axis(scores, order, 1), axis=1) != 0
+    level = np.cumsum(np.hstack([np.ones((rows, 1), dtype=bool), steps])) - 1
+    share = np.bincount(level, np.tile(chance, rows)) / np.bincount(level)
+    return np.asarray((share[level].reshape(rows, n) * np.take_along_axis(truth, order, 1)).sum(1))
 
 
 def pair_accuracy(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, noise: float) -> float | None:

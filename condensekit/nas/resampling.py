@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from condensekit.errors import ConfigError, DataError
-from condensekit.nas.ranking import FEWEST, TOP, Floats, measured, placed
+from condensekit.nas.ranking import FEWEST, TOP, Floats, expected_first, measured, placed
 from condensekit.rng import Draw
 
 RESAMPLES = 2000
@@ -51,6 +51,11 @@ def top_correlation(scores: Floats, truth: Floats) -> Floats:
     kept = max(1, math.ceil(TOP * truth.shape[1]))
     order = np.argsort(-truth, axis=1, kind="stable")[:, :kept]
     return rank_correlation(np.take_along_axis(scores, order, 1), np.take_along_axis(truth, order, 1))
+
+
+def mean_regret(among: int) -> Statistic:
+    """What gives :func:`~condensekit.nas.ranking.regret` of each row, in so large draws."""
+    return lambda scores, truth: expected_first(truth, truth, among) - expected_first(scores, truth, among)
 
 
 def _standard(ranks: Floats) -> Floats:

@@ -16,7 +16,8 @@ from condensekit.nas.listing import distinct, others
 from condensekit.nas.plots import scatter
 from condensekit.nas.proxies import Setting, ranker
 from condensekit.nas.proxy_sets import Maker
-from condensekit.nas.report import Ground, Spent, ranking_rows, table
+from condensekit.nas.ranking import regret
+from condensekit.nas.report import Ground, Spent, ranking_rows, regret_text, table
 from condensekit.nas.running import Running
 from condensekit.nas.spaces import convnet_space, enumerate_architectures, space
 from condensekit.nas.strategies import population
@@ -267,6 +268,20 @@ def test_failures_and_constants_have_rows_without_nan():
     assert (rows["half"]["n"], rows["half"]["failed"], rows["empty"]["n"]) == (2, 1, 0)
     assert rows["good"]["difference"][0] == pytest.approx(1.0)
     assert "nan" not in table(list(rows.values())).lower()
+
+
+def test_a_regret_among_all_candidates_is_called_one_draw():
+    keys = [f"{i:03}" for i in range(101)]
+    truth = np.random.default_rng(0).normal(size=(101, 1))
+    scores = dict(zip(keys, (truth[:, 0] + np.random.default_rng(1).normal(size=101)).tolist(), strict=True))
+    for n, hundred, few in ((101, False, False), (60, True, False), (25, True, True)):
+        mine = {"it": {k: scores[k] for k in keys[:n]}}
+        row = ranking_rows(mine, {"it": Spent()}, Ground(tuple(keys[:n]), truth[:n]))[0]
+        assert row["regret_25"] == pytest.approx(regret(list(mine["it"].values()), truth[:n, 0], 25))
+        assert row["ci95_regret_25"][0] <= row["regret_25"] <= row["ci95_regret_25"][1]
+        shown = [regret_text(row, name).endswith("(one draw)") for name in ("regret", "regret_25")]
+        assert shown == [hundred, few]
+        assert table([row]).count("(one draw)") == hundred + few
 
 
 def test_cells_drawn_at_random_compute_different_things():

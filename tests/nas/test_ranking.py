@@ -11,7 +11,7 @@ from scipy import stats
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas import ranking
 from condensekit.nas.combine import additive, rank_sum, ridge
-from condensekit.nas.resampling import bootstrap, rank_correlation, top_correlation
+from condensekit.nas.resampling import bootstrap, mean_regret, rank_correlation, top_correlation
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.normal(size=60)
@@ -66,6 +66,15 @@ def test_regret_is_the_mean_over_all_draws(scores, among):
         first = [i for i in drawn if scores[i] == max(scores[list(drawn)])]
         lost.append(max(truth[list(drawn)]) - np.mean(truth[first]))
     assert ranking.regret(scores, truth, among) == pytest.approx(np.mean(lost))
+
+
+def test_the_regret_of_every_resample_is_that_of_its_rows():
+    rows = RNG.integers(0, 60, (5, 60))
+    expected = [ranking.regret(TIED[r], TRUTH[r], 25) for r in rows]
+    assert mean_regret(25)(TIED[rows], TRUTH[rows]) == pytest.approx(expected)
+    interval = bootstrap(SCORES, TRUTH, statistic=mean_regret(25))
+    assert interval.value == pytest.approx(ranking.regret(SCORES, TRUTH, 25))
+    assert 0 <= interval.lo < interval.value < interval.hi
 
 
 def test_pairs_closer_than_the_noise_do_not_count():
