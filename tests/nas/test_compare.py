@@ -148,10 +148,11 @@ def test_evolution_searches_for_each_ranker(tmp_path):
     assert all(row["n"] == 8 for row in found.rows)
 
 
-def test_early_stopping_costs_what_the_dearest_set_costs():
-    found = run("dm,early-stop", trials=4)
+def test_rankers_at_equal_cost_cost_what_the_dearest_set_costs():
+    found = run("random-equal,dm,early-stop,random", trials=4)
     spent = {row["ranker"]: row["flops"] for row in found.rows}
-    assert spent["early-stop"] == pytest.approx(spent["dm"], rel=0.1)
+    assert spent["early-stop"] == spent["random-equal"] == pytest.approx(spent["dm"], rel=0.1)
+    assert spent["random"] < 0.5 * spent["dm"]
 
 
 def test_a_spent_budget_leaves_out_what_is_not_done():
