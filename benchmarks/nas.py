@@ -34,7 +34,6 @@ from condensekit.describe import describe
 from condensekit.nas.proxies import ZeroCost, at_equal_cost, ranker
 from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.search import search
-from condensekit.nas.spending import Ledger
 from condensekit.nas.strategies import FixedList
 from condensekit.nas.trials import Trial, TrialLog, key
 from condensekit.nas.warm import WarmServer
@@ -68,7 +67,7 @@ def run_cell(
         trials = [Trial(cell.ranker, a, task.published[cell.ranker][key(a)]) for a in sample]
     else:
         where, used, cost, trials = _scored(cell, task, recipe, args, server)
-    counted, scored = (Ledger(one, task.train.spec.shape) for one in (task.real, where))
+    scored = task.sizes if where is task.real else task.small_sizes
     return record(
         cell,
         trials,
@@ -76,7 +75,7 @@ def run_cell(
         space={"trained": _described(where), "real": _described(task.real)},
         held=len(task.full.test) if cell.full and task.full else len(task.held),
         preparation=asdict(cost),
-        about={key(a): {**_about(a, task, counted), "flops": scored.cost(a).flops} for a in sample},
+        about={key(a): {**_about(a, task), "flops": scored.cost(a).flops} for a in sample},
         wall_s=time.perf_counter() - start,
         workers=args.workers,
         command=command,
@@ -102,8 +101,7 @@ def _scored(
             where, used = task.real, None
         if at_equal_cost(one):
             _, dearest = ranker("dm").prepare(setting)
-            share = Ledger(where, task.train.spec.shape).share({"dm": dearest}, sample, len(sample))
-            setting = replace(setting, extra=share)
+            setting = replace(setting, extra=task.small_sizes.share({"dm": dearest}, sample, len(sample)))
         evaluator, cost = one.prepare(setting)
     trials = search(
         where,
@@ -122,11 +120,11 @@ def _described(space: Any) -> str:
     return f"{type(space).__name__} {dict(space.trace_kwargs)}"
 
 
-def _about(architecture: dict[str, Any], task: Task, counted: Ledger) -> dict[str, Any]:
+def _about(architecture: dict[str, Any], task: Task) -> dict[str, Any]:
     """What the tables need to know of an architecture beside its scores."""
     name = key(architecture)
     truth = None if task.truth is None else task.truth.of(task.real, [architecture])[0].tolist()
-    return {"group": task.groups.get(name, name), "params": counted.cost(architecture).params, "truth": truth}
+    return {"group": task.groups.get(name, name), "params": task.sizes.cost(architecture).params, "truth": truth}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from condensekit.nas.nasbench201 import from_table
 from condensekit.nas.proxies import Setting
 from condensekit.nas.proxy_sets import Maker
 from condensekit.nas.spaces import enumerate_architectures, space
+from condensekit.nas.spending import Ledger
 from condensekit.nas.trials import Architecture, key
 from condensekit.nas.truth import Truth, canonical, read_table
 from condensekit.recipe import Recipe
@@ -63,6 +65,16 @@ class Task:
     truth: Truth | None = None
     full: FullTraining | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @cached_property
+    def sizes(self) -> Ledger:
+        """Of the real networks."""
+        return Ledger(self.real, self.train.spec.shape)
+
+    @cached_property
+    def small_sizes(self) -> Ledger:
+        """Of those that are trained."""
+        return self.sizes if self.small is self.real else Ledger(self.small, self.train.spec.shape)
 
     def setting(self, recipe: Training, set_seed: int, folder: Path) -> Setting:
         """What its rankers share."""
