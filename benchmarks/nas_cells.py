@@ -11,6 +11,9 @@ from condensekit.nas.trials import Trial, key
 
 FREE = ("params", "flops", "synflow", "nwot", "jacov", "zen")  # rankers that train nothing
 TRAINED = ("dm", "random", "kmeans", "packed-random")  # on a small set, in equally many full batches
+EQUAL = ("random-equal", "early-stop")  # in so many more that they cost as much as dm, its condensation included
+SEVERAL = ("dm", "random", "random-equal")  # get a set of each seed; the others one, early stopping has no set at all
+PUBLISHED = tuple(f"published-{name}" for name in (*FREE, "12-epochs"))  # columns of tables for NAS-Bench-201
 TRUTHS = ("truth-0", "truth-1")  # full trainings with these seeds
 
 
@@ -97,7 +100,8 @@ def record(
         space: ``trained``: the space whose candidates were; ``real``: that of the truth.
         held: Images on which they were scored.
         preparation: What it cost before its first candidate.
-        about: By key of the architecture: ``group``, ``params`` and ``truth``.
+        about: By key of the architecture: ``group``, ``params``, ``truth``, and ``flops`` of a forward pass of the
+            network that was scored.
         wall_s: Seconds of this run.
         workers: Trials at a time.
         command: What made it, with all options that matter and without this machine's folders.

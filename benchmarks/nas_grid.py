@@ -18,23 +18,29 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED as FIRST
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nas_cells import FREE, TRAINED, Cell, Training, changed, record
+from nas_cells import FREE, SEVERAL, TRAINED, Cell, Training, changed, record
 from record import start, write
 
 from condensekit import catalog, datasets
 from condensekit.describe import describe
+from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
 from condensekit.nas.cost import count
+from condensekit.nas.failures import reason
 from condensekit.nas.proxy_sets import Maker, Preparation
 from condensekit.nas.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialLog, key
@@ -74,23 +80,35 @@ def _load(data: ProxyData) -> None:
 
 
 def _train(
-    ranker: str, architecture: Architecture, protocol: ProxyProtocol, seed: int, last: int, device: str
+    architecture: Architecture,
+    ranker: str,
+    protocol: ProxyProtocol,
+    seed: int,
+    last: int,
+    device: str,
+    how: dict[str, Any],
 ) -> Trial:
-    """One network, in a worker process."""
+    """One network, in a worker process; whatever goes wrong with it is its own failure."""
     assert _DATA is not None
-    shape, classes = _DATA.test.spec.shape, len(_DATA.test.classes)
+    begun, shape, classes = time.perf_counter(), _DATA.test.spec.shape, len(_DATA.test.classes)
     network = ConvNet(**architecture)
-    result = train_candidate(
-        lambda: network.new(shape, classes, Draw(seed)),
-        _DATA,
-        protocol,
-        seed=seed,
-        last=last,
-        checks=0,
-        device=device,
-    )
+    try:
+        result = train_candidate(
+            lambda: network.new(shape, classes, Draw(seed)),
+            _DATA,
+            protocol,
+            seed=seed,
+            last=last,
+            checks=0,
+            device=device,
+        )
+    except Exception as error:
+        if "CUDA error" in str(error):  # of which a process does not recover: all that it tried after would fail
+            traceback.print_exc()
+            os._exit(1)
+        took = time.perf_counter() - begun
+        return Trial(ranker, architecture, None, FAILED, {}, took, 0, seed, reason(error), recipe=how)
     value, status = (None, FAILED) if result.problem else (result.scores["accuracy"], FINISHED)
-    how = describe({"protocol": protocol, "seed": seed, "last": last, **_DATA.fingerprints()})
     return Trial(
         ranker, architecture, value, status, result.scores, result.seconds, result.image_steps, seed, result.problem,
         recipe=how,
@@ -100,21 +118,75 @@ def _train(
 def trained(
     cell: Cell, data: ProxyData, protocol: ProxyProtocol, seed: int, last: int, log: TrialLog, args: argparse.Namespace
 ) -> None:
-    """Train all networks that the log lacks, several at a time, until the time is over."""
+    """Train all networks that the log lacks, several at a time, until the time is over.
+
+    Where a process dies, which of the networks that ran did it is not known: each of them is tried once more, alone.
+    """
     how = describe({"protocol": protocol, "seed": seed, "last": last, **data.fingerprints()})
     log.check(cell.ranker, "", how)
-    left = iter([a for a in listed(args) if log.get(cell.ranker, a) is None])
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.processes, spawn, _load, (data,)) as pool:
-        running = set()
-        while True:
-            while len(running) < args.processes and time.monotonic() < args.end and (one := next(left, None)):
-                running.add(pool.submit(_train, cell.ranker, one, protocol, seed, last, args.device))
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST)
-            for future in done:
-                log.append(future.result())
+    train = partial(_train, ranker=cell.ranker, protocol=protocol, seed=seed, last=last, device=args.device, how=how)
+    left = deque(a for a in listed(args) if log.get(cell.ranker, a) is None)
+    while left and time.monotonic() < args.end:
+        for suspect in side_by_side(train, left, data, log, args):
+            for broke in side_by_side(train, deque([suspect]), data, log, args):
+                why = "its process died, and once more when it was trained alone"
+                log.append(Trial(cell.ranker, broke, None, FAILED, seed=seed, reason=why, recipe=how))
+
+
+def side_by_side(
+    train: Callable[[Architecture], Trial],
+    left: deque[Architecture],
+    data: ProxyData,
+    log: TrialLog,
+    args: argparse.Namespace,
+) -> list[Architecture]:
+    """Train the networks ``left`` in new processes until there is none, the time is over, or a process dies.
+
+    Returns:
+        Those that ran when a process died; all others taken from ``left`` are in the log.
+    """
+    broke: list[Architecture] = []
+    running: dict[Future[Trial], Architecture] = {}
+    with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn"), _load, (data,)) as pool:
+        _check(pool)
+        try:
+            while not broke:
+                while left and len(running) < args.processes and time.monotonic() < args.end:
+                    future = pool.submit(train, left[0])
+                    running[future] = left.popleft()
+                if not running:
+                    break
+                broke += _noted(wait(running, return_when=FIRST).done, running, log)
+        except BrokenProcessPool:
+            pass  # it broke before another network could be handed over
+        finally:
+            broke += _noted(wait(running).done, running, log)
+    return broke
+
+
+def _check(pool: ProcessPoolExecutor) -> None:
+    """Refuse to blame networks for processes that cannot even start."""
+    try:
+        pool.submit(int).result()
+    except BrokenProcessPool as error:
+        raise CondensekitError(
+            "a process ended before it trained anything: its message stands above; where memory is short, use fewer "
+            "--processes"
+        ) from error
+
+
+def _noted(
+    done: Iterable[Future[Trial]], running: dict[Future[Trial], Architecture], log: TrialLog
+) -> list[Architecture]:
+    """Append results to the log; what ran in a pool that broke is returned, and any other error raised at the end."""
+    broke = []
+    for future in sorted(done, key=lambda one: one.exception() is not None):
+        architecture = running.pop(future)
+        try:
+            log.append(future.result())
+        except BrokenProcessPool:
+            broke.append(architecture)
+    return broke
 
 
 def counted(cell: Cell, train: ClassImages, log: TrialLog, args: argparse.Namespace) -> None:
@@ -166,7 +238,7 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
     if len(found) < len(listed(args)):
         return None
     shape = train.spec.shape
-    params = {key(a): count(ConvNet(**a).new(shape, 10, Draw(0)), shape).params for a in listed(args)}
+    sizes = {key(a): count(ConvNet(**a).new(shape, 10, Draw(0)), shape) for a in listed(args)}
     space = "ConvNet grid of 720"
     return record(
         cell,
@@ -175,7 +247,7 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
         space={"trained": space, "real": space},
         held=len(tested),
         preparation=asdict(cost),
-        about={name: {"group": name, "params": size, "truth": None} for name, size in params.items()},
+        about={k: {"group": k, "params": size.params, "flops": size.flops, "truth": None} for k, size in sizes.items()},
         wall_s=time.perf_counter() - start,
         workers=args.processes,
         command=command,
@@ -192,17 +264,17 @@ def cells(rankers: list[str], sets: int, proxy: str, truth: str) -> Iterator[Cel
     """In the order given, then further sets; each with the changes, as text, that concern it."""
     for seed in range(sets):
         for name in rankers:
-            if name in TRAINED:
-                yield Cell("grid", "all", name, seed, proxy)
-            elif seed == 0:
-                yield Cell("grid", "all", name, 0, "" if name in FREE else truth)
+            if seed == 0 or name in SEVERAL:
+                yield Cell("grid", "all", name, seed, {**dict.fromkeys(FREE, ""), TRUTH: truth}.get(name, proxy))
 
 
 def main() -> None:
     """Run the cells that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rankers", default=",".join((TRUTH, *FREE, *TRAINED)), help="comma-separated list")
-    parser.add_argument("--sets", type=int, default=2, help="sets of each kind, with seeds 0, 1, ...")
+    parser.add_argument(
+        "--sets", type=int, default=2, help=f"sets of {', '.join(SEVERAL[:2])}, with seeds 0, 1, ...; others have one"
+    )
     parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
     parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
     parser.add_argument("--device", default="cuda")

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from record import start, write
 
+from condensekit.errors import CondensekitError
 from condensekit.nas import Portal, TrialLog, search, space
 
 import nni  # isort: skip - after condensekit.nas, which silences its import
@@ -37,6 +38,7 @@ from nni.nas.evaluator import FunctionalEvaluator  # isort: skip
 
 ENGINES = ("sequential", "pool", "nni", "nni-as-it-is")
 KILLED_AFTER, OF = 4, 10
+WAIT_S = 120  # for the trials after which a search is killed
 
 
 def idle(model: Any, seconds: float, calls: str | None) -> None:
@@ -83,15 +85,32 @@ def timed(engine: str, trials: int, workers: int, seconds: float) -> dict[str, A
 
 @contextmanager
 def child(engine: str, folder: Path, mark: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The search to be killed, in a process of its own."""
+    """The search to be killed, in a process of its own, whose messages go to a file in ``folder``."""
     command = [sys.executable, __file__, "--child", engine, str(folder)]
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, env={**os.environ, "NAS_OVERHEAD": mark}, stdout=quiet, stderr=quiet)
+    environment = {**os.environ, "NAS_OVERHEAD": mark}
+    with (folder / "messages").open("wb") as messages:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=messages)
     try:
         yield process
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+def wait_for_trials(process: subprocess.Popen[bytes], folder: Path, limit_s: float = WAIT_S) -> None:
+    """Wait until the search in ``folder`` has finished enough trials to be killed.
+
+    Raises:
+        CondensekitError: It ended before, or takes too long; the text quotes the end of its messages.
+    """
+    log, end = folder / "trials.jsonl", time.monotonic() + limit_s
+    while not (log.exists() and log.read_bytes().count(b"\n") >= KILLED_AFTER):
+        code = process.poll()
+        if code is not None or time.monotonic() > end:
+            why = f"took more than {limit_s:g} s" if code is None else f"ended with exit code {code}"
+            told = (folder / "messages").read_text(errors="replace")[-2000:].strip() or "nothing"
+            raise CondensekitError(f"the search {why} before {KILLED_AFTER} trials were finished; it said: {told}")
+        time.sleep(0.02)
 
 
 def left_behind(mark: str) -> int:
@@ -111,9 +130,8 @@ def killed(engine: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder, mark = Path(name), name
         log, calls = folder / "trials.jsonl", folder / "calls"
-        with child(engine, folder, mark):
-            while not (log.exists() and log.read_bytes().count(b"\n") >= KILLED_AFTER):
-                time.sleep(0.02)
+        with child(engine, folder, mark) as process:
+            wait_for_trials(process, folder)
         time.sleep(3)
         orphans = left_behind(mark)
         finished = {str(trial.architecture) for trial in TrialLog(log).trials()}
@@ -133,7 +151,7 @@ def killed(engine: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and print each row; write them all."""
+    """Measure, print and write each row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES[:3])
     parser.add_argument("--cells", nargs="+", choices=("empty", "short", "kill"), default=("empty", "short", "kill"))
@@ -152,6 +170,8 @@ def main() -> None:
     def note(cell: str, row: dict[str, Any]) -> None:
         record[cell].append(row)
         print(json.dumps({"cell": cell, **row}), flush=True)
+        if args.json:
+            write(args.json, record)
 
     for engine in args.engines:
         workers = (1,) if engine == "sequential" else args.workers
@@ -162,8 +182,6 @@ def main() -> None:
             note("short", timed(engine, args.candidates, workers[-1], args.seconds))
         if "kill" in args.cells and engine != "nni-as-it-is":
             note("kill", killed(engine))
-    if args.json:
-        write(args.json, record)
 
 
 if __name__ == "__main__":

@@ -14,18 +14,21 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from nas_cells import FREE
+from nas_cells import FREE, PUBLISHED, Cell
 
+from condensekit.errors import DataError
 from condensekit.nas.combine import additive, rank_sum
-from condensekit.nas.ranking import placed, retest, spearman
-from condensekit.nas.report import Ground, Scores, Spent, differences, ranking_rows
+from condensekit.nas.proxies import PASSES
+from condensekit.nas.ranking import placed, retest, spearman, strata
+from condensekit.nas.report import AMONG, FEW, Ground, Scores, Spent, differences, ranking_rows, regret_text
 from condensekit.nas.resampling import rank_correlation
 from condensekit.nas.trials import key
 from condensekit.rng import Draw
@@ -35,28 +38,49 @@ CHANCE = 20.0  # percent, twice chance for ten classes: networks below it have l
 TOLD, SPLITS, AGAIN = 10, 100, 20  # truths that the additive model is told, random choices of them, resamples of each
 SCORES = ("accuracy", "cross-entropy", "margin", "tse")
 PRIMARY = "accuracy"  # what a trained ranker's plain name stands for, in sums and differences as well
-SUMS = (("synflow", "jacov"), ("dm", "synflow", "jacov"), ("random", "synflow", "jacov"), ("dm", "params"))
+SUMS = (
+    ("synflow", "jacov"),
+    ("published-synflow", "published-jacov"),
+    ("dm", "synflow", "jacov"),
+    ("random", "synflow", "jacov"),
+    ("dm", "params"),
+)
 CONTRASTS = (
     ("dm", "random"),
+    ("dm", "random-equal"),
+    ("dm", "early-stop"),
     ("dm", "kmeans"),
     ("dm", "packed-random"),
-    ("dm", "early-stop"),
     ("dm+synflow+jacov", "synflow+jacov"),
     ("random+synflow+jacov", "synflow+jacov"),
     ("dm+synflow+jacov", "random+synflow+jacov"),
 )
+STRATA = ("norm", "pooling", "depth")  # labels in whose values the ranking is shown apart
 Record = dict[str, Any]
 
 
 class Sheet:
-    """All cells of one task, sample, set seed and choice of options.
+    """All cells of one task, sample, set seed and choice of options, with one truth.
 
     Args:
-        records: The cells.
+        records: The cells, one for each ranker.
+        seed: Of the sets.
+        changes: Options of the trained rankers that are not the usual ones, as text.
+
+    Raises:
+        DataError: Two cells of one ranker.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.cells = {r["nas"]["ranker"]: r for r in records}
+    def __init__(self, records: Sequence[Record], seed: int = 0, changes: str = "") -> None:
+        self.cells: dict[str, Record] = {}
+        for found in records:
+            name = found["nas"]["ranker"]
+            if name in self.cells:
+                both = " and ".join(Cell(**r["nas"]).stem for r in (self.cells[name], found))
+                raise DataError(f"two cells of {name} for one table, {both}: leave one of their files in the folder")
+            self.cells[name] = found
+        self.seed, self.changes = seed, changes
+        self.task, self.sample = (records[0]["nas"][name] for name in ("task", "sample"))
         self.truths = sorted(name for name in self.cells if name.startswith("truth-"))
         first = next(iter(self.cells.values()))
         self.trials = {key(t["architecture"]): t for t in first["trials"]}
@@ -76,12 +100,9 @@ class Sheet:
             label = name if kind in ("", PRIMARY) else f"{name} [{kind}]"
             found = {key(t["architecture"]): t["scores"].get(kind, t["score"]) for t in trials}
             self.scores[label] = {k: None if t["score"] is None else found[k] for k, t in _keyed(trials)}
-            self.spent[label] = Spent(
-                record["preparation"]["seconds"],
-                record["trials_s"],
-                record["preparation"]["flops"],
-                sum(t["image_steps"] for t in trials),
-            )
+            passed = sum(t["image_steps"] * t["flops"] for t in trials)
+            made = record["preparation"]
+            self.spent[label] = Spent(made["seconds"], record["trials_s"], made["flops"] + PASSES * passed)
 
     def _add_sum(self, parts: Sequence[str]) -> None:
         if not all(part in self.scores for part in parts):
@@ -91,7 +112,21 @@ class Sheet:
         name = "+".join(parts)
         self.scores[name] = dict(zip(keys, values.tolist(), strict=True))
         spent = [self.spent[part] for part in parts]
-        self.spent[name] = Spent(sum(s.preparation_s for s in spent), sum(s.trials_s for s in spent))
+        self.spent[name] = Spent(*(sum(getattr(s, n) for s in spent) for n in ("preparation_s", "trials_s", "flops")))
+
+    @property
+    def title(self) -> str:
+        """What tells this sheet from others."""
+        parts = [self.task, f"sample {self.sample}", f"set seed {self.seed}", self.changes.strip("-")]
+        if self.truths:
+            parts.append("truth of {:,} images x {} epochs".format(*self.budget))
+        return ", ".join(filter(None, parts))
+
+    @property
+    def budget(self) -> tuple[int, int]:
+        """Images and epochs of a training for the truth; there must be one."""
+        recipe = self.cells[self.truths[0]]["recipe"]
+        return recipe["images"], recipe["protocol"]["epochs"]
 
     def ground(self, least: float = 0.0) -> Ground:
         """The truth of the sample, of those architectures whose truth is at least so many percent."""
@@ -146,47 +181,41 @@ def _keyed(trials: Sequence[Record]) -> list[tuple[str, Record]]:
     return [(key(t["architecture"]), t) for t in trials]
 
 
-def sheets(records: Sequence[Record]) -> Iterator[tuple[str, Sheet]]:
-    """Cells that belong together; those without a set stand beside every set."""
-    groups = sorted({(c["task"], c["sample"], c["set_seed"], c["changes"]) for c in (r["nas"] for r in records)})
-    trained = {r["nas"]["ranker"] for r in records if r["recipe"] and "accuracy" in _first_scores(r)}
-    for task, sample, seed, changes in groups:
+def sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """Cells that belong together: those without a set stand beside every set, and each truth has sheets of its own."""
+    for task, sample in sorted({(r["nas"]["task"], r["nas"]["sample"]) for r in records}):
         mine = [r for r in records if (r["nas"]["task"], r["nas"]["sample"]) == (task, sample)]
-        alike = [
-            r
-            for r in mine
-            if (r["nas"]["set_seed"], r["nas"]["changes"]) == (seed, changes)
-            or r["nas"]["ranker"] not in trained
-            or r["nas"]["ranker"].startswith("truth-")
-        ]
-        sheet = Sheet(alike)
-        if sheet.truths or any(t["truth"] for t in sheet.trials.values()):
-            yield f"{task}, sample {sample}, set seed {seed}{changes and ', ' + changes.strip('-')}", sheet
+        free, trained, truths = ([r for r in mine if _kind(r) == kind] for kind in ("free", "trained", "truth"))
+        choices = sorted({(r["nas"]["set_seed"], r["nas"]["changes"]) for r in trained}) or [(0, "")]
+        for told, (seed, changes) in product(sorted({r["nas"]["changes"] for r in truths}) or [""], choices):
+            alike = [r for r in trained if (r["nas"]["set_seed"], r["nas"]["changes"]) == (seed, changes)]
+            sheet = Sheet([*free, *alike, *(r for r in truths if r["nas"]["changes"] == told)], seed, changes)
+            if sheet.truths or any(t["truth"] for t in sheet.trials.values()):
+                yield sheet
 
 
-def _first_scores(record: Record) -> Mapping[str, float]:
-    return next((t["scores"] for t in record["trials"] if t["scores"]), {})
+def _kind(record: Record) -> str:
+    if record["nas"]["ranker"].startswith("truth-"):
+        return "truth"
+    return "trained" if record["recipe"] else "free"
 
 
 def nas(records: Sequence[Record]) -> Iterator[str]:
     """A table of rankers and one of differences for each sheet, and what differs between sets."""
     yield from _tuning(records)
-    for title, sheet in sheets(records):
+    every = list(sheets(records))
+    for sheet in every:
         ground = sheet.ground()
-        yield f"**{title}**: {len(ground.keys)} architectures, {_trained(sheet)}; {_machine(sheet)}."
+        yield f"**{sheet.title}**: {len(ground.keys)} architectures; {_recipes(sheet)}{_machine(sheet)}."
         yield ""
-        if (noise := retest(ground.truth)).single is not None:
-            yield (
-                f"Two trainings of the truth agree to {noise.single:.2f}, in the top half to "
-                f"{_figure(noise.single_top)}; a ranker without error would reach {noise.ceiling:.2f}; two accuracies "
-                f"differ if they are {noise.noise:.1f} points apart."
-            )
-            yield ""
+        yield from _truth(sheet, ground)
         yield from _table(sheet, ground)
+        yield from _published(sheet)
         yield from _differences(sheet, ground)
         if sheet.truths:
+            yield from _strata(sheet, ground)
             yield from _without_chance(sheet)
-    yield from _between_sets(records)
+    yield from _between_sets(every)
 
 
 def _tuning(records: Sequence[Record]) -> Iterator[str]:
@@ -194,33 +223,93 @@ def _tuning(records: Sequence[Record]) -> Iterator[str]:
     if not records:
         return
     tuned = sorted({r["nas"]["task"] for r in records if r["nas"]["sample"] == "tune"})
+    other = [Cell(**r["nas"]).stem for r in records if r["nas"]["sample"] != "tune" and r["nas"]["changes"]]
     if tuned:
         yield (
             f"Options were looked at on the sample `tune` alone ({', '.join(tuned)}; its tables stand below), which "
             "shares no architecture with the others."
         )
-    else:
+    if other:
+        yield (
+            "These cells of samples that are reported on have other options than those set down beforehand: "
+            f"{', '.join(f'`{stem}`' for stem in other)}."
+        )
+    if not tuned and not other:
         yield "No option was tuned: every figure is of the recipe that was set down beforehand."
     yield ""
 
 
-def _between_sets(records: Sequence[Record]) -> Iterator[str]:
+def _truth(sheet: Sheet, ground: Ground) -> Iterator[str]:
+    """How a truth measured here was measured, and how far it can be relied on."""
+    if not sheet.truths:
+        return
+    cell = sheet.cells[sheet.truths[0]]
+    images, epochs = sheet.budget
+    how = cell["recipe"]["protocol"]
+    yield (
+        f"The truth is the accuracy on {cell['held']:,} test images after {epochs} epochs on {images:,} images in "
+        f"batches of {how['batch']}, learning rate {how['lr']:g} ({how['schedule']}): the mean of {len(sheet.truths)} "
+        "trainings."
+    )
+    if (noise := retest(ground.truth)).single is not None:
+        yield (
+            f"Two trainings agree to {noise.single:.2f}, in the top half to {_figure(noise.single_top)}; a ranker "
+            f"without error would reach {noise.ceiling:.2f}; two accuracies differ if they are {noise.noise:.1f} "
+            "points apart."
+        )
+    yield ""
+
+
+def _published(sheet: Sheet) -> Iterator[str]:
+    """What the rows from tables are, and how ours compare with them."""
+    if not any(name in PUBLISHED for name in sheet.scores):
+        return
+    yield (
+        "Rows called `published-` rank the same cells by columns of tables: zero-cost scores of other code, and the "
+        "validation accuracy after 12 epochs of the whole network. The regrets often quoted, 4.7 (at random), .65 "
+        "(parameters), .53 (synflow + jacov) and .10 (12 epochs), are against test truth; all regrets here are against "
+        "validation truth."
+    )
+    found = [(name, sheet.scores.get(f"published-{name}")) for name in FREE if name in sheet.scores]
+    agree = [
+        (name, spearman([sheet.scores[name].get(k) for k in theirs], placed(list(theirs.values()))))
+        for name, theirs in found
+        if theirs
+    ]
+    if agree:
+        yield f"Ours rank them as those columns do, by rho: {', '.join(f'{n} {_figure(rho)}' for n, rho in agree)}."
+    yield ""
+
+
+def _strata(sheet: Sheet, ground: Ground) -> Iterator[str]:
+    """The correlation among networks that share a norm, a pooling or a depth."""
+    for label in STRATA:
+        for name in ("dm", "random"):
+            if name in sheet.scores and label in ground.strata:
+                keys, truth = ground.rows(sheet.scores[name])
+                parts = strata([sheet.scores[name][k] for k in keys], truth, [ground.strata[label][k] for k in keys])
+                listed = ", ".join(f"{value} {_figure(rho)} ({n})" for value, (rho, n) in sorted(parts.items()))
+                yield f"- rho of {name} inside each {label} (networks): {listed}."
+    yield ""
+
+
+def _between_sets(every: Sequence[Sheet]) -> Iterator[str]:
     """The correlation of each set of a kind: networks trained on one set are not independent."""
-    found: dict[tuple[str, str, str], dict[str, float]] = {}
-    for title, sheet in sheets(records):
-        where, _, seed = title.partition(", set seed ")
-        seed, _, changes = seed.partition(", ")
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for sheet in every:
+        where = sheet.title.replace(f", set seed {sheet.seed}", "")
         ground = sheet.ground()
         mine = {}
         for name, scores in sheet.scores.items():
             keys, truth = ground.rows(scores)
             rho = spearman([scores[k] for k in keys], truth)
-            if rho is not None and "[" not in name and not set(name.split("+")) <= set(FREE):
+            if rho is not None and "[" not in name and not set(name.split("+")) <= {*FREE, *PUBLISHED}:
                 mine[name] = rho
-        if "dm" in mine and "random" in mine:
-            mine["dm less random"] = mine["dm"] - mine["random"]
+        for other in ("random", "random-equal"):
+            if "dm" in mine and other in mine:
+                mine[f"dm less {other}"] = mine["dm"] - mine[other]
         for name, rho in mine.items():
-            found.setdefault((where, changes, name), {})[seed] = rho
+            found.setdefault((where, name), {})[sheet.seed] = rho
     several = {at: list(rhos.values()) for at, rhos in found.items() if len(rhos) > 1}
     if not several:
         return
@@ -228,32 +317,47 @@ def _between_sets(records: Sequence[Record]) -> Iterator[str]:
     yield ""
     yield "| sample | ranker | rho of each set | mean |"
     yield "|---|---|---|---|"
-    for (where, changes, name), rhos in several.items():
+    for (where, name), rhos in several.items():
         listed = ", ".join(f"{rho:+.2f}" for rho in rhos)
-        yield f"| {where}{changes and ', ' + changes} | {name} | {listed} | {np.mean(rhos):+.2f} |"
+        yield f"| {where} | {name} | {listed} | {np.mean(rhos):+.2f} |"
     yield ""
 
 
 def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
     yield (
-        "| ranker | rho | 95 % interval | tau | rho, top half | recall of the best tenth | regret@1 | pairs "
-        "| rho given params | s per candidate | preparation s | failed |"
+        "| ranker | rho | 95 % interval | tau | rho, top half | recall of the best tenth "
+        f"| regret@1 among {AMONG} | among {FEW} | 95 % interval | pairs "
+        "| rho given params | TFLOP per candidate | s per candidate | preparation s | failed |"
     )
-    yield "|" + "---|" * 12
+    yield "|" + "---|" * 15
     rows = ranking_rows(sheet.scores, sheet.spent, ground, None)
     for row in sorted(rows, key=lambda row: -(row["spearman"] or 0)):
-        spent = sheet.spent[row["ranker"]]
+        spent, n = sheet.spent[row["ranker"]], max(1, len(sheet.trials))
         figures = [
             row["ranker"],
             _figure(row["spearman"]),
-            "" if row["ci95"] is None else "[{:.2f}, {:.2f}]".format(*row["ci95"]),
-            *(_figure(row[name]) for name in ("kendall", "spearman_top", "recall_top", "regret", "pairs", "partial")),
-            f"{spent.trials_s / max(1, len(sheet.trials)):.2f}",
-            f"{spent.preparation_s:.0f}",
+            _interval(row["ci95"]),
+            *(_figure(row[name]) for name in ("kendall", "spearman_top", "recall_top")),
+            regret_text(row, "regret"),
+            regret_text(row, "regret_25"),
+            _interval(row["ci95_regret_25"]),
+            *(_figure(row[name]) for name in ("pairs", "partial")),
+            *_costs(row["ranker"], spent, n),
             str(row["failed"]),
         ]
         yield f"| {' | '.join(figures)} |"
     yield ""
+
+
+def _costs(name: str, spent: Spent, n: int) -> list[str]:
+    """Operations, the preparation shared, and seconds; nothing for what is read from a table."""
+    if set(name.split("+")) <= set(PUBLISHED):
+        return ["", "", ""]
+    return [f"{spent.flops / n / 1e12:.3f}", f"{spent.trials_s / n:.2f}", f"{spent.preparation_s:.0f}"]
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    return "" if ends is None else "[{:.2f}, {:.2f}]".format(*ends)
 
 
 def _differences(sheet: Sheet, ground: Ground) -> Iterator[str]:
@@ -277,6 +381,7 @@ def _without_chance(sheet: Sheet) -> Iterator[str]:
     listed = ", ".join(f"{row['ranker']} {_figure(row['spearman'])}" for row in best if "[" not in row["ranker"])
     yield f"Without networks below {CHANCE:.0f} % ({len(ground.keys)} left): {listed}."
     yield ""
+    yield from _differences(sheet, ground)
     for text, part in (("", whole), (f", without networks below {CHANCE:.0f} %", ground)):
         for name in ("dm", "random"):
             found = sheet.additive(part, name) if name in sheet.scores else None
@@ -289,11 +394,12 @@ def _without_chance(sheet: Sheet) -> Iterator[str]:
     yield ""
 
 
-def _trained(sheet: Sheet) -> str:
-    found = {json.dumps(r["recipe"]) for name, r in sheet.cells.items() if "accuracy" in _first_scores(r)}
-    recipes = [json.loads(text) for text in sorted(found)]
-    spaces = {r["space"]["trained"] for r in sheet.cells.values() if "accuracy" in _first_scores(r)}
-    return "; ".join([*(", ".join(f"{k} {v}" for k, v in r.items()) for r in recipes[:1]), *sorted(spaces)])
+def _recipes(sheet: Sheet) -> str:
+    """How trained rankers train a candidate, and in which space; nothing where none does."""
+    trained = [r for r in sheet.cells.values() if _kind(r) == "trained"]
+    recipes = {", ".join(f"{k} {v}" for k, v in r["recipe"].items()) for r in trained}
+    spaces = {r["space"]["trained"] for r in trained}
+    return "".join(f"{text}; " for text in (*sorted(recipes), *sorted(spaces)))
 
 
 def _machine(sheet: Sheet) -> str:
@@ -342,9 +448,10 @@ def main() -> None:
     if args.check:
         sys.exit(int(text != before))
     readme.write_text(text)
-    for title, sheet in sheets(records):
-        if sheet.truths and "sample all" in title:
-            (args.results / f"{title.partition(',')[0]}-truth.csv").write_text(truth_csv(sheet))
+    for sheet in sheets(records):
+        if sheet.truths and sheet.sample == "all":
+            images, epochs = sheet.budget
+            (args.results / f"{sheet.task}-truth-{images}x{epochs}.csv").write_text(truth_csv(sheet))
 
 
 if __name__ == "__main__":

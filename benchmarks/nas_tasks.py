@@ -5,26 +5,30 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas_cells import Training
+from nas_cells import PUBLISHED, Training
 
 from condensekit import datasets
+from condensekit.errors import DataError
 from condensekit.images import ClassImages
 from condensekit.nas.full import FullTraining
 from condensekit.nas.nasbench201 import from_table
 from condensekit.nas.proxies import Setting
 from condensekit.nas.proxy_sets import Maker
 from condensekit.nas.spaces import enumerate_architectures, space
+from condensekit.nas.spending import Ledger
 from condensekit.nas.trials import Architecture, key
 from condensekit.nas.truth import Truth, canonical, read_table
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 
 TRUTHS, GROUPS = "nb201_valid_nets.csv", "nb201_isomorphs.csv"
+PROXIES, EPOCHS = "nb201_zc_proxies.csv", "nb201_12_epochs.csv"
 STEM, CELLS = 4, 1  # of trained NAS-Bench-201 cells: channels of the stem, cells in each stage; the benchmark has 16, 5
 HELD = 1_500  # held-out training images on which candidates are scored
 FULL_IMAGES, FULL_EPOCHS, FULL_BATCH = 10_000, 10, 100  # of a full training in the ConvNet grid
@@ -47,7 +51,7 @@ class Task:
         groups: By key, the name of all that compute the same thing.
         truth: Where it is known already.
         full: How it is measured where not.
-        strata: Labels in whose values the ranking is reported apart.
+        published: Scores from tables, by ranker, by key of an architecture.
     """
 
     name: str
@@ -60,7 +64,17 @@ class Task:
     groups: dict[str, str]
     truth: Truth | None = None
     full: FullTraining | None = None
-    strata: tuple[str, ...] = ()
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @cached_property
+    def sizes(self) -> Ledger:
+        """Of the real networks."""
+        return Ledger(self.real, self.train.spec.shape)
+
+    @cached_property
+    def small_sizes(self) -> Ledger:
+        """Of those that are trained."""
+        return self.sizes if self.small is self.real else Ledger(self.small, self.train.spec.shape)
 
     def setting(self, recipe: Training, set_seed: int, folder: Path) -> Setting:
         """What its rankers share."""
@@ -92,6 +106,7 @@ def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells:
         {name: [json.loads(text) for text in texts] for name, texts in samples.items()},
         groups,
         truth,
+        published=_published(tables, real),
     )
 
 
@@ -112,15 +127,29 @@ def convnet(root: Path | None, trust: bool) -> Task:
         samples["tune"] += order[STRATUM : STRATUM + SPARE]
     protocol = replace(Training().protocol(), epochs=FULL_EPOCHS, batch=FULL_BATCH)
     full = FullTraining(part, test, protocol, seeds=2)
-    return Task(
-        "convnet", "fashionmnist", part, held, grid, grid, samples, {}, full=full, strata=("norm", "pooling", "depth")
-    )
+    return Task("convnet", "fashionmnist", part, held, grid, grid, samples, {}, full=full)
 
 
 def _hold_out(train: ClassImages) -> tuple[ClassImages, ClassImages]:
     return train.split(math.ceil(HELD / len(train.classes)) * len(train.classes) / len(train), Draw(0))
 
 
+def _published(tables: Path, real: Any) -> dict[str, dict[str, float]]:
+    """What others' code and trainings say of each cell: zero-cost scores, validation accuracy after 12 epochs."""
+    found: dict[str, dict[str, float]] = {name: {} for name in PUBLISHED}
+    for file in (PROXIES, EPOCHS):
+        for row in _rows(tables / file):
+            name = key(canonical(real, from_table(row["net_str"])))
+            for ranker in PUBLISHED:
+                column = "cifar10_val" if ranker == "published-12-epochs" else ranker.removeprefix("published-")
+                if column in row:
+                    found[ranker][name] = float(row[column])
+    return found
+
+
 def _rows(path: Path) -> Sequence[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}): --tables names the folder that holds it") from error

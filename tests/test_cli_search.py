@@ -52,6 +52,7 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     assert [row["ranker"] for row in record["ranking"]] == ["dm", "random", "params", "dm+params"]
     assert all(set(row) >= KEYS for row in record["ranking"])
     assert record["ranking"][0]["spearman"] is not None
+    assert set(record["ranking"][0]["strata"]) == {"width", "depth", "activation", "norm", "pooling"}
     assert len(record["trials"]) == 16
     assert set(record["trials"][0]) >= {"ranker", "architecture", "score", "cost_s"}
     assert len(lines(out / "trials.jsonl")) == 12

@@ -54,6 +54,7 @@ Rankers, a comma-separated list of which the first one's choice is the best:
   random, kmeans, ...       a selection's set; packed-random: four images shrunk into each
   dm@50, random@250         with that many images per class instead of --ipc, in equally many steps of full batches
   early-stop                all images for a short time, at the cost of the dearest set's; early-stop@3: 3 epochs
+  random-equal              as random, but trained on longer: at the cost of the dearest set's as well
   params, flops, synflow, nwot, jacov, zen       without training
   dm+synflow+jacov          the sum of their ranks; ridge:dm+params a regression on 10 truths; additive: on choices
 

@@ -21,8 +21,18 @@ def rank_sum(*rankers: Sequence[float | None] | ArrayLike) -> Floats:
     """(N,) sums of the candidates' ranks (1 is the lowest score, ties share) under each of the rankers.
 
     Args:
-        rankers: (N,) scores each; None where a candidate failed, which then has the lowest rank.
+        rankers: (N,) scores each, at least one ranker; None or not finite where a candidate failed, which then has the
+            lowest rank.
+
+    Returns:
+        float64 in [F, F * N] for F rankers.
+
+    Raises:
+        DataError: No ranker, or rankers with different numbers of scores.
     """
+    sizes = [len(scores) for scores in rankers]  # type: ignore[arg-type]
+    if len(set(sizes)) != 1:
+        raise DataError(f"a sum of ranks needs one score of each ranker for each candidate, got {sizes} scores")
     return np.asarray(np.sum([stats.rankdata(placed(scores)) for scores in rankers], axis=0), dtype=np.float64)
 
 
@@ -60,9 +70,16 @@ def additive(
     """(M,) predictions by a ridge regression on one-hot choices: what a table of main effects already knows.
 
     Args:
-        architectures: Those to fit on.
-        truth: Their truths.
-        wanted: Those to predict.
+        architectures: (K,) choices by label of those to fit on, at least three.
+        truth: (K,) their truths.
+        wanted: (M,) choices of those to predict; a value that no architecture of ``architectures`` has counts as none
+            of those that they have.
+
+    Returns:
+        float64 in the unit of ``truth``.
+
+    Raises:
+        DataError: Fewer than three architectures to fit on, or another number of truths.
     """
     columns = sorted({(label, str(value)) for a in (*architectures, *wanted) for label, value in a.items()})
 
@@ -70,6 +87,19 @@ def additive(
         return np.array([[str(a.get(label)) == value for label, value in columns] for a in rows], dtype=np.float64)
 
     return ridge(one_hot(architectures), truth, one_hot(wanted))
+
+
+def shared_by(
+    one: Combination, found: Mapping[str, Sequence[Trial]], some: Sequence[Architecture]
+) -> list[Architecture]:
+    """Those of some architectures that all parts of a combination have scored, failed trials included."""
+    tables = _tables(one, found)
+    return [a for a in some if all(key(a) in table for table in tables)]
+
+
+def _tables(one: Combination, found: Mapping[str, Sequence[Trial]]) -> list[dict[str, Trial]]:
+    """Each part's trials by key of the architecture."""
+    return [{key(t.architecture): t for t in found[part.name]} for part in one.parts]
 
 
 def combined(
@@ -88,8 +118,8 @@ def combined(
         known: Those that a regression is fitted on.
         truth: Their truths; where there are fewer than three, a regression has no trials.
     """
-    tables = [{key(t.architecture): t for t in found[part.name]} for part in one.parts]
-    shared, told = ([a for a in some if all(key(a) in table for table in tables)] for some in (ranked, known))
+    tables = _tables(one, found)
+    shared, told = (shared_by(one, found, some) for some in (ranked, known))
     if not shared or (one.fitted and (len(told) < FEWEST or len(told) < len(known))):
         return []
 

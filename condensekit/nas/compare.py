@@ -11,20 +11,23 @@ import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit import catalog
-from condensekit.errors import Problems, refuse
-from condensekit.nas.combine import combined
+from condensekit.errors import Problems, refuse, unknown
+from condensekit.nas.combine import combined, shared_by
 from condensekit.nas.full import FullTraining
 from condensekit.nas.listing import by_key, distinct, listed, others
 from condensekit.nas.proxies import Combination, Ranker, Setting, ZeroCost, at_equal_cost
 from condensekit.nas.races import Races
+from condensekit.nas.ranking import FEWEST
 from condensekit.nas.report import Ground, Scores, Spent, ranking_rows
 from condensekit.nas.running import Running
 from condensekit.nas.spaces import check_choices
 from condensekit.nas.spending import Ledger
+from condensekit.nas.strategies import check_population, population
 from condensekit.nas.trials import Architecture, Trial, key
 from condensekit.nas.truth import Truth, canonical
 
 FITTED = 10  # architectures whose truth a regression is told
+STRATA = 8  # choices that a label may have for the ranking to be reported apart in each of them
 SOME = 20  # architectures whose mean stands for what a search will ask for
 
 
@@ -78,12 +81,12 @@ class Contest:
         truth: A table, how to measure it, or None.
         seed: Of the list or the search.
         groups: By key of an architecture: the name of all that compute the same thing, for the bootstrap.
-        strata: Labels of the space, in whose values the ranking is reported apart.
-        fitted: Architectures whose truth a regression is told; they are none of the ranked ones.
+        strata: Labels of the space, in whose values the ranking is reported apart; None: those with 2 to 8 choices.
+        fitted: Architectures whose truth a regression is told, at least three; they are none of the ranked ones.
 
     Raises:
-        ConfigError: No ranker, one twice, combinations with a strategy that has no common list, a regression without
-            a truth, a space with too few architectures.
+        ConfigError: An unknown strategy, no ranker, one twice, combinations with a strategy that has no common list, a
+            regression without a truth, a stratum that is no label, a space with too few architectures.
         DataError: Architectures that the truth lacks.
     """
 
@@ -99,13 +102,17 @@ class Contest:
         truth: Truth | FullTraining | None = None,
         seed: int = 0,
         groups: Mapping[str, str] | None = None,
-        strata: Sequence[str] = (),
+        strata: Sequence[str] | None = None,
         fitted: int = FITTED,
     ) -> None:
+        if architectures is None and strategy not in catalog.STRATEGIES:
+            raise unknown("strategy", strategy, catalog.STRATEGIES)
         names = [r.name for r in rankers]
         mixed = [r for r in rankers if isinstance(r, Combination)]
         told = [r for r in mixed if r.fitted]
         common = architectures is not None or strategy in catalog.LISTED
+        labels = list(space.simplify())
+        foreign = [s for s in strata or () if s not in labels]
         refuse(
             None if names else "no ranker: name at least one",
             *(f"ranker {name!r} is named twice" for name in dict.fromkeys(names) if names.count(name) > 1),
@@ -113,10 +120,13 @@ class Contest:
             f"{mixed[0].name!r} combines scores of one list: use strategy random or grid"
             if mixed and not common
             else None,
+            None if fitted >= FEWEST else f"fitted must be at least {FEWEST}, got {fitted}",
+            *(f"stratum {s!r} is no label of the space: use {', '.join(labels)}" for s in foreign),
         )
         check_choices(space)
         self.space, self.rankers, self.setting, self.strategy = space, list(rankers), setting, strategy
-        self.wanted, self.seed, self.groups, self.strata = truth, seed, dict(groups or {}), tuple(strata)
+        self.wanted, self.seed, self.groups = truth, seed, dict(groups or {})
+        self.strata = _few(space) if strata is None else strata
         if architectures is not None:
             self.ranked: list[Architecture] | None = [canonical(space, a) for a in architectures]
         else:
@@ -137,8 +147,11 @@ class Contest:
         """Score, measure and report.
 
         Raises:
+            ConfigError: An evolution whose population is not above the number of workers.
             CondensekitError: A set cannot be made, a search cannot start, or a file cannot be written.
         """
+        if self.ranked is None and self.strategy == "evolution":
+            check_population(population(self.trials), 1 if running.engine == "sequential" else running.workers)
         with running.budget() as budget, Races(self, running, budget) as races:
             races.score()
             return self._report(races, races.truth())
@@ -169,14 +182,19 @@ class Contest:
         known = [a for a in self.extra if truth is not None and truth.holds(self.space, a)]
         goal = truth.of(self.space, known).mean(1) if truth is not None and known else np.zeros(0)
         inside = None if self.ranked is None else set(by_key(self.ranked))
+        mine = {n: [t for t in ts if inside is None or key(t.architecture) in inside] for n, ts in found.items()}
+        notes = [*getattr(self.space, "notes", ()), *_left_out(mine, races.unmade, self.trials)]
         trials: list[Trial] = []
         scores: dict[str, Scores] = {}
         spent: dict[str, Spent] = {}
         for one in self.rankers:
             if isinstance(one, Combination):
                 ours = combined(one, found, self.ranked or [], known, goal)
+                if len(ours) < self.trials:
+                    told = len(shared_by(one, found, known))
+                    notes.append(_shortfall(one, mine, len(ours), self.trials, told, len(self.extra)))
             else:
-                ours = [t for t in found[one.name] if inside is None or key(t.architecture) in inside]
+                ours = mine[one.name]
             trials += ours
             scores[one.name] = {key(t.architecture): t.score for t in ours}
             spent[one.name] = self.ledger.spent(one, found, prepared, self.extra, truth)
@@ -184,7 +202,6 @@ class Contest:
         rows = ranking_rows(scores, spent, ground, _baseline(self.rankers))
         values = {k: tuple(v) for k, v in zip(ground.keys, ground.truth.tolist(), strict=True)}
         best = self._best([t for t in trials if t.ranker == self.rankers[0].name], values)
-        notes = [*getattr(self.space, "notes", ()), *_left_out(found, races.unmade, self.trials)]
         return Comparison(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes))
 
     def _ground(self, scored: Mapping[str, Architecture], truth: Truth | None) -> Ground:
@@ -220,6 +237,28 @@ class Contest:
             "flops": cost.flops,
             "truth": _mean(values.get(key(top.architecture))),
         }
+
+
+def _few(space: ModelSpace) -> list[str]:
+    """The labels with 2 to 8 choices."""
+    sizes = {label: len(getattr(mutable, "values", ())) for label, mutable in space.simplify().items()}
+    return [label for label, size in sizes.items() if 2 <= size <= STRATA]
+
+
+def _shortfall(
+    one: Combination, found: Mapping[str, Sequence[Trial]], scored: int, wanted: int, told: int, fitted: int
+) -> str:
+    """Why a combination lacks architectures, and the way out; ``told`` of the ``fitted`` ones can be fitted on."""
+    short = [part.name for part in one.parts if len(found[part.name]) < wanted]
+    if short:
+        why, out = f"{' and '.join(short)} did not score all of them", "combine other rankers"
+    else:
+        why = f"only {told} of the {fitted} architectures that it is fitted on have a truth and all scores"
+        out = "give a truth that holds them"
+    return (
+        f"{one.name}: only {scored} of {wanted} architectures were scored, because {why}: resume with a larger "
+        f"--budget, or {out}"
+    )
 
 
 def _left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], wanted: int) -> list[str]:

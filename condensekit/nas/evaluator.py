@@ -14,23 +14,11 @@ from torch import nn
 
 from condensekit.catalog import SCORES
 from condensekit.describe import describe
-from condensekit.errors import refuse, unknown
-from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
+from condensekit.errors import refuse
+from condensekit.nas.failures import TrialError
+from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, check_score, train_candidate
 
 __all__ = ["ProxyData", "ProxyEvaluator", "ProxyProtocol", "TrialError", "TrialResult", "train_candidate"]
-
-
-class TrialError(Exception):
-    """A candidate that cannot be scored; the text says why. The search marks its trial and goes on.
-
-    Args:
-        text: One line.
-        image_steps: Images that had passed through in training by then: they cost what they cost.
-    """
-
-    def __init__(self, text: str, image_steps: int = 0) -> None:
-        super().__init__(text)
-        self.image_steps = image_steps
 
 
 class ProxyEvaluator(Evaluator):  # type: ignore[misc]
@@ -53,7 +41,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         device: See there.
 
     Raises:
-        ConfigError: An unknown score, fewer than one seed.
+        ConfigError: An unknown score, or one that goes ill with ``hopeless``; fewer than one seed.
     """
 
     def __init__(
@@ -69,8 +57,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         hopeless: float | None = None,
         device: str = "cpu",
     ) -> None:
-        if score not in SCORES:
-            raise unknown("score", score, SCORES)
+        check_score(score, hopeless)
         refuse(None if seeds >= 1 else f"seeds must be at least 1, got {seeds}")
         self.data, self.protocol, self.score = data, protocol, score
         self.seeds, self.seed, self.last, self.checks = seeds, seed, last, checks

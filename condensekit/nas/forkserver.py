@@ -128,9 +128,9 @@ class ForkServer:
 
     def _left(self, pid: int, client: socket.socket) -> bool:
         """NNI killed the client of a trial, so the trial goes as well."""
-        self.selector.unregister(client)
-        client.close()
-        if pid in self.clients:
+        if self.clients.get(pid) is client:  # else the trial's own end came in with this event, and was handled first
+            self.selector.unregister(client)
+            client.close()
             self.clients[pid] = None
             _kill(pid)
         return True

@@ -13,7 +13,7 @@ from typing import Any
 import nni
 from nni.nas.evaluator import Evaluator
 
-from condensekit.nas.evaluator import TrialError
+from condensekit.nas.failures import TrialError, reason
 from condensekit.nas.trials import key
 from condensekit.rng import isolated, key_of
 
@@ -80,16 +80,6 @@ class Guarded(Evaluator):  # type: ignore[misc]
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-
-
-def reason(error: BaseException) -> str:
-    """One line about what was raised."""
-    text = str(error).strip().splitlines()
-    shown = text[0][:300] if text else ""
-    if isinstance(error, TrialError):
-        return shown
-    memory = isinstance(error, MemoryError) or "out of memory" in shown.lower() or "can't allocate" in shown.lower()
-    return f"{'out of memory: ' if memory else ''}{type(error).__name__}: {shown}"
 
 
 def score_of(metric: Any) -> float | None:

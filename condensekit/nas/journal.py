@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ from nni.nas.execution.event import (
 )
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 
+from condensekit.nas.failures import reason
 from condensekit.nas.guard import score_of
 from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialLog, key
 
@@ -128,18 +130,27 @@ class Journal(Middleware):  # type: ignore[misc]
             trial = self._running.get(key(event.model.sample))
             if trial is None or self._closed:
                 continue
-            if isinstance(event, FinalMetricEvent):
-                failed = isinstance(trial.metric, dict) and "failed" in trial.metric
-                trial.metric = trial.metric if failed else event.metric
-            elif isinstance(event, IntermediateMetricEvent):
-                trial.curve.append(event.metric)
-                self.dispatch_model_event(IntermediateMetricEvent(event.model, event.metric))
-            elif isinstance(event, TrainingEndEvent):
+            if isinstance(event, TrainingEndEvent):
                 trial.ended = (time.monotonic(), event.status)
+            elif isinstance(event, (FinalMetricEvent, IntermediateMetricEvent)):
+                self._note(trial, event)
         grace = getattr(self.engine, "grace_s", 0.0)
         for trial in list(self._running.values()):
             if trial.ended is not None and (trial.metric is not None or time.monotonic() >= trial.ended[0] + grace):
                 self._end(trial, trial.ended[1])
+
+    def _note(self, trial: _Running, event: FinalMetricEvent | IntermediateMetricEvent) -> None:
+        """Keep a metric as the log will hold it; one that it cannot hold fails the trial."""
+        try:
+            metric = json.loads(json.dumps(event.metric, default=float))
+        except Exception as error:  # whatever turning it into a number raises
+            trial.metric = {"failed": f"a metric is no number, and not made of numbers and texts: {reason(error)}"}
+            return
+        if isinstance(event, IntermediateMetricEvent):
+            trial.curve.append(metric)
+            self.dispatch_model_event(IntermediateMetricEvent(event.model, metric))
+        elif not (isinstance(trial.metric, dict) and "failed" in trial.metric):
+            trial.metric = metric
 
     def _end(self, running: _Running, status: ModelStatus) -> None:
         del self._running[key(running.models[0].sample)]

@@ -27,15 +27,18 @@ from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.images import ClassImages
 from condensekit.nas.cost import count
-from condensekit.nas.evaluator import ProxyEvaluator, TrialError
+from condensekit.nas.evaluator import ProxyEvaluator
+from condensekit.nas.failures import TrialError
 from condensekit.nas.proxy_sets import Maker, Preparation
-from condensekit.nas.training import ProxyData, ProxyProtocol
+from condensekit.nas.training import ProxyData, ProxyProtocol, check_score
 from condensekit.nas.zero_cost import REPEATS, ZEN_BATCH, score
 from condensekit.rng import Draw, isolated
 from condensekit.selection import check_sizes
 
 IMAGES = 64  # in the batch of a zero-cost score
 PASSES = 3  # forward passes that one forward and backward pass costs
+EQUAL = "-equal"  # after a selection: trained on longer, by what the dearest preparation costs
+FREE_SETS = (f"random{EQUAL}", f"{catalog.PACKED}random{EQUAL}")  # other selections have a preparation of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,7 @@ class Setting:
         extra: Image-steps that a ranker without a preparation gets for each candidate to cost as much as one with.
 
     Raises:
+        ConfigError: An unknown score, or one that goes ill with ``hopeless``.
         DataError: An image that is both trained on and held out.
     """
 
@@ -74,6 +78,7 @@ class Setting:
     extra: float = 0.0
 
     def __post_init__(self) -> None:
+        check_score(self.score, self.hopeless)
         train = self.maker.train
         if train.images.data_ptr() == self.held.images.data_ptr() and bool(
             torch.isin(train.order, self.held.order).any()
@@ -84,6 +89,11 @@ class Setting:
     def steps(self) -> int:
         """Gradient steps on each candidate, each with a full batch."""
         return self.protocol.steps_on(self.ipc * len(self.maker.train.classes))
+
+    @property
+    def equal_steps(self) -> int:
+        """The same, and those that a preparation would have cost."""
+        return self.steps + round(self.extra / self.protocol.batch)
 
     @cached_property
     def _test(self) -> ClassImages:
@@ -139,11 +149,14 @@ class OnSet(Ranker):
         name: What tables call it.
         kind: A method, a selection (``packed-`` before it allowed), or ``half-`` and a method.
         ipc: Images per class; None takes the setting's.
+        equal: Whether candidates get their share of the dearest preparation among the rankers as further steps, so that
+            all cost the same.
     """
 
     name: str
     kind: str
     ipc: int | None = None
+    equal: bool = False
 
     def check(self, setting: Setting) -> None:
         """See :meth:`Ranker.check`."""
@@ -166,7 +179,7 @@ class OnSet(Ranker):
             made, cost = maker.selected(self.kind, ipc)
         else:
             made, cost = maker.condensed(self.kind, ipc)
-        return setting.trained(made), cost
+        return setting.trained(made, setting.equal_steps if self.equal else None), cost
 
 
 @dataclass(frozen=True)
@@ -184,12 +197,9 @@ class EarlyStop(Ranker):
 
     def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
         """See :meth:`Ranker.prepare`."""
-        batch = setting.protocol.batch
-        if self.epochs:
-            steps = math.ceil(self.epochs * len(setting.maker.train) / batch)
-        else:
-            steps = setting.steps + round(setting.extra / batch)
-        return setting.trained(setting.maker.train, steps), Preparation()
+        train = setting.maker.train
+        steps = math.ceil(self.epochs * len(train) / setting.protocol.batch) if self.epochs else setting.equal_steps
+        return setting.trained(train, steps), Preparation()
 
 
 @dataclass(frozen=True)
@@ -225,7 +235,7 @@ class Combination:
 
 def at_equal_cost(one: Ranker) -> bool:
     """Whether what the ranker may spend depends on what others spend."""
-    return isinstance(one, EarlyStop) and one.epochs is None
+    return one.equal if isinstance(one, OnSet) else isinstance(one, EarlyStop) and one.epochs is None
 
 
 class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
@@ -292,9 +302,10 @@ def ranker(name: str) -> Ranker | Combination:
 
     Args:
         name: A method of the catalog (``dm``), a selection (``random``, ``packed-random``), ``half-`` and a method,
-            each with ``@N`` for N images per class; ``early-stop``, with ``@N`` for N epochs; ``params``, ``flops``,
-            ``synflow``, ``nwot``, ``jacov``, ``zen``; several of them joined by ``+`` for the sum of their ranks,
-            ``ridge:`` before that for a regression; or ``additive``, a regression on the choices alone.
+            ``random-equal`` or ``packed-random-equal``, trained on longer by its share of the dearest preparation; each
+            of these with ``@N`` for N images per class; ``early-stop``, with ``@N`` for N epochs; ``params``,
+            ``flops``, ``synflow``, ``nwot``, ``jacov``, ``zen``; several of them joined by ``+`` for the sum of their
+            ranks, ``ridge:`` before that for a regression; or ``additive``, a regression on the choices alone.
 
     Raises:
         ConfigError: An unknown name.
@@ -318,11 +329,14 @@ def _single(name: str) -> Ranker:
         if at:
             raise ConfigError(f"ranker {name!r}: {kind} takes no number")
         return ZeroCost(kind)
+    if kind in FREE_SETS:
+        return OnSet(name, kind.removesuffix(EQUAL), size, equal=True)
     plain = kind.removeprefix(HALF)
     if plain in catalog.METHODS or ":" in plain:
         catalog.method(plain)
     elif not _is_selection(kind):
-        known = [EARLY, ADDITIVE, *COUNTS, *ZERO_COST, *catalog.METHODS, *catalog.SELECTIONS, *_prefixed()]
+        sets = [*catalog.METHODS, *catalog.SELECTIONS, *_prefixed(), *FREE_SETS]
+        known = [EARLY, ADDITIVE, *COUNTS, *ZERO_COST, *sets]
         raise unknown("ranker", name, known)
     return OnSet(name, kind, size)
 

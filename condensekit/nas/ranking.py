@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from condensekit.errors import DataError
+from condensekit.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]
 
@@ -47,12 +47,34 @@ def measured(truth: ArrayLike, count: int) -> Floats:
 
 
 def spearman(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> float | None:
-    """Spearman's rank correlation; None for fewer than three candidates or a constant truth."""
+    """Spearman's rank correlation.
+
+    Args:
+        scores: (N,) what a ranker says; None or not finite where a candidate failed.
+        truth: (N,) what full training says, all finite.
+
+    Returns:
+        In [-1, 1]; 0 for constant scores; None for fewer than three candidates or a constant truth.
+
+    Raises:
+        DataError: Lengths that differ, or a truth that is not finite.
+    """
     return _correlation(stats.spearmanr, scores, truth)
 
 
 def kendall(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> float | None:
-    """Kendall's tau-b; None for fewer than three candidates or a constant truth."""
+    """Kendall's tau-b.
+
+    Args:
+        scores: (N,) what a ranker says; None or not finite where a candidate failed.
+        truth: (N,) what full training says, all finite.
+
+    Returns:
+        In [-1, 1]; 0 for constant scores; None for fewer than three candidates or a constant truth.
+
+    Raises:
+        DataError: Lengths that differ, or a truth that is not finite.
+    """
     return _correlation(stats.kendalltau, scores, truth)
 
 
@@ -72,7 +94,19 @@ def best(truth: ArrayLike, share: float = TOP) -> NDArray[np.bool_]:
 
 
 def recall(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, k: int) -> float | None:
-    """The share, in [0, 1], of the k truly best that are among the k best scores; None where k is 0 or all."""
+    """The share of the k truly best that are among the k best scores.
+
+    Args:
+        scores: (N,) what a ranker says; None or not finite where a candidate failed.
+        truth: (N,) what full training says, all finite.
+        k: How many count as the best.
+
+    Returns:
+        In [0, 1]; None where k is not in 1 to N - 1, so that there is nothing to find.
+
+    Raises:
+        DataError: Lengths that differ, or a truth that is not finite.
+    """
     x = placed(scores)
     y = measured(truth, len(x))
     if not 0 < k < len(x):
@@ -90,35 +124,64 @@ def _membership(values: Floats, k: int) -> Floats:
 def regret(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, among: int) -> float | None:
     """Truth lost by taking the first by score, instead of the best, of ``among`` candidates drawn at random.
 
-    The mean over all such draws without replacement, exactly; in the unit of ``truth``. None for fewer than two
-    candidates. ``among`` is at most the number of candidates: then there is one draw, all of them.
+    Args:
+        scores: (N,) what a ranker says; None or not finite where a candidate failed.
+        truth: (N,) what full training says, all finite.
+        among: Candidates in a draw, at least 1; from N on there is one draw, all of them.
+
+    Returns:
+        The mean over all draws without replacement, exactly, in the unit of ``truth``, at least 0; None for fewer than
+        two candidates.
+
+    Raises:
+        ConfigError: ``among`` is below 1.
+        DataError: Lengths that differ, or a truth that is not finite.
     """
+    if among < 1:
+        raise ConfigError(f"among must be at least 1, got {among}")
     x = placed(scores)
     y = measured(truth, len(x))
     if len(x) < 2:
         return None
-    return _expected_first(y, y, among) - _expected_first(x, y, among)
+    best_first, ours = expected_first(np.stack([y, x]), np.stack([y, y]), among)
+    return float(best_first - ours)
 
 
-def _expected_first(scores: Floats, truth: Floats, among: int) -> float:
-    """Mean truth of the first by score among that many candidates drawn without replacement."""
-    n, m = len(scores), min(among, len(scores))
-    order = np.argsort(-scores, kind="stable")
+def expected_first(scores: Floats, truth: Floats, among: int) -> Floats:
+    """Mean truth of the first by score among some candidates drawn at random without replacement.
+
+    Args:
+        scores: (B, N) finite scores, B lists of them.
+        truth: (B, N) finite truths.
+        among: Candidates in a draw, at least 1; from N on all of them.
+
+    Returns:
+        (B,) in the unit of ``truth``; candidates with equal scores are first equally often.
+    """
+    rows, n = scores.shape
+    m, left = min(among, n), n - np.arange(1, n)
     # the i-th best of n is first in a draw of m with probability C(n - i, m - 1) / C(n, m)
-    chance = np.zeros(n)
-    chance[0] = m / n
-    for i in range(1, n):
-        left = n - i
-        chance[i] = chance[i - 1] * max(0, left - m + 1) / left
-    _, level = np.unique(-scores[order], return_inverse=True)
-    share = np.bincount(level, chance) / np.bincount(level)
-    return float(share[level] @ truth[order])
+    chance = m / n * np.cumprod([1.0, *np.maximum(0, left - m + 1) / left])
+    order = np.argsort(-scores, axis=1, kind="stable")
+    steps = np.diff(np.take_along_axis(scores, order, 1), axis=1) != 0
+    level = np.cumsum(np.hstack([np.ones((rows, 1), dtype=bool), steps])) - 1
+    share = np.bincount(level, np.tile(chance, rows)) / np.bincount(level)
+    return np.asarray((share[level].reshape(rows, n) * np.take_along_axis(truth, order, 1)).sum(1))
 
 
 def pair_accuracy(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, noise: float) -> float | None:
     """How often the better of two candidates has the higher score, where their truths differ by more than ``noise``.
 
-    A tie counts one half. None where no pair differs so much.
+    Args:
+        scores: (N,) what a ranker says; None or not finite where a candidate failed.
+        truth: (N,) what full training says, all finite.
+        noise: In the unit of ``truth``, at least 0.
+
+    Returns:
+        In [0, 1]; a tie counts one half. None where no pair differs so much.
+
+    Raises:
+        DataError: Lengths that differ, or a truth that is not finite.
     """
     x = placed(scores)
     y = measured(truth, len(x))
@@ -136,10 +199,21 @@ def partial(
 ) -> float | None:
     """Spearman's correlation of scores and truth once the ranks of ``given`` (parameters, say) are taken out of both.
 
-    None where :func:`spearman` is, or where ``given`` leaves nothing of the truth.
+    Args:
+        scores: (N,) what a ranker says; None or not finite where a candidate failed.
+        truth: (N,) what full training says, all finite.
+        given: (N,) finite numbers.
+
+    Returns:
+        In [-1, 1]; 0 where ``given`` leaves nothing of the scores. None for fewer than four candidates, a constant
+        truth, or where ``given`` leaves nothing of the truth.
+
+    Raises:
+        DataError: Lengths that differ, or a truth that is not finite.
     """
     x, z = placed(scores), np.asarray(given, dtype=np.float64)
     y = measured(truth, len(x))
+    _as_many("numbers to take out", z, x)
     if len(x) <= FEWEST or np.ptp(y) == 0:
         return None
     rx, ry = (_without(stats.rankdata(values), stats.rankdata(z)) for values in (x, y))
@@ -158,14 +232,34 @@ def _without(ranks: Floats, given: Floats) -> Floats | None:
 def strata(
     scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, labels: Sequence[Hashable]
 ) -> dict[str, tuple[float | None, int]]:
-    """Spearman's correlation inside each stratum, and how many candidates it has."""
+    """Spearman's correlation inside each stratum.
+
+    Args:
+        scores: (N,) what a ranker says; None or not finite where a candidate failed, which then stands last in its
+            stratum.
+        truth: (N,) what full training says, all finite.
+        labels: (N,) which stratum each candidate belongs to.
+
+    Returns:
+        By the label's text, in order of appearance: the correlation, see :func:`spearman`, and the number of
+        candidates.
+
+    Raises:
+        DataError: Lengths that differ, or a truth that is not finite.
+    """
     x = placed(scores)
     y = measured(truth, len(x))
+    _as_many("labels", labels, x)
     found = {}
     for label in dict.fromkeys(labels):
         inside = np.array([other == label for other in labels])
         found[str(label)] = (spearman(x[inside], y[inside]), int(inside.sum()))
     return found
+
+
+def _as_many(what: str, found: Sequence[object] | Floats, scores: Floats) -> None:
+    if len(found) != len(scores):
+        raise DataError(f"there are {len(scores)} scores but {len(found)} {what}: give one for each candidate")
 
 
 @dataclass(frozen=True)
@@ -188,14 +282,27 @@ class Retest:
 
 
 def retest(repeats: ArrayLike) -> Retest:
-    """What (N, R) repeated measurements of N candidates say about each other."""
+    """What repeated measurements of the same candidates say about each other.
+
+    Args:
+        repeats: (N, R) finite measurements of N candidates.
+
+    Returns:
+        Correlations in [-1, 1], a ceiling in [0, 1] and a noise in the unit of ``repeats``; the ceiling is 0 where
+        measurements do not agree at all. All None for fewer than two measurements or three candidates.
+
+    Raises:
+        DataError: Another shape, or a measurement that is not finite.
+    """
     values = np.asarray(repeats, dtype=np.float64)
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise DataError(f"repeated measurements must be (N, R) finite numbers, got shape {values.shape}")
     n, r = values.shape
     if r < 2 or n < FEWEST:
         return Retest(None, None, None, None)
     single = _mean_correlation(values)
     top = _mean_correlation(values[best(values.mean(1))])
-    ceiling = None if single is None else math.sqrt(max(0.0, r * single / (1 + (r - 1) * single)))
+    ceiling = None if single is None else 0.0 if single <= 0 else math.sqrt(r * single / (1 + (r - 1) * single))
     typical = float(np.median(values.var(axis=1, ddof=1))) * (r - 1) / float(stats.chi2.median(r - 1))
     return Retest(single, top, ceiling, 1.96 * math.sqrt(2 * typical / r))
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from condensekit.nas import ranking
 from condensekit.nas.ranking import Floats, Retest
-from condensekit.nas.resampling import Interval, bootstrap, top_correlation
+from condensekit.nas.resampling import Interval, bootstrap, mean_regret, top_correlation
 
 NOISE = 0.5  # percentage points: what two accuracies must differ by to count, where no repeats say
-AMONG = 100  # candidates in a draw of the regret
+AMONG, FEW = 100, 25  # candidates in a draw of the regret: as published, and few enough for a mean over many draws
 Scores = Mapping[str, float | None]
 """By key of the architecture: None where the candidate failed, no entry where it was not scored."""
 
@@ -100,6 +100,10 @@ def row(name: str, scores: Scores, spent: Spent, ground: Ground) -> dict[str, An
         "kendall_top": ranking.kendall(best, truth[top]),
         "recall_top": ranking.recall(values, truth, max(1, round(ranking.RECALLED * n))) if n else None,
         "regret": ranking.regret(values, truth, AMONG) if n >= ranking.FEWEST else None,
+        "regret_25": ranking.regret(values, truth, FEW) if n >= ranking.FEWEST else None,
+        "ci95_regret_25": _ends(bootstrap(values, truth, groups, statistic=mean_regret(FEW), seed=ground.seed))
+        if n
+        else None,
         "pairs": ranking.pair_accuracy(values, truth, noise) if n else None,
         "partial": ranking.partial(values, truth, given) if given else None,
         "strata": {label: _inside(values, truth, [of[k] for k in keys]) for label, of in ground.strata.items() if n},
@@ -132,11 +136,12 @@ def ranking_rows(
     Returns:
         Dictionaries of JSON values, None where something is undefined or there is no truth. Correlations are of all
         candidates and of the truth's top half; ``recall_top`` of the best tenth; ``regret`` in percentage points
-        among 100 random candidates, or among all where there are fewer; ``pairs`` the accuracy on
-        pairs that differ by more than the truth's noise; ``partial`` the correlation given the number of parameters;
-        ``ci95`` and ``ci95_top`` bootstrap intervals over distinct architectures; ``pays_from`` the number of
-        candidates from which on ranking costs less than training them all; ``agreement`` Spearman's correlation with
-        each other ranker; ``difference`` and ``difference_top``: [value, lo, hi] to the baseline, paired.
+        among 100 random candidates, and ``regret_25`` among 25: exact means over all draws, a single draw of all where
+        there are no more; ``pairs`` the accuracy on pairs that differ by more than the truth's noise; ``partial`` the
+        correlation given the number of parameters; ``ci95``, ``ci95_top`` and ``ci95_regret_25`` bootstrap intervals
+        over distinct architectures; ``pays_from`` the number of candidates from which on ranking costs less than
+        training them all; ``agreement`` Spearman's correlation with each other ranker; ``difference`` and
+        ``difference_top``: [value, lo, hi] to the baseline, paired.
     """
     rows = []
     for name, ours in scores.items():
@@ -190,7 +195,9 @@ COLUMNS = {
     "spearman_top": "rho, top half",
     "ci95_top": "95 % interval",
     "recall_top": "recall of the top tenth",
-    "regret": "regret",
+    "regret": f"regret among {AMONG}",
+    "regret_25": f"regret among {FEW}",
+    "ci95_regret_25": "95 % interval",
     "pairs": "pairs",
     "partial": "rho given params",
     "cost_s": "cost, s",
@@ -210,9 +217,19 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             for name, r in zip(names, rows, strict=True)
         ]
     else:
-        head, body = list(COLUMNS.values()), [[_shown(r[column]) for column in COLUMNS] for r in rows]
+        head, body = list(COLUMNS.values()), [[_cell(r, column) for column in COLUMNS] for r in rows]
     lines = [head, ["---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def regret_text(row: Mapping[str, Any], name: str) -> str:
+    """The ``regret`` or ``regret_25`` of a row, and whether it is that of a single draw; empty where there is none."""
+    among = AMONG if name == "regret" else FEW
+    return _shown(row[name]) + " (one draw)" * (row[name] is not None and row["n"] <= among)
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    return regret_text(row, column) if column in ("regret", "regret_25") else _shown(row[column])
 
 
 def _shown(value: Any) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from condensekit.errors import DataError
-from condensekit.nas.ranking import FEWEST, TOP, Floats, measured, placed
+from condensekit.errors import ConfigError, DataError
+from condensekit.nas.ranking import FEWEST, TOP, Floats, expected_first, measured, placed
 from condensekit.rng import Draw
 
 RESAMPLES = 2000
@@ -53,6 +53,11 @@ def top_correlation(scores: Floats, truth: Floats) -> Floats:
     return rank_correlation(np.take_along_axis(scores, order, 1), np.take_along_axis(truth, order, 1))
 
 
+def mean_regret(among: int) -> Statistic:
+    """What gives :func:`~condensekit.nas.ranking.regret` of each row, in so large draws."""
+    return lambda scores, truth: expected_first(truth, truth, among) - expected_first(scores, truth, among)
+
+
 def _standard(ranks: Floats) -> Floats:
     """Rows centred and scaled to unit length; rows without spread become 0."""
     centred = ranks - ranks.mean(1, keepdims=True)
@@ -73,27 +78,31 @@ def bootstrap(
     """The 95 % percentile interval of a statistic, or of its difference between two rankers of the same candidates.
 
     Args:
-        scores: One for each candidate; None where it failed.
-        truth: One for each candidate.
+        scores: (N,) one for each candidate; None or not finite where it failed.
+        truth: (N,) one for each candidate, all finite.
         groups: Which candidates compute the same thing: a group is drawn as a whole, because its members are no
             independent evidence. None: all are distinct.
         against: Scores of the ranker to subtract, resampled alike.
         statistic: What is computed of each resample.
-        resamples: How many.
+        resamples: How many, at least 1.
         seed: Of the resamples; the same seed draws the same candidates for every ranker.
 
     Returns:
-        None for fewer than three groups, or where the statistic is undefined.
+        None for fewer than three groups, or where the statistic is undefined, in the sample or in all resamples.
 
     Raises:
-        DataError: Lengths that differ.
+        ConfigError: ``resamples`` is below 1.
+        DataError: Lengths that differ, or a truth that is not finite.
     """
+    if resamples < 1:
+        raise ConfigError(f"resamples must be at least 1, got {resamples}")
     ours = placed(scores)
     values = measured(truth, len(ours))
     theirs = None if against is None else placed(against)
     names = list(range(len(ours))) if groups is None else list(groups)
     if len(names) != len(ours) or (theirs is not None and len(theirs) != len(ours)):
-        raise DataError(f"there are {len(ours)} scores: give as many groups, and as many scores to compare with")
+        other = "" if theirs is None else f" and {len(theirs)} scores to compare with"
+        raise DataError(f"there are {len(ours)} scores, but {len(names)} groups{other}: give one for each candidate")
     members = _members(names)
     if len(members) < FEWEST:
         return None
@@ -102,7 +111,10 @@ def bootstrap(
         return None
     drawn = _resampled(members, resamples, seed)
     found = np.concatenate([_difference(statistic, ours, theirs, values, rows) for rows in drawn])
-    lo, hi = np.percentile(found[np.isfinite(found)], (2.5, 97.5))
+    defined = found[np.isfinite(found)]
+    if not len(defined):
+        return None
+    lo, hi = np.percentile(defined, (2.5, 97.5))
     return Interval(float(whole[0]), float(lo), float(hi))
 
 

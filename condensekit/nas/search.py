@@ -99,8 +99,8 @@ def search(
 
     Raises:
         ConfigError: Values out of range, more workers than cores, a port in use, a log of another space or recipe, a
-            strategy that cannot search this space, choices that do not survive JSON, a space or evaluator that cannot
-            be sent to workers.
+            strategy that cannot search this space, an evolution with a population not above its workers, choices that
+            do not survive JSON, a space or evaluator that cannot be sent to workers.
         DataError: An architecture of a given list that the space does not have.
         StoreError: The log cannot be written.
     """
@@ -113,8 +113,8 @@ def search(
         with _quiet():
             strategy = strategies.strategy(strategy, seed, trials)
     workers = 1 if engine == "sequential" else workers
-    if isinstance(strategy, RegularizedEvolution) and strategy.population_size <= workers:
-        raise ConfigError(f"evolution needs a population above its {workers} workers, got {strategy.population_size}")
+    if isinstance(strategy, RegularizedEvolution):
+        strategies.check_population(strategy.population_size, workers)
     with contextlib.ExitStack() as stack:
         if isinstance(budget_s, TimeBudget):
             budget = budget_s

@@ -12,7 +12,7 @@ from nni.nas.space import ExecutableModelSpace
 from nni.nas.strategy import TPE, GridSearch, Random, RegularizedEvolution, Strategy
 
 from condensekit import catalog
-from condensekit.errors import DataError
+from condensekit.errors import DataError, refuse
 from condensekit.nas.trials import Architecture, key
 
 log = logging.getLogger(__name__)
@@ -98,10 +98,31 @@ def grid(seed: int, trials: int) -> Strategy:
     return GridSearch(seed=seed)
 
 
+def population(trials: int) -> int:
+    """Of an evolution by name that is given so many trials."""
+    return min(100, max(5, trials // 4))
+
+
+def check_population(size: int, workers: int) -> None:
+    """Refuse a population that an evolution would wait for without end.
+
+    Args:
+        size: At least 1.
+        workers: Trials at a time, at least 1.
+
+    Raises:
+        ConfigError: The population is not larger than the number of workers.
+    """
+    enough = f"use fewer --workers or at least {4 * (workers + 1)} --trials"
+    refuse(
+        None if size > workers else f"evolution needs a population above its {workers} workers, got {size}: {enough}"
+    )
+
+
 def evolution(seed: int, trials: int) -> Strategy:
     """NNI's regularised evolution with a quarter of the trials, 5 to 100, as population."""
-    population = min(100, max(5, trials // 4))
-    return Evolution(population_size=population, sample_size=max(2, population // 4), mutation_prob=0.2, seed=seed)
+    size = population(trials)
+    return Evolution(population_size=size, sample_size=max(2, size // 4), mutation_prob=0.2, seed=seed)
 
 
 def tpe(seed: int, trials: int) -> Strategy:

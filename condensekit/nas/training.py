@@ -37,6 +37,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "step": lambda done: 1.0 if done < 0.5 else 0.1,
     "constant": lambda done: 1.0,
 }
+STOPPABLE = ("accuracy", "tse")  # scores by which a candidate given up early stands below those that learn
 TAIL = 0.1  # the share of the steps, at the end, over whose tests scores are averaged
 LOOK_EVERY = 20  # steps between looks at whether the loss is finite
 FLIP_CROP = (Augmentation(("crop",)), Augmentation(("flip",)))
@@ -168,6 +169,27 @@ class TrialResult:
     problem: str = ""
 
 
+def check_score(score: str, hopeless: float | None) -> None:
+    """Refuse a score that is none, or one by which candidates that are given up would come first.
+
+    Args:
+        score: Which score of a trained candidate counts.
+        hopeless: See :func:`train_candidate`.
+
+    Raises:
+        ConfigError: An unknown score; ``hopeless`` with a score outside :data:`STOPPABLE`.
+    """
+    if score not in SCORES:
+        raise unknown("score", score, SCORES)
+    refuse(
+        None
+        if hopeless is None or score in STOPPABLE
+        else f"hopeless={hopeless:g} with score {score!r} would rank candidates that are given up first: they are "
+        "scored before they become overconfident, and the others after; leave hopeless out, or score by "
+        f"{' or '.join(STOPPABLE)}"
+    )
+
+
 def train_candidate(
     make: Callable[[], nn.Module],
     data: ProxyData,
@@ -190,7 +212,8 @@ def train_candidate(
         seed: Initial weights, batches and augmentation follow from it and from nothing else.
         last: Tests in the last tenth of the steps, over which the scores are averaged.
         checks: Tests spread over the training before those, for the curve.
-        hopeless: Give up at one of the checks where the accuracy is below this many times chance; None never.
+        hopeless: Give up at one of the checks where the accuracy is below this many times chance; None never. The
+            scores of such a training are those of that check, and only some may be ranked by: :func:`check_score`.
         device: ``cpu`` (one thread), ``cuda``.
         report: Told each entry of the curve at once.
         stop: Asked before each step whether to give everything up.

@@ -16,9 +16,11 @@ from condensekit.nas.listing import distinct, others
 from condensekit.nas.plots import scatter
 from condensekit.nas.proxies import Setting, ranker
 from condensekit.nas.proxy_sets import Maker
-from condensekit.nas.report import Ground, Spent, ranking_rows, table
+from condensekit.nas.ranking import regret
+from condensekit.nas.report import Ground, Spent, ranking_rows, regret_text, table
 from condensekit.nas.running import Running
 from condensekit.nas.spaces import convnet_space, enumerate_architectures, space
+from condensekit.nas.strategies import population
 from condensekit.nas.training import ProxyProtocol
 from condensekit.nas.trials import TrialLog, key
 from condensekit.nas.truth import Truth
@@ -99,9 +101,33 @@ def test_regressions_are_fitted_on_architectures_that_are_not_ranked():
     assert rows["ridge:params+synflow"]["evaluations"] == rows["additive"]["evaluations"] == 4
     assert rows["params"]["evaluations"] == 0
     assert {row["n"] for row in found.rows} == {8}
+    assert found.notes == ()  # those that a regression is fitted on are not counted among the ranked ones
     assert rows["additive"]["spearman"] > 0.3
     ranked = {key(t.architecture) for t in found.trials}
     assert not ranked & {key(a) for a in others(GRID, [t.architecture for t in found.trials], 4, 0)}
+
+
+def test_combinations_that_lack_architectures_say_why(tmp_path):
+    names = "params+flops,ridge:params"
+    short = run(names, tmp_path, budget_s=1e-6, truth=TABLE, fitted=3)
+    parts = "params and flops did not score all of them: resume with a larger --budget, or combine other rankers"
+    assert f"params+flops: only 0 of 6 architectures were scored, because {parts}" in short.notes
+    some = [key(a) for a in distinct(GRID, 6, 0)] + [key(a) for a in others(GRID, distinct(GRID, 6, 0), 3, 0)[:2]]
+    partial = contest("ridge:params,params", truth=TABLE, fitted=3)
+    partial.wanted = Truth("partial", {k: TABLE.values[k] for k in some})
+    found = partial.run(Running("sequential"))
+    why = "only 2 of the 3 architectures that it is fitted on have a truth and all scores"
+    assert found.notes == (
+        f"ridge:params: only 0 of 6 architectures were scored, because {why}: resume with a larger --budget, or give a "
+        "truth that holds them",
+    )
+
+
+def test_the_ranking_is_reported_apart_by_every_label_with_few_choices():
+    row = run("params", truth=TABLE).rows[0]
+    assert set(row["strata"]) == {"width", "activation", "norm", "pooling"}  # of depth there is one
+    assert set(row["strata"]["pooling"]) <= {"none", "max", "avg"}
+    assert run("params", truth=TABLE, strata=()).rows[0]["strata"] == {}
 
 
 def test_without_a_truth_there_is_agreement_and_cost():
@@ -122,10 +148,11 @@ def test_evolution_searches_for_each_ranker(tmp_path):
     assert all(row["n"] == 8 for row in found.rows)
 
 
-def test_early_stopping_costs_what_the_dearest_set_costs():
-    found = run("dm,early-stop", trials=4)
+def test_rankers_at_equal_cost_cost_what_the_dearest_set_costs():
+    found = run("random-equal,dm,early-stop,random", trials=4)
     spent = {row["ranker"]: row["flops"] for row in found.rows}
-    assert spent["early-stop"] == pytest.approx(spent["dm"], rel=0.1)
+    assert spent["early-stop"] == spent["random-equal"] == pytest.approx(spent["dm"], rel=0.1)
+    assert spent["random"] < 0.5 * spent["dm"]
 
 
 def test_a_spent_budget_leaves_out_what_is_not_done():
@@ -164,6 +191,7 @@ def test_a_condensation_that_diverges_fails_its_ranker_alone(tmp_path, lr):
         assert rows["random"]["n"] == rows["early-stop"]["n"] == 4
         assert found.best is None
         assert any(note.startswith("dm failed: ") and "not finite" in note for note in found.notes)
+        assert "dm+random: only 0 of 4 architectures were scored, because dm did not" in " ".join(found.notes)
         json.dumps(found.to_json(), allow_nan=False)
         assert "nan" not in table(found.rows).lower()
 
@@ -186,11 +214,25 @@ def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
         ("ridge:params", {}, "is fitted on truths, and there are none"),
         ("params+flops", {"strategy": "tpe"}, "combines scores of one list"),
         ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+ more: rank fewer"),
+        ("additive", {"truth": TABLE, "fitted": 2}, "fitted must be at least 3, got 2"),
+        ("params", {"strategy": "evolutoin"}, "Did you mean 'evolution'"),
+        ("params", {"strata": ("norms",)}, "stratum 'norms' is no label of the space: use width, depth"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(names, options, message):
     with pytest.raises(ConfigError, match=message):
         contest(names, **options)
+
+
+def test_a_population_is_checked_before_anything_is_condensed(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    long = replace(SETTING, maker=replace(SETTING.maker, iterations=100_000, folder=tmp_path / "sets"))
+    whole = Contest(GRID, [ranker("dm")], long, strategy="evolution", trials=8)
+    enough = "population above its 5 workers, got 5: use fewer --workers or at least 24 --trials$"
+    with pytest.raises(ConfigError, match=enough):
+        whole.run(Running("pool", workers=5, folder=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    assert population(24) > 5 >= population(23)
 
 
 def test_architectures_that_the_truth_lacks_are_an_error_at_once():
@@ -227,6 +269,20 @@ def test_failures_and_constants_have_rows_without_nan():
     assert (rows["half"]["n"], rows["half"]["failed"], rows["empty"]["n"]) == (2, 1, 0)
     assert rows["good"]["difference"][0] == pytest.approx(1.0)
     assert "nan" not in table(list(rows.values())).lower()
+
+
+def test_a_regret_among_all_candidates_is_called_one_draw():
+    keys = [f"{i:03}" for i in range(101)]
+    truth = np.random.default_rng(0).normal(size=(101, 1))
+    scores = dict(zip(keys, (truth[:, 0] + np.random.default_rng(1).normal(size=101)).tolist(), strict=True))
+    for n, hundred, few in ((101, False, False), (60, True, False), (25, True, True)):
+        mine = {"it": {k: scores[k] for k in keys[:n]}}
+        row = ranking_rows(mine, {"it": Spent()}, Ground(tuple(keys[:n]), truth[:n]))[0]
+        assert row["regret_25"] == pytest.approx(regret(list(mine["it"].values()), truth[:n, 0], 25))
+        assert row["ci95_regret_25"][0] <= row["regret_25"] <= row["ci95_regret_25"][1]
+        shown = [regret_text(row, name).endswith("(one draw)") for name in ("regret", "regret_25")]
+        assert shown == [hundred, few]
+        assert table([row]).count("(one draw)") == hundred + few
 
 
 def test_cells_drawn_at_random_compute_different_things():

@@ -79,6 +79,14 @@ def test_a_hopeless_candidate_is_marked(space):
     assert any(trial.stopped and trial.status == "finished" for trial in trials)
 
 
+@pytest.mark.parametrize("score", ["accuracy", "tse"])
+def test_hopeless_candidates_stand_last_by_the_scores_that_allow_it(space, score):
+    protocol = ProxyProtocol(epochs=20, lr=0.001, batch=16)
+    trials = run(space, ProxyEvaluator(load(), protocol, score=score, last=1, checks=1, hopeless=2.9))
+    ranked = sorted(trials, key=lambda trial: trial.score)
+    assert [trial.stopped for trial in ranked] == [True, False, False, False]
+
+
 def test_a_log_scored_with_another_recipe_is_refused(space, tmp_path):
     book = TrialLog(tmp_path / "trials.jsonl")
     run(space, ProxyEvaluator(load(), PROTOCOL), log=book)
@@ -128,5 +136,8 @@ def test_it_runs_under_nnis_mock(space):
 def test_bad_options():
     with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
         ProxyEvaluator(load, score="acuracy")
+    for score in ("cross-entropy", "margin"):
+        with pytest.raises(ConfigError, match=f"hopeless=1.5 with score '{score}' .*; leave hopeless out, or score by"):
+            ProxyEvaluator(load, score=score, hopeless=1.5)
     with pytest.raises(ConfigError, match="seeds must be"):
         ProxyEvaluator(load, seeds=0)

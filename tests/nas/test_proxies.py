@@ -11,7 +11,7 @@ from condensekit.errors import ConfigError, DataError
 from condensekit.nas import spaces
 from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.cost import count
-from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Setting, ZeroCost, ranker
+from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Setting, ZeroCost, at_equal_cost, ranker
 from condensekit.nas.proxy_sets import DivergedError, Maker
 from condensekit.nas.training import ProxyProtocol
 from condensekit.progress import Progress
@@ -34,6 +34,8 @@ def setting(tmp_path):
         ("random@250", OnSet("random@250", "random", 250)),
         ("packed-kmeans", OnSet("packed-kmeans", "packed-kmeans")),
         ("half-m3d@10", OnSet("half-m3d@10", "half-m3d", 10)),
+        ("random-equal", OnSet("random-equal", "random", equal=True)),
+        ("packed-random-equal@5", OnSet("packed-random-equal@5", "packed-random", 5, equal=True)),
         ("early-stop@3", EarlyStop("early-stop@3", 3)),
         ("jacov", ZeroCost("jacov")),
         ("additive", Combination("additive", fitted=True)),
@@ -50,6 +52,7 @@ def test_rankers_have_names(name, expected):
     [
         ("randon", r"unknown ranker 'randon'\. Did you mean 'random'"),
         ("half-random", "unknown ranker 'half-random'"),
+        ("kmeans-equal", "unknown ranker 'kmeans-equal'"),
         ("dm@0", "after @ comes a number of at least 1"),
         ("dm@ten", "after @ comes a number of at least 1"),
         ("params@3", "params takes no number"),
@@ -144,6 +147,19 @@ def test_condensing_costs_the_images_that_pass_through(setting):
     assert cost.flops == forward * 2 * (10 * 256 + 3 * 40)  # two steps, 256 real images of each class
 
 
+def test_a_random_set_at_equal_cost_is_the_same_set_trained_on_longer(setting):
+    richer = replace(setting, extra=160.0)
+    plain, equal = (ranker(name).prepare(richer)[0] for name in ("random", "random-equal"))
+    assert torch.equal(plain.data.images, equal.data.images)
+    assert (plain.protocol.steps, equal.protocol.steps) == (8, 8 + 10)
+    assert [at_equal_cost(ranker(name)) for name in ("random", "random-equal", "early-stop", "early-stop@2")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
 def test_early_stopping_trains_on_everything_for_the_extra_image_steps(setting):
     evaluator, _ = ranker("early-stop").prepare(replace(setting, extra=160.0))
     assert len(evaluator.data.targets) == len(TRAIN)
@@ -163,6 +179,15 @@ def test_an_overlap_is_refused(setting):
     overlapping = TRAIN.subset(torch.cat([TRAIN.order[:5], HELD.order]))
     with pytest.raises(DataError, match="both trained on and held out"):
         replace(setting, maker=replace(setting.maker, train=overlapping))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"score": "loss"}, "unknown score 'loss'"), ({"score": "margin", "hopeless": 1.5}, "given up first")],
+)
+def test_scores_are_checked_before_a_set_is_made(setting, change, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(setting, **change)
 
 
 def test_half_needs_two_images(setting):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from condensekit.errors import DataError
+from condensekit.errors import ConfigError, DataError
 from condensekit.nas import ranking
 from condensekit.nas.combine import additive, rank_sum, ridge
-from condensekit.nas.resampling import bootstrap, rank_correlation, top_correlation
+from condensekit.nas.resampling import bootstrap, mean_regret, rank_correlation, top_correlation
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.normal(size=60)
@@ -68,6 +68,15 @@ def test_regret_is_the_mean_over_all_draws(scores, among):
     assert ranking.regret(scores, truth, among) == pytest.approx(np.mean(lost))
 
 
+def test_the_regret_of_every_resample_is_that_of_its_rows():
+    rows = RNG.integers(0, 60, (5, 60))
+    expected = [ranking.regret(TIED[r], TRUTH[r], 25) for r in rows]
+    assert mean_regret(25)(TIED[rows], TRUTH[rows]) == pytest.approx(expected)
+    interval = bootstrap(SCORES, TRUTH, statistic=mean_regret(25))
+    assert interval.value == pytest.approx(ranking.regret(SCORES, TRUTH, 25))
+    assert 0 <= interval.lo < interval.value < interval.hi
+
+
 def test_pairs_closer_than_the_noise_do_not_count():
     assert ranking.pair_accuracy([1, 2, 0], [0.0, 0.4, 2.0], 0.5) == 0.0
     assert ranking.pair_accuracy([1, 2, 2], [0.0, 0.4, 2.0], 0.5) == pytest.approx((1 + 0.5) / 2)
@@ -102,6 +111,15 @@ def test_retest_follows_spearman_and_brown():
     assert ranking.retest(repeats[:, :1]) == ranking.Retest(None, None, None, None)
 
 
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_measurements_that_contradict_each_other_have_no_ceiling(repeats):
+    """At a mean correlation of -1 / (R - 1), the least there is, the formula of Spearman and Brown has its pole."""
+    turned = [np.roll(np.arange(repeats), shift) for shift in range(repeats)]
+    found = ranking.retest(np.array(turned, dtype=float) if repeats > 2 else [[1, 3], [2, 2], [3, 1]])
+    assert found.single == pytest.approx(-1 / (repeats - 1))
+    assert found.ceiling == 0.0
+
+
 def test_break_even_is_the_first_number_that_pays():
     n = ranking.break_even(100.0, 2.0, 12.0)
     assert n == 11
@@ -115,6 +133,32 @@ def test_truths_must_fit():
         ranking.spearman([1, 2, 3], [1, 2])
     with pytest.raises(DataError, match="candidate 1 is not finite"):
         ranking.spearman([1, 2, 3], [1, math.nan, 2])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ranking.regret([1, 2], [1, 2], 0), ConfigError, "among must be at least 1, got 0"),
+        (lambda: bootstrap(SCORES, TRUTH, resamples=0), ConfigError, "resamples must be at least 1, got 0"),
+        (lambda: bootstrap(SCORES, TRUTH, "ab"), DataError, "60 scores, but 2 groups"),
+        (lambda: bootstrap([1, 2, 3], [1, 2, 3], against=[1]), DataError, "and 1 scores to compare with"),
+        (lambda: ranking.partial([1, 2, 3, 4], [1, 2, 3, 4], [1]), DataError, "4 scores but 1 numbers to take out"),
+        (lambda: ranking.strata([1, 2, 3], [1, 2, 3], "ab"), DataError, "3 scores but 2 labels"),
+        (lambda: ranking.retest([1.0, 2.0]), DataError, r"must be \(N, R\) finite numbers, got shape \(2,\)"),
+        (lambda: ranking.retest([[1.0, math.nan]] * 3), DataError, "finite numbers"),
+        (lambda: rank_sum([1, 2], [1]), DataError, r"one score of each ranker for each candidate, got \[2, 1\]"),
+        (lambda: rank_sum(), DataError, r"got \[\] scores"),
+        (lambda: additive([{"a": 1}] * 3, [1, 2], [{"a": 1}]), DataError, "a truth each"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_resample_that_is_undefined_gives_no_interval():
+    undefined = [seed for seed in range(40) if bootstrap([1, 2, 3], [1, 2, 3], resamples=1, seed=seed) is None]
+    assert 0 < len(undefined) < 40  # a resample that draws one candidate three times has a constant truth
 
 
 def test_the_rows_of_a_resample_are_ranked_as_scipy_does():

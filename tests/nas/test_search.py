@@ -10,7 +10,7 @@ from condensekit.catalog import STRATEGIES
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.nas import FixedList, Portal, TrialLog, key, search
 from condensekit.nas.strategies import strategy
-from tests.nas.toy import Toy, failing, scoring
+from tests.nas.toy import Toy, failing, measuring, scoring
 
 TWO = min(2, len(os.sched_getaffinity(0)))
 LIST = [{"width": w, "act": a} for w in (3, 1, 4) for a in ("tanh", "relu")]
@@ -62,6 +62,7 @@ FAILURES = {
     "memory": "out of memory: RuntimeError",
     "nan": "no finite number",
     "silent": "reported no final result",
+    "set": "TypeError: float() argument must be a string or a real number, not 'set'",
     "sleep": "over its limit of 0.3 s",
 }
 ENDS = {"exit": "its worker ended with exit code 7", "kill": "killed by signal 9"}  # of the process that trains it
@@ -83,6 +84,16 @@ def test_a_candidate_that_fails_is_marked_and_the_search_goes_on(run, engine, wo
     assert all(reason in trial.reason and "\n" not in trial.reason and trial.score is None for trial in failed)
     assert {trial.image_steps for trial in trials if trial.score} == {10}
     assert len(TrialLog(book.path)) == 12
+
+
+@pytest.mark.parametrize("engine", ["sequential", "pool"])
+def test_numbers_of_other_libraries_are_metrics(run, engine, tmp_path):
+    book = TrialLog(tmp_path / "trials.jsonl")
+    trials = run(measuring(), FixedList(LIST), engine, log=book)
+    assert [trial.score for trial in trials] == [trial.architecture["width"] for trial in trials]
+    assert all(trial.scores == {"accuracy": 0.25, "margin": 0.75} and trial.image_steps == 10 for trial in trials)
+    assert all(trial.curve == ({"default": 0.5, "step": 3},) for trial in trials)
+    assert sorted(map(str, TrialLog(book.path).trials())) == sorted(map(str, trials))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -212,7 +223,7 @@ def test_bad_options(options, message):
 
 
 def test_a_small_population_is_refused():
-    with pytest.raises(ConfigError, match="population above"):
+    with pytest.raises(ConfigError, match="population above its 1 workers, got 1: use fewer --workers or at least 8"):
         search(Toy(), scoring(), RegularizedEvolution(population_size=1, sample_size=1), engine="sequential")
 
 

@@ -17,7 +17,7 @@ from condensekit.errors import ConfigError
 from condensekit.nas import FixedList, Portal, TrialLog, search
 from condensekit.nas.service import _launching
 from condensekit.nas.strategies import strategy
-from tests.nas.toy import Toy, failing, scoring, where_home_is
+from tests.nas.toy import Toy, failing, measuring, scoring, where_home_is
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets nni leaves open
 ROOT = Path(__file__).parents[2]
@@ -69,6 +69,19 @@ def test_failures_are_marked_a_resume_repeats_nothing_and_no_file_lies_elsewhere
     assert calls.read_text() == "2 ReLU\n"
     assert list(home.iterdir()) == list(here.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"home", "here", "nni", "trials.jsonl", "calls"}
+
+
+def test_numbers_of_other_libraries_are_metrics(run):
+    trials = run(measuring(), FixedList(LIST))
+    assert [trial.score for trial in trials] == [3.0, 1.0, 4.0]
+    assert all(trial.scores == {"accuracy": 0.25, "margin": 0.75} and trial.image_steps == 10 for trial in trials)
+    assert all(trial.curve == ({"default": 0.5, "step": 3},) for trial in trials)
+
+
+def test_a_metric_that_is_no_number_fails_its_trial(run):
+    trials = run(failing(how="set", width=1), FixedList(LIST))
+    assert [trial.score for trial in trials] == [3.0, None, 4.0]
+    assert "not 'set'" in trials[1].reason
 
 
 def test_limit_budget_and_loopback(run, tmp_path, caplog):

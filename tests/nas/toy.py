@@ -5,6 +5,7 @@ import signal
 import time
 
 import nni
+import numpy as np
 import torch
 from nni.mutable import ensure_frozen
 from nni.nas.evaluator import FunctionalEvaluator
@@ -52,9 +53,18 @@ def fail(model, how="raise", width=2):
             nni.report_final_result(float("nan"))
         if how == "sleep":
             time.sleep(60)
-        if how in ("silent", "nan"):
+        if how == "set":
+            nni.report_final_result({"default": 1.0, "scores": {"accuracy": {0.5}}})
+        if how in ("silent", "nan", "set"):
             return
     nni.report_final_result({"default": float(model.width), "image_steps": 10})
+
+
+def measure(model):
+    """Numbers of other libraries, nested."""
+    nni.report_intermediate_result({"default": torch.tensor(0.5), "step": np.int64(3)})
+    scores = {"accuracy": np.float32(0.25), "margin": torch.tensor(0.75, dtype=torch.float64)}
+    nni.report_final_result({"default": np.float32(model.width), "scores": scores, "image_steps": np.int64(10)})
 
 
 def where_home_is(model, file):
@@ -65,6 +75,10 @@ def where_home_is(model, file):
 
 def scoring(**options):
     return FunctionalEvaluator(score, **options)
+
+
+def measuring():
+    return FunctionalEvaluator(measure)
 
 
 def failing(**options):
