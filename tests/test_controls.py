@@ -90,7 +90,7 @@ def test_jpeg_takes_what_the_twin_takes(compute, ipc):
     indices, sizes = [], []
     for label in data.classes:
         order = data.indices_of(label)[draw.permutation(f"jpeg-random/{label}", data.count(label))]
-        own = taken(data.images[order], ipc * data.images[0].numel(), 50)
+        own = taken(data.images[order], ipc, 50)
         indices += order[: len(own)].tolist()
         sizes += own
     assert chosen.indices.tolist() == indices

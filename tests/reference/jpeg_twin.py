@@ -16,17 +16,19 @@ def coded(image, quality=75):
     return file.getvalue(), torch.from_numpy(np.atleast_3d(decoded).copy()).permute(2, 0, 1)
 
 
-def taken(images, room, quality):
-    """How many of the images, in their order, fit into the bytes of ``room``, and the bytes counted for each.
+def taken(images, ipc, quality):
+    """How many images, in their order, fit into the bytes of ``ipc`` plain ones with labels; the bytes of each's file.
 
     What stands before the picture in a file is the same in all and counts with the first, which is always taken.
+    Each image, plain or coded, has a label of 8 bytes.
     """
+    room = ipc * (images[0].numel() + 8)
     sizes = []
     for image in images:
         file, _ = coded(image, quality)
         picture = len(file) - file.index(b"\xff\xda")
         size = picture if sizes else len(file)
-        if sizes and sum(sizes) + size > room:
+        if sizes and sum(sizes) + size + 8 * (len(sizes) + 1) > room:
             break
         sizes.append(size)
     return sizes
