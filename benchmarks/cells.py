@@ -14,6 +14,7 @@ RECIPES = {
     "dm-kmeans": f"dm batch_real=64 {START}",
     "m3d": "m3d batch_real=64",
     "m3d-kmeans": f"m3d batch_real=64 {START}",
+    "m3d-unpacked": f"m3d batch_real=64 factor=1 {START}",
     "trained": f"dm batch_real=64 factor=2 {START} encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
     "krr": "krr",
     "dsa": "dsa batch_real=64",
@@ -24,6 +25,7 @@ SECONDS_60 = {
     "m3d": 48,
     "m3d-kmeans": 38,
     "dm-kmeans": 78,
+    "m3d-unpacked": 78,
     "trained": 14,
     "dm": 96,
     "krr": 149,
@@ -36,6 +38,7 @@ STARTS = {
     "dm-packed": "packed-random",
     "m3d": "packed-random",
     "dm-kmeans": "kmeans",
+    "m3d-unpacked": "kmeans",
     "m3d-kmeans": "packed-kmeans",
     "trained": "packed-kmeans",
 }  # the images that a recipe begins with: what its steps add
