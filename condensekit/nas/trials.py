@@ -42,7 +42,8 @@ class Trial:
         image_steps: Images passed through the network in training, forward and backward.
         seed: The evaluator's first seed.
         reason: Why it failed; empty for a finished one.
-        curve: Intermediate results, oldest first.
+        curve: Intermediate results, oldest first. NNI's training service delivers each on its own: one that arrives
+            after the end of its trial is not among them. The score never depends on them.
         space: Which space it belongs to, see :func:`condensekit.nas.spaces.fingerprint`.
         stopped: Whether its training was given up as hopeless, and scored where it stood.
         recipe: How the evaluator made the score, as JSON values; empty for one that does not say.
