@@ -63,18 +63,7 @@ def spearman(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> fl
 
 
 def kendall(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> float | None:
-    """Kendall's tau-b.
-
-    Args:
-        scores: (N,) what a ranker says; None or not finite where a candidate failed.
-        truth: (N,) what full training says, all finite.
-
-    Returns:
-        In [-1, 1]; 0 for constant scores; None for fewer than three candidates or a constant truth.
-
-    Raises:
-        DataError: Lengths that differ, or a truth that is not finite.
-    """
+    """Kendall's tau-b of (N,) scores and (N,) truths: arguments, range and errors are those of :func:`spearman`."""
     return _correlation(stats.kendalltau, scores, truth)
 
 

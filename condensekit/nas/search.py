@@ -220,11 +220,17 @@ def _served(
 
 @contextlib.contextmanager
 def _explained(strategy: Strategy) -> Iterator[None]:
-    """A strategy of NNI refuses a kind of choice it does not know by NotImplementedError, without its own name."""
+    """Name the strategy that does not know a kind of choice, and the way out: NNI's NotImplementedError names neither.
+
+    Only NNI's code runs inside: what an evaluator raises ends in :class:`~condensekit.nas.guard.Guarded`.
+    """
     try:
         yield
     except NotImplementedError as error:
-        raise ConfigError(f"{type(strategy).__name__} cannot search this space: {error}") from error
+        raise ConfigError(
+            f"{type(strategy).__name__} cannot search this space ({str(error) or 'it does not say why'}): use another "
+            "strategy, say random, or other choices"
+        ) from error
 
 
 @contextlib.contextmanager

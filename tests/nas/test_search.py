@@ -301,8 +301,15 @@ def test_a_strategy_that_cannot_search_this_space_says_so():
             super().__init__()
             self.choice = InputChoice(n_candidates=3, n_chosen=2, label="inputs")
 
-    with pytest.raises(ConfigError, match="Parzen cannot search this space"):
+    with pytest.raises(ConfigError, match=r"Parzen cannot search this space \(.*use another strategy"):
         search(Inputs(), scoring(), "tpe", engine="sequential", trials=2)
+
+
+@pytest.mark.parametrize("engine", ["sequential", "pool"])
+def test_what_an_evaluator_does_not_implement_fails_its_trial_and_is_not_laid_to_the_strategy(run, engine):
+    workers = {"workers": 1} if engine == "sequential" else {}
+    trials = run(failing(how="unimplemented"), "random", engine, trials=6, **workers)
+    assert {trial.reason for trial in trials if trial.score is None} == {"NotImplementedError: not yet"}
 
 
 def test_nothing_is_printed(run, capfd):
