@@ -299,14 +299,13 @@ def _describe(candidate: Candidate, lesson: _Lesson) -> dict[str, Any]:
         nbytes, ipc = first.nbytes, ipc or first.ipc
     else:
         nbytes = len(first) * (first.images[0].numel() * first.images.element_size() + first.labels.element_size())
-    recipe, images = lesson.protocol, len(lesson.targets)
-    epochs = recipe.epochs if recipe.steps is None else recipe.steps * min(recipe.batch, images) / images
+    images = len(lesson.targets)
     return {
         "set": candidate.name,
         "ipc": ipc,
         "nbytes": nbytes,
         "images": images,
-        "epochs": round(epochs, 2),
+        "epochs": round(lesson.protocol.passes_on(images), 2),
         "steps": lesson.steps,
     }
 

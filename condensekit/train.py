@@ -92,6 +92,10 @@ class TrainProtocol:
         """How many gradient steps training on that many images takes."""
         return self.steps or self.epochs * math.ceil(images / self.batch)
 
+    def passes_on(self, images: int) -> float:
+        """How often training on that many images passes over each."""
+        return self.epochs if self.steps is None else self.steps * min(self.batch, images) / images
+
     def drops(self, steps: int) -> tuple[int, ...]:
         """The steps, of so many, before which the learning rate is lowered."""
         return tuple(round(fraction * steps) for fraction in self.milestones)

@@ -170,6 +170,7 @@ def test_counted_steps_take_full_batches_and_pass_over_every_image_equally_often
     recipe = replace(PLAIN, steps=images, batch=16)
     drawn = [wanted for _, wanted in batches(torch.zeros(images, 1, 8, 8), targets, recipe, Draw(0), images)]
     assert {len(wanted) for wanted in drawn} == {min(16, images)}
+    assert recipe.passes_on(images) == min(16, images)
     assert torch.cat(drawn).bincount(minlength=images).eq(min(16, images)).all()
 
 

@@ -151,5 +151,5 @@ def _train(
         "images": count,
         "train_s": seconds,
         "steps": steps,
-        "passes": steps * min(protocol.batch, len(images)) / len(images) if protocol.steps else protocol.epochs,
+        "passes": protocol.passes_on(len(images)),
     }
