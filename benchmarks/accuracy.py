@@ -75,6 +75,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
             seed=0,
             compute=compute,
             baseline=None,
+            equal_steps=cell.equal_steps,
         )
     return {
         "cell": asdict(cell),

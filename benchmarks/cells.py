@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 START = "init=kmeans init.candidates=1000"
@@ -54,6 +54,7 @@ PARTS = {
     "-init": " init=importance-krr",
     "-sampling": " sampling=importance",
     "-both": " init=importance-krr sampling=importance",
+    "-unbiased": " sampling=importance sampling.weights=unbiased",
 }  # of provable subset selection
 TRANSFER = ("ConvNet-w64", "ResNet18-w16", "ConvNet-w64-batch")
 
@@ -91,6 +92,7 @@ class Cell:
     protocol: str = "short"
     architectures: tuple[str, ...] = ("ConvNet",)
     against: str = ""
+    equal_steps: bool = True
 
     @property
     def label(self) -> str:
@@ -126,6 +128,7 @@ def _cpu() -> Iterator[Cell]:
     yield from _equal_terms()
     yield from _importance()
     yield from _transfer()
+    yield from _equal_epochs()
     for name in ("kmeans", "herding", "kcenter"):
         yield Cell("cpu", "digits", 1, name, 10)
     yield Cell("cpu", "digits", None, "full", 1)
@@ -155,6 +158,15 @@ def _transfer() -> Iterator[Cell]:
         yield Cell("cpu", "cifar10", 10, name, networks=1, study="transfer", architectures=TRANSFER)
     for name in BEST:
         yield _timed("cifar10", 10, name, SECONDS_60[name], "transfer", TRANSFER)
+
+
+def _equal_epochs() -> Iterator[Cell]:
+    """Packed sets trained for as many epochs as the unpacked ones, which takes more gradient steps."""
+    for data in ("cifar10", "fashionmnist"):
+        for name in ("packed-random", "packed-kmeans"):
+            yield Cell("cpu", data, 10, name, networks=1, study="equal-epochs", equal_steps=False)
+        for name, steps in (("dm-packed", SECONDS_60["dm-packed"]), ("m3d-kmeans", SECONDS_300["m3d-kmeans"])):
+            yield replace(_timed(data, 10, name, steps, "equal-epochs"), equal_steps=False)
 
 
 def _timed(
