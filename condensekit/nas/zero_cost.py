@@ -24,6 +24,7 @@ SMALL = 1e-5  # jacov: what keeps the logarithm of an eigenvalue finite
 BLEND = 1e-2  # zen: how much of the second image is blended in
 REPEATS = 4  # zen: pairs of batches that are averaged over
 ZEN_BATCH = 16  # images at most, as many as the authors take
+RUNNING = 1 - 0.9**2  # zen: weight of a batch's variance, beside 1, in batch norm's running one after two batches
 
 
 def synflow(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
@@ -90,14 +91,16 @@ def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa:
     """Log of how much the last map changes when a little of another image is blended in, batch norm's scaling undone.
 
     Lin et al., "Zen-NAS: a zero-shot NAS for high-performance image recognition", ICCV 2021: weights and images are
-    standard normal numbers drawn from ``key``; of ``images_NCHW`` only the shape counts.
+    standard normal numbers drawn from ``key``; of ``images_NCHW`` only the shape counts. The scaling is undone as in
+    the authors' code and the scores published with it: by the running variance after two batches, not the batch's own.
     """
     gaussian = copy.deepcopy(module).train()
     scale: list[Tensor] = []
     maps: list[Tensor] = []
 
     def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        scale.append(inputs[0].double().var((0, 2, 3), unbiased=False).mean().sqrt().log())
+        variance = inputs[0].double().var((0, 2, 3)).mean()
+        scale.append((1 - RUNNING + RUNNING * variance).sqrt().log())
 
     def keep(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         maps.append(inputs[0].double())

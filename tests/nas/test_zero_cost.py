@@ -10,7 +10,7 @@ from condensekit.catalog import ZERO_COST
 from condensekit.errors import ConfigError
 from condensekit.nas import zero_cost
 from condensekit.networks import ConvNet
-from condensekit.rng import Draw
+from condensekit.rng import Draw, isolated
 
 IMAGES = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -80,6 +80,25 @@ def test_zen_ignores_weights_and_images_but_not_depth():
     scores = {seed: zero_cost.zen(convnet(seed, norm="batch"), IMAGES, 3) for seed in (0, 1)}
     assert scores[0] == scores[1] == zero_cost.zen(convnet(norm="batch"), 5 * IMAGES, 3)
     assert zero_cost.zen(convnet(norm="batch", width=32), IMAGES, 3) > scores[0]
+
+
+def test_zen_undoes_the_scaling_by_batch_norms_running_variance():
+    module = convnet(norm="batch", width=32).train()
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    expected = 0.0
+    with isolated(3), torch.no_grad():
+        for _ in range(zero_cost.REPEATS):
+            for part in module.modules():
+                if isinstance(part, nn.Conv2d | nn.Linear):
+                    part.weight.normal_()
+                    part.bias.zero_()
+            for part in norms:
+                part.reset_running_stats()
+            first, second = torch.randn(2, *IMAGES[: zero_cost.ZEN_BATCH].shape)
+            maps = module.features(first), module.features(first + zero_cost.BLEND * second)
+            expected += (maps[1] - maps[0]).abs().flatten(1).sum(1).mean().log()
+            expected += sum(part.running_var.mean().sqrt().log() for part in norms)
+    assert zero_cost.zen(module, IMAGES, 3) == pytest.approx(float(expected) / zero_cost.REPEATS, rel=1e-3)
 
 
 def test_what_is_not_finite_is_none():
