@@ -274,11 +274,13 @@ def _condensed(
     words = [method, *(f"{option}={value}" for option, value in given.items() if value is not None), *settings]
     condenser, options = Recipe.parse(" ".join(words)).build(data)
     found: dict[str, Any] = {key: value for key, value in options.items() if key != "nested"}
+    soft = getattr(condenser, "labels", "") == "soft"
     return MemoryKind(
         name,
         Condensing(condenser) if share is None else Hybrid(condenser, share),
         Filling(iterations=making.iterations, **found),
         learnt=True,
+        regimes=(FROM_SCRATCH,) if soft else REGIMES,
         options=known,
         own_encoder="encoder" in map(_option, settings),
     )

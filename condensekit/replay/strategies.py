@@ -144,8 +144,8 @@ class DERpp(DER):
 
     The logits of a class's condensed images are taken when its experience ends, and stored: 4 bytes for each
     output, in :attr:`nbytes`. Those of images that came into the memory otherwise, as by ``load_state_dict``, are
-    taken from the learner when the next experience begins. On streams with and without task labels; a memory smaller
-    than ``batch_size_mem`` is replayed all the same.
+    taken from the learner when the next experience begins; a class that ``update_from_dataset`` renews keeps those it
+    had. On streams with and without task labels; a memory smaller than ``batch_size_mem`` is replayed all the same.
 
     Args:
         storage_policy: A ``CondensedBuffer``; for real images use Avalanche's own ``DER``.

@@ -14,7 +14,16 @@ from condensekit.replay import CondensedBuffer, Hybrid, Images, LearnerEncoder
 from condensekit.replay.baselines import BASELINES
 from condensekit.replay.filler import Filling, Selecting
 from condensekit.replay.hybrid import SoftLabelled, _alternating
-from condensekit.replay.memories import AVALANCHE, EQUAL_BYTES, Making, MemoryKind, memory, refuse_unused
+from condensekit.replay.memories import (
+    AVALANCHE,
+    EQUAL_BYTES,
+    FROM_SCRATCH,
+    REGIMES,
+    Making,
+    MemoryKind,
+    memory,
+    refuse_unused,
+)
 from condensekit.rng import Draw
 from condensekit.sampling import Clustered
 from condensekit.selection import Herding, Random, RandomEmbedding
@@ -187,6 +196,11 @@ def test_every_prefix_has_its_share(ipc, synthetic):
         taken = sum(place < synthetic for place in places[:size])
         assert abs(taken - size * synthetic / ipc) < 1
         assert [p for p in places if p < synthetic] == sorted(p for p in places if p < synthetic)
+
+
+def test_learned_soft_labels_are_for_training_from_scratch():
+    assert memory("krr", Making(settings=("labels=soft",))).regimes == (FROM_SCRATCH,)
+    assert memory("krr", Making(settings=("labels=learned",))).regimes == REGIMES
 
 
 def test_soft_labels_are_within_the_classes_and_counted():
