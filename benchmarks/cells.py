@@ -15,6 +15,8 @@ RECIPES = {
     "m3d": "m3d batch_real=64",
     "m3d-kmeans": f"m3d batch_real=64 {START}",
     "m3d-unpacked": f"m3d batch_real=64 factor=1 {START}",
+    "m3d-narrow": f"m3d batch_real=64 {START} network=ConvNet-w32",
+    "dm-narrow": f"dm batch_real=64 factor=2 {START} network=ConvNet-w32",
     "trained": f"dm batch_real=64 factor=2 {START} encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
     "krr": "krr",
     "dsa": "dsa batch_real=64",
@@ -26,14 +28,16 @@ SECONDS_60 = {
     "m3d-kmeans": 38,
     "dm-kmeans": 78,
     "m3d-unpacked": 78,
+    "m3d-narrow": 192,
+    "dm-narrow": 192,
     "trained": 14,
     "dm": 96,
     "krr": 149,
     "dsa": 4,
     "dc": 4,
-}  # steps on two quiet cores, Fashion-MNIST at 10 images per class (benchmarks/pace.py)
+}  # steps on two quiet cores, at 10 images per class (benchmarks/pace.py)
 SECONDS_300 = {
-    "cifar10": {"m3d-kmeans": 234, "dm-kmeans": 474},
+    "cifar10": {"m3d-narrow": 1136, "dm-narrow": 1136},
     "fashionmnist": {"m3d-unpacked": 474, "dm-kmeans": 474},
 }  # the best two of each after a minute
 IPC1_SECONDS_60 = {"dm-packed": 118, "dm-kmeans": 108, "m3d-kmeans": 95}
@@ -43,9 +47,14 @@ STARTS = {
     "dm-kmeans": "kmeans",
     "m3d-unpacked": "kmeans",
     "m3d-kmeans": "packed-kmeans",
+    "m3d-narrow": "packed-kmeans",
+    "dm-narrow": "packed-kmeans",
     "trained": "packed-kmeans",
 }  # the images that a recipe begins with: what its steps add
-BEST = ("m3d-kmeans", "dm-packed", "trained", "dm-kmeans")
+TIMED = {
+    "fashionmnist": tuple(name for name in RECIPES if not name.endswith("-narrow")),
+    "cifar10": ("m3d-narrow", "m3d-kmeans", "dm-narrow", "dm-kmeans"),
+}  # all methods on the one, four on the other
 DANCE = (
     "dm lr=0.01 per_image=true space=pixel factor=2 augment=color,crop,cutout init=kmeans "
     "encoder=trained encoder.count=20 calibration=1"
@@ -142,7 +151,7 @@ def _cpu() -> Iterator[Cell]:
 
 def _equal_time() -> Iterator[Cell]:
     """All methods after a minute, the best two after five; selections, which take no step, beside them."""
-    for data, names in (("fashionmnist", tuple(SECONDS_60)), ("cifar10", BEST)):
+    for data, names in TIMED.items():
         for name in ("packed-random", "packed-kmeans", "kmeans", "herding"):
             yield Cell("cpu", data, 10, name, networks=1)
         for name in names:
@@ -160,18 +169,20 @@ def _transfer() -> Iterator[Cell]:
     """Sets made with one architecture under others, beside selections."""
     for name in ("random", "kmeans", "packed-kmeans"):
         yield Cell("cpu", "cifar10", 10, name, networks=1, study="transfer", architectures=TRANSFER)
-    for name in BEST:
+    for name in TIMED["cifar10"]:
         yield _timed("cifar10", 10, name, SECONDS_60[name], "transfer", TRANSFER)
 
 
 def _equal_epochs() -> Iterator[Cell]:
     """Packed sets trained for as many epochs as the unpacked ones, which takes more gradient steps."""
-    m3d = {"cifar10": SECONDS_300["cifar10"]["m3d-kmeans"], "fashionmnist": SECONDS_60["m3d-kmeans"]}
-    for data, steps in m3d.items():
+    packed = {"cifar10": ("m3d-narrow", "dm-narrow"), "fashionmnist": ("m3d-kmeans", "dm-packed")}
+    for data, names in packed.items():
         for name in ("packed-random", "packed-kmeans"):
             yield Cell("cpu", data, 10, name, networks=1, study="equal-epochs", equal_steps=False)
-        for recipe, length in (("dm-packed", SECONDS_60["dm-packed"]), ("m3d-kmeans", steps)):
-            yield replace(_timed(data, 10, recipe, length, "equal-epochs"), equal_steps=False)
+        for name in names:
+            yield replace(_timed(data, 10, name, SECONDS_60[name], "equal-epochs"), equal_steps=False)
+    longest = _timed("cifar10", 10, "m3d-narrow", SECONDS_300["cifar10"]["m3d-narrow"], "equal-epochs")
+    yield replace(longest, equal_steps=False)
 
 
 def _timed(
