@@ -64,8 +64,8 @@ EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.003}  # best of t
 PARTS = {
     "": "",
     "-init": " init=importance-krr",
-    "-sampling": " sampling=importance",
-    "-both": " init=importance-krr sampling=importance",
+    "-sampling": " sampling=importance sampling.weights=none",
+    "-both": " init=importance-krr sampling=importance sampling.weights=none",
     "-unbiased": " sampling=importance sampling.weights=unbiased",
 }  # of provable subset selection
 TRANSFER = ("ConvNet-w64", "ResNet18-w16", "ConvNet-w64-batch")

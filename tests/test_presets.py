@@ -139,8 +139,8 @@ def test_keep_makes_a_fresh_encoder_a_kept_one():
         ({"method": "dm", "init": "random", "augment": "auto"}, "dm"),
         ({"method": "dm", "factor": 2, "init": "kmeans", "nested": True}, "dm init=kmeans factor=2 nested=True"),
         (
-            {"method": "dm", "sampling": "importance", "settings": ("sampling.weights=unbiased",)},
-            "dm sampling=importance sampling.weights=unbiased",
+            {"method": "dm", "sampling": "importance", "settings": ("sampling.weights=none",)},
+            "dm sampling=importance sampling.weights=none",
         ),
         ({"method": "dsa", "settings": ("distance=mse", "outer=3")}, "dsa distance=mse outer=3"),
         ({"method": "dc", "init": "noise"}, "dc"),

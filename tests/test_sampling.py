@@ -39,7 +39,7 @@ from tests.reference import importance_twin as twin
 
 TINY = ConvNet(width=8)
 SHORT = dataclasses.replace(LIGHT, steps=5, batch=16)
-IMPORTANCE = Importance(refresh=3, network=TINY, protocol=SHORT)
+IMPORTANCE = Importance("none", refresh=3, network=TINY, protocol=SHORT)
 CLUSTERED = Clustered(clusters=3, refresh=3, embedding=RandomEmbedding(TINY))
 ALL = [Uniform(), IMPORTANCE, dataclasses.replace(IMPORTANCE, weights="unbiased"), CLUSTERED]
 ids = ["uniform", "importance", "unbiased", "kmeans"]
@@ -167,10 +167,10 @@ def test_condenses(sampling):
 
 def test_names_and_bad_options():
     assert [s.name for s in ALL] == ["uniform", "importance", "importance", "kmeans"]
-    with pytest.raises(ConfigError, match="weights must be one of none, unbiased, got 'some'; epsilon must lie in"):
+    with pytest.raises(ConfigError, match="weights must be one of unbiased, none, got 'some'; epsilon must lie in"):
         Importance(weights="some", epsilon=1.5)
     with pytest.raises(ConfigError, match="needs epsilon above 0"):
-        Importance(weights="unbiased", epsilon=0)
+        Importance(epsilon=0)
     with pytest.raises(ConfigError, match="refresh must be an integer of at least 1, got 0"):
         Importance(refresh=0)
     with pytest.raises(ConfigError, match=r"clusters must be an integer .* got 0; refresh .* got 1\.5"):
@@ -262,7 +262,7 @@ def test_unbiased_weights_are_unbiased():
 
 def test_unbiased_weights_stay_below_one_over_epsilon(compute):
     data, draw = shapes(), Draw(0, 1)
-    sampler = Importance("unbiased", 0.25, network=TINY, protocol=SHORT).sampler(data, draw, compute)
+    sampler = Importance(epsilon=0.25, network=TINY, protocol=SHORT).sampler(data, draw, compute)
     assert sampler.draw(data, data.classes, 200, draw)[1].max() <= 4.001
 
 
