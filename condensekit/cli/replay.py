@@ -78,7 +78,11 @@ making_options = packed(
         help="Matching steps of each condensation.",
     ),
     option("--batch-real", type=click.IntRange(min=1), metavar="N", help="Real images per class and matching step."),
-    option("--encoder-network", metavar="NAME", help="What embeds images from scratch.  [default: the method's]"),
+    option(
+        "--encoder-network",
+        metavar="NAME",
+        help="What embeds images to condense or choose them from scratch.  [default: the method's]",
+    ),
     option(
         "--storage",
         type=click.Choice(["uint8", "float16", "float32"]),

@@ -10,11 +10,11 @@ from condensekit import catalog
 from condensekit.condensed import Formation
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.images import ClassImages
-from condensekit.methods import DistributionMatching
+from condensekit.methods import Condenser, DistributionMatching
 from condensekit.recipe import PARTS, Recipe
 from condensekit.replay.filler import Condensing, Filler, Filling, Selecting, bytes_each, coded, eight_bit
 from condensekit.replay.hybrid import Hybrid, SoftLabelled
-from condensekit.selection import Random
+from condensekit.selection import Random, RandomEmbedding
 
 FROM_SCRATCH, ER, ER_ACE, DER = "from-scratch", "er", "er-ace", "der++"
 REGIMES = (FROM_SCRATCH, ER, ER_ACE, DER)
@@ -138,7 +138,7 @@ class Making:
     Args:
         iterations: Matching steps.
         batch_real: Real images of each class in a step; None for the method's own.
-        encoder_network: What embeds; None for the method's own.
+        encoder_network: What embeds, for condensed images and for chosen ones; None for the method's own.
         storage: How values are stored: ``uint8``, ``float16`` or ``float32``.
         precision: How networks run.
         settings: ``NAME=VALUE`` options of every method that has them, and of how it is run: ``init``, ``sampling``,
@@ -209,6 +209,9 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
     selection, formation = catalog.baseline(name)
     if coded(selection):
         return MemoryKind(name, Selecting(selection), replace(stored, formation=Formation()), equal_bytes=True)
+    if making.encoder_network and isinstance(getattr(selection, "embedding", None), RandomEmbedding):
+        embedding = RandomEmbedding(catalog.network(making.encoder_network))
+        selection = replace(selection, embedding=embedding)  # type: ignore[type-var]
     return MemoryKind(name, Selecting(selection), _packed(stored, formation.factor))
 
 
@@ -256,6 +259,13 @@ def _hybrid(name: str) -> tuple[str, float]:
     return method, int(percent) / 100
 
 
+def _mixed(method: Condenser, share: float, making: Making) -> Hybrid:
+    """Synthetic images and real ones chosen given them, by what embeds."""
+    if making.encoder_network is None:
+        return Hybrid(method, share)
+    return Hybrid(method, share, catalog.network(making.encoder_network))
+
+
 def _condensed(
     name: str, method: str, making: Making, data: str, *, factor: int | None = None, share: float | None = None
 ) -> MemoryKind:
@@ -277,7 +287,7 @@ def _condensed(
     soft = getattr(condenser, "labels", "") == "soft"
     return MemoryKind(
         name,
-        Condensing(condenser) if share is None else Hybrid(condenser, share),
+        Condensing(condenser) if share is None else _mixed(condenser, share, making),
         Filling(iterations=making.iterations, **found),
         learnt=True,
         regimes=(FROM_SCRATCH,) if soft else REGIMES,

@@ -198,6 +198,15 @@ def test_every_prefix_has_its_share(ipc, synthetic):
         assert [p for p in places if p < synthetic] == sorted(p for p in places if p < synthetic)
 
 
+def test_one_network_embeds_what_is_condensed_and_what_is_chosen():
+    narrow = Making(encoder_network="ConvNet-w8")
+    assert memory("herding", narrow).filler.selection == Herding(embedding=RandomEmbedding(ConvNet(width=8)))
+    assert memory("packed-kmeans", narrow).filler.selection.embedding == RandomEmbedding(ConvNet(width=8))
+    assert memory("hybrid", narrow).filler.network == ConvNet(width=8)
+    assert memory("random", narrow) == memory("random")
+    assert memory("herding", Making()).filler.selection == Herding()
+
+
 def test_learned_soft_labels_are_for_training_from_scratch():
     assert memory("krr", Making(settings=("labels=soft",))).regimes == (FROM_SCRATCH,)
     assert memory("krr", Making(settings=("labels=learned",))).regimes == REGIMES
