@@ -16,7 +16,7 @@ RECIPES = {
     "m3d-kmeans": f"m3d batch_real=64 {START}",
     "m3d-unpacked": f"m3d batch_real=64 factor=1 {START}",
     "m3d-narrow": f"m3d batch_real=64 {START} network=ConvNet-w32",
-    "dm-narrow": f"dm batch_real=64 factor=2 {START} network=ConvNet-w32",
+    "dm-narrow": f"dm batch_real=64 factor=2 lr=5 {START} network=ConvNet-w32",
     "trained": f"dm batch_real=64 factor=2 {START} encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
     "krr": "krr",
     "dsa": "dsa batch_real=64",
