@@ -80,8 +80,10 @@ def _accuracy_row(record: Record, row: Record, found: list[Record]) -> str:
 
 
 def _difference(record: Record, row: Record, found: list[Record], label: str) -> str:
-    """The paired difference to the cell of that label: of the same study, or else of the main table."""
-    same = [r for r in found if _label(r) == label and _terms(r) == _terms(record) and r is not record]
+    """The paired difference to the cell of that label, if another: of the same study, or else of the main table."""
+    if _label(record) == label:
+        return "-"
+    same = [r for r in found if _label(r) == label and _terms(r) == _terms(record)]
     same.sort(key=lambda r: r["cell"]["study"] != record["cell"]["study"])
     theirs = (x for r in same for x in r["rows"] if x["architecture"] == row["architecture"])
     return next((_interval(row["accuracies"], other["accuracies"]) for other in theirs), "-")
