@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,11 +223,15 @@ def _served(
 def _explained(strategy: Strategy) -> Iterator[None]:
     """Name the strategy that does not know a kind of choice, and the way out: NNI's NotImplementedError names neither.
 
-    Only NNI's code runs inside: what an evaluator raises ends in :class:`~condensekit.nas.guard.Guarded`.
+    Any other, as of a user's strategy or ``on_trial``, passes unchanged; an evaluator's has become a failed trial in
+    :class:`~condensekit.nas.guard.Guarded`.
     """
     try:
         yield
     except NotImplementedError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals["__name__"].startswith("nni."):
+            raise
         raise ConfigError(
             f"{type(strategy).__name__} cannot search this space ({str(error) or 'it does not say why'}): use another "
             "strategy, say random, or other choices"

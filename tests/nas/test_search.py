@@ -312,6 +312,14 @@ def test_what_an_evaluator_does_not_implement_fails_its_trial_and_is_not_laid_to
     assert {trial.reason for trial in trials if trial.score is None} == {"NotImplementedError: not yet"}
 
 
+def test_what_a_callback_does_not_implement_is_not_laid_to_the_strategy(run):
+    def told(trial):
+        raise NotImplementedError("not yet")
+
+    with pytest.raises(NotImplementedError, match="not yet"):
+        run(scoring(), "random", "sequential", trials=2, workers=1, on_trial=told)
+
+
 def test_nothing_is_printed(run, capfd):
     run(scoring(), "evolution", trials=6)
     run(failing(), "random", trials=6)
