@@ -209,7 +209,7 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
     selection, formation = catalog.baseline(name)
     if coded(selection):
         return MemoryKind(name, Selecting(selection), replace(stored, formation=Formation()), equal_bytes=True)
-    if making.encoder_network and isinstance(getattr(selection, "embedding", None), RandomEmbedding):
+    if making.encoder_network is not None and isinstance(getattr(selection, "embedding", None), RandomEmbedding):
         embedding = RandomEmbedding(catalog.network(making.encoder_network))
         selection = replace(selection, embedding=embedding)  # type: ignore[type-var]
     return MemoryKind(name, Selecting(selection), _packed(stored, formation.factor))
