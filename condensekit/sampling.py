@@ -157,7 +157,7 @@ class Importance(_Refreshed):
         refuse(
             None if self.weights in WEIGHTS else f"weights must be one of {', '.join(WEIGHTS)}, got {self.weights!r}",
             None if 0 <= self.epsilon <= 1 else f"epsilon must lie in [0, 1], got {self.epsilon}",
-            "weights='unbiased' needs epsilon above 0 (an image of loss 0 would never be drawn); weights='none' does not"
+            "weights='unbiased' needs epsilon above 0 (images of loss 0 would never be drawn); weights='none' does not"
             if self.weights == "unbiased" and self.epsilon == 0
             else None,
             whole("refresh", self.refresh, 1),
