@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
 from cells import Cell, cells
 from record import cell_parser, fill, start
 
@@ -45,7 +46,7 @@ def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: 
     result = condense(
         train,
         method,
-        ipc=cell.ipc,
+        ipc=cell.condensed or cell.ipc,
         iterations=cell.iterations,
         seed=seed,
         device=args.device,
@@ -56,7 +57,8 @@ def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: 
         raise KeyboardInterrupt
     if result.status is Status.DIVERGED:
         raise RuntimeError(f"{cell.stem} seed {seed}: {result.message}")
-    return result.set
+    rows = torch.arange(len(result.set)).reshape(len(result.set.classes), -1)
+    return result.set.take(rows[:, : cell.ipc].flatten())
 
 
 def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> dict[str, Any]:

@@ -64,10 +64,27 @@ EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.003}  # best of t
 PARTS = {
     "": "",
     "-init": " init=importance-krr",
+    "-init-kmeans": " init=importance-kmeans",
     "-sampling": " sampling=importance sampling.weights=none",
     "-both": " init=importance-krr sampling=importance sampling.weights=none",
     "-unbiased": " sampling=importance sampling.weights=unbiased",
 }  # of provable subset selection
+OTHERS = {"dsa": 20, "dc": 20, "krr": 50}
+OTHER_PARTS = {
+    "": "",
+    "-init": PARTS["-init"],
+    "-init-kmeans": PARTS["-init-kmeans"],
+    "-unbiased": PARTS["-unbiased"],
+    "-init-unbiased": PARTS["-init"] + PARTS["-unbiased"],
+}
+OPTIONS_OF = f"m3d batch_real=64 factor=1 {NARROW}"
+OPTIONS = {
+    "": "",
+    "-kmeans-batches": " sampling=kmeans sampling.clusters=64 sampling.refresh=20",
+    "-nested": " nested=true",
+    "-trained": " encoder=trained encoder.count=2 encoder.steps=60",
+    "-calibrated": " encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
+}
 TRANSFER = ("ConvNet-w64", "ResNet18-w16", "ConvNet-w64-batch")
 
 
@@ -90,6 +107,8 @@ class Cell:
         architectures: Of the trained networks.
         against: Label of the cell that it is compared with besides random images: its start, or itself without
             what is in question.
+        equal_steps: Whether packed sets are trained on for no more steps than others.
+        condensed: Images per class that were condensed; the first ``ipc`` of each are trained on. None for ``ipc``.
     """
 
     scale: str
@@ -105,6 +124,7 @@ class Cell:
     architectures: tuple[str, ...] = ("ConvNet",)
     against: str = ""
     equal_steps: bool = True
+    condensed: int | None = None
 
     @property
     def label(self) -> str:
@@ -122,7 +142,7 @@ class Cell:
     @property
     def run(self) -> str:
         """Folder of its runs: cells with the same recipe, of any study, share them."""
-        return f"{self.data}-ipc{self.ipc}-{self.iterations}-{zlib.crc32(self.recipe.encode()):08x}"
+        return f"{self.data}-ipc{self.condensed or self.ipc}-{self.iterations}-{zlib.crc32(self.recipe.encode()):08x}"
 
 
 def cells(scale: str) -> Iterator[Cell]:
@@ -139,6 +159,7 @@ def _cpu() -> Iterator[Cell]:
     yield from _outer_loops()
     yield from _equal_terms()
     yield from _importance()
+    yield from _options()
     yield from _transfer()
     yield from _equal_epochs()
     for name in ("kmeans", "herding", "kcenter"):
@@ -218,6 +239,22 @@ def _importance() -> Iterator[Cell]:
             recipe = f"{method} batch_real=32 factor=1{options} {NARROW}"
             against = f"{method}-{iterations}" if part else "random"
             yield _narrow(ipc, method + part, 5, recipe, iterations, "importance", against)
+    for (method, iterations), (part, options) in product(OTHERS.items(), OTHER_PARTS.items()):
+        start = "" if part.startswith("-init") else " init=random"
+        recipe = f"{method} batch_real=32 factor=1{start}{options} {NARROW}"
+        against = f"{method}-{iterations}" if part else "random"
+        yield _narrow(1, method + part, 5, recipe, iterations, "importance", against)
+
+
+def _options() -> Iterator[Cell]:
+    """What the further options of the engine do to M3D, all else alike, and images coded as JPEG."""
+    for name in ("random", "jpeg-random"):
+        yield _narrow(10, name, 5, study="options")
+    for name, options in OPTIONS.items():
+        yield _narrow(10, f"m3d{name}", 5, OPTIONS_OF + options, 100, "options", "m3d-100" if name else "random")
+    yield _narrow(5, "m3d", 5, OPTIONS_OF, 100, "options")
+    nested = _narrow(5, "m3d-nested-prefix", 5, OPTIONS_OF + OPTIONS["-nested"], 100, "options", "m3d-100")
+    yield replace(nested, condensed=10)
 
 
 def _narrow(

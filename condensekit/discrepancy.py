@@ -7,7 +7,6 @@ function or a frozen object with ``__call__``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from condensekit.errors import refuse
 
 Discrepancy = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+FLAT = 1e-4  # the least variance of a feature or of its powers: what varies less counts less
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]  # x (L, A, D), y (L, B, D), bandwidth (L,) -> (L, A, B)
 
 
@@ -38,11 +38,11 @@ def mean(real_LND: Tensor, synthetic_LMD: Tensor, weights: Tensor | None = None)
 class Moments:
     """The first ``order`` moments of each feature, matched explicitly: the finite-order form of :class:`MMD`.
 
-    The k-th term is the squared gap of the mean k-th powers, divided by k factorial, as in the expansion of
-    the kernel exp(x y) of single features. For k above 1 the features are centred at the real mean and
-    divided by the spread of a feature in real and synthetic rows together, which carries no gradient, so that
-    no order dwarfs the others; with one real image of a class, or equal features, everything stays finite.
-    Order 1 is :func:`mean`.
+    Order 1 is :func:`mean`. Above it, features are centred at the real mean and divided by their spread, and the
+    squared gap of their mean k-th powers is divided by the variance of these powers, times that of the feature.
+    Then the sampling noise of every order weighs the same; else the third and fourth powers of rare large values
+    would be all there is to match. Spreads are those of real and synthetic rows together and carry no gradient;
+    with equal features everything stays finite.
 
     Args:
         order: The highest moment, 1 to 8.
@@ -58,13 +58,12 @@ class Moments:
         total = mean(real_LND, synthetic_LMD, weights)
         if self.order == 1:
             return total
-        variance = bandwidth(real_LND, synthetic_LMD) / (2 * real_LND.shape[-1])
-        scale = variance.sqrt()[:, None, None]
         centre = _weighted(real_LND, weights).mean(1, keepdim=True)
-        real, synthetic = (real_LND - centre) / scale, (synthetic_LMD - centre) / scale
+        variance, noise = spreads(torch.cat([real_LND, synthetic_LMD], 1) - centre, self.order)
+        real, synthetic = ((rows - centre) / variance.sqrt() for rows in (real_LND, synthetic_LMD))
         for k in range(2, self.order + 1):
-            gap = _weighted(real**k, weights).mean(1) - (synthetic**k).mean(1)
-            total = total + variance * gap.square().sum(-1) / math.factorial(k)
+            gap = _weighted(real**k, weights).mean(1, keepdim=True) - (synthetic**k).mean(1, keepdim=True)
+            total = total + (variance * gap.square() / noise[k]).sum((1, 2))
         return total
 
 
@@ -171,6 +170,21 @@ def bandwidth(real_LND: Tensor, synthetic_LMD: Tensor) -> Tensor:  # noqa: N803
     rounding = 8 * torch.finfo(rows.dtype).eps
     noise = rounding**2 * rows.square().sum((1, 2)) / rows.shape[1]
     return torch.where(spread > noise, spread, 1.0)
+
+
+@torch.no_grad()
+def spreads(rows_LND: Tensor, order: int) -> tuple[Tensor, dict[int, Tensor]]:  # noqa: N803
+    """Variance (L, 1, D) of each feature, and of its k-th power in units of its spread, k from 2; without a gradient.
+
+    At least :data:`FLAT`, which what varies less is measured by.
+    """
+
+    def variance(values: Tensor) -> Tensor:
+        return values.var(1, correction=0, keepdim=True).clamp(min=FLAT)
+
+    own = variance(rows_LND)
+    scaled = rows_LND / own.sqrt()
+    return own, {k: variance(scaled**k) for k in range(2, order + 1)}
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:

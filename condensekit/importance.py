@@ -38,13 +38,14 @@ class _Importance(ABC):
     """Draws the images of each class, apart from the other classes, in proportion to a score.
 
     Args:
-        embedding: The features that the loss is about.
+        embedding: The features that the loss is about; those of a narrow network by default, because every image of
+            the data is embedded.
         replacement: Draw each image anew from all, so that some stand twice: weights 1 / (ipc p). Without,
             image x is taken with probability min(1, c score(x)), where c makes that ipc images: weights
             1 / that probability. Either way the weighted sum over the chosen is unbiased.
     """
 
-    embedding: Embedding = field(default_factory=RandomEmbedding)
+    embedding: Embedding = field(default_factory=lambda: RandomEmbedding(ConvNet(width=32)))
     replacement: bool = False
 
     name: ClassVar[str]
@@ -104,12 +105,11 @@ class ImportanceKRR(_Importance):
     the guarantee holds for the joint regression, while no class needs to see another.
 
     Args:
-        embedding: The feature map whose inner product is the kernel; narrow by default, because time goes with
-            the cube of the features (or of the images of a class, if fewer).
+        embedding: The feature map whose inner product is the kernel. Time goes with the cube of the features (or of
+            the images of a class, if fewer).
         replacement: See above.
     """
 
-    embedding: Embedding = field(default_factory=lambda: RandomEmbedding(ConvNet(width=32)))
     name: ClassVar[str] = "importance-krr"
 
     def scores(self, features_ND: Tensor, ipc: int, draw: Draw) -> Tensor:  # noqa: N803

@@ -41,7 +41,7 @@ def test_runs_are_shared_by_equal_recipes_only(scripts, scale):
     runs = {}
     for cell in scripts.cells.cells(scale):
         if cell.recipe:
-            runs.setdefault(cell.run, set()).add((cell.data, cell.ipc, cell.recipe, cell.iterations))
+            runs.setdefault(cell.run, set()).add((cell.data, cell.condensed or cell.ipc, cell.recipe, cell.iterations))
     assert all(len(made) == 1 for made in runs.values())
 
 
