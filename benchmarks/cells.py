@@ -60,7 +60,7 @@ DANCE = (
     "encoder=trained encoder.count=20 calibration=1"
 )  # the options of its authors' code, but for shorter trainings of the encoders
 NARROW = "network=ConvNet-w32"
-EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.003}  # best of three or more, with and without packing
+EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.03}  # best of three or more, with and without packing
 PARTS = {
     "": "",
     "-init": " init=importance-krr",
