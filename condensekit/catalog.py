@@ -167,7 +167,7 @@ def method(name: str, /, **options: Any) -> Condenser:
 def discrepancy(name: str) -> Discrepancy:
     """The discrepancy called ``name``: of :data:`DISCREPANCIES`, or ``moments-3`` for three moments and so on."""
     kind, _, order = name.partition("-")
-    if kind == "moments" and order.isdigit():
+    if kind == "moments" and order.isascii() and order.isdecimal():
         return Moments(int(order))
     if name not in DISCREPANCIES:
         raise unknown("discrepancy", name, [*DISCREPANCIES, "moments-{P}"])
@@ -262,7 +262,7 @@ def network(name: str) -> Network:
 def _network_option(kind: str, text: str) -> tuple[str, Any]:
     """``w64`` -> (``width``, 64), ``batch`` -> (``norm``, ``batch``) and so on."""
     accepted = inspect.signature(NETWORKS[kind]).parameters
-    if text[1:].isdigit() and SIZES.get(text[0]) in accepted:
+    if text.isascii() and text[1:].isdecimal() and SIZES.get(text[0]) in accepted:
         return SIZES[text[0]], int(text[1:])
     known = {word: (option, value) for word, (option, value) in WORDS.items() if option in accepted}
     if text not in known:

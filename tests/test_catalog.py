@@ -107,6 +107,8 @@ def test_entry_point(own, monkeypatch):
         (lambda: catalog.network("ConvNet-banana"), "unknown option of network 'ConvNet' 'banana'"),
         (lambda: catalog.network("ResNet18-d4"), "unknown option of network 'ResNet18' 'd4'"),
         (lambda: catalog.network("ConvNet-w0"), "width must be an integer of at least 1, got 0"),
+        (lambda: catalog.network("ConvNet-w²"), "unknown option of network 'ConvNet' 'w²'"),
+        (lambda: catalog.discrepancy("moments-²"), "unknown discrepancy 'moments-²'"),
         (lambda: catalog.network("ConvNet-"), "unknown option of network 'ConvNet' ''"),
         (lambda: catalog.protocol("shorter"), "unknown protocol 'shorter'. Did you mean 'short'"),
         (lambda: catalog.augmentation("flop", "digits"), "flop"),

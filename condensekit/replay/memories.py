@@ -193,7 +193,7 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
         side = name.removeprefix(DOWNSCALED).removeprefix("-") or "2"
         refuse(
             None
-            if side.isdigit() and int(side)
+            if side.isdecimal() and int(side)
             else f"{name!r}: expected downscaled-N with a whole number N of at least 1, such as downscaled-4"
         )
         return MemoryKind(name, Selecting(Random()), _packed(stored, int(side)))
@@ -250,9 +250,9 @@ def _stored(name: str) -> tuple[str, int | None]:
 def _hybrid(name: str) -> tuple[str, float]:
     """``hybrid-m3d-25`` -> (``m3d``, 0.25)."""
     parts = name.split("-")[1:]
-    method = parts.pop(0) if parts and not parts[0].isdigit() else "dm"
+    method = parts.pop(0) if parts and not parts[0].isdecimal() else "dm"
     percent = parts.pop(0) if parts else "50"
-    if parts or not percent.isdigit():
+    if parts or not percent.isdecimal():
         raise ConfigError(
             f"{name!r}: expected hybrid, hybrid-METHOD, hybrid-PERCENT or hybrid-METHOD-PERCENT, such as hybrid-m3d-25"
         )

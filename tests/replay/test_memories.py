@@ -133,7 +133,9 @@ def test_a_kind_of_ones_own_needs_a_filler():
         MemoryKind("mine")
 
 
-@pytest.mark.parametrize("wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "downscaled-0", "nothing"])
+@pytest.mark.parametrize(
+    "wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "downscaled-²", "downscaled-0", "nothing"]
+)
 def test_unknown_names(wrong):
     with pytest.raises(ConfigError, match=r"nown|expected downscaled-N"):
         memory(wrong)
