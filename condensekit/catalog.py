@@ -131,6 +131,7 @@ WORDS = {
     "nonorm": ("norm", "none"),
     "nopool": ("pooling", "none"),
 }
+FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 PLAIN = {kind.__name__: kind for kind in (bool, int, float, str)}  # types of options that can be written as text
 OBJECTS: dict[str, Mapping[str, Any]] = {
     "discrepancy": DISCREPANCIES,
@@ -363,7 +364,7 @@ def _configure(kind: str, found: Any, options: Mapping[str, Any]) -> Any:
         try:
             if name not in kinds:
                 raise unknown(kind, name, kinds)
-            values[name] = _convert(name, value, kinds[name])
+            values[name] = convert(name, value, kinds[name])
         except ConfigError as error:
             problems.append(str(error))
     made = found
@@ -378,7 +379,7 @@ def _configure(kind: str, found: Any, options: Mapping[str, Any]) -> Any:
     return made
 
 
-def _convert(name: str, value: Any, kind: type) -> Any:
+def convert(name: str, value: Any, kind: type) -> Any:
     """``value``, where it is a text: as ``kind``, or the object of that name."""
     if not isinstance(value, str) or kind is str:
         return value
@@ -389,9 +390,10 @@ def _convert(name: str, value: Any, kind: type) -> Any:
             raise unknown(name, value, OBJECTS[name])
         return OBJECTS[name][value]
     try:
-        return {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+        return FLAGS[value.lower()] if kind is bool else kind(value)
     except (ValueError, KeyError):
-        raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}") from None
+        way_out = ": write true or false" if kind is bool else ""
+        raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}{way_out}") from None
 
 
 def _find(kind: str, name: str, table: Mapping[str, Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +16,13 @@ from condensekit.presets import Preset
 from condensekit.selection import Selection
 
 PARTS = ("init", "sampling", "encoder")  # what may take options of its own: sampling.refresh=100 and the like
-PARSERS: dict[str, Callable[[str], Any]] = {
+KINDS: dict[str, type] = {
     "lr": float,
     "batch_real": int,
     "keep": int,
     "factor": int,
-    "nested": lambda text: text.lower() == "true",
-    "soft_labels": lambda text: text.lower() == "true",
+    "nested": bool,
+    "soft_labels": bool,
 }  # of the arguments that are not text
 
 
@@ -82,8 +81,8 @@ class Recipe:
         known = {f.name for f in dataclasses.fields(cls)} - {"method", "settings"}
         settings = tuple(f"{name}={value}" for name, value in given.items() if name not in known)
         try:
-            made = {name: PARSERS.get(name, str)(value) for name, value in given.items() if name in known}
-        except ValueError as error:
+            made = {n: catalog.convert(n, value, KINDS.get(n, str)) for n, value in given.items() if n in known}
+        except ConfigError as error:
             raise ConfigError(f"recipe {text!r}: {error}") from None
         return cls(method, settings, **made)
 

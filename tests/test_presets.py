@@ -234,5 +234,16 @@ def test_a_recipe_may_be_written_as_text():
     )
     with pytest.raises(ConfigError, match=r"a recipe is METHOD NAME=VALUE ..., got 'fast'"):
         Recipe.parse("dm fast")
-    with pytest.raises(ConfigError, match=r"recipe 'dm factor=two': invalid literal"):
+    with pytest.raises(ConfigError, match=r"recipe 'dm factor=two': factor must be int, got 'two'"):
         Recipe.parse("dm factor=two")
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("Yes", True), ("1", True), ("no", False), ("0", False)])
+def test_flags_are_read_alike_everywhere(word, value):
+    assert Recipe.parse(f"dm nested={word} soft_labels={word}") == Recipe("dm", nested=value, soft_labels=value)
+    assert catalog.method("dm", per_image=word).per_image is value
+
+
+def test_a_flag_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="nested must be bool, got 'on': write true or false"):
+        Recipe.parse("dm nested=on")
