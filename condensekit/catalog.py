@@ -326,7 +326,8 @@ def _kinds(found: Any) -> dict[str, type]:
     kinds = {}
     for name, parameter in inspect.signature(found if _makes(found) else type(found)).parameters.items():
         noted = str(getattr(parameter.annotation, "__name__", parameter.annotation)).removesuffix(" | None")
-        kind = type(parameter.default) if parameter.default is not None else PLAIN.get(noted, object)
+        usual = parameter.default
+        kind = PLAIN.get(noted, object) if usual is None or usual is parameter.empty else type(usual)
         if name != "name" and (name in OBJECTS or kind in PLAIN.values()):
             kinds[name] = kind
     return kinds
@@ -368,15 +369,27 @@ def _configure(kind: str, found: Any, options: Mapping[str, Any]) -> Any:
         except ConfigError as error:
             problems.append(str(error))
     made = found
+    missing = [name for name in _required(found) if name not in options] if _makes(found) else []
+    problems += [f"{kind} {name!r} has no default: give it a value (--set {name}=VALUE)" for name in missing]
     try:
         if _makes(found):
-            made = found(**values)
+            made = None if missing else found(**values)
         elif values:
             made = dataclasses.replace(found, **values)
     except ConfigError as error:
         problems += error.problems
     refuse(*problems)
     return made
+
+
+def _required(found: Any) -> list[str]:
+    """What must be given where ``found`` is called."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    try:
+        parameters = inspect.signature(found).parameters.items()
+    except ValueError:  # some of Python's own have no signature
+        return []
+    return [name for name, p in parameters if p.default is p.empty and p.kind in named]
 
 
 def convert(name: str, value: Any, kind: type) -> Any:

@@ -99,9 +99,8 @@ class Recipe:
         with problems:
             given = self._given()
         problems.refuse()
-        preset = Preset(catalog.method("dm"), "", "")
+        preset = self._preset()
         with problems:
-            preset = catalog.preset(self.method)
             self._check(preset)
         with problems:
             options = {name: value for name, value in given["method"].items() if name not in preset.unfit}
@@ -126,7 +125,7 @@ class Recipe:
 
     def name(self, method: Condenser) -> str:
         """What a table calls the run: the built method, and what is neither its nor its preset's default."""
-        preset = catalog.preset(self.method)
+        preset = self._preset()
         usual: dict[str, Any] = {
             "init": preset.init.name,
             "sampling": "uniform",
@@ -143,6 +142,10 @@ class Recipe:
         parts = {k: v for part in PARTS for k, v in self._settings().items() if k.startswith(f"{part}.")}
         changed = {k: getattr(self, k) for k in usual if getattr(self, k) not in (None, usual[k])}
         return catalog.row_name(method, **changed, **parts)
+
+    def _preset(self) -> Preset:
+        """What goes beside the method; any that is not of the catalog's own is run as DM is."""
+        return catalog.PRESETS.get(self.method, catalog.PRESETS["dm"])
 
     def _settings(self) -> dict[str, str]:
         return dict(text.split("=", 1) for text in self.settings)
