@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +75,11 @@ class Recipe:
         Names are those of the arguments above; every other one is a setting.
 
         Raises:
-            ConfigError: A part without ``=``, or a number that is none.
+            ConfigError: A part without ``=``, a name that is there twice, or a number that is none.
         """
         method, *parts = text.split() or [""]
         refuse(*(f"a recipe is METHOD NAME=VALUE ..., got {part!r}" for part in parts if "=" not in part))
+        refuse(*_repeated(part.split("=", 1)[0] for part in parts))
         given = dict(part.split("=", 1) for part in parts)
         known = {f.name for f in dataclasses.fields(cls)} - {"method", "settings"}
         settings = tuple(f"{name}={value}" for name, value in given.items() if name not in known)
@@ -153,14 +156,17 @@ class Recipe:
     def _given(self) -> dict[str, dict[str, Any]]:
         """The options given for the method and for each part."""
         refuse(*(f"--set takes NAME=VALUE, got {text!r}" for text in self.settings if "=" not in text))
+        short = {"lr": self.lr, "batch_real": self.batch_real, "discrepancy": self.discrepancy}
+        short = {name: value for name, value in short.items() if value is not None}
+        kept = [] if self.keep is None else ["encoder.keep"]
+        refuse(*_repeated([*(text.split("=", 1)[0] for text in self.settings), *short, *kept]))
         given: dict[str, dict[str, Any]] = {part: {} for part in ("method", *PARTS)}
         for name, value in self._settings().items():
             part, dot, option = name.partition(".")
             if dot and part not in PARTS:
                 raise ConfigError(f"--set {name}: only {', '.join(PARTS)} have options of their own")
             given[part if dot else "method"][option if dot else name] = value
-        short = {"lr": self.lr, "batch_real": self.batch_real, "discrepancy": self.discrepancy}
-        given["method"] |= {name: value for name, value in short.items() if value is not None}
+        given["method"] |= short
         return given
 
     def _check(self, preset: Preset) -> None:
@@ -195,3 +201,8 @@ class Recipe:
             )
             changes["keep"] = self.keep
         return dataclasses.replace(found, **changes) if dataclasses.is_dataclass(found) else found
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    """A problem for each name that is there more than once."""
+    return [f"{name} is given {n} times: keep one of them" for name, n in Counter(names).items() if n > 1]

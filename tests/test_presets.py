@@ -178,6 +178,9 @@ def test_the_name_of_a_row_says_what_is_not_the_default(words, name):
         ({"encoder": "math:pi"}, "expected a subclass of Encoder"),
         ({"factor": 0}, "factor must be an integer of at least 1, got 0"),
         ({"storage": "int4"}, "storage dtype must be one of"),
+        ({"settings": ("lr=1",), "lr": 3.0}, "lr is given 2 times: keep one of them"),
+        ({"settings": ("lr=1", "lr=3")}, "lr is given 2 times: keep one of them"),
+        ({"settings": ("encoder.keep=2",), "encoder": "kept", "keep": 3}, "encoder.keep is given 2 times"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(words, says):
@@ -234,6 +237,8 @@ def test_a_recipe_may_be_written_as_text():
     )
     with pytest.raises(ConfigError, match=r"a recipe is METHOD NAME=VALUE ..., got 'fast'"):
         Recipe.parse("dm fast")
+    with pytest.raises(ConfigError, match="factor is given 2 times: keep one of them"):
+        Recipe.parse("dm factor=1 factor=2")
     with pytest.raises(ConfigError, match=r"recipe 'dm factor=two': factor must be int, got 'two'"):
         Recipe.parse("dm factor=two")
 

@@ -281,7 +281,9 @@ def _condensed(
         "precision": making.precision,
     }
     settings = [text for text in making.settings if _option(text) in known]
-    words = [method, *(f"{option}={value}" for option, value in given.items() if value is not None), *settings]
+    named = {text.partition("=")[0] for text in settings}
+    given = {option: value for option, value in given.items() if value is not None and option not in named}
+    words = [method, *(f"{option}={value}" for option, value in given.items()), *settings]
     condenser, options = Recipe.parse(" ".join(words)).build(data)
     found: dict[str, Any] = {key: value for key, value in options.items() if key != "nested"}
     soft = getattr(condenser, "labels", "") == "soft"
