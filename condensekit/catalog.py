@@ -24,7 +24,7 @@ from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.evaluate import DC, IDC, SHORT, TrainProtocol
 from condensekit.importance import ImportanceKMeans, ImportanceKRR
-from condensekit.methods import Condenser, DistributionMatching, gradient, kernel
+from condensekit.methods import Condenser, DistributionMatching, gradient
 from condensekit.methods.gradient import DISTANCES, GradientMatching
 from condensekit.methods.kernel import KernelRidge
 from condensekit.networks import ACTIVATIONS, NORMS, POOLINGS, ConvNet, Network, ResNet18, TorchvisionNetwork
@@ -72,7 +72,7 @@ PRESETS: dict[str, Preset] = {
             paper="Nguyen, Chen and Lee, KIP, ICLR 2021; Loo et al., RFAD, NeurIPS 2022",
             cost="medium",
             augmentation=None,
-            unfit={**kernel.UNFIT, "discrepancy": "it compares predicted labels"},
+            unfit={"discrepancy": "it compares predicted labels"},
         ),
     )
 }
@@ -147,7 +147,13 @@ def preset(name: str) -> Preset:
 
 
 def method(name: str, /, **options: Any) -> Condenser:
-    """The method called ``name``.
+    """The method called ``name``, without what its paper runs beside it.
+
+    Encoder, augmentation, start and packing are arguments of ``condense``, whose defaults are DM's. Those of the
+    method's own preset come from a :class:`~condensekit.recipe.Recipe`, for the data set they are meant for::
+
+        method, arguments = Recipe.parse("m3d lr=3").build("cifar10")
+        condense(train, method, ipc=1, iterations=100, **arguments)
 
     Args:
         name: A name of :data:`METHODS`, an entry point, or ``module:object``.

@@ -173,7 +173,7 @@ def condense(
         if soft_labels and not isinstance(encoder, Trained)
         else None,
         coded_start(init.name) if getattr(init, "codes", False) else None,
-        *method.misfits(data, encoder, soft_labels, compiled),
+        *method.misfits(data, encoder, soft_labels, compiled, augmentation),
     )
     ipc, seed, iterations = int(ipc), int(seed), None if iterations is None else int(iterations)  # NumPy's as well
     encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit

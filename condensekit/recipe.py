@@ -172,8 +172,8 @@ class Recipe:
     def _check(self, preset: Preset) -> None:
         """Refuse what makes no sense with the method."""
         made = {
-            **{name: getattr(self, name) for name in ("init", "sampling", "factor", "discrepancy", "augment")},
-            "encoder": self.encoder or self.keep,
+            **{name: getattr(self, name) for name in ("init", "sampling", "factor", "discrepancy", "encoder", "keep")},
+            "augment": None if self.augment in ("auto", "none") else self.augment,
             "nested": self.nested or None,
             "soft-labels": self.soft_labels or None,
         }

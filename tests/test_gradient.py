@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from condensekit import catalog
 from condensekit.augment import OPS, Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Noise, Status, condense
@@ -193,6 +194,13 @@ def test_one_class_is_refused():
 def test_other_networks_than_its_own_are_refused(options, says):
     with pytest.raises(ConfigError, match=says):
         condense(DATA, GradientMatching(), ipc=1, iterations=1, **options)
+
+
+def test_dc_and_dsa_are_told_apart_by_the_augmentation():
+    with pytest.raises(ConfigError, match="dc takes no augmentation, under which it is dsa: give augmentation=None"):
+        condense(DATA, catalog.method("dc"), ipc=1, iterations=1)
+    with pytest.raises(ConfigError, match="dsa needs an augmentation, without which it is dc"):
+        condense(DATA, catalog.method("dsa"), ipc=1, iterations=1, augmentation=None)
 
 
 def test_a_compiled_network_is_refused():

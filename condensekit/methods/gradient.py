@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from condensekit.augment import Augmentation
 from condensekit.condensed import unpack
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
@@ -27,6 +28,8 @@ NORM_IMAGES = 16  # real images of each class that set the statistics of batch n
 NET = "net."  # what the names of the network's tensors begin with in a state
 UNFIT = {
     "encoder": "it trains the networks it matches gradients of",
+    "keep": "it trains the networks it matches gradients of",
+    "compiled": "a compiled network has no second derivative",
     "soft-labels": "its networks are trained on the condensed images, not on real ones",
 }
 """Parts of a run that make no sense with it, by their names on the command line, each with the reason."""
@@ -106,7 +109,7 @@ class GradientMatching(Condenser):
         inner: Epochs of training after a matching step; 0 for none, None takes :func:`loops`.
         lr_net: Step size of that training: plain SGD.
         batch_net: Its batch.
-        name: ``dsa``, or ``dc`` for a run without augmentation.
+        name: ``dsa``, or ``dc`` for a run without augmentation; ``condense`` refuses the one as the other.
     """
 
     distance: Distance = layerwise
@@ -130,11 +133,19 @@ class GradientMatching(Condenser):
             whole("batch_net", self.batch_net, 1),
         )
 
-    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
+    def misfits(
+        self,
+        data: ClassImages,
+        encoder: Encoder,
+        soft_labels: bool,
+        compiled: bool,
+        augmentation: Augmentation | None,
+    ) -> Sequence[str | None]:
         """What makes no sense with it.
 
         Pixel space for images that are no pixels; a single class, which nothing is to be told from; a compiled
-        network, which has no second derivative; other networks than fresh ones; labels by such networks.
+        network, which has no second derivative; other networks than fresh ones; labels by such networks; the
+        name of DC under an augmentation, or of DSA without one.
         """
         keep = getattr(encoder, "keep", 1)
         return (
@@ -144,7 +155,14 @@ class GradientMatching(Condenser):
             else None,
             f"{self.name} takes no soft_labels: {UNFIT['soft-labels']}" if soft_labels else None,
             None if len(data.classes) > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
-            "a compiled network has no second derivative: leave out compiled (--compiled)" if compiled else None,
+            f"{self.name} takes no compiled network: {UNFIT['compiled']}" if compiled else None,
+            "dc takes no augmentation, under which it is dsa: give augmentation=None, or name the method dsa"
+            if self.name == "dc" and augmentation is not None
+            else None,
+            "dsa needs an augmentation, without which it is dc: leave out augmentation=None (--augment none), or name "
+            "the method dc"
+            if self.name == "dsa" and augmentation is None
+            else None,
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
