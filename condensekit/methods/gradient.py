@@ -166,8 +166,13 @@ class GradientMatching(Condenser):
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images and momentum, both (K, ipc, C, H, W), and the network's parameters and buffers under ``net.``."""
-        return {"images": synthetic, "momentum": torch.zeros_like(synthetic), **_copied(ctx.module)}
+        """The first state.
+
+        Images and momentum, both (K, ipc, C, H, W); the network's parameters and buffers under ``net.``; and, 0-dim,
+        the number of the outer loop that this network belongs to.
+        """
+        loop = torch.zeros((), dtype=torch.int64, device=synthetic.device)
+        return {"images": synthetic, "momentum": torch.zeros_like(synthetic), "loop": loop, **_copied(ctx.module)}
 
     def schedule(self, ipc: int) -> tuple[int, int]:
         """(outer, inner) at so many images per class."""
@@ -178,9 +183,13 @@ class GradientMatching(Condenser):
         """One comparison and update of all classes, and the training of the network that is due after it."""
         images, module = state["images"], ctx.module
         outer, inner = self.schedule(images.shape[1])
-        turn = (ctx.draw.step - 1) % outer
-        if turn > 0:
-            module.load_state_dict({k.removeprefix(NET): v for k, v in state.items() if k.startswith(NET)})
+        number, turn = divmod(ctx.draw.step - 1, outer)
+        loop = torch.full((), number, dtype=torch.int64, device=images.device)
+        state = {"loop": loop, **state}  # checkpoints of earlier versions have none
+        if turn > 0:  # where the loop's first step was not finite, its network is not kept: a fresh one goes on
+            ours = state["loop"] == loop
+            fresh = module.state_dict()
+            module.load_state_dict({name: torch.where(ours, state[NET + name], fresh[name]) for name in fresh})
         module.requires_grad_(True)
         _freeze_norms(ctx)
 
@@ -195,7 +204,7 @@ class GradientMatching(Condenser):
         if turn < outer - 1:
             self._train(moved, inner, ctx)
         module.requires_grad_(False)
-        new = {"images": moved, "momentum": velocity, **_copied(module)}
+        new = {"images": moved, "momentum": velocity, "loop": loop, **_copied(module)}
         finite = torch.stack([torch.isfinite(value).all() for value in (total, *new.values())]).all()
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 
