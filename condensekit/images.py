@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from condensekit.errors import DataError
+from condensekit.pixels import as_what
 from condensekit.rng import Draw
 
 COUNTED = 1 << 22  # pixels counted at a time, as 8-byte integers
@@ -131,7 +132,7 @@ class ClassImages:
 
         Args:
             images: (N, C, H, W) or (N, H, W), numpy array or tensor, uint8 or float32 (see the class).
-            labels: (N,) integers, or strings, which become class names in sorted order.
+            labels: (N,) or (N, 1) integers, or strings, which become class names in sorted order.
             mean: Per-channel mean of the pixels in [0, 1]; computed from uint8 images if None.
             std: Likewise the standard deviation.
             class_names: Names by label; the label's digits if None.
@@ -306,13 +307,22 @@ def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tens
     """(N,) int64 labels, and class names where the labels were strings.
 
     Args:
-        labels: (N,) integers or strings.
+        labels: (N,) or (N, 1) integers or strings.
         known: Class names to number strings by; None: their sorted order counts.
 
     Raises:
         DataError: Labels of another type or shape, or a string that is no known class name.
     """
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype.kind == "O" and all(isinstance(label, str) for label in array.flat):
+        array = array.astype(str)
+    if array.ndim != 1:
+        raise DataError(
+            f"labels must be (N,) integers or strings, got shape {array.shape}"
+            + ("; one-hot rows: pass labels.argmax(1)" if array.ndim == 2 else "")
+        )
     if array.dtype.kind in "US":
         found, rows = np.unique(array.astype(str), return_inverse=True)
         names = dict(known or enumerate(found.tolist()))
@@ -320,14 +330,11 @@ def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tens
         strangers = [name for name in found.tolist() if name not in label_of]
         if strangers:
             raise DataError(f"unknown class {strangers[0]!r}; known: {', '.join(label_of)}")
-        return torch.tensor([label_of[name] for name in found.tolist()])[rows.reshape(-1)], names
-    if array.ndim != 1:
-        raise DataError(
-            f"labels must be (N,) integers or strings, got shape {array.shape}"
-            + ("; one-hot rows: pass labels.argmax(1)" if array.ndim == 2 else "")
-        )
+        return torch.tensor([label_of[name] for name in found.tolist()])[rows], names
     if array.dtype.kind not in "iu":
-        raise DataError(f"labels must be integers or strings, got {array.dtype}: convert with astype(int)")
+        whole = array.dtype.kind in "bf" and bool((array == np.round(array)).all())  # NaN is not
+        way_out = "convert with astype(int)" if whole else "repair those that are neither"
+        raise DataError(f"labels must be integers or strings, got {array.dtype}: {way_out}")
     return torch.from_numpy(array.astype(np.int64)), None
 
 
@@ -335,7 +342,7 @@ def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
     if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape:
         raise DataError(f"images must be (N, {', '.join(map(str, spec.shape))}), got shape {tuple(images.shape)}")
     if images.dtype not in (torch.uint8, torch.float32):
-        raise DataError(f"images must be uint8 pixels or normalised float32, got {images.dtype}")
+        raise DataError(f"images must be uint8 pixels or normalised float32, got {images.dtype}: {as_what(images)}")
     if len(images) == 0:
         raise DataError("the set is empty: expected at least one image")
     if labels.ndim != 1 or len(labels) != len(images):

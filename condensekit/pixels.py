@@ -33,7 +33,7 @@ def as_nchw(images: Tensor) -> Tensor:
         DataError: Another type, or both or neither of axes 1 and 3 have size 1 or 3 and could be the channels.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise DataError(f"pixels must be uint8 or floating point, got {images.dtype}: convert with astype('uint8')")
+        raise DataError(f"pixels must be uint8 or floating point, got {images.dtype}: {as_what(images)}")
     if images.is_floating_point():
         images = images.to(torch.float32)
     if images.ndim == 3:
@@ -45,6 +45,18 @@ def as_nchw(images: Tensor) -> Tensor:
             "or (N, H, W) with 1 or 3 channels; ClassImages.from_arrays takes (N, C, H, W) with any number"
         )
     return images if first else images.permute(0, 3, 1, 2)
+
+
+def as_what(images: Tensor) -> str:
+    """How to convert images that are neither uint8 nor float32 without damage, in words."""
+    if images.is_floating_point():
+        return "convert with astype('float32')"
+    if images.dtype == torch.bool:
+        return "pass images.astype('uint8') * 255"
+    values = images.cpu().numpy()
+    if values.size and values.min() >= 0 and values.max() <= 255:
+        return "convert with astype('uint8')"
+    return "scale them to 0..255 first, 16 bits by (images // 257).astype('uint8'), or to floats in [0, 1]"
 
 
 def as_bytes(images: Tensor) -> Tensor:

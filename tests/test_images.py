@@ -37,6 +37,14 @@ def test_strings_become_class_names():
     assert data.spec.name_of(9) == "9"
 
 
+def test_labels_may_be_a_column_or_objects_that_are_strings():
+    images = np.zeros((3, 4, 4), np.uint8)
+    for column in (np.array([[7], [2], [7]]), torch.tensor([[7], [2], [7]])):
+        assert ClassImages.from_arrays(images, column).labels.tolist() == [7, 2, 7]
+    for names in (np.array(["horse", "cat", "horse"], dtype=object), np.array([["horse"], ["cat"], ["horse"]])):
+        assert ClassImages.from_arrays(images, names).spec.class_names == {0: "cat", 1: "horse"}
+
+
 def test_known_names_number_strings():
     labels, names = as_labels(np.array([b"b", b"a"]), {4: "a", 9: "b"})
     assert labels.tolist() == [9, 4]
@@ -186,10 +194,16 @@ GREY = np.zeros((4, 8, 8), np.uint8)
     [
         (np.zeros((4, 8, 8, 3), np.uint8), [0] * 4, r"look like \(N, H, W, C\)"),
         (np.zeros((4, 8), np.uint8), [0] * 4, r"must be \(N, C, H, W\) or \(N, H, W\), got shape \(4, 8\)"),
-        (GREY.astype(np.float64), [0] * 4, "got torch.float64"),
-        (GREY.astype(np.int64), [0] * 4, "got torch.int64"),
+        (GREY.astype(np.float64), [0] * 4, r"got torch.float64: convert with astype\('float32'\)"),
+        (GREY.astype(np.int64), [0] * 4, r"got torch.int64: convert with astype\('uint8'\)"),
+        (GREY.astype(np.uint16) + 256, [0] * 4, r"got torch.uint16: scale them to 0..255 first, 16 bits by .*// 257"),
+        (GREY.astype(np.int64) - 1, [0] * 4, "got torch.int64: scale them"),
+        (GREY > 0, [0] * 4, r"got torch.bool: pass images.astype\('uint8'\) \* 255"),
         (GREY, [0] * 3, r"expected 4 labels, one for each image, got shape \(3,\)"),
-        (GREY, np.zeros(4), "labels must be integers or strings, got float64"),
+        (GREY, np.zeros(4), r"labels must be integers or strings, got float64: convert with astype\(int\)"),
+        (GREY, [0, 1, np.nan, 1], "got float64: repair those that are neither"),
+        (GREY, np.array(["a", None, "b", "a"]), "got object: repair those that are neither"),
+        (GREY, np.full((4, 2), "a"), r"must be \(N,\) integers or strings, got shape \(4, 2\)"),
         (GREY, np.eye(4, dtype=int), r"got shape \(4, 4\); one-hot rows: pass labels.argmax\(1\)"),
         (GREY, np.zeros(4, bool), "got bool"),
         (GREY[:0], [], "the set is empty"),
