@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from condensekit.errors import DataError
-from condensekit.pixels import as_what
+from condensekit.pixels import as_tensor, as_what
 from condensekit.rng import Draw
 
 COUNTED = 1 << 22  # pixels counted at a time, as 8-byte integers
@@ -105,7 +105,7 @@ class ClassImages:
     def __init__(self, images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
         _check_arrays(images, labels, spec)
         labels = labels.to("cpu", torch.int64)
-        self.images = images
+        self.images = images.detach()
         self.labels = labels
         self.spec = spec
         self._group(torch.arange(len(labels)))
@@ -137,7 +137,7 @@ class ClassImages:
             std: Likewise the standard deviation.
             class_names: Names by label; the label's digits if None.
         """
-        tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.asanyarray(images))
+        tensor = as_tensor(images)
         if tensor.ndim == 3:
             tensor = tensor[:, None]
         numbers, names = as_labels(labels)
@@ -158,8 +158,8 @@ class ClassImages:
         names = dict(class_names or names or {k: str(k) for k in labels_present})
         spec = ImageSpec(
             (channels, tensor.shape[2], tensor.shape[3]),
-            flat[0] if mean is None else tuple(mean),
-            flat[1] if std is None else tuple(std),
+            flat[0] if mean is None else tuple(np.ravel(mean).tolist()),
+            flat[1] if std is None else tuple(np.ravel(std).tolist()),
             {k: names.get(k, str(k)) for k in labels_present},
         )
         return cls(tensor, numbers, spec)

@@ -207,11 +207,25 @@ GREY = np.zeros((4, 8, 8), np.uint8)
         (GREY, np.eye(4, dtype=int), r"got shape \(4, 4\); one-hot rows: pass labels.argmax\(1\)"),
         (GREY, np.zeros(4, bool), "got bool"),
         (GREY[:0], [], "the set is empty"),
+        (np.array(["a.png"] * 4), [0] * 4, "images must be an array of uint8 or float32, got <U5: can't convert"),
+        (np.ma.masked_equal(GREY, 0), [0] * 4, r"images have masked values: fill them, say with images.filled\(0\)"),
     ],
 )
 def test_ill_fitting_arrays_are_refused(images, labels, reason):
     with pytest.raises(DataError, match=reason):
         ClassImages.from_arrays(images, np.array(labels, dtype=int) if len(labels) == 0 else labels)
+
+
+def test_reversed_axes_graphs_and_single_numbers_are_taken():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 5)).astype(np.uint8)
+    data = ClassImages.from_arrays(pixels[:, ::-1], [0] * 4)
+    assert torch.equal(data.images.flip(1), torch.from_numpy(pixels))
+    learnt = torch.rand(4, 1, 5, 5, requires_grad=True)
+    data = ClassImages.from_arrays(learnt, [0] * 4)
+    assert ClassImages(learnt, data.labels, data.spec).fingerprint() == data.fingerprint()
+    assert ClassImages.from_arrays(GREY, [0] * 4, mean=0.5, std=np.float32(0.25)).spec.std == (0.25,)
+    with pytest.raises(DataError, match="mean and std need one value for each of the 3 channels, got 1 and 1"):
+        ClassImages.from_arrays(pixels, [0] * 4, mean=0.5, std=0.25)
 
 
 def test_spec_must_fit():
