@@ -16,6 +16,7 @@ from condensekit.pixels import as_tensor, as_what
 from condensekit.rng import Draw
 
 COUNTED = 1 << 22  # pixels counted at a time, as 8-byte integers
+LEVELS = 8  # whole numbers in floats up to this may be normalised; up to a higher one, at most 255, they are pixels
 HASHED_WHOLE = 1 << 30  # bytes: a larger set is fingerprinted by 4,096 of its images
 
 
@@ -103,9 +104,10 @@ class ClassImages:
     """
 
     def __init__(self, images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
+        images = images.detach()
         _check_arrays(images, labels, spec)
         labels = labels.to("cpu", torch.int64)
-        self.images = images.detach()
+        self.images = images
         self.labels = labels
         self.spec = spec
         self._group(torch.arange(len(labels)))
@@ -350,13 +352,28 @@ def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"labels must be integers, got {labels.dtype}")
     if images.dtype == torch.float32:
-        for start in range(0, len(images), 4096):
-            finite = torch.isfinite(images[start : start + 4096]).flatten(1).all(1)
-            if not finite.all():
-                index = start + int((~finite).nonzero()[0])
-                raise DataError(f"image {index} has a pixel that is not finite (NaN or infinite): remove or repair it")
+        _check_floats(images)
         if any(spec.mean) or any(s != 1 for s in spec.std):
             raise DataError(
                 "float32 images must be normalised already, with spec mean 0 and std 1; "
                 f"got mean {spec.mean}, std {spec.std}: pass uint8 pixels to have them normalised"
             )
+
+
+def _check_floats(images: Tensor) -> None:
+    """Raise DataError for images with values that are not finite, or that are bytes in all but their type."""
+    low, high, whole = 0.0, 0.0, True
+    for start in range(0, len(images), 4096):
+        block = images[start : start + 4096]
+        finite = torch.isfinite(block).flatten(1).all(1)
+        if not finite.all():
+            index = start + int((~finite).nonzero()[0])
+            raise DataError(f"image {index} has a pixel that is not finite (NaN or infinite): remove or repair it")
+        if whole and low >= 0:
+            whole = bool((block == block.round()).all())
+            low, high = min(low, float(block.min())), max(high, float(block.max()))
+    if whole and low >= 0 and LEVELS < high <= 255:
+        raise DataError(
+            f"float32 images count as normalised already, and these are whole numbers in 0..{high:.0f}: pass them with "
+            "astype('uint8'), or divide by their highest possible value"
+        )

@@ -247,6 +247,16 @@ def test_non_finite_pixel_is_named_by_index(value):
         ClassImages.from_arrays(images, [0] * 9)
 
 
+@pytest.mark.parametrize("high", [16, 255])
+def test_floats_that_are_bytes_are_refused(high):
+    images = torch.linspace(0, high, 17).round().reshape(17, 1, 1, 1).expand(-1, 1, 2, 2)
+    reason = rf"these are whole numbers in 0..{high}: pass them with astype\('uint8'\), or divide"
+    with pytest.raises(DataError, match=reason):
+        ClassImages.from_arrays(images.numpy(), [0] * 17)
+    for fine in (images / 255, images - 1, images * 2.5, (images > 3).float()):
+        assert len(ClassImages.from_arrays(fine, [0] * 17)) == 17
+
+
 def test_a_thousand_classes():
     labels = torch.arange(5000) % 1000
     data = ClassImages.from_arrays(torch.zeros(5000, 3, 8, 8, dtype=torch.uint8), labels)
