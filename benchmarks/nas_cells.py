@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from condensekit.errors import ConfigError, refuse, whole
 from condensekit.nas.training import FLIP_CROP, ProxyProtocol
 from condensekit.nas.trials import Trial, key
+from condensekit.recipe import Recipe
+from condensekit.run import changes
 
+CONDENSED, PLAIN = "condensed", "early-stop-plain"  # by the recipe of --condense; at the usual steps, not at equal cost
 FREE = ("params", "flops", "synflow", "nwot", "jacov", "zen")  # rankers that train nothing
-TRAINED = ("dm", "random", "kmeans", "packed-random")  # on a small set, in equally many full batches
-EQUAL = ("random-equal", "early-stop")  # in so many more that they cost as much as dm, its condensation included
-SEVERAL = ("dm", "random", "random-equal")  # get a set of each seed; the others one, early stopping has no set at all
+TRAINED = (CONDENSED, "random", "random@250", PLAIN)  # in equally many full batches
+EQUAL = ("random-equal", "early-stop")  # in so many more that they cost as much as CONDENSED, its making included
+SEVERAL = (*TRAINED, *EQUAL)  # get a set, or a training, of each seed; others one
 PUBLISHED = tuple(f"published-{name}" for name in (*FREE, "12-epochs"))  # columns of tables for NAS-Bench-201
 TRUTHS = ("truth-0", "truth-1")  # full trainings with these seeds
+DM = "dm batch_real=64"  # of rankers that name a method instead of CONDENSED
+HELD = 5_000  # held-out training images at most, on which candidates are scored
 
 
 @dataclass(frozen=True)
@@ -23,25 +32,44 @@ class Training:
 
     Args:
         ipc: Images per class of a set.
-        epochs: Passes over such a set; every ranker passes as many images, in full batches.
+        steps: Gradient steps on a candidate, each with a full batch, whatever the set.
         iterations: Matching steps of a condensation.
-        batch_real: Real images of each class in such a step.
-        factor: Packing of condensed images.
+        condense: How the ranker ``condensed`` makes its set, see :meth:`condensekit.recipe.Recipe.parse`.
         lr: Learning rate at the start, cosine from there.
         batch: Images in a step.
+        held: Held-out images on which candidates are scored, at most :data:`HELD`.
+        last: Tests in the last tenth of the steps, over which scores are averaged.
+        checks: Tests before those, for the table of reliability.
+        seeds: Trainings of each candidate on a set.
+
+    Raises:
+        ConfigError: Values out of range, or a recipe that makes no sense.
     """
 
     ipc: int = 10
-    epochs: int = 40
+    steps: int = 400
     iterations: int = 300
-    batch_real: int = 64
-    factor: int = 1
+    condense: str = "m3d batch_real=64 init=kmeans init.candidates=1000 network=ConvNet-w32 factor=1"
     lr: float = 0.05
     batch: int = 50
+    held: int = HELD
+    last: int = 1
+    checks: int = 0
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        lengths = {name: getattr(self, name) for name in ("ipc", "steps", "iterations", "held", "last", "seeds")}
+        refuse(
+            *(whole(name, value, 1) for name, value in lengths.items()),
+            whole("checks", self.checks, 0),
+            None if self.held <= HELD else f"held must be at most {HELD:,}, got {self.held}",
+        )
+        self.protocol()
+        Recipe.parse(self.condense).build("")
 
     def protocol(self) -> ProxyProtocol:
         """As the truths are trained: SGD with Nesterov's momentum, crop and flip, cosine."""
-        return ProxyProtocol(self.epochs, self.lr, self.batch, FLIP_CROP, nesterov=True)
+        return ProxyProtocol(1, self.lr, self.batch, FLIP_CROP, nesterov=True, steps=self.steps)
 
 
 @dataclass(frozen=True)
@@ -50,7 +78,7 @@ class Cell:
 
     Args:
         task: ``nb201``, ``convnet`` or ``grid``.
-        sample: ``tune``, ``all`` or ``top``.
+        sample: ``all``, or another list of architectures of the task.
         ranker: Its name; ``truth-0`` and so on is a full training of seed 0.
         set_seed: Of the set that candidates are trained on; 0 for rankers without one.
         changes: Options that are not the task's, as text.
@@ -78,11 +106,33 @@ def changed(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
     return {name: value for name, value in options.items() if value != usual[name]}
 
 
+def suffix(options: Mapping[str, Any]) -> str:
+    """Options as a part of a file's name; of a text a few letters that tell it from others."""
+    return "".join(f"-{name}{digest(value) if isinstance(value, str) else value}" for name, value in options.items())
+
+
+def digest(value: object) -> str:
+    """A few letters that tell a value from others."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def refuse_other(path: Path, options: Mapping[str, Any]) -> None:
+    """Refuse a file that is there already and was made with other options than those asked for.
+
+    Raises:
+        ConfigError: The text names them.
+    """
+    if other := changes(json.loads(path.read_text()).get("options", {}), options):
+        raise ConfigError(f"{path} was made with other options ({'; '.join(other)}): move it away to make it anew")
+
+
 def record(
     cell: Cell,
     trials: Sequence[Trial],
     *,
     recipe: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    shared: int,
     space: Mapping[str, str],
     held: int,
     preparation: Mapping[str, float],
@@ -97,6 +147,8 @@ def record(
         cell: Which.
         trials: Its trials.
         recipe: How its candidates were trained; None for a ranker that trains none.
+        options: All that decides the scores but the cell: cells with others are not compared.
+        shared: Candidates among which the cost of its preparation is shared, however many were scored.
         space: ``trained``: the space whose candidates were; ``real``: that of the truth.
         held: Images on which they were scored.
         preparation: What it cost before its first candidate.
@@ -106,7 +158,7 @@ def record(
         workers: Trials at a time.
         command: What made it, with all options that matter and without this machine's folders.
     """
-    kept = ("architecture", "score", "cost_s", "image_steps", "reason")
+    kept = ("architecture", "score", "cost_s", "image_steps", "reason", "curve")
     lines = [
         {**{name: getattr(t, name) for name in kept}, "scores": dict(t.scores), **about[key(t.architecture)]}
         for t in trials
@@ -114,6 +166,8 @@ def record(
     return {
         "nas": asdict(cell),
         "recipe": recipe,
+        "options": options,
+        "shared": shared,
         "held": held,
         "space": space,
         "preparation": preparation,

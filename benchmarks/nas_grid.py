@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import shlex
 import sys
 import threading
 import time
@@ -32,7 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nas_cells import FREE, SEVERAL, TRAINED, Cell, Training, changed, record
+from nas_cells import CONDENSED, DM, FREE, Cell, Training, changed, digest, record, refuse_other, suffix
 from record import start, write
 
 from condensekit import catalog, datasets
@@ -58,8 +59,8 @@ GRID = {
     "pooling": ("none", "max", "avg"),
 }
 TRUTH = "truth-0"
-HELD = 5_000  # held-out training images on which candidates are scored
-IMAGES, EPOCHS, BATCH, LAST = 10_000, 10, 100, 2  # of a truth; tests that are averaged
+SETS = (CONDENSED, "random", "kmeans", "packed-random")  # what networks are trained on
+IMAGES, EPOCHS, BATCH = 10_000, 10, 100  # of a truth
 SEED = 1_000  # of the first full training: none of a ranker's
 
 _DATA: ProxyData | None = None  # in a worker process
@@ -215,7 +216,7 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
     """One ranker on the whole grid; None where the time was over before."""
     start = time.perf_counter()
     train, test = datasets.load("cifar10", root=args.data_root, trust_local_copy=args.trust_local_copy)
-    rest, held = train.split(HELD / len(train), Draw(0))
+    rest, held = train.split(recipe.held / len(train), Draw(0))
     folder = args.runs / f"grid-set{cell.set_seed}{cell.changes}"
     log = TrialLog(folder / f"{cell.ranker}{f'-first{args.limit}' if args.limit else ''}.jsonl")
     used, cost, tested = asdict(recipe), Preparation(), held
@@ -225,15 +226,17 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
     elif cell.full:
         each = args.images // len(train.classes)
         part = rest.subset(rest.draw_indices(rest.classes, each, Draw(0), role="full").flatten())
-        protocol = replace(recipe.protocol(), epochs=args.epochs, batch=BATCH)
+        protocol = replace(recipe.protocol(), epochs=args.epochs, batch=BATCH, steps=None)
         used, tested = {"images": len(part), "protocol": describe(protocol)}, test
         trained(cell, ProxyData(_compact(part), _compact(test)), protocol, SEED, 1, log, args)
     else:
-        how = Recipe(batch_real=recipe.batch_real, factor=recipe.factor)
-        maker = Maker(rest, "cifar10", recipe.iterations, how, cell.set_seed, folder / "sets", args.device)
-        make = maker.condensed if cell.ranker in catalog.METHODS else maker.selected
-        chosen, cost = make(cell.ranker, recipe.ipc)
-        trained(cell, ProxyData(chosen, _compact(held)), recipe.protocol(), 0, LAST, log, args)
+        how = Recipe.parse(recipe.condense if cell.ranker == CONDENSED else DM)
+        sets = folder / "sets" / digest(describe(how))
+        maker = Maker(rest, "cifar10", recipe.iterations, how, cell.set_seed, sets, args.device)
+        method = how.method if cell.ranker == CONDENSED else cell.ranker
+        make = maker.condensed if method in catalog.METHODS else maker.selected
+        chosen, cost = make(method, recipe.ipc)
+        trained(cell, ProxyData(chosen, _compact(held)), recipe.protocol(), cell.set_seed, recipe.last, log, args)
     found = [trial for a in listed(args) if (trial := log.get(cell.ranker, a))]
     if len(found) < len(listed(args)):
         return None
@@ -244,6 +247,8 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
         cell,
         found,
         recipe=used or None,
+        options=decides(cell.ranker, recipe, args),
+        shared=len(architectures()),
         space={"trained": space, "real": space},
         held=len(tested),
         preparation=asdict(cost),
@@ -252,6 +257,13 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
         workers=args.processes,
         command=command,
     )
+
+
+def decides(name: str, recipe: Training, args: argparse.Namespace) -> dict[str, Any]:
+    """What decides the scores of the ranker called ``name``, but for its own name and the seeds."""
+    if name in FREE:
+        return {}
+    return {"images": args.images, "epochs": args.epochs, "batch": BATCH} if name == TRUTH else asdict(recipe)
 
 
 def _compact(images: ClassImages) -> ClassImages:
@@ -264,16 +276,16 @@ def cells(rankers: list[str], sets: int, proxy: str, truth: str) -> Iterator[Cel
     """In the order given, then further sets; each with the changes, as text, that concern it."""
     for seed in range(sets):
         for name in rankers:
-            if seed == 0 or name in SEVERAL:
+            if seed == 0 or name in SETS[:2]:
                 yield Cell("grid", "all", name, seed, {**dict.fromkeys(FREE, ""), TRUTH: truth}.get(name, proxy))
 
 
 def main() -> None:
     """Run the cells that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rankers", default=",".join((TRUTH, *FREE, *TRAINED)), help="comma-separated list")
+    parser.add_argument("--rankers", default=",".join((TRUTH, *FREE, *SETS)), help="comma-separated list")
     parser.add_argument(
-        "--sets", type=int, default=2, help=f"sets of {', '.join(SEVERAL[:2])}, with seeds 0, 1, ...; others have one"
+        "--sets", type=int, default=2, help=f"sets of {' and '.join(SETS[:2])}, with seeds 0, 1, ...; others have one"
     )
     parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
     parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
@@ -281,7 +293,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=4, help="networks trained at a time on the one GPU")
     parser.add_argument("--images", type=int, default=IMAGES, help="training images of a truth")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes of a truth")
-    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--ipc", type=int, default=Training().ipc)
+    parser.add_argument("--steps", type=int, default=Training().steps, help="of a network on a set")
+    parser.add_argument("--condense", default=Training().condense, help="recipe of the ranker condensed")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no network after that")
     parser.add_argument("--limit", type=int, help="only so many networks; results then stay under --runs")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "nas")
@@ -289,18 +303,22 @@ def main() -> None:
     args = parser.parse_args()
     args.end = time.monotonic() + 60 * args.minutes
 
-    recipe = Training(ipc=args.ipc)
-    usual = {"ipc": Training().ipc, "images": IMAGES, "epochs": EPOCHS}
+    recipe = Training(ipc=args.ipc, steps=args.steps, condense=args.condense)
+    usual = {**asdict(Training()), "images": IMAGES, "epochs": EPOCHS}
+    usual = {name: usual[name] for name in ("ipc", "steps", "condense", "images", "epochs")}
     new = changed({name: getattr(args, name) for name in usual}, usual)
     proxy, truth = (
-        "".join(f"-{name}{new[name]}" for name in names if name in new) for names in (("ipc",), ("images", "epochs"))
+        suffix({name: new[name] for name in names if name in new})
+        for names in (("ipc", "steps", "condense"), ("images", "epochs"))
     )
     results = args.runs / f"first{args.limit}" if args.limit else args.results
     for cell in cells(args.rankers.split(","), args.sets, proxy, truth):
         path = results / f"{cell.stem}.json"
+        if path.exists():
+            refuse_other(path, decides(cell.ranker, recipe, args))
         if path.exists() or time.monotonic() >= args.end:
             continue
-        options = "".join(f" --{name} {value}" for name, value in new.items())
+        options = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in new.items())
         short = f" --limit {args.limit}" if args.limit else ""
         one = f"--rankers {cell.ranker} --sets {cell.set_seed + 1} --device {args.device} --processes {args.processes}"
         found = run_cell(cell, recipe, args, f"python benchmarks/nas_grid.py {one}{options}{short}")

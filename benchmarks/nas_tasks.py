@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas_cells import PUBLISHED, Training
+from nas_cells import CONDENSED, DM, HELD, PUBLISHED, Training, digest
 
 from condensekit import datasets
 from condensekit.errors import DataError
@@ -29,10 +28,9 @@ from condensekit.rng import Draw
 
 TRUTHS, GROUPS = "nb201_valid_nets.csv", "nb201_isomorphs.csv"
 PROXIES, EPOCHS = "nb201_zc_proxies.csv", "nb201_12_epochs.csv"
-STEM, CELLS = 4, 1  # of trained NAS-Bench-201 cells: channels of the stem, cells in each stage; the benchmark has 16, 5
-HELD = 1_500  # held-out training images on which candidates are scored
+STEM, CELLS = 8, 1  # of trained NAS-Bench-201 cells: channels of the stem, cells in each stage; the benchmark has 16, 5
 FULL_IMAGES, FULL_EPOCHS, FULL_BATCH = 10_000, 10, 100  # of a full training in the ConvNet grid
-RANKED, TUNED = 100, 50  # cells of NAS-Bench-201 in a sample to report on, and in the one to tune on
+RANKED, TUNED, DRAWN = 100, 50, 300  # cells of NAS-Bench-201 in ``all``, in ``tune``, drawn from the better half
 STRATUM, SPARE = 4, 1  # ConvNets of each norm and pooling to report on, and to tune on
 
 
@@ -47,7 +45,8 @@ class Task:
         held: Images on which candidates are scored.
         small: The space whose candidates are trained: smaller than the real one where the benchmark says so.
         real: The space that zero-cost scores look at.
-        samples: Architectures by sample; ``tune`` shares none with the others.
+        samples: Architectures by sample, frozen and in random order; those called ``tune`` share none with others.
+        reference: Those that the cost of a condensation is shared among, however many a run scores.
         groups: By key, the name of all that compute the same thing.
         truth: Where it is known already.
         full: How it is measured where not.
@@ -61,6 +60,7 @@ class Task:
     small: Any
     real: Any
     samples: dict[str, list[Architecture]]
+    reference: list[Architecture]
     groups: dict[str, str]
     truth: Truth | None = None
     full: FullTraining | None = None
@@ -76,15 +76,32 @@ class Task:
         """Of those that are trained."""
         return self.sizes if self.small is self.real else Ledger(self.small, self.train.spec.shape)
 
-    def setting(self, recipe: Training, set_seed: int, folder: Path) -> Setting:
-        """What its rankers share."""
-        how = Recipe(batch_real=recipe.batch_real, factor=recipe.factor)
-        maker = Maker(self.train, self.data, recipe.iterations, how, set_seed, folder)
-        return Setting(maker, self.held, recipe.protocol(), recipe.ipc, last=2, checks=0)
+    def setting(self, recipe: Training, ranker: str, set_seed: int, folder: Path) -> Setting:
+        """What its rankers share; sets are kept in ``folder``, also those of other choices."""
+        text = recipe.condense if ranker == CONDENSED else DM
+        kept = folder / f"{self.name}-set{set_seed}-{digest([text, recipe.iterations])}"
+        maker = Maker(self.train, self.data, recipe.iterations, Recipe.parse(text), set_seed, kept)
+        held = self.held
+        if recipe.held < len(held):
+            _, held = held.split(recipe.held / len(held), Draw(0))
+        return Setting(
+            maker,
+            held,
+            recipe.protocol(),
+            recipe.ipc,
+            seeds=recipe.seeds,
+            seed=set_seed * recipe.seeds,  # so that the trainings on each set are others as well
+            last=recipe.last,
+            checks=recipe.checks,
+        )
 
 
 def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells: int = CELLS) -> Task:
-    """NAS-Bench-201 on CIFAR-10: candidates have a small stem and few cells, the truth is that of the real ones."""
+    """NAS-Bench-201 on CIFAR-10: candidates have a small stem and few cells, the truth is that of the real ones.
+
+    Samples: ``tune`` and ``all`` are drawn from all cells; ``top-100``, ``top-200``, ``top-300`` (each the start of the
+    next) and ``tune-top`` from those with at least the median truth. No two computations in a sample are the same.
+    """
     train, _ = datasets.load("cifar10", root=root, trust_local_copy=trust)
     rest, held = _hold_out(train)
     real = space("nasbench201", train.spec.shape, 10)
@@ -95,7 +112,10 @@ def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells:
     middle = sorted(values[0] for values in truth.values.values())[len(truth.values) // 2]
     better = [name for name in order[TUNED:] if truth.values[name][0] >= middle]
     best = [better[i] for i in Draw(0).permutation("top", len(better)).tolist()]
-    samples = {"tune": order[:TUNED], "all": order[TUNED : TUNED + RANKED], "top": best[:RANKED]}
+    samples = {"tune": order[:TUNED], "all": order[TUNED : TUNED + RANKED]}
+    samples |= {f"top-{count}": best[:count] for count in range(RANKED, DRAWN + 1, RANKED)}
+    samples["tune-top"] = [name for name in best[DRAWN:] if name not in samples["all"]][:RANKED]
+    lists = {name: [json.loads(text) for text in texts] for name, texts in samples.items()}
     return Task(
         "nb201",
         "cifar10",
@@ -103,7 +123,8 @@ def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells:
         held,
         space("nasbench201", train.spec.shape, 10, stem=stem, cells=cells),
         real,
-        {name: [json.loads(text) for text in texts] for name, texts in samples.items()},
+        lists,
+        lists[f"top-{DRAWN}"],
         groups,
         truth,
         published=_published(tables, real),
@@ -125,13 +146,15 @@ def convnet(root: Path | None, trust: bool) -> Task:
         order = [members[i] for i in Draw(0).permutation(f"stratum/{stratum}", len(members)).tolist()]
         samples["all"] += order[:STRATUM]
         samples["tune"] += order[STRATUM : STRATUM + SPARE]
-    protocol = replace(Training().protocol(), epochs=FULL_EPOCHS, batch=FULL_BATCH)
+    for name, sample in samples.items():  # by stratum so far: a part of it shall be a fair one
+        samples[name] = [sample[i] for i in Draw(0).permutation(f"order/{name}", len(sample)).tolist()]
+    protocol = replace(Training().protocol(), epochs=FULL_EPOCHS, batch=FULL_BATCH, steps=None)
     full = FullTraining(part, test, protocol, seeds=2)
-    return Task("convnet", "fashionmnist", part, held, grid, grid, samples, {}, full=full)
+    return Task("convnet", "fashionmnist", part, held, grid, grid, samples, samples["all"], {}, full=full)
 
 
 def _hold_out(train: ClassImages) -> tuple[ClassImages, ClassImages]:
-    return train.split(math.ceil(HELD / len(train.classes)) * len(train.classes) / len(train), Draw(0))
+    return train.split(HELD / len(train), Draw(0))
 
 
 def _published(tables: Path, real: Any) -> dict[str, dict[str, float]]:

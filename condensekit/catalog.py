@@ -24,7 +24,7 @@ from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.evaluate import DC, IDC, SHORT, TrainProtocol
 from condensekit.importance import ImportanceKMeans, ImportanceKRR
-from condensekit.methods import Condenser, DistributionMatching, gradient, kernel
+from condensekit.methods import Condenser, DistributionMatching, gradient
 from condensekit.methods.gradient import DISTANCES, GradientMatching
 from condensekit.methods.kernel import KernelRidge
 from condensekit.networks import ACTIVATIONS, NORMS, POOLINGS, ConvNet, Network, ResNet18, TorchvisionNetwork
@@ -72,7 +72,7 @@ PRESETS: dict[str, Preset] = {
             paper="Nguyen, Chen and Lee, KIP, ICLR 2021; Loo et al., RFAD, NeurIPS 2022",
             cost="medium",
             augmentation=None,
-            unfit={**kernel.UNFIT, "discrepancy": "it compares predicted labels"},
+            unfit={"discrepancy": "it compares predicted labels"},
         ),
     )
 }
@@ -131,6 +131,7 @@ WORDS = {
     "nonorm": ("norm", "none"),
     "nopool": ("pooling", "none"),
 }
+FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 PLAIN = {kind.__name__: kind for kind in (bool, int, float, str)}  # types of options that can be written as text
 OBJECTS: dict[str, Mapping[str, Any]] = {
     "discrepancy": DISCREPANCIES,
@@ -146,7 +147,13 @@ def preset(name: str) -> Preset:
 
 
 def method(name: str, /, **options: Any) -> Condenser:
-    """The method called ``name``.
+    """The method called ``name``, without what its paper runs beside it.
+
+    Encoder, augmentation, start and packing are arguments of ``condense``, whose defaults are DM's. Those of the
+    method's own preset come from a :class:`~condensekit.recipe.Recipe`, for the data set they are meant for::
+
+        method, arguments = Recipe.parse("m3d lr=3").build("cifar10")
+        condense(train, method, ipc=1, iterations=100, **arguments)
 
     Args:
         name: A name of :data:`METHODS`, an entry point, or ``module:object``.
@@ -167,7 +174,7 @@ def method(name: str, /, **options: Any) -> Condenser:
 def discrepancy(name: str) -> Discrepancy:
     """The discrepancy called ``name``: of :data:`DISCREPANCIES`, or ``moments-3`` for three moments and so on."""
     kind, _, order = name.partition("-")
-    if kind == "moments" and order.isdigit():
+    if kind == "moments" and order.isascii() and order.isdecimal():
         return Moments(int(order))
     if name not in DISCREPANCIES:
         raise unknown("discrepancy", name, [*DISCREPANCIES, "moments-{P}"])
@@ -262,7 +269,7 @@ def network(name: str) -> Network:
 def _network_option(kind: str, text: str) -> tuple[str, Any]:
     """``w64`` -> (``width``, 64), ``batch`` -> (``norm``, ``batch``) and so on."""
     accepted = inspect.signature(NETWORKS[kind]).parameters
-    if text[1:].isdigit() and SIZES.get(text[0]) in accepted:
+    if text.isascii() and text[1:].isdecimal() and SIZES.get(text[0]) in accepted:
         return SIZES[text[0]], int(text[1:])
     known = {word: (option, value) for word, (option, value) in WORDS.items() if option in accepted}
     if text not in known:
@@ -325,7 +332,8 @@ def _kinds(found: Any) -> dict[str, type]:
     kinds = {}
     for name, parameter in inspect.signature(found if _makes(found) else type(found)).parameters.items():
         noted = str(getattr(parameter.annotation, "__name__", parameter.annotation)).removesuffix(" | None")
-        kind = type(parameter.default) if parameter.default is not None else PLAIN.get(noted, object)
+        usual = parameter.default
+        kind = PLAIN.get(noted, object) if usual is None or usual is parameter.empty else type(usual)
         if name != "name" and (name in OBJECTS or kind in PLAIN.values()):
             kinds[name] = kind
     return kinds
@@ -363,13 +371,15 @@ def _configure(kind: str, found: Any, options: Mapping[str, Any]) -> Any:
         try:
             if name not in kinds:
                 raise unknown(kind, name, kinds)
-            values[name] = _convert(name, value, kinds[name])
+            values[name] = convert(name, value, kinds[name])
         except ConfigError as error:
             problems.append(str(error))
     made = found
+    missing = [name for name in _required(found) if name not in options] if _makes(found) else []
+    problems += [f"{kind} {name!r} has no default: give it a value (--set {name}=VALUE)" for name in missing]
     try:
         if _makes(found):
-            made = found(**values)
+            made = None if missing else found(**values)
         elif values:
             made = dataclasses.replace(found, **values)
     except ConfigError as error:
@@ -378,7 +388,17 @@ def _configure(kind: str, found: Any, options: Mapping[str, Any]) -> Any:
     return made
 
 
-def _convert(name: str, value: Any, kind: type) -> Any:
+def _required(found: Any) -> list[str]:
+    """What must be given where ``found`` is called."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    try:
+        parameters = inspect.signature(found).parameters.items()
+    except ValueError:  # some of Python's own have no signature
+        return []
+    return [name for name, p in parameters if p.default is p.empty and p.kind in named]
+
+
+def convert(name: str, value: Any, kind: type) -> Any:
     """``value``, where it is a text: as ``kind``, or the object of that name."""
     if not isinstance(value, str) or kind is str:
         return value
@@ -389,9 +409,10 @@ def _convert(name: str, value: Any, kind: type) -> Any:
             raise unknown(name, value, OBJECTS[name])
         return OBJECTS[name][value]
     try:
-        return {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+        return FLAGS[value.lower()] if kind is bool else kind(value)
     except (ValueError, KeyError):
-        raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}") from None
+        way_out = ": write true or false" if kind is bool else ""
+        raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}{way_out}") from None
 
 
 def _find(kind: str, name: str, table: Mapping[str, Any]) -> Any:

@@ -30,7 +30,7 @@ from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
 from condensekit.run import RunDir, environment
 from condensekit.sampling import Sampler, Sampling, Uniform
-from condensekit.selection import Random, Selection, check_sizes, check_start, coded_start
+from condensekit.selection import Random, Selection, check_candidates, check_sizes, check_start, coded_start
 from condensekit.store import load_tensors, save_tensors
 from condensekit.trained import Trained
 from condensekit.trained import soft_labels as label_softly
@@ -173,12 +173,13 @@ def condense(
         if soft_labels and not isinstance(encoder, Trained)
         else None,
         coded_start(init.name) if getattr(init, "codes", False) else None,
-        *method.misfits(data, encoder, soft_labels, compiled),
+        *method.misfits(data, encoder, soft_labels, compiled, augmentation),
     )
     ipc, seed, iterations = int(ipc), int(seed), None if iterations is None else int(iterations)  # NumPy's as well
     encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit
     if not isinstance(init, Noise):
         check_sizes(data, ipc, formation.factor)
+        check_candidates(init, ipc * formation.factor**2)
     config = {
         "method": describe(method),
         "ipc": ipc,
@@ -330,6 +331,8 @@ class _Loop:
             else:
                 chosen = init(self.data, ipc * factor**2, self.draw, self.compute)
                 check_start(chosen, init.name, self.data, ipc * factor**2)
+                if len(chosen.indices.unique()) < len(chosen.indices):
+                    log.warning("%s chose images twice: synthetic images that start alike may stay alike", init.name)
                 packed = pack(self.data.gather(chosen.indices), factor)
                 images = packed.reshape(len(self.data.classes), ipc, *self.data.spec.shape)
             stage.advance()

@@ -235,7 +235,10 @@ def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) 
             f"std {ours.std} against {theirs.shape}, mean {theirs.mean}, std {theirs.std}"
         )
     soft = None if isinstance(item, ClassImages) else item.soft_labels
-    used = item.classes if soft is None else ours.classes
+    used = item.classes
+    if soft is not None:  # a set of some classes has labels for all of its spec, and test images of its own may do
+        mass = soft.sum(0) > 0
+        used, soft = tuple(c for c, some in zip(ours.classes, mass.tolist(), strict=True) if some), soft[:, mass]
     missing = sorted(set(used) - set(test.classes))
     if missing:
         raise DataError(f"{name!r} has class {ours.name_of(missing[0])}, of which there are no test images")

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from condensekit.errors import DataError
+from condensekit.pixels import as_tensor, as_what
 from condensekit.rng import Draw
 
 COUNTED = 1 << 22  # pixels counted at a time, as 8-byte integers
+LEVELS = 8  # whole numbers in floats up to this may be normalised; up to a higher one, at most 255, they are pixels
 HASHED_WHOLE = 1 << 30  # bytes: a larger set is fingerprinted by 4,096 of its images
 
 
@@ -102,6 +104,7 @@ class ClassImages:
     """
 
     def __init__(self, images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
+        images = images.detach()
         _check_arrays(images, labels, spec)
         labels = labels.to("cpu", torch.int64)
         self.images = images
@@ -131,12 +134,12 @@ class ClassImages:
 
         Args:
             images: (N, C, H, W) or (N, H, W), numpy array or tensor, uint8 or float32 (see the class).
-            labels: (N,) integers, or strings, which become class names in sorted order.
+            labels: (N,) or (N, 1) integers, or strings, which become class names in sorted order.
             mean: Per-channel mean of the pixels in [0, 1]; computed from uint8 images if None.
             std: Likewise the standard deviation.
             class_names: Names by label; the label's digits if None.
         """
-        tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.asanyarray(images))
+        tensor = as_tensor(images)
         if tensor.ndim == 3:
             tensor = tensor[:, None]
         numbers, names = as_labels(labels)
@@ -157,8 +160,8 @@ class ClassImages:
         names = dict(class_names or names or {k: str(k) for k in labels_present})
         spec = ImageSpec(
             (channels, tensor.shape[2], tensor.shape[3]),
-            flat[0] if mean is None else tuple(mean),
-            flat[1] if std is None else tuple(std),
+            flat[0] if mean is None else tuple(np.ravel(mean).tolist()),
+            flat[1] if std is None else tuple(np.ravel(std).tolist()),
             {k: names.get(k, str(k)) for k in labels_present},
         )
         return cls(tensor, numbers, spec)
@@ -306,13 +309,22 @@ def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tens
     """(N,) int64 labels, and class names where the labels were strings.
 
     Args:
-        labels: (N,) integers or strings.
+        labels: (N,) or (N, 1) integers or strings.
         known: Class names to number strings by; None: their sorted order counts.
 
     Raises:
         DataError: Labels of another type or shape, or a string that is no known class name.
     """
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype.kind == "O" and all(isinstance(label, str) for label in array.flat):
+        array = array.astype(str)
+    if array.ndim != 1:
+        raise DataError(
+            f"labels must be (N,) integers or strings, got shape {array.shape}"
+            + ("; one-hot rows: pass labels.argmax(1)" if array.ndim == 2 else "")
+        )
     if array.dtype.kind in "US":
         found, rows = np.unique(array.astype(str), return_inverse=True)
         names = dict(known or enumerate(found.tolist()))
@@ -320,14 +332,11 @@ def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tens
         strangers = [name for name in found.tolist() if name not in label_of]
         if strangers:
             raise DataError(f"unknown class {strangers[0]!r}; known: {', '.join(label_of)}")
-        return torch.tensor([label_of[name] for name in found.tolist()])[rows.reshape(-1)], names
-    if array.ndim != 1:
-        raise DataError(
-            f"labels must be (N,) integers or strings, got shape {array.shape}"
-            + ("; one-hot rows: pass labels.argmax(1)" if array.ndim == 2 else "")
-        )
+        return torch.tensor([label_of[name] for name in found.tolist()])[rows], names
     if array.dtype.kind not in "iu":
-        raise DataError(f"labels must be integers or strings, got {array.dtype}: convert with astype(int)")
+        whole = array.dtype.kind in "bf" and bool((array == np.round(array)).all())  # NaN is not
+        way_out = "convert with astype(int)" if whole else "repair those that are neither"
+        raise DataError(f"labels must be integers or strings, got {array.dtype}: {way_out}")
     return torch.from_numpy(array.astype(np.int64)), None
 
 
@@ -335,7 +344,7 @@ def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
     if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape:
         raise DataError(f"images must be (N, {', '.join(map(str, spec.shape))}), got shape {tuple(images.shape)}")
     if images.dtype not in (torch.uint8, torch.float32):
-        raise DataError(f"images must be uint8 pixels or normalised float32, got {images.dtype}")
+        raise DataError(f"images must be uint8 pixels or normalised float32, got {images.dtype}: {as_what(images)}")
     if len(images) == 0:
         raise DataError("the set is empty: expected at least one image")
     if labels.ndim != 1 or len(labels) != len(images):
@@ -343,13 +352,28 @@ def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"labels must be integers, got {labels.dtype}")
     if images.dtype == torch.float32:
-        for start in range(0, len(images), 4096):
-            finite = torch.isfinite(images[start : start + 4096]).flatten(1).all(1)
-            if not finite.all():
-                index = start + int((~finite).nonzero()[0])
-                raise DataError(f"image {index} has a pixel that is not finite (NaN or infinite): remove or repair it")
+        _check_floats(images)
         if any(spec.mean) or any(s != 1 for s in spec.std):
             raise DataError(
                 "float32 images must be normalised already, with spec mean 0 and std 1; "
                 f"got mean {spec.mean}, std {spec.std}: pass uint8 pixels to have them normalised"
             )
+
+
+def _check_floats(images: Tensor) -> None:
+    """Raise DataError for images with values that are not finite, or that are bytes in all but their type."""
+    low, high, whole = 0.0, 0.0, True
+    for start in range(0, len(images), 4096):
+        block = images[start : start + 4096]
+        finite = torch.isfinite(block).flatten(1).all(1)
+        if not finite.all():
+            index = start + int((~finite).nonzero()[0])
+            raise DataError(f"image {index} has a pixel that is not finite (NaN or infinite): remove or repair it")
+        if whole and low >= 0:
+            whole = bool((block == block.round()).all())
+            low, high = min(low, float(block.min())), max(high, float(block.max()))
+    if whole and low >= 0 and LEVELS < high <= 255:
+        raise DataError(
+            f"float32 images count as normalised already, and these are whole numbers in 0..{high:.0f}: pass them with "
+            "astype('uint8'), or divide by their highest possible value"
+        )

@@ -92,6 +92,8 @@ def _items(dataset: Any, labels: list[Any]) -> Iterator[Tensor]:
 def _plain(label: Any, index: int) -> Any:
     """A label as a Python number or text."""
     value = label.tolist() if isinstance(label, Tensor | np.ndarray | np.generic) else label
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, bool | float) or not isinstance(value, int | str):
         raise DataError(
             f"the label of item {index} must be an integer or a string, got {label!r}"

@@ -33,7 +33,7 @@ def as_nchw(images: Tensor) -> Tensor:
         DataError: Another type, or both or neither of axes 1 and 3 have size 1 or 3 and could be the channels.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise DataError(f"pixels must be uint8 or floating point, got {images.dtype}: convert with astype('uint8')")
+        raise DataError(f"pixels must be uint8 or floating point, got {images.dtype}: {as_what(images)}")
     if images.is_floating_point():
         images = images.to(torch.float32)
     if images.ndim == 3:
@@ -45,6 +45,36 @@ def as_nchw(images: Tensor) -> Tensor:
             "or (N, H, W) with 1 or 3 channels; ClassImages.from_arrays takes (N, C, H, W) with any number"
         )
     return images if first else images.permute(0, 3, 1, 2)
+
+
+def as_tensor(images: Any) -> Tensor:
+    """An array or a tensor as a tensor without a graph that shares its memory, where torch can.
+
+    Raises:
+        DataError: Something else, or an array with masked values.
+    """
+    if isinstance(images, Tensor):
+        return images.detach()
+    if np.ma.is_masked(images):
+        raise DataError("images have masked values: fill them, say with images.filled(0), or leave these images out")
+    try:
+        array = np.asarray(images)
+        return torch.from_numpy(array.copy() if any(stride < 0 for stride in array.strides) else array)
+    except (TypeError, ValueError) as error:
+        kind = getattr(images, "dtype", type(images).__name__)
+        raise DataError(f"images must be an array of uint8 or float32, got {kind}: {error}") from error
+
+
+def as_what(images: Tensor) -> str:
+    """How to convert images that are neither uint8 nor float32 without damage, in words."""
+    if images.is_floating_point():
+        return "convert with astype('float32')"
+    if images.dtype == torch.bool:
+        return "pass images.astype('uint8') * 255"
+    values = images.cpu().numpy()
+    if values.size and values.min() >= 0 and values.max() <= 255:
+        return "convert with astype('uint8')"
+    return "scale them to 0..255 first, 16 bits by (images // 257).astype('uint8'), or to floats in [0, 1]"
 
 
 def as_bytes(images: Tensor) -> Tensor:
@@ -67,7 +97,7 @@ def as_image(item: Any) -> Tensor:
         return _from_pil(item, "L" if item.mode in GREY else "RGB")
     if not isinstance(item, np.ndarray | Tensor):
         raise DataError(f"an image must be a PIL image, an array or a tensor, got {type(item).__name__}")
-    image = item.detach().cpu() if isinstance(item, Tensor) else torch.from_numpy(np.array(item))
+    image = as_tensor(item if isinstance(item, Tensor) else item.copy()).cpu()
     if image.ndim not in (2, 3):
         raise DataError(f"an image must be (C, H, W), (H, W, C) or (H, W), got shape {tuple(image.shape)}")
     return as_nchw(image[None])[0]

@@ -11,7 +11,10 @@ from condensekit.encoders import Encoder, Fresh
 from condensekit.methods import Condenser
 from condensekit.selection import Random, Selection
 
-CHOICES = ("init", "sampling", "factor", "nested", "soft-labels", "encoder", "network", "discrepancy", "augment")
+CHOICES = (
+    *("init", "sampling", "factor", "nested", "encoder", "keep", "network", "compiled"),
+    *("discrepancy", "augment", "soft-labels"),
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,13 @@ from condensekit.presets import Preset
 from condensekit.selection import Selection
 
 PARTS = ("init", "sampling", "encoder")  # what may take options of its own: sampling.refresh=100 and the like
-PARSERS: dict[str, Callable[[str], Any]] = {
+KINDS: dict[str, type] = {
     "lr": float,
     "batch_real": int,
     "keep": int,
     "factor": int,
-    "nested": lambda text: text.lower() == "true",
-    "soft_labels": lambda text: text.lower() == "true",
+    "nested": bool,
+    "soft_labels": bool,
 }  # of the arguments that are not text
 
 
@@ -74,16 +75,17 @@ class Recipe:
         Names are those of the arguments above; every other one is a setting.
 
         Raises:
-            ConfigError: A part without ``=``, or a number that is none.
+            ConfigError: A part without ``=``, a name that is there twice, or a number that is none.
         """
         method, *parts = text.split() or [""]
         refuse(*(f"a recipe is METHOD NAME=VALUE ..., got {part!r}" for part in parts if "=" not in part))
+        refuse(*_repeated(part.split("=", 1)[0] for part in parts))
         given = dict(part.split("=", 1) for part in parts)
         known = {f.name for f in dataclasses.fields(cls)} - {"method", "settings"}
         settings = tuple(f"{name}={value}" for name, value in given.items() if name not in known)
         try:
-            made = {name: PARSERS.get(name, str)(value) for name, value in given.items() if name in known}
-        except ValueError as error:
+            made = {n: catalog.convert(n, value, KINDS.get(n, str)) for n, value in given.items() if n in known}
+        except ConfigError as error:
             raise ConfigError(f"recipe {text!r}: {error}") from None
         return cls(method, settings, **made)
 
@@ -100,9 +102,8 @@ class Recipe:
         with problems:
             given = self._given()
         problems.refuse()
-        preset = Preset(catalog.method("dm"), "", "")
+        preset = self._preset()
         with problems:
-            preset = catalog.preset(self.method)
             self._check(preset)
         with problems:
             options = {name: value for name, value in given["method"].items() if name not in preset.unfit}
@@ -127,7 +128,7 @@ class Recipe:
 
     def name(self, method: Condenser) -> str:
         """What a table calls the run: the built method, and what is neither its nor its preset's default."""
-        preset = catalog.preset(self.method)
+        preset = self._preset()
         usual: dict[str, Any] = {
             "init": preset.init.name,
             "sampling": "uniform",
@@ -145,27 +146,34 @@ class Recipe:
         changed = {k: getattr(self, k) for k in usual if getattr(self, k) not in (None, usual[k])}
         return catalog.row_name(method, **changed, **parts)
 
+    def _preset(self) -> Preset:
+        """What goes beside the method; any that is not of the catalog's own is run as DM is."""
+        return catalog.PRESETS.get(self.method, catalog.PRESETS["dm"])
+
     def _settings(self) -> dict[str, str]:
         return dict(text.split("=", 1) for text in self.settings)
 
     def _given(self) -> dict[str, dict[str, Any]]:
         """The options given for the method and for each part."""
         refuse(*(f"--set takes NAME=VALUE, got {text!r}" for text in self.settings if "=" not in text))
+        short = {"lr": self.lr, "batch_real": self.batch_real, "discrepancy": self.discrepancy}
+        short = {name: value for name, value in short.items() if value is not None}
+        kept = [] if self.keep is None else ["encoder.keep"]
+        refuse(*_repeated([*(text.split("=", 1)[0] for text in self.settings), *short, *kept]))
         given: dict[str, dict[str, Any]] = {part: {} for part in ("method", *PARTS)}
         for name, value in self._settings().items():
             part, dot, option = name.partition(".")
             if dot and part not in PARTS:
                 raise ConfigError(f"--set {name}: only {', '.join(PARTS)} have options of their own")
             given[part if dot else "method"][option if dot else name] = value
-        short = {"lr": self.lr, "batch_real": self.batch_real, "discrepancy": self.discrepancy}
-        given["method"] |= {name: value for name, value in short.items() if value is not None}
+        given["method"] |= short
         return given
 
     def _check(self, preset: Preset) -> None:
         """Refuse what makes no sense with the method."""
         made = {
-            **{name: getattr(self, name) for name in ("init", "sampling", "factor", "discrepancy", "augment")},
-            "encoder": self.encoder or self.keep,
+            **{name: getattr(self, name) for name in ("init", "sampling", "factor", "discrepancy", "encoder", "keep")},
+            "augment": None if self.augment in ("auto", "none") else self.augment,
             "nested": self.nested or None,
             "soft-labels": self.soft_labels or None,
         }
@@ -193,3 +201,8 @@ class Recipe:
             )
             changes["keep"] = self.keep
         return dataclasses.replace(found, **changes) if dataclasses.is_dataclass(found) else found
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    """A problem for each name that is there more than once."""
+    return [f"{name} is given {n} times: keep one of them" for name, n in Counter(names).items() if n > 1]

@@ -135,11 +135,7 @@ class _Embedded(ABC):
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """See :class:`Selection`; a ConfigError where there are fewer candidates than images to choose."""
         check_sizes(data, ipc)
-        refuse(
-            f"{ipc} images per class cannot be chosen among {self.candidates} candidates: raise candidates, or 0: all"
-            if 0 < self.candidates < ipc
-            else None
-        )
+        check_candidates(self, ipc)
         embed = self.embedding.prepare(data, draw, compute)
         parts = []
         for label in data.classes:
@@ -250,8 +246,18 @@ def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
             packed = "" if factor == 1 else f" with factor={factor}, which takes {ipc * factor**2}"
             raise DataError(
                 f"class {data.spec.name_of(label)} has {data.count(label)} images but ipc={ipc}{packed}: "
-                "lower ipc, or initialise with noise"
+                "lower ipc, or start a condensation from noise"
             )
+
+
+def check_candidates(selection: Selection, each: int) -> None:
+    """Raise ConfigError for a selection that looks at fewer images of each class than the ``each`` it is to choose."""
+    looked_at = selection.candidates if isinstance(selection, _Embedded) else 0
+    refuse(
+        f"{each} images per class cannot be chosen among {looked_at} candidates: raise candidates, or 0: all"
+        if 0 < looked_at < each
+        else None
+    )
 
 
 def check_start(chosen: Chosen, name: str, data: ClassImages, each: int) -> None:

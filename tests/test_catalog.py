@@ -11,6 +11,7 @@ from condensekit.errors import ConfigError
 from condensekit.evaluate import IDC, SHORT
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet, ResNet18, TorchvisionNetwork
+from condensekit.recipe import Recipe
 from condensekit.selection import KMeans
 
 OWN = """
@@ -23,6 +24,11 @@ OWN = """
         strength: float = 0.5
         nesterov: bool = False
         name: str = "mine"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Needing(DistributionMatching):
+        strength: float
+        name: str = "needing"
 
     ready = Mine(strength=0.25)
 
@@ -72,6 +78,20 @@ def test_own_method_with_a_flag(own):
         catalog.method(f"{own}:Mine", nesterov="maybe")
 
 
+def test_own_method_with_an_option_that_has_no_default(own):
+    made, arguments = Recipe(f"{own}:Needing", ("strength=0.3",)).build("digits")
+    assert made.strength == 0.3
+    assert arguments["augmentation"] is not None
+    assert Recipe(f"{own}:Needing").name(made) == "needing strength=0.3"
+    with pytest.raises(ConfigError) as caught:
+        Recipe(f"{own}:Needing", ("strenght=0.3",)).build("digits")
+    said = "option of method 'own_things:Needing' 'strength' has no default: give it a value (--set strength=VALUE)"
+    assert caught.value.problems[1:] == (said,)
+    assert "Did you mean 'strength'" in caught.value.problems[0]
+    with pytest.raises(ConfigError, match="'strength' has no default"):
+        catalog.preset(f"{own}:Needing")
+
+
 def test_own_selection(own):
     assert type(catalog.selection(f"{own}:First")).__name__ == "First"
     assert catalog.selection(f"{own}:chosen").name == "random"
@@ -107,6 +127,8 @@ def test_entry_point(own, monkeypatch):
         (lambda: catalog.network("ConvNet-banana"), "unknown option of network 'ConvNet' 'banana'"),
         (lambda: catalog.network("ResNet18-d4"), "unknown option of network 'ResNet18' 'd4'"),
         (lambda: catalog.network("ConvNet-w0"), "width must be an integer of at least 1, got 0"),
+        (lambda: catalog.network("ConvNet-w²"), "unknown option of network 'ConvNet' 'w²'"),
+        (lambda: catalog.discrepancy("moments-²"), "unknown discrepancy 'moments-²'"),
         (lambda: catalog.network("ConvNet-"), "unknown option of network 'ConvNet' ''"),
         (lambda: catalog.protocol("shorter"), "unknown protocol 'shorter'. Did you mean 'short'"),
         (lambda: catalog.augmentation("flop", "digits"), "flop"),

@@ -343,6 +343,13 @@ BAD = [
     ("--discrepancy gauss", "unknown discrepancy 'gauss'"),
     ("--set calibration=1", "(--encoder trained)"),
     ("--soft-labels", "soft labels come from trained networks: give encoder=Trained(), --encoder trained"),
+    (
+        "--method krr --soft-labels --encoder trained --set labels=soft --set encoder.count=1",
+        "krr with labels='soft' takes no soft_labels",
+    ),
+    ("--method dsa --augment none", "dsa needs an augmentation, without which it is dc"),
+    ("--init kmeans --set init.candidates=1", "2 images per class cannot be chosen among 1 candidates"),
+    ("--lr 3 --set lr=1", "lr is given 2 times"),
     ("--factor 0", "--factor"),
     ("--factor 3", "factor 3 does not divide the image size 8x8"),
     ("--factor 4", "12 images but ipc=2 with factor=4, which takes 32"),
@@ -403,6 +410,10 @@ def test_all_bad_values_are_reported_together(cli, tmp_path):
         (["export", "nowhere"], "--to"),
         (["inspect", "nowhere"], "no run folder nowhere"),
         (["select", "--data", "digits", "--out", "x", "--ipc", "1", "--selection", "kmens"], "Did you mean 'kmeans'"),
+        (
+            ["select", "--data", "digits", "--out", "x", "--ipc", "1", "--selection", "packed-kmeans", "--factor", "1"],
+            "packed-kmeans is packed, got --factor 1: leave out the factor or 'packed-'",
+        ),
         (["demo"], "--out"),
     ],
 )
@@ -436,7 +447,11 @@ def test_methods_lists_what_goes_with_what(cli):
     assert max(map(len, out.splitlines())) <= 160
     assert "m3d     light   yes        2       random  kept     Zhang et al., M3D, AAAI 2024" in out
     assert "refuses  --encoder: it trains the networks it matches gradients of" in out
+    assert out.count("refuses  --keep: ") == out.count("refuses  --compiled: ") == 2
+    assert "  --encoder trained: encoder.count=5" in out
+    assert "not with --encoder trained, --sampling importance or a network with batch norm" in out
     record = json.loads(cli("methods", "--json")[1])
+    assert record["parts"]["init"]["kmeans"] == {"candidates": 0}
     assert list(record["methods"]) == list(catalog.PRESETS)
     assert record["methods"]["m3d"]["options"]["discrepancy"] == "gaussian"
     assert record["methods"]["dc"]["separable"] is False

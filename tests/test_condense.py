@@ -19,11 +19,12 @@ from condensekit.discrepancy import mean
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.images import ClassImages
+from condensekit.importance import ImportanceKMeans
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.networks import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.sampling import Clustered, Uniform
-from condensekit.selection import Chosen, Random
+from condensekit.selection import Chosen, Herding, KMeans, Random
 from condensekit.store import load_tensors, save_tensors
 from condensekit.testing import LABELS, shapes
 from condensekit.trained import Trained
@@ -101,6 +102,11 @@ def test_a_start_of_other_images_than_asked_for_is_refused(chosen, says):
 
     with pytest.raises(ConfigError, match=says):
         run(init=Mine())
+
+
+def test_a_start_with_an_image_twice_is_warned_of(caplog):
+    assert run(init=ImportanceKMeans(replacement=True), ipc=10, iterations=1).status is Status.FINISHED
+    assert "importance-kmeans chose images twice" in caplog.text
 
 
 def test_workers_change_nothing_and_threads_little():
@@ -385,6 +391,8 @@ def test_storage_dtype_is_that_of_the_formation():
         ({"workers": -1}, "workers"),
         ({"workers": 1.5}, "workers must be an integer of at least 0, got 1.5"),
         ({"formation": Formation(factor=3)}, "factor 3 does not divide"),
+        ({"init": KMeans(candidates=1)}, "2 images per class cannot be chosen among 1 candidates"),
+        ({"init": Herding(candidates=7), "formation": Formation(factor=2)}, "8 images per class cannot be chosen"),
     ],
 )
 def test_bad_options_are_named_and_nothing_is_made(tmp_path, bad, named):

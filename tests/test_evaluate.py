@@ -11,7 +11,7 @@ from scipy import stats
 from condensekit.compute import Compute, Plan
 from condensekit.condensed import CondensedSet, Formation
 from condensekit.errors import ConfigError, DataError
-from condensekit.evaluate import Candidate, TrainProtocol, evaluate, paired_interval
+from condensekit.evaluate import Candidate, TrainProtocol, evaluate, paired_interval, targets_for
 from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, ResNet18
 from condensekit.progress import Progress, Stage
@@ -151,6 +151,24 @@ def test_packed_images_buy_no_training(compute, sets):
     assert [(row["images"], row["steps"], row["epochs"]) for row in rows] == [(stored, 4, 4), (decoded, 4, 1)]
     rows = run(candidates, compute, networks=1, equal_steps=False).rows
     assert [(row["steps"], row["epochs"]) for row in rows] == [(4, 4), (4 * -(-decoded // TINY.batch), 4)]
+
+
+def test_soft_labels_of_some_classes_are_tested_on_those(compute):
+    """Their spec names all classes; only those with some probability need test images."""
+    some = TEST.select(TEST.classes[:2])
+    hard = selected_set(some, Random(), 2, Draw(0), compute)
+    soft = hard.with_soft_labels(torch.eye(2).repeat_interleave(2, 0), some.classes)
+    rows = evaluate(
+        [Candidate("hard", (hard,)), Candidate("soft", (soft,))],
+        some,
+        compute=compute,
+        networks=1,
+        architectures=NETS,
+        protocol=TINY,
+    ).rows
+    assert rows[0]["accuracies"] == rows[1]["accuracies"]
+    with pytest.raises(DataError, match="of which there are no test images"):
+        targets_for("soft", soft, TEST.select(TEST.classes[1:]))
 
 
 def test_soft_labels_stand_for_the_right_classes(compute, sets):

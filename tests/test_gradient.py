@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from condensekit import catalog
 from condensekit.augment import OPS, Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Noise, Status, condense
@@ -177,6 +178,23 @@ def test_bad_hyper_parameters_are_named(bad):
         GradientMatching(**bad)
 
 
+def test_after_a_loop_began_with_a_bad_value_a_fresh_network_goes_on():
+    """As where the driver does not retry a step: on a GPU, whose values are looked at later."""
+    method = GradientMatching(batch_real=8, outer=2, inner=0)
+    bad = dataclasses.replace(method, distance=lambda synthetic, real: synthetic[0].sum() * float("nan"))
+    with Compute(WHOLE) as compute:
+        state = method.init(Noise().images(DATA, 1, Draw(1)), prepared(compute))
+        for step in (1, 2):
+            state, _ = method.step(state, prepared(compute, step=step))
+        state, metrics = bad.step(state, prepared(compute, step=3))
+        assert not metrics["finite"]
+        fresh = prepared(compute, step=4)
+        expected = {NET + name: value.clone() for name, value in fresh.module.state_dict().items()}
+        state, _ = method.step(state, fresh)
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
+    assert state["loop"] == 1
+
+
 def test_one_class_is_refused():
     with pytest.raises(ConfigError, match="at least 2 classes"):
         condense(DATA.select(LABELS[:1]), GradientMatching(), ipc=1, iterations=1, encoder=Fresh(ConvNet(width=8)))
@@ -193,6 +211,13 @@ def test_one_class_is_refused():
 def test_other_networks_than_its_own_are_refused(options, says):
     with pytest.raises(ConfigError, match=says):
         condense(DATA, GradientMatching(), ipc=1, iterations=1, **options)
+
+
+def test_dc_and_dsa_are_told_apart_by_the_augmentation():
+    with pytest.raises(ConfigError, match="dc takes no augmentation, under which it is dsa: give augmentation=None"):
+        condense(DATA, catalog.method("dc"), ipc=1, iterations=1)
+    with pytest.raises(ConfigError, match="dsa needs an augmentation, without which it is dc"):
+        condense(DATA, catalog.method("dsa"), ipc=1, iterations=1, augmentation=None)
 
 
 def test_a_compiled_network_is_refused():

@@ -37,6 +37,14 @@ def test_strings_become_class_names():
     assert data.spec.name_of(9) == "9"
 
 
+def test_labels_may_be_a_column_or_objects_that_are_strings():
+    images = np.zeros((3, 4, 4), np.uint8)
+    for column in (np.array([[7], [2], [7]]), torch.tensor([[7], [2], [7]])):
+        assert ClassImages.from_arrays(images, column).labels.tolist() == [7, 2, 7]
+    for names in (np.array(["horse", "cat", "horse"], dtype=object), np.array([["horse"], ["cat"], ["horse"]])):
+        assert ClassImages.from_arrays(images, names).spec.class_names == {0: "cat", 1: "horse"}
+
+
 def test_known_names_number_strings():
     labels, names = as_labels(np.array([b"b", b"a"]), {4: "a", 9: "b"})
     assert labels.tolist() == [9, 4]
@@ -186,18 +194,38 @@ GREY = np.zeros((4, 8, 8), np.uint8)
     [
         (np.zeros((4, 8, 8, 3), np.uint8), [0] * 4, r"look like \(N, H, W, C\)"),
         (np.zeros((4, 8), np.uint8), [0] * 4, r"must be \(N, C, H, W\) or \(N, H, W\), got shape \(4, 8\)"),
-        (GREY.astype(np.float64), [0] * 4, "got torch.float64"),
-        (GREY.astype(np.int64), [0] * 4, "got torch.int64"),
+        (GREY.astype(np.float64), [0] * 4, r"got torch.float64: convert with astype\('float32'\)"),
+        (GREY.astype(np.int64), [0] * 4, r"got torch.int64: convert with astype\('uint8'\)"),
+        (GREY.astype(np.uint16) + 256, [0] * 4, r"got torch.uint16: scale them to 0..255 first, 16 bits by .*// 257"),
+        (GREY.astype(np.int64) - 1, [0] * 4, "got torch.int64: scale them"),
+        (GREY > 0, [0] * 4, r"got torch.bool: pass images.astype\('uint8'\) \* 255"),
         (GREY, [0] * 3, r"expected 4 labels, one for each image, got shape \(3,\)"),
-        (GREY, np.zeros(4), "labels must be integers or strings, got float64"),
+        (GREY, np.zeros(4), r"labels must be integers or strings, got float64: convert with astype\(int\)"),
+        (GREY, [0, 1, np.nan, 1], "got float64: repair those that are neither"),
+        (GREY, np.array(["a", None, "b", "a"]), "got object: repair those that are neither"),
+        (GREY, np.full((4, 2), "a"), r"must be \(N,\) integers or strings, got shape \(4, 2\)"),
         (GREY, np.eye(4, dtype=int), r"got shape \(4, 4\); one-hot rows: pass labels.argmax\(1\)"),
         (GREY, np.zeros(4, bool), "got bool"),
         (GREY[:0], [], "the set is empty"),
+        (np.array(["a.png"] * 4), [0] * 4, "images must be an array of uint8 or float32, got <U5: can't convert"),
+        (np.ma.masked_equal(GREY, 0), [0] * 4, r"images have masked values: fill them, say with images.filled\(0\)"),
     ],
 )
 def test_ill_fitting_arrays_are_refused(images, labels, reason):
     with pytest.raises(DataError, match=reason):
         ClassImages.from_arrays(images, np.array(labels, dtype=int) if len(labels) == 0 else labels)
+
+
+def test_reversed_axes_graphs_and_single_numbers_are_taken():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 5)).astype(np.uint8)
+    data = ClassImages.from_arrays(pixels[:, ::-1], [0] * 4)
+    assert torch.equal(data.images.flip(1), torch.from_numpy(pixels))
+    learnt = torch.rand(4, 1, 5, 5, requires_grad=True)
+    data = ClassImages.from_arrays(learnt, [0] * 4)
+    assert ClassImages(learnt, data.labels, data.spec).fingerprint() == data.fingerprint()
+    assert ClassImages.from_arrays(GREY, [0] * 4, mean=0.5, std=np.float32(0.25)).spec.std == (0.25,)
+    with pytest.raises(DataError, match="mean and std need one value for each of the 3 channels, got 1 and 1"):
+        ClassImages.from_arrays(pixels, [0] * 4, mean=0.5, std=0.25)
 
 
 def test_spec_must_fit():
@@ -217,6 +245,16 @@ def test_non_finite_pixel_is_named_by_index(value):
     images[5, 0, 2, 2] = value
     with pytest.raises(DataError, match="image 5 has a pixel that is not finite"):
         ClassImages.from_arrays(images, [0] * 9)
+
+
+@pytest.mark.parametrize("high", [16, 255])
+def test_floats_that_are_bytes_are_refused(high):
+    images = torch.linspace(0, high, 17).round().reshape(17, 1, 1, 1).expand(-1, 1, 2, 2)
+    reason = rf"these are whole numbers in 0..{high}: pass them with astype\('uint8'\), or divide"
+    with pytest.raises(DataError, match=reason):
+        ClassImages.from_arrays(images.numpy(), [0] * 17)
+    for fine in (images / 255, images - 1, images * 2.5, (images > 3).float()):
+        assert len(ClassImages.from_arrays(fine, [0] * 17)) == 17
 
 
 def test_a_thousand_classes():

@@ -85,7 +85,7 @@ def test_normalised_floats_are_kept_even_where_the_first_are_black():
     assert (data.spec.mean, data.spec.std) == ((0.0,), (1.0,))
 
 
-@pytest.mark.parametrize("kind", [int, np.int64, torch.tensor])
+@pytest.mark.parametrize("kind", [int, np.int64, torch.tensor, lambda label: np.array([label])])
 def test_label_gaps_and_kinds_of_integers(kind):
     image = np.zeros((4, 4), np.uint8)
     data = datasets.from_dataset(Listed([(image, kind(label), "more") for label in (42, -7, 0, 42)]))

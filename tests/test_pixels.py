@@ -66,7 +66,8 @@ def test_items_of_every_kind_give_the_same_image():
     [
         ("text", "got str"),
         (np.zeros((2, 3, 8, 8)), r"got shape \(2, 3, 8, 8\)"),
-        (np.zeros((8, 8), np.int64), "got torch.int64"),
+        (np.zeros((8, 8), np.int64), r"got torch.int64: convert with astype\('uint8'\)"),
+        (np.full((8, 8), 65535, np.uint16), "got torch.uint16: scale them to 0..255 first"),
         (Image.new("I;16", (4, 4)), "more than 8 bits"),
     ],
 )

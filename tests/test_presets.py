@@ -6,7 +6,7 @@ import pytest
 
 from condensekit import catalog
 from condensekit.augment import Augmentation
-from condensekit.condense import Noise
+from condensekit.condense import Noise, condense
 from condensekit.condensed import Formation
 from condensekit.discrepancy import MMD, Gaussian, Laplace, Moments, linear, mean
 from condensekit.encoders import Fresh
@@ -18,6 +18,7 @@ from condensekit.presets import CHOICES, COSTS
 from condensekit.recipe import Recipe
 from condensekit.sampling import Clustered, Importance, Uniform
 from condensekit.selection import KMeans, Random
+from condensekit.testing import shapes
 from condensekit.trained import Trained
 
 
@@ -38,6 +39,14 @@ def test_dm_is_run_as_its_paper_does():
         "soft_labels": False,
         "precision": "fp32",
     }
+
+
+def test_a_recipe_gives_the_library_all_that_a_name_brings():
+    method, arguments = Recipe.parse("m3d batch_real=4 network=ConvNet-w8").build("digits")
+    made = condense(shapes(), method, ipc=1, iterations=1, workers=1, **arguments).set
+    config = made.provenance["config"]
+    assert (made.formation.factor, config["encoder"]["keep"]) == (2, 5)
+    assert list(config["augmentation"]["ops"]) == ["color", "crop", "cutout"]
 
 
 @pytest.mark.parametrize("name", ["m3d", "echo"])
@@ -109,6 +118,7 @@ def test_augmentation_suits_the_data():
     assert "flip" not in built("dm", data="svhn")[1]["augmentation"].ops
     assert built("m3d", data="mnist")[1]["augmentation"].ops == ("color", "crop", "cutout")
     assert built("dc", data="mnist")[1]["augmentation"] is None
+    assert built("dc", augment="none") == built("dc", augment="auto") == built("dc")
     assert built("dm", data="mnist", augment="none")[1]["augmentation"] is None
 
 
@@ -119,6 +129,10 @@ def test_parts_take_options_of_their_own():
     assert (arguments["init"].replacement, arguments["init"].clusters) == (True, 3)
     _, arguments = built("m3d", settings=("encoder.keep=7",))
     assert arguments["encoder"] == Fresh(keep=7)
+
+
+def test_krr_may_be_labelled_by_trained_networks():
+    assert built("krr", encoder="trained", soft_labels=True)[1]["soft_labels"]
 
 
 def test_keep_makes_a_fresh_encoder_a_kept_one():
@@ -155,11 +169,10 @@ def test_the_name_of_a_row_says_what_is_not_the_default(words, name):
     ("words", "says"),
     [
         ({"method": "dc", "encoder": "kept"}, "dc takes no --encoder: it trains the networks it matches gradients of"),
-        ({"method": "dsa", "keep": 5}, "dsa takes no --encoder: it trains the networks"),
+        ({"method": "dsa", "keep": 5}, "dsa takes no --keep: it trains the networks"),
         ({"method": "dsa", "discrepancy": "linear"}, "dsa takes no --discrepancy: it compares gradients"),
         ({"method": "dc", "augment": "crop"}, "dc takes no --augment: under an augmentation it is dsa"),
         ({"method": "dsa", "soft_labels": True}, "dsa takes no --soft-labels: its networks are trained"),
-        ({"method": "krr", "soft_labels": True}, "krr takes no --soft-labels: it learns its own: see --set labels"),
         ({"method": "krr", "discrepancy": "mean"}, "krr takes no --discrepancy: it compares predicted labels"),
         ({"encoder": "fresh", "keep": 5}, "leave out --keep 5, or use --encoder kept"),
         ({"settings": ("momentum",)}, "--set takes NAME=VALUE, got 'momentum'"),
@@ -178,6 +191,9 @@ def test_the_name_of_a_row_says_what_is_not_the_default(words, name):
         ({"encoder": "math:pi"}, "expected a subclass of Encoder"),
         ({"factor": 0}, "factor must be an integer of at least 1, got 0"),
         ({"storage": "int4"}, "storage dtype must be one of"),
+        ({"settings": ("lr=1",), "lr": 3.0}, "lr is given 2 times: keep one of them"),
+        ({"settings": ("lr=1", "lr=3")}, "lr is given 2 times: keep one of them"),
+        ({"settings": ("encoder.keep=2",), "encoder": "kept", "keep": 3}, "encoder.keep is given 2 times"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(words, says):
@@ -234,5 +250,18 @@ def test_a_recipe_may_be_written_as_text():
     )
     with pytest.raises(ConfigError, match=r"a recipe is METHOD NAME=VALUE ..., got 'fast'"):
         Recipe.parse("dm fast")
-    with pytest.raises(ConfigError, match=r"recipe 'dm factor=two': invalid literal"):
+    with pytest.raises(ConfigError, match="factor is given 2 times: keep one of them"):
+        Recipe.parse("dm factor=1 factor=2")
+    with pytest.raises(ConfigError, match=r"recipe 'dm factor=two': factor must be int, got 'two'"):
         Recipe.parse("dm factor=two")
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("Yes", True), ("1", True), ("no", False), ("0", False)])
+def test_flags_are_read_alike_everywhere(word, value):
+    assert Recipe.parse(f"dm nested={word} soft_labels={word}") == Recipe("dm", nested=value, soft_labels=value)
+    assert catalog.method("dm", per_image=word).per_image is value
+
+
+def test_a_flag_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="nested must be bool, got 'on': write true or false"):
+        Recipe.parse("dm nested=on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -10,6 +11,12 @@ from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, unneeded
 from condensekit.presets import COSTS, Preset
+
+PARTS: dict[str, Mapping[str, Any]] = {
+    "init": {name: catalog.SELECTIONS[name] for name in catalog.STARTS if name in catalog.SELECTIONS},
+    "sampling": catalog.SAMPLINGS,
+    "encoder": catalog.ENCODERS,
+}
 
 HELP = """List the methods, and which options of `condense` go with each.
 
@@ -32,8 +39,10 @@ def command(as_json: bool) -> None:
         (name, r["cost"], "yes" if r["separable"] else "no", str(r["factor"]), r["init"], r["encoder"], r["paper"])
         for name, r in record.items()
     ]
-    parts = [show.columns(lines), "", *(_details(name, found) for name, found in record.items()), _legend()]
-    show.emit(as_json, {"methods": record, "costs": COSTS}, "\n".join(parts))
+    parts = {part: {name: catalog.options_of(found) for name, found in table.items()} for part, table in PARTS.items()}
+    details = [_details(name, found) for name, found in record.items()]
+    text = "\n".join([show.columns(lines), "", *details, _parts(parts), _legend()])
+    show.emit(as_json, {"methods": record, "parts": parts, "costs": COSTS}, text)
 
 
 def _record(preset: Preset) -> dict[str, Any]:
@@ -54,12 +63,28 @@ def _record(preset: Preset) -> dict[str, Any]:
 
 def _details(name: str, record: dict[str, Any]) -> str:
     """The options of one method, and those it refuses, each with the reason."""
-    own = ", ".join(f"{k}={v}" for k, v in record["options"].items())
-    lines = [name, f"  takes    {' '.join(f'--{choice}' for choice in record['fits'])}", f"  --set    {own}"]
+    takes = " ".join(f"--{choice}" for choice in record["fits"])
+    lines = [name, f"  takes    {takes}", f"  --set    {_values(record['options'])}"]
     lines += [f"  refuses  --{choice}: {reason}" for choice, reason in record["unfit"].items()]
     return "\n".join([*lines, ""])
 
 
+def _parts(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """The options of what a run is made of beside the method."""
+    lines = ["options of parts (--set PART.NAME=VALUE)"]
+    for part, table in parts.items():
+        lines += [f"  --{part} {name}: {_values(options, part + '.')}" for name, options in table.items() if options]
+    return "\n".join([*lines, ""])
+
+
+def _values(options: Mapping[str, Any], prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{k}={v}" for k, v in options.items())
+
+
 def _legend() -> str:
     costs = [f"  {name:<8} {text}" for name, text in COSTS.items()]
-    return "\n".join(["cost of a step", *costs, "separable: each class can be condensed apart, with the same result."])
+    foot = (
+        "separable: each class can be condensed apart, with the same result;",
+        "  not with --encoder trained, --sampling importance or a network with batch norm.",
+    )
+    return "\n".join(["cost of a step", *costs, *foot])

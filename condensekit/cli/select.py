@@ -22,7 +22,7 @@ from condensekit.cli.options import (
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import Formation
 from condensekit.describe import describe
-from condensekit.errors import Problems
+from condensekit.errors import Problems, refuse
 from condensekit.rng import Draw
 from condensekit.run import RunDir
 from condensekit.selection import selected_set
@@ -71,6 +71,11 @@ def command(
     problems = Problems()
     with problems:
         chosen_by, usual = catalog.baseline(selection)
+        refuse(
+            f"{selection} is packed, got --factor 1: leave out the factor or {catalog.PACKED!r}"
+            if factor == 1 and usual.factor > 1
+            else None
+        )
         formation = Formation(factor or usual.factor, storage)
     with problems:
         plan = make_plan((1, 1), device=device)

@@ -162,7 +162,14 @@ class Condenser(ABC):
     separable: ClassVar[bool]
     name: str
 
-    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
+    def misfits(
+        self,
+        data: ClassImages,
+        encoder: Encoder,
+        soft_labels: bool,
+        compiled: bool,
+        augmentation: Augmentation | None,
+    ) -> Sequence[str | None]:
         """Why the method cannot run so, asked before anything is made; None or nothing where it can.
 
         Args:
@@ -170,6 +177,7 @@ class Condenser(ABC):
             encoder: Where its networks come from.
             soft_labels: Whether trained networks are to label the images.
             compiled: Whether its networks run compiled.
+            augmentation: Of real and synthetic images, or None.
         """
         return ()
 

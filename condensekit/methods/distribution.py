@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condensekit.augment import Augmentation
 from condensekit.discrepancy import Discrepancy, mean
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse
@@ -71,7 +72,14 @@ class DistributionMatching(Condenser):
             else f"calibration must be finite and at least 0, got {self.calibration}",
         )
 
-    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
+    def misfits(
+        self,
+        data: ClassImages,
+        encoder: Encoder,
+        soft_labels: bool,
+        compiled: bool,
+        augmentation: Augmentation | None,
+    ) -> Sequence[str | None]:
         """Pixel space for images that are no pixels; calibration with an encoder of untrained networks."""
         return (
             space_misfit(self.name, self.space, data),

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from condensekit.augment import Augmentation
 from condensekit.condensed import unpack
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
@@ -27,6 +28,8 @@ NORM_IMAGES = 16  # real images of each class that set the statistics of batch n
 NET = "net."  # what the names of the network's tensors begin with in a state
 UNFIT = {
     "encoder": "it trains the networks it matches gradients of",
+    "keep": "it trains the networks it matches gradients of",
+    "compiled": "a compiled network has no second derivative",
     "soft-labels": "its networks are trained on the condensed images, not on real ones",
 }
 """Parts of a run that make no sense with it, by their names on the command line, each with the reason."""
@@ -106,7 +109,7 @@ class GradientMatching(Condenser):
         inner: Epochs of training after a matching step; 0 for none, None takes :func:`loops`.
         lr_net: Step size of that training: plain SGD.
         batch_net: Its batch.
-        name: ``dsa``, or ``dc`` for a run without augmentation.
+        name: ``dsa``, or ``dc`` for a run without augmentation; ``condense`` refuses the one as the other.
     """
 
     distance: Distance = layerwise
@@ -130,11 +133,19 @@ class GradientMatching(Condenser):
             whole("batch_net", self.batch_net, 1),
         )
 
-    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
+    def misfits(
+        self,
+        data: ClassImages,
+        encoder: Encoder,
+        soft_labels: bool,
+        compiled: bool,
+        augmentation: Augmentation | None,
+    ) -> Sequence[str | None]:
         """What makes no sense with it.
 
         Pixel space for images that are no pixels; a single class, which nothing is to be told from; a compiled
-        network, which has no second derivative; other networks than fresh ones; labels by such networks.
+        network, which has no second derivative; other networks than fresh ones; labels by such networks; the
+        name of DC under an augmentation, or of DSA without one.
         """
         keep = getattr(encoder, "keep", 1)
         return (
@@ -144,12 +155,24 @@ class GradientMatching(Condenser):
             else None,
             f"{self.name} takes no soft_labels: {UNFIT['soft-labels']}" if soft_labels else None,
             None if len(data.classes) > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
-            "a compiled network has no second derivative: leave out compiled (--compiled)" if compiled else None,
+            f"{self.name} takes no compiled network: {UNFIT['compiled']}" if compiled else None,
+            "dc takes no augmentation, under which it is dsa: give augmentation=None, or name the method dsa"
+            if self.name == "dc" and augmentation is not None
+            else None,
+            "dsa needs an augmentation, without which it is dc: leave out augmentation=None (--augment none), or name "
+            "the method dc"
+            if self.name == "dsa" and augmentation is None
+            else None,
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images and momentum, both (K, ipc, C, H, W), and the network's parameters and buffers under ``net.``."""
-        return {"images": synthetic, "momentum": torch.zeros_like(synthetic), **_copied(ctx.module)}
+        """The first state.
+
+        Images and momentum, both (K, ipc, C, H, W); the network's parameters and buffers under ``net.``; and, 0-dim,
+        the number of the outer loop that this network belongs to.
+        """
+        loop = torch.zeros((), dtype=torch.int64, device=synthetic.device)
+        return {"images": synthetic, "momentum": torch.zeros_like(synthetic), "loop": loop, **_copied(ctx.module)}
 
     def schedule(self, ipc: int) -> tuple[int, int]:
         """(outer, inner) at so many images per class."""
@@ -160,9 +183,13 @@ class GradientMatching(Condenser):
         """One comparison and update of all classes, and the training of the network that is due after it."""
         images, module = state["images"], ctx.module
         outer, inner = self.schedule(images.shape[1])
-        turn = (ctx.draw.step - 1) % outer
-        if turn > 0:
-            module.load_state_dict({k.removeprefix(NET): v for k, v in state.items() if k.startswith(NET)})
+        number, turn = divmod(ctx.draw.step - 1, outer)
+        loop = torch.full((), number, dtype=torch.int64, device=images.device)
+        state = {"loop": loop, **state}  # checkpoints of earlier versions have none
+        if turn > 0:  # where the loop's first step was not finite, its network is not kept: a fresh one goes on
+            ours = state["loop"] == loop
+            fresh = module.state_dict()
+            module.load_state_dict({name: torch.where(ours, state[NET + name], fresh[name]) for name in fresh})
         module.requires_grad_(True)
         _freeze_norms(ctx)
 
@@ -177,7 +204,7 @@ class GradientMatching(Condenser):
         if turn < outer - 1:
             self._train(moved, inner, ctx)
         module.requires_grad_(False)
-        new = {"images": moved, "momentum": velocity, **_copied(module)}
+        new = {"images": moved, "momentum": velocity, "loop": loop, **_copied(module)}
         finite = torch.stack([torch.isfinite(value).all() for value in (total, *new.values())]).all()
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 

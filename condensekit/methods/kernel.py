@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condensekit.augment import Augmentation
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
 from condensekit.images import ClassImages
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
 
 LABELS = ("fixed", "learned", "soft")
-UNFIT = {"soft-labels": "it learns its own: see --set labels"}
-"""Parts of a run that make no sense with it, by their names on the command line, each with the reason."""
 JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # of the mean diagonal; the first that makes the Gram matrix regular
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
@@ -69,11 +68,18 @@ class KernelRidge(Condenser):
             None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",
         )
 
-    def misfits(self, data: ClassImages, encoder: Encoder, soft_labels: bool, compiled: bool) -> Sequence[str | None]:
+    def misfits(
+        self,
+        data: ClassImages,
+        encoder: Encoder,
+        soft_labels: bool,
+        compiled: bool,
+        augmentation: Augmentation | None,
+    ) -> Sequence[str | None]:
         """A single class: its centred labels are all 0. Soft labels that would take the place of the learned ones."""
         return (
             None if len(data.classes) > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",
-            f"{self.name} with labels='soft' takes no soft_labels: {UNFIT['soft-labels']}"
+            f"{self.name} with labels='soft' takes no soft_labels: it learns its own (--set labels=soft)"
             if soft_labels and self.labels == "soft"
             else None,
         )

@@ -39,9 +39,9 @@ class NasBench201Space(NasBench201):  # type: ignore[misc]
 def computation(cell: Architecture) -> str:
     """A text that cells share whose outputs are the same expression of operations: they rank alike but for noise.
 
-    Sums and skips are written out, what comes from ``none`` is left out. Weights are not looked at: two like
-    convolutions of one input count as one of which the output is used twice. Both is as with the 6,466 unique cells
-    of the authors, who leave brackets and zeros in; here 4,930 are left.
+    Sums and skips are written out, and what comes from ``none`` is left out. Weights are not looked at: two like
+    convolutions of one input count as one whose output is used twice, as they do in the 6,466 unique cells of the
+    benchmark's authors, who keep brackets and zeros; here 4,930 are left.
     """
     nodes = [["x"]]
     for node in (1, 2, 3):

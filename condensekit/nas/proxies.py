@@ -320,7 +320,7 @@ def ranker(name: str) -> Ranker | Combination:
 
 def _single(name: str) -> Ranker:
     kind, at, number = name.partition("@")
-    if at and not (number.isdigit() and int(number)):
+    if at and not (number.isdecimal() and int(number)):
         raise ConfigError(f"ranker {name!r}: after @ comes a number of at least 1")
     size = int(number) if at else None
     if kind == EARLY:

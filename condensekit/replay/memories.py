@@ -193,7 +193,7 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
         side = name.removeprefix(DOWNSCALED).removeprefix("-") or "2"
         refuse(
             None
-            if side.isdigit() and int(side)
+            if side.isdecimal() and int(side)
             else f"{name!r}: expected downscaled-N with a whole number N of at least 1, such as downscaled-4"
         )
         return MemoryKind(name, Selecting(Random()), _packed(stored, int(side)))
@@ -250,9 +250,9 @@ def _stored(name: str) -> tuple[str, int | None]:
 def _hybrid(name: str) -> tuple[str, float]:
     """``hybrid-m3d-25`` -> (``m3d``, 0.25)."""
     parts = name.split("-")[1:]
-    method = parts.pop(0) if parts and not parts[0].isdigit() else "dm"
+    method = parts.pop(0) if parts and not parts[0].isdecimal() else "dm"
     percent = parts.pop(0) if parts else "50"
-    if parts or not percent.isdigit():
+    if parts or not percent.isdecimal():
         raise ConfigError(
             f"{name!r}: expected hybrid, hybrid-METHOD, hybrid-PERCENT or hybrid-METHOD-PERCENT, such as hybrid-m3d-25"
         )
@@ -281,7 +281,9 @@ def _condensed(
         "precision": making.precision,
     }
     settings = [text for text in making.settings if _option(text) in known]
-    words = [method, *(f"{option}={value}" for option, value in given.items() if value is not None), *settings]
+    named = {text.partition("=")[0] for text in settings}
+    given = {option: value for option, value in given.items() if value is not None and option not in named}
+    words = [method, *(f"{option}={value}" for option, value in given.items()), *settings]
     condenser, options = Recipe.parse(" ".join(words)).build(data)
     found: dict[str, Any] = {key: value for key, value in options.items() if key != "nested"}
     soft = getattr(condenser, "labels", "") == "soft"

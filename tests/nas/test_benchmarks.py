@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
@@ -16,18 +16,20 @@ import pytest
 
 from condensekit import datasets
 from condensekit.describe import describe
-from condensekit.errors import CondensekitError, DataError
+from condensekit.errors import CondensekitError, ConfigError, DataError
 from condensekit.nas.nasbench201 import to_table
 from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.spaces import convnet_space, enumerate_architectures, sample_architectures, space
 from condensekit.nas.training import ProxyData, ProxyProtocol
 from condensekit.nas.trials import FAILED, FINISHED, Trial, TrialLog, key
+from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from tests.nas.dying import died
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-nas, nas_cells, nas_grid, nas_overhead, nas_tables, nas_tasks = map(
-    importlib.import_module, ("nas", "nas_cells", "nas_grid", "nas_overhead", "nas_tables", "nas_tasks")
+nas, nas_cells, nas_grid, nas_overhead, nas_regret, nas_reliability, nas_sheets, nas_tables, nas_tasks = (
+    importlib.import_module(name if name == "nas" else f"nas_{name}")
+    for name in ("nas", "cells", "grid", "overhead", "regret", "reliability", "sheets", "tables", "tasks")
 )
 Cell, Training = nas_cells.Cell, nas_cells.Training
 
@@ -40,12 +42,12 @@ QUALITY = np.random.default_rng(0).normal(50, 10, len(MANY))
 QUALITY[::4] = 10  # at chance
 
 
-def made(ranker, noise, *, task="convnet", seed=0, changes="", sample="all", recipe=None, truths=None):
+def made(ranker, noise, *, task="convnet", seed=0, changes="", sample="all", recipe=None, truths=None, curve=()):
     """A cell whose scores are the quality with noise."""
     scores = QUALITY + noise * np.random.default_rng(len(ranker) + seed).normal(size=len(MANY))
     kind = "accuracy" if recipe else ranker
     trials = [
-        Trial(ranker, a, float(s) / 100, scores={kind: float(s) / 100}, image_steps=100 if recipe else 0)
+        Trial(ranker, a, float(s) / 100, scores={kind: float(s) / 100}, image_steps=100 if recipe else 0, curve=curve)
         for a, s in zip(MANY, scores, strict=True)
     ]
     known = truths if truths is not None else [None] * len(MANY)
@@ -53,6 +55,8 @@ def made(ranker, noise, *, task="convnet", seed=0, changes="", sample="all", rec
         Cell(task, sample, ranker, seed, changes),
         trials,
         recipe=recipe,
+        options=recipe or {},
+        shared=2 * len(MANY),
         space={"trained": "a small space", "real": "a space"},
         held=1234,
         preparation=asdict(Preparation(1.0, 2e9)),
@@ -75,9 +79,9 @@ def truth(seed, images=10_000, epochs=10, changes=""):
 RECIPE = asdict(Training())
 CELLS = [
     made("params", 20.0),
-    made("dm", 3.0, recipe=RECIPE),
-    *(made(name, 9.0, recipe=RECIPE) for name in ("random", "random-equal", "early-stop")),
-    *(made(name, 5.0 + seed, seed=seed, recipe=RECIPE) for seed in (1,) for name in ("dm", "random")),
+    made("condensed", 3.0, recipe=RECIPE),
+    *(made(name, 9.0, recipe=RECIPE) for name in ("random", "random-equal", "kmeans")),
+    *(made(name, 6.0, seed=1, recipe=RECIPE) for name in ("condensed", "random", "random-equal")),
     truth(0),
     truth(1),
 ]
@@ -86,7 +90,7 @@ CELLS = [
 @pytest.fixture(autouse=True)
 def few_splits(monkeypatch):
     """Of the additive model's choices of truths, which take most of the time."""
-    monkeypatch.setattr(nas_tables, "SPLITS", 4)
+    monkeypatch.setattr(nas_sheets, "SPLITS", 4)
 
 
 def printed(records):
@@ -97,10 +101,11 @@ def test_only_rankers_with_sets_of_their_own_are_repeated():
     listed = [(c.ranker, c.set_seed) for c in nas.cells("convnet", ["all"], nas.RANKERS["convnet"], 3, "-ipc5")]
     assert len(listed) == len(set(listed))
     assert {name for name, _ in listed} >= {"early-stop", "random-equal", "truth-1", "synflow"}
-    assert {name for name, seed in listed if seed} == {"dm", "random", "random-equal"}
-    assert [name for name, seed in listed if seed == 2] == ["dm", "random", "random-equal"]
-    changes = {c.ranker: c.changes for c in nas.cells("nb201", ["top"], nas.RANKERS["nb201"], 1, "-ipc5")}
-    assert changes["dm"] == "-ipc5"
+    assert [name for name, seed in listed if seed == 2] == ["condensed", "random", "random-equal", "early-stop"]
+    names = [name for name, _ in listed]
+    assert names.index("truth-1") < names.index("condensed")  # without a truth the others say nothing
+    changes = {c.ranker: c.changes for c in nas.cells("nb201", ["all"], nas.RANKERS["nb201"], 1, "-ipc5")}
+    assert changes["condensed"] == changes["random@250"] == changes["early-stop-plain"] == "-ipc5"
     assert changes["params"] == changes["published-12-epochs"] == ""
 
 
@@ -108,17 +113,108 @@ def test_only_rankers_with_sets_of_their_own_are_repeated():
 def task():
     grid = convnet_space((1, 8, 8), 10, depths=(1,), widths=(4, 8), activations=("relu",), norms=("none",))
     sample = list(enumerate_architectures(grid))[:3]
-    return nas_tasks.Task("toy", "digits", TRAIN, HELD, grid, grid, {"all": sample}, {})
+    return nas_tasks.Task("toy", "digits", TRAIN, HELD, grid, grid, {"all": sample}, sample, {})
+
+
+SHORT = Training(
+    ipc=4, steps=4, iterations=2, condense="m3d batch_real=8 factor=1 network=ConvNet-w16", batch=20, held=100, seeds=2
+)
+
+
+def ran(task, names, tmp_path, server, limit=None, recipe=SHORT):
+    args = argparse.Namespace(runs=tmp_path, limit=limit, workers=1, stem=8, cells=1)
+    return [nas.run_cell(Cell("toy", "all", name), task, recipe, args, server, "") for name in names]
 
 
 @pytest.mark.parametrize("name", ["random-equal", "early-stop"])
-def test_rankers_at_equal_cost_spend_what_dm_spends(task, name, tmp_path, server):
-    recipe = Training(ipc=4, epochs=2, iterations=2, batch=20)
-    args = argparse.Namespace(runs=tmp_path, limit=None, workers=1)
-    records = [nas.run_cell(Cell("toy", "all", n), task, recipe, args, server, "") for n in ("dm", name, "random")]
-    spent = nas_tables.Sheet(records).spent
-    assert spent[name].flops == pytest.approx(spent["dm"].flops, rel=0.1)
-    assert spent["random"].flops < 0.9 * spent["dm"].flops
+def test_rankers_at_equal_cost_spend_what_condensed_spends(task, name, tmp_path, server):
+    records = ran(task, ("condensed", name, "random", "early-stop-plain"), tmp_path, server)
+    spent = nas_sheets.Sheet(records).spent
+    assert spent[name].flops == pytest.approx(spent["condensed"].flops, rel=0.1)
+    assert spent["random"].flops == spent["early-stop-plain"].flops < 0.9 * spent["condensed"].flops
+
+
+def test_a_limit_changes_no_candidates_share(task, tmp_path, server):
+    (whole,) = ran(task, ["random-equal"], tmp_path / "whole", server)
+    (part,) = ran(task, ["random-equal"], tmp_path / "part", server, limit=1)
+    kept = ("architecture", "scores", "image_steps")
+    assert len(part["trials"]) == 1
+    assert {k: part["trials"][0][k] for k in kept} == {k: whole["trials"][0][k] for k in kept}
+    assert part["shared"] == whole["shared"] == 3
+
+
+def test_trials_of_a_random_subset_are_kept_for_another_recipe_of_condensation(task, tmp_path, server):
+    (first,) = ran(task, ["random"], tmp_path, server)
+    (again,) = ran(task, ["random"], tmp_path, server, recipe=replace(SHORT, condense="dm batch_real=8"))
+    assert [t["cost_s"] for t in first["trials"]] == [t["cost_s"] for t in again["trials"]]
+    assert first["options"] != again["options"]
+    assert len(list(tmp_path.glob("toy-set0-*"))) == 1
+
+
+def test_the_recipe_is_that_of_the_ranker_condensed_alone(task, tmp_path):
+    assert task.setting(SHORT, "condensed", 0, tmp_path).maker.recipe.method == "m3d"
+    assert task.setting(SHORT, "dm", 0, tmp_path).maker.recipe == Recipe("dm", batch_real=64)
+    assert nas.named("condensed", SHORT).kind == "m3d"
+    first, second = (task.setting(SHORT, "random", seed, tmp_path) for seed in (0, 1))
+    assert (first.seed, second.seed, len(first._test)) == (0, 2, 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"steps": 0, "held": 6_000}, "steps must be .* at least 1.*; held must be at most 5,000, got 6000"),
+        ({"condense": "dm batch_rael=3"}, "batch_rael"),
+        ({"condense": "dmm"}, "dmm"),
+        ({"lr": -1.0}, "lr must be positive"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_at_once(options, wrong):
+    with pytest.raises(ConfigError, match=wrong):
+        Training(**options)
+
+
+def test_all_names_are_checked_before_anything_is_loaded(monkeypatch):
+    command = ["nas.py", "--task", "nb201", "--sample", "all,best", "--sets", "0"]
+    monkeypatch.setattr(sys, "argv", [*command, "--rankers", "rnadom,synflow+jacov,ridge:params,truth-0"])
+    with pytest.raises(ConfigError) as refused:
+        nas.main()
+    for text in (
+        "--sets must be",
+        "unknown ranker 'rnadom'. Did you mean 'random'?",
+        "'synflow+jacov': it is computed by SUMS of nas_tables.py",
+        "'ridge:params': it is computed by condensekit search",
+        "has no ranker truth-0",
+        "unknown sample 'best'",
+    ):
+        assert text in str(refused.value)
+
+
+def command(tmp_path, *more):
+    options = ["--steps", "2", "--held", "20", "--iterations", "2", "--ipc", "1", "--batch", "4", "--condense"]
+    recipe = "dm batch_real=4 factor=1 network=ConvNet-w16 lr=1e30"
+    where = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    return ["nas.py", "--task", "convnet", "--sets", "1", "--workers", "1", *where, *options, recipe, *more]
+
+
+def test_a_condensation_that_diverges_costs_its_own_ranker_only(task, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(nas_tasks, "convnet", lambda *_: replace(task, name="convnet"))
+    monkeypatch.setattr(sys, "argv", command(tmp_path, "--rankers", "condensed,random"))
+    nas.main()
+    condensed, random = capsys.readouterr().out.splitlines()
+    assert "condensed-set0" in condensed
+    assert ": none, condensing with dm:" in condensed
+    assert "s of trials in" in random
+    assert [path.stem.split("-")[2] for path in (tmp_path / "results").iterdir()] == ["random"]
+
+
+def test_a_file_made_with_other_options_is_refused(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(nas_tasks, "convnet", lambda *_: replace(task, name="convnet"))
+    monkeypatch.setattr(sys, "argv", command(tmp_path, "--rankers", "random,params"))
+    nas.main()
+    path = next((tmp_path / "results").glob("*random*"))
+    path.write_text(path.read_text().replace('"held": 20', '"held": 30'))
+    with pytest.raises(ConfigError, match=r"made with other options .held: 30 there, 20 now.: move it away"):
+        nas.main()
 
 
 def test_published_scores_are_read_by_cell(tmp_path):
@@ -139,31 +235,37 @@ def test_published_scores_are_read_by_cell(tmp_path):
 
 def test_the_tables_hold_every_analysis():
     text = printed(CELLS)
-    first, second = text.split("**convnet, sample all, set seed 1")
-    assert "set seed 0, truth of 10,000 images x 10 epochs**: 40 architectures; ipc 10, epochs 40" in first
+    first, second = text.split("**Between sets**")
+    assert "**convnet, sample all, truth of 10,000 images x 10 epochs**: 40 architectures; ipc 10, steps 400" in first
     assert "accuracy on 1,234 test images after 10 epochs on 10,000 images in batches of 77" in first
     assert "images 10000" not in text  # a truth's recipe is not that of the candidates
     assert "mean of 2 trainings" in first
     whole, without = first.split("Without networks below 20 %")
     for part in (whole, without):
-        for other in ("random", "random-equal", "early-stop"):
-            assert f"| dm less {other} | +0" in part
+        for other in ("random", "random-equal"):
+            assert f"| condensed less {other} | +0" in part
+        assert "condensed less kmeans" not in part  # of one set, against a mean over two
     assert "(30 left)" in without
-    assert "- rho of dm inside each norm (networks): batch 0." in whole
+    assert "- rho of condensed inside each norm (networks): batch 0." in whole
     assert "- rho of random inside each depth (networks): 1 0." in whole
     assert "(one draw)" in whole
     assert "An additive model of the choices" in without
-    assert "early-stop" not in second.split("**Between sets**")[0]
-    assert "| dm less random |" in second.split("**Between sets**")[1]
-    assert "No option was tuned" in text
+    assert "| condensed | 2 |" in first
+    assert "| kmeans | 1 |" in first
+    assert "| params |  |" in first
+    for name in ("condensed", "condensed less random", "random-equal", "condensed+params"):
+        assert f"| {name} | " in second
+    assert "| kmeans |" not in second
+    assert "are not ranked" not in text
 
 
 def test_each_truth_has_a_sheet_and_a_table_of_its_own(tmp_path, monkeypatch):
     quick = [truth(0, 500, 1, "-images500-epochs1"), *CELLS]
     titles = [sheet.title for sheet in nas_tables.sheets(quick)]
-    assert [title.partition("truth of ")[2] for title in titles] == ["10,000 images x 10 epochs"] * 2 + [
-        "500 images x 1 epochs"
-    ] * 2
+    assert [title.partition("truth of ")[2] for title in titles] == [
+        "10,000 images x 10 epochs",
+        "500 images x 1 epochs",
+    ]
     assert {len(sheet.truths) for sheet in nas_tables.sheets(quick) if sheet.budget == (500, 1)} == {1}
     for number, record in enumerate(quick):
         nas_tables.Path(tmp_path / f"{number}.json").write_text(nas_tables.json.dumps(record))
@@ -176,22 +278,118 @@ def test_each_truth_has_a_sheet_and_a_table_of_its_own(tmp_path, monkeypatch):
         "convnet-truth-500x1.csv",
     }
     assert len((tmp_path / "convnet-truth-10000x10.csv").read_text().splitlines()) == 1 + len(MANY)
-    assert "dm less random-equal" in (tmp_path / "README.md").read_text()
+    assert "condensed less random-equal" in (tmp_path / "README.md").read_text()
 
 
 def test_two_cells_of_one_ranker_are_refused():
-    again = made("dm", 3.0, recipe=RECIPE)
-    with pytest.raises(DataError, match="two cells of dm for one table, convnet-all-dm-set0 and convnet-all-dm-set0"):
+    again = made("condensed", 3.0, recipe=RECIPE)
+    with pytest.raises(DataError, match="two cells of condensed for one table, convnet-all-condensed-set0 and"):
         list(nas_tables.sheets([*CELLS, again]))
 
 
+def test_cells_made_otherwise_are_not_put_into_one_table():
+    other = made("packed-random", 3.0, recipe={**RECIPE, "held": 1_500})
+    with pytest.raises(DataError, match=r"were made with other options .held: 5000 there, 1500 now.: move one away"):
+        list(nas_tables.sheets([*CELLS, other]))
+    fewer = made("packed-random", 3.0, recipe=RECIPE)
+    fewer["trials"] = fewer["trials"][1:]
+    with pytest.raises(DataError, match="packed-random-set0 hold scores of other architectures"):
+        list(nas_tables.sheets([*CELLS, fewer]))
+
+
+def test_scores_of_several_sets_are_averaged_and_costs_added():
+    first, second = (made("random", 9.0, seed=seed, recipe=RECIPE) for seed in (0, 1))
+    second["trials"] = [dict(t) for t in reversed(second["trials"])]
+    second["trials"][0]["score"] = None  # that of the last architecture
+    both = nas_sheets.averaged([first, second])
+    found = dict(nas_sheets.keyed(both["trials"]))
+    for name, trial in nas_sheets.keyed(first["trials"][:-1]):
+        other = dict(nas_sheets.keyed(second["trials"]))[name]
+        assert found[name]["scores"]["accuracy"] == pytest.approx((trial["score"] + other["score"]) / 2)
+        assert found[name]["image_steps"] == 200
+    assert found[key(MANY[-1])]["score"] is None
+    assert both["preparation"] == {"seconds": 2.0, "flops": 4e9}
+
+
+def test_what_a_set_cost_is_shared_by_the_full_sample():
+    sheet = nas_sheets.Sheet([made("condensed", 3.0, recipe=RECIPE)])
+    passed = nas_sheets.PASSES * 100 * 10**6 * len(MANY)
+    assert sheet.spent["condensed"].flops == passed + 2e9 / 2
+
+
+def test_architectures_whose_full_training_failed_are_counted():
+    broken = truth(1)
+    broken["trials"][3]["score"] = None
+    text = printed([*(r for r in CELLS if r["nas"]["ranker"] != "truth-1"), broken])
+    assert "1 of 40 are not ranked: a full training of theirs failed." in text
+    assert "**: 39 architectures" in text
+
+
+def test_another_score_can_be_the_primary_one():
+    record = made("condensed", 3.0, recipe=RECIPE)
+    for trial in record["trials"]:
+        trial["scores"]["tse"] = -trial["score"]
+    usual, other = (nas_sheets.Sheet([record], score=score).scores for score in ("accuracy", "tse"))
+    assert usual.keys() == {"condensed", "condensed [tse]"}
+    assert other == {"condensed": usual["condensed [tse]"], "condensed [accuracy]": usual["condensed"]}
+
+
+def test_reliability_tells_apart_seeds_and_truth():
+    record = made("random", 0.0, task="nb201", recipe={**RECIPE, "seeds": 2}, truths=[[q] for q in QUALITY.tolist()])
+    record["nas"]["sample"] = "tune-top"
+    for number, trial in enumerate(record["trials"]):
+        early = {"step": 5, **dict.fromkeys(nas_tables.SCORES, float(number))}
+        noise = {"step": 5, **dict.fromkeys(nas_tables.SCORES, float(number * 7 % 40))}
+        late = {"step": 10, **dict.fromkeys(nas_tables.SCORES, float(QUALITY[number]))}
+        trial["curve"] = [early, late, noise, late]
+    record["trials"][0]["score"] = None
+    rows = [
+        line for line in nas_reliability.reliability([record, made("random", 0.0, recipe=RECIPE)]) if "set0" in line
+    ]
+    assert [row.split(" | ")[1] for row in rows] == ["5", "10"]
+    assert rows[1].split(" | ")[2] == "1.00 / 1.00 / 1.00"
+    assert abs(float(rows[0].split(" | ")[2].split(" / ")[0])) < 0.5
+
+
+def test_the_regret_among_random_candidates_is_that_of_all_cells():
+    rng = np.random.default_rng(0)
+    truth = np.concatenate([rng.uniform(85, 91, 250), rng.uniform(20, 85, 50)])
+    noisy = truth + rng.normal(0, 3, 300)
+    better = truth >= 85
+    parts = {"itself": [truth], "noisy": [noisy], "sum": [truth, truth], "nothing": [np.zeros(300)]}
+    found = nas_regret.sampled(parts, truth, better)
+    for name in ("itself", "sum"):
+        assert found[name] == pytest.approx((0, 0, 0), abs=1e-9)
+    assert found["noisy"][1] < found["noisy"][0] < found["noisy"][2]
+    lost = [  # the same, one draw at a time
+        truth[drawn].max() - truth[drawn][noisy[drawn].argmax()]
+        for count in rng.binomial(100, nas_regret.BETTER, 1000)
+        for drawn in [np.r_[rng.choice(250, count, False), 250 + rng.choice(50, 100 - count)]]
+    ]
+    assert found["noisy"][0] == pytest.approx(np.mean(lost), abs=0.15)
+    expected = truth[better].mean() * nas_regret.BETTER + truth[~better].mean() * (1 - nas_regret.BETTER)
+    assert found["nothing"][0] == pytest.approx(truth.max() - expected, abs=1.5)
+
+
+def test_regrets_are_put_together_from_both_samples():
+    known = [[q] for q in QUALITY.tolist()]
+    cells = [made(n, 5.0, task="nb201", truths=known, recipe=r) for n, r in (("params", None), ("random", RECIPE))]
+    top = [made(n, 5.0, task="nb201", sample="top-200", truths=known, recipe=None) for n in ("params", "jacov")]
+    for record in top:
+        record["trials"] = [t for t in record["trials"] if t["truth"][0] > 50]
+    text = printed([*cells, *top])
+    rows = text.split("**Regret@1 among 100 random cells**")[1].splitlines()
+    assert "those of `top-200` and of `all`" in rows[0]
+    assert "Against test truth, which these are not" in rows[0]
+    assert [row.split(" | ")[0] for row in rows if row.startswith("| ")][1:] == ["| params"]
+
+
 def test_changed_options_are_told():
-    other = made("dm", 3.0, changes="-ipc50", recipe={**RECIPE, "ipc": 50})
+    other = made("condensed", 3.0, changes="-ipc50", recipe={**RECIPE, "ipc": 50})
     text = printed([*CELLS, other])
-    assert "No option was tuned" not in text
-    assert "other options than those set down beforehand: `convnet-all-dm-set0-ipc50`" in text
-    tuned = printed([*CELLS, made("dm", 3.0, changes="-ipc50", sample="tune", recipe=RECIPE)])
-    assert "Options were looked at on the sample `tune` alone (convnet;" in tuned
+    assert "other options than the usual ones: `convnet-all-condensed-set0-ipc50`" in text
+    tuned = printed([*CELLS, made("dm", 3.0, changes="-ipc50", sample="tune-top", recipe=RECIPE)])
+    assert "Tables of the samples to tune on (convnet) stand below" in tuned
     assert "other options than" not in tuned
 
 
@@ -201,7 +399,7 @@ def test_published_columns_stand_beside_ours_and_say_which_truth():
     records = [made(n, 5.0, task="nb201", truths=known) for n in (*names, *(f"published-{n}" for n in names))]
     text = printed(records)
     assert "| published-synflow+published-jacov |" in text
-    assert "all regrets here are against validation truth" in text
+    assert "All regrets here are against validation truth" in text
     assert "Ours rank them as those columns do, by rho: params 0." in text
     row = next(line for line in text.splitlines() if line.startswith("| published-params |"))
     assert row.endswith("|  |  |  | 0 |")

@@ -122,6 +122,7 @@ def test_combinations_that_lack_architectures_say_why(tmp_path):
     assert found.notes == (
         f"ridge:params: only 0 of 6 architectures were scored, because {why}: resume with a larger --budget, or give a "
         "truth that holds them",
+        "the best is that of params, because ridge:params scored nothing",
     )
 
 

@@ -54,6 +54,7 @@ def test_rankers_have_names(name, expected):
         ("half-random", "unknown ranker 'half-random'"),
         ("kmeans-equal", "unknown ranker 'kmeans-equal'"),
         ("dm@0", "after @ comes a number of at least 1"),
+        ("dm@²", "after @ comes a number of at least 1"),
         ("dm@ten", "after @ comes a number of at least 1"),
         ("params@3", "params takes no number"),
         ("dm+", "unknown ranker ''"),

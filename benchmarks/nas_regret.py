@@ -1,0 +1,78 @@
+"""What is lost by taking a ranker's first among random candidates, put together from two samples of NAS-Bench-201.
+
+A sample of 100 cells is one draw of 100 candidates, whose regret says little. Here candidates are drawn many times: as
+in a random 100 from the better half as often as it has cells, and the rest from the worse half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from nas_sheets import Sheet
+from numpy.typing import NDArray
+from scipy import stats
+
+from condensekit.nas.ranking import Floats, placed
+from condensekit.nas.report import AMONG
+from condensekit.rng import Draw
+
+BETTER = 3_338 / 6_285  # of the distinct cells have at least the median truth of all rows of the table
+DRAWS, RESAMPLES, EACH = 2_000, 200, 50  # of candidates; of cells, for the interval; of candidates in each of those
+Rows = NDArray[np.intp]
+
+
+def regrets(whole: Sheet, top: Sheet) -> dict[str, tuple[float, float, float]]:
+    """By ranker that scored both samples: the mean regret in percentage points of the truth, and a 95 % interval.
+
+    Args:
+        whole: A sample of all cells.
+        top: One of the better half.
+    """
+    truths = {k: float(np.mean(t["truth"])) for sheet in (whole, top) for k, t in sheet.trials.items()}
+    keys, truth = list(truths), np.array(list(truths.values()))
+    better = truth >= min(truths[k] for k in top.trials)
+    names = [name for name in whole.scores if name in top.scores and "[" not in name]
+    names = [name for name in names if all(whole.sets.get(p) == top.sets.get(p) for p in name.split("+"))]
+    found = {part: {**whole.scores[part], **top.scores[part]} for name in names for part in name.split("+")}
+    scores = {part: placed([values.get(k) for k in keys]) for part, values in found.items()}
+    parts = {name: [scores[part] for part in name.split("+")] for name in names}
+    return sampled(parts, truth, better)
+
+
+def sampled(
+    parts: Mapping[str, Sequence[Floats]], truth: Floats, better: NDArray[np.bool_]
+) -> dict[str, tuple[float, float, float]]:
+    """See :func:`regrets`.
+
+    Args:
+        parts: By ranker, the (N,) finite scores whose ranks among the candidates of a draw are summed.
+        truth: (N,) truths.
+        better: (N,) which belong to the better half; some do, and some do not.
+    """
+    rng = np.random.default_rng(Draw(0).key("regret"))
+    pools = np.flatnonzero(better), np.flatnonzero(~better)
+    rows = _drawn(rng, pools, DRAWS)
+    means = {name: float(_lost(scores, truth, rows).mean()) for name, scores in parts.items()}
+    spread: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(RESAMPLES):
+        rows = _drawn(rng, tuple(rng.choice(pool, len(pool)) for pool in pools), EACH)
+        for name, scores in parts.items():
+            spread[name].append(float(_lost(scores, truth, rows).mean()))
+    ends = {name: np.percentile(values, (2.5, 97.5)) for name, values in spread.items()}
+    return {name: (mean, float(ends[name][0]), float(ends[name][1])) for name, mean in means.items()}
+
+
+def _drawn(rng: np.random.Generator, pools: tuple[Rows, ...], draws: int) -> Rows:
+    """(draws, 100) candidates. Those of the worse half may be drawn twice: hardly any is ever the first."""
+    rows = []
+    for count in np.minimum(rng.binomial(AMONG, BETTER, draws), len(pools[0])):
+        rows.append(np.r_[rng.choice(pools[0], count, replace=False), rng.choice(pools[1], AMONG - count)])
+    return np.array(rows)
+
+
+def _lost(scores: Sequence[Floats], truth: Floats, rows: Rows) -> Floats:
+    """(draws,) the best truth of each draw less that of the ranker's first; ties are first equally often."""
+    total = np.sum([stats.rankdata(part[rows], axis=1) for part in scores], axis=0)
+    first = total == total.max(1, keepdims=True)
+    return np.asarray(truth[rows].max(1) - (truth[rows] * first).sum(1) / first.sum(1))

@@ -1,0 +1,249 @@
+"""Cells of one task and sample put together: scores by ranker, sums of ranks, what they cost, and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from nas_cells import CONDENSED, Cell
+
+from condensekit.catalog import SCORES
+from condensekit.errors import DataError
+from condensekit.nas.combine import additive, rank_sum
+from condensekit.nas.proxies import PASSES
+from condensekit.nas.ranking import placed
+from condensekit.nas.report import Ground, Scores, Spent
+from condensekit.nas.resampling import rank_correlation
+from condensekit.nas.trials import key
+from condensekit.rng import Draw
+from condensekit.run import changes as differences
+
+TOLD, SPLITS, AGAIN = 10, 100, 20  # truths that the additive model is told, random choices of them, resamples of each
+PRIMARY = "accuracy"  # what a trained ranker's plain name stands for, in sums and differences as well
+SUMS = (
+    ("synflow", "jacov"),
+    ("published-synflow", "published-jacov"),
+    (CONDENSED, "synflow", "jacov"),
+    ("random", "synflow", "jacov"),
+    (CONDENSED, "params"),
+)
+Record = dict[str, Any]
+
+
+class Sheet:
+    """All cells of one task, sample and choice of options, with one truth.
+
+    Args:
+        records: The cells, one for each ranker and set seed; scores of several sets are averaged.
+        changes: Options of the trained rankers that are not the usual ones, as text.
+        score: Which score of a trained candidate its ranker's plain name stands for.
+
+    Raises:
+        DataError: Two cells of one ranker and set, cells of other architectures, or made with other options.
+    """
+
+    def __init__(self, records: Sequence[Record], changes: str = "", score: str = PRIMARY) -> None:
+        _check(records)
+        self.changes, self.score = changes, score
+        self.cells: dict[str, Record] = {}
+        self.sets: dict[str, list[int]] = {}
+        for name in dict.fromkeys(r["nas"]["ranker"] for r in records):
+            mine = sorted((r for r in records if r["nas"]["ranker"] == name), key=lambda r: int(r["nas"]["set_seed"]))
+            self.cells[name] = averaged(mine)
+            self.sets[name] = [r["nas"]["set_seed"] for r in mine]
+        self.records = records
+        self.task, self.sample = (records[0]["nas"][name] for name in ("task", "sample"))
+        self.truths = sorted(name for name in self.cells if name.startswith("truth-"))
+        self.trials = dict(keyed(next(iter(self.cells.values()))["trials"]))
+        self.scores: dict[str, Scores] = {}
+        self.spent: dict[str, Spent] = {}
+        for name in (n for n in self.cells if n not in self.truths):
+            self._add(name)
+        for parts in SUMS:
+            self._add_sum(parts)
+
+    def _add(self, name: str) -> None:
+        """One ranker, by the primary score where it trains, and by each other one."""
+        record = self.cells[name]
+        trials = record["trials"]
+        kinds = [kind for kind in SCORES if any(kind in t["scores"] for t in trials)] or [""]
+        for kind in kinds:
+            label = name if kind in ("", self.score) else f"{name} [{kind}]"
+            found = {key(t["architecture"]): t["scores"].get(kind, t["score"]) for t in trials}
+            self.scores[label] = {k: None if t["score"] is None else found[k] for k, t in keyed(trials)}
+            passed = sum(t["image_steps"] * t["flops"] for t in trials)
+            made, part = record["preparation"], len(trials) / record["shared"]
+            self.spent[label] = Spent(made["seconds"], record["trials_s"], part * made["flops"] + PASSES * passed)
+
+    def _add_sum(self, parts: Sequence[str]) -> None:
+        if not all(part in self.scores for part in parts):
+            return
+        keys = list(self.trials)
+        values = rank_sum(*([self.scores[part].get(k) for k in keys] for part in parts))
+        name = "+".join(parts)
+        self.scores[name] = dict(zip(keys, values.tolist(), strict=True))
+        spent = [self.spent[part] for part in parts]
+        self.spent[name] = Spent(*(sum(getattr(s, n) for s in spent) for n in ("preparation_s", "trials_s", "flops")))
+
+    @property
+    def title(self) -> str:
+        """What tells this sheet from others."""
+        parts = [self.task, f"sample {self.sample}", self.changes.strip("-")]
+        if self.truths:
+            parts.append("truth of {:,} images x {} epochs".format(*self.budget))
+        return ", ".join(filter(None, parts))
+
+    @property
+    def budget(self) -> tuple[int, int]:
+        """Images and epochs of a training for the truth; there must be one."""
+        recipe = self.cells[self.truths[0]]["recipe"]
+        return recipe["images"], recipe["protocol"]["epochs"]
+
+    @property
+    def failed(self) -> int:
+        """Architectures without a truth because a full training of theirs failed: they are not ranked."""
+        trained = [t for name in self.truths for t in keyed(self.cells[name]["trials"])]
+        return len({name for name, trial in trained if trial["score"] is None})
+
+    def compared(self, ours: str, theirs: str) -> bool:
+        """Whether both are there, from equally many sets: a mean over more is less noisy."""
+        if ours not in self.scores or theirs not in self.scores:
+            return False
+        several = [self.sets[part] for name in (ours, theirs) for part in name.split("+") if self.trained(part)]
+        return all(seeds == several[0] for seeds in several)
+
+    def trained(self, name: str) -> bool:
+        """Whether the ranker trains candidates."""
+        return name in self.cells and kind(self.cells[name]) == "trained"
+
+    def each_set(self) -> Iterator[tuple[int, Sheet]]:
+        """A sheet of each set seed."""
+        for seed in sorted({seed for name, seeds in self.sets.items() if self.trained(name) for seed in seeds}):
+            mine = [r for r in self.records if kind(r) != "trained" or r["nas"]["set_seed"] == seed]
+            yield seed, Sheet(mine, self.changes, self.score)
+
+    def ground(self, least: float = 0.0) -> Ground:
+        """The truth of the sample, of those architectures whose truth is at least so many percent."""
+        values = {k: t["truth"] for k, t in self.trials.items()}
+        if self.truths:
+            tables = [dict(keyed(self.cells[name]["trials"])) for name in self.truths]
+            values = {
+                k: [100 * table[k]["scores"]["accuracy"] for table in tables]
+                for k in self.trials
+                if all(k in table and table[k]["score"] is not None for table in tables)
+            }
+        kept = [k for k, v in values.items() if v and np.mean(v) >= least]
+        labels = next(iter(self.trials.values()))["architecture"] if self.truths else {}
+        return Ground(
+            tuple(kept),
+            np.array([values[k] for k in kept], dtype=float).reshape(len(kept), -1),
+            {k: self.trials[k]["group"] for k in kept},
+            {k: self.trials[k]["params"] for k in kept},
+            {label: {k: str(self.trials[k]["architecture"][label]) for k in kept} for label in labels},
+        )
+
+    def additive(self, ground: Ground, ranker: str) -> tuple[float, list[float]] | None:
+        """A model of main effects that is told a few truths, on the others, and what a ranker is ahead of it there.
+
+        Returns:
+            The model's correlation, mean over random choices of the truths it is told; and [value, lo, hi] of the
+            ranker's correlation less the model's, on the same architectures: the mean over the choices, and an
+            interval over choices and bootstraps of the architectures left. None for too few architectures.
+        """
+        keys, truth = list(ground.keys), ground.truth.mean(1)
+        if len(keys) < 2 * TOLD or not self.truths:
+            return None
+        architectures = [self.trials[k]["architecture"] for k in keys]
+        scores = placed([self.scores[ranker].get(k) for k in keys])
+        whole, ahead, spread = [], [], []
+        for split in range(SPLITS):
+            order = Draw(split).permutation("told", len(keys)).tolist()
+            told, asked = order[:TOLD], order[TOLD:]
+            guess = additive([architectures[i] for i in told], truth[told], [architectures[i] for i in asked])
+            picks = np.random.default_rng(Draw(split).key("bootstrap")).integers(0, len(asked), (AGAIN, len(asked)))
+            rows = np.vstack([np.arange(len(asked)), picks])  # the first is the sample itself
+            theirs = rank_correlation(guess[rows], truth[asked][rows])
+            found = rank_correlation(scores[asked][rows], truth[asked][rows]) - theirs
+            whole.append(theirs[0])
+            ahead.append(found[0])
+            spread += found[1:][np.isfinite(found[1:])].tolist()
+        lo, hi = np.percentile(spread, (2.5, 97.5))
+        return float(np.mean(whole)), [float(np.mean(ahead)), float(lo), float(hi)]
+
+
+def keyed(trials: Sequence[Record]) -> list[tuple[str, Record]]:
+    """Trials with their keys."""
+    return [(key(t["architecture"]), t) for t in trials]
+
+
+def _check(records: Sequence[Record]) -> None:
+    """Refuse cells that do not belong into one sheet."""
+    seen: dict[tuple[str, int], Record] = {}
+    trained: dict[str, Record] = {}
+    for found in records:
+        at = (found["nas"]["ranker"], found["nas"]["set_seed"])
+        if at in seen:
+            both = f"{_stem(seen[at])} and {_stem(found)}"
+            raise DataError(f"two cells of {at[0]} for one table, {both}: leave one of their files in the folder")
+        seen[at] = found
+        if dict(keyed(found["trials"])).keys() != dict(keyed(records[0]["trials"])).keys():
+            raise DataError(
+                f"{_stem(records[0])} and {_stem(found)} hold scores of other architectures: move away the older one"
+            )
+        first = trained.setdefault(kind(found), found)
+        if other := differences(first["options"], found["options"]):
+            raise DataError(
+                f"{_stem(first)} and {_stem(found)} were made with other options ({'; '.join(other)}): move one away"
+            )
+
+
+def _stem(found: Record) -> str:
+    return Cell(**found["nas"]).stem
+
+
+def averaged(records: Sequence[Record]) -> Record:
+    """One cell whose scores are the means over cells of the same ranker on several sets, and its cost their sum.
+
+    An architecture that failed on one of the sets has failed.
+    """
+    first = records[0]
+    if len(records) == 1:
+        return first
+    trials = []
+    for alike in zip(*(dict(sorted(keyed(r["trials"]))).values() for r in records), strict=True):
+        good = all(t["score"] is not None for t in alike)
+        kinds = alike[0]["scores"] if good else ()
+        trials.append(
+            {
+                **alike[0],
+                "score": fmean(t["score"] for t in alike) if good else None,
+                "scores": {name: fmean(t["scores"][name] for t in alike) for name in kinds},
+                "image_steps": sum(t["image_steps"] for t in alike),
+                "cost_s": sum(t["cost_s"] for t in alike),
+            }
+        )
+    made = {name: sum(r["preparation"][name] for r in records) for name in first["preparation"]}
+    return {**first, "trials": trials, "preparation": made, "trials_s": sum(r["trials_s"] for r in records)}
+
+
+def sheets(records: Sequence[Record], score: str = PRIMARY) -> Iterator[Sheet]:
+    """Cells that belong together: those without a set stand beside all sets, and each truth has sheets of its own."""
+    for task, sample in sorted({(r["nas"]["task"], r["nas"]["sample"]) for r in records}):
+        mine = [r for r in records if (r["nas"]["task"], r["nas"]["sample"]) == (task, sample)]
+        free, trained, truths = ([r for r in mine if kind(r) == wanted] for wanted in ("free", "trained", "truth"))
+        choices = sorted({r["nas"]["changes"] for r in trained}) or [""]
+        for told, changes in product(sorted({r["nas"]["changes"] for r in truths}) or [""], choices):
+            alike = [r for r in trained if r["nas"]["changes"] == changes]
+            sheet = Sheet([*free, *alike, *(r for r in truths if r["nas"]["changes"] == told)], changes, score)
+            if sheet.truths or any(t["truth"] for t in sheet.trials.values()):
+                yield sheet
+
+
+def kind(record: Record) -> str:
+    """``truth``, ``trained`` or ``free``."""
+    if record["nas"]["ranker"].startswith("truth-"):
+        return "truth"
+    return "trained" if record["recipe"] else "free"
