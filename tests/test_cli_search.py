@@ -128,6 +128,11 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
         (("--score", "loss"), "unknown --score 'loss'"),
         (("--rankers", "ridge:params"), "give a truth"),
         (("--trials", "0"), "0 is not in the range"),
+        (("--trials", "2", "--truth", "full"), "at least 3 architectures, got 2: ask for 3 or more"),
+        (("--init", "kmean"), "Did you mean 'kmeans'"),
+        (("--encoder-network", "ConvNot"), "unknown network"),
+        (("--score", "margin", "--hopeless", "0.5"), "leave hopeless out, or score by accuracy or tse"),
+        (("--seeds", "0"), "0 is not in the range"),
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(value),
 )
@@ -138,6 +143,58 @@ def test_bad_input_is_one_line_and_makes_no_folder(cli, tmp_path, options, messa
     assert message in err
     assert len([line for line in err.splitlines() if line.startswith("Error")]) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_how_to_condense_and_train_can_be_chosen(cli, tmp_path):
+    out = tmp_path / "run"
+    how = ("--init", "kmeans", "--encoder-network", "ConvNet-d1-w8", "--encoder", "kept", "--factor", "1")
+    options = ("--rankers", "dm", "--engine", "sequential", "--out", out, "--hopeless", "0.01")
+    code, _, err = cli(*options, *how, "--discrepancy", "linear", "--seeds", "2")
+    assert code == 0, err
+    recipe = json.loads((out / "sets" / "dm-2" / "made.json").read_text())["recipe"]
+    assert recipe["init"]["type"] == "KMeans"
+    assert recipe["encoder"]["network"]["width"] == 8
+    assert [trial["recipe"]["seeds"] for trial in lines(out / "trials.jsonl")] == [2] * 4
+    assert {trial["recipe"]["hopeless"] for trial in lines(out / "trials.jsonl")} == {0.01}
+    code, _, err = cli(*options, "--resume")
+    assert code == 2
+    assert 'init: "kmeans" there, nothing now' in err
+    assert "seeds: 2 there, nothing now" in err
+
+
+def test_a_search_that_scores_nothing_says_why_and_fails(cli, tmp_path):
+    options = (
+        "--rankers",
+        "random,params",
+        "--engine",
+        "sequential",
+        "--space",
+        "tests.nas.toy:Toy",
+    )  # for gray images
+    code, text, err = cli(*options, "--out", tmp_path / "run")
+    assert code == 3
+    assert "random: 4 of 4 trials failed and rank last: RuntimeError: mat1 and mat2 shapes" in text
+    assert "No candidate was scored." in text
+    assert "Traceback" not in err
+
+
+def test_a_space_that_logs_and_has_a_constraint_prints_one_json_object(cli, tmp_path):
+    where = (
+        "--data",
+        "digits",
+        "--space",
+        "tests.nas.toy:Constrained",
+        "--rankers",
+        "params",
+        "--engine",
+        "sequential",
+        "--json",
+    )
+    for strategy in ("random", "grid", "evolution"):
+        more = ("--strategy", strategy, "--trials", "6", "--out", tmp_path / strategy)
+        code, text, err = cli(*where, *more)
+        assert code == 0, err
+        assert {tuple(trial["architecture"]) for trial in json.loads(text)["trials"]} == {("width", "deep")}
 
 
 def test_a_table_that_lacks_an_architecture_is_refused(cli, tmp_path):

@@ -61,7 +61,7 @@ JSON object on standard output and nothing else.
 Exit codes:
   0    done
   2    bad input: an option, the data, or a run folder that holds another run
-  3    the run diverged; the last finite images are kept
+  3    the run diverged, the last finite images are kept; or a search scored no candidate
   4    a file is damaged or could not be written
   130  interrupted by Ctrl-C, 143 by SIGTERM; condense leaves a checkpoint (--resume)
 """

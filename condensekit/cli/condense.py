@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,14 @@ from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import (
     DEVICE,
+    DISCREPANCY,
+    ENCODER,
     FACTOR,
+    INIT,
     IPC,
     JSON,
+    NETWORK,
+    SAMPLING,
     STORAGE,
     Command,
     Place,
@@ -31,10 +35,6 @@ from condensekit.errors import Problems, refuse
 from condensekit.recipe import Recipe
 
 EXIT = {Status.FINISHED: 0, Status.DIVERGED: 3, Status.INTERRUPTED: 128}  # an interrupt adds the signal's number
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
 
 
 HELP = """Learn a few synthetic images per class that stand for a whole data set.
@@ -71,26 +71,17 @@ recipe_options = packed(
     ),
     option("--lr", type=float, metavar="X", help="Step size of the images; short for --set lr=X."),
     option("--batch-real", type=int, metavar="N", help="Real images per class and step; --set batch_real=N."),
-    option(
-        "--discrepancy",
-        metavar="NAME",
-        help=f"What is matched: {', '.join(catalog.DISCREPANCIES)}, moments-P. Each wants its own --lr: for m3d "
-        "gaussian 1, linear 0.1, moments-3 0.03 (tuned on Fashion-MNIST).",
-    ),
-    option("--init", metavar="NAME", help=f"First images: {_listed(catalog.STARTS)}."),
-    option("--sampling", metavar="NAME", help=f"Real batches: {_listed(catalog.SAMPLINGS)}.  [default: uniform]"),
-    option("--encoder", metavar="NAME", help=f"Networks that embed images: {_listed(catalog.ENCODERS)}."),
-    option(
-        "--network",
-        metavar="NAME",
-        help="Their architecture, say ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models.",
-    ),
+    DISCREPANCY,
+    INIT,
+    SAMPLING,
+    ENCODER,
+    option("--network", metavar="NAME", help=NETWORK),
     option("--keep", type=click.IntRange(min=1), metavar="K", help="Steps for which one network is used."),
     option(
         "--augment",
         metavar="LIST",
         help="Of color,crop,cutout,flip,scale,rotate, or none; auto is the method's usual one, without flip for "
-        f"{_listed(catalog.UNFLIPPED)}.",
+        f"{', '.join(catalog.UNFLIPPED)}.",
     ),
     FACTOR,
     option(

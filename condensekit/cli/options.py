@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from condensekit import datasets
+from condensekit import catalog, datasets
 from condensekit.errors import ConfigError, refuse
 from condensekit.images import ClassImages
 from condensekit.progress import Progress
@@ -198,6 +198,18 @@ FACTOR = option(
     metavar="F",
     help="Pack F x F smaller images into each stored one: more to train on in the same bytes.",
 )
+DISCREPANCY = option(
+    "--discrepancy",
+    metavar="NAME",
+    help=f"What is matched: {', '.join(catalog.DISCREPANCIES)}, moments-P. Each wants its own lr: for m3d "
+    "gaussian 1, linear 0.1, moments-3 0.03 (tuned on Fashion-MNIST).",
+)
+INIT = option("--init", metavar="NAME", help=f"First images: {', '.join(catalog.STARTS)}.")
+SAMPLING = option(
+    "--sampling", metavar="NAME", help=f"Real batches: {', '.join(catalog.SAMPLINGS)}.  [default: uniform]"
+)
+ENCODER = option("--encoder", metavar="NAME", help=f"Networks that embed images: {', '.join(catalog.ENCODERS)}.")
+NETWORK = "Their architecture, say ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models."
 STORAGE = option(
     "--storage",
     type=click.Choice(["float32", "float16", "uint8"]),

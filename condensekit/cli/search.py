@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +13,22 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
-from condensekit.cli.options import DEVICE, JSON, SEED, Command, Source, option, source_options
+from condensekit.cli.options import (
+    DEVICE,
+    DISCREPANCY,
+    ENCODER,
+    FACTOR,
+    INIT,
+    JSON,
+    NETWORK,
+    SAMPLING,
+    SEED,
+    Command,
+    Positive,
+    Source,
+    option,
+    source_options,
+)
 from condensekit.errors import Problems, unknown
 from condensekit.run import RunDir
 from condensekit.store import read_json, write_json
@@ -25,6 +41,9 @@ if TYPE_CHECKING:
     from condensekit.nas.truth import Truth
 
 HELD = 5_000  # training images, or a fifth of them, on which candidates are scored
+HOW = ("settings", "discrepancy", "init", "sampling", "encoder", "network", "factor")  # what is condensed
+LATER = {**dict.fromkeys(HOW[1:]), "seeds": 1, "hopeless": None}  # options that not every run folder names
+UNSCORED = 3  # exit code
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -49,7 +68,7 @@ goes on, and trains nothing twice. RUN/search.json gets the best architecture, a
 RUN/ranking.png its scores against the truth.
 
 \b
-Rankers, a comma-separated list of which the first one's choice is the best:
+Rankers, a comma-separated list; the choice of the first that scored any candidate is the best:
   dm, m3d, dc, ...          the method's condensed set; half-dm: half of it k-means' real images
   random, kmeans, ...       a selection's set; packed-random: four images shrunk into each
   dm@50, random@250         with that many images per class instead of --ipc, in equally many steps of full batches
@@ -63,6 +82,8 @@ Examples:
   condensekit search --data digits --space convnet-small --trials 20 --rankers dm,random,params --out runs/nas
   condensekit search --data cifar10 --space convnet --rankers dm,random,kmeans,synflow,params,early-stop
       --engine pool --workers 2 --strategy random --trials 48 --truth full --budget 30m --out runs/nas
+  condensekit search --data cifar10 --rankers m3d,random --init kmeans --factor 1 --encoder-network ConvNet-w32
+      --seeds 2 --out runs/nas
   condensekit search ... --out runs/nas --resume --retrain
 """
 
@@ -92,8 +113,15 @@ Examples:
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the condensing methods, as of condense.",
+    help="An option of the condensing methods, or of a part (init.NAME=VALUE). This and the next six are as of "
+    "condense, and hold for every method among the rankers.",
 )
+@DISCREPANCY
+@INIT
+@SAMPLING
+@ENCODER
+@option("--encoder-network", "network", metavar="NAME", help=NETWORK)
+@FACTOR
 @option(
     "--epochs",
     type=click.IntRange(min=1),
@@ -108,6 +136,20 @@ Examples:
     show_default=True,
     metavar="NAME",
     help="Of a trained candidate: accuracy, cross-entropy or margin over its last tenth, or tse (training losses).",
+)
+@option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Trainings of each candidate by each ranker that trains; their scores are averaged.",
+)
+@option(
+    "--hopeless",
+    type=Positive(),
+    metavar="X",
+    help="Give up candidates whose accuracy is below X times chance at a check; with --score accuracy or tse.",
 )
 @option("--engine", default="pool", show_default=True, metavar="NAME", help="sequential, pool, or nni with its portal.")
 @option("--workers", type=int, default=2, show_default=True, metavar="N", help="Trials at a time.")
@@ -158,8 +200,10 @@ Examples:
 @SEED
 @DEVICE
 @JSON
-def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int, as_json: bool, **options: Any) -> None:
+def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int, as_json: bool, **options: Any) -> int:
     """Check, load, compare, write."""
+    import nni
+
     from condensekit.compute import make_plan
     from condensekit.nas.budget import OutOfTimeError
     from condensekit.nas.compare import Contest
@@ -167,7 +211,10 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     from condensekit.nas.proxies import ranker
     from condensekit.nas.running import Running
     from condensekit.nas.spaces import space
+    from condensekit.nas.training import check_score
 
+    nni.silence_stdout()  # a space may log while it is built
+    logging.getLogger("nni").setLevel(logging.WARNING)
     problems = Problems()
     rankers = []
     for name in dict.fromkeys(part.strip() for part in options["rankers"].split(",") if part.strip()):
@@ -188,6 +235,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     with problems:
         if options["score"] not in catalog.SCORES:
             raise unknown("--score", options["score"], catalog.SCORES)
+        check_score(options["score"], options["hopeless"])
     problems.refuse()
     train, test = source.load(show.Bars())
     made = space(options["space_name"], train.spec.shape, len(train.classes))
@@ -214,6 +262,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
                 record["notes"].append(f"the winner is not retrained: {error}; --resume with a larger --budget goes on")
             write_json(out / "search.json", record)
     show.emit(as_json, record, _text(found, record, out, drawn))
+    return 0 if found.best else UNSCORED
 
 
 def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,6 +280,7 @@ def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
         "trial_limit",
     ]
     names += ["full_epochs", "truth_seeds"] if options["truth_name"] == "full" else []
+    names += [name for name, usual in LATER.items() if options[name] != usual]
     return {name.removesuffix("_name"): options[name] for name in names}
 
 
@@ -249,9 +299,19 @@ def _setting(
     rest, held = train.split(min(0.2, HELD / len(train)), Draw(seed))
     augmentation = tuple(a for a in FLIP_CROP if data not in UNFLIPPED or "flip" not in a.ops)
     protocol = ProxyProtocol(options["epochs"], augmentation=augmentation)
-    how = Recipe(settings=options["settings"])
+    how = Recipe(**{name: options[name] for name in HOW})
     maker = Maker(rest, data, options["iterations"], how, seed, out / "sets", device, show.Bars())
-    setting = Setting(maker, held, protocol, options["ipc"], options["score"], seed=seed, device=device)
+    setting = Setting(
+        maker,
+        held,
+        protocol,
+        options["ipc"],
+        options["score"],
+        options["seeds"],
+        seed,
+        hopeless=options["hopeless"],
+        device=device,
+    )
     full = FullTraining(train, test, replace(protocol, epochs=options["full_epochs"]), options["truth_seeds"], device)
     return setting, full
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +21,15 @@ from condensekit.nas.races import Races
 from condensekit.nas.ranking import FEWEST
 from condensekit.nas.report import Ground, Scores, Spent, ranking_rows
 from condensekit.nas.running import Running
-from condensekit.nas.spaces import check_choices
+from condensekit.nas.spaces import check_choices, choices, sample_architectures
 from condensekit.nas.spending import Ledger
 from condensekit.nas.strategies import check_population, population
 from condensekit.nas.trials import Architecture, Trial, key
-from condensekit.nas.truth import Truth, canonical
+from condensekit.nas.truth import Truth, canonical, group
 
 FITTED = 10  # architectures whose truth a regression is told
 STRATA = 8  # choices that a label may have for the ranking to be reported apart in each of them
+REASONS = 3  # for failed trials that a note names
 SOME = 20  # architectures whose mean stands for what a search will ask for
 
 
@@ -36,7 +38,8 @@ class Comparison:
     """What a :class:`Contest` found.
 
     Args:
-        best: The first ranker's first: ``ranker``, ``architecture``, ``score``, ``params``, ``flops``, ``truth``.
+        best: The first one of the first ranker that scored any: ``ranker``, ``architecture``, ``score``, ``params``,
+            ``flops``, ``truth``.
         trials: Every ranker's trials, combinations included.
         rows: See :func:`condensekit.nas.report.ranking_rows`.
         truth: The truth's name, its repeats' agreement and its noise; None where there is none.
@@ -53,7 +56,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """What ``search.json`` holds."""
-        shown = ("ranker", "architecture", "score", "cost_s", "status")
+        shown = ("ranker", "architecture", "score", "cost_s", "status", "reason")
         trials = [
             {**{name: getattr(t, name) for name in shown}, "truth": _mean(self.values.get(key(t.architecture)))}
             for t in self.trials
@@ -72,7 +75,7 @@ class Contest:
 
     Args:
         space: Where the architectures come from.
-        rankers: See :func:`condensekit.nas.proxies.ranker`. The first one's choice is the best.
+        rankers: See :func:`condensekit.nas.proxies.ranker`. The choice of the first that scored any is the best.
         setting: What the rankers share.
         strategy: ``random`` or ``grid``: one list from the seed, scored by all. ``evolution`` or ``tpe``: a search for
             each ranker.
@@ -80,13 +83,15 @@ class Contest:
         architectures: The list itself, in place of ``strategy`` and ``trials``.
         truth: A table, how to measure it, or None.
         seed: Of the list or the search.
-        groups: By key of an architecture: the name of all that compute the same thing, for the bootstrap.
+        groups: By key of an architecture: the name of all that compute the same thing, for the bootstrap; of those
+            that it lacks, :func:`condensekit.nas.truth.group` says it.
         strata: Labels of the space, in whose values the ranking is reported apart; None: those with 2 to 8 choices.
         fitted: Architectures whose truth a regression is told, at least three; they are none of the ranked ones.
 
     Raises:
         ConfigError: An unknown strategy, no ranker, one twice, combinations with a strategy that has no common list, a
-            regression without a truth, a stratum that is no label, a space with too few architectures.
+            regression without a truth, a stratum that is no label, a space with too few architectures, fewer than three
+            candidates to compare with a truth.
         DataError: Architectures that the truth lacks.
     """
 
@@ -111,7 +116,7 @@ class Contest:
         mixed = [r for r in rankers if isinstance(r, Combination)]
         told = [r for r in mixed if r.fitted]
         common = architectures is not None or strategy in catalog.LISTED
-        labels = list(space.simplify())
+        labels = list(choices(space))
         foreign = [s for s in strata or () if s not in labels]
         refuse(
             None if names else "no ranker: name at least one",
@@ -132,6 +137,11 @@ class Contest:
         else:
             self.ranked = listed(space, strategy, trials, seed)
         self.trials = trials if self.ranked is None else len(self.ranked)
+        there = sample_architectures(space, min(trials, FEWEST), seed) if self.ranked is None else self.ranked
+        asked = trials if architectures is None else len(architectures)
+        refuse(_too_few(len(there), asked) if truth is not None else None)
+        short = self.ranked is not None and len(there) < asked
+        self.notes = [f"the space has only {len(there)} different architectures, not {asked}"] * short
         self.extra = others(space, self.ranked, fitted, seed) if told and self.ranked is not None else []
         self.fitting = {part.name for one in told for part in one.parts}  # who scores the extra ones as well
         if isinstance(truth, Truth) and self.ranked is not None:
@@ -183,7 +193,8 @@ class Contest:
         goal = truth.of(self.space, known).mean(1) if truth is not None and known else np.zeros(0)
         inside = None if self.ranked is None else set(by_key(self.ranked))
         mine = {n: [t for t in ts if inside is None or key(t.architecture) in inside] for n, ts in found.items()}
-        notes = [*getattr(self.space, "notes", ()), *_left_out(mine, races.unmade, self.trials)]
+        ground = self._ground(self.scored(found), truth)
+        notes = [*getattr(self.space, "notes", ()), *self.notes, *_left_out(mine, races.unmade, self.trials)]
         trials: list[Trial] = []
         scores: dict[str, Scores] = {}
         spent: dict[str, Spent] = {}
@@ -196,12 +207,17 @@ class Contest:
             else:
                 ours = mine[one.name]
             trials += ours
+            without = sum(key(t.architecture) not in ground.keys for t in ours)
+            if truth is not None and without:
+                notes.append(f"{one.name}: {without} of {len(ours)} have no truth and are not compared")
             scores[one.name] = {key(t.architecture): t.score for t in ours}
             spent[one.name] = self.ledger.spent(one, found, prepared, self.extra, truth)
-        ground = self._ground(self.scored(found), truth)
         rows = ranking_rows(scores, spent, ground, _baseline(self.rankers))
         values = {k: tuple(v) for k, v in zip(ground.keys, ground.truth.tolist(), strict=True)}
-        best = self._best([t for t in trials if t.ranker == self.rankers[0].name], values)
+        scoring = [r.name for r in self.rankers if any(s is not None for s in scores[r.name].values())]
+        best = self._best([t for t in trials if t.ranker == scoring[0]], values) if scoring else None
+        if best is not None and best["ranker"] != self.rankers[0].name:
+            notes.append(f"the best is that of {best['ranker']}, because {self.rankers[0].name} scored nothing")
         return Comparison(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes))
 
     def _ground(self, scored: Mapping[str, Architecture], truth: Truth | None) -> Ground:
@@ -215,7 +231,7 @@ class Contest:
         return Ground(
             tuple(held),
             measurements,
-            {k: self.groups.get(k, key(canonical(self.space, a))) for k, a in held.items()},
+            {k: self.groups.get(k, group(self.space, a)) for k, a in held.items()},
             {k: self.ledger.cost(a).params for k, a in held.items()},
             {label: {k: str(a[label]) for k, a in held.items()} for label in self.strata},
             None if seconds is None else seconds / measurements.size,
@@ -245,6 +261,14 @@ def _few(space: ModelSpace) -> list[str]:
     return [label for label, size in sizes.items() if 2 <= size <= STRATA]
 
 
+def _too_few(there: int, asked: int) -> str | None:
+    """Why nothing can be compared with a truth, if so, and the way out."""
+    if there >= FEWEST:
+        return None
+    way = f"ask for {FEWEST} or more" if asked < FEWEST else "take a larger space"
+    return f"a truth compares at least {FEWEST} architectures, got {there}: {way}, or leave out the truth"
+
+
 def _shortfall(
     one: Combination, found: Mapping[str, Sequence[Trial]], scored: int, wanted: int, told: int, fitted: int
 ) -> str:
@@ -268,10 +292,19 @@ def _left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], w
         if name in unmade:
             notes.append(f"{name} failed: {unmade[name]}")
             continue
-        failed = sum(t.score is None for t in ours)
-        notes += [f"{name}: {failed} of {len(ours)} trials failed and rank last"] * bool(failed)
+        if failed := [t.reason for t in ours if t.score is None]:
+            notes.append(f"{name}: {len(failed)} of {len(ours)} trials failed and rank last: {_counted(failed)}")
         notes += [f"{name}: only {len(ours)} of {wanted} architectures were scored"] * (len(ours) < wanted)
     return notes
+
+
+def _counted(reasons: Sequence[str]) -> str:
+    """Why trials failed, the most frequent reasons first; the log of trials has all."""
+    found = Counter(reasons).most_common()
+    if len(found) == 1:
+        return found[0][0]
+    more = f"; {len(found) - REASONS} more" if len(found) > REASONS else ""
+    return "; ".join(f"{reason} ({n})" for reason, n in found[:REASONS]) + more
 
 
 def _baseline(rankers: Sequence[Ranker | Combination]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import threading
@@ -16,6 +17,8 @@ from nni.nas.evaluator import Evaluator
 from condensekit.nas.failures import TrialError, reason
 from condensekit.nas.trials import key
 from condensekit.rng import isolated, key_of
+
+log = logging.getLogger(__name__)
 
 
 class Guarded(Evaluator):  # type: ignore[misc]
@@ -53,6 +56,7 @@ class Guarded(Evaluator):  # type: ignore[misc]
             with isolated(key_of(key(model.sample))), self._timed():
                 return self.evaluator._execute(model)
         except Exception as error:
+            log.debug("the trial failed", exc_info=True)
             spent = {"seconds": time.perf_counter() - start, "image_steps": getattr(error, "image_steps", 0)}
             nni.report_final_result({"failed": reason(error), **spent})
             raise

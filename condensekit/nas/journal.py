@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,10 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus
 
 from condensekit.nas.failures import reason
 from condensekit.nas.guard import score_of
+from condensekit.nas.spaces import choices, plain
 from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialLog, key
+
+log = logging.getLogger(__name__)
 
 REPEATS = 50  # a strategy that asks so often in a row for what it has asked for before has nothing left to ask
 POLL_S = 0.02  # between looks at an engine that cannot be waited for
@@ -110,7 +114,7 @@ class Journal(Middleware):  # type: ignore[misc]
             model.status = ModelStatus.Interrupted
             return
         self._repeats = self._repeats + 1 if known else 0
-        self.asked[name] = dict(model.sample)
+        self.asked[name] = plain(choices(model), model.sample)
         found = self.log.get(self.terms.ranker, model.sample)
         if found is not None:
             if not known and self.on_trial is not None:
@@ -158,6 +162,8 @@ class Journal(Middleware):  # type: ignore[misc]
             return  # cut off at the end of the budget: unfinished, not failed
         trial = self._judge(running, status)
         self.log.append(trial)
+        if trial.reason:
+            log.warning("%s: %s failed: %s", trial.ranker, key(trial.architecture), trial.reason)
         if self.on_trial is not None:
             self.on_trial(trial)
         for model in running.models:
@@ -179,7 +185,7 @@ class Journal(Middleware):  # type: ignore[misc]
             problem = f"its final result is no finite number: {metric.get('default')!r}"
         return Trial(
             self.terms.ranker,
-            dict(running.models[0].sample),
+            self.asked[key(running.models[0].sample)],
             None if problem else score,
             FAILED if problem else FINISHED,
             {} if problem else dict(metric.get("scores", {})),

@@ -9,7 +9,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from condensekit.errors import ConfigError
 from condensekit.nas.spaces import sample_architectures
 from condensekit.nas.trials import Architecture, key
-from condensekit.nas.truth import canonical
+from condensekit.nas.truth import canonical, group
 
 
 def by_key(architectures: Iterable[Architecture]) -> dict[str, Architecture]:
@@ -25,7 +25,9 @@ def distinct(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
     asked = n
     while True:
         drawn = sample_architectures(space, asked, seed)
-        found = by_key(canonical(space, a) for a in drawn)
+        found: dict[str, Architecture] = {}
+        for architecture in drawn:
+            found.setdefault(group(space, architecture), canonical(space, architecture))
         if len(found) >= n or len(drawn) < asked:
             return list(found.values())[:n]
         asked *= 2
@@ -42,16 +44,16 @@ def listed(space: ModelSpace, strategy: str, n: int, seed: int) -> list[Architec
 
 
 def others(space: ModelSpace, taken: Sequence[Architecture], n: int, seed: int) -> list[Architecture]:
-    """``n`` random architectures that are none of those ``taken``.
+    """``n`` random architectures, none of which is known to compute what one of those ``taken`` does.
 
     Raises:
         ConfigError: The space has no more.
     """
-    keys = set(by_key(canonical(space, a) for a in taken))
-    left = [a for a in distinct(space, len(keys) + n, seed) if key(a) not in keys][:n]
+    groups = {group(space, a) for a in taken}
+    left = [a for a in distinct(space, len(groups) + n, seed) if group(space, a) not in groups][:n]
     if len(left) < n:
         raise ConfigError(
-            f"a regression is fitted on {n} architectures beside the {len(keys)} ranked ones, and the space has only "
+            f"a regression is fitted on {n} architectures beside the {len(groups)} ranked ones, and the space has only "
             f"{len(left)} more: rank fewer"
         )
     return left

@@ -132,7 +132,7 @@ def search(
         if engine == "sequential":
             guarded = Guarded(evaluator, trial_limit_s, terms.deadline)
             guarded.prepare()
-            with _restored_trial():
+            with _restored_trial(), _untraced():
                 return _explore(space, guarded, strategy, journal(SequentialExecutionEngine(continue_on_failure=True)))
         if portal is not None and portal.training_service is not None:
             return _served(space, Guarded(evaluator), strategy, portal, workers, terms, journal, None)
@@ -246,6 +246,21 @@ def _restored_trial() -> Iterator[None]:
         yield
     finally:
         nni.trial._params, nni.trial._intermediate_seq = before
+
+
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """NNI's sequential engine logs a traceback for each trial that fails; here the journal says why in one line."""
+    told = logging.getLogger("nni.nas.execution.sequential")
+    told.addFilter(_no_error)
+    try:
+        yield
+    finally:
+        told.removeFilter(_no_error)
+
+
+def _no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
 
 
 @contextlib.contextmanager

@@ -6,8 +6,10 @@ import contextlib
 import logging
 import math
 import os
+import re
 import shlex
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import nni.experiment.launcher
+import nni.experiment.rest
 import nni.runtime.log
 from nni.nas.evaluator import Evaluator
 from nni.nas.execution import ExecutionEngine, TrainingServiceExecutionEngine
@@ -32,6 +35,7 @@ from condensekit.nas.worker import Inherited
 
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
+START_S = 60  # seconds that the manager may take to answer; NNI gives it three
 
 
 class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
@@ -145,13 +149,17 @@ def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[No
     With a warm server it listens on loopback only, so what NNI logs about its other addresses is left out.
     """
     launcher = nni.experiment.launcher
-    start, manifest = launcher._start_rest_server, launcher.Experiments
+    start, check, manifest = launcher._start_rest_server, launcher._check_rest_server, launcher.Experiments
+    started: list[subprocess.Popen[bytes]] = []
 
     def guarded(*args: Any) -> Any:
-        process = start(*args)
+        started.append(start(*args))
         if guard is not None:
-            guard.guard(process.pid)  # before anything else can go wrong
-        return process
+            guard.guard(started[-1].pid)  # before anything else can go wrong
+        return started[-1]
+
+    def patient(port: int, retry: int = 0, url_prefix: str | None = None) -> None:
+        _await(started[-1], port, url_prefix)
 
     loaded = ["home.cjs", *(["manager.cjs"] if isinstance(guard, WarmServer) else [])]
     changes = {
@@ -161,15 +169,15 @@ def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[No
     }
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
-    launcher._start_rest_server = guarded
+    launcher._start_rest_server, launcher._check_rest_server = guarded, patient
     launcher.Experiments = lambda: Experiments(str(folder / "nni-experiments"))
     told = logging.getLogger("nni.experiment")
-    told.addFilter(_no_addresses)
+    told.addFilter(_readable)
     try:
         yield
     finally:
-        told.removeFilter(_no_addresses)
-        launcher._start_rest_server, launcher.Experiments = start, manifest
+        told.removeFilter(_readable)
+        launcher._start_rest_server, launcher._check_rest_server, launcher.Experiments = start, check, manifest
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -177,9 +185,23 @@ def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[No
                 os.environ[name] = value
 
 
-def _no_addresses(record: logging.LogRecord) -> bool:
-    """Not NNI's list of this machine's addresses: :meth:`Service.explore` says where the portal is."""
-    return not str(record.msg).startswith("Web portal URLs")
+def _await(process: subprocess.Popen[bytes], port: int, prefix: str | None) -> None:
+    """Return when the manager answers; raise RuntimeError where it ends, or does not answer in time."""
+    end = time.monotonic() + START_S
+    while process.poll() is None:
+        with contextlib.suppress(OSError):  # of requests: nobody listens yet
+            nni.experiment.rest.get(port, "/check-status", prefix)
+            return
+        if time.monotonic() >= end:
+            raise RuntimeError(f"it did not answer at port {port} within {START_S:g} s")
+        time.sleep(5 * POLL_S)
+    raise RuntimeError(f"it ended with exit code {process.returncode}")
+
+
+def _readable(record: logging.LogRecord) -> bool:
+    """Without NNI's names of colours, and its list of this machine's addresses: :meth:`Service.explore` gives one."""
+    record.msg = re.sub(r"\$\{[A-Z_]+\}", "", str(record.msg))
+    return not record.msg.startswith("Web portal URLs")
 
 
 def _quoted(path: Path) -> str:

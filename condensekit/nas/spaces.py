@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import Any
 
-from nni.mutable import Categorical, MutableDict
+import numpy as np
+from nni.mutable import Categorical, LabeledMutable, Mutable, MutableAnnotation, MutableDict, SampleValidationError
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import model_context
 from torch import nn
@@ -27,6 +29,7 @@ from condensekit.rng import Draw, isolated
 log = logging.getLogger(__name__)
 
 LISTED = 1 << 18  # architectures: a space of fewer is sampled by a permutation of its list
+DRAWS = 1_000  # for each architecture wanted from a larger one: constraints refuse some, and some come twice
 
 
 def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: Any) -> ModelSpace:
@@ -141,25 +144,38 @@ def check_choices(space: ModelSpace) -> None:
                 )
 
 
+def choices(space: Mutable) -> dict[str, LabeledMutable]:
+    """What there is to choose, by label: a space's constraints are none of it."""
+    return {label: m for label, m in space.simplify().items() if not isinstance(m, MutableAnnotation)}
+
+
+def plain(labels: Container[str], sample: Mapping[str, Any]) -> Architecture:
+    """A sample of a space with such choices, without the None that some of NNI's strategies note for a constraint."""
+    return {label: value for label, value in sample.items() if value is not None or label in labels}
+
+
 def size(space: ModelSpace) -> int | None:
-    """How many architectures a space of choices has; None for a space with other kinds of mutables."""
-    mutables = space.simplify().values()
+    """How many architectures a space of choices has, if it has no constraints; None with other kinds of mutables."""
+    mutables = choices(space).values()
     return prod(len(m) for m in mutables) if all(isinstance(m, Categorical) for m in mutables) else None
 
 
 def enumerate_architectures(space: ModelSpace) -> Iterator[Architecture]:
     """Every architecture of the space once, in its own order, without building modules."""
-    seen = set()
+    seen, labels = set(), choices(space)
     for sample in MutableDict(space.simplify()).grid():
         if key(sample) not in seen:
             seen.add(key(sample))
-            yield dict(sample)
+            yield plain(labels, sample)
 
 
 def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
     """``n`` distinct architectures drawn uniformly from counted randomness; all of them where there are fewer.
 
     Spaces of more than 262,144 architectures, or with mutables other than choices, are drawn from by NNI itself.
+
+    Raises:
+        ConfigError: None of many draws satisfies the constraints of the space.
     """
     refuse(None if n >= 1 else f"the number of architectures must be at least 1, got {n}")
     draw = Draw(seed)
@@ -167,22 +183,24 @@ def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architect
     if count is not None and count <= LISTED:
         listed = list(enumerate_architectures(space))
         return [listed[i] for i in draw.permutation("architectures", len(listed))[:n].tolist()]
-    mutables = MutableDict(space.simplify())
+    mutables, labels = MutableDict(space.simplify()), choices(space)
     found: dict[str, Architecture] = {}
-    with isolated(draw.key("architectures")):
-        for _ in range(100 * n):
-            sample = dict(mutables.random())
+    source = np.random.RandomState(draw.key("architectures") & 0xFFFFFFFF)
+    for _ in range(DRAWS * n):
+        with contextlib.suppress(SampleValidationError):  # a constraint is violated: draw again
+            sample = plain(labels, mutables.random(random_state=source))
             found.setdefault(key(sample), sample)
-            if len(found) == n:
-                break
+        if len(found) == n:
+            break
+    refuse(None if found else f"none of {DRAWS * n} random draws satisfies the constraints of this space: loosen them")
     return list(found.values())
 
 
 def check(space: ModelSpace, architecture: Architecture) -> None:
     """Raise DataError where an architecture is not one of the space's."""
-    problem = MutableDict(space.simplify()).check_contains(architecture)
-    if problem is not None or set(architecture) != set(space.simplify()):
-        labels = ", ".join(space.simplify())
+    problem = MutableDict(space.simplify()).check_contains(dict(architecture))  # it may add to what it is given
+    labels = ", ".join(choices(space))
+    if problem is not None or not set(choices(space)) <= set(architecture) <= set(space.simplify()):
         raise DataError(f"{key(architecture)} is no architecture of this space ({labels}): {problem or 'other labels'}")
 
 

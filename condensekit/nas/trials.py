@@ -23,8 +23,12 @@ FINISHED, FAILED = "finished", "failed"
 
 
 def key(architecture: Mapping[str, Any]) -> str:
-    """The same text for the same architecture, whatever the order of its labels."""
-    return json.dumps(architecture, sort_keys=True, separators=(",", ":"))
+    """The same text for the same architecture, whatever the order of its labels; None counts as left out.
+
+    Some of NNI's strategies note None for a constraint of the space, others nothing.
+    """
+    given = {label: value for label, value in architecture.items() if value is not None}
+    return json.dumps(given, sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True)

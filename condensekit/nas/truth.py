@@ -11,8 +11,9 @@ import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import DataError
-from condensekit.nas.nasbench201 import NasBench201Space, from_table
+from condensekit.nas.nasbench201 import NasBench201Space, computation, from_table
 from condensekit.nas.ranking import Floats
+from condensekit.nas.spaces import choices
 from condensekit.nas.trials import Architecture, Trial, key
 
 CELL = "net_str"  # the column of a NAS-Bench-201 table that names the cell
@@ -20,7 +21,7 @@ ACCURACIES = ("val_accs", "accuracy")  # columns with truths, or what their name
 
 
 def canonical(space: ModelSpace, architecture: Architecture) -> Architecture:
-    """The architecture that stands for all that compute the same thing, as far as that is known.
+    """The architecture under which a table has this one, and others that differ in edges without effect only.
 
     In NAS-Bench-201 an edge that the input does not reach, or from which the output is not reached, might as well hold
     ``none``: 9,445 of the 15,625 cells are left. Elsewhere each stands for itself.
@@ -38,6 +39,11 @@ def canonical(space: ModelSpace, architecture: Architecture) -> Architecture:
         label: architecture[label] if before in reached and node in reaching else "none"
         for (before, node), label in edges.items()
     }
+
+
+def group(space: ModelSpace, architecture: Architecture) -> str:
+    """The name of all architectures that compute the same thing, as far as that is known."""
+    return computation(architecture) if isinstance(space, NasBench201Space) else key(architecture)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"cannot read the truth table {path}: {error}") from error
     measured = [name for name in columns if name.startswith(ACCURACIES)]
-    labels = list(space.simplify())
+    labels = list(choices(space))
     if not measured or (CELL not in columns and not set(labels) <= set(columns)):
         raise DataError(
             f"{path} has columns {', '.join(columns) or 'nothing'}: expected {CELL}, or {', '.join(labels)}, "
@@ -132,7 +138,7 @@ def _cells(space: ModelSpace, row: Mapping[str, str]) -> Architecture:
 def _labels(space: ModelSpace, row: Mapping[str, str]) -> Architecture:
     """The choice of each label whose text the row has."""
     found: Architecture = {}
-    for label, mutable in space.simplify().items():
+    for label, mutable in choices(space).items():
         spelt = {str(value): value for value in mutable.values}
         if row[label] not in spelt:
             raise DataError(f"{label} is {row[label]!r}, expected one of {', '.join(spelt)}")

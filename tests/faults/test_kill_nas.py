@@ -21,7 +21,17 @@ MARK = "CONDENSEKIT_KILL_TEST"
 def start(engine, folder, mark):
     command = [sys.executable, "-m", "tests.faults.kill_nas_child", engine, str(folder)]
     env = {**os.environ, MARK: mark, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (folder / "said").open("wb") as said:
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=said, stderr=said)
+
+
+def wait_for_it(child, folder, condition):
+    """Until the search got so far; what it said where it ended before, or does not get there."""
+    end = time.monotonic() + 90
+    while not condition():
+        goes_on = child.poll() is None and time.monotonic() < end
+        assert goes_on, (folder / "said").read_text()
+        time.sleep(0.02)
 
 
 def marked(mark):
@@ -38,10 +48,10 @@ def marked(mark):
     return found
 
 
-def wait_for(condition, seconds, what):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
+def wait_until_nothing_is_left(mark):
+    end = time.monotonic() + 10
+    while left := marked(mark):
+        assert time.monotonic() < end, f"left behind: {left}"
         time.sleep(0.02)
 
 
@@ -52,12 +62,12 @@ def test_kill_after_four_of_ten_and_resume(engine, tmp_path):
     mark = uuid.uuid4().hex
     child = start(engine, tmp_path, mark)
     try:
-        wait_for(lambda: trials.exists() and trials.read_bytes().count(b"\n") >= 4, 90, "four trials")
+        wait_for_it(child, tmp_path, lambda: trials.exists() and trials.read_bytes().count(b"\n") >= 4)
         assert len(marked(mark)) >= {"sequential": 1, "pool": 3, "nni": 3}[engine]
     finally:
         os.kill(child.pid, signal.SIGKILL)  # the search alone
         child.wait()
-    wait_for(lambda: not marked(mark), 10, f"left behind: {marked(mark)}")
+    wait_until_nothing_is_left(mark)
     finished = TrialLog(trials).trials("proxy")
     assert 4 <= len(finished) < 10
     before = calls.read_text().splitlines()
@@ -78,19 +88,19 @@ def test_a_manager_without_a_warm_server_ends_with_the_search_and_its_trials(tmp
     mark = uuid.uuid4().hex
     child = start("nni-as-it-is", tmp_path, mark)
     try:
-        wait_for(lambda: (tmp_path / "calls").exists(), 90, "a trial")
+        wait_for_it(child, tmp_path, (tmp_path / "calls").exists)
         assert any("main.js" in line for line in marked(mark).values())
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-    wait_for(lambda: not marked(mark), 10, f"left behind: {marked(mark)}")
+    wait_until_nothing_is_left(mark)
 
 
 def test_a_killed_fork_server_takes_its_workers_along_and_ends_the_search(tmp_path):
     mark = uuid.uuid4().hex
     child = start("pool", tmp_path, mark)
     try:
-        wait_for(lambda: (tmp_path / "calls").exists(), 90, "a trial")
+        wait_for_it(child, tmp_path, (tmp_path / "calls").exists)
         parents = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] for pid in marked(mark)}
         servers = [pid for pid, line in marked(mark).items() if "forkserver" in line and parents[pid] == str(child.pid)]
         assert len(servers) == 1
@@ -99,4 +109,4 @@ def test_a_killed_fork_server_takes_its_workers_along_and_ends_the_search(tmp_pa
     finally:
         child.kill()
         child.wait()
-    wait_for(lambda: not marked(mark), 10, f"left behind: {marked(mark)}")
+    wait_until_nothing_is_left(mark)

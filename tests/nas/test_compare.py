@@ -1,6 +1,7 @@
 """A whole comparison on the real NNI: one list for all, truth, resume, budget, failures, and searches of their own."""
 
 import json
+import logging
 import time
 from dataclasses import replace
 
@@ -10,9 +11,10 @@ from scipy import stats
 
 from condensekit import datasets
 from condensekit.errors import ConfigError, DataError
-from condensekit.nas.compare import Contest
+from condensekit.nas.compare import Contest, _counted
 from condensekit.nas.full import FullTraining, retrain
 from condensekit.nas.listing import distinct, others
+from condensekit.nas.nasbench201 import computation, from_table
 from condensekit.nas.plots import scatter
 from condensekit.nas.proxies import Setting, ranker
 from condensekit.nas.proxy_sets import Maker
@@ -120,6 +122,7 @@ def test_combinations_that_lack_architectures_say_why(tmp_path):
     assert found.notes == (
         f"ridge:params: only 0 of 6 architectures were scored, because {why}: resume with a larger --budget, or give a "
         "truth that holds them",
+        "the best is that of params, because ridge:params scored nothing",
     )
 
 
@@ -153,6 +156,44 @@ def test_rankers_at_equal_cost_cost_what_the_dearest_set_costs():
     spent = {row["ranker"]: row["flops"] for row in found.rows}
     assert spent["early-stop"] == spent["random-equal"] == pytest.approx(spent["dm"], rel=0.1)
     assert spent["random"] < 0.5 * spent["dm"]
+
+
+def test_what_a_search_asked_for_and_the_truth_lacks_is_told():
+    some = Truth("some.csv", {k: v for k, v in TABLE.values.items() if "sigmoid" in k and 'norm":"none' not in k})
+    found = run("params,flops", strategy="evolution", trials=8, truth=some)
+    for row in found.rows:
+        without = 8 - row["n"]
+        assert 0 < without < 8
+        assert f"{row['ranker']}: {without} of 8 have no truth and are not compared" in found.notes
+
+
+def test_a_space_smaller_than_asked_for_is_told_and_too_small_a_one_refused():
+    tiny = convnet_space((1, 8, 8), 10, depths=(1,), widths=(4,), activations=("relu",), norms=("none", "batch"))
+    two = convnet_space(
+        (1, 8, 8), 10, depths=(1,), widths=(4, 8), activations=("relu",), norms=("none",), poolings=("max",)
+    )
+    for strategy in ("random", "evolution"):
+        with pytest.raises(ConfigError, match="at least 3 architectures, got 2: take a larger space, or leave out"):
+            Contest(two, [ranker("params")], SETTING, strategy=strategy, trials=8, truth=FULL)
+    for made, n in ((two, 2), (tiny, 6)):
+        found = Contest(made, [ranker("params")], SETTING, trials=8).run(Running("sequential"))
+        assert found.notes == (f"the space has only {n} different architectures, not 8",)
+
+
+def test_why_trials_failed_is_told_in_one_line_and_another_ranker_finds_the_best(caplog):
+    caplog.set_level(logging.WARNING)
+    three = space("tests.nas.toy:Toy", classes=3)  # of ten
+    found = Contest(three, [ranker("random"), ranker("params")], SETTING, trials=4).run(Running("sequential"))
+    failed = [t for t in found.to_json()["trials"] if t["ranker"] == "random"]
+    assert "is out of bounds" in failed[0]["reason"]
+    assert found.notes == (
+        f"random: 4 of 4 trials failed and rank last: {failed[0]['reason']}",
+        "the best is that of params, because random scored nothing",
+    )
+    assert found.best["ranker"] == "params"
+    assert [record.getMessage().endswith(failed[0]["reason"]) for record in caplog.records] == [True] * 4
+    assert "Traceback" not in caplog.text
+    assert _counted([*"abcacd", "a"]) == "a (3); c (2); b (1); 1 more"
 
 
 def test_a_spent_budget_leaves_out_what_is_not_done():
@@ -189,7 +230,8 @@ def test_a_condensation_that_diverges_fails_its_ranker_alone(tmp_path, lr):
         rows = {row["ranker"]: row for row in found.rows}
         assert rows["dm"]["n"] == rows["dm+random"]["n"] == 0
         assert rows["random"]["n"] == rows["early-stop"]["n"] == 4
-        assert found.best is None
+        assert found.best["ranker"] == "random"
+        assert "the best is that of random, because dm scored nothing" in found.notes
         assert any(note.startswith("dm failed: ") and "not finite" in note for note in found.notes)
         assert "dm+random: only 0 of 4 architectures were scored, because dm did not" in " ".join(found.notes)
         json.dumps(found.to_json(), allow_nan=False)
@@ -215,6 +257,9 @@ def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
         ("params+flops", {"strategy": "tpe"}, "combines scores of one list"),
         ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+ more: rank fewer"),
         ("additive", {"truth": TABLE, "fitted": 2}, "fitted must be at least 3, got 2"),
+        ("params", {"trials": 2, "truth": TABLE}, "at least 3 architectures, got 2: ask for 3 or more, or leave out"),
+        ("params", {"trials": 2, "truth": FULL, "strategy": "tpe"}, "got 2: ask for 3 or more"),
+        ("params", {"truth": TABLE, "architectures": EVERY[:1]}, "got 1: ask for 3 or more"),
         ("params", {"strategy": "evolutoin"}, "Did you mean 'evolution'"),
         ("params", {"strata": ("norms",)}, "stratum 'norms' is no label of the space: use width, depth"),
     ],
@@ -291,6 +336,20 @@ def test_cells_drawn_at_random_compute_different_things():
     assert len({key(a) for a in drawn}) == 60
     assert drawn[:20] == distinct(cells, 20, 3)
     assert len(distinct(GRID, 1000, 0)) == len(EVERY)
+    many = distinct(cells, 300, 0)
+    assert len({computation(a) for a in many}) == 300
+    assert not {computation(a) for a in others(cells, many, 50, 0)} & {computation(a) for a in many}
+
+
+def test_cells_that_compute_the_same_are_one_group():
+    cells = space("nasbench201", (1, 8, 8), 10, stem=4, cells=1)
+    same = ["|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"]
+    same += ["|nor_conv_3x3~0|+|none~0|none~1|+|none~0|skip_connect~1|none~2|"]
+    three = [from_table(text) for text in (*same, same[0].replace("3x3", "1x1"))]
+    truth = Truth("truth", {key(a): (float(i),) for i, a in enumerate(three)})
+    made = Contest(cells, [ranker("params")], SETTING, architectures=three, truth=truth)
+    first, second, other = made._ground({key(a): a for a in three}, truth).groups.values()
+    assert first == second != other
 
 
 def test_the_winner_is_retrained_on_everything(tmp_path):

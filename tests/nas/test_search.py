@@ -8,9 +8,9 @@ from nni.nas.strategy import TPE, PolicyBasedRL, Random, RegularizedEvolution
 
 from condensekit.catalog import STRATEGIES
 from condensekit.errors import ConfigError, DataError, StoreError
-from condensekit.nas import FixedList, Portal, TrialLog, key, search
+from condensekit.nas import FixedList, Portal, TrialLog, key, sample_architectures, search
 from condensekit.nas.strategies import strategy
-from tests.nas.toy import Toy, failing, measuring, scoring
+from tests.nas.toy import Constrained, Toy, failing, measuring, scoring, valued
 
 TWO = min(2, len(os.sched_getaffinity(0)))
 LIST = [{"width": w, "act": a} for w in (3, 1, 4) for a in ("tanh", "relu")]
@@ -48,6 +48,17 @@ def test_all_strategies_through_engines(run, name, engine, workers):
     if workers == 1:
         same = run(scoring(), named(name), "sequential", trials=8)
         assert [(t.architecture, t.score) for t in trials] == [(t.architecture, t.score) for t in same]
+
+
+@pytest.mark.parametrize("name", ["random", "grid", "evolution", "list"])
+def test_a_constrained_network_has_one_name_whatever_strategy_asks_for_it(server, name):
+    made = Constrained()
+    chosen = FixedList(sample_architectures(made, 6, 0)) if name == "list" else strategy(name, 5, 8)
+    for engine in ("sequential", "pool"):
+        trials = search(made, valued(), chosen, trials=6, engine=engine, workers=1, server=server)
+        assert len(trials) == 6
+        assert all(set(t.architecture) == {"width", "deep"} and t.score for t in trials)
+        chosen = FixedList([t.architecture for t in trials])
 
 
 def test_other_nni_strategies_pass_through(run):

@@ -3,19 +3,23 @@
 import json
 import logging
 import os
+import signal
 import socket
+import subprocess
+import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from nni.experiment import launcher
 from nni.experiment.config.training_services import LocalConfig, RemoteConfig, RemoteMachineConfig
 from nni.nas.evaluator import FunctionalEvaluator
 
 from condensekit.catalog import STRATEGIES
 from condensekit.errors import ConfigError
 from condensekit.nas import FixedList, Portal, TrialLog, search
-from condensekit.nas.service import _launching
+from condensekit.nas.service import _await, _launching
 from condensekit.nas.strategies import strategy
 from tests.nas.toy import Toy, failing, measuring, scoring, where_home_is
 
@@ -101,6 +105,7 @@ def test_limit_budget_and_loopback(run, tmp_path, caplog):
     trials = run(failing(how="sleep"), chosen, workers=1, trial_limit_s=1, budget_s=60, on_trial=look)
     assert time.monotonic() - start < 50
     assert "Web portal URLs" not in caplog.text
+    assert "${" not in caplog.text
     assert f"NNI's portal: http://127.0.0.1:{seen['port']}" in caplog.text
     assert [trial.reason for trial in trials] == ["", "over its limit of 1 s", ""]
     assert seen["addresses"] == {"127.0.0.1"}
@@ -139,6 +144,30 @@ def test_a_port_in_use(run, tmp_path):
     with pytest.raises(ConfigError, match="port must lie in"):
         search(Toy(), scoring(), "random", engine="nni", portal=Portal(tmp_path / "nni", 80))
     assert not (tmp_path / "nni").exists()
+
+
+def test_a_manager_that_starts_slowly_is_waited_for(run, monkeypatch):
+    start = launcher._start_rest_server
+
+    def slowly(*args):
+        process = start(*args)
+        process.send_signal(signal.SIGSTOP)
+        threading.Timer(6, process.send_signal, (signal.SIGCONT,)).start()
+        return process
+
+    monkeypatch.setattr(launcher, "_start_rest_server", slowly)
+    assert [trial.score is not None for trial in run(scoring(), FixedList(LIST[:1]))] == [True]
+
+
+def test_a_manager_that_ends_or_never_answers_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("condensekit.nas.service.START_S", 0.2)
+    port = free_port()
+    with subprocess.Popen(["sleep", "60"]) as silent:
+        with pytest.raises(RuntimeError, match=r"it did not answer at port \d+ within 0.2 s"):
+            _await(silent, port, None)
+        silent.kill()
+    with pytest.raises(RuntimeError, match="it ended with exit code -9"):
+        _await(silent, port, None)
 
 
 def test_trials_without_the_warm_server(tmp_path, caplog, monkeypatch):

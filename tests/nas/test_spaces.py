@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import torch
 
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas import build, convnet_space, enumerate_architectures, key, sample_architectures, space
-from condensekit.nas.nasbench201 import from_table, to_table
+from condensekit.nas.nasbench201 import computation, from_table, to_table
 from condensekit.nas.spaces import check, fingerprint, size
 
 
@@ -69,6 +70,31 @@ def test_a_sample_larger_than_the_space_is_the_space():
     assert len(sample_architectures(made, 100, seed=0)) == size(made) == 9
 
 
+def test_architectures_of_a_constrained_space_satisfy_it_and_do_not_name_it():
+    made = space("tests.nas.toy:Constrained")
+    every = sample_architectures(made, 99, seed=0)
+    assert len(every) == len({key(a) for a in enumerate_architectures(made)}) == 10
+    assert all(a["width"] * a["deep"] <= 64 and set(a) == {"width", "deep"} for a in every)
+    check(made, every[0])
+    assert key({**every[0], "small": None}) == key(every[0])  # as NNI's own grid search has it
+
+
+def test_constraints_that_let_no_draw_pass_are_refused(monkeypatch):
+    made = space("tests.nas.toy:Constrained")
+    monkeypatch.setattr("condensekit.nas.spaces.LISTED", 1)
+    assert len(sample_architectures(made, 99, seed=0)) == 10
+    monkeypatch.setattr("condensekit.nas.spaces.DRAWS", 0)
+    with pytest.raises(ConfigError, match="none of 0 random draws satisfies the constraints of this space: loosen"):
+        sample_architectures(made, 4, seed=0)
+
+
+def test_a_large_space_is_drawn_from_by_seed_and_its_constraint_kept():
+    made = space("nni.nas.hub.pytorch:NasBench101")
+    drawn = sample_architectures(made, 5, seed=1)
+    assert len({key(a) for a in drawn}) == 5
+    assert drawn == sample_architectures(made, 5, seed=1) != sample_architectures(made, 5, seed=2)
+
+
 def test_building_touches_no_global_generator():
     made = space("convnet-small", (1, 8, 8))
     torch.manual_seed(5)
@@ -122,6 +148,25 @@ def test_cells_and_their_names_in_tables():
     for wrong in ("", "|nor_conv_3x3~0|", text.replace("none", "zero"), text + "|x~3|"):
         with pytest.raises(DataError, match="no NAS-Bench-201 cell"):
             from_table(wrong)
+
+
+def test_cells_are_one_group_where_they_compute_the_same_number():
+    functions = {
+        "none": lambda x: 0.0,
+        "skip_connect": lambda x: x,
+        "conv_1x1": lambda x: math.sin(1.3 * x),
+        "conv_3x3": lambda x: math.tanh(0.7 * x),
+        "avg_pool_3x3": lambda x: math.atan(1.9 * x),
+    }
+
+    def output(cell):
+        nodes = [0.6]
+        for node in (1, 2, 3):
+            nodes.append(sum(functions[cell[f"cell/{i}_{node}"]](x) for i, x in enumerate(nodes)))
+        return round(nodes[3], 9)
+
+    pairs = {(output(cell), computation(cell)) for cell in enumerate_architectures(space("nasbench201"))}
+    assert len(pairs) == len({number for number, _ in pairs}) == len({name for _, name in pairs}) == 4930
 
 
 def test_nasbench201_sizes_are_checked():

@@ -1,5 +1,6 @@
 """A tiny space and evaluators that misbehave on request, importable by worker processes."""
 
+import logging
 import os
 import signal
 import time
@@ -7,9 +8,9 @@ import time
 import nni
 import numpy as np
 import torch
-from nni.mutable import ensure_frozen
+from nni.mutable import ExpressionConstraint, ensure_frozen
 from nni.nas.evaluator import FunctionalEvaluator
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear
 from torch import nn
 
 
@@ -26,6 +27,20 @@ class Toy(ModelSpace):
 
     def forward(self, x):
         return self.last(self.act(self.first(x.flatten(1))))
+
+
+class Constrained(ModelSpace):
+    """Networks for (1, 8, 8) images: 10 of 16, because of a constraint. It logs as NNI's NasBench101 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        logging.getLogger("nni.toy").info("building")
+        width, deep = nni.choice("width", [2, 4, 8, 16]), nni.choice("deep", [4, 8, 16, 32])
+        self.add_mutable(ExpressionConstraint(width * deep <= 64, label="small"))
+        self.first, self.next, self.last = MutableLinear(64, width), MutableLinear(width, deep), MutableLinear(deep, 3)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.next(torch.relu(self.first(x.flatten(1))))))
 
 
 def score(model, seconds=0.0, calls=None):
@@ -86,3 +101,12 @@ def measuring():
 
 def failing(**options):
     return FunctionalEvaluator(fail, **options)
+
+
+def count(model):
+    nni.report_final_result(float(sum(p.numel() for p in model.parameters())))
+
+
+def valued():
+    """By the number of parameters."""
+    return FunctionalEvaluator(count)
