@@ -464,7 +464,9 @@ def test_bad_runs_are_refused(digits, tmp_path):
             go(digits, out, ("class-balanced",), replace(SMALL, per_class=900), regimes=("er",))
     sizes = [sum(map(digits[0].count, step)) for step in SMALL.experiences(0, 10)]
     norm = replace(SMALL, network=replace(NET, norm="batch"), online=replace(SMALL.online, batch=sizes[0] - 1))
-    with pytest.raises(ConfigError, match=r"ConvNet.* has batch norm, and an experience .* another --er-batch, such as"):
+    with pytest.raises(
+        ConfigError, match=r"ConvNet.* has batch norm, and an experience .* another --er-batch, such as"
+    ):
         go(digits, out, ("random",), norm, regimes=("er-ace",))
     assert not out.exists()
 
