@@ -68,7 +68,7 @@ def test_every_mistake_is_listed_at_once(cli, tmp_path):
         ),
         (("--memory", "dm", "--first-order", "5000000000", "--out", "x"), "got first_order=5000000000 and orders=2"),
         (("--memory", "dm", "--storage", "int8", "--out", "x"), "int8"),
-        (("--memory", "dm", "--network", "ResNet18-instance", "--out", "x"), "ResNet18-instance"),
+        (("--memory", "dm", "--network", "ResNet18-instance", "--out", "x"), "needs images of 9x9 or more, got 8x8"),
         (
             ("--memory", "downscaled-3", "--out", "x"),
             "memory 'downscaled-3': factor 3 does not divide the image size 8x8",
