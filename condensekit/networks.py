@@ -25,8 +25,6 @@ from condensekit.rng import Draw, isolated
 
 Shape = tuple[int, int, int]
 
-NORM_IMAGES = 16  # real images of each class that set the statistics of batch norms
-
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "leakyrelu": lambda: nn.LeakyReLU(0.01),
@@ -105,15 +103,6 @@ class FeatureNetwork(nn.Module):
 def separable(module: nn.Module) -> bool:
     """Whether each image's result is independent of its batch, so that a batch may be cut into chunks."""
     return not any(isinstance(part, _BatchNorm) for part in module.modules())
-
-
-def freeze_norms(module: nn.Module, images_NCHW: Tensor) -> None:  # noqa: N803
-    """Show a network normalised images in one batch, which its batch norms take in; these then stay as they are."""
-    norms = [part.train() for part in module.modules() if isinstance(part, _BatchNorm)]
-    with torch.no_grad():
-        module(images_NCHW)
-    for part in norms:
-        part.eval()
 
 
 class Network(ABC):

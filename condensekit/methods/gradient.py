@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit.augment import Augmentation
 from condensekit.condensed import unpack
@@ -16,13 +17,14 @@ from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
 from condensekit.images import ClassImages
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
-from condensekit.networks import NORM_IMAGES, FeatureNetwork, freeze_norms, separable
+from condensekit.networks import FeatureNetwork
 
 Gradients = Sequence[Tensor]  # one for each parameter of a network, in its order
 Distance = Callable[[Gradients, Gradients], Tensor]
 """(synthetic gradients, real gradients) -> 0-dim distance; only the synthetic ones carry a gradient."""
 
 EPSILON = 1e-6  # added to products of norms
+NORM_IMAGES = 16  # real images of each class that set the statistics of batch norms
 NET = "net."  # what the names of the network's tensors begin with in a state
 UNFIT = {
     "encoder": "it trains the networks it matches gradients of",
@@ -285,10 +287,15 @@ def _total(pull: _Pull, parts: Sequence[tuple[Tensor, Tensor]]) -> Gradients:
 
 
 def _freeze_norms(ctx: StepContext) -> None:
-    """Fix the statistics of the network's batch norms with real images of every class."""
-    if not separable(ctx.module):
-        real = ctx.data.sample(ctx.data.classes, NORM_IMAGES, ctx.draw, ctx.compute.device, "norm")
-        freeze_norms(ctx.module.train(), real.flatten(0, 1))
+    """Show the network real images of every class in one batch, then fix the statistics of its batch norms."""
+    norms = [part for part in ctx.module.modules() if isinstance(part, _BatchNorm)]
+    if not norms:
+        return
+    ctx.module.train()
+    with torch.no_grad():
+        ctx.module(ctx.data.sample(ctx.data.classes, NORM_IMAGES, ctx.draw, ctx.compute.device, "norm").flatten(0, 1))
+    for part in norms:
+        part.eval()
 
 
 def _copied(module: FeatureNetwork) -> State:

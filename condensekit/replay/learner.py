@@ -9,26 +9,20 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit.compute import Compute
 from condensekit.encoders import Encoder, Prepared
 from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.images import ClassImages
-from condensekit.networks import NORM_IMAGES, FeatureNetwork, Network, Shape, freeze_norms, separable
+from condensekit.networks import FeatureNetwork, Network, Shape
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.trained import CLASSES, END, START, Trained
-
-NORM = "norm"  # name of the prepared real images
 
 
 @dataclass(frozen=True)
 class LearnerNetwork(Network):
     """The architecture of a module that somebody else made: its last linear layer is the classifier.
-
-    Its modules are in evaluation mode: dropout does nothing, and batch norms have the statistics of the last batch that
-    :func:`~condensekit.networks.freeze_norms` showed them.
 
     Args:
         module: The learner.
@@ -48,10 +42,7 @@ class LearnerNetwork(Network):
         """See :meth:`Network.build`."""
         found = as_feature_network(self.module, shape).to("meta")
         found.classifier = nn.Linear(found.feature_dim, classes, device="meta")
-        for part in found.modules():
-            if isinstance(part, _BatchNorm):
-                part.momentum = 1.0
-        return found.eval()
+        return found.train()
 
     def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
         """The learner's own weights, and a classifier of zeros: no fresh ones are known for any module."""
@@ -68,9 +59,6 @@ class LearnerEncoder(Encoder):
     The idea of DANCE (Zhang et al., IJCAI 2024; :class:`~condensekit.trained.Trained`), with the network that
     is trained anyway in place of ones trained for the purpose. It has seen the classes at hand and earlier ones,
     never a later one. Where the learner is watched only once in an experience, both ends are the same.
-
-    Batch norms have the statistics of real images of the classes at hand, 16 of each, under the weights of the step,
-    for real and synthetic images alike: those of the few synthetic images in a batch are too poor to match with.
 
     It holds a copy of the learner from the beginning of an experience and another one while the memory is filled; a
     ``CondensedBuffer`` then has it forget both, so that none is in a checkpoint between experiences.
@@ -133,8 +121,6 @@ class LearnerEncoder(Encoder):
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
         """Both ends, in the form of :meth:`condensekit.trained.Trained.prepare`: the classifier's rows are the data's.
 
-        And (N, C, H, W) normalised real images of the data where the learner has batch norms.
-
         Raises:
             DataError: A label for which the learner has no output.
         """
@@ -146,19 +132,15 @@ class LearnerEncoder(Encoder):
                     _check_rows(data, len(value))
                     value = value[rows]
                 prepared[prefix + name] = value[None].clone()
-        if not separable(self._learners[-1]):
-            prepared[NORM] = data.sample(data.classes, NORM_IMAGES, draw, role="norm").flatten(0, 1)
         return prepared
 
     def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
         """Fill in the weights that all steps of one run of ``keep`` share: a function of the step alone."""
         self._between().load(module, draw, prepared)
-        _settle(module, prepared)
 
     def load_trained(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
         """Fill in the weights after the experience."""
         self._between().load_trained(module, draw, prepared)
-        _settle(module, prepared)
 
     def _between(self) -> Trained:
         return Trained(count=1, interpolate=self.interpolate, keep=self.keep)
@@ -191,12 +173,6 @@ def as_feature_network(module: nn.Module, shape: Shape) -> FeatureNetwork:
             "use another encoder than its own"
         )
     return found.train()
-
-
-def _settle(module: FeatureNetwork, prepared: Prepared) -> None:
-    """Give the batch norms the statistics that real images have under the weights as they are."""
-    if NORM in prepared:
-        freeze_norms(module, prepared[NORM])
 
 
 def _check_rows(data: ClassImages, outputs: int) -> None:

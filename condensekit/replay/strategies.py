@@ -236,7 +236,8 @@ class DERpp(DER):
 def embed_with_learner(storage_policy: Any, learner: nn.Module) -> None:
     """Let a memory of distribution matching that was given no encoder embed with the learner, unless it has batch norm.
 
-    Trained batch norms make the features so steep that the images may run away at any usual step size.
+    Trained batch norms make features so steep that images may run away, and few images give them poor statistics: two
+    digits of 8x8 pixels under a small ResNet reached 500 standard deviations.
     """
     if not isinstance(storage_policy, CondensedBuffer) or not separable(learner):
         return

@@ -84,27 +84,6 @@ def test_a_new_experience_starts_anew_and_one_look_gives_both_ends():
         assert torch.equal(found["final/" + name][0], wanted)
 
 
-def test_batch_norms_have_the_statistics_of_real_images_of_the_classes_at_hand():
-    encoder, data, norm = LearnerEncoder(), images(), ConvNet(width=8, depth=2, norm="batch")
-    for seed in (1, 2):
-        encoder.observe(Agent(norm.new((1, 8, 8), 6, Draw(seed))), Experience(0))
-    prepared = prepared_by(encoder, data)
-    real = prepared["norm"]
-    pool = data.gather(data.order)
-    assert all((image == pool).flatten(1).all(1).any() for image in real)  # 16 of each class: all there are
-    module = encoder.network.new(data.spec.shape, 2, Draw(0))
-    encoder.load(module, Draw(0, 3), prepared)
-    frozen = module.features(real[:1])
-    assert not module.training
-    first = next(part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d))
-    before = module.body[0](real)
-    torch.testing.assert_close(first.running_mean, before.mean((0, 2, 3)))
-    torch.testing.assert_close(first.running_var, before.var((0, 2, 3)))
-    encoder.load(module, Draw(0, 4), prepared)
-    encoder.load(module, Draw(0, 3), prepared)
-    assert torch.equal(module.features(real[:1]), frozen)  # a function of the step
-
-
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_condensed_replay_leaves_out_a_learner_with_batch_norm(norm):
     model, memory = ConvNet(width=8, depth=2, norm=norm).new((1, 8, 8), 6, Draw(0)), CondensedBuffer(Images(2), DM)
