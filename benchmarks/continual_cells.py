@@ -30,7 +30,7 @@ measured. From scratch it is with the random images that are best at as many byt
 coded ones on Fashion-MNIST, shrunk ones on CIFAR-10. Where a learner goes on it is with real images chosen by its own
 features, as iCaRL does."""
 START = ("init=kmeans",)
-"""Of every condensed memory: the best start in held-out searches on Fashion-MNIST and, by itself, on CIFAR-10."""
+"""Of every condensed memory: the best start in a held-out search on all classes of Fashion-MNIST."""
 TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {}
 """By regime, data set, network and memory, such as ``(ER, "cifar10", "ConvNet-w32", "herding"): {"lr": 0.1}``: the best
 of a search by ``--tune``, which reads no test image and takes other class orders than those reported. A cell that was
