@@ -70,6 +70,7 @@ PARTS = {
     "-unbiased": " sampling=importance sampling.weights=unbiased",
 }  # of provable subset selection
 OTHERS = {"dsa": 20, "dc": 20, "krr": 50}
+FULL_LENGTH = {"dm": 20_000, "m3d": 10_000}
 OTHER_PARTS = {
     "": "",
     "-init": PARTS["-init"],
@@ -285,5 +286,19 @@ def _gpu() -> Iterator[Cell]:
     for data, ipc in (("cifar10", 10), ("fashionmnist", 10)):
         yield Cell("gpu", data, ipc, "dsa", 3, "dsa", 10_000, protocol="dc")
         yield Cell("gpu", data, ipc, "dc", 3, "dc", 10_000, protocol="dc")
+    yield from _importance_at_full_length()
     for data in ("cifar10", "fashionmnist", "cifar100"):
         yield Cell("gpu", data, None, "full", 1, protocol="dc")
+
+
+def _importance_at_full_length() -> Iterator[Cell]:
+    """Provable subset selection after all iterations of the authors: the effect of a start fades."""
+    for ipc in (1, 10):
+        yield Cell("gpu", "fashionmnist", ipc, "random", 5, networks=1, study="importance", protocol="dc")
+        for (method, iterations), (part, options) in product(FULL_LENGTH.items(), OTHER_PARTS.items()):
+            start = "" if part.startswith("-init") else " init=random"
+            against = f"{method}-{iterations}" if part else "random"
+            yield Cell(
+                *("gpu", "fashionmnist", ipc, method + part, 5, f"{method} factor=1{start}{options}", iterations, 1),
+                *("importance", "dc", ("ConvNet",), against),
+            )

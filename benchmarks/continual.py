@@ -31,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from continual_cells import PRIMARY, Cell, cells
+from continual_cells import Cell, cells, primary
 from record import cell_parser, fill, start
 from tuning import HELD_OUT
 
@@ -96,7 +96,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
     place = f"{cell.regime}/{cell.memory}"
     return {
         "continual": asdict(cell),
-        "primary": PRIMARY[cell.regime],
+        "primary": primary(cell.regime, cell.data),
         "row": next(row for row in result["rows"] if f"{row['regime']}/{row['memory']}" == place),
         "accuracy_by_step": result["accuracy_by_step"][place],
         "settings": result["settings"],

@@ -233,9 +233,14 @@ def _leakage(rows: dict[str, Record], at_once: list[Record], steps: int) -> Iter
     """Final accuracies of the same memories made in one step: from scratch, a surplus in more steps were leakage."""
     for record in at_once:
         row = rows.get(record["row"]["memory"])
-        if row and len(row["finals"]) == len(record["row"]["finals"]):
+        if row is None or len(row["finals"]) != len(record["row"]["finals"]):
+            continue
+        if row["finals"] == record["row"]["finals"]:
+            difference = f"nothing, to the last digit in all {len(row['finals'])} orders"
+        else:
             mean, interval, _ = paired_interval(row["finals"], record["row"]["finals"])
-            yield f"- leakage test: {row['memory']} in {steps} steps less the same in one {_span(mean, interval)}"
+            difference = _span(mean, interval)
+        yield f"- leakage test: {row['memory']} in {steps} steps less the same in one: {difference}"
 
 
 def _span(mean: float, interval: Any) -> str:
