@@ -77,7 +77,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
             fine_tune=cell.fine_tune,
         ),
     )
-    making = Making(cell.iterations, cell.batch_real, cell.network, precision=args.precision, settings=cell.options)
+    making = Making(cell.iterations, cell.batch_real, cell.encoder, precision=args.precision, settings=cell.options)
     start = time.perf_counter()
     with peak_memory() as peak:
         result = run_protocol(

@@ -49,7 +49,7 @@ class Cell:
         steps: Experiences.
         per_class: Stored images of each class.
         regime: How the memory is used.
-        network: What learns, and what embeds images while condensing from scratch.
+        network: What learns.
         memory: What is replayed.
         orders: Class orders.
         first_order: Number of the first one.
@@ -90,6 +90,11 @@ class Cell:
     fine_tune: int = 0
     tuning: bool = False
     changed: tuple[str, ...] = ()
+
+    @property
+    def encoder(self) -> str:
+        """What embeds images, fresh, where the learner does not: its own kind, unless that has batch norm."""
+        return "ConvNet-w32" if self.network.startswith("ResNet18") else self.network
 
     @property
     def group(self) -> str:

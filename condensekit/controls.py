@@ -47,16 +47,12 @@ class JpegRandom:
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """See :class:`~condensekit.selection.Selection`; classes may differ in how many images they get."""
-        if data.images.dtype != torch.uint8 or data.spec.shape[0] not in (1, 3):
-            raise ConfigError(
-                f"{self.name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
-            )
+        self._check(data)
         check_sizes(data, ipc)
         indices, pixels, sizes = [], [], []
         for label in data.classes:
             left = ipc * (math.prod(data.spec.shape) + LABEL)
-            order = data.indices_of(label)[draw.permutation(f"{self.name}/{label}", data.count(label))]
-            for place, (index, picture, size, tables) in enumerate(self._coded(data, order)):
+            for place, (index, picture, size, tables) in enumerate(self._coded(data, label, draw)):
                 size += 0 if place else tables
                 left -= size + LABEL
                 if place and left < 0:
@@ -66,8 +62,22 @@ class JpegRandom:
                 sizes.append(size)
         return Chosen(torch.tensor(indices), None, torch.stack(pixels), torch.tensor(sizes))
 
-    def _coded(self, data: ClassImages, order: Tensor) -> Iterator[tuple[int, Tensor, int, int]]:
-        """Of each image: its index, what decoding gives back, the bytes of its picture, and those of its tables."""
+    def least(self, data: ClassImages, draw: Draw) -> tuple[int, int]:
+        """The most bytes that the first image of a class takes, with tables and label, and that class."""
+        self._check(data)
+        first = ((next(self._coded(data, label, draw)), label) for label in data.classes)
+        return max((size + tables + LABEL, label) for (_, _, size, tables), label in first)
+
+    def _check(self, data: ClassImages) -> None:
+        """Raise ConfigError for images that cannot be coded."""
+        if data.images.dtype != torch.uint8 or data.spec.shape[0] not in (1, 3):
+            raise ConfigError(
+                f"{self.name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
+            )
+
+    def _coded(self, data: ClassImages, label: int, draw: Draw) -> Iterator[tuple[int, Tensor, int, int]]:
+        """Images of a class in random order: index, what decoding gives, bytes of the picture and of its tables."""
+        order = data.indices_of(label)[draw.permutation(f"{self.name}/{label}", data.count(label))]
         for index in order.tolist():
             file = io.BytesIO()
             pixels = data.images[index].cpu().numpy()

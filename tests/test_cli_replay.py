@@ -23,6 +23,7 @@ def test_both_regimes_end_in_a_table_a_plot_and_a_record(cli, tmp_path):
     assert "| dm | from-scratch | 20 | 1,600 |" in shown
     assert "| herding | er | 20 | 1,440 |" in shown
     assert (out / "replay.png").exists()
+    assert shown.startswith((out / "replay.md").read_text())
     record = json.loads((out / "replay.json").read_text())
     promised = {
         *("memory", "regime", "per_class", "nbytes", "final_accuracy_mean", "final_accuracy_std"),
@@ -57,7 +58,27 @@ def test_every_mistake_is_listed_at_once(cli, tmp_path):
         (("--memory", "dm", "--set", "lr", "--out", "x"), "--set takes NAME=VALUE such as lr=3, got 'lr'"),
         (("--memory", "dm", "--steps", "3", "--out", "x"), "steps=3 does not divide 10 classes"),
         (("--memory", "dm", "--er-lr", "0", "--out", "x"), "lr must be positive"),
+        (
+            ("--memory", "dm", "--distillation", "inf", "--out", "x"),
+            "distillation must be finite and at least 0, got inf",
+        ),
+        (
+            ("--memory", "dm", "--er-weight-decay", "inf", "--out", "x"),
+            "weight_decay must be finite and at least 0, got",
+        ),
+        (("--memory", "dm", "--first-order", "5000000000", "--out", "x"), "got first_order=5000000000 and orders=2"),
         (("--memory", "dm", "--storage", "int8", "--out", "x"), "int8"),
+        (("--memory", "dm", "--network", "ResNet18-instance", "--out", "x"), "needs images of 9x9 or more, got 8x8"),
+        (
+            ("--memory", "downscaled-3", "--out", "x"),
+            "memory 'downscaled-3': factor 3 does not divide the image size 8x8",
+        ),
+        (("--memory", "downscaled-9", "--regime", "er", "--out", "x"), "factor 9 does not divide"),
+        (
+            ("--memory", "dm,jpeg-random", "--out", "x"),
+            "memory 'jpeg-random' has 160 bytes for each class, and an image",
+        ),
+        (("--memory", "jpeg-random", "--regime", "er", "--out", "x"), "use --per-class 6, or leave it out"),
         (("--out", "x"), "--memory"),
     ],
 )

@@ -26,7 +26,7 @@ from condensekit.replay.filler import Interrupted
 from condensekit.replay.memories import AVALANCHE, REGIMES, Making, memory, refuse_unused
 from condensekit.replay.protocol import Online, Settings, check_regime
 from condensekit.replay.results import table
-from condensekit.replay.runner import FILE, PLOT, run_protocol
+from condensekit.replay.runner import FILE, PLOT, TABLE, run_protocol
 
 MEMORIES = ", ".join(name for name, stock in AVALANCHE.items() if stock.control)
 STRATEGIES = "; ".join(f"{name} ({stock.note})" for name, stock in AVALANCHE.items() if not stock.control)
@@ -56,8 +56,8 @@ Avalanche's own memories, for er (the first three for er-ace too): {MEMORIES}.
 Avalanche's own strategies, for er, as bounds and where terms differ (--distillation and --fine-tune leave them as
 they are): {STRATEGIES}.
 
-RUN gets {FILE}, {PLOT} and everything needed to go on (--resume), also with more memories, regimes or orders: those it
-has are kept, with as many orders as the new ones.
+RUN gets {FILE}, {TABLE}, {PLOT} and everything needed to go on (--resume), also with more memories, regimes or orders:
+those it has are kept, with as many orders as the new ones.
 
 \b
 Examples:
@@ -119,7 +119,8 @@ online_options = packed(
         "--learner-encoder/--own-encoder",
         "learner_encoder",
         default=True,
-        help="Condense with the learner's weights, or with the memory's own networks.  [default: learner]",
+        help="Condense with the learner's weights, unless it has batch norm, or with the memory's own networks.  "
+        "[default: learner]",
     ),
     option("--distillation", type=float, default=0.0, show_default=True, help="Weight of distillation; 0 for none."),
     option(

@@ -84,7 +84,7 @@ class Filler(Protocol):
 
 
 class DivergedError(CondensekitError):
-    """A condensation ended with values that are not finite; the memory is as it was before."""
+    """A condensation, or a learner, ended with values that are not finite; the memory is as it was before."""
 
     exit_code = 3
 

@@ -10,11 +10,13 @@ from torch import Tensor
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import CondensedSet, pack, unpack
 from condensekit.describe import describe
+from condensekit.encoders import Encoder
 from condensekit.errors import refuse
 from condensekit.images import ClassImages
 from condensekit.methods import Condenser
-from condensekit.networks import ConvNet, Network
+from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.replay.filler import Condensing, Filler, Filling
+from condensekit.replay.learner import LearnerEncoder
 from condensekit.rng import Draw
 from condensekit.selection import embed_with, herd
 from condensekit.trained import Trained, soft_labels
@@ -31,7 +33,7 @@ class Hybrid:
     Args:
         method: Makes the synthetic images.
         share: Of synthetic images, in [0, 1]; their number is rounded.
-        network: An untrained network of this kind measures the features.
+        network: An untrained network of this kind measures the features, where the learner that condenses does not.
 
     Raises:
         ConfigError: A share out of range.
@@ -72,12 +74,20 @@ class Hybrid:
         second = pack(data.gather(chosen).flatten(0, 1), factor).reshape(classes, real, *data.spec.shape)
         return torch.cat([first, second], dim=1)[:, _alternating(ipc, first.shape[1])]
 
+    def _embedding(self, data: ClassImages, draw: Draw, compute: Compute, encoder: Encoder | None) -> FeatureNetwork:
+        """The learner's network where the synthetic images were condensed with it, else an untrained one."""
+        if not isinstance(encoder, LearnerEncoder):
+            return self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
+        module = encoder.network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
+        prepared = encoder.prepare(data, draw, compute)
+        encoder.load_trained(module, draw.at(1), {name: value.to(compute.device) for name, value in prepared.items()})
+        return module
+
     def _chosen(self, data: ClassImages, first: Tensor, count: int, factor: int, how: Filling) -> Tensor:
         """(K, count) source indices of real images, given those stored ``first`` (K, m, C, H, W)."""
         draw, rows = Draw(how.seed), []
         with Compute(make_plan(data.spec.shape[1:], device=how.device)) as compute:
-            module = self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
-            module.requires_grad_(False).eval()
+            module = self._embedding(data, draw, compute, how.encoder).requires_grad_(False).eval()
             embed = embed_with(module, data, compute)
             for label, stored in zip(data.classes, first, strict=True):
                 indices = data.indices_of(label)

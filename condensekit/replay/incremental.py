@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 from avalanche.benchmarks import nc_benchmark
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from condensekit.images import ClassImages
+from condensekit.networks import separable
 from condensekit.replay.baselines import BASELINES, Learner, Parts
 from condensekit.replay.budget import Bytes, Images
 from condensekit.replay.buffer import CondensedBuffer
-from condensekit.replay.filler import coded, eight_bit
+from condensekit.replay.filler import DivergedError, coded, eight_bit
 from condensekit.replay.learner import LearnerEncoder
 from condensekit.replay.memories import DER, ER, ER_ACE, MemoryKind
 from condensekit.replay.plugins import FineTuneOnMemory
@@ -35,6 +36,7 @@ from condensekit.replay.strategies import ERACE, CondensedReplay, DERpp
 from condensekit.rng import Draw, isolated
 from condensekit.train import TrainProtocol
 
+EVALUATED = 256  # images at a time where a memory of Avalanche's own looks at their features
 NOTHING = {"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "train_s": 0.0, "steps": 0, "passes": None}
 
 
@@ -54,6 +56,33 @@ class Stream(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.data.gather(self.data.order[index]), self.targets[index]
+
+
+class Finite(SupervisedPlugin):
+    """Ends a run whose learner has diverged, before a memory is condensed with it.
+
+    Args:
+        lr: Its learning rate.
+
+    Raises:
+        DivergedError: While training: a weight that is not finite.
+    """
+
+    def __init__(self, lr: float) -> None:
+        super().__init__()
+        self.lr = lr
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Look."""
+        if not all(bool(torch.isfinite(weights).all()) for weights in strategy.model.parameters()):
+            raise DivergedError(
+                f"the learner's weights are not finite in experience {strategy.clock.train_exp_counter + 1}: lower its "
+                f"learning rate (--er-lr), which is {self.lr}"
+            )
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Look again: a fine-tune on the memory has changed them."""
+        self.after_training_epoch(strategy)
 
 
 def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> list[Record]:
@@ -109,6 +138,7 @@ def _run(
                 Stream(bench.train), Stream(bench.test), len(experiences), task_labels=False, fixed_class_order=flat
             ).train_stream
         learner = _learner(memory, regime, order, network, bench)
+        learner.strategy.plugins.append(Finite(settings.online.lr))
         for i, exp in enumerate(stream):
             start = time.perf_counter()
             seen = experiences[: i + 1]
@@ -158,6 +188,7 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
             model.parameters(), lr=online.lr, momentum=online.momentum, weight_decay=online.weight_decay
         ),
         "train_mb_size": online.batch,
+        "eval_mb_size": EVALUATED,
         "train_epochs": online.epochs,
         "device": bench.compute.device,
         "evaluator": EvaluationPlugin(),
@@ -214,12 +245,17 @@ def _fine_tuning(settings: Settings, classes: int) -> TrainProtocol:
 
 
 def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench) -> CondensedBuffer:
-    """The cell's memory; in the regimes that fill it after the experience it may embed with the learner."""
+    """The cell's memory; in the regimes that fill it after the experience it may embed with the learner.
+
+    A learner with batch norm is left out, as in :func:`condensekit.replay.strategies.embed_with_learner`.
+    """
     assert memory.filler is not None
     settings, train = bench.settings, bench.train
     count = memory.images(settings.per_class, train, bench.room)
     how = replace(memory.how, seed=settings.set_seed(order), device=str(bench.compute.device), progress=bench.progress)
-    if regime in (ER, DER) and settings.online.learner_encoder and memory.embeds_with_learner:
+    learner = settings.network.build(train.spec.shape, len(train.classes))
+    embeds = regime in (ER, DER) and settings.online.learner_encoder and separable(learner)
+    if embeds and memory.embeds_with_learner:
         how = replace(how, encoder=LearnerEncoder(keep=getattr(how.encoder, "keep", 1)))
     place = Path("sets") / regime / folder_of(memory, bench) / f"order-{order}-network-{network}"
     return CondensedBuffer.from_filling(

@@ -70,6 +70,7 @@ AVALANCHE: dict[str, Stock] = {
     "cumulative": Stock(note="all images so far: an upper bound; more steps, fewer images in each"),
     "joint": Stock((FROM_SCRATCH, ER), note="all images at once: an upper bound; more steps, fewer images in each"),
 }
+UNBOUNDED = ("naive", "cumulative", "joint")  # of these, those that keep no images of each class but none or all
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,12 @@ class Online:
         epochs: Passes over each experience's real images.
         lr: Of plain SGD.
         momentum: In [0, 1).
-        weight_decay: At least 0.
+        weight_decay: At least 0, finite.
         batch: New images in a gradient step.
         batch_mem: Replayed images beside them.
-        learner_encoder: Condense by distribution matching with the learner's own weights; False: as the memory says.
-        distillation: Weight of the distillation term; 0 for none.
+        learner_encoder: Condense by distribution matching with the learner's own weights, unless it has batch norm;
+            False: as the memory says.
+        distillation: Weight of the distillation term, finite; 0 for none.
         fine_tune: Gradient steps on the memory alone after each experience; 0 for none.
 
     Raises:
@@ -61,8 +62,11 @@ class Online:
             *(f"{k} must be at least {v}, got {getattr(self, k)}" for k, v in least.items() if getattr(self, k) < v),
             None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
             None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
-            None if self.weight_decay >= 0 else f"weight_decay must be at least 0, got {self.weight_decay}",
-            None if self.distillation >= 0 else f"distillation must be at least 0, got {self.distillation}",
+            *(
+                f"{name} must be finite and at least 0, got {value}"
+                for name, value in {"weight_decay": self.weight_decay, "distillation": self.distillation}.items()
+                if not 0 <= value < float("inf")
+            ),
         )
 
 
@@ -88,7 +92,7 @@ class Settings:
         seed: Everything random but the orders follows from it.
 
     Raises:
-        ConfigError: Counts below 1 (``first_order`` below 0), all of them listed.
+        ConfigError: Counts below 1 (``first_order`` below 0), an order beyond NumPy's largest seed, all of them listed.
     """
 
     steps: int = 5
@@ -108,6 +112,10 @@ class Settings:
             *(f"{name} must be at least 1, got {value}" for name, value in counts.items() if value < 1),
             None if self.seeds is None or self.seeds >= 1 else f"seeds must be at least 1, got {self.seeds}",
             None if self.first_order >= 0 else f"first_order must be at least 0, got {self.first_order}",
+            None
+            if self.first_order + self.orders <= 2**32
+            else f"class orders are permutations of NumPy's seeds, below {2**32}, got first_order={self.first_order} "
+            f"and orders={self.orders}: lower them",
         )
 
     def order_numbers(self) -> range:
@@ -131,7 +139,7 @@ class Settings:
 
     def set_seed(self, order: int) -> int:
         """The seed of condensation and selection in an order."""
-        return self.seed + (order if self.seeds is None else order % self.seeds)
+        return Draw(self.seed).key(f"replay/set/{order if self.seeds is None else order % self.seeds}")
 
     def network_seed(self, order: int, network: int) -> int:
         """The seed of one network of an order; the same for all memories."""

@@ -14,6 +14,7 @@ from condensekit.describe import describe
 from condensekit.errors import ConfigError, refuse
 from condensekit.images import ClassImages
 from condensekit.progress import SILENT, Progress
+from condensekit.replay.checks import check_run
 from condensekit.replay.memories import (
     DER,
     EQUAL_BYTES,
@@ -28,12 +29,23 @@ from condensekit.replay.memories import (
     refuse_unused,
 )
 from condensekit.replay.protocol import Bench, Online, Record, Settings, check_regime, numbered
-from condensekit.replay.results import Pair, by_seed, contrasts, final_accuracies, named_pair, plot, row, steps_of
+from condensekit.replay.results import (
+    Pair,
+    by_seed,
+    contrasts,
+    final_accuracies,
+    named_pair,
+    plot,
+    row,
+    steps_of,
+    table,
+)
 from condensekit.run import RunDir, changes, environment
-from condensekit.store import read_json, write_json
+from condensekit.store import read_json, write_bytes_atomic, write_json
 
 FILE = "replay.json"
 PLOT = "replay.png"
+TABLE = "replay.md"
 MEMORIES = "memories.json"
 
 
@@ -80,13 +92,13 @@ def run_protocol(
     Returns:
         What ``out/replay.json`` holds: ``rows``, see :func:`condensekit.replay.results.row`; ``accuracy_by_step``
         and ``contrasts``, see there; ``primary_contrast``: ``memory`` and ``against``, named before anything was
-        measured, or None; ``settings``, ``making`` and ``environment``. A plot is beside it.
+        measured, or None; ``settings``, ``making`` and ``environment``. The table and a plot are beside it.
 
     Raises:
         ConfigError: Unknown names, options that make no sense, a setting that no memory has; a folder that holds
             another run, or another memory under one of the names.
         DataError: Images that cannot be used; classes with too few of them.
-        DivergedError: A condensation met values that are not finite.
+        DivergedError: A condensation met values that are not finite, or a learner has such weights.
         Interrupted: A signal ended a condensation; run again with ``resume``.
     """
     kinds = [memory(name, making, data) if isinstance(name, str) else name for name in memories]
@@ -99,14 +111,16 @@ def run_protocol(
         asked.pop(name)  # a run may get more orders
     asked |= record or {}
     plan = make_plan(train.spec.shape[1:], device=device)
+    former = read_json(out / FILE) if resume and (out / FILE).exists() else {"rows": []}
     wanted = [(regime, kind.name) for regime, kind in product(regimes, kinds) if regime in kind.regimes]
+    places = list(dict.fromkeys([*((found["regime"], found["memory"]) for found in former["rows"]), *wanted]))
+    known = {kind.name: kind for kind in kinds}
+    known = {name: known.get(name) or _again(name, making, data, out) for _, name in places}
+    room = room or _room(known, settings, train)
+    check_run([(regime, known[name]) for regime, name in places], settings, train, room)
     with RunDir.create(out, asked, resume, train.fingerprint()) as run, Compute(plan) as compute:
-        former = read_json(out / FILE) if (out / FILE).exists() else {"rows": []}
-        places = list(dict.fromkeys([*((found["regime"], found["memory"]) for found in former["rows"]), *wanted]))
-        known = {kind.name: kind for kind in kinds}
-        known = {name: known.get(name) or _again(name, making, data, out) for _, name in places}
         _remember(known.values(), run.path / MEMORIES)
-        bench = Bench(train, test, settings, run.path, compute, room or _room(known, settings, train), progress)
+        bench = Bench(train, test, settings, run.path, compute, room, progress)
         cells = {
             (regime, name): [_cell(regime)(known[name], order, bench) for order in settings.order_numbers()]
             for regime, name in places
@@ -190,7 +204,7 @@ def _report(
     making: Making,
     out: Path,
 ) -> dict[str, Any]:
-    """Write ``replay.json`` and the plot."""
+    """Write ``replay.json``, the table and the plot."""
     rows = [
         row(kinds[name], regime, found, cells.get((regime, "random")), settings)
         for (regime, name), found in cells.items()
@@ -209,6 +223,7 @@ def _report(
         "environment": environment(),
     }
     write_json(out / FILE, result)
+    write_bytes_atomic(out / TABLE, f"{table(result)}\n".encode())
     plot(result, out / PLOT)
     return result
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError, refuse
 from condensekit.methods import DistributionMatching
+from condensekit.networks import separable
 from condensekit.replay.buffer import CondensedBuffer
 from condensekit.replay.full import Replay, refuse_soft
 from condensekit.replay.learner import LearnerEncoder
@@ -31,7 +32,7 @@ class CondensedReplay(SupervisedTemplate):
     times (:class:`~condensekit.replay.full.Replay`).
 
     A ``CondensedBuffer`` of distribution matching that was given no encoder embeds with the learner itself
-    (:class:`~condensekit.replay.learner.LearnerEncoder`).
+    (:class:`~condensekit.replay.learner.LearnerEncoder`), unless that has batch norm.
 
     Args:
         model: The learner.
@@ -83,7 +84,7 @@ class CondensedReplay(SupervisedTemplate):
         )
         self.storage_policy = storage_policy
         if learner_encoder:
-            embed_with_learner(storage_policy)
+            embed_with_learner(storage_policy, model)
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         watch(self.storage_policy, self)
@@ -187,7 +188,7 @@ class DERpp(DER):
         self.storage_policy, self.seed = storage_policy, seed
         self.logits: dict[int, Tensor] = {}
         if learner_encoder:
-            embed_with_learner(storage_policy)
+            embed_with_learner(storage_policy, self.model)
 
     @property
     def nbytes(self) -> int:
@@ -232,9 +233,13 @@ class DERpp(DER):
         self.model.train()
 
 
-def embed_with_learner(storage_policy: Any) -> None:
-    """Let a memory of distribution matching that was given no encoder embed with the learner."""
-    if not isinstance(storage_policy, CondensedBuffer):
+def embed_with_learner(storage_policy: Any, learner: nn.Module) -> None:
+    """Let a memory of distribution matching that was given no encoder embed with the learner, unless it has batch norm.
+
+    Trained batch norms make features so steep that images may run away, and few images give them poor statistics: two
+    digits of 8x8 pixels under a small ResNet reached 500 standard deviations.
+    """
+    if not isinstance(storage_policy, CondensedBuffer) or not separable(learner):
         return
     rules = storage_policy.rules
     if rules.how.encoder is None and isinstance(getattr(rules.method, "method", None), DistributionMatching):

@@ -10,7 +10,7 @@ from condensekit.errors import ConfigError, DataError
 from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
-from condensekit.replay import CondensedReplay, Images, LearnerEncoder
+from condensekit.replay import CondensedBuffer, CondensedReplay, Images, LearnerEncoder
 from condensekit.replay.learner import as_feature_network
 from condensekit.rng import Draw, isolated
 
@@ -82,6 +82,13 @@ def test_a_new_experience_starts_anew_and_one_look_gives_both_ends():
         wanted = value[[1, 3]] if name.startswith("classifier") else value
         assert torch.equal(found["initial/" + name][0], wanted)
         assert torch.equal(found["final/" + name][0], wanted)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_condensed_replay_leaves_out_a_learner_with_batch_norm(norm):
+    model, memory = ConvNet(width=8, depth=2, norm=norm).new((1, 8, 8), 6, Draw(0)), CondensedBuffer(Images(2), DM)
+    CondensedReplay(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.05), storage_policy=memory)
+    assert isinstance(memory.rules.how.encoder, LearnerEncoder) is (norm == "instance")
 
 
 def test_the_learner_is_not_touched():

@@ -231,7 +231,7 @@ def test_a_hybrid_goes_into_a_buffer_and_takes_the_learners_encoder():
     from condensekit.replay.strategies import embed_with_learner
 
     memory = CondensedBuffer(Images(per_class=4), Hybrid(DM, 0.5, NET), iterations=2, encoder=None, device="cpu")
-    embed_with_learner(memory)
+    embed_with_learner(memory, naive().model)
     assert isinstance(memory.rules.how.encoder, LearnerEncoder)
     memory = CondensedBuffer(Images(per_class=4), Hybrid(DM, 0.5, NET), iterations=2, encoder=Fresh(NET), device="cpu")
     strategy = naive()

@@ -25,6 +25,7 @@ from condensekit.errors import ConfigError, DataError
 from condensekit.images import ClassImages
 from condensekit.replay import FromScratchOnMemory, Images, Online, Settings
 from condensekit.replay.baselines import GDumb
+from condensekit.replay.filler import DivergedError
 from condensekit.replay.incremental import Stream, without_avalanches_warnings
 from condensekit.replay.memories import memory
 from condensekit.replay.protocol import Bench, numbered, predictions
@@ -62,7 +63,9 @@ def test_orders_are_those_of_the_published_code():
 
 def test_seeds_and_work():
     settings = Settings(orders=5, seeds=2, per_class=10, seed=7)
-    assert [settings.set_seed(order) for order in settings.order_numbers()] == [7, 8, 7, 8, 7]
+    first, second = settings.set_seed(0), settings.set_seed(1)
+    assert [settings.set_seed(order) for order in settings.order_numbers()] == [first, second, first, second, first]
+    assert len({Settings(seed=seed).set_seed(order) for seed in range(5) for order in range(5)}) == 25
     assert Settings(orders=3, first_order=100).order_numbers() == range(100, 103)
     assert len({settings.network_seed(o, n) for o in range(3) for n in range(3)}) == 9
     assert (settings.work(4).steps, settings.work(4).batch) == (300, 40)
@@ -272,7 +275,7 @@ def test_each_step_is_condensed_from_its_own_classes(digits, tmp_path):
         found = read_json(folder / "config.json")
         train, _ = numbered(*digits)
         assert found["data_fingerprint"] == train.select(classes).fingerprint()
-        assert found["seed"] == 0
+        assert found["seed"] == SMALL.set_seed(0)
 
 
 def test_orders_with_one_seed_share_their_classes(digits, tmp_path):
@@ -452,7 +455,29 @@ def test_bad_runs_are_refused(digits, tmp_path):
     for regimes, bare in ((("er", "der++"), r"der\+\+"), (("from-scratch",), "from-scratch")):
         with pytest.raises(ConfigError, match=f"distillation=1.0 and fine_tune=3 belong to regime er, {bare} has no"):
             go(digits, out, settings=tuned, regimes=regimes)
+    for regime in ("from-scratch", "er"):
+        with pytest.raises(
+            DataError, match=r"'m3d' keeps 60 .*, each packed of 4, and class .*: use --per-class \d+ or"
+        ):
+            go(digits, out, ("m3d",), replace(SMALL, per_class=60), regimes=(regime,))
+        with pytest.raises(DataError, match="'class-balanced' keeps 900 images"):
+            go(digits, out, ("class-balanced",), replace(SMALL, per_class=900), regimes=("er",))
+    sizes = [sum(map(digits[0].count, step)) for step in SMALL.experiences(0, 10)]
+    norm = replace(SMALL, network=replace(NET, norm="batch"), online=replace(SMALL.online, batch=sizes[0] - 1))
+    with pytest.raises(
+        ConfigError, match=r"ConvNet.* has batch norm, and an experience .* another --er-batch, such as"
+    ):
+        go(digits, out, ("random",), norm, regimes=("er-ace",))
     assert not out.exists()
+
+
+def test_a_learner_that_diverges_is_told_from_a_condensation(digits, tmp_path):
+    wild = replace(SMALL, orders=1, online=replace(SMALL.online, lr=1e30))
+    for name in ("random", "dm"):
+        with pytest.raises(
+            DivergedError, match=r"learner's weights are not finite in experience 1: .*--er-lr.* 1e\+30"
+        ):
+            go(digits, tmp_path / name, (name,), wild, regimes=("er",))
 
 
 CHILD = """
