@@ -124,3 +124,5 @@ def start(main: Callable[[], None]) -> None:
         main()
     except CondensekitError as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from here")
