@@ -98,6 +98,7 @@ SELECTIONS: dict[str, Callable[..., Selection]] = {
 }
 STARTS = (*(name for name in SELECTIONS if name != JpegRandom.name), "noise")
 PACKED = "packed-"  # before the name of a selection: two by two of its images, shrunk, in each stored one
+PACKED_SELECTIONS = tuple(PACKED + name for name in SELECTIONS if name != JpegRandom.name)
 NETWORKS: dict[str, Callable[..., Network]] = {
     "ConvNet": ConvNet,
     "ResNet18": ResNet18,
@@ -222,9 +223,9 @@ def imported(kind: str, name: str, table: Mapping[str, str]) -> Any:
 def baseline(name: str) -> tuple[Selection, Formation]:
     """A selection and how its images are stored: ``packed-kmeans`` is ``kmeans`` with two by two images in one."""
     packed = name.startswith(PACKED)
-    if packed and (plain := name.removeprefix(PACKED)) not in SELECTIONS:
-        raise unknown("selection", name, [PACKED + known for known in SELECTIONS])
-    return selection(plain if packed else name), Formation(factor=2 if packed else 1)
+    if packed and name not in PACKED_SELECTIONS:
+        raise unknown("selection", name, PACKED_SELECTIONS)
+    return selection(name.removeprefix(PACKED)), Formation(factor=2 if packed else 1)
 
 
 def baseline_name(chosen_by: Selection, formation: Formation) -> str:

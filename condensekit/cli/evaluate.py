@@ -56,7 +56,7 @@ Examples:
     default="random",
     show_default=True,
     help="Baselines from the same data, with the same images per class and seeds: random, herding, kmeans, kcenter, "
-    "importance-kmeans, importance-krr, jpeg-random, any of them packed (packed-random), module:object; full is all "
+    "importance-kmeans, importance-krr, any of these packed (packed-random), jpeg-random, module:object; full is all "
     "training images; none is no baseline.",
 )
 @option(

@@ -49,7 +49,10 @@ Memories (--memory):
   packed-NAME, unpacked-NAME  four of its images in each stored one, or one (m3d packs by itself)
   random              as many real images as condensed ones
   random-equal-bytes  as many as fit into the bytes of the largest condensed memory
-  jpeg-random, downscaled, downscaled-N, random-soft, hybrid, hybrid-METHOD-PERCENT
+  jpeg-random         likewise, coded: more images in the same bytes
+  downscaled-N        N x N random images, shrunk, in the bytes of one; downscaled is downscaled-2
+  random-soft         random images with soft labels; from scratch only
+  hybrid-METHOD-PERCENT  so many percent condensed, the rest real and chosen to complement them; hybrid: dm, 50
 
 Avalanche's own memories, for er (the first three for er-ace too): {MEMORIES}.
 

@@ -68,8 +68,8 @@ goes on, and trains nothing twice. RUN/search.json gets the best architecture, a
 RUN/ranking.png its scores against the truth.
 
 \b
-Rankers, a comma-separated list; the choice of the first that scored any candidate is the best:
-  dm, m3d, dc, ...          the method's condensed set; half-dm: half of it k-means' real images
+Rankers, a comma-separated list; the best architecture is the choice of the first that scored any:
+  dm, m3d, dc, ...          the method's condensed set; half-dm: half of them real, by k-means
   random, kmeans, ...       a selection's set; packed-random: four images shrunk into each
   dm@50, random@250         with that many images per class instead of --ipc, in equally many steps of full batches
   early-stop                all images for a short time, at the cost of the dearest set's; early-stop@3: 3 epochs
@@ -80,9 +80,9 @@ Rankers, a comma-separated list; the choice of the first that scored any candida
 \b
 Examples:
   condensekit search --data digits --space convnet-small --trials 20 --rankers dm,random,params --out runs/nas
-  condensekit search --data cifar10 --space convnet --rankers dm,random,kmeans,synflow,params,early-stop
+  condensekit search --data cifar10 --space convnet --rankers dm,random,kmeans,synflow,params,early-stop \\
       --engine pool --workers 2 --strategy random --trials 48 --truth full --budget 30m --out runs/nas
-  condensekit search --data cifar10 --rankers m3d,random --init kmeans --factor 1 --encoder-network ConvNet-w32
+  condensekit search --data cifar10 --rankers m3d,random --init kmeans --factor 1 --encoder-network ConvNet-w32 \\
       --seeds 2 --out runs/nas
   condensekit search ... --out runs/nas --resume --retrain
 """
@@ -135,7 +135,8 @@ Examples:
     default="accuracy",
     show_default=True,
     metavar="NAME",
-    help="Of a trained candidate: accuracy, cross-entropy or margin over its last tenth, or tse (training losses).",
+    help="Of a trained candidate: accuracy, cross-entropy or margin, the mean of the tests in its last tenth of steps, "
+    "or tse (training losses).",
 )
 @option(
     "--seeds",

@@ -342,8 +342,8 @@ def _single(name: str) -> Ranker:
 
 
 def _prefixed() -> list[str]:
-    return [f"{HALF}{name}" for name in catalog.METHODS] + [f"{catalog.PACKED}{name}" for name in catalog.SELECTIONS]
+    return [*(f"{HALF}{name}" for name in catalog.METHODS), *catalog.PACKED_SELECTIONS]
 
 
 def _is_selection(kind: str) -> bool:
-    return kind.removeprefix(catalog.PACKED) in catalog.SELECTIONS
+    return kind in catalog.SELECTIONS or kind in catalog.PACKED_SELECTIONS
