@@ -12,10 +12,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nni
 import nni.experiment.launcher
 import nni.experiment.rest
 import nni.runtime.log
@@ -24,6 +26,7 @@ from nni.nas.execution import ExecutionEngine, TrainingServiceExecutionEngine
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.strategy import Strategy
+from nni.runtime.tuner_command_channel.command_type import ReportMetricData, TrialEnd
 from nni.tools.nnictl.config_utils import Experiments
 
 from condensekit.errors import CondensekitError, ConfigError
@@ -31,7 +34,7 @@ from condensekit.nas import trialclient
 from condensekit.nas.guardian import Guardian
 from condensekit.nas.journal import POLL_S, Journal
 from condensekit.nas.warm import WarmServer
-from condensekit.nas.worker import Inherited
+from condensekit.nas.worker import METRICS, Inherited
 
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
@@ -39,9 +42,33 @@ START_S = 60  # seconds that the manager may take to answer; NNI gives it three
 
 
 class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
-    """NNI's engine for its training service, which notices when the manager is gone."""
+    """NNI's engine for its training service, which notices when the manager is gone, and when it lost a metric.
 
-    grace_s = 5.0  # metrics travel apart from the end of their trial and may come later
+    The manager drops metrics of a trial that it has seen end, as happens to short ones on a busy machine. Warm trials
+    keep theirs in a file of their own, where those not passed on are found.
+    """
+
+    grace_s = 5.0  # where the trials are elsewhere, metrics may come later than their end
+
+    def __init__(self, service: Service) -> None:
+        self._told: Counter[int] = Counter()  # metrics passed on, by the number of the trial
+        self._read: set[int] = set()  # trials whose file has been read
+        super().__init__(service, fetch_intermediates=False)
+
+    def _report_metric_data_callback(self, command: ReportMetricData) -> None:
+        if command.parameter_id not in self._read:
+            self._told[command.parameter_id] += 1
+            super()._report_metric_data_callback(command)
+
+    def _trial_end_callback(self, command: TrialEnd) -> None:
+        trials = self.nodejs_binding.folder / self.nodejs_binding.id / "environments" / "local-env" / "trials"
+        with contextlib.suppress(FileNotFoundError):
+            kept = (trials / command.trial_job_id / METRICS).read_text().splitlines()
+            number = command.parameter_ids[0]
+            for line in kept[self._told[number] :]:
+                super()._report_metric_data_callback(ReportMetricData(number, **nni.load(line)))
+            self._read.add(number)
+        super()._trial_end_callback(command)
 
     def pump(self, timeout_s: float) -> None:
         """Wait a moment: events come in on NNI's own thread."""
@@ -96,7 +123,7 @@ class Service(NasExperiment):  # type: ignore[misc]
 
     def execution_engine_factory(self, config: Any) -> ExecutionEngine:
         """NNI's engine below our journal."""
-        return self.journal(ServiceEngine(self, fetch_intermediates=False))
+        return self.journal(ServiceEngine(self))
 
     def save_checkpoint(self) -> None:
         """Nothing, see the class."""

@@ -9,13 +9,20 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import nni
 import torch
 from nni.nas.evaluator import Evaluator
 from nni.nas.space import ExecutableModelSpace
-from nni.runtime.trial_command_channel import TrialCommandChannel, set_default_trial_command_channel
+from nni.runtime.trial_command_channel import (
+    TrialCommandChannel,
+    get_default_trial_command_channel,
+    set_default_trial_command_channel,
+)
+
+METRICS = "metrics.jsonl"  # in the folder of a trial of NNI's training service
 
 
 @dataclass
@@ -82,6 +89,21 @@ class _Pipe(TrialCommandChannel):  # type: ignore[misc]
         _tell(self.pipe, {"type": type, "value": value})
 
 
+class _Kept(TrialCommandChannel):  # type: ignore[misc]
+    """Metrics of one trial go to NNI's manager and into a file: the manager drops some that come late."""
+
+    def __init__(self, channel: TrialCommandChannel, path: Path) -> None:
+        self.channel, self.path = channel, path
+
+    def receive_parameter(self) -> Any:
+        return self.channel.receive_parameter()
+
+    def send_metric(self, type: str, parameter_id: Any, trial_job_id: Any, sequence: int, value: Any) -> None:
+        with self.path.open("a") as file:
+            file.write(nni.dump({"type": type, "sequence": sequence, "value": value}) + "\n")
+        self.channel.send_metric(type, parameter_id, trial_job_id, sequence, value)
+
+
 def work(descriptor: int) -> None:
     """Run trials, one after the other: an architecture comes in, metrics and the end go out."""
     assert JOB is not None
@@ -124,6 +146,8 @@ def nni_trial(request: dict[str, Any], streams: list[int]) -> None:
     told = ("NNI_", "CUDA_VISIBLE_DEVICES", "MULTI_PHASE", "REUSE_MODE")
     os.environ.update({name: value for name, value in request["env"].items() if name.startswith(told)})
     _adopt_environment()
+    path = Path(os.environ["NNI_OUTPUT_DIR"], METRICS)
+    set_default_trial_command_channel(_Kept(get_default_trial_command_channel(), path))
     model = nni.get_next_parameter()
     model.execute()
 

@@ -19,7 +19,7 @@ from nni.nas.evaluator import FunctionalEvaluator
 from condensekit.catalog import STRATEGIES
 from condensekit.errors import ConfigError
 from condensekit.nas import FixedList, Portal, TrialLog, search
-from condensekit.nas.service import _await, _launching
+from condensekit.nas.service import ServiceEngine, _await, _launching
 from condensekit.nas.strategies import strategy
 from tests.nas.toy import Toy, failing, measuring, scoring, where_home_is
 
@@ -27,7 +27,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 ROOT = Path(__file__).parents[2]
 TWO = min(2, len(os.sched_getaffinity(0)))
 LIST = [{"width": w, "act": "tanh"} for w in (3, 1, 4)]
-LATE = ()  # the curve of a trial whose only intermediate result NNI delivered after its end
 
 
 def free_port():
@@ -54,9 +53,15 @@ def test_all_strategies(run, name):
     assert len(trials) == (3 if name == "list" else 6)
     for trial in trials:
         assert trial.architecture["width"] <= trial.score <= trial.architecture["width"] + 0.5
-        assert trial.curve in ((0.5,), LATE)
+        assert trial.curve == (0.5,)
     here = search(Toy(), scoring(), FixedList([t.architecture for t in trials]), engine="sequential")
     assert [t.score for t in trials] == [t.score for t in here]
+
+
+def test_metrics_that_the_manager_loses_are_read_from_the_trial(run, monkeypatch):
+    monkeypatch.setattr(ServiceEngine, "_report_metric_data_callback", lambda engine, command: None)
+    trials = run(measuring(), FixedList(LIST))
+    assert [(trial.score, len(trial.curve)) for trial in trials] == [(3.0, 1), (1.0, 1), (4.0, 1)]
 
 
 def test_failures_are_marked_a_resume_repeats_nothing_and_no_file_lies_elsewhere(run, tmp_path, monkeypatch):
@@ -80,7 +85,7 @@ def test_numbers_of_other_libraries_are_metrics(run):
     trials = run(measuring(), FixedList(LIST))
     assert [trial.score for trial in trials] == [3.0, 1.0, 4.0]
     assert all(trial.scores == {"accuracy": 0.25, "margin": 0.75} and trial.image_steps == 10 for trial in trials)
-    assert all(trial.curve in (({"default": 0.5, "step": 3},), LATE) for trial in trials)
+    assert all(trial.curve == ({"default": 0.5, "step": 3},) for trial in trials)
 
 
 def test_a_metric_that_is_no_number_fails_its_trial(run):
