@@ -206,9 +206,17 @@ DISCREPANCY = option(
 )
 INIT = option("--init", metavar="NAME", help=f"First images: {', '.join(catalog.STARTS)}.")
 SAMPLING = option(
-    "--sampling", metavar="NAME", help=f"Real batches: {', '.join(catalog.SAMPLINGS)}.  [default: uniform]"
+    "--sampling",
+    metavar="NAME",
+    help=f"Real batches: {', '.join(catalog.SAMPLINGS)}. importance: what a lightly trained network "
+    "finds hard comes more often, weighted back; kmeans: what is nearest to cluster centres.  [default: uniform]",
 )
-ENCODER = option("--encoder", metavar="NAME", help=f"Networks that embed images: {', '.join(catalog.ENCODERS)}.")
+ENCODER = option(
+    "--encoder",
+    metavar="NAME",
+    help=f"Networks that embed images: {', '.join(catalog.ENCODERS)}. fresh: a new random one in each step; kept: one "
+    "for --keep steps; trained: points between initial and trained weights of a few short-trained ones.",
+)
 NETWORK = "Their architecture, say ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models."
 STORAGE = option(
     "--storage",
