@@ -71,10 +71,10 @@ def from_scratch():
 
 
 def test_what_is_compared_was_named_before():
-    from continual_cells import BOUNDS, REPLAYED, cells, primary
+    from continual_cells import BOUNDS, COLOUR, cells, primary
 
-    assert tuple(of("cifar10", "er", "ConvNet-w32", 10)) == (*REPLAYED, *BOUNDS)
-    assert tuple(of("cifar10", "er", "ResNet18-w8", 5)) == REPLAYED
+    assert tuple(of("cifar10", "er", "ConvNet-w32", 10)) == (*COLOUR, *BOUNDS)
+    assert tuple(of("cifar10", "er", "ResNet18-w8", 5)) == COLOUR
     assert primary("from-scratch", "fashionmnist") == ("dm", "jpeg-random")
     assert primary("from-scratch", "cifar10") == primary("from-scratch", "cifar100") == ("m3d", "packed-random")
     groups = {}
