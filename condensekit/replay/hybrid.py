@@ -76,18 +76,16 @@ class Hybrid:
 
     def _embedding(self, data: ClassImages, draw: Draw, compute: Compute, encoder: Encoder | None) -> FeatureNetwork:
         """The learner's network where the synthetic images were condensed with it, else an untrained one."""
-        if not isinstance(encoder, LearnerEncoder):
-            return self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
-        module = encoder.network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
-        prepared = encoder.prepare(data, draw, compute)
-        encoder.load_trained(module, draw.at(1), {name: value.to(compute.device) for name, value in prepared.items()})
-        return module
+        if isinstance(encoder, LearnerEncoder):
+            return encoder.after(data, draw, compute)
+        module = self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
+        return module.requires_grad_(False).eval()
 
     def _chosen(self, data: ClassImages, first: Tensor, count: int, factor: int, how: Filling) -> Tensor:
         """(K, count) source indices of real images, given those stored ``first`` (K, m, C, H, W)."""
         draw, rows = Draw(how.seed), []
         with Compute(make_plan(data.spec.shape[1:], device=how.device)) as compute:
-            module = self._embedding(data, draw, compute, how.encoder).requires_grad_(False).eval()
+            module = self._embedding(data, draw, compute, how.encoder)
             embed = embed_with(module, data, compute)
             for label, stored in zip(data.classes, first, strict=True):
                 indices = data.indices_of(label)

@@ -27,7 +27,7 @@ from condensekit.replay.baselines import BASELINES, Learner, Parts
 from condensekit.replay.budget import Bytes, Images
 from condensekit.replay.buffer import CondensedBuffer
 from condensekit.replay.filler import DivergedError, coded, eight_bit
-from condensekit.replay.learner import LearnerEncoder
+from condensekit.replay.learner import by_learner
 from condensekit.replay.memories import DER, ER, ER_ACE, MemoryKind
 from condensekit.replay.plugins import FineTuneOnMemory
 from condensekit.replay.protocol import Bench, Record, Settings
@@ -256,7 +256,7 @@ def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Be
     learner = settings.network.build(train.spec.shape, len(train.classes))
     embeds = regime in (ER, DER) and settings.online.learner_encoder and separable(learner)
     if embeds and memory.embeds_with_learner:
-        how = replace(how, encoder=LearnerEncoder(keep=getattr(how.encoder, "keep", 1)))
+        how = by_learner(how)
     place = Path("sets") / regime / folder_of(memory, bench) / f"order-{order}-network-{network}"
     return CondensedBuffer.from_filling(
         Bytes(per_class=count * memory.bytes_each(train)) if coded(memory.filler) else Images(per_class=count),

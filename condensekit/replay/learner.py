@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,9 @@ from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.images import ClassImages
 from condensekit.networks import FeatureNetwork, Network, Shape
 from condensekit.progress import SILENT, Progress
+from condensekit.replay.filler import Filling
 from condensekit.rng import Draw
+from condensekit.selection import Embed, Embedding, RandomEmbedding, embed_with
 from condensekit.trained import CLASSES, END, START, Trained
 
 
@@ -142,8 +144,39 @@ class LearnerEncoder(Encoder):
         """Fill in the weights after the experience."""
         self._between().load_trained(module, draw, prepared)
 
+    def after(self, data: ClassImages, draw: Draw, compute: Compute) -> FeatureNetwork:
+        """The learner after the experience, in evaluation mode, on the device of ``compute``."""
+        module = self.network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
+        prepared = {name: value.to(compute.device) for name, value in self.prepare(data, draw, compute).items()}
+        self.load_trained(module, draw.at(1), prepared)
+        return module.requires_grad_(False).eval()
+
     def _between(self) -> Trained:
         return Trained(count=1, interpolate=self.interpolate, keep=self.keep)
+
+
+@dataclass(frozen=True)
+class LearnerEmbedding(Embedding):
+    """The learner's features after the experience, as iCaRL (Rebuffi et al., CVPR 2017) chooses its exemplars by.
+
+    Args:
+        encoder: It has seen the learner.
+    """
+
+    encoder: LearnerEncoder
+
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
+        """See :meth:`condensekit.selection.Embedding.prepare`."""
+        return embed_with(self.encoder.after(data, draw, compute), data, compute)
+
+
+def by_learner(how: Filling) -> Filling:
+    """The same, with the learner's features in place of those of untrained networks: in matching and in the start."""
+    encoder = LearnerEncoder(keep=getattr(how.encoder, "keep", 1))
+    start: Any = how.init
+    if isinstance(getattr(start, "embedding", None), RandomEmbedding):
+        start = replace(start, embedding=LearnerEmbedding(encoder))
+    return replace(how, encoder=encoder, init=start)
 
 
 def as_feature_network(module: nn.Module, shape: Shape) -> FeatureNetwork:

@@ -18,7 +18,7 @@ from condensekit.methods import DistributionMatching
 from condensekit.networks import separable
 from condensekit.replay.buffer import CondensedBuffer
 from condensekit.replay.full import Replay, refuse_soft
-from condensekit.replay.learner import LearnerEncoder
+from condensekit.replay.learner import by_learner
 from condensekit.replay.loader import TensorLoader
 from condensekit.replay.plugins import Distillation, FineTuneOnMemory, memory_tensors
 from condensekit.rng import Draw
@@ -243,7 +243,7 @@ def embed_with_learner(storage_policy: Any, learner: nn.Module) -> None:
         return
     rules = storage_policy.rules
     if rules.how.encoder is None and isinstance(getattr(rules.method, "method", None), DistributionMatching):
-        storage_policy.rules = replace(rules, how=replace(rules.how, encoder=LearnerEncoder()))
+        storage_policy.rules = replace(rules, how=by_learner(rules.how))
 
 
 def watch(storage_policy: Any, strategy: Any) -> None:
