@@ -32,7 +32,8 @@ class CondensedReplay(SupervisedTemplate):
     times (:class:`~condensekit.replay.full.Replay`).
 
     A ``CondensedBuffer`` of distribution matching that was given no encoder embeds with the learner itself
-    (:class:`~condensekit.replay.learner.LearnerEncoder`), unless that has batch norm.
+    (:class:`~condensekit.replay.learner.LearnerEncoder`), unless that has batch norm; where its images start from real
+    ones chosen by the features of an untrained network, the learner's features choose them too.
 
     Args:
         model: The learner.

@@ -11,8 +11,10 @@ from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
 from condensekit.replay import CondensedBuffer, CondensedReplay, Images, LearnerEncoder
-from condensekit.replay.learner import as_feature_network
+from condensekit.replay.filler import Filling
+from condensekit.replay.learner import LearnerEmbedding, as_feature_network, by_learner
 from condensekit.rng import Draw, isolated
+from condensekit.selection import Herding, KMeans, Pixels, Random
 
 from .worlds import DM, buffer, network, stream
 
@@ -70,6 +72,26 @@ def test_weights_lie_between_before_and_after(make):
     end.eval(), module.eval()
     with torch.no_grad():
         torch.testing.assert_close(module(x), end(x)[:, [1, 3]], atol=1e-5, rtol=1e-4)
+
+
+def test_a_start_is_chosen_by_the_learners_features_after_the_experience():
+    data, how = images(), by_learner(Filling(init=Herding()))
+    for learner in (conv(1), conv(2)):
+        how.encoder.observe(Agent(learner), Experience(0))
+    with Compute(make_plan((8, 8), device="cpu", workers=0)) as compute:
+        embed = how.init.embedding.prepare(data, Draw(0), compute)
+        chosen = how.init(data, 2, Draw(0), compute)
+    with torch.no_grad():
+        wanted = conv(2).features(data.gather(data.order))
+    torch.testing.assert_close(embed(data.order), wanted, atol=1e-5, rtol=1e-4)
+    assert data.labels[chosen.indices].tolist() == [1, 1, 3, 3]
+
+
+def test_only_starts_by_untrained_networks_are_chosen_anew():
+    for start in (None, Random(), KMeans(embedding=Pixels())):
+        assert by_learner(Filling(init=start)).init == start
+    how = by_learner(Filling(init=KMeans(candidates=9)))
+    assert how.init == KMeans(LearnerEmbedding(how.encoder), 9)
 
 
 def test_a_new_experience_starts_anew_and_one_look_gives_both_ends():
