@@ -175,7 +175,7 @@ def _cpu() -> Iterator[Cell]:
 def _equal_time() -> Iterator[Cell]:
     """All methods after a minute, the best two after five; selections, which take no step, beside them."""
     for data, names in TIMED.items():
-        for name in ("packed-random", "packed-kmeans", "kmeans", "herding"):
+        for name in ("packed-random", "packed-kmeans", "kmeans", "herding", "jpeg-random"):
             yield Cell("cpu", data, 10, name, networks=1)
         for name in names:
             yield _timed(data, 10, name, SECONDS_60[name])

@@ -13,7 +13,7 @@ from condensekit.replay.memories import DER, EQUAL_BYTES, ER, ER_ACE, FROM_SCRAT
 
 MEMORIES = ("random", "dm", "m3d", EQUAL_BYTES, "packed-random", "kmeans", "herding")
 REPLAYED = ("random", "dm", "hybrid", "avalanche-herding", "herding", "kmeans", "packed-random")
-COLOUR = (*REPLAYED, "packed-dm", "jpeg-random")  # photographs gain from packing
+COLOUR = (*REPLAYED, "jpeg-random")
 BOUNDS = ("class-balanced", "naive", "cumulative")
 STOCK = (
     *BOUNDS,
@@ -32,7 +32,16 @@ coded ones on Fashion-MNIST, shrunk ones on CIFAR-10. Where a learner goes on it
 features, as iCaRL does."""
 START = ("init=kmeans",)
 """Of every condensed memory: the best start in a held-out search on all classes of Fashion-MNIST."""
-TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+BY_LEARNER: dict[str, Any] = {"lr": 0.1, "options": ("init=herding",)}
+TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {
+    (ER, "cifar10", "ConvNet-w32", name): found
+    for name, found in {
+        **dict.fromkeys(("random", "avalanche-herding", "kmeans", "packed-random", "jpeg-random"), {"lr": 0.1}),
+        **dict.fromkeys(("class-balanced", "naive", "cumulative"), {"lr": 0.1}),
+        "herding": {"lr": 0.03},
+        "dm": BY_LEARNER,
+    }.items()
+}
 """By regime, data set, network and memory, such as ``(ER, "cifar10", "ConvNet-w32", "herding"): {"lr": 0.1}``: the best
 of a search by ``--tune``, which reads no test image and takes other class orders than those reported. A cell that was
 run with other options counts as another one."""
@@ -130,7 +139,8 @@ def cells(scale: str) -> Iterator[Cell]:
     """All cells of a scale, the most important first, with the options that were found for them."""
     for cell in _gpu() if scale == "gpu" else _cpu():
         start = START if memory(cell.memory).learnt else ()
-        yield replace(cell, options=start, **TUNED.get((cell.regime, cell.data, cell.network, cell.memory), {}))
+        found = TUNED.get((cell.regime, cell.data, cell.network, cell.memory), {})
+        yield replace(cell, **{"options": start, **found})
 
 
 def primary(regime: str, data: str) -> tuple[str, str]:
