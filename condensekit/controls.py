@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
+from condensekit.coding import LABEL, QUALITIES, Picture, jpeg
 from condensekit.compute import Compute
 from condensekit.errors import ConfigError, refuse
 from condensekit.images import ClassImages
 from condensekit.rng import Draw
 from condensekit.selection import Chosen, check_sizes
-
-SCAN = b"\xff\xda"  # the marker after which a JPEG file holds the picture; all before it are tables
-LABEL = 8  # bytes, int64
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class JpegRandom:
     codes: ClassVar[bool] = True  # its images are stored as they are coded
 
     def __post_init__(self) -> None:
-        refuse(None if self.quality in range(1, 96) else f"quality must be an integer in 1 to 95, got {self.quality}")
+        refuse(None if self.quality in QUALITIES else f"quality must be an integer in 1 to 95, got {self.quality}")
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """See :class:`~condensekit.selection.Selection`; classes may differ in how many images they get."""
@@ -52,13 +46,13 @@ class JpegRandom:
         indices, pixels, sizes = [], [], []
         for label in data.classes:
             left = ipc * (math.prod(data.spec.shape) + LABEL)
-            for place, (index, picture, size, tables) in enumerate(self._coded(data, label, draw)):
-                size += 0 if place else tables
+            for place, (index, picture) in enumerate(self._coded(data, label, draw)):
+                size = picture.size + (0 if place else picture.tables)
                 left -= size + LABEL
                 if place and left < 0:
                     break
                 indices.append(index)
-                pixels.append(picture)
+                pixels.append(picture.pixels)
                 sizes.append(size)
         return Chosen(torch.tensor(indices), None, torch.stack(pixels), torch.tensor(sizes))
 
@@ -66,7 +60,7 @@ class JpegRandom:
         """The most bytes that the first image of a class takes, with tables and label, and that class."""
         self._check(data)
         first = ((next(self._coded(data, label, draw)), label) for label in data.classes)
-        return max((size + tables + LABEL, label) for (_, _, size, tables), label in first)
+        return max((picture.size + picture.tables + LABEL, label) for (_, picture), label in first)
 
     def _check(self, data: ClassImages) -> None:
         """Raise ConfigError for images that cannot be coded."""
@@ -75,14 +69,7 @@ class JpegRandom:
                 f"{self.name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
             )
 
-    def _coded(self, data: ClassImages, label: int, draw: Draw) -> Iterator[tuple[int, Tensor, int, int]]:
-        """Images of a class in random order: index, what decoding gives, bytes of the picture and of its tables."""
+    def _coded(self, data: ClassImages, label: int, draw: Draw) -> Iterator[tuple[int, Picture]]:
+        """Images of a class in random order: index and coding."""
         order = data.indices_of(label)[draw.permutation(f"{self.name}/{label}", data.count(label))]
-        for index in order.tolist():
-            file = io.BytesIO()
-            pixels = data.images[index].cpu().numpy()
-            picture = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-            Image.fromarray(picture).save(file, "JPEG", quality=self.quality)
-            tables = file.getvalue().index(SCAN)
-            decoded = np.atleast_3d(np.asarray(Image.open(file)))
-            yield index, torch.from_numpy(decoded.copy()).permute(2, 0, 1), len(file.getvalue()) - tables, tables
+        return ((index, jpeg(data.images[index], self.quality)) for index in order.tolist())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from condensekit.replay.budget import Bytes, Images
     from condensekit.replay.buffer import CondensedBuffer
+    from condensekit.replay.coded import Coded
     from condensekit.replay.hybrid import Hybrid
     from condensekit.replay.learner import LearnerEncoder
     from condensekit.replay.loader import TensorLoader
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "budget": ("Bytes", "Images"),
     "buffer": ("CondensedBuffer",),
+    "coded": ("Coded",),
     "hybrid": ("Hybrid",),
     "learner": ("LearnerEncoder",),
     "loader": ("TensorLoader",),
@@ -41,6 +43,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "ERACE",
     "Bytes",
+    "Coded",
     "CondensedBuffer",
     "CondensedReplay",
     "DERpp",

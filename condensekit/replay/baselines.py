@@ -21,7 +21,7 @@ from avalanche.training.supervised import DER, ER_ACE, Cumulative, ICaRL, JointT
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from condensekit.controls import LABEL
+from condensekit.coding import LABEL
 from condensekit.replay.loader import TensorLoader
 from condensekit.replay.protocol import Bench
 

@@ -14,10 +14,10 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from condensekit.augment import Augmentation
+from condensekit.coding import LABEL
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Noise, Saving, Status, condense
 from condensekit.condensed import DTYPES, CondensedSet, Formation
-from condensekit.controls import LABEL
 from condensekit.describe import describe
 from condensekit.encoders import Encoder
 from condensekit.errors import CondensekitError, ConfigError, DataError

@@ -12,6 +12,7 @@ from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.images import ClassImages
 from condensekit.methods import Condenser, DistributionMatching
 from condensekit.recipe import PARTS, Recipe
+from condensekit.replay.coded import Coded
 from condensekit.replay.filler import Condensing, Filler, Filling, Selecting, bytes_each, coded, eight_bit
 from condensekit.replay.hybrid import Hybrid, SoftLabelled
 from condensekit.selection import Random, RandomEmbedding
@@ -22,6 +23,7 @@ EQUAL_BYTES = "random-equal-bytes"
 SOFT = "random-soft"
 DOWNSCALED = "downscaled"
 HYBRID = "hybrid"
+JPEG = "jpeg-"  # before a method: more of its images in the same bytes, coded
 UNPACKED = "unpacked-"  # before a method that packs its images: one in each stored one
 SAME = {
     EQUAL_BYTES: "random",
@@ -176,7 +178,8 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
             four images in one, ``unpacked-`` before a method that does so by itself stores each alone;
             ``random-equal-bytes``; ``random-soft``; ``downscaled`` (four images in the bytes of one, which is
             ``packed-random``) or ``downscaled-N`` (N x N in one); ``hybrid``, or ``hybrid-METHOD-PERCENT`` for
-            another method than dm and share of synthetic images than 50; a name of :data:`AVALANCHE`.
+            another method than dm and share of synthetic images than 50; ``jpeg-METHOD-TIMES``, TIMES condensed
+            images in the bytes of one, coded; a name of :data:`AVALANCHE`.
         making: How condensed ones are made.
         data: Name of the data set, for the augmentation.
 
@@ -201,9 +204,9 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
     if name.partition("-")[0] == HYBRID:
         mixed, share = _hybrid(name)
         return _condensed(name, mixed, making, data, share=share)
-    method, factor = _stored(name)
+    method, stored_as = _stored(name)
     if method in catalog.METHODS or ":" in method:
-        return _condensed(name, method, making, data, factor=factor)
+        return _condensed(name, method, making, data, **stored_as)
     if name.removeprefix(catalog.PACKED) not in catalog.SELECTIONS:
         special = [EQUAL_BYTES, SOFT, DOWNSCALED, HYBRID]
         raise unknown("memory", name, [*catalog.METHODS, *catalog.SELECTIONS, *special, *AVALANCHE])
@@ -240,12 +243,19 @@ def _packed(how: Filling, factor: int) -> Filling:
     return replace(how, formation=replace(how.formation, factor=factor))
 
 
-def _stored(name: str) -> tuple[str, int | None]:
-    """``packed-dm`` -> (``dm``, 2); ``unpacked-m3d`` -> (``m3d``, 1); None for the method's own factor."""
+def _stored(name: str) -> tuple[str, dict[str, int]]:
+    """``packed-dm`` -> ``dm``, factor 2; ``unpacked-m3d`` -> ``m3d``, factor 1; ``jpeg-dm-8`` -> ``dm``, times 8."""
     for prefix, factor in ((catalog.PACKED, 2), (UNPACKED, 1)):
         if name.startswith(prefix):
-            return name.removeprefix(prefix), factor
-    return name, None
+            return name.removeprefix(prefix), {"factor": factor}
+    if not name.startswith(JPEG) or name in catalog.SELECTIONS:
+        return name, {}
+    method, _, times = name.removeprefix(JPEG).rpartition("-")
+    if not method or not times.isdecimal() or not int(times):
+        raise ConfigError(
+            f"{name!r}: expected jpeg-METHOD-TIMES, such as jpeg-dm-4 for four images in the bytes of one, or jpeg-random"
+        )
+    return method, {"times": int(times)}
 
 
 def _hybrid(name: str) -> tuple[str, float]:
@@ -268,9 +278,19 @@ def _mixed(method: Condenser, share: float, making: Making) -> Hybrid:
 
 
 def _condensed(
-    name: str, method: str, making: Making, data: str, *, factor: int | None = None, share: float | None = None
+    name: str,
+    method: str,
+    making: Making,
+    data: str,
+    *,
+    factor: int | None = None,
+    share: float | None = None,
+    times: int | None = None,
 ) -> MemoryKind:
-    """A method as its preset runs it, with the run's options where it has them; ``share`` is that of a hybrid."""
+    """A method as its preset runs it, with the run's options where it has them.
+
+    ``share`` is that of a hybrid, ``times`` the number of coded images in the bytes of one.
+    """
     preset = catalog.preset(method)
     own = [option for option in catalog.options_of(preset.method) if option not in preset.unfit]
     known = (*own, *(option for option, part in RECIPE.items() if part not in preset.unfit))
@@ -278,7 +298,7 @@ def _condensed(
         "batch_real": making.batch_real if "batch_real" in own else None,
         "network": making.encoder_network,
         "factor": factor,
-        "storage": making.storage,
+        "storage": making.storage if times is None else "float32",  # coded by itself
         "precision": making.precision,
     }
     settings = [text for text in making.settings if _option(text) in known]
@@ -288,11 +308,17 @@ def _condensed(
     condenser, options = Recipe.parse(" ".join(words)).build(data)
     found: dict[str, Any] = {key: value for key, value in options.items() if key != "nested"}
     soft = getattr(condenser, "labels", "") == "soft"
+    made: Filler = Condensing(condenser)
+    if share is not None:
+        made = _mixed(condenser, share, making)
+    if times is not None:
+        made = Coded(condenser, times)
     return MemoryKind(
         name,
-        Condensing(condenser) if share is None else _mixed(condenser, share, making),
+        made,
         Filling(iterations=making.iterations, **found),
         learnt=True,
+        equal_bytes=times is not None,
         regimes=(FROM_SCRATCH,) if soft else REGIMES,
         options=known,
         own_encoder="encoder" in map(_option, settings),

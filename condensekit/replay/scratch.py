@@ -14,9 +14,9 @@ from itertools import product
 
 from torch import Tensor
 
+from condensekit.coding import LABEL
 from condensekit.condense import Saving
 from condensekit.condensed import CondensedSet
-from condensekit.controls import LABEL
 from condensekit.images import ClassImages
 from condensekit.progress import Shared
 from condensekit.replay.filler import EVERY, filled

@@ -1,0 +1,94 @@
+"""Images coded as JPEG: the bytes they take, and the pixels that decoding gives."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from condensekit.condensed import CondensedSet
+from condensekit.errors import ConfigError, DataError, refuse, whole
+
+LABEL = 8  # bytes, int64
+QUALITIES = range(1, 96)
+SCAN = b"\xff\xda"  # the marker after which a JPEG file holds the picture; all before it are tables
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image as JPEG.
+
+    Args:
+        pixels: (C, H, W) uint8, what decoding gives.
+        size: Bytes of the picture.
+        tables: Bytes of the tables before it, which are the same for all images of a size and a quality.
+    """
+
+    pixels: Tensor
+    size: int
+    tables: int
+
+
+def jpeg(pixels: Tensor, quality: int) -> Picture:
+    """Code a (C, H, W) uint8 image of 1 or 3 channels with a quality in 1 to 95."""
+    file = io.BytesIO()
+    array = pixels.cpu().numpy()
+    Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)).save(file, "JPEG", quality=quality)
+    tables = file.getvalue().index(SCAN)
+    decoded = np.atleast_3d(np.asarray(Image.open(file)))
+    return Picture(torch.from_numpy(decoded.copy()).permute(2, 0, 1), len(file.getvalue()) - tables, tables)
+
+
+def sizes(pictures: Iterable[Picture]) -> list[int]:
+    """What each takes: the tables count with the first."""
+    return [picture.size + (0 if place else picture.tables) for place, picture in enumerate(pictures)]
+
+
+def coded(made: CondensedSet, room: int) -> CondensedSet:
+    """The images of each class as JPEG, of the highest quality at which they fit.
+
+    Args:
+        made: A set; its images, normalised, are clamped to pixels. Packed ones are coded as they are stored.
+        room: Bytes of each class: those of the files, whose tables count once, and of the labels.
+
+    Returns:
+        The same images, as decoding gives them, with the bytes that each takes; stored as float32.
+
+    Raises:
+        ConfigError: No room; images that have neither 1 nor 3 channels, or take more at the lowest quality.
+        DataError: A set with soft labels, which are not counted here.
+    """
+    refuse(
+        whole("room", room, 1),
+        None if made.spec.shape[0] in (1, 3) else f"JPEG needs images of 1 or 3 channels, got {made.spec.shape}",
+    )
+    if made.soft_labels is not None:
+        raise DataError("images with soft labels are not coded: leave out the soft labels")
+    plain = made.stored_as("float32")
+    pixels = (plain.spec.to_pixels(plain.images) * 255).round().to(torch.uint8)
+    shown, taken, used = plain.images.clone(), torch.zeros(len(plain), dtype=torch.int64), {}
+    for label in plain.classes:
+        rows = (plain.labels == label).nonzero()[:, 0]
+        used[label] = _quality(plain.spec.name_of(label), pixels[rows], room - LABEL * len(rows))
+        pictures = [jpeg(image, used[label]) for image in pixels[rows]]
+        shown[rows] = plain.spec.normalise(torch.stack([picture.pixels for picture in pictures]))
+        taken[rows] = torch.tensor(sizes(pictures))
+    provenance = {**plain.provenance, "jpeg": {"room": room, "quality": list(used.values())}}
+    return replace(plain, images=shown, coded=taken, provenance=provenance)
+
+
+def _quality(name: str, pixels: Tensor, room: int) -> int:
+    """The highest quality at which the images of class ``name`` take at most ``room`` bytes."""
+    found = bisect_right(QUALITIES, room, key=lambda quality: sum(sizes(jpeg(image, quality) for image in pixels)))
+    if not found:
+        raise ConfigError(
+            f"the {len(pixels)} images of class {name} take more than {room:,} bytes at the lowest quality: "
+            "store fewer of them, or give them more bytes"
+        )
+    return QUALITIES[found - 1]
