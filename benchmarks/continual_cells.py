@@ -13,7 +13,8 @@ from condensekit.replay.memories import DER, EQUAL_BYTES, ER, ER_ACE, FROM_SCRAT
 
 MEMORIES = ("random", "dm", "m3d", EQUAL_BYTES, "packed-random", "kmeans", "herding")
 REPLAYED = ("random", "dm", "hybrid", "avalanche-herding", "herding", "kmeans", "packed-random")
-COLOUR = (*REPLAYED, "jpeg-random")
+CODED = {"fashionmnist": "jpeg-dm-2", "cifar10": "jpeg-dm-9", "cifar100": "jpeg-dm-9"}  # as many as jpeg-random has
+COLOUR = (*REPLAYED, "jpeg-random", "jpeg-dm-9")
 BOUNDS = ("class-balanced", "naive", "cumulative")
 STOCK = (
     *BOUNDS,
@@ -22,25 +23,31 @@ STOCK = (
 PRIMARY: dict[str | tuple[str, str], tuple[str, str]] = {
     FROM_SCRATCH: ("m3d", "packed-random"),
     (FROM_SCRATCH, "fashionmnist"): ("dm", "jpeg-random"),
+    (FROM_SCRATCH, "cifar10"): ("jpeg-dm-9", "jpeg-random"),
     (FROM_SCRATCH, "digits"): ("dm", EQUAL_BYTES),
     ER: ("hybrid", "avalanche-herding"),
     **dict.fromkeys((ER_ACE, DER), ("hybrid", "herding")),
 }
 """By regime, or regime and data set: the contrast that is not corrected for others, named before its cells are
-measured. From scratch it is with the random images that are best at as many bytes where all classes are there at once:
-coded ones on Fashion-MNIST, shrunk ones on CIFAR-10. Where a learner goes on it is with real images chosen by its own
-features, as iCaRL does."""
+measured. From scratch it is with the random images that are best at as many bytes where all classes are there at once.
+Where a learner goes on it is with real images chosen by its own features, as iCaRL does."""
 START = ("init=kmeans",)
 """Of every condensed memory: the best start in a held-out search on all classes of Fashion-MNIST."""
-BY_LEARNER: dict[str, Any] = {"lr": 0.1, "options": ("init=herding",)}
+MANY = ("lr=20",)
+"""Of one condensed for many images, each of which has the smaller part in their mean."""
+BY_LEARNER = ("init=herding",)
+"""Of one condensed with the learner, which herds as well."""
+RATES = {"herding": 0.03}
+"""Of the learner; 0.1 with all other memories."""
 TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {
-    (ER, "cifar10", "ConvNet-w32", name): found
-    for name, found in {
-        **dict.fromkeys(("random", "avalanche-herding", "kmeans", "packed-random", "jpeg-random"), {"lr": 0.1}),
-        **dict.fromkeys(("class-balanced", "naive", "cumulative"), {"lr": 0.1}),
-        "herding": {"lr": 0.03},
-        "dm": BY_LEARNER,
-    }.items()
+    (FROM_SCRATCH, "cifar10", "ConvNet-w32", CODED["cifar10"]): {"options": START + MANY},
+    **{
+        (ER, "cifar10", "ConvNet-w32", name): {
+            "lr": RATES.get(name, 0.1),
+            **({"options": BY_LEARNER + MANY * (name in CODED.values())} if memory(name).learnt else {}),
+        }
+        for name in (*COLOUR, *BOUNDS)
+    },
 }
 """By regime, data set, network and memory, such as ``(ER, "cifar10", "ConvNet-w32", "herding"): {"lr": 0.1}``: the best
 of a search by ``--tune``, which reads no test image and takes other class orders than those reported. A cell that was
@@ -154,6 +161,8 @@ def _cpu() -> Iterator[Cell]:
     for per_class in (10, 5):
         for name in COLOUR:
             yield Cell("cpu", "cifar10", 5, per_class, ER, "ConvNet-w32", name)
+    for name in ("random", "dm", "hybrid", "avalanche-herding", "jpeg-random", CODED["cifar10"]):
+        yield Cell("cpu", "cifar10", 5, 10, ER, "ConvNet-w32", name, fine_tune=100)
     for name in BOUNDS:
         yield Cell("cpu", "cifar10", 5, 10, ER, "ConvNet-w32", name)
     yield from _from_scratch("cifar10")
@@ -165,7 +174,7 @@ def _cpu() -> Iterator[Cell]:
 
 
 def _from_scratch(data: str) -> Iterator[Cell]:
-    for name in (*MEMORIES, "jpeg-random", "unpacked-m3d"):
+    for name in (*MEMORIES, "jpeg-random", "unpacked-m3d", CODED[data]):
         yield Cell("cpu", data, 5, 10, FROM_SCRATCH, "ConvNet-w32", name)
     for name in ("dm", "random"):  # equal finals in one step and in five show that no later class has leaked
         yield Cell("cpu", data, 1, 10, FROM_SCRATCH, "ConvNet-w32", name)
@@ -185,7 +194,7 @@ def _digits() -> Iterator[Cell]:
 def _gpu() -> Iterator[Cell]:
     """DM's protocol on CIFAR-100, then a learner that goes on, with distillation."""
     long: dict[str, Any] = {"orders": 5, "networks": 3, "protocol": "dc", "iterations": 20_000, "batch_real": 256}
-    for steps, name in product((10, 5), (*MEMORIES, "jpeg-random")):
+    for steps, name in product((10, 5), (*MEMORIES, "jpeg-random", CODED["cifar100"])):
         yield Cell("gpu", "cifar100", steps, 20, FROM_SCRATCH, "ConvNet", name, **long)
     once = {**long, "orders": 10, "networks": 1, "epochs": 20}
     for distillation, name in product((1.0, 0.0), COLOUR):

@@ -6,6 +6,7 @@ import io
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -72,23 +73,22 @@ def coded(made: CondensedSet, room: int) -> CondensedSet:
         raise DataError("images with soft labels are not coded: leave out the soft labels")
     plain = made.stored_as("float32")
     pixels = (plain.spec.to_pixels(plain.images) * 255).round().to(torch.uint8)
-    shown, taken, used = plain.images.clone(), torch.zeros(len(plain), dtype=torch.int64), {}
+    shown, each, used = plain.images.clone(), torch.zeros(len(plain), dtype=torch.int64), []
     for label in plain.classes:
         rows = (plain.labels == label).nonzero()[:, 0]
-        used[label] = _quality(plain.spec.name_of(label), pixels[rows], room - LABEL * len(rows))
-        pictures = [jpeg(image, used[label]) for image in pixels[rows]]
+        used.append(bisect_right(QUALITIES, room, key=partial(taken, pixels[rows])))  # 0: none
+        if not used[-1]:
+            raise ConfigError(
+                f"the {len(rows)} images of class {plain.spec.name_of(label)} take more than {room:,} bytes at the "
+                "lowest quality: store fewer of them, or give them more bytes"
+            )
+        pictures = [jpeg(image, used[-1]) for image in pixels[rows]]
         shown[rows] = plain.spec.normalise(torch.stack([picture.pixels for picture in pictures]))
-        taken[rows] = torch.tensor(sizes(pictures))
-    provenance = {**plain.provenance, "jpeg": {"room": room, "quality": list(used.values())}}
-    return replace(plain, images=shown, coded=taken, provenance=provenance)
+        each[rows] = torch.tensor(sizes(pictures))
+    provenance = {**plain.provenance, "jpeg": {"room": room, "quality": used}}
+    return replace(plain, images=shown, coded=each, provenance=provenance)
 
 
-def _quality(name: str, pixels: Tensor, room: int) -> int:
-    """The highest quality at which the images of class ``name`` take at most ``room`` bytes."""
-    found = bisect_right(QUALITIES, room, key=lambda quality: sum(sizes(jpeg(image, quality) for image in pixels)))
-    if not found:
-        raise ConfigError(
-            f"the {len(pixels)} images of class {name} take more than {room:,} bytes at the lowest quality: "
-            "store fewer of them, or give them more bytes"
-        )
-    return QUALITIES[found - 1]
+def taken(pixels: Tensor, quality: int) -> int:
+    """Bytes of images (N, C, H, W) uint8 of one class, coded: files, whose tables count once, and labels."""
+    return sum(sizes(jpeg(image, quality) for image in pixels)) + LABEL * len(pixels)

@@ -9,6 +9,7 @@ from condensekit.controls import JpegRandom
 from condensekit.errors import DataError, refuse
 from condensekit.images import ClassImages
 from condensekit.networks import Network, separable
+from condensekit.replay.coded import Coded
 from condensekit.replay.memories import FROM_SCRATCH, UNBOUNDED, MemoryKind
 from condensekit.replay.protocol import Settings
 from condensekit.rng import Draw
@@ -58,6 +59,9 @@ def _beyond(kind: MemoryKind, settings: Settings, train: ClassImages, room: int)
     """What is wrong with a memory whose first image of some class takes more bytes than the class may fill."""
     if not kind.equal_bytes:
         return None
+    if isinstance(kind.filler, Coded):
+        misfit = kind.filler.misfit(train, kind.images(settings.per_class, train, room))
+        return f"memory {kind.name!r}: {misfit}" if misfit else None
     each = kind.bytes_each(train)
     most, label = each, train.classes[0]
     selection = getattr(kind.filler, "selection", None)

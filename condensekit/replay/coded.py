@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from condensekit.coding import LABEL, coded
+import torch
+
+from condensekit.coding import LABEL, QUALITIES, coded, taken
 from condensekit.condensed import CondensedSet
 from condensekit.errors import refuse, whole
 from condensekit.images import ClassImages
@@ -42,8 +44,26 @@ class Coded:
         """See :class:`~condensekit.replay.filler.Filler`; ``ipc * times`` images of each class.
 
         Raises:
-            ConfigError: So many images that they do not fit; streams and methods that :class:`Condensing` refuses.
+            ConfigError: Images that are not 8-bit or have other than 1 or 3 channels; so many that they do not fit.
         """
+        refuse(self.misfit(data, ipc))
         plain = replace(how, formation=replace(how.formation, dtype="float32"))
         made = Condensing(self.method).fill(data, ipc * self.times, plain)
-        return coded(made, ipc * (math.prod(data.spec.shape) + LABEL))
+        return coded(made, _room(data, ipc))
+
+    def misfit(self, data: ClassImages, ipc: int) -> str | None:
+        """What is wrong where as many real images of a class do not fit either, coded; None if they all do."""
+        if data.images.dtype != torch.uint8 or data.spec.shape[0] not in (1, 3):
+            return f"{self.name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
+        some = ((label, data.images[data.indices_of(label)[: ipc * self.times]]) for label in data.classes)
+        tight = next((label for label, pixels in some if taken(pixels, QUALITIES[0]) > _room(data, ipc)), None)
+        return (
+            None
+            if tight is None
+            else f"{ipc * self.times} images of class {data.spec.name_of(tight)} take more bytes, coded, than {ipc} "
+            "that are not: store fewer in the bytes of one"
+        )
+
+
+def _room(data: ClassImages, ipc: int) -> int:
+    return ipc * (math.prod(data.spec.shape) + LABEL)

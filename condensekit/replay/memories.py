@@ -253,7 +253,7 @@ def _stored(name: str) -> tuple[str, dict[str, int]]:
     method, _, times = name.removeprefix(JPEG).rpartition("-")
     if not method or not times.isdecimal() or not int(times):
         raise ConfigError(
-            f"{name!r}: expected jpeg-METHOD-TIMES, such as jpeg-dm-4 for four images in the bytes of one, or jpeg-random"
+            f"{name!r}: expected jpeg-random, or jpeg-METHOD-TIMES such as jpeg-dm-4: four images in the bytes of one"
         )
     return method, {"times": int(times)}
 

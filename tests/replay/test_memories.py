@@ -1,8 +1,13 @@
-"""Memories by name, hybrid memories, soft labels."""
+"""Memories by name, hybrid and coded memories, soft labels."""
+
+from dataclasses import replace
 
 import pytest
 import torch
+from avalanche.benchmarks.utils import as_classification_dataset
+from torch.utils.data import TensorDataset
 
+from condensekit.coding import coded
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import Formation
 from condensekit.encoders import Fresh
@@ -10,9 +15,9 @@ from condensekit.errors import ConfigError
 from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
-from condensekit.replay import CondensedBuffer, Hybrid, Images, LearnerEncoder
+from condensekit.replay import Bytes, Coded, CondensedBuffer, Hybrid, Images, LearnerEncoder
 from condensekit.replay.baselines import BASELINES
-from condensekit.replay.filler import Filling, Selecting
+from condensekit.replay.filler import Condensing, Filling, Selecting
 from condensekit.replay.hybrid import SoftLabelled, _alternating
 from condensekit.replay.memories import (
     AVALANCHE,
@@ -60,6 +65,7 @@ def images(each=24, classes=(2, 5), size=8):
         ("downscaled", False, 2, "uint8"),
         ("downscaled-4", False, 4, "uint8"),
         ("jpeg-random", False, 1, "float32"),
+        ("jpeg-m3d-4", True, 2, "float32"),
         (EQUAL_BYTES, False, 1, "uint8"),
         ("random-soft", False, 1, "uint8"),
     ],
@@ -71,6 +77,49 @@ def test_names(name, learnt, factor, storage):
     if learnt:
         assert found.how.iterations == 7
         assert "flip" not in (found.how.augmentation.ops if found.how.augmentation else ())
+
+
+def test_coded_names_carry_method_and_number():
+    found = memory("jpeg-dm-8", Making(storage="float16"))
+    assert (found.filler.name, found.filler.times, found.equal_bytes) == ("jpeg-dm-8", 8, True)
+    for name in ("jpeg-dm", "jpeg-8", "jpeg-dm-0", "jpeg-dm-x"):
+        with pytest.raises(ConfigError, match=f"'{name}': expected jpeg-random, or jpeg-METHOD-TIMES"):
+            memory(name)
+
+
+def test_coded_images_take_the_bytes_of_fewer():
+    data, how = images(each=30, size=16), replace(HOW, formation=Formation(1, "uint8"))
+    made = Coded(DM, 3).fill(data, 2, how)
+    assert made.labels.tolist() == [2] * 6 + [5] * 6
+    assert made.formation == Formation()
+    plain = Condensing(DM).fill(data, 6, replace(HOW, formation=Formation()))
+    assert torch.equal(made.images, coded(plain, 2 * (3 * 16 * 16 + 8)).images)
+    for label in made.classes:
+        assert made.select([label]).nbytes <= 2 * (3 * 16 * 16 + 8)
+
+
+def test_coded_images_stay_within_a_budget_in_bytes_and_go_through_a_state():
+    data, room = images(each=30, size=16), Bytes(per_class=2 * (3 * 16 * 16 + 8))
+    seen = TensorDataset(data.gather(data.order), data.labels[data.order])
+    seen.targets = data.labels[data.order].tolist()
+    options = {"spec": data.spec, "iterations": 2, "encoder": Fresh(NET), "device": "cpu"}
+    memory, other = (CondensedBuffer(room, Coded(DM, 3), **options) for _ in range(2))
+    memory.update_from_dataset(as_classification_dataset(seen))
+    assert memory.memory.labels.tolist() == [2] * 6 + [5] * 6
+    assert all(memory.memory.select([label]).nbytes <= room.per_class for label in (2, 5))
+    other.load_state_dict(memory.state_dict())
+    assert other.nbytes == memory.nbytes == memory.memory.nbytes
+    assert torch.equal(other.memory.images, memory.memory.images)
+
+
+def test_coded_images_that_cannot_fit_are_refused_first():
+    with pytest.raises(ConfigError, match="20 images of class 2 take more bytes, coded, than 1 that are not"):
+        Coded(DM, 20).fill(images(size=16), 1, HOW)
+    plain = ClassImages.from_arrays(torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 1]))
+    with pytest.raises(ConfigError, match=r"jpeg-dm-2 needs 8-bit images of 1 or 3 channels, got torch\.float32"):
+        Coded(DM, 2).fill(plain, 1, HOW)
+    with pytest.raises(ConfigError, match="times must be"):
+        Coded(DM, 0)
 
 
 def test_hybrid_names_carry_method_and_share():

@@ -1,0 +1,74 @@
+"""Sets coded as JPEG."""
+
+import pytest
+import torch
+
+from condensekit.coding import coded, taken
+from condensekit.compute import Compute, Plan
+from condensekit.condensed import CondensedSet, Formation
+from condensekit.errors import ConfigError, DataError
+from condensekit.images import ImageSpec
+from condensekit.rng import Draw
+from condensekit.selection import Random, selected_set
+from condensekit.testing import shapes
+from tests.reference.jpeg_twin import coded as file_of
+
+ROOM = 2_000
+
+
+@pytest.fixture
+def made():
+    with Compute(Plan(workers=0)) as compute:
+        return selected_set(shapes(per_class=20, size=16), Random(), 6, Draw(1), compute)
+
+
+def total(pixels, quality):
+    files = [file_of(image, quality)[0] for image in pixels]
+    tables = files[0].index(b"\xff\xda")
+    return sum(len(file) - tables + 8 for file in files) + tables
+
+
+def pixels_of(made, label):
+    shown = made.spec.to_pixels(made.decode()[0][made.labels == label])
+    return (shown * 255).round().to(torch.uint8)
+
+
+def test_each_class_has_the_highest_quality_that_fits(made):
+    found = coded(made, ROOM)
+    assert torch.equal(found.labels, made.labels)
+    for label, quality in zip(found.classes, found.provenance["jpeg"]["quality"], strict=True):
+        pixels, rows = pixels_of(made, label), found.labels == label
+        assert quality == max(q for q in range(1, 96) if total(pixels, q) <= ROOM)
+        assert int(found.coded[rows].sum()) + 8 * len(pixels) == total(pixels, quality) == taken(pixels, quality)
+        wanted = torch.stack([file_of(image, quality)[1] for image in pixels])
+        torch.testing.assert_close(found.images[rows], made.spec.normalise(wanted))
+        assert found.select([label]).nbytes <= ROOM
+
+
+def test_packed_and_quantised_images_are_coded_as_they_are_stored(made):
+    packed = CondensedSet.from_images(made.images, made.labels, made.spec, formation=Formation(2, "uint8"))
+    found = coded(packed, ROOM)
+    assert found.formation == Formation(2)
+    assert found.images.shape == made.images.shape
+    assert len(found.decode()[0]) == 4 * len(made)
+
+
+def test_a_coded_set_goes_through_a_file(made, tmp_path):
+    found = coded(made, ROOM)
+    found.save(tmp_path / "set.safetensors")
+    loaded = CondensedSet.load(tmp_path / "set.safetensors")
+    assert torch.equal(loaded.images, found.images)
+    assert loaded.nbytes == found.nbytes <= ROOM * len(made.classes)
+
+
+def test_what_does_not_fit_is_refused(made):
+    with pytest.raises(ConfigError, match="the 6 images of class -3 take more than 700 bytes at the lowest quality"):
+        coded(made, 700)
+    with pytest.raises(ConfigError, match="room must be"):
+        coded(made, 0)
+    two = CondensedSet.from_images(torch.zeros(2, 2, 8, 8), torch.tensor([0, 1]), ImageSpec((2, 8, 8), (0, 0), (1, 1)))
+    with pytest.raises(ConfigError, match=r"1 or 3 channels, got \(2, 8, 8\)"):
+        coded(two, ROOM)
+    soft = CondensedSet.from_images(made.images, made.labels, made.spec, soft_labels=torch.zeros(len(made), 2))
+    with pytest.raises(DataError, match="leave out the soft labels"):
+        coded(soft, ROOM)
