@@ -11,6 +11,7 @@ first. Runs of condensation are kept under ``--runs`` and resumed. Whole test se
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from dataclasses import asdict, replace
@@ -24,6 +25,7 @@ from cells import Cell, cells
 from record import cell_parser, fill, start
 
 from condensekit import catalog
+from condensekit.coding import LABEL, coded
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet
@@ -57,6 +59,8 @@ def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: 
         raise KeyboardInterrupt
     if result.status is Status.DIVERGED:
         raise RuntimeError(f"{cell.stem} seed {seed}: {result.message}")
+    if cell.coded:
+        return coded(result.set, cell.ipc * (math.prod(train.spec.shape) + LABEL))
     rows = torch.arange(len(result.set)).reshape(len(result.set.classes), -1)
     return result.set.take(rows[:, : cell.ipc].flatten())
 

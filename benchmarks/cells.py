@@ -17,6 +17,7 @@ RECIPES = {
     "m3d-unpacked": f"m3d batch_real=64 factor=1 {START}",
     "m3d-narrow": f"m3d batch_real=64 {START} network=ConvNet-w32",
     "dm-narrow": f"dm batch_real=64 factor=2 lr=5 {START} network=ConvNet-w32",
+    "jpeg-dm": f"dm batch_real=64 lr=20 {START} network=ConvNet-w32",
     "trained": f"dm batch_real=64 factor=2 {START} encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
     "krr": "krr",
     "dsa": "dsa batch_real=64",
@@ -30,6 +31,7 @@ SECONDS_60 = {
     "m3d-unpacked": 78,
     "m3d-narrow": 192,
     "dm-narrow": 192,
+    "jpeg-dm": 100,
     "trained": 14,
     "dm": 96,
     "krr": 149,
@@ -42,7 +44,9 @@ SECONDS_300 = {
 }  # the best two of each after a minute
 IPC1_SECONDS_60 = {"dm-packed": 118, "dm-kmeans": 108, "m3d-kmeans": 95}
 IPC1_SECONDS_300 = {"m3d-narrow": 1800}  # best on held-out images after a minute, by little
+CODED = {"jpeg-dm": 90}  # images condensed for 10 plain ones, about as many as jpeg-random has
 STARTS = {
+    "jpeg-dm": "jpeg-random",
     "dm-packed": "packed-random",
     "m3d": "packed-random",
     "dm-kmeans": "kmeans",
@@ -51,11 +55,11 @@ STARTS = {
     "m3d-narrow": "packed-kmeans",
     "dm-narrow": "packed-kmeans",
     "trained": "packed-kmeans",
-}  # the images that a recipe begins with: what its steps add
+}  # the images that a recipe begins with, or real ones stored in the same way: what its steps add
 TIMED = {
-    "fashionmnist": tuple(name for name in RECIPES if not name.endswith("-narrow")),
-    "cifar10": ("m3d-narrow", "m3d-kmeans", "dm-narrow", "dm-kmeans"),
-}  # all methods on the one, four on the other
+    "fashionmnist": tuple(name for name in RECIPES if not name.endswith("-narrow") and name not in CODED),
+    "cifar10": ("jpeg-dm", "m3d-narrow", "m3d-kmeans", "dm-narrow", "dm-kmeans"),
+}  # all methods on the one, five on the other
 DANCE = (
     "dm lr=0.01 per_image=true space=pixel factor=2 augment=color,crop,cutout init=kmeans "
     "encoder=trained encoder.count=20 calibration=1"
@@ -111,6 +115,7 @@ class Cell:
             what is in question.
         equal_steps: Whether packed sets are trained on for no more steps than others.
         condensed: Images per class that were condensed; the first ``ipc`` of each are trained on. None for ``ipc``.
+        coded: Whether all of them are, as JPEG in the bytes of ``ipc`` plain ones.
     """
 
     scale: str
@@ -127,6 +132,7 @@ class Cell:
     against: str = ""
     equal_steps: bool = True
     condensed: int | None = None
+    coded: bool = False
 
     @property
     def label(self) -> str:
@@ -213,7 +219,8 @@ def _timed(
 ) -> Cell:
     """A cell of the tables at equal time."""
     start = STARTS.get(name, "")
-    return Cell("cpu", data, ipc, name, 3, RECIPES[name], steps, 1, study, "short", architectures, start)
+    timed = Cell("cpu", data, ipc, name, 3, RECIPES[name], steps, 1, study, "short", architectures, start)
+    return replace(timed, condensed=CODED[name], coded=True) if name in CODED else timed
 
 
 def _equal_terms() -> Iterator[Cell]:

@@ -9,9 +9,11 @@ import sys
 import time
 
 import pytest
+import torch
 
 from condensekit import catalog
 from condensekit.cli import COMMANDS
+from condensekit.coding import coded
 from condensekit.condensed import CondensedSet
 from condensekit.store import read_json
 from tests.conftest import patterns
@@ -494,6 +496,32 @@ def test_every_method_runs_by_name(cli, data, tmp_path, options, name, factor):
     made = CondensedSet.load(out / "set.safetensors")
     assert made.formation.factor == factor
     assert len(made.decode()[0]) == 3 * 2 * factor**2
+
+
+def test_code_puts_a_runs_images_into_the_bytes_of_fewer(cli, run, data, tmp_path):
+    folder, out = run("run", "--seeds", 2), tmp_path / "coded"
+    code, text, err = cli("code", folder, "--ipc", 12, "--out", out, "--json")
+    assert code == 0, err
+    for seed, row in enumerate(json.loads(text)["runs"]):
+        made = CondensedSet.load(folder / f"seed-{seed}" / "set.safetensors")
+        found = CondensedSet.load(out / f"seed-{seed}" / "set.safetensors")
+        assert torch.equal(found.images, coded(made, 12 * (3 * 8 * 8 + 8)).images)
+        assert row["nbytes"] == found.nbytes <= 3 * 12 * (3 * 8 * 8 + 8)
+        assert row["quality"] == found.provenance["jpeg"]["quality"]
+    code, text, err = cli(
+        "evaluate", out, "--against", "jpeg-random", "--networks", 1, "--architectures", "ConvNet-w8", "--json"
+    )
+    assert code == 0, err
+    assert [(row["set"], row["ipc"], row["sets"]) for row in json.loads(text)["rows"]] == [
+        (f"jpeg {NAME}", 12, 2),
+        ("jpeg-random", 12, 2),
+    ]
+    code, _, err = cli("code", folder, "--ipc", 1, "--out", tmp_path / "tight")
+    assert code == 2
+    assert "store fewer of them, or give them more bytes" in err
+    assert not (tmp_path / "tight").exists()
+    code, _, err = cli("code", folder, "--ipc", 12, "--out", out)
+    assert (code, "is not empty" in err) == (2, True)
 
 
 def test_packed_and_coded_baselines(cli, run, data, tmp_path):

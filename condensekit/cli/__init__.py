@@ -19,6 +19,7 @@ from condensekit.errors import CondensekitError
 COMMANDS = {
     "condense": "Learn a few synthetic images per class.",
     "select": "Choose a few real images per class.",
+    "code": "Code a set's images as JPEG: more of them in the same bytes.",
     "methods": "List the methods and what goes with each.",
     "evaluate": "Train networks from scratch on sets; compare them with baselines.",
     "replay": "Learn classes step by step with condensed memory, against random replay.",
