@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from condensekit.condensed import CondensedSet
-from condensekit.errors import ConfigError, DataError, refuse, whole
+from condensekit.errors import ConfigError, refuse, whole
 
 LABEL = 8  # bytes, int64
 QUALITIES = range(1, 96)
@@ -56,27 +56,25 @@ def coded(made: CondensedSet, room: int) -> CondensedSet:
 
     Args:
         made: A set; its images, normalised, are clamped to pixels. Packed ones are coded as they are stored.
-        room: Bytes of each class: those of the files, whose tables count once, and of the labels.
+        room: Bytes of each class: those of the files, whose tables count once, and of the labels, soft ones included.
 
     Returns:
         The same images, as decoding gives them, with the bytes that each takes; stored as float32.
 
     Raises:
         ConfigError: No room; images that have neither 1 nor 3 channels, or take more at the lowest quality.
-        DataError: A set with soft labels, which are not counted here.
     """
     refuse(
         whole("room", room, 1),
         None if made.spec.shape[0] in (1, 3) else f"JPEG needs images of 1 or 3 channels, got {made.spec.shape}",
     )
-    if made.soft_labels is not None:
-        raise DataError("images with soft labels are not coded: leave out the soft labels")
     plain = made.stored_as("float32")
+    soft = 0 if plain.soft_labels is None else plain.soft_labels.nbytes // len(plain)
     pixels = (plain.spec.to_pixels(plain.images) * 255).round().to(torch.uint8)
     shown, each, used = plain.images.clone(), torch.zeros(len(plain), dtype=torch.int64), []
     for label in plain.classes:
         rows = (plain.labels == label).nonzero()[:, 0]
-        used.append(bisect_right(QUALITIES, room, key=partial(taken, pixels[rows])))  # 0: none
+        used.append(bisect_right(QUALITIES, room - soft * len(rows), key=partial(taken, pixels[rows])))  # 0: none
         if not used[-1]:
             raise ConfigError(
                 f"the {len(rows)} images of class {plain.spec.name_of(label)} take more than {room:,} bytes at the "

@@ -6,7 +6,7 @@ import torch
 from condensekit.coding import coded, taken
 from condensekit.compute import Compute, Plan
 from condensekit.condensed import CondensedSet, Formation
-from condensekit.errors import ConfigError, DataError
+from condensekit.errors import ConfigError
 from condensekit.images import ImageSpec
 from condensekit.rng import Draw
 from condensekit.selection import Random, selected_set
@@ -69,6 +69,10 @@ def test_what_does_not_fit_is_refused(made):
     two = CondensedSet.from_images(torch.zeros(2, 2, 8, 8), torch.tensor([0, 1]), ImageSpec((2, 8, 8), (0, 0), (1, 1)))
     with pytest.raises(ConfigError, match=r"1 or 3 channels, got \(2, 8, 8\)"):
         coded(two, ROOM)
-    soft = CondensedSet.from_images(made.images, made.labels, made.spec, soft_labels=torch.zeros(len(made), 2))
-    with pytest.raises(DataError, match="leave out the soft labels"):
-        coded(soft, ROOM)
+
+
+def test_soft_labels_take_their_part(made):
+    soft = CondensedSet.from_images(made.images, made.labels, made.spec, soft_labels=torch.zeros(len(made), 5))
+    found, plain = coded(soft, ROOM), coded(made, ROOM)
+    assert all(found.select([label]).nbytes <= ROOM for label in found.classes)
+    assert found.provenance["jpeg"]["quality"] <= plain.provenance["jpeg"]["quality"]

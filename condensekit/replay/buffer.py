@@ -21,7 +21,8 @@ from condensekit.errors import DataError, refuse
 from condensekit.images import ImageSpec
 from condensekit.methods import Condenser
 from condensekit.progress import SILENT, Progress
-from condensekit.replay.budget import Budget
+from condensekit.replay.budget import Budget, Images
+from condensekit.replay.coded import Coded
 from condensekit.replay.filler import Filler, Filling, filler
 from condensekit.replay.memory import Memory
 from condensekit.replay.replayed import ClassView, check_replayed, replayed, transform_groups
@@ -151,6 +152,9 @@ class CondensedBuffer(ExemplarsBuffer):
         super().__init__(0)
         refuse(
             None if isinstance(budget, Budget) else f"budget must be Images(...) or Bytes(...), got {budget!r}",
+            "Coded stores several images in the bytes of one: give a budget in bytes, such as Bytes(per_class=30_800)"
+            if isinstance(method, Coded) and isinstance(budget, Images)
+            else None,
             None if classes is None or classes >= 1 else f"classes must be at least 1, got {classes}",
             None if how.iterations >= 1 else f"iterations must be at least 1, got {how.iterations}",
         )

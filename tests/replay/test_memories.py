@@ -120,6 +120,8 @@ def test_coded_images_that_cannot_fit_are_refused_first():
         Coded(DM, 2).fill(plain, 1, HOW)
     with pytest.raises(ConfigError, match="times must be"):
         Coded(DM, 0)
+    with pytest.raises(ConfigError, match="give a budget in bytes"):
+        CondensedBuffer(Images(20), Coded(DM))
 
 
 def test_hybrid_names_carry_method_and_share():
