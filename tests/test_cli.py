@@ -403,7 +403,7 @@ def test_all_bad_values_are_reported_together(cli, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["condens"], "Did you mean 'condense'"),
+        (["evalute"], "Did you mean 'evaluate'"),
         (["evaluate"], "RUN"),
         (["evaluate", "nowhere"], "no run folder nowhere"),
         (["evaluate", "nowhere", "--protocol", "shrt", "--against", "kmean"], "Did you mean 'short'"),
