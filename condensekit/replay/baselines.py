@@ -18,12 +18,13 @@ from avalanche.training.storage_policy import (
     ReservoirSamplingBuffer,
 )
 from avalanche.training.supervised import DER, ER_ACE, Cumulative, ICaRL, JointTraining, Naive
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from condensekit.coding import LABEL
 from condensekit.replay.loader import TensorLoader
 from condensekit.replay.protocol import Bench
+from condensekit.selection import herd
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +130,24 @@ class GDumb(GDumbPlugin):
         strategy.dataloader = DataLoader(memory, batch_sampler=batches, collate_fn=memory.collate_fn)
 
 
+class Herded(HerdingSelectionStrategy):
+    """Avalanche's ``HerdingSelectionStrategy`` for the ``most`` images that are ever kept of a class.
+
+    They are the first of those that it puts in order; it goes through all images of the class, which takes several
+    times as long as training on them.
+    """
+
+    def __init__(self, model: nn.Module, layer_name: str, most: int) -> None:
+        super().__init__(model, layer_name)
+        self.most = most
+
+    def make_sorted_indices_from_features(self, features: Tensor) -> list[int]:
+        """Rows of (N, D) features, the most telling first."""
+        exact = features.double().cpu()
+        chosen: list[int] = herd(exact - exact.mean(0), min(self.most, len(exact))).tolist()
+        return chosen
+
+
 def _gdumb(parts: Parts) -> Learner:
     plugin = GDumb(parts.total, parts.bench.settings.online.batch_mem)
     return parts.keeping(Naive(**parts.common, plugins=[plugin, parts.loader]), plugin.storage_policy)
@@ -184,7 +203,7 @@ BASELINES: dict[str, Callable[[Parts], Learner]] = {
     "class-balanced": partial(_replaying, lambda parts: ClassBalancedBuffer(parts.total)),
     "experience-balanced": partial(_replaying, lambda parts: ExperienceBalancedBuffer(parts.total)),
     "reservoir": partial(_replaying, lambda parts: ReservoirSamplingBuffer(parts.total)),
-    "avalanche-herding": partial(_replaying, partial(_chosen, HerdingSelectionStrategy)),
+    "avalanche-herding": partial(_replaying, lambda parts: _chosen(partial(Herded, most=parts.total), parts)),
     "closest-to-mean": partial(_replaying, partial(_chosen, ClosestToCenterSelectionStrategy)),
     "avalanche-er-ace": partial(_alone, ER_ACE, False),
     "avalanche-der++": partial(_alone, DER, True),
