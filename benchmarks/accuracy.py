@@ -11,7 +11,6 @@ first. Runs of condensation are kept under ``--runs`` and resumed. Whole test se
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from dataclasses import asdict, replace
@@ -25,7 +24,7 @@ from cells import Cell, cells
 from record import cell_parser, fill, start
 
 from condensekit import catalog
-from condensekit.coding import LABEL, coded
+from condensekit.coding import as_jpeg, plain_bytes
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet
@@ -60,7 +59,7 @@ def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: 
     if result.status is Status.DIVERGED:
         raise RuntimeError(f"{cell.stem} seed {seed}: {result.message}")
     if cell.coded:
-        return coded(result.set, cell.ipc * (math.prod(train.spec.shape) + LABEL))
+        return as_jpeg(result.set, plain_bytes(train.spec.shape, cell.ipc))
     rows = torch.arange(len(result.set)).reshape(len(result.set.classes), -1)
     return result.set.take(rows[:, : cell.ipc].flatten())
 

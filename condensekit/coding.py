@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, refuse, whole
+from condensekit.images import ClassImages
 
 LABEL = 8  # bytes, int64
 QUALITIES = range(1, 96)
+CHANNELS = (1, 3)
 SCAN = b"\xff\xda"  # the marker after which a JPEG file holds the picture; all before it are tables
 
 
@@ -46,12 +49,24 @@ def jpeg(pixels: Tensor, quality: int) -> Picture:
     return Picture(torch.from_numpy(decoded.copy()).permute(2, 0, 1), len(file.getvalue()) - tables, tables)
 
 
+def plain_bytes(shape: tuple[int, int, int], n: int) -> int:
+    """Bytes of ``n`` images (C, H, W) of 8-bit pixels that are not coded, with their labels."""
+    return n * (math.prod(shape) + LABEL)
+
+
+def uncodable(name: str, data: ClassImages) -> str | None:
+    """Why what is called ``name`` cannot code the images of ``data``; None if it can."""
+    if data.images.dtype == torch.uint8 and data.spec.shape[0] in CHANNELS:
+        return None
+    return f"{name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
+
+
 def sizes(pictures: Iterable[Picture]) -> list[int]:
     """What each takes: the tables count with the first."""
     return [picture.size + (0 if place else picture.tables) for place, picture in enumerate(pictures)]
 
 
-def coded(made: CondensedSet, room: int) -> CondensedSet:
+def as_jpeg(made: CondensedSet, room: int) -> CondensedSet:
     """The images of each class as JPEG, of the highest quality at which they fit.
 
     Args:
@@ -66,7 +81,7 @@ def coded(made: CondensedSet, room: int) -> CondensedSet:
     """
     refuse(
         whole("room", room, 1),
-        None if made.spec.shape[0] in (1, 3) else f"JPEG needs images of 1 or 3 channels, got {made.spec.shape}",
+        None if made.spec.shape[0] in CHANNELS else f"JPEG needs images of 1 or 3 channels, got {made.spec.shape}",
     )
     plain = made.stored_as("float32")
     soft = 0 if plain.soft_labels is None else plain.soft_labels.nbytes // len(plain)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from condensekit.coding import LABEL, QUALITIES, Picture, jpeg
+from condensekit.coding import LABEL, QUALITIES, Picture, jpeg, plain_bytes, uncodable
 from condensekit.compute import Compute
-from condensekit.errors import ConfigError, refuse
+from condensekit.errors import refuse
 from condensekit.images import ClassImages
 from condensekit.rng import Draw
 from condensekit.selection import Chosen, check_sizes
@@ -41,11 +40,11 @@ class JpegRandom:
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """See :class:`~condensekit.selection.Selection`; classes may differ in how many images they get."""
-        self._check(data)
+        refuse(uncodable(self.name, data))
         check_sizes(data, ipc)
         indices, pixels, sizes = [], [], []
         for label in data.classes:
-            left = ipc * (math.prod(data.spec.shape) + LABEL)
+            left = plain_bytes(data.spec.shape, ipc)
             for place, (index, picture) in enumerate(self._coded(data, label, draw)):
                 size = picture.size + (0 if place else picture.tables)
                 left -= size + LABEL
@@ -58,16 +57,9 @@ class JpegRandom:
 
     def least(self, data: ClassImages, draw: Draw) -> tuple[int, int]:
         """The most bytes that the first image of a class takes, with tables and label, and that class."""
-        self._check(data)
+        refuse(uncodable(self.name, data))
         first = ((next(self._coded(data, label, draw)), label) for label in data.classes)
         return max((picture.size + picture.tables + LABEL, label) for (_, picture), label in first)
-
-    def _check(self, data: ClassImages) -> None:
-        """Raise ConfigError for images that cannot be coded."""
-        if data.images.dtype != torch.uint8 or data.spec.shape[0] not in (1, 3):
-            raise ConfigError(
-                f"{self.name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
-            )
 
     def _coded(self, data: ClassImages, label: int, draw: Draw) -> Iterator[tuple[int, Picture]]:
         """Images of a class in random order: index and coding."""

@@ -13,7 +13,7 @@ import torch
 
 from condensekit import catalog
 from condensekit.cli import COMMANDS
-from condensekit.coding import coded
+from condensekit.coding import as_jpeg
 from condensekit.condensed import CondensedSet
 from condensekit.store import read_json
 from tests.conftest import patterns
@@ -505,7 +505,7 @@ def test_code_puts_a_runs_images_into_the_bytes_of_fewer(cli, run, data, tmp_pat
     for seed, row in enumerate(json.loads(text)["runs"]):
         made = CondensedSet.load(folder / f"seed-{seed}" / "set.safetensors")
         found = CondensedSet.load(out / f"seed-{seed}" / "set.safetensors")
-        assert torch.equal(found.images, coded(made, 12 * (3 * 8 * 8 + 8)).images)
+        assert torch.equal(found.images, as_jpeg(made, 12 * (3 * 8 * 8 + 8)).images)
         assert row["nbytes"] == found.nbytes <= 3 * 12 * (3 * 8 * 8 + 8)
         assert row["quality"] == found.provenance["jpeg"]["quality"]
     code, text, err = cli(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from condensekit.coding import coded, taken
+from condensekit.coding import as_jpeg, taken
 from condensekit.compute import Compute, Plan
 from condensekit.condensed import CondensedSet, Formation
 from condensekit.errors import ConfigError
@@ -34,7 +34,7 @@ def pixels_of(made, label):
 
 
 def test_each_class_has_the_highest_quality_that_fits(made):
-    found = coded(made, ROOM)
+    found = as_jpeg(made, ROOM)
     assert torch.equal(found.labels, made.labels)
     for label, quality in zip(found.classes, found.provenance["jpeg"]["quality"], strict=True):
         pixels, rows = pixels_of(made, label), found.labels == label
@@ -47,14 +47,14 @@ def test_each_class_has_the_highest_quality_that_fits(made):
 
 def test_packed_and_quantised_images_are_coded_as_they_are_stored(made):
     packed = CondensedSet.from_images(made.images, made.labels, made.spec, formation=Formation(2, "uint8"))
-    found = coded(packed, ROOM)
+    found = as_jpeg(packed, ROOM)
     assert found.formation == Formation(2)
     assert found.images.shape == made.images.shape
     assert len(found.decode()[0]) == 4 * len(made)
 
 
 def test_a_coded_set_goes_through_a_file(made, tmp_path):
-    found = coded(made, ROOM)
+    found = as_jpeg(made, ROOM)
     found.save(tmp_path / "set.safetensors")
     loaded = CondensedSet.load(tmp_path / "set.safetensors")
     assert torch.equal(loaded.images, found.images)
@@ -63,16 +63,16 @@ def test_a_coded_set_goes_through_a_file(made, tmp_path):
 
 def test_what_does_not_fit_is_refused(made):
     with pytest.raises(ConfigError, match="the 6 images of class -3 take more than 700 bytes at the lowest quality"):
-        coded(made, 700)
+        as_jpeg(made, 700)
     with pytest.raises(ConfigError, match="room must be"):
-        coded(made, 0)
+        as_jpeg(made, 0)
     two = CondensedSet.from_images(torch.zeros(2, 2, 8, 8), torch.tensor([0, 1]), ImageSpec((2, 8, 8), (0, 0), (1, 1)))
     with pytest.raises(ConfigError, match=r"1 or 3 channels, got \(2, 8, 8\)"):
-        coded(two, ROOM)
+        as_jpeg(two, ROOM)
 
 
 def test_soft_labels_take_their_part(made):
     soft = CondensedSet.from_images(made.images, made.labels, made.spec, soft_labels=torch.zeros(len(made), 5))
-    found, plain = coded(soft, ROOM), coded(made, ROOM)
+    found, plain = as_jpeg(soft, ROOM), as_jpeg(made, ROOM)
     assert all(found.select([label]).nbytes <= ROOM for label in found.classes)
     assert found.provenance["jpeg"]["quality"] <= plain.provenance["jpeg"]["quality"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ import click
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option, unneeded
 from condensekit.cli.runs import find, find_one, read
-from condensekit.coding import LABEL, coded
+from condensekit.coding import as_jpeg, plain_bytes
 from condensekit.run import RunDir
 
 HELP = """Code the images of RUN as JPEG: more of them in the same bytes.
@@ -41,7 +40,7 @@ def command(run: Path, ipc: int, out: Path, seed: int | None, as_json: bool) -> 
     rows = []
     for file in find(run) if seed is None else [find_one(run, seed)]:
         made = read(file)
-        found = coded(made.set, ipc * (math.prod(made.set.spec.shape) + LABEL))
+        found = as_jpeg(made.set, plain_bytes(made.set.spec.shape, ipc))
         name = made.config.get("name") or made.config["method"]["name"]
         config = {**made.config, "name": f"jpeg {name}", "ipc": ipc, "coded": made.config.get("ipc")}
         folder = out / file.parent.relative_to(run)

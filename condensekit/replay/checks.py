@@ -81,7 +81,7 @@ def _check_enough(kind: MemoryKind, settings: Settings, train: ClassImages, room
     """Raise DataError where the smallest class has fewer images than are stored, or packed, of it."""
     if kind.filler is None and kind.name in UNBOUNDED:
         return
-    wanted = kind.images(settings.per_class, train, room) * getattr(kind.filler, "times", 1)
+    wanted = kind.images(settings.per_class, train, room) * (kind.filler.times if isinstance(kind.filler, Coded) else 1)
     packed = kind.how.formation.factor**2
     label = min(train.classes, key=train.count)
     if train.count(label) < wanted * packed:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
-
-from condensekit.coding import LABEL, QUALITIES, coded, taken
+from condensekit.coding import QUALITIES, as_jpeg, plain_bytes, taken, uncodable
 from condensekit.condensed import CondensedSet
 from condensekit.errors import refuse, whole
 from condensekit.images import ClassImages
@@ -49,21 +46,17 @@ class Coded:
         refuse(self.misfit(data, ipc))
         plain = replace(how, formation=replace(how.formation, dtype="float32"))
         made = Condensing(self.method).fill(data, ipc * self.times, plain)
-        return coded(made, _room(data, ipc))
+        return as_jpeg(made, plain_bytes(data.spec.shape, ipc))
 
     def misfit(self, data: ClassImages, ipc: int) -> str | None:
         """What is wrong where as many real images of a class do not fit either, coded; None if they all do."""
-        if data.images.dtype != torch.uint8 or data.spec.shape[0] not in (1, 3):
-            return f"{self.name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
-        some = ((label, data.images[data.indices_of(label)[: ipc * self.times]]) for label in data.classes)
-        tight = next((label for label, pixels in some if taken(pixels, QUALITIES[0]) > _room(data, ipc)), None)
-        return (
-            None
-            if tight is None
-            else f"{ipc * self.times} images of class {data.spec.name_of(tight)} take more bytes, coded, than {ipc} "
-            "that are not: store fewer in the bytes of one"
-        )
-
-
-def _room(data: ClassImages, ipc: int) -> int:
-    return ipc * (math.prod(data.spec.shape) + LABEL)
+        if problem := uncodable(self.name, data):
+            return problem
+        room = plain_bytes(data.spec.shape, ipc)
+        for label in data.classes:
+            if taken(data.images[data.indices_of(label)[: ipc * self.times]], QUALITIES[0]) > room:
+                return (
+                    f"{ipc * self.times} images of class {data.spec.name_of(label)} take more bytes, coded, than {ipc} "
+                    "that are not: store fewer in the bytes of one"
+                )
+        return None

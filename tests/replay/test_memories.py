@@ -7,7 +7,7 @@ import torch
 from avalanche.benchmarks.utils import as_classification_dataset
 from torch.utils.data import TensorDataset
 
-from condensekit.coding import coded
+from condensekit.coding import as_jpeg
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import Formation
 from condensekit.encoders import Fresh
@@ -93,7 +93,7 @@ def test_coded_images_take_the_bytes_of_fewer():
     assert made.labels.tolist() == [2] * 6 + [5] * 6
     assert made.formation == Formation()
     plain = Condensing(DM).fill(data, 6, replace(HOW, formation=Formation()))
-    assert torch.equal(made.images, coded(plain, 2 * (3 * 16 * 16 + 8)).images)
+    assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
     for label in made.classes:
         assert made.select([label]).nbytes <= 2 * (3 * 16 * 16 + 8)
 
