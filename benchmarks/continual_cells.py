@@ -33,21 +33,18 @@ measured. From scratch it is with the random images that are best at as many byt
 Where a learner goes on it is with real images chosen by its own features, as iCaRL does."""
 START = ("init=kmeans",)
 """Of every condensed memory: the best start in a held-out search on all classes of Fashion-MNIST."""
-MANY = ("lr=20",)
-"""Of one condensed for many images, each of which has the smaller part in their mean."""
+MANY = {"jpeg-dm-9": ("lr=20",)}
+"""Of those with so many images that each has a small part in their mean: a larger step size."""
 BY_LEARNER = ("init=herding",)
 """Of one condensed with the learner, which herds as well."""
 RATES = {"herding": 0.03}
 """Of the learner; 0.1 with all other memories."""
 TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {
-    (FROM_SCRATCH, "cifar10", "ConvNet-w32", CODED["cifar10"]): {"options": START + MANY},
-    **{
-        (ER, "cifar10", "ConvNet-w32", name): {
-            "lr": RATES.get(name, 0.1),
-            **({"options": BY_LEARNER + MANY * (name in CODED.values())} if memory(name).learnt else {}),
-        }
-        for name in (*COLOUR, *BOUNDS)
-    },
+    (ER, "cifar10", "ConvNet-w32", name): {
+        "lr": RATES.get(name, 0.1),
+        **({"options": BY_LEARNER + MANY.get(name, ())} if memory(name).learnt else {}),
+    }
+    for name in (*COLOUR, *BOUNDS)
 }
 """By regime, data set, network and memory, such as ``(ER, "cifar10", "ConvNet-w32", "herding"): {"lr": 0.1}``: the best
 of a search by ``--tune``, which reads no test image and takes other class orders than those reported. A cell that was
@@ -145,7 +142,7 @@ class Cell:
 def cells(scale: str) -> Iterator[Cell]:
     """All cells of a scale, the most important first, with the options that were found for them."""
     for cell in _gpu() if scale == "gpu" else _cpu():
-        start = START if memory(cell.memory).learnt else ()
+        start = START + MANY.get(cell.memory, ()) if memory(cell.memory).learnt else ()
         found = TUNED.get((cell.regime, cell.data, cell.network, cell.memory), {})
         yield replace(cell, **{"options": start, **found})
 
