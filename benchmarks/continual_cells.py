@@ -15,6 +15,8 @@ MEMORIES = ("random", "dm", "m3d", EQUAL_BYTES, "packed-random", "kmeans", "herd
 REPLAYED = ("random", "dm", "hybrid", "avalanche-herding", "herding", "kmeans", "packed-random")
 CODED = {"fashionmnist": "jpeg-dm-2", "cifar10": "jpeg-dm-9", "cifar100": "jpeg-dm-9"}  # as many as jpeg-random has
 COLOUR = (*REPLAYED, "jpeg-random", "jpeg-dm-9")
+TELLING = ("jpeg-dm-9", "jpeg-random", "hybrid", "avalanche-herding", "dm", "random")
+"""Those of ``COLOUR`` that tables beside the main one have."""
 BOUNDS = ("class-balanced", "naive", "cumulative")
 STOCK = (
     *BOUNDS,
@@ -155,17 +157,14 @@ def primary(regime: str, data: str) -> tuple[str, str]:
 def _cpu() -> Iterator[Cell]:
     yield from _from_scratch("fashionmnist")
     yield from _digits()
-    for per_class in (10, 5):
-        for name in COLOUR:
-            yield Cell("cpu", "cifar10", 5, per_class, ER, "ConvNet-w32", name)
-    for name in ("random", "dm", "hybrid", "avalanche-herding", "jpeg-random", CODED["cifar10"]):
-        yield Cell("cpu", "cifar10", 5, 10, ER, "ConvNet-w32", name, fine_tune=100)
-    for name in BOUNDS:
-        yield Cell("cpu", "cifar10", 5, 10, ER, "ConvNet-w32", name)
+    replayed = Cell("cpu", "cifar10", 5, 10, ER, "ConvNet-w32", "random")
+    for name in (*COLOUR, *BOUNDS):
+        yield replace(replayed, memory=name)
     yield from _from_scratch("cifar10")
-    for network, per_class in (("ConvNet-w32", 20), ("ResNet18-w8", 10), ("ResNet18-w8", 5), ("ResNet18-w8", 20)):
-        for name in COLOUR:
-            yield Cell("cpu", "cifar10", 5, per_class, ER, network, name)
+    for beside, name in product(({"fine_tune": 100}, {"per_class": 5}, {"per_class": 20}), TELLING):
+        yield replace(replayed, **beside, memory=name)
+    for per_class, name in product((10, 5, 20), TELLING):
+        yield replace(replayed, network="ResNet18-w8", per_class=per_class, memory=name)
     for name in ("packed-dm", "hybrid"):
         yield Cell("cpu", "fashionmnist", 5, 10, FROM_SCRATCH, "ConvNet-w32", name)
 

@@ -40,7 +40,7 @@ def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
             continue  # shown below the table of more steps
         cell = mine[0]["continual"]
         yield (
-            f"**{cell['data']}, {steps} steps, {cell['per_class']} images per class, {cell['regime']}**: "
+            f"**{cell['data']}, {steps} steps, {cell['per_class']} images per class, {_regime(cell)}**: "
             f"{cell['network']}, {cell['scale']} scale, "
             f"{cell['iterations']} iterations of {cell['batch_real']} real images per class{_tuned(cell)}; "
             f"{_machine(mine)}."
@@ -72,7 +72,7 @@ def tuning(records: list[Record]) -> Iterator[str]:
 
     def place(record: Record) -> tuple[str, str]:
         cell = record["continual"]
-        where = f"{cell['data']}, {cell['steps']} x {cell['per_class']}, {cell['regime']}, {cell['network']}"
+        where = f"{cell['data']}, {cell['steps']} x {cell['per_class']}, {_regime(cell)}, {cell['network']}"
         return where, cell["memory"]
 
     for record in sorted(mine, key=lambda r: (*place(r), -r["row"]["final_accuracy_mean"])):
@@ -126,6 +126,13 @@ def _grouped(cells: list[Record]) -> dict[tuple[tuple[Any, ...], int], list[Reco
         cell = record["continual"]
         found.setdefault((tuple(cell[name] for name in TERMS), cell["steps"]), []).append(record)
     return found
+
+
+def _regime(cell: Record) -> str:
+    """How the memory is used, with what all memories of the table get beside."""
+    beside = [f"distillation {cell['distillation']:g}"] * bool(cell["distillation"])
+    beside += [f"{cell['fine_tune']} steps on the memory after each experience"] * bool(cell["fine_tune"])
+    return " with ".join([cell["regime"], *([" and ".join(beside)] if beside else [])])
 
 
 def _tuned(cell: Record) -> str:
