@@ -45,7 +45,8 @@ def check_run(places: Iterable[tuple[str, MemoryKind]], settings: Settings, trai
 
 def _embedding(kind: MemoryKind) -> Network | None:
     """What a memory embeds its images with, where it is no learner."""
-    owners = (kind.how.encoder, kind.filler, getattr(getattr(kind.filler, "selection", None), "embedding", None))
+    chooses = getattr(kind.filler, "selection", getattr(kind.filler, "method", None))
+    owners = (kind.how.encoder, kind.filler, getattr(chooses, "embedding", None))
     found = (getattr(owner, "network", None) for owner in owners)
     return next((network for network in found if isinstance(network, Network)), None)
 

@@ -1,4 +1,4 @@
-"""A memory of condensed images that are coded: more of them in the same bytes."""
+"""A memory whose images are coded: more of them in the same bytes."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from condensekit.condensed import CondensedSet
 from condensekit.errors import refuse, whole
 from condensekit.images import ClassImages
 from condensekit.methods import Condenser
-from condensekit.replay.filler import Condensing, Filling
+from condensekit.replay.filler import Filling, coded, filler
+from condensekit.selection import Selection
 
 
 @dataclass(frozen=True)
 class Coded:
-    """Condenses several images for one of 8-bit pixels, and codes them as JPEG so that they take its bytes.
+    """Makes several images for one of 8-bit pixels, and codes them as JPEG so that they take its bytes.
 
     Args:
-        method: Makes the images.
+        method: Condenses the images, or chooses real ones.
         times: How many for one.
 
     Raises:
-        ConfigError: ``times`` below 1.
+        ConfigError: ``times`` below 1, or a selection whose images come coded.
     """
 
-    method: Condenser
+    method: Condenser | Selection
     times: int = 4
     codes: ClassVar[bool] = True  # its images are stored as they are coded
 
     def __post_init__(self) -> None:
-        refuse(whole("times", self.times, 1))
+        refuse(
+            whole("times", self.times, 1),
+            f"the images of {self.method.name} come coded: give it without Coded" if coded(self.method) else None,
+        )
 
     @property
     def name(self) -> str:
@@ -45,7 +49,7 @@ class Coded:
         """
         refuse(self.misfit(data, ipc))
         plain = replace(how, formation=replace(how.formation, dtype="float32"))
-        made = Condensing(self.method).fill(data, ipc * self.times, plain)
+        made = filler(self.method).fill(data, ipc * self.times, plain)
         return as_jpeg(made, plain_bytes(data.spec.shape, ipc))
 
     def misfit(self, data: ClassImages, ipc: int) -> str | None:

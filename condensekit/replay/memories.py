@@ -23,7 +23,7 @@ EQUAL_BYTES = "random-equal-bytes"
 SOFT = "random-soft"
 DOWNSCALED = "downscaled"
 HYBRID = "hybrid"
-JPEG = "jpeg-"  # before a method: more of its images in the same bytes, coded
+JPEG = "jpeg-"  # before a method or a selection: more of its images in the same bytes, coded
 UNPACKED = "unpacked-"  # before a method that packs its images: one in each stored one
 SAME = {
     EQUAL_BYTES: "random",
@@ -178,8 +178,8 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
             four images in one, ``unpacked-`` before a method that does so by itself stores each alone;
             ``random-equal-bytes``; ``random-soft``; ``downscaled`` (four images in the bytes of one, which is
             ``packed-random``) or ``downscaled-N`` (N x N in one); ``hybrid``, or ``hybrid-METHOD-PERCENT`` for
-            another method than dm and share of synthetic images than 50; ``jpeg-METHOD-TIMES``, TIMES condensed
-            images in the bytes of one, coded; a name of :data:`AVALANCHE`.
+            another method than dm and share of synthetic images than 50; ``jpeg-METHOD-TIMES``, TIMES condensed or
+            chosen images in the bytes of one, coded; a name of :data:`AVALANCHE`.
         making: How condensed ones are made.
         data: Name of the data set, for the augmentation.
 
@@ -207,15 +207,17 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
     method, stored_as = _stored(name)
     if method in catalog.METHODS or ":" in method:
         return _condensed(name, method, making, data, **stored_as)
-    if name.removeprefix(catalog.PACKED) not in catalog.SELECTIONS:
+    times = stored_as.get("times")
+    if (name.removeprefix(catalog.PACKED) if times is None else method) not in catalog.SELECTIONS:
         special = [EQUAL_BYTES, SOFT, DOWNSCALED, HYBRID]
         raise unknown("memory", name, [*catalog.METHODS, *catalog.SELECTIONS, *special, *AVALANCHE])
-    selection, formation = catalog.baseline(name)
-    if coded(selection):
-        return MemoryKind(name, Selecting(selection), replace(stored, formation=Formation()), equal_bytes=True)
+    selection, formation = catalog.baseline(name if times is None else method)
     if making.encoder_network is not None and isinstance(getattr(selection, "embedding", None), RandomEmbedding):
         embedding = RandomEmbedding(catalog.network(making.encoder_network))
         selection = replace(selection, embedding=embedding)  # type: ignore[type-var]
+    if times is not None or coded(selection):
+        made = Selecting(selection) if times is None else Coded(selection, times)
+        return MemoryKind(name, made, replace(stored, formation=Formation()), equal_bytes=True)
     return MemoryKind(name, Selecting(selection), _packed(stored, formation.factor))
 
 

@@ -82,6 +82,14 @@ def test_names(name, learnt, factor, storage):
 def test_coded_names_carry_method_and_number():
     found = memory("jpeg-dm-8", Making(storage="float16"))
     assert (found.filler.name, found.filler.times, found.equal_bytes) == ("jpeg-dm-8", 8, True)
+    found = memory("jpeg-kmeans-3", Making(encoder_network="ConvNet-w4-d1"))
+    assert (found.filler.name, found.learnt, found.control, found.equal_bytes) == ("jpeg-kmeans-3", False, True, True)
+    assert found.filler.method.embedding.network.width == 4
+    for name in ("jpeg-packed-kmeans-3", "jpeg-nothing-3", "jpeg-packed-dm-3"):
+        with pytest.raises(ConfigError, match=f"unknown memory '{name}'"):
+            memory(name)
+    with pytest.raises(ConfigError, match="the images of jpeg-random come coded"):
+        memory("jpeg-jpeg-random-3")
     for name in ("jpeg-dm", "jpeg-8", "jpeg-dm-0", "jpeg-dm-x"):
         with pytest.raises(ConfigError, match=f"'{name}': expected jpeg-random, or jpeg-METHOD-TIMES"):
             memory(name)
@@ -96,6 +104,14 @@ def test_coded_images_take_the_bytes_of_fewer():
     assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
     for label in made.classes:
         assert made.select([label]).nbytes <= 2 * (3 * 16 * 16 + 8)
+
+
+def test_real_images_are_chosen_then_coded():
+    data, how = images(each=30, size=16), replace(HOW, formation=Formation(1, "uint8"))
+    made = Coded(Random(), 3).fill(data, 2, how)
+    plain = Selecting(Random()).fill(data, 6, replace(HOW, formation=Formation()))
+    assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
+    assert made.labels.tolist() == [2] * 6 + [5] * 6
 
 
 def test_coded_images_stay_within_a_budget_in_bytes_and_go_through_a_state():
