@@ -50,7 +50,7 @@ Memories (--memory):
   random              as many real images as condensed ones
   random-equal-bytes  as many as fit into the bytes of the largest condensed memory
   jpeg-random         likewise, coded: more images in the same bytes
-  jpeg-METHOD-TIMES   TIMES of its images in the bytes of one, coded; jpeg-dm-9, jpeg-kmeans-9 for photographs of 32x32
+  jpeg-NAME-TIMES     TIMES of its images in the bytes of one, coded: jpeg-dm-9 or jpeg-kmeans-9 for 32x32 photographs
   downscaled-N        N x N random images, shrunk, in the bytes of one; downscaled is downscaled-2
   random-soft         random images with soft labels; from scratch only
   hybrid-METHOD-PERCENT  so many percent condensed, the rest real and chosen to complement them; hybrid: dm, 50
