@@ -132,7 +132,7 @@ def _regime(cell: Record) -> str:
     """How the memory is used, with what all memories of the table get beside."""
     beside = [f"distillation {cell['distillation']:g}"] * bool(cell["distillation"])
     beside += [f"{cell['fine_tune']} steps on the memory after each experience"] * bool(cell["fine_tune"])
-    return " with ".join([cell["regime"], *([" and ".join(beside)] if beside else [])])
+    return f"{cell['regime']} with {' and '.join(beside)}" if beside else cell["regime"]
 
 
 def _tuned(cell: Record) -> str:

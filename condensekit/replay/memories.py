@@ -208,10 +208,11 @@ def memory(name: str, making: Making = Making(), data: str = "") -> MemoryKind:
     if method in catalog.METHODS or ":" in method:
         return _condensed(name, method, making, data, **stored_as)
     times = stored_as.get("times")
-    if (name.removeprefix(catalog.PACKED) if times is None else method) not in catalog.SELECTIONS:
+    chosen, bare = (name, name.removeprefix(catalog.PACKED)) if times is None else (method, method)
+    if bare not in catalog.SELECTIONS:
         special = [EQUAL_BYTES, SOFT, DOWNSCALED, HYBRID]
         raise unknown("memory", name, [*catalog.METHODS, *catalog.SELECTIONS, *special, *AVALANCHE])
-    selection, formation = catalog.baseline(name if times is None else method)
+    selection, formation = catalog.baseline(chosen)
     if making.encoder_network is not None and isinstance(getattr(selection, "embedding", None), RandomEmbedding):
         embedding = RandomEmbedding(catalog.network(making.encoder_network))
         selection = replace(selection, embedding=embedding)  # type: ignore[type-var]
