@@ -121,7 +121,8 @@ ZERO_COST = {name: f"condensekit.nas.zero_cost:{name}" for name in ("synflow", "
 COUNTS = ("params", "flops")  # rankers that only count
 SCORES = ("accuracy", "cross-entropy", "margin", "tse")  # of a trained candidate
 EARLY, ADDITIVE = "early-stop", "additive"  # further rankers
-HALF, RIDGE = "half-", "ridge:"  # before a method: half of its set is real; before rankers: a regression on them
+# before a method: half of its set is real, or all of it: the images that it starts from; before rankers: a regression
+HALF, START, RIDGE = "half-", "start-", "ridge:"
 UNFLIPPED = ("digits", "mnist", "svhn")  # a mirrored digit is no digit
 
 SIZES = {"d": "depth", "w": "width"}

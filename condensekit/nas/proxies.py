@@ -22,7 +22,8 @@ from nni.nas.evaluator import Evaluator
 from torch import Tensor, nn
 
 from condensekit import catalog
-from condensekit.catalog import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, ZERO_COST
+from condensekit.catalog import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, START, ZERO_COST
+from condensekit.condense import Noise
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.images import ClassImages
@@ -147,7 +148,7 @@ class OnSet(Ranker):
 
     Args:
         name: What tables call it.
-        kind: A method, a selection (``packed-`` before it allowed), or ``half-`` and a method.
+        kind: A method, a selection (``packed-`` before it allowed), or ``half-`` or ``start-`` and a method.
         ipc: Images per class; None takes the setting's.
         equal: Whether candidates get their share of the dearest preparation among the rankers as further steps, so that
             all cost the same.
@@ -166,7 +167,10 @@ class OnSet(Ranker):
         if _is_selection(self.kind):
             formation = catalog.baseline(self.kind)[1]
         else:
-            formation = maker.build(self.kind.removeprefix(HALF))[1]["formation"]
+            how = maker.build(_method_of(self.kind))[1]
+            formation = how["formation"]
+            if self.kind.startswith(START) and isinstance(how["init"], Noise):
+                raise ConfigError(f"{self.name}: a condensation from noise starts from no images; give another init")
         refuse(formation.misfit(maker.train.spec.shape))
         check_sizes(maker.train, ipc, formation.factor)
 
@@ -174,7 +178,9 @@ class OnSet(Ranker):
         """See :meth:`Ranker.prepare`."""
         maker, ipc = setting.maker, self.ipc or setting.ipc
         if self.kind.startswith(HALF):
-            made, cost = maker.half(self.kind.removeprefix(HALF), ipc)
+            made, cost = maker.half(_method_of(self.kind), ipc)
+        elif self.kind.startswith(START):
+            made, cost = maker.start(_method_of(self.kind), ipc)
         elif _is_selection(self.kind):
             made, cost = maker.selected(self.kind, ipc)
         else:
@@ -302,6 +308,7 @@ def ranker(name: str) -> Ranker | Combination:
 
     Args:
         name: A method of the catalog (``dm``), a selection (``random``, ``packed-random``), ``half-`` and a method,
+            ``start-`` and a method, the real images that it starts from,
             ``random-equal`` or ``packed-random-equal``, trained on longer by its share of the dearest preparation; each
             of these with ``@N`` for N images per class; ``early-stop``, with ``@N`` for N epochs; ``params``,
             ``flops``, ``synflow``, ``nwot``, ``jacov``, ``zen``; several of them joined by ``+`` for the sum of their
@@ -331,7 +338,7 @@ def _single(name: str) -> Ranker:
         return ZeroCost(kind)
     if kind in FREE_SETS:
         return OnSet(name, kind.removesuffix(EQUAL), size, equal=True)
-    plain = kind.removeprefix(HALF)
+    plain = _method_of(kind)
     if plain in catalog.METHODS or ":" in plain:
         catalog.method(plain)
     elif not _is_selection(kind):
@@ -342,7 +349,13 @@ def _single(name: str) -> Ranker:
 
 
 def _prefixed() -> list[str]:
-    return [*(f"{HALF}{name}" for name in catalog.METHODS), *catalog.PACKED_SELECTIONS]
+    return [*(f"{before}{name}" for before in (HALF, START) for name in catalog.METHODS), *catalog.PACKED_SELECTIONS]
+
+
+def _method_of(kind: str) -> str:
+    """The method in ``half-`` or ``start-`` and a method; anything else as it is."""
+    before = next((prefix for prefix in (HALF, START) if kind.startswith(prefix)), "")
+    return kind.removeprefix(before)
 
 
 def _is_selection(kind: str) -> bool:

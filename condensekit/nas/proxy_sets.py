@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from condensekit import catalog
+from condensekit.catalog import START
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import Saving, Status, condense
+from condensekit.condense import Noise, Saving, Status, condense
 from condensekit.condensed import CondensedSet, Formation
 from condensekit.describe import describe
 from condensekit.errors import CondensekitError, ConfigError
@@ -26,7 +27,7 @@ from condensekit.progress import SILENT, Progress
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.run import changes
-from condensekit.selection import selected_set
+from condensekit.selection import Selection, selected_set
 from condensekit.store import read_json, write_json
 
 REAL = "kmeans"  # the selection of the real half
@@ -115,7 +116,8 @@ class Maker:
             encoder = getattr(build[1].get("encoder"), "network", ConvNet())
             images = ipc * build[1]["formation"].factor ** 2
             each = _matching_flops(build[0], encoder, self.train, images)
-            return result.set, Preparation(seconds, each * self.iterations)
+            flops = _choosing_flops(build[1]["init"], self.train) + each * self.iterations
+            return result.set, Preparation(seconds, flops)
 
         how = {"method": build[0], **build[1], "ipc": ipc, "iterations": self.iterations}
         return self._kept(f"{method}-{ipc}", how, make)
@@ -125,18 +127,24 @@ class Maker:
     ) -> tuple[CondensedSet, Preparation]:
         """A set of real images by a selection of the catalog, ``packed-`` before its name allowed."""
         chosen_by, usual = catalog.baseline(selection)
-        formed = formation or usual
+        return self._chosen(selection, chosen_by, ipc, formation or usual)
 
+    def start(self, method: str, ipc: int) -> tuple[CondensedSet, Preparation]:
+        """The real images that a condensation starts from, packed as it packs them: the control for what it adds."""
+        how = self.build(method)[1]
+        return self._chosen(f"{START}{method}", how["init"], ipc, how["formation"])
+
+    def _chosen(
+        self, name: str, selection: Selection, ipc: int, formation: Formation
+    ) -> tuple[CondensedSet, Preparation]:
         def make(folder: Path | None) -> tuple[CondensedSet, Preparation]:
             start = time.perf_counter()
             with Compute(make_plan(self.train.spec.shape[1:], device=self.device)) as compute:
-                made = selected_set(self.train, chosen_by, ipc, Draw(self.seed), compute, formed)
-            embedding = getattr(getattr(chosen_by, "embedding", None), "network", None)
-            flops = len(self.train) * _forward(embedding, self.train) if embedding else 0.0
-            return made, Preparation(time.perf_counter() - start, flops)
+                made = selected_set(self.train, selection, ipc, Draw(self.seed), compute, formation)
+            return made, Preparation(time.perf_counter() - start, _choosing_flops(selection, self.train))
 
-        how = {"selection": chosen_by, "formation": formed, "ipc": ipc}
-        return self._kept(f"{selection}-{ipc}-{formed.factor}", how, make)
+        how = {"selection": selection, "formation": formation, "ipc": ipc}
+        return self._kept(f"{name}-{ipc}-{formation.factor}", how, make)
 
     def half(self, method: str, ipc: int) -> tuple[CondensedSet, Preparation]:
         """Half of the images of each class, at least 2, condensed; the other half real, nearest to k-means centres."""
@@ -185,6 +193,16 @@ def _forward(network: Network, data: ClassImages) -> float:
     """Operations of one image's forward pass."""
     module = network.new(data.spec.shape, len(data.classes), Draw(0), "flops", "cpu")
     return float(count(module, data.spec.shape).flops)
+
+
+def _choosing_flops(selection: Selection | Noise, data: ClassImages) -> float:
+    """Operations of embedding the images among which a selection chooses; 0 for one that does not embed."""
+    network = getattr(getattr(selection, "embedding", None), "network", None)
+    if network is None:
+        return 0.0
+    looked_at = getattr(selection, "candidates", 0)
+    images = sum(min(data.count(label), looked_at or data.count(label)) for label in data.classes)
+    return images * _forward(network, data)
 
 
 def _matching_flops(method: Condenser, encoder: Network, data: ClassImages, ipc: int) -> float:

@@ -34,6 +34,7 @@ def setting(tmp_path):
         ("random@250", OnSet("random@250", "random", 250)),
         ("packed-kmeans", OnSet("packed-kmeans", "packed-kmeans")),
         ("half-m3d@10", OnSet("half-m3d@10", "half-m3d", 10)),
+        ("start-m3d", OnSet("start-m3d", "start-m3d")),
         ("random-equal", OnSet("random-equal", "random", equal=True)),
         ("packed-random-equal@5", OnSet("packed-random-equal@5", "packed-random", 5, equal=True)),
         ("early-stop@3", EarlyStop("early-stop@3", 3)),
@@ -52,6 +53,7 @@ def test_rankers_have_names(name, expected):
     [
         ("randon", r"unknown ranker 'randon'\. Did you mean 'random'"),
         ("half-random", "unknown ranker 'half-random'"),
+        ("half-start-dm", "unknown ranker 'half-start-dm'"),
         ("kmeans-equal", "unknown ranker 'kmeans-equal'"),
         ("dm@0", "after @ comes a number of at least 1"),
         ("dm@²", "after @ comes a number of at least 1"),
@@ -68,7 +70,7 @@ def test_mistakes_in_names_are_told(name, message):
 
 @pytest.mark.parametrize(
     ("name", "images", "synthetic"),
-    [("dm", 40, 40), ("half-dm", 40, 20), ("kmeans@2", 20, 0), ("packed-random", 160, 0)],
+    [("dm", 40, 40), ("half-dm", 40, 20), ("kmeans@2", 20, 0), ("packed-random", 160, 0), ("start-dm", 40, 0)],
 )
 def test_sets_have_the_size_asked_for_and_train_equally_long(setting, name, images, synthetic):
     evaluator, cost = ranker(name).prepare(setting)
@@ -79,7 +81,18 @@ def test_sets_have_the_size_asked_for_and_train_equally_long(setting, name, imag
         assert sum(image.numpy().tobytes() not in real for image in data.images) == synthetic
     assert evaluator.protocol.steps_on(images) == 8  # 3 passes over 40 images, in full batches of 16
     assert cost.seconds > 0
-    assert (cost.flops > 0) == (name != "packed-random")
+    assert (cost.flops > 0) == (name not in ("packed-random", "start-dm"))
+
+
+def test_a_start_is_that_of_the_condensation(setting):
+    recipe = Recipe(init="kmeans", factor=2, settings=("init.candidates=20",), lr=1e-30)
+    setting = replace(setting, maker=replace(setting.maker, recipe=recipe))
+    (start, cost), (made, whole) = ranker("start-dm").prepare(setting), ranker("dm").prepare(setting)
+    torch.testing.assert_close(start.data.images, made.data.images)
+    matching = 2 * (count(ConvNet().new((1, 8, 8), 10, Draw(0)), (1, 8, 8)).flops * (10 * 256 + 3 * 160))
+    assert whole.flops == cost.flops + matching
+    with pytest.raises(ConfigError, match="start-dm: a condensation from noise starts from no images"):
+        ranker("start-dm").check(replace(setting, maker=replace(setting.maker, recipe=Recipe(init="noise"))))
 
 
 def test_a_set_is_made_once(setting):
