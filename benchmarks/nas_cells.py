@@ -15,14 +15,16 @@ from condensekit.nas.trials import Trial, key
 from condensekit.recipe import Recipe
 from condensekit.run import changes
 
-CONDENSED, PLAIN = "condensed", "early-stop-plain"  # by the recipe of --condense; at the usual steps, not at equal cost
+CONDENSED, BEGUN = "condensed", "start"  # by the recipe of --condense; the real images that it starts from
+PLAIN = "early-stop-plain"  # at the usual steps, not at equal cost
 FREE = ("params", "flops", "synflow", "nwot", "jacov", "zen")  # rankers that train nothing
-TRAINED = (CONDENSED, "random", "random@250", PLAIN)  # in equally many full batches
+TRAINED = (CONDENSED, "random", BEGUN, "random@250", PLAIN)  # in equally many full batches
 EQUAL = ("random-equal", "early-stop")  # in so many more that they cost as much as CONDENSED, its making included
-SEVERAL = (*TRAINED, *EQUAL)  # get a set, or a training, of each seed; others one
 PUBLISHED = tuple(f"published-{name}" for name in (*FREE, "12-epochs"))  # columns of tables for NAS-Bench-201
 TRUTHS = ("truth-0", "truth-1")  # full trainings with these seeds
 DM = "dm batch_real=64"  # of rankers that name a method instead of CONDENSED
+FULL_IMAGES = 10_000  # of a full training in a ConvNet grid
+FULL = ProxyProtocol(10, 0.05, 100, FLIP_CROP, nesterov=True)  # of it, whatever is chosen for candidates
 HELD = 5_000  # held-out training images at most, on which candidates are scored
 
 
@@ -40,7 +42,9 @@ class Training:
         held: Held-out images on which candidates are scored, at most :data:`HELD`.
         last: Tests in the last tenth of the steps, over which scores are averaged.
         checks: Tests before those, for the table of reliability.
-        seeds: Trainings of each candidate on a set.
+        seeds: Trainings of each candidate on its set.
+        sets: Sets of a kind, with seeds 0, 1, ...: each candidate is trained on one of them, see :func:`shares`. What
+            is trained on one set is not independent; a set is one replicate.
 
     Raises:
         ConfigError: Values out of range, or a recipe that makes no sense.
@@ -56,9 +60,12 @@ class Training:
     last: int = 1
     checks: int = 0
     seeds: int = 1
+    sets: int = 5
 
     def __post_init__(self) -> None:
-        lengths = {name: getattr(self, name) for name in ("ipc", "steps", "iterations", "held", "last", "seeds")}
+        lengths = {
+            name: getattr(self, name) for name in ("ipc", "steps", "iterations", "held", "last", "seeds", "sets")
+        }
         refuse(
             *(whole(name, value, 1) for name, value in lengths.items()),
             whole("checks", self.checks, 0),
@@ -80,25 +87,28 @@ class Cell:
         task: ``nb201``, ``convnet`` or ``grid``.
         sample: ``all``, or another list of architectures of the task.
         ranker: Its name; ``truth-0`` and so on is a full training of seed 0.
-        set_seed: Of the set that candidates are trained on; 0 for rankers without one.
         changes: Options that are not the task's, as text.
     """
 
     task: str
     sample: str
     ranker: str
-    set_seed: int = 0
     changes: str = ""
 
     @property
     def stem(self) -> str:
         """The cell's file name, without suffix."""
-        return f"{self.task}-{self.sample}-{self.ranker}-set{self.set_seed}{self.changes}"
+        return f"{self.task}-{self.sample}-{self.ranker}{self.changes}"
 
     @property
     def full(self) -> bool:
         """Whether it measures the truth."""
         return self.ranker.startswith("truth-")
+
+
+def shares(sample: Sequence[Any], sets: int) -> list[Sequence[Any]]:
+    """Those that are trained on each of the sets: every set gets a fair part of any start of the sample."""
+    return [sample[seed::sets] for seed in range(min(sets, len(sample)))]
 
 
 def changed(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,9 +161,9 @@ def record(
         shared: Candidates among which the cost of its preparation is shared, however many were scored.
         space: ``trained``: the space whose candidates were; ``real``: that of the truth.
         held: Images on which they were scored.
-        preparation: What it cost before its first candidate.
-        about: By key of the architecture: ``group``, ``params``, ``truth``, and ``flops`` of a forward pass of the
-            network that was scored.
+        preparation: What one of its sets cost before the first candidate, on average.
+        about: By key of the architecture: ``group``, ``params``, ``truth``, ``flops`` of a forward pass of the network
+            that was scored, and ``set``, the seed of the set it was trained on, None for none.
         wall_s: Seconds of this run.
         workers: Trials at a time.
         command: What made it, with all options that matter and without this machine's folders.

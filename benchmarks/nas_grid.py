@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED as FIRST
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,11 +29,26 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nas_cells import CONDENSED, DM, FREE, Cell, Training, changed, digest, record, refuse_other, suffix
+from nas_cells import (
+    CONDENSED,
+    DM,
+    FREE,
+    FULL,
+    FULL_IMAGES,
+    Cell,
+    Training,
+    changed,
+    digest,
+    record,
+    refuse_other,
+    shares,
+    suffix,
+)
 from record import start, write
 
 from condensekit import catalog, datasets
@@ -60,7 +75,6 @@ GRID = {
 }
 TRUTH = "truth-0"
 SETS = (CONDENSED, "random", "kmeans", "packed-random")  # what networks are trained on
-IMAGES, EPOCHS, BATCH = 10_000, 10, 100  # of a truth
 SEED = 1_000  # of the first full training: none of a ranker's
 
 _DATA: ProxyData | None = None  # in a worker process
@@ -117,16 +131,23 @@ def _train(
 
 
 def trained(
-    cell: Cell, data: ProxyData, protocol: ProxyProtocol, seed: int, last: int, log: TrialLog, args: argparse.Namespace
+    cell: Cell,
+    networks: Sequence[Architecture],
+    data: ProxyData,
+    protocol: ProxyProtocol,
+    seed: int,
+    last: int,
+    log: TrialLog,
+    args: argparse.Namespace,
 ) -> None:
-    """Train all networks that the log lacks, several at a time, until the time is over.
+    """Train the networks that the log lacks, several at a time, until the time is over.
 
     Where a process dies, which of the networks that ran did it is not known: each of them is tried once more, alone.
     """
     how = describe({"protocol": protocol, "seed": seed, "last": last, **data.fingerprints()})
     log.check(cell.ranker, "", how)
     train = partial(_train, ranker=cell.ranker, protocol=protocol, seed=seed, last=last, device=args.device, how=how)
-    left = deque(a for a in listed(args) if log.get(cell.ranker, a) is None)
+    left = deque(a for a in networks if log.get(cell.ranker, a) is None)
     while left and time.monotonic() < args.end:
         for suspect in side_by_side(train, left, data, log, args):
             for broke in side_by_side(train, deque([suspect]), data, log, args):
@@ -217,27 +238,34 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
     start = time.perf_counter()
     train, test = datasets.load("cifar10", root=args.data_root, trust_local_copy=args.trust_local_copy)
     rest, held = train.split(recipe.held / len(train), Draw(0))
-    folder = args.runs / f"grid-set{cell.set_seed}{cell.changes}"
-    log = TrialLog(folder / f"{cell.ranker}{f'-first{args.limit}' if args.limit else ''}.jsonl")
-    used, cost, tested = asdict(recipe), Preparation(), held
+    folder = args.runs / f"grid{cell.changes}"
+    logs = [TrialLog(folder / f"{cell.ranker}{f'-first{args.limit}' if args.limit else ''}.jsonl")]
+    used, costs, tested = asdict(recipe), [Preparation()], held
+    on: dict[str, int] = {}
     if cell.ranker in FREE:
         used = {}
-        counted(cell, rest, log, args)
+        counted(cell, rest, logs[0], args)
     elif cell.full:
         each = args.images // len(train.classes)
         part = rest.subset(rest.draw_indices(rest.classes, each, Draw(0), role="full").flatten())
-        protocol = replace(recipe.protocol(), epochs=args.epochs, batch=BATCH, steps=None)
+        protocol = replace(FULL, epochs=args.epochs)
         used, tested = {"images": len(part), "protocol": describe(protocol)}, test
-        trained(cell, ProxyData(_compact(part), _compact(test)), protocol, SEED, 1, log, args)
+        data = ProxyData(_compact(part), _compact(test))
+        trained(cell, listed(args), data, protocol, SEED, 1, logs[0], args)
     else:
         how = Recipe.parse(recipe.condense if cell.ranker == CONDENSED else DM)
-        sets = folder / "sets" / digest(describe(how))
-        maker = Maker(rest, "cifar10", recipe.iterations, how, cell.set_seed, sets, args.device)
         method = how.method if cell.ranker == CONDENSED else cell.ranker
-        make = maker.condensed if method in catalog.METHODS else maker.selected
-        chosen, cost = make(method, recipe.ipc)
-        trained(cell, ProxyData(chosen, _compact(held)), recipe.protocol(), cell.set_seed, recipe.last, log, args)
-    found = [trial for a in listed(args) if (trial := log.get(cell.ranker, a))]
+        costs, logs = [], []
+        for seed, networks in enumerate(shares(listed(args), recipe.sets)):
+            sets = folder / f"set{seed}" / digest(describe(how))
+            maker = Maker(rest, "cifar10", recipe.iterations, how, seed, sets, args.device)
+            chosen, cost = (maker.condensed if method in catalog.METHODS else maker.selected)(method, recipe.ipc)
+            logs.append(TrialLog(folder / f"set{seed}" / f"{cell.ranker}.jsonl"))
+            data = ProxyData(chosen, _compact(held))
+            trained(cell, networks, data, recipe.protocol(), seed, recipe.last, logs[-1], args)
+            on |= dict.fromkeys(map(key, networks), seed)
+            costs.append(cost)
+    found = [trial for a in listed(args) for log in logs if (trial := log.get(cell.ranker, a))]
     if len(found) < len(listed(args)):
         return None
     shape = train.spec.shape
@@ -251,8 +279,11 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
         shared=len(architectures()),
         space={"trained": space, "real": space},
         held=len(tested),
-        preparation=asdict(cost),
-        about={k: {"group": k, "params": size.params, "flops": size.flops, "truth": None} for k, size in sizes.items()},
+        preparation={name: fmean(asdict(cost)[name] for cost in costs) for name in asdict(costs[0])},
+        about={
+            k: {"group": k, "params": size.params, "flops": size.flops, "truth": None, "set": on.get(k)}
+            for k, size in sizes.items()
+        },
         wall_s=time.perf_counter() - start,
         workers=args.processes,
         command=command,
@@ -263,7 +294,9 @@ def decides(name: str, recipe: Training, args: argparse.Namespace) -> dict[str, 
     """What decides the scores of the ranker called ``name``, but for its own name and the seeds."""
     if name in FREE:
         return {}
-    return {"images": args.images, "epochs": args.epochs, "batch": BATCH} if name == TRUTH else asdict(recipe)
+    if name == TRUTH:
+        return {"images": args.images, "protocol": describe(replace(FULL, epochs=args.epochs))}
+    return asdict(recipe)
 
 
 def _compact(images: ClassImages) -> ClassImages:
@@ -272,27 +305,23 @@ def _compact(images: ClassImages) -> ClassImages:
     return ClassImages(images.images[order], images.labels[order], images.spec)
 
 
-def cells(rankers: list[str], sets: int, proxy: str, truth: str) -> Iterator[Cell]:
-    """In the order given, then further sets; each with the changes, as text, that concern it."""
-    for seed in range(sets):
-        for name in rankers:
-            if seed == 0 or name in SETS[:2]:
-                yield Cell("grid", "all", name, seed, {**dict.fromkeys(FREE, ""), TRUTH: truth}.get(name, proxy))
+def cells(rankers: list[str], proxy: str, truth: str) -> Iterator[Cell]:
+    """In the order given, each with the changes, as text, that concern it."""
+    for name in rankers:
+        yield Cell("grid", "all", name, {**dict.fromkeys(FREE, ""), TRUTH: truth}.get(name, proxy))
 
 
 def main() -> None:
     """Run the cells that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rankers", default=",".join((TRUTH, *FREE, *SETS)), help="comma-separated list")
-    parser.add_argument(
-        "--sets", type=int, default=2, help=f"sets of {' and '.join(SETS[:2])}, with seeds 0, 1, ...; others have one"
-    )
+    parser.add_argument("--sets", type=int, default=Training().sets, help="of each kind; a network is trained on one")
     parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
     parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--processes", type=int, default=4, help="networks trained at a time on the one GPU")
-    parser.add_argument("--images", type=int, default=IMAGES, help="training images of a truth")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes of a truth")
+    parser.add_argument("--images", type=int, default=FULL_IMAGES, help="training images of a truth")
+    parser.add_argument("--epochs", type=int, default=FULL.epochs, help="passes of a truth")
     parser.add_argument("--ipc", type=int, default=Training().ipc)
     parser.add_argument("--steps", type=int, default=Training().steps, help="of a network on a set")
     parser.add_argument("--condense", default=Training().condense, help="recipe of the ranker condensed")
@@ -303,16 +332,16 @@ def main() -> None:
     args = parser.parse_args()
     args.end = time.monotonic() + 60 * args.minutes
 
-    recipe = Training(ipc=args.ipc, steps=args.steps, condense=args.condense)
-    usual = {**asdict(Training()), "images": IMAGES, "epochs": EPOCHS}
-    usual = {name: usual[name] for name in ("ipc", "steps", "condense", "images", "epochs")}
+    recipe = Training(ipc=args.ipc, steps=args.steps, condense=args.condense, sets=args.sets)
+    usual = {**asdict(Training()), "images": FULL_IMAGES, "epochs": FULL.epochs}
+    usual = {name: usual[name] for name in ("ipc", "steps", "condense", "sets", "images", "epochs")}
     new = changed({name: getattr(args, name) for name in usual}, usual)
     proxy, truth = (
         suffix({name: new[name] for name in names if name in new})
-        for names in (("ipc", "steps", "condense"), ("images", "epochs"))
+        for names in (("ipc", "steps", "condense", "sets"), ("images", "epochs"))
     )
     results = args.runs / f"first{args.limit}" if args.limit else args.results
-    for cell in cells(args.rankers.split(","), args.sets, proxy, truth):
+    for cell in cells(args.rankers.split(","), proxy, truth):
         path = results / f"{cell.stem}.json"
         if path.exists():
             refuse_other(path, decides(cell.ranker, recipe, args))
@@ -320,7 +349,7 @@ def main() -> None:
             continue
         options = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in new.items())
         short = f" --limit {args.limit}" if args.limit else ""
-        one = f"--rankers {cell.ranker} --sets {cell.set_seed + 1} --device {args.device} --processes {args.processes}"
+        one = f"--rankers {cell.ranker} --device {args.device} --processes {args.processes}"
         found = run_cell(cell, recipe, args, f"python benchmarks/nas_grid.py {one}{options}{short}")
         if found is None:
             print(f"{cell.stem}: not all networks yet", flush=True)

@@ -136,9 +136,11 @@ def killed(engine: str) -> dict[str, Any]:
         time.sleep(3)
         orphans = left_behind(mark)
         finished = {str(trial.architecture) for trial in TrialLog(log).trials()}
-        before = len(calls.read_text().splitlines())
+        called = calls.read_text().splitlines()
+        if not finished <= set(called):
+            raise CondensekitError("finished trials are not among the calls that were noted: repeats would not be seen")
         run(engine, OF, 1, 0.5, folder, calls)
-        again = calls.read_text().splitlines()[before:]
+        again = calls.read_text().splitlines()[len(called) :]
         total = len(TrialLog(log))
     repeated = sum(line in finished for line in again)
     return {

@@ -26,7 +26,7 @@ def reliability(records: Sequence[Record]) -> Iterator[str]:
     yield f"| cell | step | {' | '.join(SCORES)} |"
     yield "|---|---|" + "---|" * len(SCORES)
     for sheet in sheets(records):
-        for record in (r for r in sheet.records if kind(r) == "trained" and r["options"]["seeds"] > 1):
+        for record in (r for r in sheet.cells.values() if kind(r) == "trained" and r["options"]["seeds"] > 1):
             curves = _curves(record)
             for step in sorted({step for seeds in curves.values() for step in seeds[0]}):
                 yield f"| {Cell(**record['nas']).stem} | {step} | {' | '.join(_shown(sheet, curves, step))} |"

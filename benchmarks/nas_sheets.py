@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from condensekit.catalog import SCORES
 from condensekit.errors import DataError
 from condensekit.nas.combine import additive, rank_sum
 from condensekit.nas.proxies import PASSES
-from condensekit.nas.ranking import placed
+from condensekit.nas.ranking import placed, spearman
 from condensekit.nas.report import Ground, Scores, Spent
 from condensekit.nas.resampling import rank_correlation
 from condensekit.nas.trials import key
@@ -37,27 +37,23 @@ class Sheet:
     """All cells of one task, sample and choice of options, with one truth.
 
     Args:
-        records: The cells, one for each ranker and set seed; scores of several sets are averaged.
+        records: The cells, one for each ranker.
         changes: Options of the trained rankers that are not the usual ones, as text.
         score: Which score of a trained candidate its ranker's plain name stands for.
 
     Raises:
-        DataError: Two cells of one ranker and set, cells of other architectures, or made with other options.
+        DataError: Two cells of one ranker, cells of other architectures, or made with other options.
     """
 
     def __init__(self, records: Sequence[Record], changes: str = "", score: str = PRIMARY) -> None:
         _check(records)
         self.changes, self.score = changes, score
-        self.cells: dict[str, Record] = {}
-        self.sets: dict[str, list[int]] = {}
-        for name in dict.fromkeys(r["nas"]["ranker"] for r in records):
-            mine = sorted((r for r in records if r["nas"]["ranker"] == name), key=lambda r: int(r["nas"]["set_seed"]))
-            self.cells[name] = averaged(mine)
-            self.sets[name] = [r["nas"]["set_seed"] for r in mine]
-        self.records = records
+        self.cells: dict[str, Record] = {r["nas"]["ranker"]: r for r in records}
         self.task, self.sample = (records[0]["nas"][name] for name in ("task", "sample"))
         self.truths = sorted(name for name in self.cells if name.startswith("truth-"))
-        self.trials = dict(keyed(next(iter(self.cells.values()))["trials"]))
+        self.trials = dict(keyed(records[0]["trials"]))
+        trained = next((r for r in records if kind(r) == "trained"), None)
+        self.sets = {name: trial["set"] for name, trial in keyed(trained["trials"])} if trained else {}
         self.scores: dict[str, Scores] = {}
         self.spent: dict[str, Spent] = {}
         for name in (n for n in self.cells if n not in self.truths):
@@ -72,21 +68,33 @@ class Sheet:
         kinds = [kind for kind in SCORES if any(kind in t["scores"] for t in trials)] or [""]
         for kind in kinds:
             label = name if kind in ("", self.score) else f"{name} [{kind}]"
-            found = {key(t["architecture"]): t["scores"].get(kind, t["score"]) for t in trials}
-            self.scores[label] = {k: None if t["score"] is None else found[k] for k, t in keyed(trials)}
+            found = {k: None if t["score"] is None else t["scores"].get(kind, t["score"]) for k, t in keyed(trials)}
+            self.scores[label] = self._less_the_set(found) if self.trained(name) else found
             passed = sum(t["image_steps"] * t["flops"] for t in trials)
             made, part = record["preparation"], len(trials) / record["shared"]
             self.spent[label] = Spent(made["seconds"], record["trials_s"], part * made["flops"] + PASSES * passed)
 
+    def _less_the_set(self, scores: Scores) -> Scores:
+        """Scores less the median of their set: networks do better on one set than on another."""
+        groups: dict[int, list[float]] = {}
+        for name, value in scores.items():
+            if value is not None:
+                groups.setdefault(self.sets[name], []).append(value)
+        middle = {seed: median(values) for seed, values in groups.items()}
+        return {k: None if value is None else value - middle[self.sets[k]] for k, value in scores.items()}
+
     def _add_sum(self, parts: Sequence[str]) -> None:
         if not all(part in self.scores for part in parts):
             return
-        keys = list(self.trials)
-        values = rank_sum(*([self.scores[part].get(k) for k in keys] for part in parts))
         name = "+".join(parts)
-        self.scores[name] = dict(zip(keys, values.tolist(), strict=True))
+        self.scores[name] = self.summed(parts)
         spent = [self.spent[part] for part in parts]
         self.spent[name] = Spent(*(sum(getattr(s, n) for s in spent) for n in ("preparation_s", "trials_s", "flops")))
+
+    def summed(self, parts: Sequence[str]) -> Scores:
+        """The sum of the ranks of some scores."""
+        values = rank_sum(*([self.scores[part].get(k) for k in self.trials] for part in parts))
+        return dict(zip(self.trials, values.tolist(), strict=True))
 
     @property
     def title(self) -> str:
@@ -108,22 +116,29 @@ class Sheet:
         trained = [t for name in self.truths for t in keyed(self.cells[name]["trials"])]
         return len({name for name, trial in trained if trial["score"] is None})
 
-    def compared(self, ours: str, theirs: str) -> bool:
-        """Whether both are there, from equally many sets: a mean over more is less noisy."""
-        if ours not in self.scores or theirs not in self.scores:
-            return False
-        several = [self.sets[part] for name in (ours, theirs) for part in name.split("+") if self.trained(part)]
-        return all(seeds == several[0] for seeds in several)
-
     def trained(self, name: str) -> bool:
         """Whether the ranker trains candidates."""
         return name in self.cells and kind(self.cells[name]) == "trained"
 
-    def each_set(self) -> Iterator[tuple[int, Sheet]]:
-        """A sheet of each set seed."""
-        for seed in sorted({seed for name, seeds in self.sets.items() if self.trained(name) for seed in seeds}):
-            mine = [r for r in self.records if kind(r) != "trained" or r["nas"]["set_seed"] == seed]
-            yield seed, Sheet(mine, self.changes, self.score)
+    def each_set(self) -> list[Sheet]:
+        """The candidates trained on each of the sets, by its seed: a sheet of their own."""
+        found = []
+        for seed in sorted(set(self.sets.values())):
+            mine = {k for k, its in self.sets.items() if its == seed}
+            parts = [{**r, "trials": [t for k, t in keyed(r["trials"]) if k in mine]} for r in self.cells.values()]
+            found.append(Sheet(parts, self.changes, self.score))
+        return found
+
+    def correlations(self) -> dict[str, float]:
+        """Spearman's correlation of each ranker with the truth; not of those for which it is undefined."""
+        found = {name: self.rho(scores) for name, scores in self.scores.items()}
+        return {name: rho for name, rho in found.items() if rho is not None}
+
+    def rho(self, scores: Scores) -> float | None:
+        """Spearman's correlation with the truth."""
+        ground = self.ground()
+        keys, truth = ground.rows(scores)
+        return spearman([scores[k] for k in keys], truth)
 
     def ground(self, least: float = 0.0) -> Ground:
         """The truth of the sample, of those architectures whose truth is at least so many percent."""
@@ -181,14 +196,14 @@ def keyed(trials: Sequence[Record]) -> list[tuple[str, Record]]:
 
 def _check(records: Sequence[Record]) -> None:
     """Refuse cells that do not belong into one sheet."""
-    seen: dict[tuple[str, int], Record] = {}
+    seen: dict[str, Record] = {}
     trained: dict[str, Record] = {}
     for found in records:
-        at = (found["nas"]["ranker"], found["nas"]["set_seed"])
-        if at in seen:
-            both = f"{_stem(seen[at])} and {_stem(found)}"
-            raise DataError(f"two cells of {at[0]} for one table, {both}: leave one of their files in the folder")
-        seen[at] = found
+        name = found["nas"]["ranker"]
+        if name in seen:
+            both = f"{_stem(seen[name])} and {_stem(found)}"
+            raise DataError(f"two cells of {name} for one table, {both}: leave one of their files in the folder")
+        seen[name] = found
         if dict(keyed(found["trials"])).keys() != dict(keyed(records[0]["trials"])).keys():
             raise DataError(
                 f"{_stem(records[0])} and {_stem(found)} hold scores of other architectures: move away the older one"
@@ -202,31 +217,6 @@ def _check(records: Sequence[Record]) -> None:
 
 def _stem(found: Record) -> str:
     return Cell(**found["nas"]).stem
-
-
-def averaged(records: Sequence[Record]) -> Record:
-    """One cell whose scores are the means over cells of the same ranker on several sets, and its cost their sum.
-
-    An architecture that failed on one of the sets has failed.
-    """
-    first = records[0]
-    if len(records) == 1:
-        return first
-    trials = []
-    for alike in zip(*(dict(sorted(keyed(r["trials"]))).values() for r in records), strict=True):
-        good = all(t["score"] is not None for t in alike)
-        kinds = alike[0]["scores"] if good else ()
-        trials.append(
-            {
-                **alike[0],
-                "score": fmean(t["score"] for t in alike) if good else None,
-                "scores": {name: fmean(t["scores"][name] for t in alike) for name in kinds},
-                "image_steps": sum(t["image_steps"] for t in alike),
-                "cost_s": sum(t["cost_s"] for t in alike),
-            }
-        )
-    made = {name: sum(r["preparation"][name] for r in records) for name in first["preparation"]}
-    return {**first, "trials": trials, "preparation": made, "trials_s": sum(r["trials_s"] for r in records)}
 
 
 def sheets(records: Sequence[Record], score: str = PRIMARY) -> Iterator[Sheet]:

@@ -22,13 +22,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 from nas_cells import CONDENSED, FREE, PLAIN, PUBLISHED, Cell
-from nas_regret import DRAWS, regrets
+from nas_regret import BAR, DRAWS, regrets
 from nas_reliability import reliability
 from nas_sheets import PRIMARY, TOLD, Record, Sheet, kind, sheets
+from scipy import stats
 
 from condensekit.catalog import SCORES
+from condensekit.evaluate import paired_interval
 from condensekit.nas.ranking import placed, retest, spearman, strata
 from condensekit.nas.report import AMONG, FEW, Ground, Spent, differences, ranking_rows, regret_text
 
@@ -50,10 +51,12 @@ CONTRASTS = (
 STRATA = ("norm", "pooling", "depth")  # labels in whose values the ranking is shown apart
 
 
-def nas(records: Sequence[Record], score: str = PRIMARY) -> Iterator[str]:
-    """A table of rankers and one of differences for each sheet, and what differs between sets."""
+def nas(records: Sequence[Record], score: str = PRIMARY, population: Record | None = None) -> Iterator[str]:
+    """A table of rankers and one of differences for each sheet; of those to tune on a short one."""
     yield from _tuning(records)
-    every = list(sheets(records, score))
+    found = list(sheets(records, score))
+    yield from _options([sheet for sheet in found if sheet.sample.startswith("tune")])
+    every = [sheet for sheet in found if not sheet.sample.startswith("tune")]
     for sheet in every:
         ground = sheet.ground()
         yield f"**{sheet.title}**: {len(ground.keys)} architectures; {_recipes(sheet)}{_machine(sheet)}."
@@ -62,11 +65,39 @@ def nas(records: Sequence[Record], score: str = PRIMARY) -> Iterator[str]:
         yield from _table(sheet, ground)
         yield from _published(sheet)
         yield from _differences(sheet, ground)
+        yield from _sets(sheet)
         if sheet.truths:
             yield from _strata(sheet, ground)
             yield from _without_chance(sheet)
-    yield from _regrets(every)
-    yield from _between_sets(every)
+    yield from _regrets(every, population)
+
+
+def _overhead(path: Path) -> Iterator[str]:
+    """What a trial costs beside its own work, from the file of ``nas_overhead.py``."""
+    if not path.exists():
+        return
+    found = json.loads(path.read_text())
+    yield (
+        f"**What a trial costs beside its own work** ({found['environment']['device']}; `python "
+        "benchmarks/nas_overhead.py`): seconds to the first result, and between results from there on (with two "
+        "workers half of what each takes). `nni-as-it-is` is NNI's training service without warm workers."
+    )
+    yield ""
+    yield "| candidates | engine | workers | trials | to the first | from one to the next | in all |"
+    yield "|---|---|---|---|---|---|---|"
+    for part in ("empty", "short"):
+        for row in found.get(part, []):
+            work = f"of {row['seconds']:g} s" if row["seconds"] else "empty"
+            times = (f"{row[name]:.3g}" for name in ("start_s", "per_trial_s", "wall_s"))
+            yield f"| {work} | {row['engine']} | {row['workers']} | {row['trials']} | {' | '.join(times)} |"
+    yield ""
+    for row in found.get("kill", []):
+        yield (
+            f"- {row['engine']}, killed (SIGKILL) after {row['finished_before']} of {row['trials']} trials and resumed:"
+            f" {row['ran_after']} ran then, {row['repeated']} of the finished ones again, {row['left_behind']} "
+            "processes were left behind."
+        )
+    yield ""
 
 
 def _tuning(records: Sequence[Record]) -> Iterator[str]:
@@ -79,7 +110,7 @@ def _tuning(records: Sequence[Record]) -> Iterator[str]:
     yield "How options were chosen stands in the search log of REPRODUCIBILITY.md."
     if tuned:
         yield (
-            f"Tables of the samples to tune on ({', '.join(tuned)}) stand below; these samples share no architecture "
+            f"Figures of the samples to tune on ({', '.join(tuned)}) come first; these samples share no computation "
             "with the others."
         )
     if other:
@@ -119,8 +150,8 @@ def _published(sheet: Sheet) -> Iterator[str]:
         return
     yield (
         "Rows called `published-` rank the same cells by columns of tables: zero-cost scores of other code, and the "
-        "validation accuracy after 12 epochs of the whole network. All regrets here are "
-        "against validation truth."
+        "validation accuracy after 12 epochs of the whole network. The truth is one measurement of validation "
+        "accuracy, by which the better half is chosen as well."
     )
     found = [(name, sheet.scores.get(f"published-{name}")) for name in FREE if name in sheet.scores]
     agree = [
@@ -145,7 +176,7 @@ def _strata(sheet: Sheet, ground: Ground) -> Iterator[str]:
     yield ""
 
 
-def _regrets(every: Sequence[Sheet]) -> Iterator[str]:
+def _regrets(every: Sequence[Sheet], population: Record | None) -> Iterator[str]:
     """What is lost by a ranker's first among random candidates, from the cells of both samples of NAS-Bench-201."""
     for whole in (s for s in every if (s.task, s.sample) == ("nb201", "all")):
         tops = [s for s in every if s.sample.startswith("top-") and s.changes == whole.changes]
@@ -158,60 +189,37 @@ def _regrets(every: Sequence[Sheet]) -> Iterator[str]:
             f"**Regret@1 among {AMONG} random cells** ({where}): points of validation truth lost by taking a ranker's "
             f"first. Means over {DRAWS:,} draws: about half of each comes from the better half of all cells (those of "
             f"`{top.sample}` and of `all`), the rest from the worse half (those of `all`); intervals resample the "
-            "cells. Against test truth, which these are not, figures are quoted as 4.7 (at random), .65 (parameters), "
-            ".53 (synflow + jacov) and .10 (12 epochs): compare with the rows of the same rankers here."
+            f"cells, and those of differences to {BAR} resample both alike.{_exactly(population)}"
         )
         yield ""
-        yield "| ranker | regret@1 | 95 % interval |"
-        yield "|---|---|---|"
-        for name, (mean, lo, hi) in sorted(found.items(), key=lambda item: item[1][0]):
-            yield f"| {name} | {mean:.2f} | [{lo:.2f}, {hi:.2f}] |"
+        yield f"| ranker | regret@1 | 95 % interval | less that of {BAR} |"
+        yield "|---|---|---|---|"
+        for name, (lost, ahead) in sorted(found.items(), key=lambda item: item[1][0]):
+            less = "" if ahead is None or name == BAR else f"{ahead[0]:+.2f} {_interval(ahead[1:])}"
+            yield f"| {name} | {lost[0]:.2f} | {_interval(lost[1:])} | {less} |"
         yield ""
 
 
-def _between_sets(every: Sequence[Sheet]) -> Iterator[str]:
-    """The correlation of each set of a kind: networks trained on one set are not independent."""
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for whole in every:
-        ground = whole.ground()
-        for seed, sheet in whole.each_set():
-            mine = {}
-            for name, scores in sheet.scores.items():
-                keys, truth = ground.rows(scores)
-                rho = spearman([scores[k] for k in keys], truth)
-                if rho is not None and any(map(sheet.trained, name.split("+"))):
-                    mine[name] = rho
-            for other in ("random", "random-equal"):
-                if CONDENSED in mine and other in mine:
-                    mine[f"{CONDENSED} less {other}"] = mine[CONDENSED] - mine[other]
-            for name, rho in mine.items():
-                found.setdefault((whole.title, name), {})[seed] = rho
-    several = {at: list(rhos.values()) for at, rhos in found.items() if len(rhos) > 1}
-    if not several:
-        return
-    yield "**Between sets**: rho of each set of a kind, seeds 0, 1, ...; one set is one replicate."
-    yield ""
-    yield "| sample | ranker | rho of each set | mean |"
-    yield "|---|---|---|---|"
-    for (where, name), rhos in several.items():
-        listed = ", ".join(f"{rho:+.2f}" for rho in rhos)
-        yield f"| {where} | {name} | {listed} | {np.mean(rhos):+.2f} |"
-    yield ""
+def _exactly(population: Record | None) -> str:
+    """What the published scores lose in the whole population."""
+    if population is None:
+        return ""
+    listed = ", ".join(f"{name} {lost:.2f}" for name, lost in sorted(population["regret"].items(), key=lambda p: p[1]))
+    return f" Over all {population['cells']:,} distinct computations, exactly: {listed}."
 
 
 def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
     yield (
-        "| ranker | sets | rho | 95 % interval | tau | rho, top half | recall of the best tenth "
+        "| ranker | rho | 95 % interval | tau | rho, best half of these | recall of the best tenth "
         f"| regret@1 among {AMONG} | among {FEW} | 95 % interval | pairs "
         "| rho given params | TFLOP per candidate | s per candidate | preparation s | failed |"
     )
-    yield "|" + "---|" * 16
+    yield "|" + "---|" * 15
     rows = ranking_rows(sheet.scores, sheet.spent, ground, None)
     for row in sorted(rows, key=lambda row: -(row["spearman"] or 0)):
         spent, n = sheet.spent[row["ranker"]], max(1, len(sheet.trials))
         figures = [
             row["ranker"],
-            _sets(sheet, row["ranker"]),
             _figure(row["spearman"]),
             _interval(row["ci95"]),
             *(_figure(row[name]) for name in ("kendall", "spearman_top", "recall_top")),
@@ -226,12 +234,6 @@ def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
     yield ""
 
 
-def _sets(sheet: Sheet, name: str) -> str:
-    """Over how many sets, or trainings, a score is averaged; nothing where nothing is trained."""
-    several = {len(sheet.sets[part]) for part in name.partition(" [")[0].split("+") if sheet.trained(part)}
-    return ", ".join(map(str, sorted(several)))
-
-
 def _costs(name: str, spent: Spent, n: int) -> list[str]:
     """Operations, the preparation shared, and seconds; nothing for what is read from a table."""
     if set(name.split("+")) <= set(PUBLISHED):
@@ -244,16 +246,80 @@ def _interval(ends: Sequence[float] | None) -> str:
 
 
 def _differences(sheet: Sheet, ground: Ground) -> Iterator[str]:
-    found = [(a, b) for a, b in CONTRASTS if sheet.compared(a, b)]
+    found = _contrasts(sheet)
     if not found:
         return
-    yield "| difference of rho, paired bootstrap over distinct architectures | all | top half |"
+    yield "| difference of rho, for these sets: paired bootstrap over distinct cells | all | best half of these |"
     yield "|---|---|---|"
     for ours, theirs in found:
         both = differences(sheet.scores[ours], sheet.scores[theirs], ground)
         shown = ["" if d is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*d) for d in both]
         yield f"| {ours} less {theirs} | {' | '.join(shown)} |"
     yield ""
+
+
+def _contrasts(sheet: Sheet) -> list[tuple[str, str]]:
+    return [(a, b) for a, b in CONTRASTS if a in sheet.scores and b in sheet.scores]
+
+
+def _sets(sheet: Sheet) -> Iterator[str]:
+    """The correlations inside each set's candidates, and their differences: sets are the replicates."""
+    each = [one.correlations() for one in sheet.each_set()]
+    if len(each) < 2:
+        return
+    yield (
+        f"Inside the candidates of each of the {len(each)} sets (means with 95 % t intervals over the sets; p: "
+        "paired t test; the first difference of `top-200`, and that to synflow+jacov, were named beforehand):"
+    )
+    yield ""
+    yield "| rho, or difference of rho | of each set | mean | 95 % interval | p |"
+    yield "|---|---|---|---|---|"
+    names = [name for name in sheet.scores if "[" not in name and all(name in rhos for rhos in each)]
+    for name in names:
+        yield _replicates(name, [rhos[name] for rhos in each], "")
+    for ours, theirs in _contrasts(sheet):
+        if ours in names and theirs in names:
+            values = [rhos[ours] - rhos[theirs] for rhos in each]
+            p = stats.ttest_1samp(values, 0.0).pvalue
+            yield _replicates(f"{ours} less {theirs}", values, f"{p:.3f}")
+    yield ""
+
+
+def _replicates(name: str, values: Sequence[float], p: str) -> str:
+    mean, interval, _ = paired_interval([[value] for value in values], [[0.0] for _ in values])
+    return f"| {name} | {', '.join(f'{v:+.2f}' for v in values)} | {mean:+.2f} | {_interval(interval)} | {p} |"
+
+
+def _options(tuned: Sequence[Sheet]) -> Iterator[str]:
+    """Rho of each choice of options that was tried, by each score, and of the sums that it takes part in."""
+    for sample in dict.fromkeys((sheet.task, sheet.sample) for sheet in tuned):
+        mine = [sheet for sheet in tuned if (sheet.task, sheet.sample) == sample]
+        count = len(mine[0].ground().keys)
+        yield (
+            f"**{', '.join(sample)}, to tune on**: rho of {count} architectures by each score; in brackets that of the "
+            f"sum of ranks with synflow and jacov, which have {_free(mine[0])} themselves."
+        )
+        yield ""
+        yield f"| options | ranker | {' | '.join(SCORES)} | s per candidate |"
+        yield "|---|---|" + "---|" * (len(SCORES) + 1)
+        for sheet in mine:
+            for name in (name for name in sheet.cells if sheet.trained(name)):
+                figures = [_both(sheet, name, score) for score in SCORES]
+                spent = sheet.spent[name].trials_s / len(sheet.trials)
+                yield f"| {sheet.changes.strip('-') or 'usual'} | {name} | {' | '.join(figures)} | {spent:.1f} |"
+        yield ""
+
+
+def _free(sheet: Sheet) -> str:
+    found = sheet.correlations()
+    return ", ".join(f"{name} {found[name]:.2f}" for name in (*FREE, "synflow+jacov") if name in found)
+
+
+def _both(sheet: Sheet, name: str, score: str) -> str:
+    """Rho of a trained ranker by that score, and of its sum with two free ones where those are there."""
+    parts = (name if score == sheet.score else f"{name} [{score}]", "synflow", "jacov")
+    alone = _figure(sheet.rho(sheet.scores[parts[0]]))
+    return f"{alone} ({_figure(sheet.rho(sheet.summed(parts)))})" if set(parts) <= sheet.scores.keys() else alone
 
 
 def _without_chance(sheet: Sheet) -> Iterator[str]:
@@ -318,12 +384,14 @@ def main() -> None:
     )
     parser.add_argument("--print", action="store_true", help="print the tables, change nothing")
     args = parser.parse_args()
-    records = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
-    records = [r for r in records if "nas" in r]
+    found = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
+    records = [r for r in found if "nas" in r]
+    population = next((r["population"] for r in found if "population" in r), None)
     if args.reliability:
         print("\n".join(reliability(records)))
         return
-    body = "\n".join(nas(records, args.score)) or "No results yet."
+    body = "\n".join([*_overhead(args.results.parent / "nas-overhead.json"), *nas(records, args.score, population)])
+    body = body or "No results yet."
     if args.print:
         print(body)
         return

@@ -5,20 +5,23 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas_cells import CONDENSED, DM, HELD, PUBLISHED, Training, digest
+from nas_cells import BEGUN, CONDENSED, DM, FULL, FULL_IMAGES, HELD, PUBLISHED, Training, digest
 
 from condensekit import datasets
 from condensekit.errors import DataError
 from condensekit.images import ClassImages
+from condensekit.nas.combine import rank_sum
 from condensekit.nas.full import FullTraining
-from condensekit.nas.nasbench201 import from_table
+from condensekit.nas.nasbench201 import computation, from_table
 from condensekit.nas.proxies import Setting
 from condensekit.nas.proxy_sets import Maker
+from condensekit.nas.ranking import regret
+from condensekit.nas.report import AMONG
 from condensekit.nas.spaces import enumerate_architectures, space
 from condensekit.nas.spending import Ledger
 from condensekit.nas.trials import Architecture, key
@@ -26,11 +29,9 @@ from condensekit.nas.truth import Truth, canonical, read_table
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 
-TRUTHS, GROUPS = "nb201_valid_nets.csv", "nb201_isomorphs.csv"
-PROXIES, EPOCHS = "nb201_zc_proxies.csv", "nb201_12_epochs.csv"
+TRUTHS, PROXIES, EPOCHS = "nb201_valid_nets.csv", "nb201_zc_proxies.csv", "nb201_12_epochs.csv"
 STEM, CELLS = 8, 1  # of trained NAS-Bench-201 cells: channels of the stem, cells in each stage; the benchmark has 16, 5
-FULL_IMAGES, FULL_EPOCHS, FULL_BATCH = 10_000, 10, 100  # of a full training in the ConvNet grid
-RANKED, TUNED, DRAWN = 100, 50, 300  # cells of NAS-Bench-201 in ``all``, in ``tune``, drawn from the better half
+RANKED, TUNED, DRAWN = 100, 50, 300  # cells of NAS-Bench-201 in ``all``, in each ``tune``, drawn from the better half
 STRATUM, SPARE = 4, 1  # ConvNets of each norm and pooling to report on, and to tune on
 
 
@@ -78,7 +79,7 @@ class Task:
 
     def setting(self, recipe: Training, ranker: str, set_seed: int, folder: Path) -> Setting:
         """What its rankers share; sets are kept in ``folder``, also those of other choices."""
-        text = recipe.condense if ranker == CONDENSED else DM
+        text = recipe.condense if ranker in (CONDENSED, BEGUN) else DM
         kept = folder / f"{self.name}-set{set_seed}-{digest([text, recipe.iterations])}"
         maker = Maker(self.train, self.data, recipe.iterations, Recipe.parse(text), set_seed, kept)
         held = self.held
@@ -100,13 +101,14 @@ def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells:
     """NAS-Bench-201 on CIFAR-10: candidates have a small stem and few cells, the truth is that of the real ones.
 
     Samples: ``tune`` and ``all`` are drawn from all cells; ``top-100``, ``top-200``, ``top-300`` (each the start of the
-    next) and ``tune-top`` from those with at least the median truth. No two computations in a sample are the same.
+    next) and ``tune-top`` from those with at least the median truth. No computation is in a sample twice, nor in a
+    sample to tune on and another one.
     """
     train, _ = datasets.load("cifar10", root=root, trust_local_copy=trust)
     rest, held = _hold_out(train)
     real = space("nasbench201", train.spec.shape, 10)
     truth = read_table(tables / TRUTHS, real)
-    groups = {key(canonical(real, from_table(row["net_str"]))): row["group"] for row in _rows(tables / GROUPS)}
+    groups = {name: computation(json.loads(name)) for name in truth.values}
     names = list({group: name for name, group in reversed(groups.items())}.values())  # one cell of each group
     order = [names[i] for i in Draw(0).permutation("cells", len(names)).tolist()]
     middle = sorted(values[0] for values in truth.values.values())[len(truth.values) // 2]
@@ -114,7 +116,7 @@ def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells:
     best = [better[i] for i in Draw(0).permutation("top", len(better)).tolist()]
     samples = {"tune": order[:TUNED], "all": order[TUNED : TUNED + RANKED]}
     samples |= {f"top-{count}": best[:count] for count in range(RANKED, DRAWN + 1, RANKED)}
-    samples["tune-top"] = [name for name in best[DRAWN:] if name not in samples["all"]][:RANKED]
+    samples["tune-top"] = [name for name in best[DRAWN:] if name not in samples["all"]][:TUNED]
     lists = {name: [json.loads(text) for text in texts] for name, texts in samples.items()}
     return Task(
         "nb201",
@@ -129,6 +131,19 @@ def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells:
         truth,
         published=_published(tables, real),
     )
+
+
+def population(task: Task) -> dict[str, Any]:
+    """What taking the first of 100 random cells loses by published scores: exact, over all distinct computations."""
+    assert task.truth is not None
+    names = list({group: name for name, group in task.groups.items()}.values())
+    truth = [task.truth.values[name][0] for name in names]
+    scores: dict[str, list[float]] = {r: [found[name] for name in names] for r, found in task.published.items()}
+    scores["published-synflow+published-jacov"] = rank_sum(
+        scores["published-synflow"], scores["published-jacov"]
+    ).tolist()
+    scores["at random"] = [0.0] * len(names)
+    return {"cells": len(names), "regret": {name: regret(values, truth, AMONG) for name, values in scores.items()}}
 
 
 def convnet(root: Path | None, trust: bool) -> Task:
@@ -148,8 +163,7 @@ def convnet(root: Path | None, trust: bool) -> Task:
         samples["tune"] += order[STRATUM : STRATUM + SPARE]
     for name, sample in samples.items():  # by stratum so far: a part of it shall be a fair one
         samples[name] = [sample[i] for i in Draw(0).permutation(f"order/{name}", len(sample)).tolist()]
-    protocol = replace(Training().protocol(), epochs=FULL_EPOCHS, batch=FULL_BATCH, steps=None)
-    full = FullTraining(part, test, protocol, seeds=2)
+    full = FullTraining(part, test, FULL, seeds=2)
     return Task("convnet", "fashionmnist", part, held, grid, grid, samples, samples["all"], {}, full=full)
 
 
