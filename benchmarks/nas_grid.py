@@ -58,6 +58,7 @@ from condensekit.images import ClassImages
 from condensekit.nas.cost import count
 from condensekit.nas.failures import reason
 from condensekit.nas.proxy_sets import Maker, Preparation
+from condensekit.nas.recalibrate import IMAGES, real_images
 from condensekit.nas.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialLog, key
 from condensekit.nas.zero_cost import score
@@ -250,7 +251,7 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
         part = rest.subset(rest.draw_indices(rest.classes, each, Draw(0), role="full").flatten())
         protocol = replace(FULL, epochs=args.epochs)
         used, tested = {"images": len(part), "protocol": describe(protocol)}, test
-        data = ProxyData(_compact(part), _compact(test))
+        data = ProxyData(part.compact(), test.compact())
         trained(cell, listed(args), data, protocol, SEED, 1, logs[0], args)
     else:
         how = Recipe.parse(recipe.condense if cell.ranker == CONDENSED else DM)
@@ -261,7 +262,7 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
             maker = Maker(rest, "cifar10", recipe.iterations, how, seed, sets, args.device)
             chosen, cost = (maker.condensed if method in catalog.METHODS else maker.selected)(method, recipe.ipc)
             logs.append(TrialLog(folder / f"set{seed}" / f"{cell.ranker}.jsonl"))
-            data = ProxyData(chosen, _compact(held))
+            data = ProxyData(chosen, held.compact(), real_images(rest, IMAGES))
             trained(cell, networks, data, recipe.protocol(), seed, recipe.last, logs[-1], args)
             on |= dict.fromkeys(map(key, networks), seed)
             costs.append(cost)
@@ -297,12 +298,6 @@ def decides(name: str, recipe: Training, args: argparse.Namespace) -> dict[str, 
     if name == TRUTH:
         return {"images": args.images, "protocol": describe(replace(FULL, epochs=args.epochs))}
     return asdict(recipe)
-
-
-def _compact(images: ClassImages) -> ClassImages:
-    """Without the images of their array that they do not list: they are sent to every process."""
-    order = images.order.sort().values
-    return ClassImages(images.images[order], images.labels[order], images.spec)
 
 
 def cells(rankers: list[str], proxy: str, truth: str) -> Iterator[Cell]:

@@ -234,6 +234,11 @@ class ClassImages:
         """The images at source ``indices`` only; indices stay those of the whole set."""
         return self._narrow(torch.sort(indices.reshape(-1)).values)
 
+    def compact(self) -> ClassImages:
+        """The same images in an array without others, which would go along wherever it is sent; indices are new."""
+        order = self.order.sort().values
+        return ClassImages(self.images[order.to(self.images.device)], self.labels[order], self.spec)
+
     def split(self, fraction: float, draw: Draw) -> tuple[ClassImages, ClassImages]:
         """(rest, held out): of each class a ``fraction`` in (0, 1) held out, drawn at random, at least one.
 

@@ -31,12 +31,13 @@ from condensekit.nas.cost import count
 from condensekit.nas.evaluator import ProxyEvaluator
 from condensekit.nas.failures import TrialError
 from condensekit.nas.proxy_sets import Maker, Preparation
+from condensekit.nas.recalibrate import IMAGES, real_images
 from condensekit.nas.training import ProxyData, ProxyProtocol, check_score
 from condensekit.nas.zero_cost import REPEATS, ZEN_BATCH, score
 from condensekit.rng import Draw, isolated
 from condensekit.selection import check_sizes
 
-IMAGES = 64  # in the batch of a zero-cost score
+BATCH = 64  # images in the batch of a zero-cost score
 PASSES = 3  # forward passes that one forward and backward pass costs
 EQUAL = "-equal"  # after a selection: trained on longer, by what the dearest preparation costs
 FREE_SETS = (f"random{EQUAL}", f"{catalog.PACKED}random{EQUAL}")  # other selections have a preparation of their own
@@ -58,6 +59,8 @@ class Setting:
         checks: Tests before those.
         hopeless: See :func:`~condensekit.nas.training.train_candidate`.
         device: Where candidates are trained.
+        recalibrate: Real training images, about as many, whose statistics batch norm has in a test; 0: those of
+            training.
         extra: Image-steps that a ranker without a preparation gets for each candidate to cost as much as one with.
 
     Raises:
@@ -76,6 +79,7 @@ class Setting:
     checks: int = 4
     hopeless: float | None = None
     device: str = "cpu"
+    recalibrate: int = IMAGES
     extra: float = 0.0
 
     def __post_init__(self) -> None:
@@ -99,13 +103,16 @@ class Setting:
     @cached_property
     def _test(self) -> ClassImages:
         """The held-out images without the others in their array, which would be sent to every worker."""
-        order = self.held.order.sort().values
-        return ClassImages(self.held.images[order.to(self.held.images.device)], self.held.labels[order], self.held.spec)
+        return self.held.compact()
+
+    @cached_property
+    def _statistics(self) -> ClassImages | None:
+        return real_images(self.maker.train, self.recalibrate) if self.recalibrate else None
 
     def trained(self, on: CondensedSet | ClassImages, steps: int | None = None) -> ProxyEvaluator:
         """Training on a set, for as many steps as every other ranker takes, unless told otherwise."""
         return ProxyEvaluator(
-            ProxyData(on, self._test),
+            ProxyData(on, self._test, self._statistics),
             replace(self.protocol, steps=steps or self.steps),
             score=self.score,
             seeds=self.seeds,
@@ -119,9 +126,9 @@ class Setting:
     def batch(self) -> Tensor:
         """(64, C, H, W) normalised training images for zero-cost scores, as many of each class as can be."""
         train = self.maker.train
-        each = math.ceil(IMAGES / len(train.classes))
+        each = math.ceil(BATCH / len(train.classes))
         drawn = train.sample(train.classes, each, Draw(self.seed), role="zero-cost")
-        return drawn.transpose(0, 1).flatten(0, 1)[:IMAGES]
+        return drawn.transpose(0, 1).flatten(0, 1)[:BATCH]
 
 
 class Ranker(ABC):

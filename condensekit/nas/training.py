@@ -27,6 +27,7 @@ from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.evaluate import targets_for
 from condensekit.images import ClassImages
 from condensekit.nas.budget import OutOfTimeError
+from condensekit.nas.recalibrate import statistics_of
 from condensekit.networks import FeatureNetwork
 from condensekit.rng import Draw, isolated
 from condensekit.train import TEST_PIXELS, class_indices
@@ -51,6 +52,7 @@ class ProxyData:
     Args:
         train: A condensed or selected set, or real images (a fraction of the data, or all of it).
         test: Held-out training images; outputs stand for its classes, ascending.
+        statistics: Real training images whose statistics batch norm has in a test; None: those of training.
 
     Raises:
         DataError: Sets whose images or classes do not fit.
@@ -58,6 +60,7 @@ class ProxyData:
 
     train: CondensedSet | ClassImages
     test: ClassImages
+    statistics: ClassImages | None = None
 
     def __post_init__(self) -> None:
         _ = self.targets
@@ -79,7 +82,8 @@ class ProxyData:
             train.update(self.images.fingerprint().encode())
         else:
             train.update(self.images.contiguous().numpy().tobytes())
-        return {"train": train.hexdigest()[:16], "test": self.test.fingerprint()[:16]}
+        found = {"train": train.hexdigest()[:16], "test": self.test.fingerprint()[:16]}
+        return found if self.statistics is None else {**found, "statistics": self.statistics.fingerprint()[:16]}
 
     def batch(self, rows: Tensor, device: torch.device) -> Tensor:
         """(n, C, H, W) normalised images of some rows of :attr:`targets`."""
@@ -324,10 +328,12 @@ class _Lesson:
         size = max(2, pixels // (images.spec.shape[1] * images.spec.shape[2]))
         sums = torch.zeros(3, dtype=torch.float64)
         self.module.eval()
-        for indices in images.order.split(size):
-            logits = self.compute.logits(self.module, images.gather(indices, device))
-            wanted = class_indices(images.labels[indices], images.classes).to(device)
-            sums += torch.stack(_held_out(logits, wanted)).double().cpu()
+        real = self.data.statistics
+        with contextlib.nullcontext() if real is None else statistics_of(self.module, real, device):
+            for indices in images.order.split(size):
+                logits = self.compute.logits(self.module, images.gather(indices, device))
+                wanted = class_indices(images.labels[indices], images.classes).to(device)
+                sums += torch.stack(_held_out(logits, wanted)).double().cpu()
         self.module.train()
         accuracy, entropy, margin = (sums / len(images)).tolist()
         return {"accuracy": accuracy, "cross-entropy": -entropy, "margin": margin, "tse": -self.losses / self.done}

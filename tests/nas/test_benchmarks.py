@@ -463,7 +463,7 @@ def test_a_network_that_cannot_be_trained_is_a_failed_trial(tmp_path):
     fits = {"width": 4, "depth": 1, "activation": "relu", "norm": "none", "pooling": "max"}
     wanted = [{**fits, "depth": 4}, fits]  # four poolings leave nothing of an 8x8 map
     args = argparse.Namespace(processes=1, end=math.inf, device="cpu")
-    data = ProxyData(TRAIN.subset(TRAIN.order[:64]), nas_grid._compact(HELD))
+    data = ProxyData(TRAIN.subset(TRAIN.order[:64]), HELD.compact())
     for _ in range(2):
         log = TrialLog(tmp_path / "truth-0.jsonl")
         nas_grid.trained(Cell("grid", "all", "truth-0"), wanted, data, ProxyProtocol(1), 0, 1, log, args)
