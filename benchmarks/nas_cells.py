@@ -41,7 +41,6 @@ class Training:
         batch: Images in a step.
         held: Held-out images on which candidates are scored, at most :data:`HELD`.
         last: Tests in the last tenth of the steps, over which scores are averaged.
-        checks: Tests before those, for the table of reliability.
         seeds: Trainings of each candidate on its set.
         sets: Sets of a kind, with seeds 0, 1, ...: each candidate is trained on one of them, see :func:`shares`. What
             is trained on one set is not independent; a set is one replicate.
@@ -58,7 +57,6 @@ class Training:
     batch: int = 50
     held: int = HELD
     last: int = 1
-    checks: int = 0
     seeds: int = 1
     sets: int = 5
 
@@ -68,7 +66,6 @@ class Training:
         }
         refuse(
             *(whole(name, value, 1) for name, value in lengths.items()),
-            whole("checks", self.checks, 0),
             None if self.held <= HELD else f"held must be at most {HELD:,}, got {self.held}",
         )
         self.protocol()

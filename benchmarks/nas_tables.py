@@ -4,8 +4,7 @@
     python benchmarks/nas_tables.py --check   # exit 1 if that would change the file
 
 Cells of a task and sample are put together here: combinations of rankers, paired differences, the truth's own noise.
-``--score`` says what a trained ranker's plain name stands for, and ``--reliability`` prints which of the scores can be
-relied on, from cells of several ``--seeds`` and ``--checks``: both are chosen on the samples to tune on, and then set
+``--score`` says what a trained ranker's plain name stands for: it is chosen on the samples to tune on, and then set
 down in ``nas_sheets.PRIMARY``.
 """
 
@@ -24,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nas_cells import CONDENSED, FREE, PLAIN, PUBLISHED, Cell
 from nas_regret import BAR, DRAWS, regrets
-from nas_reliability import reliability
 from nas_sheets import PRIMARY, TOLD, Record, Sheet, kind, sheets
 from scipy import stats
 
@@ -379,17 +377,11 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the tables are out of date")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "nas")
     parser.add_argument("--score", choices=SCORES, default=PRIMARY, help="of trained rankers, for their plain names")
-    parser.add_argument(
-        "--reliability", action="store_true", help="print how far each score can be relied on, and stop"
-    )
     parser.add_argument("--print", action="store_true", help="print the tables, change nothing")
     args = parser.parse_args()
     found = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
     records = [r for r in found if "nas" in r]
     population = next((r["population"] for r in found if "population" in r), None)
-    if args.reliability:
-        print("\n".join(reliability(records)))
-        return
     body = "\n".join([*_overhead(args.results.parent / "nas-overhead.json"), *nas(records, args.score, population)])
     body = body or "No results yet."
     if args.print:

@@ -29,9 +29,9 @@ from condensekit.rng import Draw
 from tests.nas.dying import died
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-nas, nas_cells, nas_grid, nas_overhead, nas_regret, nas_reliability, nas_sheets, nas_tables, nas_tasks = (
+nas, nas_cells, nas_grid, nas_overhead, nas_regret, nas_sheets, nas_tables, nas_tasks = (
     importlib.import_module(name if name == "nas" else f"nas_{name}")
-    for name in ("nas", "cells", "grid", "overhead", "regret", "reliability", "sheets", "tables", "tasks")
+    for name in ("nas", "cells", "grid", "overhead", "regret", "sheets", "tables", "tasks")
 )
 Cell, Training = nas_cells.Cell, nas_cells.Training
 
@@ -45,12 +45,12 @@ QUALITY[::4] = 10  # at chance
 SEEDS = [i % 5 for i in range(len(MANY))]  # of the sets
 
 
-def made(ranker, noise, *, task="convnet", changes="", sample="all", recipe=None, truths=None, curve=()):
+def made(ranker, noise, *, task="convnet", changes="", sample="all", recipe=None, truths=None):
     """A cell whose scores are the quality with noise."""
     scores = QUALITY + noise * np.random.default_rng(len(ranker)).normal(size=len(MANY))
     kind = "accuracy" if recipe else ranker
     trials = [
-        Trial(ranker, a, float(s) / 100, scores={kind: float(s) / 100}, image_steps=100 if recipe else 0, curve=curve)
+        Trial(ranker, a, float(s) / 100, scores={kind: float(s) / 100}, image_steps=100 if recipe else 0)
         for a, s in zip(MANY, scores, strict=True)
     ]
     known = truths if truths is not None else [None] * len(MANY)
@@ -371,25 +371,6 @@ def test_another_score_can_be_the_primary_one():
     usual, other = (nas_sheets.Sheet([record], score=score).scores for score in ("accuracy", "tse"))
     assert usual.keys() == {"condensed", "condensed [tse]"}
     assert other == {"condensed": usual["condensed [tse]"], "condensed [accuracy]": usual["condensed"]}
-
-
-def test_reliability_tells_apart_seeds_and_truth():
-    record = made("random", 0.0, task="nb201", recipe={**RECIPE, "seeds": 2}, truths=[[q] for q in QUALITY.tolist()])
-    record["nas"]["sample"] = "tune-top"
-    for number, trial in enumerate(record["trials"]):
-        early = {"step": 5, **dict.fromkeys(nas_tables.SCORES, float(number))}
-        noise = {"step": 5, **dict.fromkeys(nas_tables.SCORES, float(number * 7 % 40))}
-        late = {"step": 10, **dict.fromkeys(nas_tables.SCORES, float(QUALITY[number]))}
-        trial["curve"] = [early, late, noise, late]
-    record["trials"][0]["score"] = None
-    rows = [
-        line
-        for line in nas_reliability.reliability([record, made("random", 0.0, recipe=RECIPE)])
-        if "tune-top-random" in line
-    ]
-    assert [row.split(" | ")[1] for row in rows] == ["5", "10"]
-    assert rows[1].split(" | ")[2] == "1.00 / 1.00 / 1.00"
-    assert abs(float(rows[0].split(" | ")[2].split(" / ")[0])) < 0.5
 
 
 def test_the_regret_among_random_candidates_is_that_of_all_cells():
