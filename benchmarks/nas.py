@@ -284,8 +284,8 @@ def main() -> None:
         print("\n".join(f"{cell.stem}: {'done' if path.exists() else 'missing'}" for cell, path in wanted.items()))
         return
     task = _load(args)
-    if args.task == "nb201" and not (whole := args.results / "nb201-population.json").exists():
-        write(whole, {"population": nas_tasks.population(task), "command": "python benchmarks/nas.py --task nb201"})
+    if args.task == "nb201" and not args.limit and not (every := args.results / "nb201-population.json").exists():
+        write(every, {"population": nas_tasks.population(task), "command": "python benchmarks/nas.py --task nb201"})
     for name in (name for name in rankers if name not in (*PUBLISHED, *TRUTHS)):
         named(name, recipe).check(task.setting(recipe, name, 0, args.runs / "sets"))
     with WarmServer() as server:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from condensekit.errors import ConfigError, refuse, whole
+from condensekit.nas.recalibrate import IMAGES
 from condensekit.nas.training import FLIP_CROP, ProxyProtocol
 from condensekit.nas.trials import Trial, key
 from condensekit.recipe import Recipe
@@ -42,6 +43,7 @@ class Training:
         held: Held-out images on which candidates are scored, at most :data:`HELD`.
         last: Tests in the last tenth of the steps, over which scores are averaged.
         seeds: Trainings of each candidate on its set.
+        recalibrate: Real training images whose statistics batch norm has in a test.
         sets: Sets of a kind, with seeds 0, 1, ...: each candidate is trained on one of them, see :func:`shares`. What
             is trained on one set is not independent; a set is one replicate.
 
@@ -58,11 +60,13 @@ class Training:
     held: int = HELD
     last: int = 1
     seeds: int = 1
+    recalibrate: int = IMAGES
     sets: int = 5
 
     def __post_init__(self) -> None:
         lengths = {
-            name: getattr(self, name) for name in ("ipc", "steps", "iterations", "held", "last", "seeds", "sets")
+            name: getattr(self, name)
+            for name in ("ipc", "steps", "iterations", "held", "last", "seeds", "recalibrate", "sets")
         }
         refuse(
             *(whole(name, value, 1) for name, value in lengths.items()),

@@ -58,7 +58,7 @@ from condensekit.images import ClassImages
 from condensekit.nas.cost import count
 from condensekit.nas.failures import reason
 from condensekit.nas.proxy_sets import Maker, Preparation
-from condensekit.nas.recalibrate import IMAGES, real_images
+from condensekit.nas.recalibrate import real_images
 from condensekit.nas.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialLog, key
 from condensekit.nas.zero_cost import score
@@ -258,11 +258,13 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
         method = how.method if cell.ranker == CONDENSED else cell.ranker
         costs, logs = [], []
         for seed, networks in enumerate(shares(listed(args), recipe.sets)):
+            if time.monotonic() >= args.end:
+                break
             sets = folder / f"set{seed}" / digest(describe(how))
             maker = Maker(rest, "cifar10", recipe.iterations, how, seed, sets, args.device)
             chosen, cost = (maker.condensed if method in catalog.METHODS else maker.selected)(method, recipe.ipc)
             logs.append(TrialLog(folder / f"set{seed}" / f"{cell.ranker}.jsonl"))
-            data = ProxyData(chosen, held.compact(), real_images(rest, IMAGES))
+            data = ProxyData(chosen, held.compact(), real_images(rest, recipe.recalibrate))
             trained(cell, networks, data, recipe.protocol(), seed, recipe.last, logs[-1], args)
             on |= dict.fromkeys(map(key, networks), seed)
             costs.append(cost)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from statistics import median
+from statistics import fmean, variance
 from typing import Any
 
 import numpy as np
@@ -69,19 +69,29 @@ class Sheet:
         for kind in kinds:
             label = name if kind in ("", self.score) else f"{name} [{kind}]"
             found = {k: None if t["score"] is None else t["scores"].get(kind, t["score"]) for k, t in keyed(trials)}
-            self.scores[label] = self._less_the_set(found) if self.trained(name) else found
+            self.scores[label] = self._levelled(found) if self.trained(name) else found
             passed = sum(t["image_steps"] * t["flops"] for t in trials)
             made, part = record["preparation"], len(trials) / record["shared"]
             self.spent[label] = Spent(made["seconds"], record["trials_s"], part * made["flops"] + PASSES * passed)
 
-    def _less_the_set(self, scores: Scores) -> Scores:
-        """Scores less the median of their set: networks do better on one set than on another."""
+    def _levelled(self, scores: Scores) -> Scores:
+        """Scores without what their set adds to them: networks do better on one set than on another.
+
+        The sets' means are shrunk towards their own mean by the part of their variance that other candidates explain
+        (the James-Stein estimate): where sets do not differ, nothing is to be taken away.
+        """
         groups: dict[int, list[float]] = {}
         for name, value in scores.items():
             if value is not None:
                 groups.setdefault(self.sets[name], []).append(value)
-        middle = {seed: median(values) for seed, values in groups.items()}
-        return {k: None if value is None else value - middle[self.sets[k]] for k, value in scores.items()}
+        if min(map(len, groups.values()), default=0) < 2 or len(groups) < 2:
+            return scores
+        means = {seed: fmean(values) for seed, values in groups.items()}
+        chance = fmean(variance(values) / len(values) for values in groups.values())
+        between = variance(means.values())
+        kept = max(0.0, 1 - chance / between) if between else 0.0
+        level = {seed: kept * (mean - fmean(means.values())) for seed, mean in means.items()}
+        return {k: None if value is None else value - level[self.sets[k]] for k, value in scores.items()}
 
     def _add_sum(self, parts: Sequence[str]) -> None:
         if not all(part in self.scores for part in parts):

@@ -203,7 +203,7 @@ def _exactly(population: Record | None) -> str:
     if population is None:
         return ""
     listed = ", ".join(f"{name} {lost:.2f}" for name, lost in sorted(population["regret"].items(), key=lambda p: p[1]))
-    return f" Over all {population['cells']:,} distinct computations, exactly: {listed}."
+    return f" Over all draws from the {population['cells']:,} distinct computations: {listed}."
 
 
 def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
@@ -316,7 +316,7 @@ def _free(sheet: Sheet) -> str:
 def _both(sheet: Sheet, name: str, score: str) -> str:
     """Rho of a trained ranker by that score, and of its sum with two free ones where those are there."""
     parts = (name if score == sheet.score else f"{name} [{score}]", "synflow", "jacov")
-    alone = _figure(sheet.rho(sheet.scores[parts[0]]))
+    alone = _figure(sheet.rho(sheet.scores.get(parts[0], {})))
     return f"{alone} ({_figure(sheet.rho(sheet.summed(parts)))})" if set(parts) <= sheet.scores.keys() else alone
 
 

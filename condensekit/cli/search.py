@@ -69,7 +69,8 @@ RUN/ranking.png its scores against the truth.
 
 \b
 Rankers, a comma-separated list; the best architecture is the choice of the first that scored any:
-  dm, m3d, dc, ...          the method's condensed set; half-dm: half of them real, by k-means
+  dm, m3d, dc, ...          the method's condensed set; half-dm: half of them real, by k-means;
+                            start-dm: the real images that it starts from
   random, kmeans, ...       a selection's set; packed-random: four images shrunk into each
   dm@50, random@250         with that many images per class instead of --ipc, in equally many steps of full batches
   early-stop                all images for a short time, at the cost of the dearest set's; early-stop@3: 3 epochs
@@ -268,6 +269,8 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
 
 def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that decide the results, and so may not change on --resume."""
+    from condensekit.nas.recalibrate import IMAGES
+
     names = [
         "space_name",
         "ipc",
@@ -282,7 +285,7 @@ def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
     ]
     names += ["full_epochs", "truth_seeds"] if options["truth_name"] == "full" else []
     names += [name for name, usual in LATER.items() if options[name] != usual]
-    return {name.removesuffix("_name"): options[name] for name in names}
+    return {"recalibrate": IMAGES, **{name.removesuffix("_name"): options[name] for name in names}}
 
 
 def _setting(

@@ -25,7 +25,7 @@ from condensekit import catalog
 from condensekit.catalog import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, START, ZERO_COST
 from condensekit.condense import Noise
 from condensekit.condensed import CondensedSet
-from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.errors import ConfigError, DataError, refuse, unknown, whole
 from condensekit.images import ClassImages
 from condensekit.nas.cost import count
 from condensekit.nas.evaluator import ProxyEvaluator
@@ -64,7 +64,7 @@ class Setting:
         extra: Image-steps that a ranker without a preparation gets for each candidate to cost as much as one with.
 
     Raises:
-        ConfigError: An unknown score, or one that goes ill with ``hopeless``.
+        ConfigError: An unknown score, or one that goes ill with ``hopeless``; a number below 0.
         DataError: An image that is both trained on and held out.
     """
 
@@ -84,6 +84,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         check_score(self.score, self.hopeless)
+        refuse(whole("recalibrate", self.recalibrate, 0))
         train = self.maker.train
         if train.images.data_ptr() == self.held.images.data_ptr() and bool(
             torch.isin(train.order, self.held.order).any()
@@ -315,11 +316,11 @@ def ranker(name: str) -> Ranker | Combination:
 
     Args:
         name: A method of the catalog (``dm``), a selection (``random``, ``packed-random``), ``half-`` and a method,
-            ``start-`` and a method, the real images that it starts from,
-            ``random-equal`` or ``packed-random-equal``, trained on longer by its share of the dearest preparation; each
-            of these with ``@N`` for N images per class; ``early-stop``, with ``@N`` for N epochs; ``params``,
-            ``flops``, ``synflow``, ``nwot``, ``jacov``, ``zen``; several of them joined by ``+`` for the sum of their
-            ranks, ``ridge:`` before that for a regression; or ``additive``, a regression on the choices alone.
+            ``start-`` and a method (the real images that it starts from), ``random-equal`` or ``packed-random-equal``,
+            trained on longer by its share of the dearest preparation; each of these with ``@N`` for N images per class;
+            ``early-stop``, with ``@N`` for N epochs; ``params``, ``flops``, ``synflow``, ``nwot``, ``jacov``, ``zen``;
+            several of them joined by ``+`` for the sum of their ranks, ``ridge:`` before that for a regression; or
+            ``additive``, a regression on the choices alone.
 
     Raises:
         ConfigError: An unknown name.

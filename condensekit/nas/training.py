@@ -23,11 +23,11 @@ from condensekit.augment import Augmentation
 from condensekit.catalog import SCORES
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import CondensedSet
-from condensekit.errors import ConfigError, refuse, unknown
+from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.evaluate import targets_for
 from condensekit.images import ClassImages
 from condensekit.nas.budget import OutOfTimeError
-from condensekit.nas.recalibrate import statistics_of
+from condensekit.nas.recalibrate import in_evaluation
 from condensekit.networks import FeatureNetwork
 from condensekit.rng import Draw, isolated
 from condensekit.train import TEST_PIXELS, class_indices
@@ -64,6 +64,10 @@ class ProxyData:
 
     def __post_init__(self) -> None:
         _ = self.targets
+        if self.statistics is not None:
+            targets_for("the images for batch norm", self.statistics, self.test)
+            if len(self.statistics) < 2:
+                raise DataError(f"statistics need at least 2 images, got {len(self.statistics)}")
 
     @cached_property
     def targets(self) -> Tensor:
@@ -327,14 +331,11 @@ class _Lesson:
         pixels = CPU_TEST_PIXELS if device.type == "cpu" else TEST_PIXELS
         size = max(2, pixels // (images.spec.shape[1] * images.spec.shape[2]))
         sums = torch.zeros(3, dtype=torch.float64)
-        self.module.eval()
-        real = self.data.statistics
-        with contextlib.nullcontext() if real is None else statistics_of(self.module, real, device):
+        with in_evaluation(self.module, self.data.statistics, device):
             for indices in images.order.split(size):
                 logits = self.compute.logits(self.module, images.gather(indices, device))
                 wanted = class_indices(images.labels[indices], images.classes).to(device)
                 sums += torch.stack(_held_out(logits, wanted)).double().cpu()
-        self.module.train()
         accuracy, entropy, margin = (sums / len(images)).tolist()
         return {"accuracy": accuracy, "cross-entropy": -entropy, "margin": margin, "tse": -self.losses / self.done}
 

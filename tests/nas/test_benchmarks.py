@@ -106,6 +106,7 @@ def printed(records):
 
 
 def test_cells_come_cheapest_first():
+    assert [c.ranker for c in nas.cells("convnet", ["all"], ["condensed", "params"], "")] == ["params", "condensed"]
     names = [c.ranker for c in nas.cells("convnet", ["all"], nas.RANKERS["convnet"], "-ipc5")]
     assert len(names) == len(set(names))
     assert set(names) >= {"early-stop", "random-equal", "truth-1", "synflow"}
@@ -309,7 +310,30 @@ def test_a_sets_level_does_not_rank():
         trial["scores"]["accuracy"] += trial["set"]  # 100 points from set to set
     sheet = nas_sheets.Sheet([record, truth(0)])
     assert sheet.correlations()["random"] > 0.8
-    assert nas_sheets.median(sheet.scores["random"].values()) == pytest.approx(0, abs=0.05)
+
+
+def test_where_sets_do_not_differ_nothing_is_taken_away():
+    record = made("random", 0.0, recipe=RECIPE)
+    for trial, seed in zip(record["trials"], [0, 1, 1, 0, 1, 0, 0, 1] * 5, strict=True):  # alike groups
+        trial["set"] = seed
+    sheet = nas_sheets.Sheet([record, truth(0)])
+    plain = {k: t["scores"]["accuracy"] for k, t in nas_sheets.keyed(record["trials"])}
+    assert [sheet.scores["random"][k] - v for k, v in plain.items()] == pytest.approx([0] * 40, abs=0.02)
+
+
+def test_options_are_told_with_every_score():
+    known = [[q] for q in QUALITY.tolist()]
+    cells = [
+        made(n, 5.0, task="nb201", sample="tune-top", truths=known, recipe=r, changes=c)
+        for n, r, c in (("synflow", None, ""), ("jacov", None, ""), ("random", RECIPE, ""), ("dm", RECIPE, "-ipc50"))
+    ]
+    for trial in cells[-1]["trials"]:
+        trial["score"] = None  # all of them failed
+    rows = [line for line in printed(cells).splitlines() if line.startswith(("| usual | random", "| ipc50 | dm"))]
+    assert len(rows) == 2
+    sheet = nas_sheets.Sheet(cells[:3])
+    rho, summed = sheet.rho(sheet.scores["random"]), sheet.rho(sheet.summed(("random", "synflow", "jacov")))
+    assert any(f"| usual | random | {rho:.2f} ({summed:.2f}) |" in row for row in rows)
 
 
 def test_each_truth_has_a_sheet_and_a_table_of_its_own(tmp_path, monkeypatch):
@@ -404,7 +428,7 @@ def test_regrets_are_put_together_from_both_samples():
     text = "\n".join(nas_tables.nas([*cells, *top], population=population))
     rows = text.split("**Regret@1 among 100 random cells**")[1].splitlines()
     assert "those of `top-200` and of `all`" in rows[0]
-    assert "Over all 7 distinct computations, exactly: params 1.20, at random 5.00." in rows[0]
+    assert "Over all draws from the 7 distinct computations: params 1.20, at random 5.00." in rows[0]
     assert [row.split(" | ")[0] for row in rows if row.startswith("| ")][1:] == ["| params"]
 
 

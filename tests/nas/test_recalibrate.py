@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from condensekit.errors import ConfigError, DataError
 from condensekit.nas import ProxyData, train_candidate
 from condensekit.nas.proxies import Setting
 from condensekit.nas.proxy_sets import Maker
-from condensekit.nas.recalibrate import real_images, statistics_of
+from condensekit.nas.recalibrate import in_evaluation, real_images
 from condensekit.nas.training import ProxyProtocol
 from condensekit.rng import Draw
 from tests.nas.test_training import images
@@ -23,20 +24,72 @@ def with_norm():
     )
 
 
-def test_the_statistics_are_those_of_the_images():
-    real = images(n=80).compact()
+def forward_all(module, real):
+    module(real.gather(real.order))  # lazy layers learn their size
+
+
+def test_the_statistics_are_those_of_the_images_the_mean_over_batches():
+    real = images(n=200).compact()
     module = with_norm()
-    module(real.gather(real.order))
-    module.eval()
+    forward_all(module, real)
     norm = module[1]
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    with statistics_of(module, real, torch.device("cpu")):
+    with in_evaluation(module, real, torch.device("cpu")):
         assert not any(part.training for part in module.modules())
-        maps = module[0](real.gather(real.order)).transpose(0, 1).flatten(1)
-        torch.testing.assert_close(norm.running_mean, maps.mean(1), rtol=0, atol=1e-5)
-        torch.testing.assert_close(norm.running_var, maps.var(1), rtol=0.02, atol=0)
+        order = real.order[Draw(0).permutation("statistics", len(real))]
+        maps = [module[0](real.gather(part)).transpose(0, 1).flatten(1) for part in order.split(50)]
+        torch.testing.assert_close(norm.running_mean, torch.stack([m.mean(1) for m in maps]).mean(0))
+        torch.testing.assert_close(norm.running_var, torch.stack([m.var(1) for m in maps]).mean(0))
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert norm.momentum == 0.1
+    assert all(part.training for part in module.modules())
+
+
+class Frozen(nn.BatchNorm2d):
+    def train(self, mode=True):
+        return super().train(False)
+
+
+class KeepsItFrozen(nn.Sequential):
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+@pytest.mark.parametrize("make", [lambda c: nn.Sequential(c, Frozen(6)), lambda c: KeepsItFrozen(c, nn.BatchNorm2d(6))])
+def test_frozen_batch_norm_is_left_alone(make):
+    real = images(n=80)
+    module = make(nn.Conv2d(1, 6, 3)).train()
+    module[1].running_mean += 3
+    with in_evaluation(module, real, torch.device("cpu")):
+        assert torch.equal(module[1].running_mean, torch.full((6,), 3.0))
+
+
+def test_an_interrupted_test_leaves_the_module_as_it_was():
+    real = images(n=80)
+    module = with_norm()
+    forward_all(module, real)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    module[3].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt), in_evaluation(module, real, torch.device("cpu")):
+        pass
+    assert all(part.training for part in module.modules())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("real", "message"),
+    [(images(size=9), "'the images for batch norm' and the test images differ"), (None, "at least 2 images, got 1")],
+)
+def test_images_that_do_not_fit_are_refused(real, message):
+    train, test = images().split(0.5, Draw(0))
+    with pytest.raises(DataError, match=message):
+        ProxyData(train, test, real or train.subset(train.order[:1]))
 
 
 def test_the_training_goes_on_as_if_there_had_been_no_test():
@@ -90,3 +143,9 @@ def test_a_setting_says_how_many(images_each):
     found = setting.trained(train).data.statistics
     assert (found is None) == (images_each == 0)
     assert found is None or len(found) == 21
+
+
+def test_a_setting_refuses_a_number_below_0():
+    train, test = images().split(0.5, Draw(0))
+    with pytest.raises(ConfigError, match=r"recalibrate must be .* at least 0.*-5"):
+        Setting(Maker(train), test, recalibrate=-5)
