@@ -432,6 +432,21 @@ def test_regrets_are_put_together_from_both_samples():
     assert [row.split(" | ")[0] for row in rows if row.startswith("| ")][1:] == ["| params"]
 
 
+def test_a_trained_ranker_without_error_loses_nothing_by_its_sets():
+    known = [[q] for q in QUALITY.tolist()]
+    whole, top = (made("random", 0.0, task="nb201", sample=s, truths=known, recipe=RECIPE) for s in ("all", "top-200"))
+    top["trials"] = [t for t in top["trials"] if t["truth"][0] > 50]
+    found = nas_regret.regrets(nas_sheets.Sheet([whole]), nas_sheets.Sheet([top]))
+    lost = nas_regret.regrets(nas_sheets.Sheet([reversed_(whole)]), nas_sheets.Sheet([reversed_(top)]))
+    assert found["random"][0][0] < 0.1 * lost["random"][0][0]
+
+
+def reversed_(record):
+    """The same, with the worst first."""
+    trials = [{**t, "scores": {"accuracy": -t["scores"]["accuracy"]}} for t in record["trials"]]
+    return {**record, "trials": trials}
+
+
 def test_changed_options_are_told():
     other = made("condensed", 3.0, changes="-ipc50", recipe={**RECIPE, "ipc": 50})
     text = printed([*CELLS, other])
