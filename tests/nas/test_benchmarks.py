@@ -437,11 +437,11 @@ def test_a_trained_ranker_without_error_loses_nothing_by_its_sets():
     whole, top = (made("random", 0.0, task="nb201", sample=s, truths=known, recipe=RECIPE) for s in ("all", "top-200"))
     top["trials"] = [t for t in top["trials"] if t["truth"][0] > 50]
     found = nas_regret.regrets(nas_sheets.Sheet([whole]), nas_sheets.Sheet([top]))
-    lost = nas_regret.regrets(nas_sheets.Sheet([reversed_(whole)]), nas_sheets.Sheet([reversed_(top)]))
+    lost = nas_regret.regrets(nas_sheets.Sheet([worst_first(whole)]), nas_sheets.Sheet([worst_first(top)]))
     assert found["random"][0][0] < 0.1 * lost["random"][0][0]
 
 
-def reversed_(record):
+def worst_first(record):
     """The same, with the worst first."""
     trials = [{**t, "scores": {"accuracy": -t["scores"]["accuracy"]}} for t in record["trials"]]
     return {**record, "trials": trials}
