@@ -41,12 +41,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nas_tasks
 from nas_cells import (
-    BEGUN,
     CONDENSED,
     EQUAL,
     FREE,
     FULL,
     FULL_IMAGES,
+    ITS_START,
     PLAIN,
     PUBLISHED,
     TRAINED,
@@ -87,8 +87,8 @@ def named(name: str, recipe: Training) -> Ranker:
     Raises:
         ConfigError: There is none, or it is made of others' scores.
     """
-    if name in (CONDENSED, BEGUN):
-        return OnSet(name, f"{START if name == BEGUN else ''}{Recipe.parse(recipe.condense).method}")
+    if name in (CONDENSED, ITS_START):
+        return OnSet(name, f"{START if name == ITS_START else ''}{Recipe.parse(recipe.condense).method}")
     if name == PLAIN:
         return EarlyStop(name)
     found = ranker(name)
@@ -193,7 +193,7 @@ def _scored(
         share = task.small_sizes.share({CONDENSED: dearest}, task.reference, len(task.reference))
         setting = replace(setting, extra=share / recipe.seeds)
     elif cell.ranker != CONDENSED:  # trials that another recipe of condensation leaves as they are
-        unused = ("iterations",) if cell.ranker == BEGUN else ("condense", "iterations")
+        unused = ("iterations",) if cell.ranker == ITS_START else ("condense", "iterations")
         decides = {k: v for k, v in decides.items() if k not in unused}
     evaluator, cost = one.prepare(setting)
     del decides["sets"]  # a trial is the same whatever the number of sets

@@ -16,10 +16,10 @@ from condensekit.nas.trials import Trial, key
 from condensekit.recipe import Recipe
 from condensekit.run import changes
 
-CONDENSED, BEGUN = "condensed", "start"  # by the recipe of --condense; the real images that it starts from
+CONDENSED, ITS_START = "condensed", "start"  # by the recipe of --condense; the real images that it starts from
 PLAIN = "early-stop-plain"  # at the usual steps, not at equal cost
 FREE = ("params", "flops", "synflow", "nwot", "jacov", "zen")  # rankers that train nothing
-TRAINED = (CONDENSED, "random", BEGUN, "random@250", PLAIN)  # in equally many full batches
+TRAINED = (CONDENSED, "random", ITS_START, "random@250", PLAIN)  # in equally many full batches
 EQUAL = ("random-equal", "early-stop")  # in so many more that they cost as much as CONDENSED, its making included
 PUBLISHED = tuple(f"published-{name}" for name in (*FREE, "12-epochs"))  # columns of tables for NAS-Bench-201
 TRUTHS = ("truth-0", "truth-1")  # full trainings with these seeds

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas_cells import BEGUN, CONDENSED, DM, FULL, FULL_IMAGES, HELD, PUBLISHED, Training, digest
+from nas_cells import CONDENSED, DM, FULL, FULL_IMAGES, HELD, ITS_START, PUBLISHED, Training, digest
 
 from condensekit import datasets
 from condensekit.errors import DataError
@@ -79,7 +79,7 @@ class Task:
 
     def setting(self, recipe: Training, ranker: str, set_seed: int, folder: Path) -> Setting:
         """What its rankers share; sets are kept in ``folder``, also those of other choices."""
-        text = recipe.condense if ranker in (CONDENSED, BEGUN) else DM
+        text = recipe.condense if ranker in (CONDENSED, ITS_START) else DM
         kept = folder / f"{self.name}-set{set_seed}-{digest([text, recipe.iterations])}"
         maker = Maker(self.train, self.data, recipe.iterations, Recipe.parse(text), set_seed, kept)
         held = self.held

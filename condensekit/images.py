@@ -235,7 +235,7 @@ class ClassImages:
         return self._narrow(torch.sort(indices.reshape(-1)).values)
 
     def compact(self) -> ClassImages:
-        """The same images in an array without others, which would go along wherever it is sent; indices are new."""
+        """The same (n, C, H, W) images alone, without the others of their array; source indices are then 0 to n - 1."""
         order = self.order.sort().values
         return ClassImages(self.images[order.to(self.images.device)], self.labels[order], self.spec)
 

@@ -18,7 +18,7 @@ IMAGES = 500  # that are enough for them
 
 
 def real_images(train: ClassImages, count: int) -> ClassImages:
-    """About ``count`` of the training images, equally many of each class as far as it has them."""
+    """About ``count``, at least 1, of the training images: equally many of each class, all of one that has fewer."""
     each = math.ceil(count / len(train.classes))
     drawn = [train.draw_indices([c], min(each, train.count(c)), Draw(0), role="statistics") for c in train.classes]
     return train.subset(torch.cat(drawn, 1)[0]).compact()
