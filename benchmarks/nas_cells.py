@@ -51,10 +51,10 @@ class Training:
         ConfigError: Values out of range, or a recipe that makes no sense.
     """
 
-    ipc: int = 10
-    steps: int = 400
+    ipc: int = 50
+    steps: int = 150
     iterations: int = 300
-    condense: str = "m3d batch_real=64 init=kmeans init.candidates=1000 network=ConvNet-w32 factor=1"
+    condense: str = "m3d batch_real=64 init=kmeans init.candidates=1000 network=ConvNet-w32 factor=2"
     lr: float = 0.05
     batch: int = 50
     held: int = HELD

@@ -22,7 +22,7 @@ from condensekit.rng import Draw
 from condensekit.run import changes as differences
 
 TOLD, SPLITS, AGAIN = 10, 100, 20  # truths that the additive model is told, random choices of them, resamples of each
-PRIMARY = "accuracy"  # what a trained ranker's plain name stands for, in sums and differences as well
+PRIMARY = "cross-entropy"  # what a trained ranker's plain name stands for, in sums and differences as well
 SUMS = (
     ("synflow", "jacov"),
     ("published-synflow", "published-jacov"),
