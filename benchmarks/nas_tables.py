@@ -57,7 +57,8 @@ def nas(records: Sequence[Record], score: str = PRIMARY, population: Record | No
     every = [sheet for sheet in found if not sheet.sample.startswith("tune")]
     for sheet in every:
         ground = sheet.ground()
-        yield f"**{sheet.title}**: {len(ground.keys)} architectures; {_recipes(sheet)}{_machine(sheet)}."
+        by = f"trained ones scored by {sheet.score} unless another score stands in brackets; " if sheet.sets else ""
+        yield f"**{sheet.title}**: {len(ground.keys)} architectures; {by}{_recipes(sheet)}{_machine(sheet)}."
         yield ""
         yield from _truth(sheet, ground)
         yield from _table(sheet, ground)
