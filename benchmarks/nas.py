@@ -191,7 +191,7 @@ def _scored(
         _, dearest = named(CONDENSED, recipe).prepare(task.setting(recipe, CONDENSED, seed, sets))
         # shared among the full sample, whatever part of it, and whichever sample, is scored
         share = task.small_sizes.share({CONDENSED: dearest}, task.reference, len(task.reference))
-        setting = replace(setting, extra=share / recipe.seeds)
+        setting = replace(setting, extra=share)
     elif cell.ranker != CONDENSED:  # trials that another recipe of condensation leaves as they are
         unused = ("iterations",) if cell.ranker == ITS_START else ("condense", "iterations")
         decides = {k: v for k, v in decides.items() if k not in unused}

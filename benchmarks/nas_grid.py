@@ -55,13 +55,13 @@ from condensekit import catalog, datasets
 from condensekit.describe import describe
 from condensekit.errors import CondensekitError
 from condensekit.images import ClassImages
+from condensekit.nas import zero_cost
 from condensekit.nas.cost import count
 from condensekit.nas.failures import reason
 from condensekit.nas.proxy_sets import Maker, Preparation
 from condensekit.nas.recalibrate import real_images
 from condensekit.nas.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialLog, key
-from condensekit.nas.zero_cost import score
 from condensekit.networks import ConvNet
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw, isolated
@@ -214,7 +214,7 @@ def _noted(
 
 def counted(cell: Cell, train: ClassImages, log: TrialLog, args: argparse.Namespace) -> None:
     """Zero-cost scores and sizes, in this process, on the CPU."""
-    batch = train.sample(train.classes, 7, Draw(0), role="zero-cost").transpose(0, 1).flatten(0, 1)[:64]
+    batch = zero_cost.batch(train, Draw(0))
     for architecture in listed(args):
         if log.get(cell.ranker, architecture) is not None or time.monotonic() >= args.end:
             continue
@@ -224,9 +224,10 @@ def counted(cell: Cell, train: ClassImages, log: TrialLog, args: argparse.Namesp
             found: float | None = getattr(count(module, train.spec.shape), cell.ranker)
         else:
             with isolated(draw.key("weights")):
-                found = score(cell.ranker, module, batch, draw.key("zero-cost"))
+                found = zero_cost.score(cell.ranker, module, batch, draw.key("zero-cost"))
         status, scores = (FAILED, {}) if found is None else (FINISHED, {cell.ranker: float(found)})
-        log.append(Trial(cell.ranker, architecture, found, status, scores, time.perf_counter() - start))
+        took, steps = time.perf_counter() - start, zero_cost.image_steps(cell.ranker, len(batch))
+        log.append(Trial(cell.ranker, architecture, found, status, scores, took, steps))
 
 
 def listed(args: argparse.Namespace) -> list[Architecture]:

@@ -13,7 +13,7 @@ from nas_cells import CONDENSED, Cell
 from condensekit.catalog import SCORES
 from condensekit.errors import DataError
 from condensekit.nas.combine import additive, rank_sum
-from condensekit.nas.proxies import PASSES
+from condensekit.nas.cost import PASSES
 from condensekit.nas.ranking import placed, spearman
 from condensekit.nas.report import Ground, Scores, Spent
 from condensekit.nas.resampling import rank_correlation

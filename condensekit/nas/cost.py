@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from condensekit.networks import Shape
 
+PASSES = 3  # forward passes that one forward and backward pass costs
+
 
 @dataclass(frozen=True)
 class Cost:

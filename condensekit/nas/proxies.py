@@ -27,18 +27,16 @@ from condensekit.condense import Noise
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError, refuse, unknown, whole
 from condensekit.images import ClassImages
+from condensekit.nas import zero_cost
 from condensekit.nas.cost import count
 from condensekit.nas.evaluator import ProxyEvaluator
 from condensekit.nas.failures import TrialError
 from condensekit.nas.proxy_sets import Maker, Preparation
 from condensekit.nas.recalibrate import IMAGES, real_images
 from condensekit.nas.training import ProxyData, ProxyProtocol, check_score
-from condensekit.nas.zero_cost import REPEATS, ZEN_BATCH, score
 from condensekit.rng import Draw, isolated
 from condensekit.selection import check_sizes
 
-BATCH = 64  # images in the batch of a zero-cost score
-PASSES = 3  # forward passes that one forward and backward pass costs
 EQUAL = "-equal"  # after a selection: trained on longer, by what the dearest preparation costs
 FREE_SETS = (f"random{EQUAL}", f"{catalog.PACKED}random{EQUAL}")  # other selections have a preparation of their own
 
@@ -61,7 +59,8 @@ class Setting:
         device: Where candidates are trained.
         recalibrate: Real training images, about as many, whose statistics batch norm has in a test; 0: those of
             training.
-        extra: Image-steps that a ranker without a preparation gets for each candidate to cost as much as one with.
+        extra: Image-steps that a ranker without a preparation gets for each candidate, over all its trainings, to cost
+            as much as one with.
 
     Raises:
         ConfigError: An unknown score, or one that goes ill with ``hopeless``; a number below 0.
@@ -98,8 +97,8 @@ class Setting:
 
     @property
     def equal_steps(self) -> int:
-        """The same, and those that a preparation would have cost."""
-        return self.steps + round(self.extra / self.protocol.batch)
+        """The same, and each training's part of those that a preparation would have cost."""
+        return self.steps + round(self.extra / (self.seeds * self.protocol.batch))
 
     @cached_property
     def _test(self) -> ClassImages:
@@ -123,13 +122,6 @@ class Setting:
             hopeless=self.hopeless,
             device=self.device,
         )
-
-    def batch(self) -> Tensor:
-        """(64, C, H, W) normalised training images for zero-cost scores, as many of each class as can be."""
-        train = self.maker.train
-        each = math.ceil(BATCH / len(train.classes))
-        drawn = train.sample(train.classes, each, Draw(self.seed), role="zero-cost")
-        return drawn.transpose(0, 1).flatten(0, 1)[:BATCH]
 
 
 class Ranker(ABC):
@@ -228,7 +220,8 @@ class ZeroCost(Ranker):
 
     def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
         """See :meth:`Ranker.prepare`."""
-        return ZeroCostEvaluator(self.name, setting.batch(), setting.seed), Preparation()
+        images = zero_cost.batch(setting.maker.train, Draw(setting.seed))
+        return ZeroCostEvaluator(self.name, images, setting.seed), Preparation()
 
 
 @dataclass(frozen=True)
@@ -285,8 +278,8 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
         if self.kind in COUNTS:
             found: float | None = getattr(cost, self.kind)
         else:
-            found = score(self.kind, module, self.images, draw.key("zero-cost"))
-        steps = _image_steps(self.kind, len(self.images))
+            found = zero_cost.score(self.kind, module, self.images, draw.key("zero-cost"))
+        steps = zero_cost.image_steps(self.kind, len(self.images))
         if found is None:
             raise TrialError(f"{self.kind} is not finite", steps)
         nni.report_final_result(
@@ -303,12 +296,6 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
     def _execute(self, model: Any) -> Any:
         """Called by NNI with a frozen space."""
         return self.evaluate(model.executable_model)
-
-
-def _image_steps(kind: str, images: int) -> int:
-    """Images forward and backward that cost as much as the score."""
-    zen = math.ceil(2 * REPEATS * min(images, ZEN_BATCH) / PASSES)
-    return {"synflow": 1, "nwot": math.ceil(images / PASSES), "jacov": images, "zen": zen}.get(kind, 0)
 
 
 def ranker(name: str) -> Ranker | Combination:

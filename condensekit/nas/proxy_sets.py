@@ -13,16 +13,14 @@ from typing import Any
 from condensekit import catalog
 from condensekit.catalog import START
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import Noise, Saving, Status, condense
+from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet, Formation
 from condensekit.describe import describe
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.images import ClassImages
 from condensekit.methods import Condenser
-from condensekit.methods.gradient import GradientMatching
 from condensekit.nas.budget import OutOfTimeError
-from condensekit.nas.cost import count
-from condensekit.networks import ConvNet, Network
+from condensekit.nas.set_flops import choosing_flops, condensing_flops
 from condensekit.progress import SILENT, Progress
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
@@ -113,10 +111,8 @@ class Maker:
                 raise DivergedError(f"condensing with {method}: {result.message}")
             told = result.set.provenance
             seconds = told["preparation_s"] + told["elapsed_s"]  # those before a kill as well
-            encoder = getattr(build[1].get("encoder"), "network", ConvNet())
-            images = ipc * build[1]["formation"].factor ** 2
-            each = _matching_flops(build[0], encoder, self.train, images)
-            flops = _choosing_flops(build[1]["init"], self.train) + each * self.iterations
+            decoded = ipc * build[1]["formation"].factor ** 2
+            flops = condensing_flops(*build, self.train, decoded, self.iterations)
             return result.set, Preparation(seconds, flops)
 
         how = {"method": build[0], **build[1], "ipc": ipc, "iterations": self.iterations}
@@ -141,7 +137,7 @@ class Maker:
             start = time.perf_counter()
             with Compute(make_plan(self.train.spec.shape[1:], device=self.device)) as compute:
                 made = selected_set(self.train, selection, ipc, Draw(self.seed), compute, formation)
-            return made, Preparation(time.perf_counter() - start, _choosing_flops(selection, self.train))
+            return made, Preparation(time.perf_counter() - start, choosing_flops(selection, self.train))
 
         how = {"selection": selection, "formation": formation, "ipc": ipc}
         return self._kept(f"{name}-{ipc}-{formation.factor}", how, make)
@@ -187,34 +183,3 @@ class Maker:
         if self.stop():
             raise OutOfTimeError(f"the budget ended before {name} was made")
         return make(folder)
-
-
-def _forward(network: Network, data: ClassImages) -> float:
-    """Operations of one image's forward pass."""
-    module = network.new(data.spec.shape, len(data.classes), Draw(0), "flops", "cpu")
-    return float(count(module, data.spec.shape).flops)
-
-
-def _choosing_flops(selection: Selection | Noise, data: ClassImages) -> float:
-    """Operations of embedding the images among which a selection chooses; 0 for one that does not embed."""
-    network = getattr(getattr(selection, "embedding", None), "network", None)
-    if network is None:
-        return 0.0
-    looked_at = getattr(selection, "candidates", 0)
-    images = sum(min(data.count(label), looked_at or data.count(label)) for label in data.classes)
-    return images * _forward(network, data)
-
-
-def _matching_flops(method: Condenser, encoder: Network, data: ClassImages, ipc: int) -> float:
-    """Operations of one matching step: real images forward, synthetic ones forward and back.
-
-    Gradient matching takes gradients of both, second derivatives of the synthetic ones (counted as another forward
-    and backward pass), and trains its network on the synthetic images between the steps.
-    """
-    real = getattr(method, "batch_real", 0) * len(data.classes)
-    synthetic = ipc * len(data.classes)
-    if not isinstance(method, GradientMatching):
-        return _forward(encoder, data) * (real + 3 * synthetic)
-    outer, inner = method.schedule(ipc)
-    trained = inner * (outer - 1) / outer
-    return _forward(encoder, data) * 3 * (real + 2 * synthetic + trained * synthetic)

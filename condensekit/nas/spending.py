@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
-from condensekit.nas.cost import Cost, count
-from condensekit.nas.proxies import PASSES, Combination, Ranker
+from condensekit.nas.cost import PASSES, Cost, count
+from condensekit.nas.proxies import Combination, Ranker
 from condensekit.nas.proxy_sets import Preparation
 from condensekit.nas.report import Spent
 from condensekit.nas.spaces import build

@@ -17,9 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit import catalog
 from condensekit.errors import ConfigError
-from condensekit.rng import isolated
+from condensekit.images import ClassImages
+from condensekit.nas.cost import PASSES
+from condensekit.rng import Draw, isolated
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.SiLU, nn.Tanh, nn.GELU, nn.ELU, nn.ReLU6, nn.Hardswish)
+BATCH = 64  # images in the batch of a score
 SMALL = 1e-5  # jacov: what keeps the logarithm of an eigenvalue finite
 BLEND = 1e-2  # zen: how much of the second image is blended in
 REPEATS = 4  # zen: pairs of batches that are averaged over
@@ -174,3 +177,16 @@ def _hooked(parts: Sequence[nn.Module], call: Callable[..., None], before: bool 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def batch(train: ClassImages, draw: Draw) -> Tensor:
+    """(64, C, H, W) normalised training images to score networks on, as many of each class as can be."""
+    each = math.ceil(BATCH / len(train.classes))
+    drawn = train.sample(train.classes, each, draw, role="zero-cost")
+    return drawn.transpose(0, 1).flatten(0, 1)[:BATCH]
+
+
+def image_steps(kind: str, images: int) -> int:
+    """Images forward and backward that cost as much as a score on a batch of ``images``; 0 for one that only counts."""
+    zen = math.ceil(2 * REPEATS * min(images, ZEN_BATCH) / PASSES)
+    return {"synflow": 1, "nwot": math.ceil(images / PASSES), "jacov": images, "zen": zen}.get(kind, 0)

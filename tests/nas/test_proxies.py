@@ -8,7 +8,7 @@ import torch
 from condensekit import ClassImages, ConvNet, datasets
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError
-from condensekit.nas import spaces
+from condensekit.nas import spaces, zero_cost
 from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.cost import count
 from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Setting, ZeroCost, at_equal_cost, ranker
@@ -19,6 +19,8 @@ from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 
 TRAIN, HELD = datasets.load("digits")[0].split(0.2, Draw(0))
+
+WIDE, NARROW = (count(ConvNet(w).new((1, 8, 8), 10, Draw(0)), (1, 8, 8)).flops for w in (128, 32))  # a forward pass
 
 
 @pytest.fixture
@@ -89,8 +91,7 @@ def test_a_start_is_that_of_the_condensation(setting):
     setting = replace(setting, maker=replace(setting.maker, recipe=recipe))
     (start, cost), (made, whole) = ranker("start-dm").prepare(setting), ranker("dm").prepare(setting)
     torch.testing.assert_close(start.data.images, made.data.images)
-    matching = 2 * (count(ConvNet().new((1, 8, 8), 10, Draw(0)), (1, 8, 8)).flops * (10 * 256 + 3 * 160))
-    assert whole.flops == cost.flops + matching
+    assert whole.flops == cost.flops + WIDE * 2 * (10 * 256 + 3 * 160)
     with pytest.raises(ConfigError, match="start-dm: a condensation from noise starts from no images"):
         ranker("start-dm").check(replace(setting, maker=replace(setting.maker, recipe=Recipe(init="noise"))))
 
@@ -157,8 +158,21 @@ def test_sets_do_not_depend_on_the_folder(setting):
 
 def test_condensing_costs_the_images_that_pass_through(setting):
     _, cost = ranker("dm").prepare(setting)
-    forward = count(ConvNet().new((1, 8, 8), 10, Draw(0)), (1, 8, 8)).flops
-    assert cost.flops == forward * 2 * (10 * 256 + 3 * 40)  # two steps, 256 real images of each class
+    assert cost.flops == WIDE * 2 * (10 * 256 + 3 * 40)  # two steps, 256 real images of each class
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flops"),
+    [
+        (Recipe(encoder="trained", settings=("encoder.count=2", "encoder.steps=7")), 2 * 7 * 3 * 64 * WIDE),
+        (Recipe(sampling="importance", settings=("sampling.refresh=1",)), 2 * (100 * 3 * 64 + len(TRAIN)) * NARROW),
+        (Recipe(sampling="kmeans"), len(TRAIN) * NARROW),
+    ],
+)
+def test_networks_that_help_to_condense_are_counted(setting, recipe, flops):
+    """Beside matching: encoders and scorers forward and back, what is scored or clustered forward."""
+    _, cost = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, recipe=recipe)))
+    assert cost.flops == WIDE * 2 * (10 * 256 + 3 * 40) + flops
 
 
 def test_a_random_set_at_equal_cost_is_the_same_set_trained_on_longer(setting):
@@ -239,6 +253,6 @@ def test_zero_cost_scores_reach_nni(setting, monkeypatch):
 
 
 def test_the_batch_of_zero_cost_scores_has_every_class(setting):
-    assert setting.batch().shape == (64, 1, 8, 8)
+    assert zero_cost.batch(TRAIN, Draw(0)).shape == (64, 1, 8, 8)
     few = ClassImages.from_arrays(torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2] * 2))
-    assert replace(setting, maker=replace(setting.maker, train=few)).batch().shape == (64, 1, 8, 8)
+    assert zero_cost.batch(few, Draw(0)).shape == (64, 1, 8, 8)
