@@ -173,8 +173,11 @@ def _inside(values: Sequence[float | None], truth: Floats, labels: Sequence[str]
 
 
 def _agreement(ours: Scores, theirs: Scores) -> float | None:
+    """Spearman's correlation of two rankers; None where either gives all the same score."""
     shared = [k for k in ours if k in theirs]
-    return ranking.spearman([ours[k] for k in shared], ranking.placed([theirs[k] for k in shared]))
+    mine, other = (ranking.placed([scores[k] for k in shared]) for scores in (ours, theirs))
+    found = ranking.spearman(mine, other)
+    return None if found is None or np.ptp(mine) == 0 else found
 
 
 def _ends(interval: Interval | None) -> list[float] | None:

@@ -41,16 +41,13 @@ class Interval:
 
 def rank_correlation(scores: Floats, truth: Floats) -> Floats:
     """Spearman's correlation of each row; 0 where the scores of a row are all equal."""
-    x, y = (_standard(stats.rankdata(values, axis=1)) for values in (scores, truth))
-    result = (x * y).sum(1)
-    return np.asarray(np.where(np.ptp(truth, axis=1) > 0, result, np.nan))
+    return _correlation(scores, truth, np.ones(truth.shape, dtype=np.bool_))
 
 
 def top_correlation(scores: Floats, truth: Floats) -> Floats:
-    """The same inside the best half by truth of each row."""
+    """The same inside the best half by truth of each row, with all that tie with the last of them."""
     kept = max(1, math.ceil(TOP * truth.shape[1]))
-    order = np.argsort(-truth, axis=1, kind="stable")[:, :kept]
-    return rank_correlation(np.take_along_axis(scores, order, 1), np.take_along_axis(truth, order, 1))
+    return _correlation(scores, truth, truth >= np.sort(truth, axis=1)[:, -kept, None])
 
 
 def mean_regret(among: int) -> Statistic:
@@ -58,9 +55,17 @@ def mean_regret(among: int) -> Statistic:
     return lambda scores, truth: expected_first(truth, truth, among) - expected_first(scores, truth, among)
 
 
-def _standard(ranks: Floats) -> Floats:
-    """Rows centred and scaled to unit length; rows without spread become 0."""
-    centred = ranks - ranks.mean(1, keepdims=True)
+def _correlation(scores: Floats, truth: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    """Of the chosen ones of each row; NaN where their truths are all equal."""
+    x, y = (_standard(values, chosen) for values in (scores, truth))
+    return np.asarray(np.where(y.any(1), (x * y).sum(1), np.nan))
+
+
+def _standard(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    """Ranks of the chosen ones of each row, centred and scaled to unit length; 0 for the others and without spread."""
+    ranks = stats.rankdata(np.where(chosen, values, -np.inf), axis=1)  # the others first: they shift ranks, no more
+    mean = (ranks * chosen).sum(1, keepdims=True) / chosen.sum(1, keepdims=True)
+    centred = np.where(chosen, ranks - mean, 0.0)
     length = np.sqrt((centred**2).sum(1, keepdims=True))
     return np.asarray(centred / np.where(length > 0, length, 1.0))
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from condensekit.errors import ConfigError, DataError
-from condensekit.nas import ranking
+from condensekit.nas import ranking, report
 from condensekit.nas.combine import additive, rank_sum, ridge
 from condensekit.nas.resampling import bootstrap, mean_regret, rank_correlation, top_correlation
 
@@ -168,6 +168,21 @@ def test_the_rows_of_a_resample_are_ranked_as_scipy_does():
     best = ranking.best(TRUTH)
     expected = stats.spearmanr(SCORES[best], TRUTH[best]).statistic
     assert top_correlation(SCORES[None], TRUTH[None])[0] == pytest.approx(expected)
+
+
+def test_the_top_half_holds_all_that_tie_with_its_last():
+    truth = np.round(TRUTH)  # ties right across the middle
+    best = ranking.best(truth)
+    assert best.sum() > len(truth) / 2
+    expected = stats.spearmanr(SCORES[best], truth[best]).statistic
+    rows = np.stack([np.arange(60), RNG.permutation(60)])
+    assert top_correlation(SCORES[rows], truth[rows]) == pytest.approx(expected)
+
+
+def test_agreement_with_equal_scores_is_undefined_both_ways():
+    scores = {"flat": dict.fromkeys("abcd", 1.0), "steep": dict(zip("abcd", range(4), strict=True))}
+    rows = report.ranking_rows(scores, dict.fromkeys(scores, report.Spent()), report.Ground(seed=0))
+    assert [row["agreement"] for row in rows] == [{"steep": None}, {"flat": None}]
 
 
 def test_bootstrap_covers_and_pairs():
