@@ -154,7 +154,7 @@ Examples:
     help="Give up candidates whose accuracy is below X times chance at a check; with --score accuracy or tse.",
 )
 @option("--engine", default="pool", show_default=True, metavar="NAME", help="sequential, pool, or nni with its portal.")
-@option("--workers", type=int, default=2, show_default=True, metavar="N", help="Trials at a time.")
+@option("--workers", type=int, metavar="N", help="Trials at a time.  [default: 2, or 1 on a single core]")
 @option("--port", type=int, default=8080, show_default=True, metavar="N", help="Of NNI's portal.")
 @option(
     "--strategy",
@@ -195,7 +195,12 @@ Examples:
     metavar="TIME",
     help="For everything, resumes included, say 30m; what is not done then is left out.",
 )
-@option("--trial-limit", type=Duration(), metavar="TIME", help="For one trial; a longer one is ended, and has failed.")
+@option(
+    "--trial-limit",
+    type=Duration(),
+    metavar="TIME",
+    help="For one trial, those of --truth full included; a longer one is ended, and has failed.",
+)
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Go on where RUN stopped.")
 @option("--retrain", "retrained", is_flag=True, help="Train the best architecture on all images at the end.")
@@ -211,7 +216,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     from condensekit.nas.compare import Contest
     from condensekit.nas.plots import scatter
     from condensekit.nas.proxies import ranker
-    from condensekit.nas.running import Running
+    from condensekit.nas.running import Running, usual_workers
     from condensekit.nas.spaces import space
     from condensekit.nas.training import check_score
 
@@ -225,7 +230,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     with problems:
         running = Running(
             options["engine"],
-            options["workers"],
+            usual_workers() if options["workers"] is None else options["workers"],
             options["trial_limit"],
             out,
             options["port"],

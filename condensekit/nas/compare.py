@@ -21,7 +21,7 @@ from condensekit.nas.races import Races
 from condensekit.nas.ranking import FEWEST
 from condensekit.nas.report import Ground, Scores, Spent, ranking_rows
 from condensekit.nas.running import Running
-from condensekit.nas.spaces import check_choices, choices, sample_architectures
+from condensekit.nas.spaces import check_architecture, check_choices, choices, sample_architectures
 from condensekit.nas.spending import Ledger
 from condensekit.nas.strategies import check_population, population
 from condensekit.nas.trials import Architecture, Trial, key
@@ -92,7 +92,7 @@ class Contest:
         ConfigError: An unknown strategy, no ranker, one twice, combinations with a strategy that has no common list, a
             regression without a truth, a stratum that is no label, a space with too few architectures, fewer than three
             candidates to compare with a truth.
-        DataError: Architectures that the truth lacks.
+        DataError: Architectures that the truth lacks, or that are none of the space.
     """
 
     def __init__(
@@ -133,6 +133,8 @@ class Contest:
         self.wanted, self.seed, self.groups = truth, seed, dict(groups or {})
         self.strata = _few(space) if strata is None else strata
         if architectures is not None:
+            for architecture in architectures:
+                check_architecture(space, architecture)
             self.ranked: list[Architecture] | None = [canonical(space, a) for a in architectures]
         else:
             self.ranked = listed(space, strategy, trials, seed)

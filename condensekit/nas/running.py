@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from condensekit.catalog import ENGINES
 from condensekit.errors import Problems, refuse, unknown
 from condensekit.nas.budget import FILE, TimeBudget
 from condensekit.progress import SILENT, Progress
+
+
+def usual_workers() -> int:
+    """Two, or one on a single core."""
+    return min(2, _cores())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Running:
     """
 
     engine: str = "pool"
-    workers: int = 2
+    workers: int = field(default_factory=usual_workers)
     trial_limit_s: float | None = None
     folder: Path | None = None
     port: int = 8080
@@ -62,7 +71,7 @@ def check_running(
 
     Args:
         engine: Its name.
-        workers: Trials at a time.
+        workers: Trials at a time; ``sequential`` has one, whatever it is told.
         trial_limit_s: Seconds for one trial.
         port: Of NNI's portal.
         elsewhere: Whether trials run on other machines, so that the cores here do not count.
@@ -73,8 +82,8 @@ def check_running(
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = workers if elsewhere else cores
+    cores = _cores()
+    most = workers if elsewhere or engine == "sequential" else cores
     refuse(
         None if 1 <= workers <= most else f"workers must lie in 1 to {cores}, the cores here, got {workers}",
         None if trial_limit_s is None or trial_limit_s > 0 else f"trial_limit_s must be positive, got {trial_limit_s}",

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import logging
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
@@ -28,6 +29,7 @@ from condensekit.rng import Draw, isolated
 
 log = logging.getLogger(__name__)
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function or an object, as Python shows it
 LISTED = 1 << 18  # architectures: a space of fewer is sampled by a permutation of its list
 DRAWS = 1_000  # for each architecture wanted from a larger one: constraints refuse some, and some come twice
 
@@ -196,7 +198,7 @@ def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architect
     return list(found.values())
 
 
-def check(space: ModelSpace, architecture: Architecture) -> None:
+def check_architecture(space: ModelSpace, architecture: Architecture) -> None:
     """Raise DataError where an architecture is not one of the space's."""
     problem = MutableDict(space.simplify()).check_contains(dict(architecture))  # it may add to what it is given
     labels = ", ".join(choices(space))
@@ -212,7 +214,8 @@ def build(space: ModelSpace, architecture: Architecture, seed: int = 0) -> nn.Mo
 
 
 def fingerprint(space: ModelSpace) -> str:
-    """A short text that differs between spaces: class, arguments and choices."""
+    """A short text that differs between spaces: class, arguments and choices, the same in every process."""
     made_from = (space.trace_symbol.__qualname__, space.trace_args, sorted(space.trace_kwargs.items()))
     choices = sorted((label, repr(mutable)) for label, mutable in space.simplify().items())
-    return hashlib.sha256(repr((made_from, choices)).encode()).hexdigest()[:16]
+    text = ADDRESS.sub("", repr((made_from, choices)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

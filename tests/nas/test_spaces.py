@@ -5,13 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nni
 import pytest
 import torch
+from nni.nas.nn.pytorch import ModelSpace, MutableLinear
 
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas import build, convnet_space, enumerate_architectures, key, sample_architectures, space
 from condensekit.nas.nasbench201 import computation, from_table, to_table
-from condensekit.nas.spaces import check, fingerprint, size
+from condensekit.nas.spaces import check_architecture, fingerprint, size
 
 
 @pytest.mark.parametrize(("name", "count"), [("convnet", 720), ("convnet-small", 405), ("nasbench201", 15625)])
@@ -75,7 +77,7 @@ def test_architectures_of_a_constrained_space_satisfy_it_and_do_not_name_it():
     every = sample_architectures(made, 99, seed=0)
     assert len(every) == len({key(a) for a in enumerate_architectures(made)}) == 10
     assert all(a["width"] * a["deep"] <= 64 and set(a) == {"width", "deep"} for a in every)
-    check(made, every[0])
+    check_architecture(made, every[0])
     assert key({**every[0], "small": None}) == key(every[0])  # as NNI's own grid search has it
 
 
@@ -126,10 +128,10 @@ def test_a_space_that_is_not_there(name, message):
 
 def test_a_foreign_architecture_is_refused():
     made = space("tests.nas.toy:Toy")
-    check(made, {"width": 2, "act": "relu"})
+    check_architecture(made, {"width": 2, "act": "relu"})
     for wrong in ({"width": 9, "act": "relu"}, {"width": 2}, {"width": 2, "act": "relu", "depth": 1}):
         with pytest.raises(DataError, match="no architecture of this space"):
-            check(made, wrong)
+            check_architecture(made, wrong)
 
 
 def test_fingerprints_tell_spaces_apart():
@@ -138,13 +140,33 @@ def test_fingerprints_tell_spaces_apart():
     assert first == same != other
 
 
+class Given(ModelSpace):
+    """A space that takes a function, which Python shows with its address."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act, self.layer = act, MutableLinear(2, nni.choice("width", [1, 2]))
+
+
+def test_a_space_that_takes_a_function_has_one_fingerprint():
+    def made():
+        def act(x):
+            return x
+
+        return Given(act)
+
+    first, second = made(), made()
+    assert repr(first.trace_kwargs) != repr(second.trace_kwargs)
+    assert fingerprint(first) == fingerprint(second)
+
+
 def test_cells_and_their_names_in_tables():
     text = "|nor_conv_3x3~0|+|avg_pool_3x3~0|skip_connect~1|+|none~0|nor_conv_1x1~1|nor_conv_3x3~2|"
     cell = from_table(text)
     assert cell["cell/0_1"] == "conv_3x3"
     assert cell["cell/1_2"] == "skip_connect"
     assert to_table(cell) == text
-    check(space("nasbench201"), cell)
+    check_architecture(space("nasbench201"), cell)
     for wrong in ("", "|nor_conv_3x3~0|", text.replace("none", "zero"), text + "|x~3|"):
         with pytest.raises(DataError, match="no NAS-Bench-201 cell"):
             from_table(wrong)
