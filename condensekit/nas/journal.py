@@ -160,6 +160,8 @@ class Journal(Middleware):  # type: ignore[misc]
         del self._running[key(running.models[0].sample)]
         if status != ModelStatus.Trained and self._spent():
             return  # cut off at the end of the budget: unfinished, not failed
+        if running.metric is None and hasattr(self.engine, "check"):
+            self.engine.check()  # first: it may have ended because what trials need is gone
         trial = self._judge(running, status)
         self.log.append(trial)
         if trial.reason:

@@ -42,7 +42,7 @@ START_S = 60  # seconds that the manager may take to answer; NNI gives it three
 
 
 class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
-    """NNI's engine for its training service, which notices when the manager is gone, and when it lost a metric.
+    """NNI's engine for its training service, which notices when what it needs is gone, and when a metric was lost.
 
     The manager drops metrics of a trial that it has seen end, as happens to short ones on a busy machine. Warm trials
     keep theirs in a file of their own, where those not passed on are found.
@@ -70,11 +70,17 @@ class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
             self._read.add(number)
         super()._trial_end_callback(command)
 
-    def pump(self, timeout_s: float) -> None:
-        """Wait a moment: events come in on NNI's own thread."""
-        process = self.nodejs_binding._proc
+    def check(self) -> None:
+        """Raise CondensekitError where the end of a trial is not its own: what trials need is gone."""
+        server, process = self.nodejs_binding.server, self.nodejs_binding._proc
+        if server is not None and server.process.poll() is not None:
+            raise CondensekitError("the fork server has ended: its messages stand above; start the search again")
         if process is None or process.poll() is not None or not self._channel_listen_thread.is_alive():
             raise CondensekitError("NNI's manager has ended before the search: see the log in its folder")
+
+    def pump(self, timeout_s: float) -> None:
+        """Wait a moment: events come in on NNI's own thread."""
+        self.check()
         time.sleep(min(timeout_s, POLL_S))
 
 
@@ -160,7 +166,8 @@ class Service(NasExperiment):  # type: ignore[misc]
         if isinstance(self._engine, Journal):
             self._engine.close()
         self._stop_nni_manager()
-        guard.guard(0)
+        with contextlib.suppress(CondensekitError):  # of a fork server that is gone
+            guard.guard(0)
         if self._engine is not None:
             self._engine.shutdown()
         handler = nni.runtime.log._handlers.get(self.id)

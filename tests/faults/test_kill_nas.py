@@ -96,9 +96,11 @@ def test_a_manager_without_a_warm_server_ends_with_the_search_and_its_trials(tmp
     wait_until_nothing_is_left(mark)
 
 
-def test_a_killed_fork_server_takes_its_workers_along_and_ends_the_search(tmp_path):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets nni leaves open
+@pytest.mark.parametrize("engine", ["pool", "nni"])
+def test_a_killed_fork_server_ends_the_search_and_fails_no_candidate(engine, tmp_path):
     mark = uuid.uuid4().hex
-    child = start("pool", tmp_path, mark)
+    child = start(engine, tmp_path, mark)
     try:
         wait_for_it(child, tmp_path, (tmp_path / "calls").exists)
         parents = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] for pid in marked(mark)}
@@ -110,3 +112,6 @@ def test_a_killed_fork_server_takes_its_workers_along_and_ends_the_search(tmp_pa
         child.kill()
         child.wait()
     wait_until_nothing_is_left(mark)
+    assert "the fork server has ended" in (tmp_path / "said").read_text()
+    run(engine, tmp_path)
+    assert [trial.reason for trial in TrialLog(tmp_path / "trials.jsonl").trials()] == [""] * 10

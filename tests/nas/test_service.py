@@ -17,10 +17,11 @@ from nni.experiment.config.training_services import LocalConfig, RemoteConfig, R
 from nni.nas.evaluator import FunctionalEvaluator
 
 from condensekit.catalog import STRATEGIES
-from condensekit.errors import ConfigError
+from condensekit.errors import CondensekitError, ConfigError
 from condensekit.nas import FixedList, Portal, TrialLog, search
 from condensekit.nas.service import ServiceEngine, _await, _launching
 from condensekit.nas.strategies import strategy
+from condensekit.nas.warm import WarmServer
 from tests.nas.toy import Toy, failing, measuring, scoring, where_home_is
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets nni leaves open
@@ -79,6 +80,21 @@ def test_failures_are_marked_a_resume_repeats_nothing_and_no_file_lies_elsewhere
     assert calls.read_text() == "2 ReLU\n"
     assert list(home.iterdir()) == list(here.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"home", "here", "nni", "trials.jsonl", "calls"}
+
+
+def test_a_dead_fork_server_fails_no_candidate_even_where_their_ends_are_known_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(ServiceEngine, "grace_s", 0.0)
+    book, portal = TrialLog(tmp_path / "trials.jsonl"), Portal(tmp_path / "nni", free_port())
+    with WarmServer() as own:
+
+        def kill(trial):
+            own.process.kill()
+            time.sleep(5)  # NNI's manager tells of the other trial meanwhile
+
+        chosen, options = FixedList(LIST), {"server": own, "workers": TWO, "log": book, "on_trial": kill}
+        with pytest.raises(CondensekitError, match=r"the fork server has ended: .*; start the search again"):
+            search(Toy(), failing(how="sleep", width=1), chosen, engine="nni", portal=portal, **options)
+    assert [trial.score for trial in TrialLog(book.path).trials()] == [3.0]
 
 
 def test_numbers_of_other_libraries_are_metrics(run):
