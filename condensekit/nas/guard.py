@@ -91,6 +91,6 @@ def score_of(metric: Any) -> float | None:
     value: Any = metric.get("default") if isinstance(metric, dict) else metric
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -153,7 +154,7 @@ class Journal(Middleware):  # type: ignore[misc]
         if isinstance(event, IntermediateMetricEvent):
             trial.curve.append(metric)
             self.dispatch_model_event(IntermediateMetricEvent(event.model, metric))
-        elif not (isinstance(trial.metric, dict) and "failed" in trial.metric):
+        elif not _failure(trial.metric):
             trial.metric = metric
 
     def _end(self, running: _Running, status: ModelStatus) -> None:
@@ -173,10 +174,10 @@ class Journal(Middleware):  # type: ignore[misc]
 
     def _judge(self, running: _Running, status: ModelStatus) -> Trial:
         """What a trial that has ended comes to."""
-        metric = running.metric if isinstance(running.metric, dict) else {"default": running.metric}
+        metric, unusable = _usable(running.metric if isinstance(running.metric, dict) else {"default": running.metric})
         took = (running.ended[0] if running.ended else time.monotonic()) - running.start
         score = score_of(metric)
-        problem = str(metric.get("failed", ""))
+        problem = _failure(metric) or unusable
         # NNI's manager mixes up the ends of two trials now and then: a result that has come in counts.
         if not problem and score is None and status != ModelStatus.Trained:
             late = self.terms.limit_s is not None and took >= self.terms.limit_s
@@ -184,15 +185,15 @@ class Journal(Middleware):  # type: ignore[misc]
         elif not problem and running.metric is None:
             problem = "it reported no final result: the evaluator must call nni.report_final_result"
         elif not problem and score is None:
-            problem = f"its final result is no finite number: {metric.get('default')!r}"
+            problem = f"its final result is no finite number: {metric.get('default')!r:.100}"
         return Trial(
             self.terms.ranker,
             self.asked[key(running.models[0].sample)],
             None if problem else score,
             FAILED if problem else FINISHED,
-            {} if problem else dict(metric.get("scores", {})),
+            {} if problem else metric.get("scores", {}),
             round(metric.get("seconds", took), 3),
-            int(metric.get("image_steps", 0)),
+            metric.get("image_steps", 0),
             self.terms.seed,
             problem,
             tuple(running.curve),
@@ -266,3 +267,41 @@ class Journal(Middleware):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing, see :meth:`state_dict`."""
+
+
+def _failure(metric: Any) -> str:
+    """Why a trial failed, where a final result says so."""
+    why = metric.get("failed") if isinstance(metric, dict) else None
+    return why if isinstance(why, str) else ""
+
+
+def _scores(value: Any) -> dict[str, float]:
+    return {kind: float(score) for kind, score in dict(value).items()}
+
+
+def _amount(value: Any) -> float:
+    amount = float(value)
+    if not 0 <= amount < math.inf:
+        raise ValueError
+    return amount
+
+
+ENTRIES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "scores": (_scores, "a dictionary of numbers"),
+    "seconds": (_amount, "a finite number, 0 or more"),
+    "image_steps": (lambda value: int(_amount(value)), "a finite number, 0 or more"),
+}
+"""What else a final result may hold: how it is read, and what it must be."""
+
+
+def _usable(metric: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A final result with these entries as the log holds them, without those it cannot hold; and what is wrong."""
+    kept, wrong = dict(metric), ""
+    for name, (read, expected) in ENTRIES.items():
+        if name in metric:
+            try:
+                kept[name] = read(metric[name])
+            except (TypeError, ValueError, OverflowError):
+                del kept[name]
+                wrong = f"its final result has {metric[name]!r:.100} as {name!r}: report {expected}, or leave it out"
+    return kept, wrong

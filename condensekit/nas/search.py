@@ -76,8 +76,11 @@ def search(
 
     Args:
         space: Where to search.
-        evaluator: Scores a candidate: any NNI evaluator that reports a final result, a number or a dictionary with
-            ``default``; higher is better. One that raises makes a failed trial. What its attribute ``recipe`` says,
+        evaluator: Scores a candidate: any NNI evaluator that reports a final result, a finite number or a dictionary
+            with one as ``default``; higher is better. The dictionary may hold as well ``scores`` (a dictionary of
+            numbers), ``seconds`` and ``image_steps`` (what the trial took, 0 or more), ``stopped`` (whether training
+            was given up as hopeless), and ``failed`` (why the candidate has no score; an empty text says nothing).
+            One that reports anything else there, or raises, makes a failed trial. What its attribute ``recipe`` says,
             JSON values, is kept with each trial, and trials of another recipe are refused.
         strategy: A fresh NNI strategy, or one of :data:`condensekit.catalog.STRATEGIES`.
         trials: Distinct architectures to score at most, those in the log included; None leaves it to the strategy.

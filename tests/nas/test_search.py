@@ -75,6 +75,13 @@ FAILURES = {
     "silent": "reported no final result",
     "set": "TypeError: float() argument must be a string or a real number, not 'set'",
     "sleep": "over its limit of 0.3 s",
+    "listed": "has [0.1, 0.2] as 'scores': report a dictionary of numbers, or leave it out",
+    "named": "has {'accuracy': 'high'} as 'scores': report a dictionary",
+    "untimed": "has None as 'seconds': report a finite number, 0 or more",
+    "uncounted": "has nan as 'image_steps': report a finite number",
+    "negative": "has inf as 'image_steps'",
+    "huge": "no finite number: 1000",
+    "failed": "it told so",
 }
 ENDS = {"exit": "its worker ended with exit code 7", "kill": "killed by signal 9"}  # of the process that trains it
 
@@ -95,6 +102,12 @@ def test_a_candidate_that_fails_is_marked_and_the_search_goes_on(run, engine, wo
     assert all(reason in trial.reason and "\n" not in trial.reason and trial.score is None for trial in failed)
     assert {trial.image_steps for trial in trials if trial.score} == {10}
     assert len(TrialLog(book.path)) == 12
+
+
+@pytest.mark.parametrize("engine", ["sequential", "pool"])
+def test_only_a_text_tells_of_a_failure(run, engine):
+    trials = run(failing(how="well"), FixedList([{"width": 2, "act": "relu"}]), engine)
+    assert [(trial.score, trial.reason) for trial in trials] == [(2.0, "")]
 
 
 @pytest.mark.parametrize("engine", ["sequential", "pool"])
