@@ -233,7 +233,7 @@ def test_the_seed_of_a_named_strategy_counts(run):
     [
         ({"engine": "pol"}, "Did you mean 'pool'"),
         ({"workers": 0}, "workers must lie in 1 to"),
-        ({"workers": 999}, "workers must lie in 1 to .* got 999"),
+        ({"engine": "pool", "workers": 999}, "workers must lie in 1 to .* got 999"),
         ({"trials": 0}, "trials must be"),
         ({"budget_s": 0.0}, "budget_s must be positive"),
         ({"trial_limit_s": -1.0}, "trial_limit_s must be positive"),
