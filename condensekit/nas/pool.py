@@ -17,6 +17,8 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus
 
 from condensekit.nas.warm import WarmServer
 
+HELD = 1000  # messages at a look; more than a pipe holds, and an end for a trial that never stops reporting
+
 
 @dataclass(eq=False)
 class _Worker:
@@ -72,11 +74,18 @@ class PoolEngine(ExecutionEngine):  # type: ignore[misc]
         ends = [worker.deadline for worker in busy.values() if worker.deadline is not None]
         left = min([timeout_s, *(end - time.monotonic() for end in ends)])
         for pipe in wait(list(busy), max(0.0, left)):
-            self._read(busy[pipe])  # type: ignore[index]
+            self._drain(busy[pipe])  # type: ignore[index]
         for worker in busy.values():
             if worker.model is not None and worker.deadline is not None and time.monotonic() > worker.deadline:
                 self._drop(worker, f"over its limit of {self.limit_s:g} s")
         self._start()
+
+    def _drain(self, worker: _Worker) -> None:
+        """Read what is in the pipe, so that a trial that ended in time is not over its limit; then limits count."""
+        for _ in range(HELD):
+            if worker.model is None or not worker.pipe.poll():
+                return
+            self._read(worker)
 
     def _read(self, worker: _Worker) -> None:
         try:
@@ -100,8 +109,9 @@ class PoolEngine(ExecutionEngine):  # type: ignore[misc]
         self._workers.remove(worker)
         worker.pipe.close()
         end = self.server.end_of(worker.pid)
-        self.dispatch_model_event(FinalMetricEvent(worker.model, {"failed": why or end}))
-        self._ended(worker.model, ModelStatus.Failed)
+        model, worker.model = worker.model, None
+        self.dispatch_model_event(FinalMetricEvent(model, {"failed": why or end}))
+        self._ended(model, ModelStatus.Failed)
 
     def _ended(self, model: Any, status: ModelStatus) -> None:
         self.dispatch_model_event(TrainingEndEvent(model, status))

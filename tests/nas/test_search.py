@@ -104,6 +104,23 @@ def test_a_candidate_that_fails_is_marked_and_the_search_goes_on(run, engine, wo
     assert len(TrialLog(book.path)) == 12
 
 
+def test_what_ended_in_time_is_not_over_its_limit_however_late_it_is_looked_at(run):
+    def busy(trial):
+        if trial.architecture == LIST[0]:
+            time.sleep(1.5)
+
+    trials = run(scoring(), FixedList(LIST), trial_limit_s=1, on_trial=busy)
+    assert [trial.reason for trial in trials] == [""] * len(LIST)
+
+
+@pytest.mark.parametrize("engine", ["sequential", "pool"])
+def test_a_trial_that_never_stops_reporting_is_ended_at_its_limit(run, engine):
+    start = time.monotonic()
+    trials = run(failing(how="endless"), FixedList([{"width": 2, "act": "relu"}]), engine, trial_limit_s=0.3)
+    assert time.monotonic() - start < 5
+    assert [trial.reason for trial in trials] == ["over its limit of 0.3 s"]
+
+
 @pytest.mark.parametrize("engine", ["sequential", "pool"])
 def test_only_a_text_tells_of_a_failure(run, engine):
     trials = run(failing(how="well"), FixedList([{"width": 2, "act": "relu"}]), engine)
