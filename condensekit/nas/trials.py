@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -84,8 +85,8 @@ class TrialLog:
     Args:
         path: The file; it and its folder are made with the first trial. None keeps trials in memory only.
 
-    A half-written line, which a kill leaves behind, is passed over. Where an architecture stands twice for a
-    ranker, the first counts.
+    A half-written line, which a kill or a full disk leaves behind, is passed over. Where an architecture stands
+    twice for a ranker, the first counts.
 
     Raises:
         StoreError: The file cannot be read; in :meth:`append`, written.
@@ -115,12 +116,14 @@ class TrialLog:
             line = json.dumps(trial.to_json(), separators=(",", ":")) + "\n"
             with staged(self.path, "append"):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-                try:
-                    _write(file, ("\n" * self._torn + line).encode())
-                    os.fsync(file)
-                finally:
-                    os.close(file)
+                new = not self.path.exists()
+                with _synced(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW) as file:
+                    data = ("\n" * self._torn + line).encode()
+                    self._torn = True  # until the line is whole
+                    _write(file, data)
+                if new:
+                    with _synced(self.path.parent, os.O_RDONLY | os.O_DIRECTORY):
+                        pass
             self._torn = False
         self._trials.setdefault((trial.ranker, key(trial.architecture)), trial)
 
@@ -153,6 +156,17 @@ class TrialLog:
             except (ValueError, TypeError, AttributeError):
                 if line:
                     log.warning("%s: line %d is no whole trial and is passed over", self.path, number)
+
+
+@contextlib.contextmanager
+def _synced(path: Path, flags: int) -> Iterator[int]:
+    """A file or folder that is on disk when this is left."""
+    file = os.open(path, flags, 0o666)
+    try:
+        yield file
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _write(file: int, data: bytes) -> None:

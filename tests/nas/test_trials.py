@@ -1,3 +1,6 @@
+import os
+import stat
+
 import pytest
 
 from condensekit.errors import ConfigError, StoreError
@@ -39,6 +42,40 @@ def test_every_torn_last_line_is_survived(tmp_path, caplog):
         assert [t.ranker for t in again.trials()] == ["dm", "dsa"]
         assert again.trials("dsa")[0].reason == "why"
     assert "no whole trial" in caplog.text
+
+
+def test_a_line_that_could_not_be_finished_spoils_no_later_one(tmp_path, monkeypatch):
+    book = TrialLog(tmp_path / "trials.jsonl")
+    write = os.write
+
+    def full(file, data):
+        if len(data) < 50:
+            raise OSError(28, "No space left on device")
+        return write(file, data[:50])
+
+    book.append(TRIAL)
+    monkeypatch.setattr("os.write", full)
+    with pytest.raises(StoreError, match="cannot append: No space left on device"):
+        book.append(Trial("dm", {"a": 2}, 0.2))
+    monkeypatch.setattr("os.write", write)
+    book.append(Trial("dm", {"a": 2}, 0.2))
+    book.append(Trial("dm", {"a": 3}, 0.3))
+    assert TrialLog(book.path).trials() == book.trials()
+    assert [trial.score for trial in book.trials()] == [0.5, 0.2, 0.3]
+
+
+def test_a_new_file_outlasts_a_power_cut(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def note(file):
+        synced.append(stat.S_ISDIR(os.fstat(file).st_mode))
+        fsync(file)
+
+    monkeypatch.setattr("os.fsync", note)
+    book = TrialLog(tmp_path / "new" / "trials.jsonl")
+    book.append(TRIAL)
+    book.append(Trial("dsa", {"a": "y"}, 0.1))
+    assert synced == [False, True, False]  # its folder once
 
 
 def test_lines_of_something_else_are_passed_over(tmp_path, caplog):
