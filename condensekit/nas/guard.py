@@ -21,13 +21,18 @@ from condensekit.rng import isolated, key_of
 log = logging.getLogger(__name__)
 
 
+def interruptible() -> bool:
+    """Whether a timer can interrupt what runs in this thread: signals reach the main thread only."""
+    return threading.current_thread() is threading.main_thread()
+
+
 class Guarded(Evaluator):  # type: ignore[misc]
     """Runs an evaluator; where it raises, the reason is reported as ``{"failed": reason}`` before the trial ends.
 
     Args:
         evaluator: Whose trials.
         limit_s: Seconds after which a trial is interrupted from inside, by a timer signal; None for engines that
-            kill from outside.
+            kill from outside. Outside the main thread nothing is interrupted.
         deadline: ``time.monotonic()`` at which it is interrupted likewise.
     """
 
@@ -63,13 +68,13 @@ class Guarded(Evaluator):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
-        """Raise TrialError inside when the time is over; signals reach the main thread only."""
+        """Raise TrialError inside when the time is over, in a thread that can be interrupted."""
         ends = []
         if self.limit_s is not None:
             ends.append((self.limit_s, f"over its limit of {self.limit_s:g} s"))
         if self.deadline is not None:
             ends.append((self.deadline - time.monotonic(), "cut off at the end of the budget"))
-        if not ends or threading.current_thread() is not threading.main_thread():
+        if not ends or not interruptible():
             yield
             return
         seconds, text = min(ends)

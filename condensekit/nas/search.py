@@ -21,7 +21,7 @@ from nni.runtime import log as nni_logging
 from condensekit.errors import ConfigError, Problems, refuse
 from condensekit.nas import strategies
 from condensekit.nas.budget import FILE, TimeBudget
-from condensekit.nas.guard import Guarded
+from condensekit.nas.guard import Guarded, interruptible
 from condensekit.nas.journal import Journal, Terms
 from condensekit.nas.pool import PoolEngine
 from condensekit.nas.running import check_running
@@ -90,8 +90,10 @@ def search(
         seed: Of a strategy given by name.
         budget_s: Seconds in all, over every call with a budget and a log in the same folder, which keeps the time
             used; or a running :class:`~condensekit.nas.budget.TimeBudget` that is shared with other work. What still
-            runs at the end is cut off, and run again by a call with more.
-        trial_limit_s: Seconds for one trial; a longer one is ended and marked as failed.
+            runs at the end is cut off, and run again by a call with more. ``sequential`` outside the main thread
+            cannot cut off: the search ends with the trial that runs then, and a warning says so at its start.
+        trial_limit_s: Seconds for one trial; a longer one is ended and marked as failed. Not for ``sequential``
+            outside the main thread, which could not end it.
         log: Finished trials are appended to it at once; None keeps them in memory.
         ranker: The name under which they stand there.
         portal: For ``nni``.
@@ -102,9 +104,9 @@ def search(
         The trials in the order in which the strategy asked for them, failed ones included.
 
     Raises:
-        ConfigError: Values out of range, more workers than cores, a port in use, a log of another space or recipe, a
-            strategy that cannot search this space, an evolution with a population not above its workers, choices that
-            do not survive JSON, a space or evaluator that cannot be sent to workers.
+        ConfigError: Values out of range, more workers than cores, a limit that cannot be kept, a port in use, a log of
+            another space or recipe, a strategy that cannot search this space, an evolution with a population not above
+            its workers, choices that do not survive JSON, a space or evaluator that cannot be sent to workers.
         DataError: An architecture of a given list that the space does not have.
         StoreError: The log cannot be written.
     """
@@ -133,10 +135,7 @@ def search(
 
         stack.enter_context(_quiet())
         if engine == "sequential":
-            guarded = Guarded(evaluator, trial_limit_s, terms.deadline)
-            guarded.prepare()
-            with _restored_trial(), _untraced():
-                return _explore(space, guarded, strategy, journal(SequentialExecutionEngine(continue_on_failure=True)))
+            return _here(space, evaluator, strategy, terms, journal)
         if portal is not None and portal.training_service is not None:
             return _served(space, Guarded(evaluator), strategy, portal, workers, terms, journal, None)
         server = server or stack.enter_context(WarmServer())
@@ -157,6 +156,7 @@ def _check(
 ) -> None:
     choosing = isinstance(evaluator, MutableEvaluator) and evaluator.is_mutable()
     elsewhere = portal is not None and portal.training_service is not None
+    endless = engine == "sequential" and trial_limit_s is not None and not interruptible()
     problems = Problems()
     with problems:
         check_running(engine, workers, trial_limit_s, None if portal is None else portal.port, elsewhere)
@@ -166,8 +166,28 @@ def _check(
             "engine='nni' needs portal=Portal(folder)" if engine == "nni" and portal is None else None,
             "portal is for engine='nni' only" if engine != "nni" and portal is not None else None,
             "an evaluator with choices of its own cannot be searched: put them into the space" if choosing else None,
+            f"engine 'sequential' cannot end a trial outside the main thread, got trial_limit_s={trial_limit_s}: "
+            "use engine 'pool', or search in the main thread"
+            if endless
+            else None,
         )
     problems.refuse()
+
+
+def _here(
+    space: ModelSpace,
+    evaluator: Evaluator,
+    strategy: Strategy,
+    terms: Terms,
+    journal: Callable[[ExecutionEngine], Journal],
+) -> list[Trial]:
+    """Run a strategy and its trials in this thread."""
+    if terms.deadline is not None and not interruptible():
+        log.warning("outside the main thread the budget cannot cut off a trial that runs: use engine 'pool' for that")
+    guarded = Guarded(evaluator, terms.limit_s, terms.deadline)
+    guarded.prepare()
+    with _restored_trial(), _untraced():
+        return _explore(space, guarded, strategy, journal(SequentialExecutionEngine(continue_on_failure=True)))
 
 
 def _explore(space: ModelSpace, evaluator: Evaluator, strategy: Strategy, journal: Journal) -> list[Trial]:

@@ -1,6 +1,7 @@
 import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,27 @@ def test_the_budget_ends_the_search_and_what_ran_is_run_again(run, tmp_path, eng
     assert 1 <= len(trials) == len(TrialLog(book.path)) <= 2
     assert all(trial.status == "finished" for trial in trials)
     assert len(run(scoring(), "random", engine, workers=1, trials=5, log=book)) == 5
+
+
+def elsewhere(work):
+    """What work gives in a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def test_a_limit_that_no_signal_can_keep_is_refused(run):
+    def limited(engine):
+        return lambda: run(failing(how="sleep"), FixedList([{"width": 2, "act": "relu"}]), engine, trial_limit_s=0.3)
+
+    with pytest.raises(ConfigError, match=r"outside the main thread, got trial_limit_s=0\.3: use engine 'pool'"):
+        elsewhere(limited("sequential"))
+    assert elsewhere(limited("pool"))[0].reason == "over its limit of 0.3 s"
+
+
+def test_a_budget_that_no_signal_can_keep_ends_the_search_between_trials_and_says_so(run, caplog):
+    trials = elsewhere(lambda: run(scoring(seconds=1.5), "random", "sequential", budget_s=1.0))
+    assert [trial.status for trial in trials] == ["finished"]
+    assert caplog.text.count("the budget cannot cut off") == 1
 
 
 @pytest.mark.parametrize("engine", ["sequential", "pool"])
