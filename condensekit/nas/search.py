@@ -24,7 +24,7 @@ from condensekit.nas.budget import FILE, TimeBudget
 from condensekit.nas.guard import Guarded, interruptible
 from condensekit.nas.journal import Journal, Terms
 from condensekit.nas.pool import PoolEngine
-from condensekit.nas.running import check_running
+from condensekit.nas.running import check_running, usual_workers
 from condensekit.nas.spaces import check_choices, fingerprint
 from condensekit.nas.trials import Trial, TrialLog
 from condensekit.nas.warm import WarmServer
@@ -58,7 +58,7 @@ def search(
     *,
     trials: int | None = None,
     engine: str = "pool",
-    workers: int = 2,
+    workers: int | None = None,
     seed: int = 0,
     budget_s: float | TimeBudget | None = None,
     trial_limit_s: float | None = None,
@@ -86,7 +86,7 @@ def search(
         trials: Distinct architectures to score at most, those in the log included; None leaves it to the strategy.
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (its training
             service, with portal).
-        workers: Trials at a time; ``sequential`` has one.
+        workers: Trials at a time; None: two, or one on a single core; ``sequential`` has one.
         seed: Of a strategy given by name.
         budget_s: Seconds in all, over every call with a budget and a log in the same folder, which keeps the time
             used; or a running :class:`~condensekit.nas.budget.TimeBudget` that is shared with other work. What still
@@ -110,6 +110,7 @@ def search(
         DataError: An architecture of a given list that the space does not have.
         StoreError: The log cannot be written.
     """
+    workers = usual_workers() if workers is None else workers
     _check(evaluator, engine, workers, trials, trial_limit_s, portal)
     book = TrialLog() if log is None else log
     check_choices(space)

@@ -51,6 +51,11 @@ def test_all_strategies_through_engines(run, name, engine, workers):
         assert [(t.architecture, t.score) for t in trials] == [(t.architecture, t.score) for t in same]
 
 
+def test_one_core_has_one_worker(server, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    assert len(search(Toy(), scoring(), FixedList(LIST), server=server)) == len(LIST)
+
+
 @pytest.mark.parametrize("name", ["random", "grid", "evolution", "list"])
 def test_a_constrained_network_has_one_name_whatever_strategy_asks_for_it(server, name):
     made = Constrained()
