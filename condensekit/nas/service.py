@@ -44,8 +44,9 @@ START_S = 60  # seconds that the manager may take to answer; NNI gives it three
 class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
     """NNI's engine for its training service, which notices when what it needs is gone, and when a metric was lost.
 
-    The manager drops metrics of a trial that it has seen end, as happens to short ones on a busy machine. Warm trials
-    keep theirs in a file of their own, where those not passed on are found.
+    The manager drops metrics of a trial that it has seen end, as happens to short ones on a busy machine, and of
+    trials that start together it may tell the end of one as another's. Warm trials keep their number and their metrics
+    in a file of their own, where those not passed on are found.
     """
 
     grace_s = 5.0  # where the trials are elsewhere, metrics may come later than their end
@@ -62,11 +63,11 @@ class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
 
     def _trial_end_callback(self, command: TrialEnd) -> None:
         trials = self.nodejs_binding.folder / self.nodejs_binding.id / "environments" / "local-env" / "trials"
-        with contextlib.suppress(FileNotFoundError):
-            kept = (trials / command.trial_job_id / METRICS).read_text().splitlines()
-            number = command.parameter_ids[0]
+        with contextlib.suppress(FileNotFoundError, ValueError):  # elsewhere, or ended before it had a parameter
+            number, *kept = map(nni.load, (trials / command.trial_job_id / METRICS).read_text().splitlines())
+            command.parameter_ids = [number]
             for line in kept[self._told[number] :]:
-                super()._report_metric_data_callback(ReportMetricData(number, **nni.load(line)))
+                super()._report_metric_data_callback(ReportMetricData(number, **line))
             self._read.add(number)
         super()._trial_end_callback(command)
 

@@ -90,13 +90,19 @@ class _Pipe(TrialCommandChannel):  # type: ignore[misc]
 
 
 class _Kept(TrialCommandChannel):  # type: ignore[misc]
-    """Metrics of one trial go to NNI's manager and into a file: the manager drops some that come late."""
+    """Metrics of one trial go to NNI's manager and into a file: the manager drops some that come late.
+
+    The file's first line is the number of the parameter. NNI hands parameters out in the order in which trials ask,
+    and its manager believes that this is the order in which it started them.
+    """
 
     def __init__(self, channel: TrialCommandChannel, path: Path) -> None:
         self.channel, self.path = channel, path
 
     def receive_parameter(self) -> Any:
-        return self.channel.receive_parameter()
+        given = self.channel.receive_parameter()
+        self.path.write_text(f"{given['parameter_id']}\n")
+        return given
 
     def send_metric(self, type: str, parameter_id: Any, trial_job_id: Any, sequence: int, value: Any) -> None:
         with self.path.open("a") as file:

@@ -65,6 +65,21 @@ def test_metrics_that_the_manager_loses_are_read_from_the_trial(run, monkeypatch
     assert [(trial.score, len(trial.curve)) for trial in trials] == [(3.0, 1), (1.0, 1), (4.0, 1)]
 
 
+@pytest.mark.parametrize("how", ["raise", "exit", "sleep"])
+def test_ends_that_the_manager_mixes_up_are_those_of_the_trials_that_ended(run, monkeypatch, how):
+    end, swapped = ServiceEngine._trial_end_callback, {0: 1, 1: 0, 2: 2}
+
+    def mixed(engine, command):
+        command.parameter_ids = [swapped[number] for number in command.parameter_ids]
+        end(engine, command)
+
+    monkeypatch.setattr(ServiceEngine, "_trial_end_callback", mixed)
+    trials = run(failing(how=how, width=1), FixedList(LIST), trial_limit_s=3 if how == "sleep" else 30)
+    assert [trial.score for trial in trials] == [3.0, None, 4.0]
+    told = {"raise": "ValueError: no good", "exit": "it crashed", "sleep": "over its limit of 3 s"}
+    assert trials[1].reason.startswith(told[how])
+
+
 def test_failures_are_marked_a_resume_repeats_nothing_and_no_file_lies_elsewhere(run, tmp_path, monkeypatch):
     home, here = tmp_path / "home", tmp_path / "here"
     home.mkdir()
