@@ -26,6 +26,10 @@ def interruptible() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+class _TimeOverError(BaseException):
+    """No ``Exception``: a logger, which the timer may interrupt, or a trial that catches all of those would go on."""
+
+
 class Guarded(Evaluator):  # type: ignore[misc]
     """Runs an evaluator; where it raises, the reason is reported as ``{"failed": reason}`` before the trial ends.
 
@@ -80,12 +84,14 @@ class Guarded(Evaluator):  # type: ignore[misc]
         seconds, text = min(ends)
 
         def expired(*_: object) -> None:
-            raise TrialError(text)
+            raise _TimeOverError
 
         before = signal.signal(signal.SIGALRM, expired)
         signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
         try:
             yield
+        except _TimeOverError:
+            raise TrialError(text) from None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)

@@ -1,5 +1,6 @@
 """A tiny space and evaluators that misbehave on request, importable by worker processes."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -64,6 +65,13 @@ REPORTED = {
     "failed": {"failed": "it told so"},
     "well": {"failed": 0},
 }
+DONE = {
+    "memory": lambda: torch.empty(1 << 50),
+    "exit": lambda: os._exit(7),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "nan": lambda: nni.report_final_result(float("nan")),
+    "sleep": lambda: time.sleep(60),
+}
 RAISED = {"raise": ValueError("no good\nat all"), "unimplemented": NotImplementedError("not yet")}
 
 
@@ -73,18 +81,12 @@ def fail(model, how="raise", width=2):
     if width in (None, model.width):
         if how in RAISED:
             raise RAISED[how]
-        if how == "memory":
-            torch.empty(1 << 50)
-        if how == "exit":
-            os._exit(7)
-        if how == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if how == "nan":
-            nni.report_final_result(float("nan"))
-        if how == "sleep":
-            time.sleep(60)
+        DONE.get(how, lambda: None)()
         while how == "endless":
             nni.report_intermediate_result(0.5)
+        while how == "stubborn":
+            with contextlib.suppress(Exception):
+                time.sleep(60)
         if how in ("silent", "nan"):
             return
         told |= REPORTED.get(how, {})
