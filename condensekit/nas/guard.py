@@ -20,6 +20,8 @@ from condensekit.rng import isolated, key_of
 
 log = logging.getLogger(__name__)
 
+AGAIN_S = 1.0  # until a trial is interrupted again: an exception in a finaliser or a garbage collection is lost
+
 
 def interruptible() -> bool:
     """Whether a timer can interrupt what runs in this thread: signals reach the main thread only."""
@@ -87,7 +89,7 @@ class Guarded(Evaluator):  # type: ignore[misc]
             raise _TimeOverError
 
         before = signal.signal(signal.SIGALRM, expired)
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), AGAIN_S)
         try:
             yield
         except _TimeOverError:

@@ -119,8 +119,9 @@ def test_what_ended_in_time_is_not_over_its_limit_however_late_it_is_looked_at(r
     assert [trial.reason for trial in trials] == [""] * len(LIST)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # hypothesis watches the collector
 @pytest.mark.parametrize("engine", ["sequential", "pool"])
-@pytest.mark.parametrize("how", ["endless", "stubborn"])
+@pytest.mark.parametrize("how", ["endless", "stubborn", "deaf"])
 def test_a_trial_that_never_stops_is_ended_at_its_limit(run, engine, how):
     trials = run(failing(how=how), FixedList([{"width": 2, "act": "relu"}]), engine, trial_limit_s=0.3)
     assert [trial.reason for trial in trials] == ["over its limit of 0.3 s"]

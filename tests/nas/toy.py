@@ -87,6 +87,10 @@ def fail(model, how="raise", width=2):
         while how == "stubborn":
             with contextlib.suppress(Exception):
                 time.sleep(60)
+        if how == "deaf":  # to the first interruption
+            with contextlib.suppress(BaseException):
+                time.sleep(60)
+            time.sleep(60)
         if how in ("silent", "nan"):
             return
         told |= REPORTED.get(how, {})
