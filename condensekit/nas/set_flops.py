@@ -40,8 +40,9 @@ def condensing_flops(method: Condenser, how: Mapping[str, Any], data: ClassImage
         iterations: Matching steps.
     """
     encoder: Encoder = how["encoder"]
+    before = choosing_flops(how["init"], data) + _encoders(encoder, data)
     matching = iterations * _matching(method, encoder.network, data, ipc)
-    return choosing_flops(how["init"], data) + _encoders(encoder, data) + _samplers(how, data, iterations) + matching
+    return before + _samplers(how["sampling"], data, iterations) + matching
 
 
 def _matching(method: Condenser, encoder: Network, data: ClassImages, ipc: int) -> float:
@@ -67,9 +68,8 @@ def _encoders(encoder: Encoder, data: ClassImages) -> float:
     return encoder.count * _training(encoder.network, encoder.protocol, data, encoder.steps)
 
 
-def _samplers(how: Mapping[str, Any], data: ClassImages, iterations: int) -> float:
+def _samplers(sampling: Sampling, data: ClassImages, iterations: int) -> float:
     """Scoring or clustering all images, anew as often as the sampling does."""
-    sampling: Sampling = how["sampling"]
     if isinstance(sampling, Importance):
         each = _training(sampling.network, sampling.protocol, data) + len(data) * _forward(sampling.network, data)
     elif isinstance(sampling, Clustered):
@@ -89,6 +89,7 @@ def _embedding(embedding: Embedding | None, data: ClassImages, images: int) -> f
 
 
 def _training(network: Network, protocol: TrainProtocol, data: ClassImages, steps: int = 0) -> float:
+    """Forward and back for each image of each gradient step; 0 steps: as many as the protocol says."""
     passed = (steps or protocol.steps_on(len(data))) * min(protocol.batch, len(data))
     return PASSES * passed * _forward(network, data)
 
