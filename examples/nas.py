@@ -3,8 +3,6 @@
 python examples/nas.py
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

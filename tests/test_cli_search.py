@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -137,10 +138,13 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
         (("--encoder-network", "ConvNot"), "unknown network"),
         (("--score", "margin", "--hopeless", "0.5"), "leave hopeless out, or score by accuracy or tse"),
         (("--seeds", "0"), "0 is not in the range"),
+        (("--strategy", "tpe", "--space", "tests.nas.toy:Constrained"), "tpe cannot search this space"),
+        (("--strategy", "evolution", "--trials", "12", "--workers", "5"), "population above its 5 workers, got 5"),
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(value),
 )
-def test_bad_input_is_one_line_and_makes_no_folder(cli, tmp_path, options, message):
+def test_bad_input_is_one_line_and_makes_no_folder(cli, tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
     code, out, err = cli(*options, "--out", tmp_path / "run")
     assert code == 2
     assert out == ""
@@ -214,19 +218,29 @@ def test_a_table_that_lacks_an_architecture_is_refused(cli, tmp_path):
     assert "a second time" in err
 
 
-def test_a_killed_search_goes_on_where_it_stopped(data, tmp_path):
+@pytest.mark.parametrize(
+    ("signum", "engine", "code"),
+    [
+        (signal.SIGKILL, "pool", -signal.SIGKILL),
+        (signal.SIGTERM, "pool", 143),
+        (signal.SIGTERM, "sequential", 143),
+        (signal.SIGINT, "sequential", 130),
+    ],
+)
+def test_a_killed_search_goes_on_where_it_stopped(data, tmp_path, signum, engine, code):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "condensekit", "search", "--data", str(data), *FAST, "--trials", "12"]
-    command += ["--rankers", "random", "--epochs", "60", "--workers", "1", "--out", str(out)]
+    command += ["--rankers", "random", "--epochs", "60", "--engine", engine, "--workers", "1", "--out", str(out)]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = out / "trials.jsonl"
     end = time.monotonic() + 100
     while time.monotonic() < end and child.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 3):
         time.sleep(0.02)
-    child.kill()
-    child.wait()
+    child.send_signal(signum)
+    assert child.wait(60) == code
     before = lines(log)
+    assert {trial["status"] for trial in before} == {"finished"}
     assert 3 <= len(before) < 12
     done = subprocess.run(
         [*command, "--resume", "--json"], env=environment, capture_output=True, text=True, timeout=200

@@ -86,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.path.append(os.getcwd())  # so that module:object finds a file beside the user
     try:
         code = group.main(arguments, prog_name="condensekit", standalone_mode=False)
-    except click.Abort:
-        code = 128 + signal.SIGINT
+    except click.Abort as error:
+        code = 128 + (signal.SIGTERM if isinstance(error.__cause__, _Terminated) else signal.SIGINT)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -97,5 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code or 0)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM. Libraries that take a SystemExit for the failure of what they run let this pass, as they do Ctrl-C."""
+
+
 def _terminated(signum: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signum)
+    raise _Terminated

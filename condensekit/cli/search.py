@@ -258,6 +258,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
         truth=_truth(options["truth_name"], made, full),
         seed=seed,
     )
+    contest.check(running)
     with RunDir.create(out, config, resume, train.fingerprint()):
         found = contest.run(running)
         record = {**found.to_json(), "retrained": _earlier(out / "search.json", found.best)}
@@ -267,7 +268,9 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
             try:
                 record["retrained"] = _retrain(made, found.best, full, seed, out, running)
             except OutOfTimeError as error:
-                record["notes"].append(f"the winner is not retrained: {error}; --resume with a larger --budget goes on")
+                record["notes"].append(
+                    f"the winner is not retrained: {error}; --resume --retrain with a larger --budget does it"
+                )
             write_json(out / "search.json", record)
     show.emit(as_json, record, _text(found, record, out, drawn))
     return 0 if found.best else UNSCORED

@@ -31,13 +31,13 @@ class TimeBudget:
 
     Raises:
         ConfigError: ``seconds`` is not positive.
-        StoreError: The file cannot be read; when entered or left, written.
+        StoreError: The file cannot be read, or says no time; when entered or left, written.
     """
 
     def __init__(self, seconds: float | None = None, path: Path | None = None) -> None:
         refuse(None if seconds is None or seconds > 0 else f"budget_s must be positive, got {seconds}")
         self.seconds, self.path = seconds, path
-        self._before = float(read_json(path)["used_s"]) if path is not None and path.is_file() else 0.0
+        self._before = _used(path) if path is not None and path.is_file() else 0.0
         self._start: float | None = None
         self._ended = threading.Event()
         self._beat: threading.Thread | None = None
@@ -89,3 +89,13 @@ class TimeBudget:
                 self._note()
             except StoreError as error:
                 log.warning("%s: a kill now would give its time back to the budget", error)
+
+
+def _used(path: Path) -> float:
+    """The seconds that a file says."""
+    try:
+        return float(read_json(path)["used_s"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{path} does not say the time used (used_s, in seconds): delete it to count from 0"
+        ) from error

@@ -23,7 +23,7 @@ from condensekit.nas.report import Ground, Scores, Spent, ranking_rows
 from condensekit.nas.running import Running
 from condensekit.nas.spaces import check_architecture, check_choices, choices, sample_architectures
 from condensekit.nas.spending import Ledger
-from condensekit.nas.strategies import check_population, population
+from condensekit.nas.strategies import check_population, check_searchable, population
 from condensekit.nas.trials import Architecture, Trial, key
 from condensekit.nas.truth import Truth, canonical, group
 
@@ -80,7 +80,8 @@ class Contest:
         strategy: ``random`` or ``grid``: one list from the seed, scored by all. ``evolution`` or ``tpe``: a search for
             each ranker.
         trials: Architectures; of a random list no two compute the same thing.
-        architectures: The list itself, in place of ``strategy`` and ``trials``.
+        architectures: The list itself, in place of ``strategy`` and ``trials``; what stands there twice, or is known to
+            compute the same as NAS-Bench-201 cells without an effect do, counts once.
         truth: A table, how to measure it, or None.
         seed: Of the list or the search.
         groups: By key of an architecture: the name of all that compute the same thing, for the bootstrap; of those
@@ -89,9 +90,9 @@ class Contest:
         fitted: Architectures whose truth a regression is told, at least three; they are none of the ranked ones.
 
     Raises:
-        ConfigError: An unknown strategy, no ranker, one twice, combinations with a strategy that has no common list, a
-            regression without a truth, a stratum that is no label, a space with too few architectures, fewer than three
-            candidates to compare with a truth.
+        ConfigError: An unknown strategy, one that cannot search the space, no ranker, one twice, combinations with a
+            strategy that has no common list, a regression without a truth, a stratum that is no label, a space with too
+            few architectures, fewer than three candidates to compare with a truth.
         DataError: Architectures that the truth lacks, or that are none of the space.
     """
 
@@ -135,12 +136,14 @@ class Contest:
         if architectures is not None:
             for architecture in architectures:
                 check_architecture(space, architecture)
-            self.ranked: list[Architecture] | None = [canonical(space, a) for a in architectures]
+            ours: list[Architecture] | None = list(by_key(canonical(space, a) for a in architectures).values())
         else:
-            self.ranked = listed(space, strategy, trials, seed)
+            check_searchable(strategy, space)
+            ours = listed(space, strategy, trials, seed)
+        self.ranked = ours
         self.trials = trials if self.ranked is None else len(self.ranked)
         there = sample_architectures(space, min(trials, FEWEST), seed) if self.ranked is None else self.ranked
-        asked = trials if architectures is None else len(architectures)
+        asked = trials if architectures is None else self.trials
         refuse(_too_few(len(there), asked) if truth is not None else None)
         short = self.ranked is not None and len(there) < asked
         self.notes = [f"the space has only {len(there)} different architectures, not {asked}"] * short
@@ -155,15 +158,23 @@ class Contest:
         problems.refuse()
         self.ledger = Ledger(space, setting.held.spec.shape)
 
+    def check(self, running: Running) -> None:
+        """Refuse what cannot be run so.
+
+        Raises:
+            ConfigError: An evolution whose population is not above the number of workers.
+        """
+        if self.ranked is None and self.strategy == "evolution":
+            check_population(population(self.trials), 1 if running.engine == "sequential" else running.workers)
+
     def run(self, running: Running = Running()) -> Comparison:  # noqa: B008 - frozen
         """Score, measure and report.
 
         Raises:
-            ConfigError: An evolution whose population is not above the number of workers.
+            ConfigError: See :meth:`check`.
             CondensekitError: A set cannot be made, a search cannot start, or a file cannot be written.
         """
-        if self.ranked is None and self.strategy == "evolution":
-            check_population(population(self.trials), 1 if running.engine == "sequential" else running.workers)
+        self.check(running)
         with running.budget() as budget, Races(self, running, budget) as races:
             races.score()
             return self._report(races, races.truth())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Any
 
@@ -69,6 +69,9 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         data = self.data
         names = ("score", "seeds", "seed", "last", "checks", "hopeless")
         how = describe({**{name: getattr(self, name) for name in names}, "protocol": self.protocol})
+        if isinstance(data, partial):
+            how["arguments"] = describe([data.args, data.keywords])
+            data = data.func
         if not isinstance(data, ProxyData):
             name = getattr(data, "__qualname__", type(data).__qualname__)
             return {**how, "data": f"{data.__module__}.{name}"}

@@ -66,7 +66,7 @@ class Guarded(Evaluator):  # type: ignore[misc]
         try:
             with isolated(key_of(key(model.sample))), self._timed():
                 return self.evaluator._execute(model)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.debug("the trial failed", exc_info=True)
             spent = {"seconds": time.perf_counter() - start, "image_steps": getattr(error, "image_steps", 0)}
             nni.report_final_result({"failed": reason(error), **spent})

@@ -90,7 +90,7 @@ class PoolEngine(ExecutionEngine):  # type: ignore[misc]
     def _read(self, worker: _Worker) -> None:
         try:
             message = json.loads(worker.pipe.recv_bytes())
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # it died, perhaps in the middle of a message
             self._drop(worker, None)
             return
         model, value = worker.model, message["value"]

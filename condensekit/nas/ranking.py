@@ -26,10 +26,10 @@ RECALLED = 0.1  # the share of candidates that a search is after
 
 
 def placed(scores: Sequence[float | None] | ArrayLike) -> Floats:
-    """(N,) finite float64: the scores, those of failed candidates one below the smallest other one."""
+    """(N,) finite float64: the scores, those of failed candidates below the smallest other one."""
     values = np.array([np.nan if s is None else s for s in np.asarray(scores, dtype=object)], dtype=np.float64)
     good = np.isfinite(values)
-    return np.where(good, values, values[good].min() - 1 if good.any() else 0.0)
+    return np.where(good, values, np.nextafter(values[good].min(), -np.inf) if good.any() else 0.0)
 
 
 def measured(truth: ArrayLike, count: int) -> Floats:

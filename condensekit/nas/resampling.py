@@ -33,11 +33,6 @@ class Interval:
     lo: float
     hi: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0."""
-        return self.lo > 0 or self.hi < 0
-
 
 def rank_correlation(scores: Floats, truth: Floats) -> Floats:
     """Spearman's correlation of each row; 0 where the scores of a row are all equal."""
@@ -58,7 +53,7 @@ def mean_regret(among: int) -> Statistic:
 def _correlation(scores: Floats, truth: Floats, chosen: NDArray[np.bool_]) -> Floats:
     """Of the chosen ones of each row; NaN where their truths are all equal."""
     x, y = (_standard(values, chosen) for values in (scores, truth))
-    return np.asarray(np.where(y.any(1), (x * y).sum(1), np.nan))
+    return np.asarray(np.where(y.any(1), (x * y).sum(1).clip(-1, 1), np.nan))
 
 
 def _standard(values: Floats, chosen: NDArray[np.bool_]) -> Floats:

@@ -18,7 +18,7 @@ from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy import RegularizedEvolution, Strategy
 from nni.runtime import log as nni_logging
 
-from condensekit.errors import ConfigError, Problems, refuse
+from condensekit.errors import Problems, refuse
 from condensekit.nas import strategies
 from condensekit.nas.budget import FILE, TimeBudget
 from condensekit.nas.guard import Guarded, interruptible
@@ -85,7 +85,8 @@ def search(
         strategy: A fresh NNI strategy, or one of :data:`condensekit.catalog.STRATEGIES`.
         trials: Distinct architectures to score at most, those in the log included; None leaves it to the strategy.
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (its training
-            service, with portal).
+            service, with portal). In ``sequential`` a SystemExit is taken for the candidate's, and fails it: a handler
+            of signals that shall end the search raises KeyboardInterrupt.
         workers: Trials at a time; None: two, or one on a single core; ``sequential`` has one.
         seed: Of a strategy given by name.
         budget_s: Seconds in all, over every call with a budget and a log in the same folder, which keeps the time
@@ -256,10 +257,7 @@ def _explained(strategy: Strategy) -> Iterator[None]:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if not frame.f_globals["__name__"].startswith("nni."):
             raise
-        raise ConfigError(
-            f"{type(strategy).__name__} cannot search this space ({str(error) or 'it does not say why'}): use another "
-            "strategy, say random, or other choices"
-        ) from error
+        raise strategies.unsearchable(type(strategy).__name__, error) from error
 
 
 @contextlib.contextmanager

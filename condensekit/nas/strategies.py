@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import nni
+import nni.nas.strategy as stock
+from nni.mutable import Mutable
 from nni.nas.execution import ExecutionEngine
 from nni.nas.space import ExecutableModelSpace
-from nni.nas.strategy import TPE, GridSearch, Random, RegularizedEvolution, Strategy
+from nni.nas.strategy import GridSearch, Random, RegularizedEvolution, Strategy
 
 from condensekit import catalog
-from condensekit.errors import DataError, refuse
+from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.nas.trials import Architecture, key
 
 log = logging.getLogger(__name__)
@@ -55,12 +57,11 @@ class Evolution(RegularizedEvolution):  # type: ignore[misc]
         return super().new_individual() if self._population else self.random()
 
 
-class Parzen(TPE):  # type: ignore[misc]
+class TPE(stock.TPE):  # type: ignore[misc]
     """NNI's TPE without its pause of a second before each candidate."""
 
     def _run(self) -> None:
-        choices = {label: mutable.as_legacy_dict() for label, mutable in self.model_space.simplify().items()}
-        self.tuner.update_search_space(choices)
+        self.tuner.update_search_space(_legacy(self.model_space))
         while self.wait_for_resource():
             try:
                 sample = self.tuner.generate_parameters(self._model_count)
@@ -71,6 +72,35 @@ class Parzen(TPE):  # type: ignore[misc]
             self._model_to_id[model] = self._model_count
             self._model_count += 1
             self.engine.submit_models(model)
+
+
+def _legacy(space: Mutable) -> dict[str, Any]:
+    """The choices as NNI's tuners know them; a NotImplementedError for those that they do not know."""
+    return {label: mutable.as_legacy_dict() for label, mutable in space.simplify().items()}
+
+
+def unsearchable(name: str, error: NotImplementedError) -> ConfigError:
+    """What to raise where a strategy does not know a kind of choice: NNI's own error names neither it nor a way out."""
+    return ConfigError(
+        f"{name} cannot search this space ({str(error) or 'it does not say why'}): use another strategy, say random, "
+        "or other choices"
+    )
+
+
+def check_searchable(name: str, space: Mutable) -> None:
+    """Refuse a space with choices that TPE does not know; all others know every kind that NNI has.
+
+    Args:
+        name: Of :data:`condensekit.catalog.STRATEGIES`.
+        space: To search.
+
+    Raises:
+        ConfigError: It is ``tpe``, and the space has constraints, or other mutables than single choices.
+    """
+    try:
+        _ = _legacy(space) if name == "tpe" else None
+    except NotImplementedError as error:
+        raise unsearchable(name, error) from error
 
 
 def strategy(name: str, seed: int, trials: int | None = None) -> Strategy:
@@ -127,4 +157,4 @@ def evolution(seed: int, trials: int) -> Strategy:
 
 def tpe(seed: int, trials: int) -> Strategy:
     """NNI's TPE with a fifth of the trials, at least 5, as random start."""
-    return Parzen(optimize_mode="maximize", seed=seed, tpe_args={"n_startup_jobs": max(5, trials // 5)})
+    return TPE(optimize_mode="maximize", seed=seed, tpe_args={"n_startup_jobs": max(5, trials // 5)})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from nni.mutable import Categorical
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import DataError
@@ -77,7 +78,7 @@ class Truth:
         if missing:
             raise DataError(
                 f"{self.name} lacks {len(missing)} of {len(architectures)} architectures, the first is "
-                f"{key(missing[0])}: add them, or search among those it has"
+                f"{key(missing[0])}: add them, or let --truth full measure all"
             )
         return np.array([self.values[key(canonical(space, a))] for a in architectures], dtype=np.float64)
 
@@ -96,13 +97,14 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
     one for each training seed. Other columns are passed over.
 
     Raises:
-        DataError: No such file, missing columns, an architecture that is none of the space's or stands twice, an
-            accuracy that is no number in 0 to 100; the text names the line.
+        DataError: No such file, missing columns, labels that are no single choices, an architecture that is none of the
+            space's or stands twice, an accuracy that is no number in 0 to 100; the text names the line.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
             reader = csv.DictReader(file)
-            columns, rows = list(reader.fieldnames or []), list(reader)
+            columns = list(reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"cannot read the truth table {path}: {error}") from error
     measured = [name for name in columns if name.startswith(ACCURACIES)]
@@ -113,8 +115,13 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
             f"and {' or '.join(ACCURACIES)}"
         )
     read = _cells if CELL in columns else _labels
+    several = [label for label in labels if not isinstance(choices(space)[label], Categorical)]
+    if read is _labels and several:
+        raise DataError(
+            f"{several[0]} is no choice of one out of several, which is all a truth table can hold: use full"
+        )
     values: dict[str, tuple[float, ...]] = {}
-    for line, row in enumerate(rows, 2):
+    for line, row in rows:
         try:
             name = key(canonical(space, read(space, row)))
             if name in values:

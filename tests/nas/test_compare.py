@@ -294,6 +294,13 @@ def test_a_list_with_an_architecture_of_another_space_is_an_error_at_once():
         contest("params", architectures=[*EVERY, {**EVERY[0], "width": 5}])
 
 
+def test_what_stands_twice_in_a_list_counts_once():
+    found = contest("params", architectures=[*EVERY, EVERY[0]], truth=TABLE)
+    assert (found.ranked, found.trials, found.notes) == (EVERY, len(EVERY), [])
+    with pytest.raises(ConfigError, match="at least 3 architectures, got 1: ask for 3 or more"):
+        contest("params", architectures=[EVERY[0]] * 3, truth=TABLE)
+
+
 def test_architectures_that_the_truth_lacks_are_an_error_at_once():
     some = Truth("some.csv", dict(list(TABLE.values.items())[:3]))
     with pytest.raises(DataError, match=r"some\.csv lacks \d of 6 architectures"):

@@ -1,5 +1,6 @@
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import nni
 import pytest
@@ -21,9 +22,9 @@ from tests.nas.test_training import images
 PROTOCOL = ProxyProtocol(epochs=3, batch=16)
 
 
-def load():
+def load(share=0.5):
     """What an evaluator that stays small loads where it is needed."""
-    return ProxyData(*images().split(0.5, Draw(0)))
+    return ProxyData(*images().split(share, Draw(0)))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,12 @@ def test_the_recipe_is_the_same_before_and_after_loading():
     evaluator.prepare()
     assert evaluator.recipe == before
     assert before["data"] == "tests.nas.test_evaluator.load"
+
+
+def test_the_arguments_of_a_loader_are_part_of_the_recipe():
+    recipes = [ProxyEvaluator(partial(load, share), PROTOCOL).recipe for share in (0.25, 0.5)]
+    assert [recipe["data"] for recipe in recipes] == ["tests.nas.test_evaluator.load"] * 2
+    assert [recipe["arguments"] for recipe in recipes] == [[[0.25], {}], [[0.5], {}]]
 
 
 def test_an_evaluator_with_a_loader_stays_small():

@@ -193,7 +193,9 @@ def test_bootstrap_covers_and_pairs():
     paired = bootstrap(SCORES, TRUTH, against=worse)
     assert paired.value == pytest.approx(ranking.spearman(SCORES, TRUTH) - ranking.spearman(worse, TRUTH))
     assert paired.hi - paired.lo < single.hi - single.lo
-    assert not bootstrap(SCORES, TRUTH, against=SCORES).excludes_zero
+    same = bootstrap(SCORES, TRUTH, against=SCORES)
+    assert (same.value, same.lo, same.hi) == (0, 0, 0)
+    assert bootstrap(TRUTH, TRUTH).hi == 1
 
 
 def test_copies_of_an_architecture_are_no_evidence():

@@ -88,8 +88,13 @@ FAILURES = {
     "negative": "has inf as 'image_steps'",
     "huge": "no finite number: 1000",
     "failed": "it told so",
+    "leave": "SystemExit: enough",
 }
-ENDS = {"exit": "its worker ended with exit code 7", "kill": "killed by signal 9"}  # of the process that trains it
+ENDS = {
+    "exit": "its worker ended with exit code 7",
+    "kill": "killed by signal 9",
+    "torn": "killed by signal 9",
+}  # of the process that trains it
 
 
 @pytest.mark.parametrize(
@@ -369,7 +374,7 @@ def test_a_strategy_that_cannot_search_this_space_says_so():
             super().__init__()
             self.choice = InputChoice(n_candidates=3, n_chosen=2, label="inputs")
 
-    with pytest.raises(ConfigError, match=r"Parzen cannot search this space \(.*use another strategy"):
+    with pytest.raises(ConfigError, match=r"TPE cannot search this space \(.*use another strategy"):
         search(Inputs(), scoring(), "tpe", engine="sequential", trials=2)
 
 

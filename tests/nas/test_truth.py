@@ -2,8 +2,10 @@
 
 import itertools
 
+import nni
 import numpy as np
 import pytest
+from nni.nas.nn.pytorch import InputChoice, ModelSpace, MutableDropout
 
 from condensekit.errors import DataError
 from condensekit.nas.spaces import convnet_space, space
@@ -58,12 +60,30 @@ def test_a_missing_architecture_is_named(table):
         (lambda lines: [""], "has columns nothing"),
         (lambda lines: [lines[0], "1,4,relu,none,avg,0.5,0.6,x"], "expected percent, not fractions"),
         (lambda lines: ["net_str,val_accs", "|none~0|,3"], "use --space nasbench201"),
+        (lambda lines: [*lines[:3], "", "", *lines[3:], lines[1]], r"line 8: .*stands here a second time"),
     ],
-    ids=["duplicate", "stranger", "nan", "empty", "columns", "nothing", "fractions", "cells"],
+    ids=["duplicate", "stranger", "nan", "empty", "columns", "nothing", "fractions", "cells", "blank"],
 )
 def test_mistakes_in_a_table_are_named(table, change, message):
     with pytest.raises(DataError, match=message):
         read_table(table(change(LINES)), GRID)
+
+
+def test_a_mark_at_the_start_of_the_file_is_no_part_of_a_name(table):
+    assert read_table(table(["\ufeff" + LINES[0], *LINES[1:]]), GRID).values == read_table(table(LINES), GRID).values
+
+
+@pytest.mark.parametrize(
+    "mutable", [lambda: InputChoice(3, 2, label="odd"), lambda: MutableDropout(nni.uniform("odd", 0, 1))]
+)
+def test_labels_that_no_table_can_hold_are_named(table, mutable):
+    class Odd(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.layer = mutable()
+
+    with pytest.raises(DataError, match="odd is no choice of one out of several, which is all a truth table can hold"):
+        read_table(table(["odd,accuracy", "1,50"]), Odd())
 
 
 def test_no_table(tmp_path):

@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import signal
+import struct
+import sys
 import time
 
 import nni
@@ -12,6 +14,7 @@ import torch
 from nni.mutable import ExpressionConstraint, ensure_frozen
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear
+from nni.runtime.trial_command_channel import get_default_trial_command_channel
 from torch import nn
 
 
@@ -65,9 +68,19 @@ REPORTED = {
     "failed": {"failed": "it told so"},
     "well": {"failed": 0},
 }
+
+
+def tear():
+    """Die in the middle of a message, as when a large metric does not fit into the pipe at once."""
+    os.write(get_default_trial_command_channel().pipe.fileno(), struct.pack("!i", 1000) + b"{")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 DONE = {
     "memory": lambda: torch.empty(1 << 50),
     "exit": lambda: os._exit(7),
+    "leave": lambda: sys.exit("enough"),
+    "torn": lambda: tear(),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "nan": lambda: nni.report_final_result(float("nan")),
     "sleep": lambda: time.sleep(60),
