@@ -64,6 +64,14 @@ def test_batch_norm_is_never_cut():
         torch.testing.assert_close(compute.features(net, x), net.features(x))
 
 
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="a processor that cannot")
+def test_workers_count_subnormal_numbers_as_zero():
+    tiny = torch.tensor(1e-40)
+    with Compute(Plan(workers=2)) as compute:
+        assert compute.map(lambda scale: float(tiny * scale), [1, 1]) == [0, 0]
+    assert tiny * 1 > 0
+
+
 def test_map_keeps_order_and_nests():
     with Compute(Plan(workers=2)) as compute:
         got = compute.map(lambda i: sum(compute.map(lambda j: i * j, range(4))), range(20))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from condensekit.augment import Augmentation
 from condensekit.catalog import SCORES
-from condensekit.compute import Compute, make_plan
+from condensekit.compute import Compute, make_plan, without_subnormals
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.evaluate import targets_for
@@ -238,7 +238,7 @@ def train_candidate(
     start = time.perf_counter()
     draw = Draw(seed)
     plan = make_plan(data.test.spec.shape[1:], device=device, workers=1)
-    with _one_thread(plan.device), Compute(plan) as compute, isolated(draw.key("candidate")):
+    with _one_thread(plan.device), without_subnormals(), Compute(plan) as compute, isolated(draw.key("candidate")):
         with torch.random.fork_rng(devices=[]):
             module = make().to(compute.device).train()
         lesson = _Lesson(module, data, protocol, draw, compute)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from condensekit.catalog import SCORES
+from condensekit.compute import without_subnormals
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError, DataError
 from condensekit.images import ClassImages
@@ -65,6 +66,23 @@ def test_the_same_seed_gives_the_same_bits_whatever_ran_before(data):
     again = train_candidate(linear, data, protocol, seed=4)
     other = train_candidate(linear, data, protocol, seed=5)
     assert first.scores == again.scores != other.scores
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="a processor that cannot")
+def test_subnormal_numbers_count_as_zero_in_a_training_and_nowhere_else(data):
+    seen = []
+
+    def vanishing():
+        seen.append(bool(tiny * 1 == 0))
+        return linear()
+
+    tiny = torch.tensor(1e-40)
+    train_candidate(vanishing, data, ProxyProtocol(epochs=1))
+    assert seen == [True]
+    assert tiny * 1 > 0
+    with without_subnormals():
+        train_candidate(vanishing, data, ProxyProtocol(epochs=1))
+        assert tiny * 1 == 0
 
 
 def test_the_global_generator_and_threads_are_left_alone(data):
