@@ -232,7 +232,13 @@ def test_a_killed_search_goes_on_where_it_stopped(data, tmp_path, signum, engine
     command = [sys.executable, "-m", "condensekit", "search", "--data", str(data), *FAST, "--trials", "12"]
     command += ["--rankers", "random", "--epochs", "60", "--engine", engine, "--workers", "1", "--out", str(out)]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     log = out / "trials.jsonl"
     end = time.monotonic() + 100
     while time.monotonic() < end and child.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 3):
