@@ -42,6 +42,8 @@ CONTRASTS = (
     (CONDENSED, "dm"),
     (CONDENSED, "kmeans"),
     (CONDENSED, "packed-random"),
+    (f"{CONDENSED} [accuracy]", "random [accuracy]"),
+    (f"{CONDENSED} [accuracy]", "random-equal [accuracy]"),
     (f"{CONDENSED}+synflow+jacov", "synflow+jacov"),
     ("random+synflow+jacov", "synflow+jacov"),
     (f"{CONDENSED}+synflow+jacov", "random+synflow+jacov"),
@@ -268,7 +270,7 @@ def _sets(sheet: Sheet) -> Iterator[str]:
         return
     yield (
         f"Inside the candidates of each of the {len(each)} sets (means with 95 % t intervals over the sets; p: "
-        "paired t test; the first difference of `top-200`, and that to synflow+jacov, were named beforehand):"
+        "paired t test; REPRODUCIBILITY.md says which differences were named beforehand):"
     )
     yield ""
     yield "| rho, or difference of rho | of each set | mean | 95 % interval | p |"
@@ -277,7 +279,7 @@ def _sets(sheet: Sheet) -> Iterator[str]:
     for name in names:
         yield _replicates(name, [rhos[name] for rhos in each], "")
     for ours, theirs in _contrasts(sheet):
-        if ours in names and theirs in names:
+        if all(ours in rhos and theirs in rhos for rhos in each):
             values = [rhos[ours] - rhos[theirs] for rhos in each]
             p = stats.ttest_1samp(values, 0.0).pvalue
             yield _replicates(f"{ours} less {theirs}", values, f"{p:.3f}")
