@@ -33,7 +33,7 @@ Graph = tuple[Tensor, Tensor]  # a leaf and the output computed from it
 
 PRECISIONS = ("fp32", "mixed", "bf16")
 CHUNK_PIXELS = 16 * 32 * 32  # what fits a core's cache, in pixels of the input
-SUBNORMAL = 1e-39
+SUBNORMAL = 1e-39  # in float32
 KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # graphs kept between forward and backward
 
 
@@ -335,7 +335,7 @@ def without_subnormals() -> Iterator[None]:
 
     The gradients of a network that does not learn come down to them, and a CPU then takes up to 25 times as long.
     """
-    before = not torch.full((), SUBNORMAL).mul(1)
+    before = not torch.full((), SUBNORMAL, dtype=torch.float32, device="cpu").mul(1)
     torch.set_flush_denormal(True)
     try:
         yield

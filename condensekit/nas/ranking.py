@@ -29,7 +29,7 @@ def placed(scores: Sequence[float | None] | ArrayLike) -> Floats:
     """(N,) finite float64: the scores, those of failed candidates below the smallest other one."""
     values = np.array([np.nan if s is None else s for s in np.asarray(scores, dtype=object)], dtype=np.float64)
     good = np.isfinite(values)
-    return np.where(good, values, np.nextafter(values[good].min(), -np.inf) if good.any() else 0.0)
+    return np.where(good, values, np.nextafter(values[good].min() - 1, -np.inf) if good.any() else 0.0)
 
 
 def measured(truth: ArrayLike, count: int) -> Floats:
