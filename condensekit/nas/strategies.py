@@ -97,8 +97,10 @@ def check_searchable(name: str, space: Mutable) -> None:
     Raises:
         ConfigError: It is ``tpe``, and the space has constraints, or other mutables than single choices.
     """
+    if name != "tpe":
+        return
     try:
-        _ = _legacy(space) if name == "tpe" else None
+        _legacy(space)
     except NotImplementedError as error:
         raise unsearchable(name, error) from error
 

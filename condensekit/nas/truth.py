@@ -118,7 +118,7 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
     several = [label for label in labels if not isinstance(choices(space)[label], Categorical)]
     if read is _labels and several:
         raise DataError(
-            f"{several[0]} is no choice of one out of several, which is all a truth table can hold: use full"
+            f"{several[0]} is no choice of one out of several, which is all a truth table can hold: use --truth full"
         )
     values: dict[str, tuple[float, ...]] = {}
     for line, row in rows:
