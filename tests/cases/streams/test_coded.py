@@ -1,0 +1,49 @@
+"""Memories of JPEG codes: what they keep is what they count, and a class fills only what it has images for."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+import torch
+from avalanche.benchmarks import nc_benchmark
+
+from condensekit.catalog import selection
+from condensekit.errors import CondensekitError
+from condensekit.images import ImageSpec
+from condensekit.replay import Bytes, Coded, CondensedBuffer
+from condensekit.selection import Random
+from tests.cases.streams.digits import smooth
+
+CLASSES, PLAIN = 4, 3 * 32 * 32 + 8  # bytes of an image of 8-bit pixels and of its label
+SPEC = ImageSpec((3, 32, 32), (0.5,) * 3, (0.25,) * 3, {label: str(label) for label in range(CLASSES)})
+LEARNER = SimpleNamespace(model=None, plugins=[], device="cpu")
+
+
+def stream(each):
+    data = smooth(CLASSES, each)
+    return nc_benchmark(data, data, 2, task_labels=False, seed=0).train_stream
+
+
+def written(value):
+    """Bytes of a value in a file of torch.save."""
+    file = io.BytesIO()
+    torch.save(value, file)
+    return len(file.getvalue())
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="JPEG bytes are counted, decoded float32 pixels are kept")
+@pytest.mark.parametrize("kept", [lambda memory: memory, CondensedBuffer.state_dict], ids=["pickled", "state_dict"])
+def test_what_is_kept_is_about_as_large_as_what_is_counted(kept):
+    memory = CondensedBuffer(Bytes(per_class=6 * PLAIN), Coded(Random(), 3), spec=SPEC, device="cpu")
+    for experience in stream(24):
+        memory.post_adapt(LEARNER, experience)
+    assert len(memory.memory) == CLASSES * 6 * 3
+    assert written(kept(memory)) < 2 * memory.nbytes + 32 * 1024
+
+
+@pytest.mark.xfail(strict=True, raises=CondensekitError, reason="a class with fewer images than there is room for")
+@pytest.mark.parametrize("method", [selection("jpeg-random"), Coded(Random(), 9)], ids=["jpeg-random", "9 an image"])
+def test_a_class_stores_what_it_has(method):
+    memory = CondensedBuffer(Bytes(20 * PLAIN), method, spec=SPEC, device="cpu")
+    memory.post_adapt(LEARNER, stream(12)[0])
+    assert 0 < len(memory.memory) <= 2 * 12
