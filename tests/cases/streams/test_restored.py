@@ -9,7 +9,7 @@ from avalanche.training.supervised import Naive
 from torch import nn
 
 from condensekit.catalog import selection
-from condensekit.errors import CondensekitError
+from condensekit.errors import DataError
 from condensekit.replay import CondensedBuffer, Images
 from condensekit.rng import isolated
 from tests.cases.streams.digits import dataset, digits, training
@@ -33,7 +33,7 @@ def empty():
     return CondensedBuffer(Images(40), selection("random"))
 
 
-@pytest.mark.xfail(strict=True, raises=CondensekitError, reason="a restored memory takes new data for another data set")
+@pytest.mark.xfail(strict=True, raises=DataError, reason="a restored memory takes new data for another data set")
 def test_a_restored_memory_holds_the_classes_of_both_months(tmp_path):
     with isolated(0):
         strategy = strategy_of(empty())
