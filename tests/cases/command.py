@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CONDENSE = "condense --data digits --method dm --network ConvNet-w8-d1 --ipc 1 --iterations 3 --batch-real 8".split()
-REPLAY = (
+CONDENSE = shlex.split(
+    "condense --data digits --method dm --network ConvNet-w8-d1 --ipc 1 --iterations 3 --batch-real 8"
+)
+REPLAY = shlex.split(
     "replay --data digits --steps 5 --per-class 1 --memory random --orders 1 --iterations 1 --network ConvNet-w8-d1 "
     "--train-epochs 2 --regime from-scratch"
-).split()
-SEARCH = (
+)
+EVALUATE = shlex.split("evaluate --networks 1 --architectures ConvNet-w8-d1 --against none")
+SEARCH = shlex.split(
     "search --data digits --space convnet-small --rankers random --ipc 2 --epochs 1 --trials 3 --engine sequential"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,6 @@ def check_usage(err):
     """A command that no longer knows its words is an error of the test, not the refusal that the test looks for."""
     if "Error: No such" in err or "Error: Missing" in err or "Error: Got unexpected" in err:
         raise RuntimeError(err)
-
-
-def made(*words, **options):
-    """Run a command that prepares a test; its failure is an error, not the fault that the test looks for."""
-    done = condensekit(*words, **options)
-    if done.code != 0:
-        raise RuntimeError(f"{words[0]} ended with {done.code}: {done.err}")
 
 
 def _kill(child):
