@@ -64,7 +64,7 @@ def python(*arguments, cwd=None, limit=120):
 
 
 def condensekit(*words, cwd=None, limit=120):
-    """Run a command of the package."""
+    """Run a command of the package; an unknown option is an error of the test."""
     done = python("-m", "condensekit", *words, cwd=cwd, limit=limit)
     check_usage(done.err)
     return done

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from tests.cases.command import check_usage
 
@@ -13,3 +14,12 @@ def cli(cli):
         return code, out, err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small networks train on one thread: several are much slower where anything else runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
