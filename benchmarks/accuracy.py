@@ -28,8 +28,8 @@ from condensekit.coding import as_jpeg, plain_bytes
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ClassImages
 from condensekit.evaluate import Candidate, evaluate
-from condensekit.images import ClassImages
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.selection import selected_set

@@ -36,7 +36,7 @@ from record import cell_parser, fill, start
 from tuning import HELD_OUT
 
 from condensekit import catalog
-from condensekit.images import ClassImages
+from condensekit.data.images import ClassImages
 from condensekit.replay.memories import Making, memory
 from condensekit.replay.protocol import Online, Settings
 from condensekit.replay.runner import run_protocol

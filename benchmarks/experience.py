@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from continual import peak_memory
 from record import start, write
 
-from condensekit import datasets
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
-from condensekit.images import ClassImages
 from condensekit.replay.filler import filled
 from condensekit.replay.memories import Making, memory
 from condensekit.replay.memory import SECONDS

@@ -51,10 +51,11 @@ from nas_cells import (
 )
 from record import start, write
 
-from condensekit import catalog, datasets
+from condensekit import catalog
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.errors import CondensekitError
-from condensekit.images import ClassImages
 from condensekit.nas import zero_cost
 from condensekit.nas.cost import count
 from condensekit.nas.failures import reason

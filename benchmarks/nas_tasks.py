@@ -12,9 +12,9 @@ from typing import Any
 
 from nas_cells import CONDENSED, DM, FULL, FULL_IMAGES, HELD, ITS_START, PUBLISHED, Training, digest
 
-from condensekit import datasets
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
 from condensekit.errors import DataError
-from condensekit.images import ClassImages
 from condensekit.nas.combine import rank_sum
 from condensekit.nas.full import FullTraining
 from condensekit.nas.nasbench201 import computation, from_table

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from record import write
 from scipy.stats import spearmanr
 
-from condensekit import datasets
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import condense
+from condensekit.data import datasets
 from condensekit.evaluate import DC, SHORT, Candidate, evaluate
 from condensekit.methods import DistributionMatching
 from condensekit.rng import Draw

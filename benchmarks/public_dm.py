@@ -18,8 +18,8 @@ from unittest import mock
 
 from torch import Tensor, nn
 
+from condensekit.data.images import ClassImages
 from condensekit.errors import DataError
-from condensekit.images import ClassImages
 
 PATCHES = {
     "networks": [(r"\.view\(out\.size\(0\), -1\)", ".reshape(out.size(0), -1)")],  # any memory format

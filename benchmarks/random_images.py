@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from condensekit.images import ClassImages
+from condensekit.data.images import ClassImages
 
 
 def random_images(count: int, classes: int, size: int = 32) -> ClassImages:

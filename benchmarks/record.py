@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from condensekit import datasets
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
-from condensekit.images import ClassImages
 from condensekit.run import environment
 from condensekit.store import write_json
 

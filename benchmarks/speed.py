@@ -31,7 +31,7 @@ from torch import Tensor
 from condensekit.augment import Augmentation
 from condensekit.compute import PRECISIONS, Compute, make_plan
 from condensekit.condense import condense
-from condensekit.images import ClassImages
+from condensekit.data.images import ClassImages
 from condensekit.methods import DistributionMatching, State, StepContext
 from condensekit.networks import ConvNet
 from condensekit.rng import Draw

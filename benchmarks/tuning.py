@@ -24,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from record import HERE, recipe_parser, start, write
 
-from condensekit import catalog, datasets
+from condensekit import catalog
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
 from condensekit.evaluate import Candidate, evaluate
-from condensekit.images import ClassImages
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 

@@ -12,15 +12,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import condensekit.datasets as datasets
+    import condensekit.data.datasets as datasets
     from condensekit.augment import Augmentation
     from condensekit.condense import Noise, Saving, condense
     from condensekit.condensed import CondensedSet, Formation
+    from condensekit.data.images import ClassImages
     from condensekit.discrepancy import MMD
     from condensekit.encoders import Fresh
     from condensekit.errors import CondensekitError
     from condensekit.evaluate import Candidate, evaluate
-    from condensekit.images import ClassImages
     from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
     from condensekit.networks import ConvNet, ResNet18
     from condensekit.sampling import Importance
@@ -65,7 +65,7 @@ _MODULES = {
     "encoders": ("Fresh",),
     "errors": ("CondensekitError",),
     "evaluate": ("Candidate", "evaluate"),
-    "images": ("ClassImages",),
+    "data.images": ("ClassImages",),
     "methods": ("DistributionMatching", "GradientMatching", "KernelRidge"),
     "networks": ("ConvNet", "ResNet18"),
     "sampling": ("Importance",),
@@ -92,7 +92,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(f"condensekit.{_HOME[name]}"), name)
     elif name in __all__:
-        value = importlib.import_module(f"condensekit.{name}")
+        value = importlib.import_module(f"condensekit.data.{name}")
     else:
         raise AttributeError(f"module 'condensekit' has no attribute {name!r}")
     globals()[name] = value

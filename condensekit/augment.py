@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError, refuse, unknown
-from condensekit.images import ImageSpec
 from condensekit.rng import Draw
 
 NUMBERS = 3  # uniform numbers for each set of parameters: what the neediest operation takes

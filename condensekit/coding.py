@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse, whole
-from condensekit.images import ClassImages
 
 LABEL = 8  # bytes, int64
 QUALITIES = range(1, 96)

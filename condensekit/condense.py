@@ -19,10 +19,10 @@ from torch import Tensor
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan, can_compile, device_misfit, make_plan
 from condensekit.condensed import CondensedSet, Formation, pack
+from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.encoders import Encoder, Fresh, Prepared
 from condensekit.errors import StoreError, refuse, whole
-from condensekit.images import ClassImages
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.networks import separable

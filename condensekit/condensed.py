@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError, refuse, whole
-from condensekit.images import ImageSpec
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 

@@ -10,8 +10,8 @@ import torch
 
 from condensekit.coding import LABEL, QUALITIES, Picture, jpeg, plain_bytes, uncodable
 from condensekit.compute import Compute
+from condensekit.data.images import ClassImages
 from condensekit.errors import refuse
-from condensekit.images import ClassImages
 from condensekit.rng import Draw
 from condensekit.selection import Chosen, check_sizes
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from condensekit.compute import Compute
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse, whole
-from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.errors import DataError, refuse, whole
-from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, Network
 from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.rng import Draw

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError
-from condensekit.images import ImageSpec
 from condensekit.store import staged, write_bytes_atomic
 
 GAP = 2  # pixels between the images of a grid

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from condensekit.compute import Compute
+from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
-from condensekit.images import ClassImages
 from condensekit.networks import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection import Chosen, Embedding, RandomEmbedding, check_sizes, plus_plus_centres, squared_distances

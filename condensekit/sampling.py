@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from condensekit.compute import Compute
+from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
-from condensekit.images import ClassImages
 from condensekit.networks import Network
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.compute import Compute
-from condensekit.images import ClassImages
+from condensekit.data.images import ClassImages
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.condensed import CondensedSet, Formation, pack
+from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.errors import ConfigError, DataError, refuse, whole
-from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.rng import Draw
 

@@ -24,8 +24,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ImageSpec
 from condensekit.errors import CondensekitError, DataError, StoreError
-from condensekit.images import ImageSpec
 
 FORMAT = 1  # raised when a reader of the former number would misread the file
 MAX_HEADER = 8 << 20  # bytes of names, shapes and manifest

@@ -18,9 +18,9 @@ import torch
 
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Noise, Saving, Status, condense
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import DataError
-from condensekit.images import ClassImages
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.networks import ConvNet
 from condensekit.rng import Draw

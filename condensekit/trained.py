@@ -10,10 +10,10 @@ from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.encoders import Encoder, Prepared
 from condensekit.errors import ConfigError, DataError, refuse, whole
-from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.progress import SILENT, Progress, Shared
 from condensekit.rng import Draw

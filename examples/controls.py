@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from condensekit import Candidate, Formation, Random, datasets, evaluate, selected_set
+from condensekit import Candidate, Formation, Random, evaluate, selected_set
 from condensekit.compute import Compute, make_plan
 from condensekit.controls import JpegRandom
+from condensekit.data import datasets
 from condensekit.evaluate import SHORT
 from condensekit.networks import ConvNet
 from condensekit.rng import Draw

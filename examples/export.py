@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from condensekit import CondensedSet, Herding, datasets, selected_set
+from condensekit import CondensedSet, Herding, selected_set
 from condensekit.compute import Compute, make_plan
+from condensekit.data import datasets
 from condensekit.export import to_folder, to_png_grid
 from condensekit.rng import Draw
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from condensekit import Augmentation, GradientMatching, Noise, condense, datasets
+from condensekit import Augmentation, GradientMatching, Noise, condense
+from condensekit.data import datasets
 
 
 def main() -> None:

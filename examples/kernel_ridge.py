@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from condensekit import Candidate, KernelRidge, condense, datasets, evaluate
+from condensekit import Candidate, KernelRidge, condense, evaluate
+from condensekit.data import datasets
 
 
 def main() -> None:

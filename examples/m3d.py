@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from condensekit import Formation, catalog, condense, datasets
+from condensekit import Formation, catalog, condense
+from condensekit.data import datasets
 
 
 def main() -> None:

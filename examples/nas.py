@@ -11,7 +11,7 @@ from nni.mutable import ensure_frozen
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
-from condensekit import datasets
+from condensekit.data import datasets
 from condensekit.nas import Contest, FullTraining, Maker, ProxyProtocol, Running, Setting, ranker, table
 from condensekit.rng import Draw
 

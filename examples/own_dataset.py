@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from condensekit import ClassImages, DistributionMatching, KMeans, condense, datasets
+from condensekit import ClassImages, DistributionMatching, KMeans, condense
+from condensekit.data import datasets
 
 SHAPES = {3: "horizontal", 8: "vertical", 11: "square"}  # labels may have gaps
 

@@ -21,7 +21,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from condensekit import ConvNet, DistributionMatching, Fresh, condense, datasets
+from condensekit import ConvNet, DistributionMatching, Fresh, condense
+from condensekit.data import datasets
 from condensekit.errors import refuse, whole
 from condensekit.methods import Condenser, State, StepContext
 from condensekit.methods.base import keep_if

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from condensekit import Candidate, DistributionMatching, Importance, condense, datasets, evaluate
+from condensekit import Candidate, DistributionMatching, Importance, condense, evaluate
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
+from condensekit.data import datasets
 from condensekit.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.rng import Draw
 from condensekit.selection import selected_set

@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from condensekit import Candidate, DistributionMatching, Random, condense, datasets, evaluate, selected_set
+from condensekit import Candidate, DistributionMatching, Random, condense, evaluate, selected_set
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
+from condensekit.data import datasets
 from condensekit.rng import Draw
 
 

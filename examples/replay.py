@@ -10,8 +10,8 @@ from avalanche.models import SimpleMLP
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
 
-from condensekit import datasets
 from condensekit.catalog import augmentation, method
+from condensekit.data import datasets
 from condensekit.replay import CondensedBuffer, Images
 
 digits = [torch.utils.data.TensorDataset(d.gather(d.order), d.labels[d.order]) for d in datasets.load("digits")]

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from condensekit.augment import OPS, Augmentation, AugmentParams, cutmix_batch
+from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError
-from condensekit.images import ImageSpec
 from condensekit.rng import Draw
 from tests.reference import augment_twin
 

@@ -6,8 +6,8 @@ import torch
 from condensekit.coding import as_jpeg, taken
 from condensekit.compute import Compute, Plan
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError
-from condensekit.images import ImageSpec
 from condensekit.rng import Draw
 from condensekit.selection import Random, selected_set
 from condensekit.testing import shapes

@@ -15,10 +15,10 @@ import torch
 from condensekit import catalog
 from condensekit.condense import Noise, Saving, Status, condense
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ClassImages
 from condensekit.discrepancy import mean
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError, StoreError
-from condensekit.images import ClassImages
 from condensekit.importance import ImportanceKMeans
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.networks import ConvNet

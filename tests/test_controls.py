@@ -7,9 +7,9 @@ from condensekit.compute import Compute, Plan
 from condensekit.condense import condense
 from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.controls import JpegRandom
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
-from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
 from condensekit.rng import Draw

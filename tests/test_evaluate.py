@@ -10,9 +10,9 @@ from scipy import stats
 
 from condensekit.compute import Compute, Plan
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.evaluate import Candidate, TrainProtocol, evaluate, paired_interval, targets_for
-from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, ResNet18
 from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw

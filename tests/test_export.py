@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, StoreError
 from condensekit.export import GAP, SMALLEST, to_folder, to_png_grid
-from condensekit.images import ImageSpec
 
 
 def make(channels=3, size=4, labels=(0, 0, 7), names=None, factor=1):

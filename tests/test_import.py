@@ -67,7 +67,7 @@ def test_command_line_help_is_light():
 
 
 def test_the_library_writes_nothing_on_import(tmp_path):
-    run(f"import os; os.chdir({str(tmp_path)!r})\nimport condensekit; condensekit.condense; condensekit.evaluate")
+    run(f"import os; os.chdir({str(tmp_path)!r})\nimport condensekit.condense, condensekit.evaluate")
     assert not list(tmp_path.iterdir())
 
 

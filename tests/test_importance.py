@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condensekit import datasets
 from condensekit.compute import Compute, Plan
 from condensekit.condense import condense
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
-from condensekit.images import ClassImages
 from condensekit.importance import (
     ImportanceKMeans,
     ImportanceKRR,

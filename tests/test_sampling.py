@@ -12,13 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condensekit import datasets, sampling
+from condensekit import sampling
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Noise, Saving, condense
 from condensekit.condensed import CondensedSet
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
-from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
 from condensekit.rng import Draw

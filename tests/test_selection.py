@@ -8,8 +8,8 @@ from sklearn.cluster import kmeans_plusplus
 
 from condensekit.compute import Compute, Plan
 from condensekit.condensed import Formation
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
-from condensekit.images import ClassImages
 from condensekit.networks import ConvNet, ResNet18
 from condensekit.rng import Draw
 from condensekit.selection import (

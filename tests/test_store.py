@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from condensekit.condensed import DTYPES, CondensedSet, Formation
+from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError, StoreError
-from condensekit.images import ImageSpec
 from condensekit.store import (
     FORMAT,
     load_tensors,

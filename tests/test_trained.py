@@ -9,10 +9,10 @@ from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Noise, Saving, condense
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
 from condensekit.evaluate import Candidate, evaluate
-from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet, separable
 from condensekit.progress import Progress, Stage

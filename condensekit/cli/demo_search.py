@@ -7,7 +7,7 @@ from typing import Any
 
 from condensekit import catalog
 from condensekit.cli import show
-from condensekit.images import ClassImages
+from condensekit.data.images import ClassImages
 from condensekit.rng import Draw
 from condensekit.run import RunDir
 from condensekit.store import write_json

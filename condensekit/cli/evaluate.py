@@ -24,9 +24,9 @@ from condensekit.cli.options import (
 from condensekit.cli.runs import Group, group
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import Formation
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, Problems
 from condensekit.evaluate import Candidate, evaluate
-from condensekit.images import ClassImages
 from condensekit.networks import Network
 from condensekit.rng import Draw
 from condensekit.selection import Selection, selected_set

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import click
 
-from condensekit import catalog, datasets
+from condensekit import catalog
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse
-from condensekit.images import ClassImages
 from condensekit.progress import Progress
 from condensekit.run import RunDir
 

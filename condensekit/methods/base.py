@@ -13,9 +13,9 @@ from torch import Tensor
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute
 from condensekit.condensed import unpack
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import whole
-from condensekit.images import ClassImages
 from condensekit.networks import FeatureNetwork, separable
 from condensekit.rng import Draw
 from condensekit.sampling import Sampler, Uniform

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.augment import Augmentation
+from condensekit.data.images import ClassImages
 from condensekit.discrepancy import Discrepancy, mean
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse
-from condensekit.images import ClassImages
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
 
 

@@ -13,9 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit.augment import Augmentation
 from condensekit.condensed import unpack
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
-from condensekit.images import ClassImages
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
 from condensekit.networks import FeatureNetwork
 

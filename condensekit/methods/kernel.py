@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.augment import Augmentation
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
-from condensekit.images import ClassImages
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
 
 LABELS = ("fixed", "learned", "soft")

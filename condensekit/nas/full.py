@@ -10,8 +10,8 @@ from typing import Any
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
+from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
-from condensekit.images import ClassImages
 from condensekit.nas.evaluator import ProxyEvaluator
 from condensekit.nas.spaces import build, fingerprint
 from condensekit.nas.training import ProxyData, ProxyProtocol, train_candidate

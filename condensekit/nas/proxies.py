@@ -25,8 +25,8 @@ from condensekit import catalog
 from condensekit.catalog import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, START, ZERO_COST
 from condensekit.condense import Noise
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, refuse, unknown, whole
-from condensekit.images import ClassImages
 from condensekit.nas import zero_cost
 from condensekit.nas.cost import count
 from condensekit.nas.evaluator import ProxyEvaluator

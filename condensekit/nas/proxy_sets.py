@@ -15,9 +15,9 @@ from condensekit.catalog import START
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.errors import CondensekitError, ConfigError
-from condensekit.images import ClassImages
 from condensekit.methods import Condenser
 from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.set_flops import choosing_flops, condensing_flops

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from condensekit.images import ClassImages
+from condensekit.data.images import ClassImages
 from condensekit.rng import Draw
 
 BATCH = 50  # images whose statistics are averaged with those of the other batches

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from condensekit.condense import Noise
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder
-from condensekit.images import ClassImages
 from condensekit.methods import Condenser
 from condensekit.methods.gradient import GradientMatching
 from condensekit.nas.cost import PASSES, count

@@ -23,9 +23,9 @@ from condensekit.augment import Augmentation
 from condensekit.catalog import SCORES
 from condensekit.compute import Compute, make_plan, without_subnormals
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.evaluate import targets_for
-from condensekit.images import ClassImages
 from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.recalibrate import in_evaluation
 from condensekit.networks import FeatureNetwork

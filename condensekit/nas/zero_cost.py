@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit import catalog
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
-from condensekit.images import ClassImages
 from condensekit.nas.cost import PASSES
 from condensekit.rng import Draw, isolated
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from condensekit.augment import Augmentation
 from condensekit.condense import Noise
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ImageSpec
 from condensekit.encoders import Encoder
 from condensekit.errors import DataError, refuse
-from condensekit.images import ImageSpec
 from condensekit.methods import Condenser
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.budget import Budget, Images

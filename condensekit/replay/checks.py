@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, count
 
 from condensekit.controls import JpegRandom
+from condensekit.data.images import ClassImages
 from condensekit.errors import DataError, refuse
-from condensekit.images import ClassImages
 from condensekit.networks import Network, separable
 from condensekit.replay.coded import Coded
 from condensekit.replay.memories import FROM_SCRATCH, UNBOUNDED, MemoryKind

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from condensekit.coding import QUALITIES, as_jpeg, plain_bytes, taken, uncodable
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
-from condensekit.images import ClassImages
 from condensekit.methods import Condenser
 from condensekit.replay.filler import Filling, coded, filler
 from condensekit.selection import Selection

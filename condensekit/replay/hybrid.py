@@ -9,10 +9,10 @@ from torch import Tensor
 
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import CondensedSet, pack, unpack
+from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse
-from condensekit.images import ClassImages
 from condensekit.methods import Condenser
 from condensekit.networks import ConvNet, FeatureNetwork, Network
 from condensekit.replay.filler import Condensing, Filler, Filling

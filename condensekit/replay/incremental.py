@@ -21,7 +21,7 @@ from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from condensekit.images import ClassImages
+from condensekit.data.images import ClassImages
 from condensekit.networks import separable
 from condensekit.replay.baselines import BASELINES, Learner, Parts
 from condensekit.replay.budget import Bytes, Images

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from condensekit.compute import Compute
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Prepared
 from condensekit.errors import ConfigError, DataError, refuse
-from condensekit.images import ClassImages
 from condensekit.networks import FeatureNetwork, Network, Shape
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.filler import Filling
@@ -121,7 +121,7 @@ class LearnerEncoder(Encoder):
         return LearnerNetwork(self._learners[-1])
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
-        """Both ends, in the form of :meth:`condensekit.trained.Trained.prepare`: the classifier's rows are the data's.
+        """Both ends, as ``Trained.prepare`` gives them: the rows of the classifier are those of the data.
 
         Raises:
             DataError: A label for which the learner has no output.

@@ -8,8 +8,8 @@ from typing import Any
 
 from condensekit import catalog
 from condensekit.condensed import Formation
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse, unknown
-from condensekit.images import ClassImages
 from condensekit.methods import Condenser, DistributionMatching
 from condensekit.recipe import PARTS, Recipe
 from condensekit.replay.coded import Coded

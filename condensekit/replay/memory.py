@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError
-from condensekit.images import ImageSpec
 from condensekit.rng import Draw
 
 SECONDS = "class_s"  # in the provenance of a class's images: seconds that it took to make them

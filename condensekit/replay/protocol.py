@@ -14,9 +14,9 @@ from torch import nn
 
 from condensekit.compute import Compute
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.evaluate import SHORT
-from condensekit.images import ClassImages, ImageSpec
 from condensekit.networks import ConvNet, Network
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw

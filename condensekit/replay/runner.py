@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from condensekit.compute import Compute, make_plan
+from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.errors import ConfigError, refuse
-from condensekit.images import ClassImages
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.checks import check_run
 from condensekit.replay.memories import (

@@ -17,7 +17,7 @@ from torch import Tensor
 from condensekit.coding import LABEL
 from condensekit.condense import Saving
 from condensekit.condensed import CondensedSet
-from condensekit.images import ClassImages
+from condensekit.data.images import ClassImages
 from condensekit.progress import Shared
 from condensekit.replay.filler import EVERY, filled
 from condensekit.replay.memories import FROM_SCRATCH, SAME, MemoryKind

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ImageSpec
 from condensekit.errors import CondensekitError, ConfigError, DataError
-from condensekit.images import ImageSpec
 from condensekit.replay.memory import Memory
 from condensekit.replay.stream import Key, Layout
 

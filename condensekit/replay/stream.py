@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import DataError
-from condensekit.images import ClassImages, ImageSpec
 from condensekit.rng import isolated
 
 TASKS = "targets_task_labels"  # the attribute that Avalanche appends to each sample of an (x, y, t) stream

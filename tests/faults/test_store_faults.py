@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from condensekit import store
 from condensekit.condensed import CondensedSet, Formation
+from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, StoreError
-from condensekit.images import ImageSpec
 from condensekit.run import RunDir
 
 TENSORS = {"images": torch.arange(60.0).reshape(2, 30), "momentum": torch.ones(7)}

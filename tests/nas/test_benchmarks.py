@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from condensekit import datasets
+from condensekit.data import datasets
 from condensekit.describe import describe
 from condensekit.errors import CondensekitError, ConfigError, DataError
 from condensekit.nas.nasbench201 import to_table

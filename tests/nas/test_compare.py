@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from condensekit import datasets
+from condensekit.data import datasets
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas.compare import Contest, _counted
 from condensekit.nas.full import FullTraining, retrain

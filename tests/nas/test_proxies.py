@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from condensekit import ClassImages, ConvNet, datasets
+from condensekit import ClassImages, ConvNet
 from condensekit.condensed import CondensedSet
+from condensekit.data import datasets
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas import spaces, zero_cost
 from condensekit.nas.budget import OutOfTimeError

@@ -8,8 +8,8 @@ from torch import nn
 from condensekit.catalog import SCORES
 from condensekit.compute import without_subnormals
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
-from condensekit.images import ClassImages
 from condensekit.nas import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.training import FLIP_CROP

@@ -8,9 +8,9 @@ import torch
 
 from condensekit.condense import Noise
 from condensekit.condensed import CondensedSet
+from condensekit.data.images import ImageSpec
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
-from condensekit.images import ImageSpec
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
 from condensekit.progress import Progress, Stage

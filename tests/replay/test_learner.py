@@ -6,8 +6,8 @@ from avalanche.models import IncrementalClassifier, SimpleMLP
 
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import condense
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
-from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
 from condensekit.replay import CondensedBuffer, CondensedReplay, Images, LearnerEncoder

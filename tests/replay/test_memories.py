@@ -10,9 +10,9 @@ from torch.utils.data import TensorDataset
 from condensekit.coding import as_jpeg
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import Formation
+from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
-from condensekit.images import ClassImages
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
 from condensekit.replay import Bytes, Coded, CondensedBuffer, Hybrid, Images, LearnerEncoder

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from condensekit.condensed import CondensedSet, Formation
-from condensekit.images import ImageSpec
+from condensekit.data.images import ImageSpec
 from condensekit.replay.memory import Memory, first, mixed, sizes, turnover
 from condensekit.rng import Draw
 

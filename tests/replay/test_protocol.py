@@ -18,11 +18,11 @@ from avalanche.benchmarks import nc_benchmark
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
 
-from condensekit import datasets
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import CondensedSet
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
-from condensekit.images import ClassImages
 from condensekit.replay import FromScratchOnMemory, Images, Online, Settings
 from condensekit.replay.baselines import GDumb
 from condensekit.replay.filler import DivergedError

@@ -3,8 +3,8 @@ import torch
 from avalanche.benchmarks import split_online_stream
 from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
 
+from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError
-from condensekit.images import ImageSpec
 from condensekit.replay.stream import Layout, check_head, class_images, key_of, task_labels
 from tests.replay.worlds import MEAN, SPEC, STD, Pictures, stream
 

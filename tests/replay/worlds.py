@@ -16,8 +16,8 @@ from avalanche.training.supervised import Naive
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
+from condensekit.data.images import ImageSpec
 from condensekit.encoders import Fresh
-from condensekit.images import ImageSpec
 from condensekit.methods import DistributionMatching
 from condensekit.networks import ConvNet
 from condensekit.replay import CondensedBuffer

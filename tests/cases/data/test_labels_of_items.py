@@ -6,9 +6,9 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.datasets import QMNIST
 
-from condensekit.datasets import from_dataset
+from condensekit.data.datasets import from_dataset
+from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError, DataError
-from condensekit.images import ClassImages
 
 COUNT = 40
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8), dtype=np.uint8)

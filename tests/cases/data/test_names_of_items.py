@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
-from condensekit.datasets import from_dataset
+from condensekit.data.datasets import from_dataset
 from condensekit.errors import DataError
 
 

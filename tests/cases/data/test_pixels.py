@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from condensekit import datasets
+from condensekit.data import datasets
 from condensekit.errors import DataError
 
 WHOLE = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3)).astype(np.float32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condensekit import datasets
+from condensekit.data import datasets
 from condensekit.errors import CondensekitError
 
 CLASSES = ["glioma", "meningioma", "notumor", "pituitary"]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from condensekit import datasets
 from condensekit.cli import main
 from condensekit.condense import Saving, condense
+from condensekit.data import datasets
 from condensekit.encoders import Fresh
 from condensekit.errors import StoreError
 from condensekit.methods import DistributionMatching

@@ -7,8 +7,8 @@ import pytest
 import torch
 from avalanche.benchmarks import nc_benchmark
 
+from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError
-from condensekit.images import ImageSpec
 from condensekit.replay import Bytes, Coded, CondensedBuffer
 from condensekit.selection import Random
 from tests.cases.streams.digits import smooth

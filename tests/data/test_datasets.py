@@ -13,7 +13,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from condensekit import datasets
+from condensekit.data import datasets
 from condensekit.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)

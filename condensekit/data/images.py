@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from condensekit.data.decoding import as_tensor, as_what
 from condensekit.errors import DataError
-from condensekit.pixels import as_tensor, as_what
 from condensekit.rng import Draw
 
 COUNTED = 1 << 22  # pixels counted at a time, as 8-byte integers

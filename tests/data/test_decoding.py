@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from condensekit.data.decoding import alike, as_bytes, as_image, as_nchw, check_size, decoded, mapped, resized, stacked
 from condensekit.errors import ConfigError, DataError, StoreError
-from condensekit.pixels import alike, as_bytes, as_image, as_nchw, check_size, decoded, mapped, resized, stacked
 
 
 def photo(seed=0, size=(24, 20)):
@@ -168,7 +168,7 @@ def test_two_processes_write_one_file_once(tmp_path):
     code = """
 import sys, time, torch
 from pathlib import Path
-from condensekit.pixels import mapped
+from condensekit.data.decoding import mapped
 written = 0
 def images():
     global written

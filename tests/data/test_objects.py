@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from condensekit import datasets
+from condensekit.data import datasets
+from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError
-from condensekit.images import ImageSpec
 from condensekit.progress import Progress, Stage
 
 

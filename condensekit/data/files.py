@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from condensekit.data.decoding import alike, as_bytes, as_nchw, decoded, fits, mapped, shown, stacked
+from condensekit.data.images import as_labels
 from condensekit.errors import DataError
-from condensekit.images import as_labels
-from condensekit.pixels import alike, as_bytes, as_nchw, decoded, fits, mapped, shown, stacked
 from condensekit.progress import Progress
 from condensekit.rng import Draw
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from condensekit import datasets
+from condensekit.data import datasets
 from condensekit.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from condensekit.data.decoding import as_nchw, check_size
+from condensekit.data.files import HELD_OUT, Pair, Source, hold_out, npz
+from condensekit.data.images import ClassImages, ImageSpec, as_labels, channel_statistics
+from condensekit.data.objects import from_dataset
 from condensekit.errors import DataError, unknown
-from condensekit.images import ClassImages, ImageSpec, as_labels, channel_statistics
-from condensekit.items import from_dataset
-from condensekit.pixels import as_nchw, check_size
 from condensekit.progress import SILENT, Progress
-from condensekit.sources import HELD_OUT, Pair, Source, hold_out, npz
 
 __all__ = ["NAMES", "from_dataset", "load"]
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from condensekit.data.images import ClassImages, ImageSpec, as_labels, channel_statistics
 from condensekit.errors import DataError
-from condensekit.images import ClassImages, ImageSpec, as_labels, channel_statistics
 from condensekit.rng import Draw
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from condensekit.data.decoding import alike, as_bytes, as_image, as_nchw, check_size, shown, stacked
+from condensekit.data.images import ClassImages, ImageSpec, as_labels
 from condensekit.errors import DataError
-from condensekit.images import ClassImages, ImageSpec, as_labels
-from condensekit.pixels import alike, as_bytes, as_image, as_nchw, check_size, shown, stacked
 from condensekit.progress import SILENT, Progress
 
 

@@ -1,0 +1,1 @@
+"""Real images: named data sets, files, data set objects, decoding, and the one form they are read in."""
