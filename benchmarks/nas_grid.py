@@ -63,7 +63,7 @@ from condensekit.nas.proxy_sets import Maker, Preparation
 from condensekit.nas.recalibrate import real_images
 from condensekit.nas.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialLog, key
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw, isolated
 

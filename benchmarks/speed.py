@@ -33,7 +33,7 @@ from condensekit.compute import PRECISIONS, Compute, make_plan
 from condensekit.condense import condense
 from condensekit.data.images import ClassImages
 from condensekit.methods import DistributionMatching, State, StepContext
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 
 ITERATIONS = 20_000  # more than are ever timed

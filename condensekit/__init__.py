@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from condensekit.errors import CondensekitError
     from condensekit.evaluate import Candidate, evaluate
     from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
-    from condensekit.networks import ConvNet, ResNet18
+    from condensekit.networks.convnet import ConvNet
+    from condensekit.networks.resnet import ResNet18
     from condensekit.sampling import Importance
     from condensekit.selection import Herding, KCenter, KMeans, Random, selected_set
     from condensekit.trained import Trained

@@ -15,7 +15,6 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from condensekit.augment import Augmentation
-from condensekit.classics import MLP, VGG11, AlexNet, LeNet
 from condensekit.condense import Noise
 from condensekit.condensed import Formation
 from condensekit.controls import JpegRandom
@@ -27,7 +26,11 @@ from condensekit.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.methods import Condenser, DistributionMatching, gradient
 from condensekit.methods.gradient import DISTANCES, GradientMatching
 from condensekit.methods.kernel import KernelRidge
-from condensekit.networks import ACTIVATIONS, NORMS, POOLINGS, ConvNet, Network, ResNet18, TorchvisionNetwork
+from condensekit.networks.adaptor import TorchvisionNetwork
+from condensekit.networks.base import ACTIVATIONS, NORMS, POOLINGS, Network
+from condensekit.networks.classics import MLP, VGG11, AlexNet, LeNet
+from condensekit.networks.convnet import ConvNet
+from condensekit.networks.resnet import ResNet18
 from condensekit.presets import Preset
 from condensekit.sampling import Clustered, Importance, Sampling, Uniform
 from condensekit.selection import Herding, KCenter, KMeans, Random, Selection

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from condensekit.errors import ConfigError, refuse, whole
-from condensekit.networks import FeatureNetwork, separable
+from condensekit.networks.base import FeatureNetwork, separable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

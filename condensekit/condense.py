@@ -25,7 +25,7 @@ from condensekit.encoders import Encoder, Fresh, Prepared
 from condensekit.errors import StoreError, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
-from condensekit.networks import separable
+from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
 from condensekit.run import RunDir, environment

@@ -12,7 +12,8 @@ from torch import Tensor
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse, whole
-from condensekit.networks import ConvNet, FeatureNetwork, Network
+from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 

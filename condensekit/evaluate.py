@@ -21,7 +21,8 @@ from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.errors import DataError, refuse, whole
-from condensekit.networks import ConvNet, Network
+from condensekit.networks.base import Network
+from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.rng import Draw
 from condensekit.run import environment

@@ -24,7 +24,7 @@ from torch import Tensor
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection import Chosen, Embedding, RandomEmbedding, check_sizes, plus_plus_centres, squared_distances
 

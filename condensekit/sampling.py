@@ -14,7 +14,7 @@ from torch import Tensor
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
-from condensekit.networks import Network
+from condensekit.networks.base import Network
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.scorer import LIGHT, NARROW, cross_entropies, lightly_trained

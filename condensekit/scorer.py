@@ -11,7 +11,8 @@ from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.networks import ConvNet, FeatureNetwork, Network
+from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.selection import BLOCK, Embed, Embedding, embed_with

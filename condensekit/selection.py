@@ -16,7 +16,8 @@ from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.data.images import ClassImages
 from condensekit.describe import describe
 from condensekit.errors import ConfigError, DataError, refuse, whole
-from condensekit.networks import ConvNet, FeatureNetwork, Network
+from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 
 BLOCK = 512  # images embedded at a time

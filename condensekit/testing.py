@@ -22,7 +22,7 @@ from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import DataError
 from condensekit.methods.base import Condenser, State, StepContext
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection import Selection
 

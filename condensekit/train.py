@@ -16,7 +16,7 @@ from condensekit.augment import Augmentation, cutmix_batch
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
-from condensekit.networks import FeatureNetwork, Network, Shape
+from condensekit.networks.base import FeatureNetwork, Network, Shape
 from condensekit.progress import Stage
 from condensekit.rng import Draw
 

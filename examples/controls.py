@@ -13,7 +13,7 @@ from condensekit.compute import Compute, make_plan
 from condensekit.controls import JpegRandom
 from condensekit.data import datasets
 from condensekit.evaluate import SHORT
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 
 

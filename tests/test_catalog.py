@@ -10,7 +10,9 @@ from condensekit.condense import Noise
 from condensekit.errors import ConfigError
 from condensekit.evaluate import IDC, SHORT
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet, ResNet18, TorchvisionNetwork
+from condensekit.networks.adaptor import TorchvisionNetwork
+from condensekit.networks.convnet import ConvNet
+from condensekit.networks.resnet import ResNet18
 from condensekit.recipe import Recipe
 from condensekit.selection import KMeans
 

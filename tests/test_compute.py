@@ -6,7 +6,7 @@ from torch import nn
 from condensekit import compute as compute_module
 from condensekit.compute import Compute, Plan, make_plan
 from condensekit.errors import ConfigError
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 
 

@@ -21,7 +21,7 @@ from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.importance import ImportanceKMeans
 from condensekit.methods import DistributionMatching, GradientMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.sampling import Clustered, Uniform
 from condensekit.selection import Chosen, Herding, KMeans, Random

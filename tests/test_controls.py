@@ -11,7 +11,7 @@ from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection import KMeans, Pixels, Random, selected_set
 from condensekit.testing import LABELS, shapes

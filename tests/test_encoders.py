@@ -3,7 +3,7 @@ import torch
 
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 
 

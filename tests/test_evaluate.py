@@ -13,7 +13,8 @@ from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.evaluate import Candidate, TrainProtocol, evaluate, paired_interval, targets_for
-from condensekit.networks import ConvNet, ResNet18
+from condensekit.networks.convnet import ConvNet
+from condensekit.networks.resnet import ResNet18
 from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw
 from condensekit.selection import KMeans, Pixels, Random, selected_set

@@ -12,7 +12,7 @@ from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import GradientMatching
 from condensekit.methods.gradient import DISTANCES, NET, loops
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.sampling import Sampler
 from condensekit.testing import LABELS, MethodContract, context, shapes

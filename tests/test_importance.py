@@ -23,7 +23,7 @@ from condensekit.importance import (
     without_replacement,
 )
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection import (
     Chosen,

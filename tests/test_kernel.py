@@ -12,7 +12,8 @@ from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import KernelRidge
 from condensekit.methods.kernel import JITTERS, centred_one_hot, ridge_predict
-from condensekit.networks import ConvNet, FeatureNetwork
+from condensekit.networks.base import FeatureNetwork
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.testing import MethodContract, context, shapes
 from condensekit.trained import Trained

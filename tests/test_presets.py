@@ -13,7 +13,7 @@ from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.methods.gradient import mse
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.presets import CHOICES, COSTS
 from condensekit.recipe import Recipe
 from condensekit.sampling import Clustered, Importance, Uniform

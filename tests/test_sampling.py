@@ -21,7 +21,7 @@ from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.sampling import (
     Clustered,

@@ -10,7 +10,8 @@ from condensekit.compute import Compute, Plan
 from condensekit.condensed import Formation
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
-from condensekit.networks import ConvNet, ResNet18
+from condensekit.networks.convnet import ConvNet
+from condensekit.networks.resnet import ResNet18
 from condensekit.rng import Draw
 from condensekit.selection import (
     Herding,

@@ -7,7 +7,8 @@ from torch import nn
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.errors import ConfigError
-from condensekit.networks import ConvNet, ResNet18
+from condensekit.networks.convnet import ConvNet
+from condensekit.networks.resnet import ResNet18
 from condensekit.progress import Stage
 from condensekit.rng import Draw
 from condensekit.testing import LABELS, shapes

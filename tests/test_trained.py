@@ -14,7 +14,8 @@ from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
 from condensekit.evaluate import Candidate, evaluate
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet, separable
+from condensekit.networks.base import separable
+from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw
 from condensekit.store import load_tensors

@@ -27,7 +27,7 @@ from condensekit.condensed import Formation
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, Problems
 from condensekit.evaluate import Candidate, evaluate
-from condensekit.networks import Network
+from condensekit.networks.base import Network
 from condensekit.rng import Draw
 from condensekit.selection import Selection, selected_set
 from condensekit.store import write_json

@@ -16,7 +16,7 @@ from condensekit.condensed import unpack
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import whole
-from condensekit.networks import FeatureNetwork, separable
+from condensekit.networks.base import FeatureNetwork, separable
 from condensekit.rng import Draw
 from condensekit.sampling import Sampler, Uniform
 

@@ -17,7 +17,7 @@ from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
-from condensekit.networks import FeatureNetwork
+from condensekit.networks.base import FeatureNetwork
 
 Gradients = Sequence[Tensor]  # one for each parameter of a network, in its order
 Distance = Callable[[Gradients, Gradients], Tensor]

@@ -9,7 +9,8 @@ from nni.mutable import ensure_frozen
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
-from condensekit.networks import ConvNet, Shape
+from condensekit.networks.base import Shape
+from condensekit.networks.convnet import ConvNet
 
 
 class ConvNetSpace(ModelSpace):  # type: ignore[misc]
@@ -21,7 +22,7 @@ class ConvNetSpace(ModelSpace):  # type: ignore[misc]
         shape: (C, H, W) of the images.
         classes: Outputs.
         depths: Choices, each of which fits the images.
-        widths: Choices; the others likewise, see :class:`condensekit.networks.ConvNet`.
+        widths: Choices; the others likewise, see :class:`condensekit.networks.convnet.ConvNet`.
         activations: See there.
         norms: See there.
         poolings: See there.

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from condensekit.networks import Shape
+from condensekit.networks.base import Shape
 
 PASSES = 3  # forward passes that one forward and backward pass costs
 

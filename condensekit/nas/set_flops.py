@@ -12,7 +12,7 @@ from condensekit.encoders import Encoder
 from condensekit.methods import Condenser
 from condensekit.methods.gradient import GradientMatching
 from condensekit.nas.cost import PASSES, count
-from condensekit.networks import Network
+from condensekit.networks.base import Network
 from condensekit.rng import Draw
 from condensekit.sampling import Clustered, Importance, Sampling
 from condensekit.scorer import TrainedEmbedding

@@ -24,7 +24,8 @@ from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.nas.convnets import ConvNetSpace
 from condensekit.nas.nasbench201 import NasBench201Space
 from condensekit.nas.trials import Architecture, key
-from condensekit.networks import ConvNet, Shape
+from condensekit.networks.base import Shape
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw, isolated
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def convnet_space(
     norms: Sequence[str] = ("none", "batch", "layer", "instance", "group"),
     poolings: Sequence[str] = ("none", "max", "avg"),
 ) -> ConvNetSpace:
-    """The grid of :class:`condensekit.networks.ConvNet`.
+    """The grid of :class:`condensekit.networks.convnet.ConvNet`.
 
     Args:
         shape: (C, H, W) of the images.

@@ -14,7 +14,7 @@ from condensekit.nas.report import Spent
 from condensekit.nas.spaces import build
 from condensekit.nas.trials import Architecture, Trial, key
 from condensekit.nas.truth import Truth, canonical
-from condensekit.networks import Shape
+from condensekit.networks.base import Shape
 from condensekit.rng import isolated
 
 

@@ -28,7 +28,7 @@ from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.evaluate import targets_for
 from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.recalibrate import in_evaluation
-from condensekit.networks import FeatureNetwork
+from condensekit.networks.base import FeatureNetwork
 from condensekit.rng import Draw, isolated
 from condensekit.train import TEST_PIXELS, class_indices
 

@@ -8,7 +8,7 @@ from itertools import accumulate, count
 from condensekit.controls import JpegRandom
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError, refuse
-from condensekit.networks import Network, separable
+from condensekit.networks.base import Network, separable
 from condensekit.replay.coded import Coded
 from condensekit.replay.memories import FROM_SCRATCH, UNBOUNDED, MemoryKind
 from condensekit.replay.protocol import Settings

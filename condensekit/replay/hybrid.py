@@ -14,7 +14,8 @@ from condensekit.describe import describe
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse
 from condensekit.methods import Condenser
-from condensekit.networks import ConvNet, FeatureNetwork, Network
+from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.networks.convnet import ConvNet
 from condensekit.replay.filler import Condensing, Filler, Filling
 from condensekit.replay.learner import LearnerEncoder
 from condensekit.rng import Draw

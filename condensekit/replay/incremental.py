@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from condensekit.data.images import ClassImages
-from condensekit.networks import separable
+from condensekit.networks.base import separable
 from condensekit.replay.baselines import BASELINES, Learner, Parts
 from condensekit.replay.budget import Bytes, Images
 from condensekit.replay.buffer import CondensedBuffer

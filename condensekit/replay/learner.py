@@ -14,7 +14,7 @@ from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Prepared
 from condensekit.errors import ConfigError, DataError, refuse
-from condensekit.networks import FeatureNetwork, Network, Shape
+from condensekit.networks.base import FeatureNetwork, Network, Shape
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.filler import Filling
 from condensekit.rng import Draw

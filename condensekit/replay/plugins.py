@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.evaluate import SHORT
-from condensekit.networks import FeatureNetwork, Network
+from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.replay.seeds import network_draw
 from condensekit.replay.stream import check_head
 from condensekit.rng import Draw, isolated
@@ -27,7 +27,7 @@ class FromScratchOnMemory(SupervisedPlugin):
 
     GDumb (Prabhu, Torr and Dokania, ECCV 2020); DM's continual protocol (Zhao and Bilen, WACV 2023). The memory
     is filled before the training; the strategy's own model, optimiser, epochs and loader give way to fresh weights
-    in the same model and to the protocol's. With :class:`~condensekit.networks.Network` weights, the training is
+    in the same model and to the protocol's. With :class:`~condensekit.networks.base.Network` weights, the training is
     that of :func:`condensekit.train.train_network` with :func:`network_draw`.
 
     Departure from Avalanche's ``GDumbPlugin``: weights are drawn anew for each experience, where it goes back to

@@ -17,7 +17,8 @@ from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.evaluate import SHORT
-from condensekit.networks import ConvNet, Network
+from condensekit.networks.base import Network
+from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.store import read_json, write_json

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError, refuse
 from condensekit.methods import DistributionMatching
-from condensekit.networks import separable
+from condensekit.networks.base import separable
 from condensekit.replay.buffer import CondensedBuffer
 from condensekit.replay.full import Replay, refuse_soft
 from condensekit.replay.learner import by_learner

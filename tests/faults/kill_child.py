@@ -16,7 +16,7 @@ from condensekit import run
 from condensekit.condense import Noise, Saving, condense
 from condensekit.encoders import Fresh
 from condensekit.methods import DistributionMatching, GradientMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.testing import shapes
 
 METHODS = {

@@ -9,7 +9,7 @@ from torch import nn
 from condensekit.catalog import ZERO_COST
 from condensekit.errors import ConfigError
 from condensekit.nas import zero_cost
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw, isolated
 
 IMAGES = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.replay.memories import Making
 from condensekit.replay.protocol import Online, Settings
 from condensekit.replay.runner import run_protocol

@@ -12,7 +12,7 @@ from condensekit.data.images import ImageSpec
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.replay import Bytes, Images
 from condensekit.replay.filler import Condensing, DivergedError, Filler, Filling, Interrupted, Selecting, filler

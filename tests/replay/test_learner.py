@@ -9,7 +9,7 @@ from condensekit.condense import condense
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.replay import CondensedBuffer, CondensedReplay, Images, LearnerEncoder
 from condensekit.replay.filler import Filling
 from condensekit.replay.learner import LearnerEmbedding, as_feature_network, by_learner

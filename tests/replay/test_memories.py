@@ -14,7 +14,7 @@ from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.replay import Bytes, Coded, CondensedBuffer, Hybrid, Images, LearnerEncoder
 from condensekit.replay.baselines import BASELINES
 from condensekit.replay.filler import Condensing, Filling, Selecting

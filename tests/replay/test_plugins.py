@@ -12,7 +12,7 @@ from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamp
 
 from condensekit.compute import Compute, make_plan
 from condensekit.errors import ConfigError, DataError
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.replay import Distillation, FineTuneOnMemory, FromScratchOnMemory, Images
 from condensekit.replay.filler import Selecting
 from condensekit.replay.plugins import memory_targets, memory_tensors

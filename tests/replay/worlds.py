@@ -19,7 +19,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from condensekit.data.images import ImageSpec
 from condensekit.encoders import Fresh
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from condensekit.replay import CondensedBuffer
 from condensekit.rng import isolated
 

@@ -21,7 +21,7 @@ from condensekit.data import datasets
 from condensekit.encoders import Fresh
 from condensekit.errors import StoreError
 from condensekit.methods import DistributionMatching
-from condensekit.networks import ConvNet
+from condensekit.networks.convnet import ConvNet
 from tests.cases.command import EVALUATE
 
 

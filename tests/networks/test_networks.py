@@ -8,17 +8,10 @@ import torch
 from torch import nn
 
 from condensekit.errors import ConfigError
-from condensekit.networks import (
-    ACTIVATIONS,
-    NORMS,
-    POOLINGS,
-    ConvNet,
-    FeatureNetwork,
-    Network,
-    ResNet18,
-    TorchvisionNetwork,
-    separable,
-)
+from condensekit.networks.adaptor import TorchvisionNetwork
+from condensekit.networks.base import ACTIVATIONS, NORMS, POOLINGS, FeatureNetwork, Network, separable
+from condensekit.networks.convnet import ConvNet
+from condensekit.networks.resnet import ResNet18
 from condensekit.rng import Draw, isolated
 
 RECIPES = [ConvNet(width=8), ResNet18(width=4), ResNet18("instance", width=4), TorchvisionNetwork()]

@@ -2,7 +2,7 @@
 
 As in the code of Zhao, Mopuri and Bilen (Dataset Condensation, ICLR 2021), whose layers these are; the sizes
 follow the image, where theirs are fixed for 28x28 and 32x32. Images of 28x28 and one channel are padded to
-32x32 by the first convolution, as in :class:`~condensekit.networks.ConvNet`.
+32x32 by the first convolution, as in :class:`~condensekit.networks.convnet.ConvNet`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from condensekit.errors import ConfigError
-from condensekit.networks import NORMS, FeatureNetwork, Network, Shape, check_known, check_sizes
+from condensekit.networks.base import NORMS, FeatureNetwork, Network, Shape, check_known, check_sizes
 
 VGG11_WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # a 2x2 max-pooling after each group
 

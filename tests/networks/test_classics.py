@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from condensekit import catalog
-from condensekit.classics import MLP, VGG11, AlexNet, LeNet
 from condensekit.errors import ConfigError
-from condensekit.networks import separable
+from condensekit.networks.base import separable
+from condensekit.networks.classics import MLP, VGG11, AlexNet, LeNet
 from condensekit.rng import Draw
 
 RECIPES = [MLP(), LeNet(), AlexNet(), VGG11(), VGG11("batch")]

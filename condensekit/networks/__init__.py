@@ -1,0 +1,8 @@
+"""Network architectures as frozen objects that build modules and fill them with counted weights."""
+
+from condensekit.networks.adaptor import TorchvisionNetwork
+from condensekit.networks.base import FeatureNetwork, Network, Shape, separable
+from condensekit.networks.convnet import ConvNet
+from condensekit.networks.resnet import ResNet18
+
+__all__ = ["ConvNet", "FeatureNetwork", "Network", "ResNet18", "Shape", "TorchvisionNetwork", "separable"]

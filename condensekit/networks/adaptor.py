@@ -1,0 +1,108 @@
+"""Adaptor: networks of torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from condensekit.errors import ConfigError
+from condensekit.networks.base import FeatureNetwork, Network, Shape, check_known, check_sizes
+from condensekit.rng import Draw, isolated
+
+
+@dataclass(frozen=True)
+class TorchvisionNetwork(Network):
+    """Any classifier of ``torchvision.models``, untrained, with the constructor's own initialisation.
+
+    The embedding is the input of its last linear layer. Dropout and stochastic depth are switched off:
+    they would draw from the global generator. A replaced first convolution (other than 3 channels, or
+    ``small_stem``) has torch's default initialisation.
+
+    Args:
+        model: A name from ``torchvision.models``.
+        small_stem: For small images: the first convolution becomes 3x3 with stride 1, and a max-pooling
+            right after it, where there is one, is left out.
+
+    Raises:
+        ConfigError: An unknown model; in ``build``, one that ends in no linear layer or does not fit the images.
+    """
+
+    model: str = "mobilenet_v3_small"
+    small_stem: bool = False
+
+    def __post_init__(self) -> None:
+        from torchvision import models
+
+        check_known("torchvision model", self.model, models.list_models(module=models))
+
+    @property
+    def name(self) -> str:
+        """The model's own name, ``-small`` appended with a small stem."""
+        return self.model + ("-small" if self.small_stem else "")
+
+    def build(self, shape: Shape, classes: int) -> FeatureNetwork:
+        """See :meth:`Network.build`."""
+        check_sizes(shape, classes)
+        try:
+            with isolated(0):  # not on meta at once: some constructors read values
+                module = self._construct(shape, classes).to("meta").eval()
+            module(torch.empty(1, *shape, device="meta"))
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            size = "x".join(map(str, shape))
+            raise ConfigError(f"torchvision's {self.model} does not fit {size} images: {error}") from error
+        return module.train()
+
+    def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
+        """Construct the model anew under its own key and copy every tensor, in place."""
+        with isolated(draw.key(role)):
+            fresh = self._construct(module.shape, module.classifier.out_features)
+        with torch.no_grad():
+            for old, new in zip(_tensors(module), _tensors(fresh), strict=True):
+                old.copy_(new)
+
+    def _construct(self, shape: Shape, classes: int) -> FeatureNetwork:
+        from torchvision import models
+        from torchvision.ops import StochasticDepth
+
+        model: nn.Module = models.get_model(self.model, weights=None, num_classes=classes, **self._options(shape))
+        for part in model.modules():
+            if isinstance(part, _DropoutNd | StochasticDepth):
+                part.p = 0.0
+        self._fit_stem(model, shape[0])
+        linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+        if not linear:
+            raise ConfigError(f"torchvision's {self.model} ends in no linear layer: choose another model")
+        name, classifier = linear.popitem()
+        model.set_submodule(name, nn.Identity())
+        return FeatureNetwork(model, classifier, shape)
+
+    def _options(self, shape: Shape) -> dict[str, Any]:
+        """What some constructors must be told."""
+        if self.model in ("googlenet", "inception_v3"):
+            return {"aux_logits": False, "init_weights": True}
+        if self.model.startswith("vit_"):
+            return {"image_size": shape[1]}
+        return {"input_size": shape[1:]} if self.model.startswith("maxvit") else {}
+
+    def _fit_stem(self, model: nn.Module, channels: int) -> None:
+        """Exchange the first convolution where the images or ``small_stem`` ask for another."""
+        if channels == 3 and not self.small_stem:
+            return
+        name, conv = next((n, part) for n, part in model.named_modules() if isinstance(part, nn.Conv2d))
+        form: dict[str, Any] = {"kernel_size": 3, "stride": 1, "padding": 1}
+        if not self.small_stem:
+            form = {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
+        elif isinstance(getattr(model, "maxpool", None), nn.MaxPool2d):
+            model.maxpool = nn.Identity()
+        model.set_submodule(name, nn.Conv2d(channels, conv.out_channels, **form, bias=conv.bias is not None))
+
+
+def _tensors(module: nn.Module) -> Iterable[Tensor]:
+    """Every parameter and buffer, in the order of construction."""
+    yield from module.parameters()
+    yield from module.buffers()
