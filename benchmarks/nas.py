@@ -66,7 +66,6 @@ from nni.nas.evaluator import Evaluator
 from record import start, write
 
 from condensekit.catalog import START
-from condensekit.describe import describe
 from condensekit.errors import CondensekitError, ConfigError, Problems, refuse, unknown, whole
 from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Ranker, at_equal_cost, ranker
 from condensekit.nas.proxy_sets import DivergedError, Preparation
@@ -75,6 +74,7 @@ from condensekit.nas.strategies import FixedList
 from condensekit.nas.trials import Architecture, Trial, TrialLog, key
 from condensekit.nas.warm import WarmServer
 from condensekit.recipe import Recipe
+from condensekit.runs.describe import describe
 
 HERE = Path(__file__).resolve().parent
 SAMPLES = {"nb201": ("all", "top-100", "top-200", "top-300", "tune", "tune-top"), "convnet": ("all", "tune")}

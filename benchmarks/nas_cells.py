@@ -14,7 +14,7 @@ from condensekit.nas.recalibrate import IMAGES
 from condensekit.nas.training import FLIP_CROP, ProxyProtocol
 from condensekit.nas.trials import Trial, key
 from condensekit.recipe import Recipe
-from condensekit.run import changes
+from condensekit.runs.folder import changes
 
 CONDENSED, ITS_START = "condensed", "start"  # by the recipe of --condense; the real images that it starts from
 PLAIN = "early-stop-plain"  # at the usual steps, not at equal cost

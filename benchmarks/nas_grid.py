@@ -54,7 +54,6 @@ from record import start, write
 from condensekit import catalog
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
-from condensekit.describe import describe
 from condensekit.errors import CondensekitError
 from condensekit.nas import zero_cost
 from condensekit.nas.cost import count
@@ -66,6 +65,7 @@ from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialL
 from condensekit.networks.convnet import ConvNet
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw, isolated
+from condensekit.runs.describe import describe
 
 HERE = Path(__file__).resolve().parent
 GRID = {

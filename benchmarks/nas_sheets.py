@@ -19,7 +19,7 @@ from condensekit.nas.report import Ground, Scores, Spent
 from condensekit.nas.resampling import rank_correlation
 from condensekit.nas.trials import key
 from condensekit.rng import Draw
-from condensekit.run import changes as differences
+from condensekit.runs.folder import changes as differences
 
 TOLD, SPLITS, AGAIN = 10, 100, 20  # truths that the additive model is told, random choices of them, resamples of each
 PRIMARY = "cross-entropy"  # what a trained ranker's plain name stands for, in sums and differences as well

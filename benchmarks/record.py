@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
-from condensekit.run import environment
-from condensekit.store import write_json
+from condensekit.runs.files import write_json
+from condensekit.runs.folder import environment
 
 HERE = Path(__file__).resolve().parent
 KINDS = ("cell", "continual", "nas")  # under which a record keeps the cell it answers

@@ -20,7 +20,6 @@ from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan, can_compile, device_misfit, make_plan
 from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.data.images import ClassImages
-from condensekit.describe import describe
 from condensekit.encoders import Encoder, Fresh, Prepared
 from condensekit.errors import StoreError, refuse, whole
 from condensekit.interrupt import Stop, caught
@@ -28,10 +27,11 @@ from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
-from condensekit.run import RunDir, environment
+from condensekit.runs.describe import describe
+from condensekit.runs.files import load_tensors, save_tensors
+from condensekit.runs.folder import RunDir, environment
 from condensekit.sampling import Sampler, Sampling, Uniform
 from condensekit.selection import Random, Selection, check_candidates, check_sizes, check_start, coded_start
-from condensekit.store import load_tensors, save_tensors
 from condensekit.trained import Trained
 from condensekit.trained import soft_labels as label_softly
 

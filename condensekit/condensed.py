@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.data.images import ImageSpec
-from condensekit.errors import ConfigError, DataError, refuse, whole
+from condensekit.errors import CondensekitError, ConfigError, DataError, refuse, whole
+from condensekit.runs.files import failure, load_tensors, save_tensors
 
+SET = "condensed set"  # kind of the file
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 
 
@@ -236,16 +238,37 @@ class CondensedSet:
 
     def save(self, path: str | Path) -> None:
         """Write one file, atomically. Raises StoreError with path and stage."""
-        from condensekit.store import save_set
-
-        save_set(self, Path(path))
+        tensors = {
+            "images": self.images,
+            "labels": self.labels,
+            "ranges": self.ranges,
+            "soft_labels": self.soft_labels,
+            "coded": self.coded,
+        }
+        manifest = {
+            "spec": self.spec.to_json(),
+            "formation": {"factor": int(self.formation.factor), "dtype": self.formation.dtype},
+            "provenance": dict(self.provenance),
+        }
+        save_tensors(Path(path), {name: t for name, t in tensors.items() if t is not None}, manifest, SET)
 
     @classmethod
     def load(cls, path: str | Path) -> CondensedSet:
-        """Read a file of :meth:`save`. Raises StoreError for a damaged or foreign file."""
-        from condensekit.store import load_set
-
-        return load_set(Path(path))
+        """Read a file of :meth:`save`. Raises DataError where it is missing, StoreError where it is unusable."""
+        tensors, manifest = load_tensors(Path(path), SET)
+        try:
+            return cls(
+                tensors["images"],
+                tensors["labels"],
+                ImageSpec.from_json(manifest["spec"]),
+                Formation(**manifest["formation"]),
+                tensors.get("ranges"),
+                tensors.get("soft_labels"),
+                manifest["provenance"],
+                tensors.get("coded"),
+            )
+        except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise failure(Path(path), "read", f"it holds no valid condensed set ({error})") from error
 
 
 def pack(images: Tensor, factor: int) -> Tensor:

@@ -19,13 +19,13 @@ from torch import Tensor
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
-from condensekit.describe import describe
 from condensekit.errors import DataError, refuse, whole
 from condensekit.networks.base import Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.rng import Draw
-from condensekit.run import environment
+from condensekit.runs.describe import describe
+from condensekit.runs.folder import environment
 from condensekit.train import DC, IDC, SHORT, TrainProtocol, accuracy, class_indices, train_network
 
 __all__ = ["DC", "IDC", "SHORT", "Candidate", "Evaluation", "TrainProtocol", "evaluate", "paired_interval"]

@@ -17,7 +17,7 @@ from PIL import Image
 from condensekit.condensed import CondensedSet
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError
-from condensekit.store import staged, write_bytes_atomic
+from condensekit.runs.files import staged, write_bytes_atomic
 
 GAP = 2  # pixels between the images of a grid
 SMALLEST = 32  # pixels: smaller images are enlarged in a grid

@@ -14,11 +14,11 @@ from torch import Tensor
 from condensekit.compute import Compute
 from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.data.images import ClassImages
-from condensekit.describe import describe
 from condensekit.errors import ConfigError, DataError, refuse, whole
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
+from condensekit.runs.describe import describe
 
 BLOCK = 512  # images embedded at a time
 LLOYD_STEPS = 300  # at most; clusters of one class settle within a few dozen

@@ -11,13 +11,13 @@ from torch import Tensor
 from condensekit.compute import Compute
 from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
-from condensekit.describe import describe
 from condensekit.encoders import Encoder, Prepared
 from condensekit.errors import ConfigError, DataError, refuse, whole
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared
 from condensekit.rng import Draw
+from condensekit.runs.describe import describe
 from condensekit.train import TrainProtocol, class_indices, train_network, untrained
 
 PRETRAIN = TrainProtocol(

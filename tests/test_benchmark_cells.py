@@ -9,7 +9,7 @@ import pytest
 
 from condensekit.errors import CondensekitError
 from condensekit.recipe import Recipe
-from condensekit.store import write_json
+from condensekit.runs.files import write_json
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from condensekit.store import load_tensors
+from condensekit.runs.files import load_tensors
 from tests.conftest import patterns
 
 KEYS = {"ranker", "spearman", "kendall", "spearman_top", "recall_top", "regret", "ci95", "cost_s", "n"}

@@ -23,9 +23,9 @@ from condensekit.importance import ImportanceKMeans
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
+from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.sampling import Clustered, Uniform
 from condensekit.selection import Chosen, Herding, KMeans, Random
-from condensekit.store import load_tensors, save_tensors
 from condensekit.testing import LABELS, shapes
 from condensekit.trained import Trained
 
@@ -334,7 +334,7 @@ def test_condense_works_outside_the_main_thread():
 
 
 def test_a_full_disk_returns_what_was_learnt(tmp_path, monkeypatch):
-    from condensekit import run as run_module
+    from condensekit.runs import folder as run_module
 
     def full(*_, **__):
         raise StoreError("no space left")

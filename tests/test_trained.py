@@ -18,7 +18,7 @@ from condensekit.networks.base import separable
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw
-from condensekit.store import load_tensors
+from condensekit.runs.files import load_tensors
 from condensekit.testing import LABELS, MethodContract, context, shapes
 from condensekit.train import SHORT, class_indices, train_network
 from condensekit.trained import PRETRAIN, Trained, soft_labels

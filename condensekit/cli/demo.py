@@ -22,8 +22,8 @@ from condensekit.replay.protocol import Settings
 from condensekit.replay.results import table
 from condensekit.replay.runner import PLOT, run_protocol
 from condensekit.rng import Draw
+from condensekit.runs.files import write_json
 from condensekit.selection import Random, selected_set
-from condensekit.store import write_json
 
 SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 200, 1
 ORDERS, REPLAYED = 3, 3  # of the replay chapter: class orders, images per class

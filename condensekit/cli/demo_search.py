@@ -9,8 +9,8 @@ from condensekit import catalog
 from condensekit.cli import show
 from condensekit.data.images import ClassImages
 from condensekit.rng import Draw
-from condensekit.run import RunDir
-from condensekit.store import write_json
+from condensekit.runs.files import write_json
+from condensekit.runs.folder import RunDir
 
 RANKERS = ("dm", "random", "params", "dm+params")
 IPC, EPOCHS, FULL_EPOCHS = 5, 40, 4

@@ -17,7 +17,7 @@ from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse
 from condensekit.progress import Progress
-from condensekit.run import RunDir
+from condensekit.runs.folder import RunDir
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FOUND = "condensekit.problems"

@@ -11,7 +11,7 @@ from typing import Any
 
 from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError
-from condensekit.run import RunDir
+from condensekit.runs.folder import RunDir
 
 SET = "set.safetensors"
 

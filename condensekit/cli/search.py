@@ -30,8 +30,8 @@ from condensekit.cli.options import (
     source_options,
 )
 from condensekit.errors import Problems, unknown
-from condensekit.run import RunDir
-from condensekit.store import read_json, write_json
+from condensekit.runs.files import read_json, write_json
+from condensekit.runs.folder import RunDir
 
 if TYPE_CHECKING:
     from condensekit.nas.compare import Comparison

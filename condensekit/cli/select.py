@@ -21,10 +21,10 @@ from condensekit.cli.options import (
 )
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import Formation
-from condensekit.describe import describe
 from condensekit.errors import Problems, refuse
 from condensekit.rng import Draw
-from condensekit.run import RunDir
+from condensekit.runs.describe import describe
+from condensekit.runs.folder import RunDir
 from condensekit.selection import selected_set
 
 HELP = """Choose a few real images per class: the baselines that condensation must beat.

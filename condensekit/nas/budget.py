@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from condensekit.errors import CondensekitError, StoreError, refuse
-from condensekit.store import read_json, write_json
+from condensekit.runs.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from nni.nas.evaluator import Evaluator
 from torch import nn
 
 from condensekit.catalog import SCORES
-from condensekit.describe import describe
 from condensekit.errors import refuse
 from condensekit.nas.failures import TrialError
 from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, check_score, train_candidate
+from condensekit.runs.describe import describe
 
 __all__ = ["ProxyData", "ProxyEvaluator", "ProxyProtocol", "TrialError", "TrialResult", "train_candidate"]
 

@@ -16,7 +16,7 @@ from condensekit.nas.evaluator import ProxyEvaluator
 from condensekit.nas.spaces import build, fingerprint
 from condensekit.nas.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.trials import Architecture
-from condensekit.store import save_tensors
+from condensekit.runs.files import save_tensors
 
 NETWORK = "network"  # the kind of file that holds the weights
 TRUTH_SEED = 1_000  # full trainings share no initial weights with a ranker's

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from condensekit.errors import StoreError
 from condensekit.nas.trials import Trial, key
-from condensekit.store import staged
+from condensekit.runs.files import staged
 
 
 def scatter(trials: Sequence[Trial], truth: Mapping[str, Sequence[float]], path: Path) -> bool:

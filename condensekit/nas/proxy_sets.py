@@ -16,7 +16,6 @@ from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ClassImages
-from condensekit.describe import describe
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.methods import Condenser
 from condensekit.nas.budget import OutOfTimeError
@@ -24,9 +23,10 @@ from condensekit.nas.set_flops import choosing_flops, condensing_flops
 from condensekit.progress import SILENT, Progress
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
-from condensekit.run import changes
+from condensekit.runs.describe import describe
+from condensekit.runs.files import read_json, write_json
+from condensekit.runs.folder import changes
 from condensekit.selection import Selection, selected_set
-from condensekit.store import read_json, write_json
 
 REAL = "kmeans"  # the selection of the real half
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from condensekit.errors import ConfigError
-from condensekit.run import changes
-from condensekit.store import staged
+from condensekit.runs.files import staged
+from condensekit.runs.folder import changes
 
 log = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from condensekit.compute import Compute, make_plan
 from condensekit.condense import Noise, Saving, Status, condense
 from condensekit.condensed import DTYPES, CondensedSet, Formation
 from condensekit.data.images import ClassImages, ImageSpec
-from condensekit.describe import describe
 from condensekit.encoders import Encoder
 from condensekit.errors import CondensekitError, ConfigError, DataError
 from condensekit.methods import Condenser
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory import SECONDS
 from condensekit.rng import Draw
+from condensekit.runs.describe import describe
 from condensekit.sampling import Sampling, Uniform
 from condensekit.selection import Selection, selected_set
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from condensekit.compute import Compute, make_plan
 from condensekit.condensed import CondensedSet, pack, unpack
 from condensekit.data.images import ClassImages
-from condensekit.describe import describe
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse
 from condensekit.methods import Condenser
@@ -19,6 +18,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.replay.filler import Condensing, Filler, Filling
 from condensekit.replay.learner import LearnerEncoder
 from condensekit.rng import Draw
+from condensekit.runs.describe import describe
 from condensekit.selection import embed_with, herd
 from condensekit.trained import Trained, soft_labels
 

@@ -21,7 +21,7 @@ from condensekit.networks.base import Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
-from condensekit.store import read_json, write_json
+from condensekit.runs.files import read_json, write_json
 from condensekit.train import TEST_PIXELS, TrainProtocol, class_indices
 
 Record = dict[str, Any]

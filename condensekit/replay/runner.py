@@ -11,7 +11,6 @@ from typing import Any
 
 from condensekit.compute import Compute, make_plan
 from condensekit.data.images import ClassImages
-from condensekit.describe import describe
 from condensekit.errors import ConfigError, refuse
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.checks import check_run
@@ -40,8 +39,9 @@ from condensekit.replay.results import (
     steps_of,
     table,
 )
-from condensekit.run import RunDir, changes, environment
-from condensekit.store import read_json, write_bytes_atomic, write_json
+from condensekit.runs.describe import describe
+from condensekit.runs.files import read_json, write_bytes_atomic, write_json
+from condensekit.runs.folder import RunDir, changes, environment
 
 FILE = "replay.json"
 PLOT = "replay.png"

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from condensekit import run
 from condensekit.condense import Noise, Saving, condense
 from condensekit.encoders import Fresh
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.networks.convnet import ConvNet
+from condensekit.runs import folder as run
 from condensekit.testing import shapes
 
 METHODS = {

@@ -19,11 +19,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condensekit import store
 from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, StoreError
-from condensekit.run import RunDir
+from condensekit.runs import files as store
+from condensekit.runs.folder import RunDir
 
 TENSORS = {"images": torch.arange(60.0).reshape(2, 30), "momentum": torch.ones(7)}
 STAGES = {
@@ -315,7 +315,7 @@ def test_links_pipes_and_folders_are_refused(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from condensekit.run import RunDir
+from condensekit.runs.folder import RunDir
 with RunDir.create(Path(sys.argv[1]), {"ipc": 1}, False, "data"):
     print("held", flush=True)
     time.sleep(60)

@@ -16,7 +16,6 @@ import pytest
 from scipy import stats
 
 from condensekit.data import datasets
-from condensekit.describe import describe
 from condensekit.errors import CondensekitError, ConfigError, DataError
 from condensekit.nas.nasbench201 import to_table
 from condensekit.nas.proxy_sets import Preparation
@@ -26,6 +25,7 @@ from condensekit.nas.training import ProxyData, ProxyProtocol
 from condensekit.nas.trials import FAILED, FINISHED, Trial, TrialLog, key
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
+from condensekit.runs.describe import describe
 from tests.nas.dying import died
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))

@@ -28,7 +28,7 @@ from condensekit.nas.trials import TrialLog, key
 from condensekit.nas.truth import Truth
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
-from condensekit.store import load_tensors
+from condensekit.runs.files import load_tensors
 
 WHOLE, TEST = datasets.load("digits")
 TRAIN, HELD = WHOLE.split(0.2, Draw(0))

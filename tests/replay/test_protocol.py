@@ -31,7 +31,7 @@ from condensekit.replay.memories import memory
 from condensekit.replay.protocol import Bench, numbered, predictions
 from condensekit.replay.results import contrasts, final_accuracies, holm, named_pair, row, steps_of, table
 from condensekit.rng import Draw
-from condensekit.store import read_json
+from condensekit.runs.files import read_json
 from condensekit.train import accuracy
 
 from .runs import LONG, MAKING, NET, SMALL, go

@@ -23,9 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from condensekit.condensed import CondensedSet, Formation
-from condensekit.data.images import ImageSpec
-from condensekit.errors import CondensekitError, DataError, StoreError
+from condensekit.errors import DataError, StoreError
 
 FORMAT = 1  # raised when a reader of the former number would misread the file
 MAX_HEADER = 8 << 20  # bytes of names, shapes and manifest
@@ -233,41 +231,3 @@ def _check_header(path: Path, header: bytes, size: int, kind: str) -> tuple[str,
     if declared != size:
         raise failure(path, "read", f"it declares {declared:,} bytes and has {size:,}: truncated or damaged")
     return digest, manifest
-
-
-SET = "condensed set"
-
-
-def save_set(condensed: CondensedSet, path: Path) -> None:
-    """Write a set as one file, atomically. Raises StoreError."""
-    tensors = {
-        "images": condensed.images,
-        "labels": condensed.labels,
-        "ranges": condensed.ranges,
-        "soft_labels": condensed.soft_labels,
-        "coded": condensed.coded,
-    }
-    manifest = {
-        "spec": condensed.spec.to_json(),
-        "formation": {"factor": int(condensed.formation.factor), "dtype": condensed.formation.dtype},
-        "provenance": dict(condensed.provenance),
-    }
-    save_tensors(path, {name: t for name, t in tensors.items() if t is not None}, manifest, SET)
-
-
-def load_set(path: Path) -> CondensedSet:
-    """Read a file of :func:`save_set`. Raises DataError where it is missing, StoreError where it is unusable."""
-    tensors, manifest = load_tensors(path, SET)
-    try:
-        return CondensedSet(
-            tensors["images"],
-            tensors["labels"],
-            ImageSpec.from_json(manifest["spec"]),
-            Formation(**manifest["formation"]),
-            tensors.get("ranges"),
-            tensors.get("soft_labels"),
-            manifest["provenance"],
-            tensors.get("coded"),
-        )
-    except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise failure(path, "read", f"it holds no valid condensed set ({error})") from error

@@ -8,11 +8,10 @@ import torch
 from condensekit.condensed import DTYPES, CondensedSet, Formation
 from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError, StoreError
-from condensekit.store import (
+from condensekit.runs.files import (
     FORMAT,
     load_tensors,
     read_json,
-    save_set,
     save_tensors,
     write_bytes_atomic,
     write_json,
@@ -124,8 +123,8 @@ def test_a_file_of_another_kind_is_named(tmp_path):
 
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
-    monkeypatch.setattr("condensekit.store.FORMAT", FORMAT + 1)
-    save_set(a_set(), tmp_path / "x")
+    monkeypatch.setattr("condensekit.runs.files.FORMAT", FORMAT + 1)
+    a_set().save(tmp_path / "x")
     monkeypatch.undo()
     with pytest.raises(StoreError, match=f"format {FORMAT + 1}.*upgrade"):
         CondensedSet.load(tmp_path / "x")

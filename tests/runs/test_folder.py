@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from condensekit.errors import ConfigError, DataError, StoreError
-from condensekit.run import RunDir, environment
+from condensekit.runs.folder import RunDir, environment
 
 CONFIG = {"method": {"type": "DistributionMatching", "lr": 1.0}, "ipc": 10, "name": "digits"}
 TENSORS = {"images": torch.arange(6.0)}

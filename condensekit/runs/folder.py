@@ -24,7 +24,15 @@ import torch
 from torch import Tensor
 
 from condensekit.errors import ConfigError, DataError, StoreError
-from condensekit.store import failure, load_tensors, read_json, save_tensors, staged, write_bytes_atomic, write_json
+from condensekit.runs.files import (
+    failure,
+    load_tensors,
+    read_json,
+    save_tensors,
+    staged,
+    write_bytes_atomic,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -313,7 +321,7 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """The commit this code was checked out at, if it runs from a git checkout."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
