@@ -24,15 +24,15 @@ from cells import Cell, cells
 from record import cell_parser, fill, start
 
 from condensekit import catalog
-from condensekit.coding import as_jpeg, plain_bytes
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
 from condensekit.evaluate import Candidate, evaluate
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.selection import selected_set
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.jpeg import as_jpeg, plain_bytes
 
 HERE = Path(__file__).resolve().parent
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import condensekit.data.datasets as datasets
     from condensekit.augment import Augmentation
     from condensekit.condense import Noise, Saving, condense
-    from condensekit.condensed import CondensedSet, Formation
     from condensekit.data.images import ClassImages
     from condensekit.discrepancy import MMD
     from condensekit.encoders import Fresh
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from condensekit.networks.resnet import ResNet18
     from condensekit.sampling import Importance
     from condensekit.selection import Herding, KCenter, KMeans, Random, selected_set
+    from condensekit.sets.condensed import CondensedSet, Formation
     from condensekit.trained import Trained
 
 __version__ = "0.1.0"
@@ -61,7 +61,7 @@ __all__ = [
 _MODULES = {
     "augment": ("Augmentation",),
     "condense": ("Noise", "Saving", "condense"),
-    "condensed": ("CondensedSet", "Formation"),
+    "sets.condensed": ("CondensedSet", "Formation"),
     "discrepancy": ("MMD",),
     "encoders": ("Fresh",),
     "errors": ("CondensekitError",),

@@ -16,7 +16,6 @@ from typing import Any
 
 from condensekit.augment import Augmentation
 from condensekit.condense import Noise
-from condensekit.condensed import Formation
 from condensekit.controls import JpegRandom
 from condensekit.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
 from condensekit.encoders import Encoder, Fresh
@@ -34,6 +33,7 @@ from condensekit.networks.resnet import ResNet18
 from condensekit.presets import Preset
 from condensekit.sampling import Clustered, Importance, Sampling, Uniform
 from condensekit.selection import Herding, KCenter, KMeans, Random, Selection
+from condensekit.sets.condensed import Formation
 from condensekit.trained import Trained
 
 OWN_NETWORKS = {**gradient.UNFIT, "discrepancy": "it compares gradients: see --set distance"}

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan, can_compile, device_misfit, make_plan
-from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Fresh, Prepared
 from condensekit.errors import StoreError, refuse, whole
@@ -32,6 +31,8 @@ from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
 from condensekit.sampling import Sampler, Sampling, Uniform
 from condensekit.selection import Random, Selection, check_candidates, check_sizes, check_start, coded_start
+from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.packing import pack
 from condensekit.trained import Trained
 from condensekit.trained import soft_labels as label_softly
 
@@ -430,7 +431,7 @@ class _Loop:
     def _snapshot(self) -> None:
         every = self.saving.snapshot_every if self.saving else None
         if self.run and every and self.step % every == 0:
-            from condensekit.export import to_png_grid
+            from condensekit.sets.export import to_png_grid
 
             to_png_grid(self._set(Status.INTERRUPTED), self.run.path / "snapshots" / f"step-{self.step:06d}.png")
 

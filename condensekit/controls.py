@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import torch
 
-from condensekit.coding import LABEL, QUALITIES, Picture, jpeg, plain_bytes, uncodable
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse
 from condensekit.rng import Draw
 from condensekit.selection import Chosen, check_sizes
+from condensekit.sets.jpeg import LABEL, QUALITIES, Picture, jpeg, plain_bytes, uncodable
 
 
 @dataclass(frozen=True)

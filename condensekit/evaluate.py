@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from condensekit.compute import Compute, make_plan
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError, refuse, whole
 from condensekit.networks.base import Network
@@ -26,6 +25,7 @@ from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import environment
+from condensekit.sets.condensed import CondensedSet
 from condensekit.train import DC, IDC, SHORT, TrainProtocol, accuracy, class_indices, train_network
 
 __all__ = ["DC", "IDC", "SHORT", "Candidate", "Evaluation", "TrainProtocol", "evaluate", "paired_interval"]

@@ -10,12 +10,12 @@ from typing import Any
 
 from condensekit import catalog
 from condensekit.condense import Noise
-from condensekit.condensed import Formation
 from condensekit.encoders import Encoder
 from condensekit.errors import ConfigError, Problems, refuse
 from condensekit.methods import Condenser
 from condensekit.presets import Preset
 from condensekit.selection import Selection
+from condensekit.sets.condensed import Formation
 
 PARTS = ("init", "sampling", "encoder")  # what may take options of its own: sampling.refresh=100 and the like
 KINDS: dict[str, type] = {

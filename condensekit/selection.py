@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.compute import Compute
-from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, refuse, whole
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
+from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.packing import pack
 
 BLOCK = 512  # images embedded at a time
 LLOYD_STEPS = 300  # at most; clusters of one class settle within a few dozen

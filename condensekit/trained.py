@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from condensekit.compute import Compute
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Prepared
 from condensekit.errors import ConfigError, DataError, refuse, whole
@@ -18,6 +17,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
+from condensekit.sets.condensed import CondensedSet
 from condensekit.train import TrainProtocol, class_indices, train_network, untrained
 
 PRETRAIN = TrainProtocol(

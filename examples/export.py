@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from condensekit import CondensedSet, Herding, selected_set
 from condensekit.compute import Compute, make_plan
 from condensekit.data import datasets
-from condensekit.export import to_folder, to_png_grid
 from condensekit.rng import Draw
+from condensekit.sets.export import to_folder, to_png_grid
 
 
 def main() -> None:

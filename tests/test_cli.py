@@ -13,9 +13,9 @@ import torch
 
 from condensekit import catalog
 from condensekit.cli import COMMANDS
-from condensekit.coding import as_jpeg
-from condensekit.condensed import CondensedSet
 from condensekit.runs.files import read_json
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.jpeg import as_jpeg
 from tests.conftest import patterns
 
 FAST = ("--method", "dm", "--batch-real", "8", "--network", "ConvNet-w8", "--ipc", "2", "--iterations", "4")

@@ -14,7 +14,6 @@ import torch
 
 from condensekit import catalog
 from condensekit.condense import Noise, Saving, Status, condense
-from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ClassImages
 from condensekit.discrepancy import mean
 from condensekit.encoders import Fresh
@@ -26,6 +25,7 @@ from condensekit.progress import Progress, Stage
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.sampling import Clustered, Uniform
 from condensekit.selection import Chosen, Herding, KMeans, Random
+from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import LABELS, shapes
 from condensekit.trained import Trained
 

@@ -5,7 +5,6 @@ import torch
 
 from condensekit.compute import Compute, Plan
 from condensekit.condense import condense
-from condensekit.condensed import CondensedSet, Formation, pack
 from condensekit.controls import JpegRandom
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
@@ -14,6 +13,8 @@ from condensekit.methods import DistributionMatching
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection import KMeans, Pixels, Random, selected_set
+from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.packing import pack
 from condensekit.testing import LABELS, shapes
 from tests.reference.jpeg_twin import coded, taken
 

@@ -9,7 +9,6 @@ import torch
 from scipy import stats
 
 from condensekit.compute import Compute, Plan
-from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.evaluate import Candidate, TrainProtocol, evaluate, paired_interval, targets_for
@@ -18,6 +17,7 @@ from condensekit.networks.resnet import ResNet18
 from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw
 from condensekit.selection import KMeans, Pixels, Random, selected_set
+from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import shapes
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)

@@ -7,7 +7,6 @@ from condensekit import catalog
 from condensekit.augment import OPS, Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Noise, Status, condense
-from condensekit.condensed import Formation
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import GradientMatching
@@ -15,6 +14,7 @@ from condensekit.methods.gradient import DISTANCES, NET, loops
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.sampling import Sampler
+from condensekit.sets.condensed import Formation
 from condensekit.testing import LABELS, MethodContract, context, shapes
 from condensekit.trained import Trained
 from tests.reference import gradient_twin as twin

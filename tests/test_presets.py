@@ -7,7 +7,6 @@ import pytest
 from condensekit import catalog
 from condensekit.augment import Augmentation
 from condensekit.condense import Noise, condense
-from condensekit.condensed import Formation
 from condensekit.discrepancy import MMD, Gaussian, Laplace, Moments, linear, mean
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
@@ -18,6 +17,7 @@ from condensekit.presets import CHOICES, COSTS
 from condensekit.recipe import Recipe
 from condensekit.sampling import Clustered, Importance, Uniform
 from condensekit.selection import KMeans, Random
+from condensekit.sets.condensed import Formation
 from condensekit.testing import shapes
 from condensekit.trained import Trained
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from condensekit import sampling
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Noise, Saving, condense
-from condensekit.condensed import CondensedSet
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
@@ -34,6 +33,7 @@ from condensekit.sampling import (
 )
 from condensekit.scorer import LIGHT, TrainedEmbedding, cross_entropies, lightly_trained
 from condensekit.selection import KMeans, Pixels, RandomEmbedding
+from condensekit.sets.condensed import CondensedSet
 from condensekit.testing import LABELS, SelectionContract, shapes
 from condensekit.train import class_indices
 from tests.reference import importance_twin as twin

@@ -7,7 +7,6 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.cluster import kmeans_plusplus
 
 from condensekit.compute import Compute, Plan
-from condensekit.condensed import Formation
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.networks.convnet import ConvNet
@@ -26,6 +25,7 @@ from condensekit.selection import (
     nearest_distinct,
     selected_set,
 )
+from condensekit.sets.condensed import Formation
 from condensekit.testing import LABELS, SelectionContract, shapes
 from tests.reference import selection_twin as twin
 

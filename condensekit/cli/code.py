@@ -9,8 +9,8 @@ import click
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option, unneeded
 from condensekit.cli.runs import find, find_one, read
-from condensekit.coding import as_jpeg, plain_bytes
 from condensekit.runs.folder import RunDir
+from condensekit.sets.jpeg import as_jpeg, plain_bytes
 
 HELP = """Code the images of RUN as JPEG: more of them in the same bytes.
 

@@ -13,9 +13,7 @@ from condensekit.cli.demo_search import searched
 from condensekit.cli.options import DATA_ROOT, DEVICE, JSON, SEED, Command, Place, Source, option
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
-from condensekit.condensed import CondensedSet
 from condensekit.evaluate import Candidate, evaluate
-from condensekit.export import to_png_grid
 from condensekit.replay.filler import Interrupted
 from condensekit.replay.memories import Making
 from condensekit.replay.protocol import Settings
@@ -24,6 +22,8 @@ from condensekit.replay.runner import PLOT, run_protocol
 from condensekit.rng import Draw
 from condensekit.runs.files import write_json
 from condensekit.selection import Random, selected_set
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.export import to_png_grid
 
 SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 200, 1
 ORDERS, REPLAYED = 3, 3  # of the replay chapter: class orders, images per class

@@ -23,7 +23,6 @@ from condensekit.cli.options import (
 )
 from condensekit.cli.runs import Group, group
 from condensekit.compute import Compute, make_plan
-from condensekit.condensed import Formation
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, Problems
 from condensekit.evaluate import Candidate, evaluate
@@ -31,6 +30,7 @@ from condensekit.networks.base import Network
 from condensekit.rng import Draw
 from condensekit.runs.files import write_json
 from condensekit.selection import Selection, selected_set
+from condensekit.sets.condensed import Formation
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from condensekit.condensed import CondensedSet
 from condensekit.errors import ConfigError
 from condensekit.runs.folder import RunDir
+from condensekit.sets.condensed import CondensedSet
 
 SET = "set.safetensors"
 

@@ -20,12 +20,12 @@ from condensekit.cli.options import (
     source_options,
 )
 from condensekit.compute import Compute, make_plan
-from condensekit.condensed import Formation
 from condensekit.errors import Problems, refuse
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import RunDir
 from condensekit.selection import selected_set
+from condensekit.sets.condensed import Formation
 
 HELP = """Choose a few real images per class: the baselines that condensation must beat.
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute
-from condensekit.condensed import unpack
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import whole
 from condensekit.networks.base import FeatureNetwork, separable
 from condensekit.rng import Draw
 from condensekit.sampling import Sampler, Uniform
+from condensekit.sets.packing import unpack
 
 State = dict[str, Tensor]  # what a checkpoint holds; "images" is (K, ipc, C, H, W), normalised
 SPACES = ("normalised", "pixel")

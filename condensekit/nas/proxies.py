@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from condensekit import catalog
 from condensekit.catalog import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, START, ZERO_COST
 from condensekit.condense import Noise
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, refuse, unknown, whole
 from condensekit.nas import zero_cost
@@ -36,6 +35,7 @@ from condensekit.nas.recalibrate import IMAGES, real_images
 from condensekit.nas.training import ProxyData, ProxyProtocol, check_score
 from condensekit.rng import Draw, isolated
 from condensekit.selection import check_sizes
+from condensekit.sets.condensed import CondensedSet
 
 EQUAL = "-equal"  # after a selection: trained on longer, by what the dearest preparation costs
 FREE_SETS = (f"random{EQUAL}", f"{catalog.PACKED}random{EQUAL}")  # other selections have a preparation of their own

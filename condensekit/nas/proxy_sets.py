@@ -14,7 +14,6 @@ from condensekit import catalog
 from condensekit.catalog import START
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
-from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.methods import Condenser
@@ -27,6 +26,7 @@ from condensekit.runs.describe import describe
 from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import changes
 from condensekit.selection import Selection, selected_set
+from condensekit.sets.condensed import CondensedSet, Formation
 
 REAL = "kmeans"  # the selection of the real half
 

@@ -21,10 +21,10 @@ from avalanche.training.supervised import DER, ER_ACE, Cumulative, ICaRL, JointT
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from condensekit.coding import LABEL
 from condensekit.replay.loader import TensorLoader
 from condensekit.replay.protocol import Bench
 from condensekit.selection import herd
+from condensekit.sets.jpeg import LABEL
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from condensekit.augment import Augmentation
 from condensekit.condense import Noise
-from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ImageSpec
 from condensekit.encoders import Encoder
 from condensekit.errors import DataError, refuse
@@ -31,6 +30,7 @@ from condensekit.replay.stream import Key, Layout, check_batchable, check_same_s
 from condensekit.replay.update import Rules
 from condensekit.sampling import Sampling, Uniform
 from condensekit.selection import Selection
+from condensekit.sets.condensed import CondensedSet, Formation
 
 
 class CondensedBuffer(ExemplarsBuffer):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from condensekit.coding import QUALITIES, as_jpeg, plain_bytes, taken, uncodable
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
 from condensekit.methods import Condenser
 from condensekit.replay.filler import Filling, coded, filler
 from condensekit.selection import Selection
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.jpeg import QUALITIES, as_jpeg, plain_bytes, taken, uncodable
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,8 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from condensekit.augment import Augmentation
-from condensekit.coding import LABEL
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Noise, Saving, Status, condense
-from condensekit.condensed import DTYPES, CondensedSet, Formation
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.encoders import Encoder
 from condensekit.errors import CondensekitError, ConfigError, DataError
@@ -28,6 +26,8 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.sampling import Sampling, Uniform
 from condensekit.selection import Selection, selected_set
+from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
+from condensekit.sets.jpeg import LABEL
 
 TIMES = ("elapsed_s", "preparation_s")  # what a condensation's provenance says
 EVERY = 100  # steps between checkpoints of a condensation that has a folder

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from condensekit.compute import Compute, make_plan
-from condensekit.condensed import CondensedSet, pack, unpack
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse
@@ -20,6 +19,8 @@ from condensekit.replay.learner import LearnerEncoder
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.selection import embed_with, herd
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.packing import pack, unpack
 from condensekit.trained import Trained, soft_labels
 
 

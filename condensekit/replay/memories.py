@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from condensekit import catalog
-from condensekit.condensed import Formation
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.methods import Condenser, DistributionMatching
@@ -16,6 +15,7 @@ from condensekit.replay.coded import Coded
 from condensekit.replay.filler import Condensing, Filler, Filling, Selecting, bytes_each, coded, eight_bit
 from condensekit.replay.hybrid import Hybrid, SoftLabelled
 from condensekit.selection import Random, RandomEmbedding
+from condensekit.sets.condensed import Formation
 
 FROM_SCRATCH, ER, ER_ACE, DER = "from-scratch", "er", "er-ace", "der++"
 REGIMES = (FROM_SCRATCH, ER, ER_ACE, DER)

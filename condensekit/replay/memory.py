@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError
 from condensekit.rng import Draw
+from condensekit.sets.condensed import CondensedSet
 
 SECONDS = "class_s"  # in the provenance of a class's images: seconds that it took to make them
 Room = Callable[[Tensor], int]  # bytes (n,) of one class's stored images -> how many of them, from the first, may stay

@@ -12,8 +12,8 @@ from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 from torch import Tensor
 
-from condensekit.condensed import CondensedSet
 from condensekit.replay.buffer import CondensedBuffer
+from condensekit.sets.condensed import CondensedSet
 
 
 def memory_bytes_metrics() -> list[PluginMetric]:

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from condensekit.compute import Compute
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.evaluate import SHORT
@@ -22,6 +21,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.runs.files import read_json, write_json
+from condensekit.sets.condensed import CondensedSet
 from condensekit.train import TEST_PIXELS, TrainProtocol, class_indices
 
 Record = dict[str, Any]

@@ -14,9 +14,7 @@ from itertools import product
 
 from torch import Tensor
 
-from condensekit.coding import LABEL
 from condensekit.condense import Saving
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
 from condensekit.progress import Shared
 from condensekit.replay.filler import EVERY, filled
@@ -24,6 +22,8 @@ from condensekit.replay.memories import FROM_SCRATCH, SAME, MemoryKind
 from condensekit.replay.memory import SECONDS
 from condensekit.replay.protocol import Bench, Cache, Record
 from condensekit.replay.seeds import network_draw
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.jpeg import LABEL
 from condensekit.train import train_network
 
 Sets = list[CondensedSet]

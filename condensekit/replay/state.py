@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ImageSpec
 from condensekit.errors import CondensekitError, ConfigError, DataError
 from condensekit.replay.memory import Memory
 from condensekit.replay.stream import Key, Layout
+from condensekit.sets.condensed import CondensedSet, Formation
 
 TENSORS = ("images", "labels", "ranges", "soft_labels", "coded")
 

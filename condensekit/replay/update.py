@@ -9,13 +9,13 @@ from pathlib import Path
 from torch import Tensor
 
 from condensekit.condense import Saving
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import ConfigError, DataError
 from condensekit.replay.budget import Budget, Images
 from condensekit.replay.filler import EVERY, Filler, Filling, bytes_each, eight_bit, filled
 from condensekit.replay.memory import Memory, first, mixed, turnover
 from condensekit.rng import Draw
+from condensekit.sets.condensed import CondensedSet
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from condensekit.condensed import CondensedSet
+from condensekit.sets.condensed import CondensedSet
 from tests.faults.kill_child import ITERATIONS, METHODS
 
 CHILD = [sys.executable, "-m", "tests.faults.kill_child"]

@@ -19,11 +19,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, StoreError
 from condensekit.runs import files as store
 from condensekit.runs.folder import RunDir
+from condensekit.sets.condensed import CondensedSet, Formation
 
 TENSORS = {"images": torch.arange(60.0).reshape(2, 30), "momentum": torch.ones(7)}
 STAGES = {

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from condensekit import ClassImages, ConvNet
-from condensekit.condensed import CondensedSet
 from condensekit.data import datasets
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas import spaces, zero_cost
@@ -18,6 +17,7 @@ from condensekit.nas.training import ProxyProtocol
 from condensekit.progress import Progress
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
+from condensekit.sets.condensed import CondensedSet
 
 TRAIN, HELD = datasets.load("digits")[0].split(0.2, Draw(0))
 

@@ -7,7 +7,6 @@ from torch import nn
 
 from condensekit.catalog import SCORES
 from condensekit.compute import without_subnormals
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas import ProxyData, ProxyProtocol, train_candidate
@@ -15,6 +14,7 @@ from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.training import FLIP_CROP
 from condensekit.nas.training import tests as placed
 from condensekit.rng import Draw
+from condensekit.sets.condensed import CondensedSet
 
 
 def images(n=90, classes=3, seed=0, size=8):

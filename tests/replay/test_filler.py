@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from condensekit.condense import Noise
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ImageSpec
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
@@ -17,6 +16,7 @@ from condensekit.progress import Progress, Stage
 from condensekit.replay import Bytes, Images
 from condensekit.replay.filler import Condensing, DivergedError, Filler, Filling, Interrupted, Selecting, filler
 from condensekit.selection import Herding, Random
+from condensekit.sets.condensed import CondensedSet
 from condensekit.trained import Trained
 from tests.replay.worlds import DM, MEAN, SPEC, STD, Pictures, buffer, stream
 

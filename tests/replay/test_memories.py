@@ -7,9 +7,7 @@ import torch
 from avalanche.benchmarks.utils import as_classification_dataset
 from torch.utils.data import TensorDataset
 
-from condensekit.coding import as_jpeg
 from condensekit.compute import Compute, make_plan
-from condensekit.condensed import Formation
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
@@ -32,6 +30,8 @@ from condensekit.replay.memories import (
 from condensekit.rng import Draw
 from condensekit.sampling import Clustered
 from condensekit.selection import Herding, Random, RandomEmbedding
+from condensekit.sets.condensed import Formation
+from condensekit.sets.jpeg import as_jpeg
 from condensekit.trained import Trained
 
 from .worlds import naive, stream

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ImageSpec
 from condensekit.replay.memory import Memory, first, mixed, sizes, turnover
 from condensekit.rng import Draw
+from condensekit.sets.condensed import CondensedSet, Formation
 
 
 def part(label, values, *, soft=None, classes=(0, 1), factor=1, dtype="uint8", coded=None):

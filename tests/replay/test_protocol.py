@@ -19,7 +19,6 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
 
 from condensekit.compute import Compute, make_plan
-from condensekit.condensed import CondensedSet
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
@@ -32,6 +31,7 @@ from condensekit.replay.protocol import Bench, numbered, predictions
 from condensekit.replay.results import contrasts, final_accuracies, holm, named_pair, row, steps_of, table
 from condensekit.rng import Draw
 from condensekit.runs.files import read_json
+from condensekit.sets.condensed import CondensedSet
 from condensekit.train import accuracy
 
 from .runs import LONG, MAKING, NET, SMALL, go

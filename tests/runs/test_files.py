@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from condensekit.condensed import DTYPES, CondensedSet, Formation
 from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError, StoreError
 from condensekit.runs.files import (
@@ -16,6 +15,7 @@ from condensekit.runs.files import (
     write_bytes_atomic,
     write_json,
 )
+from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
 
 ASSETS = Path(__file__).parent / "assets"
 TENSORS = {

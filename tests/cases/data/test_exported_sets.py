@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from condensekit.condensed import CondensedSet
+from condensekit.sets.condensed import CondensedSet
 
 LEVELS = 64
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError
 from condensekit.runs.files import staged, write_bytes_atomic
+from condensekit.sets.condensed import CondensedSet
 
 GAP = 2  # pixels between the images of a grid
 SMALLEST = 32  # pixels: smaller images are enlarged in a grid

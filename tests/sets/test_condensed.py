@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condensekit.condensed import DTYPES, CondensedSet, Formation, pack, unpack
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError
+from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
+from condensekit.sets.packing import pack, unpack
 from tests.reference import packing_twin
 
 SPEC = ImageSpec((3, 4, 6), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), {0: "cat", 7: "horse", 42: "ship"})

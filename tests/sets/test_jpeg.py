@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from condensekit.coding import as_jpeg, taken
 from condensekit.compute import Compute, Plan
-from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError
 from condensekit.rng import Draw
 from condensekit.selection import Random, selected_set
+from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.jpeg import as_jpeg, taken
 from condensekit.testing import shapes
 from tests.reference.jpeg_twin import coded as file_of
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from condensekit.condensed import CondensedSet
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse, whole
+from condensekit.sets.condensed import CondensedSet
 
 LABEL = 8  # bytes, int64
 QUALITIES = range(1, 96)

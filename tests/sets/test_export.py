@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from condensekit.condensed import CondensedSet, Formation
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, StoreError
-from condensekit.export import GAP, SMALLEST, to_folder, to_png_grid
+from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.export import GAP, SMALLEST, to_folder, to_png_grid
 
 
 def make(channels=3, size=4, labels=(0, 0, 7), names=None, factor=1):

@@ -1,0 +1,1 @@
+"""Condensed sets: storage, packing, JPEG coding and export."""
