@@ -30,7 +30,7 @@ from condensekit.data.images import ClassImages
 from condensekit.evaluate import Candidate, evaluate
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
-from condensekit.selection import selected_set
+from condensekit.selection.base import selected_set
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import as_jpeg, plain_bytes
 

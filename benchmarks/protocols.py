@@ -28,7 +28,8 @@ from condensekit.data import datasets
 from condensekit.evaluate import DC, SHORT, Candidate, evaluate
 from condensekit.methods import DistributionMatching
 from condensekit.rng import Draw
-from condensekit.selection import Herding, KCenter, KMeans, Random, selected_set
+from condensekit.selection.base import selected_set
+from condensekit.selection.classic import Herding, KCenter, KMeans, Random
 
 ITERATIONS = (30, 300)  # of distribution matching: two qualities of condensed set
 

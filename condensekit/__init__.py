@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import condensekit.data.datasets as datasets
     from condensekit.augment import Augmentation
-    from condensekit.condense import Noise, Saving, condense
+    from condensekit.condense import Saving, condense
     from condensekit.data.images import ClassImages
     from condensekit.discrepancy import MMD
     from condensekit.encoders import Fresh
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from condensekit.networks.convnet import ConvNet
     from condensekit.networks.resnet import ResNet18
     from condensekit.sampling import Importance
-    from condensekit.selection import Herding, KCenter, KMeans, Random, selected_set
+    from condensekit.selection.base import Noise, selected_set
+    from condensekit.selection.classic import Herding, KCenter, KMeans, Random
     from condensekit.sets.condensed import CondensedSet, Formation
     from condensekit.trained import Trained
 
@@ -60,7 +61,7 @@ __all__ = [
 
 _MODULES = {
     "augment": ("Augmentation",),
-    "condense": ("Noise", "Saving", "condense"),
+    "condense": ("Saving", "condense"),
     "sets.condensed": ("CondensedSet", "Formation"),
     "discrepancy": ("MMD",),
     "encoders": ("Fresh",),
@@ -70,7 +71,8 @@ _MODULES = {
     "methods": ("DistributionMatching", "GradientMatching", "KernelRidge"),
     "networks": ("ConvNet", "ResNet18"),
     "sampling": ("Importance",),
-    "selection": ("Herding", "KCenter", "KMeans", "Random", "selected_set"),
+    "selection.base": ("Noise", "selected_set"),
+    "selection.classic": ("Herding", "KCenter", "KMeans", "Random"),
     "trained": ("Trained",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -15,13 +15,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from condensekit.augment import Augmentation
-from condensekit.condense import Noise
-from condensekit.controls import JpegRandom
 from condensekit.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
 from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.evaluate import DC, IDC, SHORT, TrainProtocol
-from condensekit.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.methods import Condenser, DistributionMatching, gradient
 from condensekit.methods.gradient import DISTANCES, GradientMatching
 from condensekit.methods.kernel import KernelRidge
@@ -32,7 +29,10 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
 from condensekit.presets import Preset
 from condensekit.sampling import Clustered, Importance, Sampling, Uniform
-from condensekit.selection import Herding, KCenter, KMeans, Random, Selection
+from condensekit.selection.base import Noise, Selection
+from condensekit.selection.classic import Herding, KCenter, KMeans, Random
+from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
+from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.condensed import Formation
 from condensekit.trained import Trained
 

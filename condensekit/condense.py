@@ -30,14 +30,14 @@ from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
 from condensekit.sampling import Sampler, Sampling, Uniform
-from condensekit.selection import Random, Selection, check_candidates, check_sizes, check_start, coded_start
+from condensekit.selection.base import Noise, Selection, check_sizes, check_start, coded_start
+from condensekit.selection.classic import Random, check_candidates
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.packing import pack
 from condensekit.trained import Trained
 from condensekit.trained import soft_labels as label_softly
 
 log = logging.getLogger(__name__)
-
 READ_EVERY = {"cuda": 50, "mps": 50}  # steps between looks at a device's results; a CPU is read every step
 
 
@@ -66,19 +66,6 @@ class CondenseResult:
     message: str
     history: list[dict[str, float]] = field(default_factory=list)
     signum: int | None = None
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Initial images of independent standard normal values, in normalised space."""
-
-    name: str = "noise"
-
-    def images(self, data: ClassImages, ipc: int, draw: Draw) -> Tensor:
-        """(K, ipc, C, H, W) float32."""
-        shape = data.spec.shape
-        values = draw.normal("noise", torch.tensor(data.classes), ipc * math.prod(shape))
-        return values.reshape(len(data.classes), ipc, *shape)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from condensekit.augment import Augmentation
-from condensekit.condense import Noise
 from condensekit.encoders import Encoder, Fresh
 from condensekit.methods import Condenser
-from condensekit.selection import Random, Selection
+from condensekit.selection.base import Noise, Selection
+from condensekit.selection.classic import Random
 
 CHOICES = (
     *("init", "sampling", "factor", "nested", "encoder", "keep", "network", "compiled"),

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from condensekit import catalog
-from condensekit.condense import Noise
 from condensekit.encoders import Encoder
 from condensekit.errors import ConfigError, Problems, refuse
 from condensekit.methods import Condenser
 from condensekit.presets import Preset
-from condensekit.selection import Selection
+from condensekit.selection.base import Noise, Selection
 from condensekit.sets.condensed import Formation
 
 PARTS = ("init", "sampling", "encoder")  # what may take options of its own: sampling.refresh=100 and the like

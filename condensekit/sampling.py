@@ -18,7 +18,8 @@ from condensekit.networks.base import Network
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.scorer import LIGHT, NARROW, cross_entropies, lightly_trained
-from condensekit.selection import Embedding, RandomEmbedding, cluster_centres, squared_distances
+from condensekit.selection.clustering import cluster_centres, squared_distances
+from condensekit.selection.embeddings import Embedding, RandomEmbedding
 from condensekit.train import TrainProtocol
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
-from condensekit.selection import BLOCK, Embed, Embedding, embed_with
+from condensekit.selection.embeddings import BLOCK, Embed, Embedding, embed_with
 from condensekit.train import TrainProtocol, class_indices, train_network
 
 LIGHT = TrainProtocol("light", epochs=1, full_epochs=1, batch=64, steps=100, augmentation=None)
@@ -71,6 +71,6 @@ class TrainedEmbedding(Embedding):
     separable: ClassVar[bool] = False
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
-        """See :meth:`condensekit.selection.Embedding.prepare`."""
+        """See :meth:`condensekit.selection.embeddings.Embedding.prepare`."""
         module = lightly_trained(data, self.network, self.protocol, draw, compute)
         return embed_with(module, data, compute)

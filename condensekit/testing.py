@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Noise, Saving, Status, condense
+from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import DataError
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
-from condensekit.selection import Selection
+from condensekit.selection.base import Noise, Selection
 
 LABELS = (-3, 0, 7, 42)  # gaps and a negative label on purpose
 

@@ -11,9 +11,9 @@ from condensekit import Candidate, DistributionMatching, Importance, condense, e
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
 from condensekit.data import datasets
-from condensekit.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.rng import Draw
-from condensekit.selection import selected_set
+from condensekit.selection.base import selected_set
+from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from condensekit import catalog
 from condensekit.augment import Augmentation
-from condensekit.condense import Noise
 from condensekit.errors import ConfigError
 from condensekit.evaluate import IDC, SHORT
 from condensekit.methods import DistributionMatching
@@ -14,12 +13,13 @@ from condensekit.networks.adaptor import TorchvisionNetwork
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
 from condensekit.recipe import Recipe
-from condensekit.selection import KMeans
+from condensekit.selection.base import Noise
+from condensekit.selection.classic import KMeans
 
 OWN = """
     from dataclasses import dataclass
     from condensekit.methods import DistributionMatching
-    from condensekit.selection import Random
+    from condensekit.selection.classic import Random
 
     @dataclass(frozen=True)
     class Mine(DistributionMatching):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Noise
 from condensekit.discrepancy import MMD, Gaussian, Laplace, Moments, bandwidth, linear, mean, polynomial, spreads
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
 from condensekit.rng import Draw
+from condensekit.selection.base import Noise
 from condensekit.testing import MethodContract, context, shapes
 from tests.reference import mmd_twin
 

@@ -5,11 +5,11 @@ import torch
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Noise
 from condensekit.discrepancy import mean
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
 from condensekit.rng import Draw
+from condensekit.selection.base import Noise
 from condensekit.testing import MethodContract, context, shapes
 from tests.reference.dm_twin import dm_loss_and_gradient
 

@@ -16,7 +16,9 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
 from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw
-from condensekit.selection import KMeans, Pixels, Random, selected_set
+from condensekit.selection.base import selected_set
+from condensekit.selection.classic import KMeans, Random
+from condensekit.selection.embeddings import Pixels
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import shapes
 

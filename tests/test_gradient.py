@@ -6,7 +6,7 @@ import torch
 from condensekit import catalog
 from condensekit.augment import OPS, Augmentation
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Noise, Status, condense
+from condensekit.condense import Status, condense
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import GradientMatching
@@ -14,6 +14,7 @@ from condensekit.methods.gradient import DISTANCES, NET, loops
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.sampling import Sampler
+from condensekit.selection.base import Noise
 from condensekit.sets.condensed import Formation
 from condensekit.testing import LABELS, MethodContract, context, shapes
 from condensekit.trained import Trained

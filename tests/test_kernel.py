@@ -6,7 +6,7 @@ from torch import nn
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Noise, Status, condense
+from condensekit.condense import Status, condense
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import KernelRidge
@@ -14,6 +14,7 @@ from condensekit.methods.kernel import JITTERS, centred_one_hot, ridge_predict
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
+from condensekit.selection.base import Noise
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import MethodContract, context, shapes
 from condensekit.trained import Trained

@@ -6,7 +6,7 @@ import pytest
 
 from condensekit import catalog
 from condensekit.augment import Augmentation
-from condensekit.condense import Noise, condense
+from condensekit.condense import condense
 from condensekit.discrepancy import MMD, Gaussian, Laplace, Moments, linear, mean
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
@@ -16,7 +16,8 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.presets import CHOICES, COSTS
 from condensekit.recipe import Recipe
 from condensekit.sampling import Clustered, Importance, Uniform
-from condensekit.selection import KMeans, Random
+from condensekit.selection.base import Noise
+from condensekit.selection.classic import KMeans, Random
 from condensekit.sets.condensed import Formation
 from condensekit.testing import shapes
 from condensekit.trained import Trained

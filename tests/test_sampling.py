@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from condensekit import sampling
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Noise, Saving, condense
+from condensekit.condense import Saving, condense
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
@@ -32,7 +32,9 @@ from condensekit.sampling import (
     representatives,
 )
 from condensekit.scorer import LIGHT, TrainedEmbedding, cross_entropies, lightly_trained
-from condensekit.selection import KMeans, Pixels, RandomEmbedding
+from condensekit.selection.base import Noise
+from condensekit.selection.classic import KMeans
+from condensekit.selection.embeddings import Pixels, RandomEmbedding
 from condensekit.sets.condensed import CondensedSet
 from condensekit.testing import LABELS, SelectionContract, shapes
 from condensekit.train import class_indices

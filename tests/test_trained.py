@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Noise, Saving, condense
+from condensekit.condense import Saving, condense
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
@@ -18,6 +18,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw
 from condensekit.runs.files import load_tensors
+from condensekit.selection.base import Noise
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import LABELS, MethodContract, context, shapes
 from condensekit.train import SHORT, class_indices, train_network

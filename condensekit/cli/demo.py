@@ -21,7 +21,8 @@ from condensekit.replay.results import table
 from condensekit.replay.runner import PLOT, run_protocol
 from condensekit.rng import Draw
 from condensekit.runs.files import write_json
-from condensekit.selection import Random, selected_set
+from condensekit.selection.base import selected_set
+from condensekit.selection.classic import Random
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_png_grid
 

@@ -29,7 +29,7 @@ from condensekit.evaluate import Candidate, evaluate
 from condensekit.networks.base import Network
 from condensekit.rng import Draw
 from condensekit.runs.files import write_json
-from condensekit.selection import Selection, selected_set
+from condensekit.selection.base import Selection, selected_set
 from condensekit.sets.condensed import Formation
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.

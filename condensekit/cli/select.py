@@ -24,7 +24,7 @@ from condensekit.errors import Problems, refuse
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import RunDir
-from condensekit.selection import selected_set
+from condensekit.selection.base import selected_set
 from condensekit.sets.condensed import Formation
 
 HELP = """Choose a few real images per class: the baselines that condensation must beat.

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from condensekit import catalog
 from condensekit.catalog import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, START, ZERO_COST
-from condensekit.condense import Noise
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, refuse, unknown, whole
 from condensekit.nas import zero_cost
@@ -34,7 +33,7 @@ from condensekit.nas.proxy_sets import Maker, Preparation
 from condensekit.nas.recalibrate import IMAGES, real_images
 from condensekit.nas.training import ProxyData, ProxyProtocol, check_score
 from condensekit.rng import Draw, isolated
-from condensekit.selection import check_sizes
+from condensekit.selection.base import Noise, check_sizes
 from condensekit.sets.condensed import CondensedSet
 
 EQUAL = "-equal"  # after a selection: trained on longer, by what the dearest preparation costs

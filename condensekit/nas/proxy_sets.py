@@ -25,7 +25,7 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import changes
-from condensekit.selection import Selection, selected_set
+from condensekit.selection.base import Selection, selected_set
 from condensekit.sets.condensed import CondensedSet, Formation
 
 REAL = "kmeans"  # the selection of the real half

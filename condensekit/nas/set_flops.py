@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from condensekit.condense import Noise
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder
 from condensekit.methods import Condenser
@@ -16,7 +15,8 @@ from condensekit.networks.base import Network
 from condensekit.rng import Draw
 from condensekit.sampling import Clustered, Importance, Sampling
 from condensekit.scorer import TrainedEmbedding
-from condensekit.selection import Embedding, Selection
+from condensekit.selection.base import Noise, Selection
+from condensekit.selection.embeddings import Embedding
 from condensekit.train import TrainProtocol
 from condensekit.trained import Trained
 

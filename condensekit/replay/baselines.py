@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from condensekit.replay.loader import TensorLoader
 from condensekit.replay.protocol import Bench
-from condensekit.selection import herd
+from condensekit.selection.clustering import herd
 from condensekit.sets.jpeg import LABEL
 
 

@@ -14,7 +14,6 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from condensekit.augment import Augmentation
-from condensekit.condense import Noise
 from condensekit.data.images import ImageSpec
 from condensekit.encoders import Encoder
 from condensekit.errors import DataError, refuse
@@ -29,7 +28,7 @@ from condensekit.replay.state import restored, stored
 from condensekit.replay.stream import Key, Layout, check_batchable, check_same_stream, class_images, key_of, task_labels
 from condensekit.replay.update import Rules
 from condensekit.sampling import Sampling, Uniform
-from condensekit.selection import Selection
+from condensekit.selection.base import Noise, Selection
 from condensekit.sets.condensed import CondensedSet, Formation
 
 

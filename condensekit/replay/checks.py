@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, count
 
-from condensekit.controls import JpegRandom
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError, refuse
 from condensekit.networks.base import Network, separable
@@ -13,6 +12,7 @@ from condensekit.replay.coded import Coded
 from condensekit.replay.memories import FROM_SCRATCH, UNBOUNDED, MemoryKind
 from condensekit.replay.protocol import Settings
 from condensekit.rng import Draw
+from condensekit.selection.jpeg_random import JpegRandom
 
 
 def check_run(places: Iterable[tuple[str, MemoryKind]], settings: Settings, train: ClassImages, room: int) -> None:

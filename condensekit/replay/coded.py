@@ -9,7 +9,7 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
 from condensekit.methods import Condenser
 from condensekit.replay.filler import Filling, coded, filler
-from condensekit.selection import Selection
+from condensekit.selection.base import Selection
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import QUALITIES, as_jpeg, plain_bytes, taken, uncodable
 

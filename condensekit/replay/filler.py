@@ -15,7 +15,7 @@ import torch
 
 from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import Noise, Saving, Status, condense
+from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.encoders import Encoder
 from condensekit.errors import CondensekitError, ConfigError, DataError
@@ -25,7 +25,7 @@ from condensekit.replay.memory import SECONDS
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.sampling import Sampling, Uniform
-from condensekit.selection import Selection, selected_set
+from condensekit.selection.base import Noise, Selection, selected_set
 from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
 from condensekit.sets.jpeg import LABEL
 

@@ -18,7 +18,8 @@ from condensekit.replay.filler import Condensing, Filler, Filling
 from condensekit.replay.learner import LearnerEncoder
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
-from condensekit.selection import embed_with, herd
+from condensekit.selection.clustering import herd
+from condensekit.selection.embeddings import embed_with
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.packing import pack, unpack
 from condensekit.trained import Trained, soft_labels

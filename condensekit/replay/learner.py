@@ -18,7 +18,7 @@ from condensekit.networks.base import FeatureNetwork, Network, Shape
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.filler import Filling
 from condensekit.rng import Draw
-from condensekit.selection import Embed, Embedding, RandomEmbedding, embed_with
+from condensekit.selection.embeddings import Embed, Embedding, RandomEmbedding, embed_with
 from condensekit.trained import CLASSES, END, START, Trained
 
 
@@ -166,7 +166,7 @@ class LearnerEmbedding(Embedding):
     encoder: LearnerEncoder
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
-        """See :meth:`condensekit.selection.Embedding.prepare`."""
+        """See :meth:`condensekit.selection.embeddings.Embedding.prepare`."""
         return embed_with(self.encoder.after(data, draw, compute), data, compute)
 
 

@@ -14,7 +14,8 @@ from condensekit.recipe import PARTS, Recipe
 from condensekit.replay.coded import Coded
 from condensekit.replay.filler import Condensing, Filler, Filling, Selecting, bytes_each, coded, eight_bit
 from condensekit.replay.hybrid import Hybrid, SoftLabelled
-from condensekit.selection import Random, RandomEmbedding
+from condensekit.selection.classic import Random
+from condensekit.selection.embeddings import RandomEmbedding
 from condensekit.sets.condensed import Formation
 
 FROM_SCRATCH, ER, ER_ACE, DER = "from-scratch", "er", "er-ace", "der++"

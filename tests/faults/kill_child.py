@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from condensekit.condense import Noise, Saving, condense
+from condensekit.condense import Saving, condense
 from condensekit.encoders import Fresh
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.networks.convnet import ConvNet
 from condensekit.runs import folder as run
+from condensekit.selection.base import Noise
 from condensekit.testing import shapes
 
 METHODS = {

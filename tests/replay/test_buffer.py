@@ -10,12 +10,12 @@ from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from avalanche.training.plugins import ReplayPlugin
 
 from condensekit.catalog import method
-from condensekit.controls import JpegRandom
 from condensekit.errors import ConfigError, DataError
 from condensekit.replay import Bytes, CondensedBuffer, Images
 from condensekit.replay.filler import Filling
 from condensekit.replay.metrics import coded_bytes
-from condensekit.selection import Herding, KMeans, Random
+from condensekit.selection.classic import Herding, KMeans, Random
+from condensekit.selection.jpeg_random import JpegRandom
 from tests.replay.worlds import (
     DM,
     MEAN,

@@ -13,7 +13,7 @@ from condensekit.errors import ConfigError, DataError
 from condensekit.progress import Progress
 from condensekit.replay import Bytes, CondensedBuffer, Images
 from condensekit.rng import isolated
-from condensekit.selection import Random
+from condensekit.selection.classic import Random
 from tests.replay.worlds import DM, Pictures, accuracy, buffer, naive, network, replaying, stream
 
 FILLERS = pytest.mark.parametrize("filler", [DM, Random()], ids=["dm", "random"])

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from condensekit.condense import Noise
 from condensekit.data.images import ImageSpec
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
@@ -15,7 +14,8 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.replay import Bytes, Images
 from condensekit.replay.filler import Condensing, DivergedError, Filler, Filling, Interrupted, Selecting, filler
-from condensekit.selection import Herding, Random
+from condensekit.selection.base import Noise
+from condensekit.selection.classic import Herding, Random
 from condensekit.sets.condensed import CondensedSet
 from condensekit.trained import Trained
 from tests.replay.worlds import DM, MEAN, SPEC, STD, Pictures, buffer, stream

@@ -14,7 +14,8 @@ from condensekit.replay import CondensedBuffer, CondensedReplay, Images, Learner
 from condensekit.replay.filler import Filling
 from condensekit.replay.learner import LearnerEmbedding, as_feature_network, by_learner
 from condensekit.rng import Draw, isolated
-from condensekit.selection import Herding, KMeans, Pixels, Random
+from condensekit.selection.classic import Herding, KMeans, Random
+from condensekit.selection.embeddings import Pixels
 
 from .worlds import DM, buffer, network, stream
 

@@ -15,7 +15,7 @@ from condensekit.replay import Images, TensorLoader
 from condensekit.replay.loader import TensorBatches
 from condensekit.replay.materialise import Unfit, materialise
 from condensekit.rng import isolated
-from condensekit.selection import Random
+from condensekit.selection.classic import Random
 from tests.replay.worlds import MEAN, PIL, STD, Pictures, accuracy, buffer, naive, network, stream
 
 KINDS = pytest.mark.parametrize("kind", ["nc", "ci", "tasked"])

@@ -29,7 +29,8 @@ from condensekit.replay.memories import (
 )
 from condensekit.rng import Draw
 from condensekit.sampling import Clustered
-from condensekit.selection import Herding, Random, RandomEmbedding
+from condensekit.selection.classic import Herding, Random
+from condensekit.selection.embeddings import RandomEmbedding
 from condensekit.sets.condensed import Formation
 from condensekit.sets.jpeg import as_jpeg
 from condensekit.trained import Trained

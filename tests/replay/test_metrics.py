@@ -11,7 +11,7 @@ from condensekit.replay import (
     old_new_accuracy_metrics,
 )
 from condensekit.replay.metrics import coded_bytes
-from condensekit.selection import Random
+from condensekit.selection.classic import Random
 from tests.replay.worlds import buffer, naive, network, stream
 
 

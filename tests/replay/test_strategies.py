@@ -13,7 +13,7 @@ from condensekit.errors import ConfigError
 from condensekit.replay import ERACE, Bytes, CondensedReplay, DERpp, Images, LearnerEncoder
 from condensekit.replay.filler import Selecting
 from condensekit.replay.full import Replay
-from condensekit.selection import Random
+from condensekit.selection.classic import Random
 from condensekit.train import TrainProtocol
 
 from .worlds import accuracy, buffer, network, stream

@@ -7,7 +7,8 @@ from condensekit.compute import Compute, Plan
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError
 from condensekit.rng import Draw
-from condensekit.selection import Random, selected_set
+from condensekit.selection.base import selected_set
+from condensekit.selection.classic import Random
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.jpeg import as_jpeg, taken
 from condensekit.testing import shapes

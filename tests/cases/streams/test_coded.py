@@ -10,7 +10,7 @@ from avalanche.benchmarks import nc_benchmark
 from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError
 from condensekit.replay import Bytes, Coded, CondensedBuffer
-from condensekit.selection import Random
+from condensekit.selection.classic import Random
 from tests.cases.streams.digits import smooth
 
 CLASSES, PLAIN = 4, 3 * 32 * 32 + 8  # bytes of an image of 8-bit pixels and of its label

@@ -12,19 +12,10 @@ from condensekit.errors import ConfigError, DataError
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
 from condensekit.rng import Draw
-from condensekit.selection import (
-    Herding,
-    KCenter,
-    KMeans,
-    Pixels,
-    Random,
-    RandomEmbedding,
-    cluster_centres,
-    farthest_first,
-    herd,
-    nearest_distinct,
-    selected_set,
-)
+from condensekit.selection.base import selected_set
+from condensekit.selection.classic import Herding, KCenter, KMeans, Random
+from condensekit.selection.clustering import cluster_centres, farthest_first, herd, nearest_distinct
+from condensekit.selection.embeddings import Pixels, RandomEmbedding
 from condensekit.sets.condensed import Formation
 from condensekit.testing import LABELS, SelectionContract, shapes
 from tests.reference import selection_twin as twin

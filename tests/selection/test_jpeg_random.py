@@ -5,14 +5,16 @@ import torch
 
 from condensekit.compute import Compute, Plan
 from condensekit.condense import condense
-from condensekit.controls import JpegRandom
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
-from condensekit.selection import KMeans, Pixels, Random, selected_set
+from condensekit.selection.base import selected_set
+from condensekit.selection.classic import KMeans, Random
+from condensekit.selection.embeddings import Pixels
+from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.packing import pack
 from condensekit.testing import LABELS, shapes
@@ -140,7 +142,16 @@ def test_coded_bytes_must_be_one_whole_number_for_each_image(compute, bad):
 def test_coded_images_are_no_start(tmp_path, cli):
     with pytest.raises(ConfigError, match=r"jpeg-random images count as they are coded, .* start from uncoded ones"):
         condense(shapes(), DistributionMatching(), ipc=1, iterations=1, init=JpegRandom())
-    options = ("--ipc", 1, "--iterations", 1, "--init", "condensekit.controls:JpegRandom", "--out", tmp_path / "run")
+    options = (
+        "--ipc",
+        1,
+        "--iterations",
+        1,
+        "--init",
+        "condensekit.selection.jpeg_random:JpegRandom",
+        "--out",
+        tmp_path / "run",
+    )
     code, _, err = cli("condense", "--data", "digits", *options)
     assert code == 2
     assert "jpeg-random images count as they are coded" in err

@@ -12,7 +12,13 @@ from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
-from condensekit.importance import (
+from condensekit.methods import DistributionMatching
+from condensekit.networks.convnet import ConvNet
+from condensekit.rng import Draw
+from condensekit.selection.base import Chosen, selected_set
+from condensekit.selection.clustering import plus_plus_centres, squared_distances
+from condensekit.selection.embeddings import Embedding, Pixels, RandomEmbedding
+from condensekit.selection.importance import (
     ImportanceKMeans,
     ImportanceKRR,
     inclusion,
@@ -21,18 +27,6 @@ from condensekit.importance import (
     ridge_leverage,
     with_replacement,
     without_replacement,
-)
-from condensekit.methods import DistributionMatching
-from condensekit.networks.convnet import ConvNet
-from condensekit.rng import Draw
-from condensekit.selection import (
-    Chosen,
-    Embedding,
-    Pixels,
-    RandomEmbedding,
-    plus_plus_centres,
-    selected_set,
-    squared_distances,
 )
 from condensekit.testing import LABELS, SelectionContract, shapes
 from tests.reference import importance_twin as twin

@@ -7,7 +7,7 @@ coreset theory, named at each function.
 
 The weighted draw estimates the loss of the whole class without bias, and close to it for all centres or
 regressors at once. A condensed set carries no weights, and the same images without them over-represent
-what is rare, most of all at one image per class: :class:`condensekit.selection.KMeans`, nearest to the
+what is rare, most of all at one image per class: :class:`condensekit.selection.classic.KMeans`, nearest to the
 centres, is the one to compare with.
 """
 
@@ -26,7 +26,9 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
-from condensekit.selection import Chosen, Embedding, RandomEmbedding, check_sizes, plus_plus_centres, squared_distances
+from condensekit.selection.base import Chosen, check_sizes
+from condensekit.selection.clustering import plus_plus_centres, squared_distances
+from condensekit.selection.embeddings import Embedding, RandomEmbedding
 
 FORMULAS = ("default", "bachem")
 CERTAIN = 1 - 1e-9  # an inclusion probability above this counts as 1, so that no rounding draws an image twice
@@ -51,7 +53,7 @@ class _Importance(ABC):
     name: ClassVar[str]
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
-        """See :class:`condensekit.selection.Selection`; always with weights."""
+        """See :class:`condensekit.selection.base.Selection`; always with weights."""
         check_sizes(data, ipc)
         embed = self.embedding.prepare(data, draw, compute)
         take = with_replacement if self.replacement else without_replacement

@@ -12,7 +12,7 @@ from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse
 from condensekit.rng import Draw
-from condensekit.selection import Chosen, check_sizes
+from condensekit.selection.base import Chosen, check_sizes
 from condensekit.sets.jpeg import LABEL, QUALITIES, Picture, jpeg, plain_bytes, uncodable
 
 
@@ -39,7 +39,7 @@ class JpegRandom:
         refuse(None if self.quality in QUALITIES else f"quality must be an integer in 1 to 95, got {self.quality}")
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
-        """See :class:`~condensekit.selection.Selection`; classes may differ in how many images they get."""
+        """See :class:`~condensekit.selection.base.Selection`; classes may differ in how many images they get."""
         refuse(uncodable(self.name, data))
         check_sizes(data, ipc)
         indices, pixels, sizes = [], [], []

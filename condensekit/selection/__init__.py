@@ -1,0 +1,1 @@
+"""Selections of real images: starts of a condensation, and its baselines."""

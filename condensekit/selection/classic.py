@@ -1,0 +1,119 @@
+"""Classic selections: random, herding, k-means and k-center."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from condensekit.compute import Compute
+from condensekit.data.images import ClassImages
+from condensekit.errors import refuse, whole
+from condensekit.rng import Draw
+from condensekit.selection.base import Chosen, Selection, check_sizes
+from condensekit.selection.clustering import cluster_centres, farthest_first, herd, nearest_distinct
+from condensekit.selection.embeddings import Embedding, RandomEmbedding
+
+
+@dataclass(frozen=True)
+class Random:
+    """Uniformly drawn images without repeats; those of a smaller ``ipc`` are the first of a larger one."""
+
+    name: ClassVar[str] = "random"
+
+    def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
+        """See :class:`Selection`."""
+        check_sizes(data, ipc)
+        parts = []
+        for label in data.classes:
+            indices = data.indices_of(label)
+            parts.append(indices[draw.permutation(f"random/{label}", len(indices))[:ipc]])
+        return Chosen(torch.cat(parts))
+
+
+@dataclass(frozen=True)
+class _Embedded(ABC):
+    """A selection that looks at one class at a time, in an embedding.
+
+    Args:
+        embedding: Where distances are measured.
+        candidates: Images of each class that are looked at, drawn at random; 0 for all. Embedding all of a large data
+            set takes longer than a short condensation on a CPU.
+    """
+
+    embedding: Embedding = field(default_factory=RandomEmbedding)
+    candidates: int = 0
+
+    def __post_init__(self) -> None:
+        refuse(whole("candidates", self.candidates, 0))
+
+    def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
+        """See :class:`Selection`; a ConfigError where there are fewer candidates than images to choose."""
+        check_sizes(data, ipc)
+        check_candidates(self, ipc)
+        embed = self.embedding.prepare(data, draw, compute)
+        parts = []
+        for label in data.classes:
+            indices = data.indices_of(label)
+            if self.candidates:
+                some = draw.permutation(f"candidates/{label}", len(indices))[: self.candidates]
+                indices = indices[some.sort().values]
+            features = embed(indices).double()  # centred doubles: small distances far from the origin survive
+            parts.append(indices[self.pick(features - features.mean(0), ipc, draw.key(f"{self.name}/{label}"))])
+        return Chosen(torch.cat(parts))
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
+        """(ipc,) different rows of one class's centred float64 features (N, D); ``key`` seeds what is random."""
+
+
+@dataclass(frozen=True)
+class Herding(_Embedded):
+    """The images whose running mean stays closest to the class mean (Welling, "Herding Dynamical Weights", ICML 2009).
+
+    Departure from iCaRL (Rebuffi et al., CVPR 2017), which made it the usual choice of exemplars: features
+    are not scaled to unit length, so that the mean is the one that distribution matching matches.
+    """
+
+    name: ClassVar[str] = "herding"
+
+    def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
+        """See the class."""
+        return herd(features_ND, ipc)
+
+
+@dataclass(frozen=True)
+class KMeans(_Embedded):
+    """The image nearest to each of ``ipc`` k-means centres, as in DREAM (Liu et al., ICCV 2023)."""
+
+    name: ClassVar[str] = "kmeans"
+
+    def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
+        """See the class."""
+        return nearest_distinct(features_ND, cluster_centres(features_ND, ipc, key))
+
+
+@dataclass(frozen=True)
+class KCenter(_Embedded):
+    """Farthest first, from the image nearest to the mean: greedy k-center (Sener and Savarese, ICLR 2018)."""
+
+    name: ClassVar[str] = "kcenter"
+
+    def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
+        """See the class."""
+        return farthest_first(features_ND, ipc)
+
+
+def check_candidates(selection: Selection, each: int) -> None:
+    """Raise ConfigError for a selection that looks at fewer images of each class than the ``each`` it is to choose."""
+    looked_at = selection.candidates if isinstance(selection, _Embedded) else 0
+    refuse(
+        f"{each} images per class cannot be chosen among {looked_at} candidates: raise candidates, or 0: all"
+        if 0 < looked_at < each
+        else None
+    )

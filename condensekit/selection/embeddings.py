@@ -1,0 +1,65 @@
+"""Embeddings: where distances between real images are measured."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from condensekit.compute import Compute
+from condensekit.data.images import ClassImages
+from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.networks.convnet import ConvNet
+from condensekit.rng import Draw
+
+BLOCK = 512  # images embedded at a time
+Embed = Callable[[Tensor], Tensor]
+
+
+class Embedding(ABC):
+    """Where distances between images are measured.
+
+    ``separable`` tells whether the features of a class stay the same when other classes are left out of the data.
+    """
+
+    separable: ClassVar[bool] = True
+
+    @abstractmethod
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
+        """The function from source indices (n,) of ``data`` to float32 features (n, D)."""
+
+
+@dataclass(frozen=True)
+class RandomEmbedding(Embedding):
+    """The features of one untrained network, the same for all classes.
+
+    Args:
+        network: The architecture; a batch norm layer is used in evaluation mode, so that images stay apart.
+    """
+
+    network: Network = field(default_factory=ConvNet)
+
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
+        """See :meth:`Embedding.prepare`."""
+        module = self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
+        return embed_with(module.requires_grad_(False).eval(), data, compute)
+
+
+@dataclass(frozen=True)
+class Pixels(Embedding):
+    """The normalised pixels themselves."""
+
+    def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
+        """See :meth:`Embedding.prepare`."""
+        return lambda indices: data.gather(indices).flatten(1)
+
+
+def embed_with(module: FeatureNetwork, data: ClassImages, compute: Compute) -> Embed:
+    """The features of the images of ``data`` in ``module``, as a function of their source indices."""
+    return lambda indices: torch.cat(
+        [compute.features(module, data.gather(block, compute.device)).cpu() for block in indices.split(BLOCK)]
+    )
