@@ -27,12 +27,12 @@ from condensekit import catalog
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages
-from condensekit.evaluate import Candidate, evaluate
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import as_jpeg, plain_bytes
+from condensekit.training.evaluation import Candidate, evaluate
 
 HERE = Path(__file__).resolve().parent
 

@@ -11,9 +11,9 @@ from typing import Any
 from continual_cells import TUNED, TUNED_AT, Cell
 from PIL import Image
 
-from condensekit.evaluate import paired_interval
 from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, memory
 from condensekit.replay.results import RANDOM, contrasts, plot
+from condensekit.training.evaluation import paired_interval
 
 PLOTS = Path(__file__).resolve().parent / "plots"
 TERMS = (

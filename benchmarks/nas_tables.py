@@ -27,9 +27,9 @@ from nas_sheets import PRIMARY, TOLD, Record, Sheet, kind, sheets
 from scipy import stats
 
 from condensekit.catalog import SCORES
-from condensekit.evaluate import paired_interval
 from condensekit.nas.ranking import placed, retest, spearman, strata
 from condensekit.nas.report import AMONG, FEW, Ground, Spent, differences, ranking_rows, regret_text
+from condensekit.training.evaluation import paired_interval
 
 HERE = Path(__file__).resolve().parent
 CHANCE = 20.0  # percent, twice chance for ten classes: networks below it have learnt nothing

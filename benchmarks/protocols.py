@@ -21,15 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from record import write
 from scipy.stats import spearmanr
 
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import condense
 from condensekit.data import datasets
-from condensekit.evaluate import DC, SHORT, Candidate, evaluate
 from condensekit.methods import DistributionMatching
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set
 from condensekit.selection.classic import Herding, KCenter, KMeans, Random
+from condensekit.training.augment import Augmentation
+from condensekit.training.evaluation import DC, SHORT, Candidate, evaluate
 
 ITERATIONS = (30, 300)  # of distribution matching: two qualities of condensed set
 

@@ -28,13 +28,13 @@ from random_images import random_images
 from record import start, write
 from torch import Tensor
 
-from condensekit.augment import Augmentation
 from condensekit.compute import PRECISIONS, Compute, make_plan
 from condensekit.condense import condense
 from condensekit.data.images import ClassImages
 from condensekit.methods import DistributionMatching, State, StepContext
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
+from condensekit.training.augment import Augmentation
 
 ITERATIONS = 20_000  # more than are ever timed
 WARM_UP = 2

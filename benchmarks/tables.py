@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cells import cells
 from continual_tables import continual, experience, loop, tuning
 
-from condensekit.evaluate import paired_interval
+from condensekit.training.evaluation import paired_interval
 
 HERE = Path(__file__).resolve().parent
 Record = dict[str, Any]

@@ -30,9 +30,9 @@ from condensekit.condense import Saving, Status, condense
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
-from condensekit.evaluate import Candidate, evaluate
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
+from condensekit.training.evaluation import Candidate, evaluate
 
 HELD_OUT = 0.1
 

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import condensekit.data.datasets as datasets
-    from condensekit.augment import Augmentation
     from condensekit.condense import Saving, condense
     from condensekit.data.images import ClassImages
     from condensekit.discrepancy import MMD
     from condensekit.encoders import Fresh
     from condensekit.errors import CondensekitError
-    from condensekit.evaluate import Candidate, evaluate
     from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
     from condensekit.networks.convnet import ConvNet
     from condensekit.networks.resnet import ResNet18
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from condensekit.selection.classic import Herding, KCenter, KMeans, Random
     from condensekit.sets.condensed import CondensedSet, Formation
     from condensekit.trained import Trained
+    from condensekit.training.augment import Augmentation
+    from condensekit.training.evaluation import Candidate, evaluate
 
 __version__ = "0.1.0"
 
@@ -60,13 +60,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "augment": ("Augmentation",),
+    "training.augment": ("Augmentation",),
     "condense": ("Saving", "condense"),
     "sets.condensed": ("CondensedSet", "Formation"),
     "discrepancy": ("MMD",),
     "encoders": ("Fresh",),
     "errors": ("CondensekitError",),
-    "evaluate": ("Candidate", "evaluate"),
+    "training.evaluation": ("Candidate", "evaluate"),
     "data.images": ("ClassImages",),
     "methods": ("DistributionMatching", "GradientMatching", "KernelRidge"),
     "networks": ("ConvNet", "ResNet18"),

@@ -14,11 +14,9 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from condensekit.augment import Augmentation
 from condensekit.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
 from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import ConfigError, refuse, unknown
-from condensekit.evaluate import DC, IDC, SHORT, TrainProtocol
 from condensekit.methods import Condenser, DistributionMatching, gradient
 from condensekit.methods.gradient import DISTANCES, GradientMatching
 from condensekit.methods.kernel import KernelRidge
@@ -35,6 +33,8 @@ from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.condensed import Formation
 from condensekit.trained import Trained
+from condensekit.training.augment import Augmentation
+from condensekit.training.evaluation import DC, IDC, SHORT, TrainProtocol
 
 OWN_NETWORKS = {**gradient.UNFIT, "discrepancy": "it compares gradients: see --set distance"}
 M3D = DistributionMatching(MMD(), lr=1.0, batch_real=128, per_image=True, space="pixel", name="m3d")

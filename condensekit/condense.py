@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan, can_compile, device_misfit, make_plan
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Fresh, Prepared
@@ -36,6 +35,7 @@ from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.packing import pack
 from condensekit.trained import Trained
 from condensekit.trained import soft_labels as label_softly
+from condensekit.training.augment import Augmentation
 
 log = logging.getLogger(__name__)
 READ_EVERY = {"cuda": 50, "mps": 50}  # steps between looks at a device's results; a CPU is read every step

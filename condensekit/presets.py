@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from condensekit.augment import Augmentation
 from condensekit.encoders import Encoder, Fresh
 from condensekit.methods import Condenser
 from condensekit.selection.base import Noise, Selection
 from condensekit.selection.classic import Random
+from condensekit.training.augment import Augmentation
 
 CHOICES = (
     *("init", "sampling", "factor", "nested", "encoder", "keep", "network", "compiled"),

@@ -20,7 +20,7 @@ from condensekit.rng import Draw
 from condensekit.scorer import LIGHT, NARROW, cross_entropies, lightly_trained
 from condensekit.selection.clustering import cluster_centres, squared_distances
 from condensekit.selection.embeddings import Embedding, RandomEmbedding
-from condensekit.train import TrainProtocol
+from condensekit.training.train import TrainProtocol
 
 log = logging.getLogger(__name__)
 

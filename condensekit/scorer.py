@@ -16,7 +16,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.selection.embeddings import BLOCK, Embed, Embedding, embed_with
-from condensekit.train import TrainProtocol, class_indices, train_network
+from condensekit.training.train import TrainProtocol, class_indices, train_network
 
 LIGHT = TrainProtocol("light", epochs=1, full_epochs=1, batch=64, steps=100, augmentation=None)
 """100 steps of plain SGD: seconds on a CPU, enough to tell hard images from easy ones, too little to fit them."""

@@ -18,12 +18,14 @@ from condensekit.progress import SILENT, Progress, Shared
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.sets.condensed import CondensedSet
-from condensekit.train import TrainProtocol, class_indices, train_network, untrained
+from condensekit.training.train import TrainProtocol, class_indices, train_network, untrained
 
 PRETRAIN = TrainProtocol(
     "pretrain", epochs=10, full_epochs=10, batch=64, milestones=(2 / 3, 5 / 6), factor=0.2, restart_momentum=False
 )
-"""A short training of embedding networks: IDC's recipe (see :data:`condensekit.train.IDC`) in 10 epochs, no CutMix."""
+"""A short training of embedding networks: IDC's recipe (see :data:`condensekit.training.train.IDC`) in 10
+epochs, no CutMix.
+"""
 
 START, END, CLASSES = "initial/", "final/", "classes"  # names of prepared tensors
 

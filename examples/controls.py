@@ -11,10 +11,10 @@ from dataclasses import replace
 from condensekit import Candidate, Formation, Random, evaluate, selected_set
 from condensekit.compute import Compute, make_plan
 from condensekit.data import datasets
-from condensekit.evaluate import SHORT
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.jpeg_random import JpegRandom
+from condensekit.training.evaluation import SHORT
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 
 from condensekit import Candidate, DistributionMatching, Importance, condense, evaluate
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
 from condensekit.data import datasets
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set
 from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
+from condensekit.training.augment import Augmentation
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 
 from condensekit import Candidate, DistributionMatching, Random, condense, evaluate, selected_set
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
 from condensekit.data import datasets
 from condensekit.rng import Draw
+from condensekit.training.augment import Augmentation
 
 
 def main() -> None:

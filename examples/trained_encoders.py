@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 
 from condensekit import Candidate, DistributionMatching, Trained, condense, evaluate
-from condensekit.augment import Augmentation
 from condensekit.data import datasets
 from condensekit.sampling import Clustered
+from condensekit.training.augment import Augmentation
 
 
 def main() -> None:

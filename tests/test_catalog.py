@@ -5,9 +5,7 @@ import textwrap
 import pytest
 
 from condensekit import catalog
-from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError
-from condensekit.evaluate import IDC, SHORT
 from condensekit.methods import DistributionMatching
 from condensekit.networks.adaptor import TorchvisionNetwork
 from condensekit.networks.convnet import ConvNet
@@ -15,6 +13,8 @@ from condensekit.networks.resnet import ResNet18
 from condensekit.recipe import Recipe
 from condensekit.selection.base import Noise
 from condensekit.selection.classic import KMeans
+from condensekit.training.augment import Augmentation
+from condensekit.training.evaluation import IDC, SHORT
 
 OWN = """
     from dataclasses import dataclass

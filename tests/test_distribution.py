@@ -3,7 +3,6 @@ import dataclasses
 import pytest
 import torch
 
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.discrepancy import mean
 from condensekit.errors import ConfigError
@@ -11,6 +10,7 @@ from condensekit.methods import DistributionMatching
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise
 from condensekit.testing import MethodContract, context, shapes
+from condensekit.training.augment import Augmentation
 from tests.reference.dm_twin import dm_loss_and_gradient
 
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from condensekit import catalog
-from condensekit.augment import OPS, Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Status, condense
 from condensekit.encoders import Fresh
@@ -18,6 +17,7 @@ from condensekit.selection.base import Noise
 from condensekit.sets.condensed import Formation
 from condensekit.testing import LABELS, MethodContract, context, shapes
 from condensekit.trained import Trained
+from condensekit.training.augment import OPS, Augmentation
 from tests.reference import gradient_twin as twin
 
 DATA = shapes(size=16)

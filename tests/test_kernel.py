@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Status, condense
 from condensekit.encoders import Fresh
@@ -18,6 +17,7 @@ from condensekit.selection.base import Noise
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import MethodContract, context, shapes
 from condensekit.trained import Trained
+from condensekit.training.augment import Augmentation
 from tests.reference.krr_twin import krr_loss_and_gradients, networks_of
 
 SMALL = {"encoder": Fresh(ConvNet(width=8)), "workers": 1, "init": Noise()}

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from condensekit import catalog
-from condensekit.augment import Augmentation
 from condensekit.condense import condense
 from condensekit.discrepancy import MMD, Gaussian, Laplace, Moments, linear, mean
 from condensekit.encoders import Fresh
@@ -21,6 +20,7 @@ from condensekit.selection.classic import KMeans, Random
 from condensekit.sets.condensed import Formation
 from condensekit.testing import shapes
 from condensekit.trained import Trained
+from condensekit.training.augment import Augmentation
 
 
 def built(*args, data="cifar10", **words):

@@ -37,7 +37,7 @@ from condensekit.selection.classic import KMeans
 from condensekit.selection.embeddings import Pixels, RandomEmbedding
 from condensekit.sets.condensed import CondensedSet
 from condensekit.testing import LABELS, SelectionContract, shapes
-from condensekit.train import class_indices
+from condensekit.training.train import class_indices
 from tests.reference import importance_twin as twin
 
 TINY = ConvNet(width=8)

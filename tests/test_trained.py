@@ -5,13 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Saving, condense
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
-from condensekit.evaluate import Candidate, evaluate
 from condensekit.methods import DistributionMatching
 from condensekit.networks.base import separable
 from condensekit.networks.convnet import ConvNet
@@ -21,8 +19,10 @@ from condensekit.runs.files import load_tensors
 from condensekit.selection.base import Noise
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import LABELS, MethodContract, context, shapes
-from condensekit.train import SHORT, class_indices, train_network
 from condensekit.trained import PRETRAIN, Trained, soft_labels
+from condensekit.training.augment import Augmentation
+from condensekit.training.evaluation import Candidate, evaluate
+from condensekit.training.train import SHORT, class_indices, train_network
 from tests.reference.dm_twin import dm_loss_and_gradient
 from tests.reference.trained_twin import weights_at
 

@@ -13,7 +13,6 @@ from condensekit.cli.demo_search import searched
 from condensekit.cli.options import DATA_ROOT, DEVICE, JSON, SEED, Command, Place, Source, option
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
-from condensekit.evaluate import Candidate, evaluate
 from condensekit.replay.filler import Interrupted
 from condensekit.replay.memories import Making
 from condensekit.replay.protocol import Settings
@@ -25,6 +24,7 @@ from condensekit.selection.base import selected_set
 from condensekit.selection.classic import Random
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_png_grid
+from condensekit.training.evaluation import Candidate, evaluate
 
 SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 200, 1
 ORDERS, REPLAYED = 3, 3  # of the replay chapter: class orders, images per class

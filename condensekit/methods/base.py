@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder, Fresh
@@ -19,6 +18,7 @@ from condensekit.networks.base import FeatureNetwork, separable
 from condensekit.rng import Draw
 from condensekit.sampling import Sampler, Uniform
 from condensekit.sets.packing import unpack
+from condensekit.training.augment import Augmentation
 
 State = dict[str, Tensor]  # what a checkpoint holds; "images" is (K, ipc, C, H, W), normalised
 SPACES = ("normalised", "pixel")

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condensekit.augment import Augmentation
 from condensekit.data.images import ClassImages
 from condensekit.discrepancy import Discrepancy, mean
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
+from condensekit.training.augment import Augmentation
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from condensekit.augment import Augmentation
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
 from condensekit.networks.base import FeatureNetwork
 from condensekit.sets.packing import unpack
+from condensekit.training.augment import Augmentation
 
 Gradients = Sequence[Tensor]  # one for each parameter of a network, in its order
 Distance = Callable[[Gradients, Gradients], Tensor]

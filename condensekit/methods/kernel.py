@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condensekit.augment import Augmentation
 from condensekit.data.images import ClassImages
 from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
+from condensekit.training.augment import Augmentation
 
 LABELS = ("fixed", "learned", "soft")
 JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # of the mean diagonal; the first that makes the Gram matrix regular

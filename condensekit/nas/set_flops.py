@@ -17,8 +17,8 @@ from condensekit.sampling import Clustered, Importance, Sampling
 from condensekit.scorer import TrainedEmbedding
 from condensekit.selection.base import Noise, Selection
 from condensekit.selection.embeddings import Embedding
-from condensekit.train import TrainProtocol
 from condensekit.trained import Trained
+from condensekit.training.train import TrainProtocol
 
 
 def choosing_flops(selection: Selection | Noise, data: ClassImages) -> float:

@@ -19,18 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condensekit.augment import Augmentation
 from condensekit.catalog import SCORES
 from condensekit.compute import Compute, make_plan, without_subnormals
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, refuse, unknown
-from condensekit.evaluate import targets_for
 from condensekit.nas.budget import OutOfTimeError
 from condensekit.nas.recalibrate import in_evaluation
 from condensekit.networks.base import FeatureNetwork
 from condensekit.rng import Draw, isolated
 from condensekit.sets.condensed import CondensedSet
-from condensekit.train import TEST_PIXELS, class_indices
+from condensekit.training.augment import Augmentation
+from condensekit.training.evaluation import targets_for
+from condensekit.training.train import TEST_PIXELS, class_indices
 
 CPU_TEST_PIXELS = 128 * 32 * 32  # of the images tested at a time: more falls out of the cache, at twice the time
 SCHEDULES: dict[str, Callable[[float], float]] = {

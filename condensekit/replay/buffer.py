@@ -13,7 +13,6 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
-from condensekit.augment import Augmentation
 from condensekit.data.images import ImageSpec
 from condensekit.encoders import Encoder
 from condensekit.errors import DataError, refuse
@@ -30,6 +29,7 @@ from condensekit.replay.update import Rules
 from condensekit.sampling import Sampling, Uniform
 from condensekit.selection.base import Noise, Selection
 from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.training.augment import Augmentation
 
 
 class CondensedBuffer(ExemplarsBuffer):

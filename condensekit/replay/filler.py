@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages, ImageSpec
@@ -28,6 +27,7 @@ from condensekit.sampling import Sampling, Uniform
 from condensekit.selection.base import Noise, Selection, selected_set
 from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
 from condensekit.sets.jpeg import LABEL
+from condensekit.training.augment import Augmentation
 
 TIMES = ("elapsed_s", "preparation_s")  # what a condensation's provenance says
 EVERY = 100  # steps between checkpoints of a condensation that has a folder

@@ -34,7 +34,7 @@ from condensekit.replay.protocol import Bench, Record, Settings
 from condensekit.replay.scratch import cache_of, folder_of
 from condensekit.replay.strategies import ERACE, CondensedReplay, DERpp
 from condensekit.rng import Draw, isolated
-from condensekit.train import TrainProtocol
+from condensekit.training.train import TrainProtocol
 
 EVALUATED = 256  # images at a time where a memory of Avalanche's own looks at their features
 NOTHING = {"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "train_s": 0.0, "steps": 0, "passes": None}

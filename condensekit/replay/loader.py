@@ -13,11 +13,11 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError
 from condensekit.replay.materialise import Unfit, materialise
 from condensekit.replay.stream import check_head
 from condensekit.rng import Draw
+from condensekit.training.augment import Augmentation
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class TensorLoader(SupervisedPlugin):
     Args:
         augmentation: Stands in for the training transforms of stream and memory: whole batches (N, C, H, W) of what
             the evaluation transforms give are augmented on the device. None keeps the stream's own transforms.
-        seed: Of an :class:`~condensekit.augment.Augmentation`.
+        seed: Of an :class:`~condensekit.training.augment.Augmentation`.
     """
 
     def __init__(self, augmentation: BatchAugmentation | None = None, *, seed: int = 0) -> None:

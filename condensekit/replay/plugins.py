@@ -14,12 +14,12 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
 from condensekit.errors import ConfigError, DataError, refuse
-from condensekit.evaluate import SHORT
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.replay.seeds import network_draw
 from condensekit.replay.stream import check_head
 from condensekit.rng import Draw, isolated
-from condensekit.train import TrainProtocol, batches, optimiser_at
+from condensekit.training.evaluation import SHORT
+from condensekit.training.train import TrainProtocol, batches, optimiser_at
 
 
 class FromScratchOnMemory(SupervisedPlugin):
@@ -28,7 +28,7 @@ class FromScratchOnMemory(SupervisedPlugin):
     GDumb (Prabhu, Torr and Dokania, ECCV 2020); DM's continual protocol (Zhao and Bilen, WACV 2023). The memory
     is filled before the training; the strategy's own model, optimiser, epochs and loader give way to fresh weights
     in the same model and to the protocol's. With :class:`~condensekit.networks.base.Network` weights, the training is
-    that of :func:`condensekit.train.train_network` with :func:`network_draw`.
+    that of :func:`condensekit.training.train.train_network` with :func:`network_draw`.
 
     Departure from Avalanche's ``GDumbPlugin``: weights are drawn anew for each experience, where it goes back to
     one initial model; any storage policy; the learning rate falls.

@@ -15,14 +15,14 @@ from torch import nn
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import ConfigError, DataError, refuse
-from condensekit.evaluate import SHORT
 from condensekit.networks.base import Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.runs.files import read_json, write_json
 from condensekit.sets.condensed import CondensedSet
-from condensekit.train import TEST_PIXELS, TrainProtocol, class_indices
+from condensekit.training.evaluation import SHORT
+from condensekit.training.train import TEST_PIXELS, TrainProtocol, class_indices
 
 Record = dict[str, Any]
 

@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from condensekit.evaluate import paired_interval
 from condensekit.replay.memories import EQUAL_BYTES, MemoryKind
 from condensekit.replay.protocol import Record, Settings
+from condensekit.training.evaluation import paired_interval
 
 Cell = list[list[Record]]  # of each order, of each step: scores of the networks, bytes, seconds
 RANDOM = "random"

@@ -24,7 +24,7 @@ from condensekit.replay.protocol import Bench, Cache, Record
 from condensekit.replay.seeds import network_draw
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import LABEL
-from condensekit.train import train_network
+from condensekit.training.train import train_network
 
 Sets = list[CondensedSet]
 

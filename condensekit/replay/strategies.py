@@ -12,7 +12,6 @@ from avalanche.training.supervised import DER, ER_ACE
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
-from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError, refuse
 from condensekit.methods import DistributionMatching
 from condensekit.networks.base import separable
@@ -22,7 +21,8 @@ from condensekit.replay.learner import by_learner
 from condensekit.replay.loader import TensorLoader
 from condensekit.replay.plugins import Distillation, FineTuneOnMemory, memory_tensors
 from condensekit.rng import Draw
-from condensekit.train import TrainProtocol
+from condensekit.training.augment import Augmentation
+from condensekit.training.train import TrainProtocol
 
 
 class CondensedReplay(SupervisedTemplate):

@@ -6,7 +6,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.replay.memories import Making
 from condensekit.replay.protocol import Online, Settings
 from condensekit.replay.runner import run_protocol
-from condensekit.train import SHORT
+from condensekit.training.train import SHORT
 
 NET = ConvNet(width=8)
 SMALL = Settings(

@@ -9,13 +9,13 @@ from avalanche.training.plugins import ReplayPlugin
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor, v2
 
-from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError, DataError
 from condensekit.replay import Images, TensorLoader
 from condensekit.replay.loader import TensorBatches
 from condensekit.replay.materialise import Unfit, materialise
 from condensekit.rng import isolated
 from condensekit.selection.classic import Random
+from condensekit.training.augment import Augmentation
 from tests.replay.worlds import MEAN, PIL, STD, Pictures, accuracy, buffer, naive, network, stream
 
 KINDS = pytest.mark.parametrize("kind", ["nc", "ci", "tasked"])

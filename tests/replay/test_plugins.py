@@ -19,7 +19,7 @@ from condensekit.replay.plugins import memory_targets, memory_tensors
 from condensekit.replay.seeds import network_draw
 from condensekit.rng import Draw
 from condensekit.selection.classic import Random
-from condensekit.train import DC, train_network
+from condensekit.training.train import DC, train_network
 
 from .worlds import accuracy, buffer, naive, network, replaying, stream
 

@@ -32,7 +32,7 @@ from condensekit.replay.results import contrasts, final_accuracies, holm, named_
 from condensekit.rng import Draw
 from condensekit.runs.files import read_json
 from condensekit.sets.condensed import CondensedSet
-from condensekit.train import accuracy
+from condensekit.training.train import accuracy
 
 from .runs import LONG, MAKING, NET, SMALL, go
 from .worlds import buffer, naive, stream

@@ -8,13 +8,13 @@ from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, t
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamplingBuffer
 
-from condensekit.augment import Augmentation
 from condensekit.errors import ConfigError
 from condensekit.replay import ERACE, Bytes, CondensedReplay, DERpp, Images, LearnerEncoder
 from condensekit.replay.filler import Selecting
 from condensekit.replay.full import Replay
 from condensekit.selection.classic import Random
-from condensekit.train import TrainProtocol
+from condensekit.training.augment import Augmentation
+from condensekit.training.train import TrainProtocol
 
 from .worlds import accuracy, buffer, network, stream
 

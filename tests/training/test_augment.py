@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from condensekit.augment import OPS, Augmentation, AugmentParams, cutmix_batch
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError
 from condensekit.rng import Draw
+from condensekit.training.augment import OPS, Augmentation, AugmentParams, cutmix_batch
 from tests.reference import augment_twin
 
 EVERY = Augmentation()

@@ -26,7 +26,7 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import environment
 from condensekit.sets.condensed import CondensedSet
-from condensekit.train import DC, IDC, SHORT, TrainProtocol, accuracy, class_indices, train_network
+from condensekit.training.train import DC, IDC, SHORT, TrainProtocol, accuracy, class_indices, train_network
 
 __all__ = ["DC", "IDC", "SHORT", "Candidate", "Evaluation", "TrainProtocol", "evaluate", "paired_interval"]
 
@@ -219,7 +219,7 @@ def _lesson(
 
 
 def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) -> Tensor:
-    """What :func:`~condensekit.train.train_network` takes as targets, with an output for each class of ``test``.
+    """Targets for :func:`~condensekit.training.train.train_network`: one output for each class of ``test``.
 
     Args:
         name: What errors call the set.

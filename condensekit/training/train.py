@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condensekit.augment import Augmentation, cutmix_batch
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
 from condensekit.networks.base import FeatureNetwork, Network, Shape
 from condensekit.progress import Stage
 from condensekit.rng import Draw
+from condensekit.training.augment import Augmentation, cutmix_batch
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from condensekit.augment import Augmentation
 from condensekit.compute import Compute, Plan
 from condensekit.errors import ConfigError
 from condensekit.networks.convnet import ConvNet
@@ -12,7 +11,8 @@ from condensekit.networks.resnet import ResNet18
 from condensekit.progress import Stage
 from condensekit.rng import Draw
 from condensekit.testing import LABELS, shapes
-from condensekit.train import DC, IDC, SHORT, TrainProtocol, accuracy, batches, class_indices, train_network
+from condensekit.training.augment import Augmentation
+from condensekit.training.train import DC, IDC, SHORT, TrainProtocol, accuracy, batches, class_indices, train_network
 
 NARROW = ConvNet(width=8)
 PLAIN = TrainProtocol("plain", epochs=6, full_epochs=2, batch=20, milestones=(0.5, 0.75), augmentation=None)

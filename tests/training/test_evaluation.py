@@ -11,7 +11,6 @@ from scipy import stats
 from condensekit.compute import Compute, Plan
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
-from condensekit.evaluate import Candidate, TrainProtocol, evaluate, paired_interval, targets_for
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
 from condensekit.progress import Progress, Stage
@@ -21,6 +20,7 @@ from condensekit.selection.classic import KMeans, Random
 from condensekit.selection.embeddings import Pixels
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import shapes
+from condensekit.training.evaluation import Candidate, TrainProtocol, evaluate, paired_interval, targets_for
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)
 NETS = (ConvNet(width=8),)
@@ -252,6 +252,6 @@ def test_it_runs_without_avalanche_nni_and_click():
 import sys
 for name in ("avalanche", "nni", "click"):
     sys.modules[name] = None
-import condensekit.evaluate
+import condensekit.training.evaluation
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,1 @@
+"""Training of networks on a set, augmentation, and evaluation of sets."""
