@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     import condensekit.data.datasets as datasets
     from condensekit.condense import Saving, condense
     from condensekit.data.images import ClassImages
-    from condensekit.discrepancy import MMD
-    from condensekit.encoders import Fresh
     from condensekit.errors import CondensekitError
     from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
+    from condensekit.methods.discrepancy import MMD
+    from condensekit.methods.encoders import Fresh
+    from condensekit.methods.sampling import Importance
+    from condensekit.methods.trained_encoders import Trained
     from condensekit.networks.convnet import ConvNet
     from condensekit.networks.resnet import ResNet18
-    from condensekit.sampling import Importance
     from condensekit.selection.base import Noise, selected_set
     from condensekit.selection.classic import Herding, KCenter, KMeans, Random
     from condensekit.sets.condensed import CondensedSet, Formation
-    from condensekit.trained import Trained
     from condensekit.training.augment import Augmentation
     from condensekit.training.evaluation import Candidate, evaluate
 
@@ -63,17 +63,17 @@ _MODULES = {
     "training.augment": ("Augmentation",),
     "condense": ("Saving", "condense"),
     "sets.condensed": ("CondensedSet", "Formation"),
-    "discrepancy": ("MMD",),
-    "encoders": ("Fresh",),
+    "methods.discrepancy": ("MMD",),
+    "methods.encoders": ("Fresh",),
     "errors": ("CondensekitError",),
     "training.evaluation": ("Candidate", "evaluate"),
     "data.images": ("ClassImages",),
     "methods": ("DistributionMatching", "GradientMatching", "KernelRidge"),
     "networks": ("ConvNet", "ResNet18"),
-    "sampling": ("Importance",),
+    "methods.sampling": ("Importance",),
     "selection.base": ("Noise", "selected_set"),
     "selection.classic": ("Herding", "KCenter", "KMeans", "Random"),
-    "trained": ("Trained",),
+    "methods.trained_encoders": ("Trained",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

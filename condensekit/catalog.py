@@ -14,25 +14,25 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from condensekit.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
-from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.methods import Condenser, DistributionMatching, gradient
+from condensekit.methods.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
+from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.gradient import DISTANCES, GradientMatching
 from condensekit.methods.kernel import KernelRidge
+from condensekit.methods.sampling import Clustered, Importance, Sampling, Uniform
+from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.adaptor import TorchvisionNetwork
 from condensekit.networks.base import ACTIVATIONS, NORMS, POOLINGS, Network
 from condensekit.networks.classics import MLP, VGG11, AlexNet, LeNet
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
 from condensekit.presets import Preset
-from condensekit.sampling import Clustered, Importance, Sampling, Uniform
 from condensekit.selection.base import Noise, Selection
 from condensekit.selection.classic import Herding, KCenter, KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.condensed import Formation
-from condensekit.trained import Trained
 from condensekit.training.augment import Augmentation
 from condensekit.training.evaluation import DC, IDC, SHORT, TrainProtocol
 

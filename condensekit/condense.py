@@ -18,23 +18,23 @@ from torch import Tensor
 
 from condensekit.compute import Compute, Plan, can_compile, device_misfit, make_plan
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Encoder, Fresh, Prepared
 from condensekit.errors import StoreError, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
+from condensekit.methods.encoders import Encoder, Fresh, Prepared
+from condensekit.methods.sampling import Sampler, Sampling, Uniform
+from condensekit.methods.trained_encoders import Trained
+from condensekit.methods.trained_encoders import soft_labels as label_softly
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
-from condensekit.sampling import Sampler, Sampling, Uniform
 from condensekit.selection.base import Noise, Selection, check_sizes, check_start, coded_start
 from condensekit.selection.classic import Random, check_candidates
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.packing import pack
-from condensekit.trained import Trained
-from condensekit.trained import soft_labels as label_softly
 from condensekit.training.augment import Augmentation
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,8 @@ def condense(
         nested: Match only the first k images of each class, k drawn anew each step from 1 to ipc, so that
             any prefix of the set is a set of its own.
         soft_labels: Label the images with the mean prediction of the trained networks of ``encoder``
-            (:func:`condensekit.trained.soft_labels`), in place of their class. They count in ``nbytes``.
+            (:func:`condensekit.methods.trained_encoders.soft_labels`), in place of their class. They count in
+            ``nbytes``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``fp32``, ``mixed`` (real images in bfloat16) or ``bf16``.
         compiled: Compile the network; see :func:`condensekit.compute.make_plan`.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from condensekit.encoders import Encoder, Fresh
 from condensekit.methods import Condenser
+from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.selection.base import Noise, Selection
 from condensekit.selection.classic import Random
 from condensekit.training.augment import Augmentation

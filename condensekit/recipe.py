@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from condensekit import catalog
-from condensekit.encoders import Encoder
 from condensekit.errors import ConfigError, Problems, refuse
 from condensekit.methods import Condenser
+from condensekit.methods.encoders import Encoder
 from condensekit.presets import Preset
 from condensekit.selection.base import Noise, Selection
 from condensekit.sets.condensed import Formation

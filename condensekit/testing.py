@@ -19,9 +19,9 @@ import torch
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import DataError
 from condensekit.methods.base import Condenser, State, StepContext
+from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise, Selection

@@ -12,7 +12,7 @@ import torch
 
 from condensekit import Candidate, DistributionMatching, Trained, condense, evaluate
 from condensekit.data import datasets
-from condensekit.sampling import Clustered
+from condensekit.methods.sampling import Clustered
 from condensekit.training.augment import Augmentation
 
 

@@ -15,20 +15,20 @@ import torch
 from condensekit import catalog
 from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages
-from condensekit.discrepancy import mean
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.methods import DistributionMatching, GradientMatching
+from condensekit.methods.discrepancy import mean
+from condensekit.methods.encoders import Fresh
+from condensekit.methods.sampling import Clustered, Uniform
+from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.runs.files import load_tensors, save_tensors
-from condensekit.sampling import Clustered, Uniform
 from condensekit.selection.base import Chosen, Noise
 from condensekit.selection.classic import Herding, KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import LABELS, shapes
-from condensekit.trained import Trained
 
 SMALL = {"encoder": Fresh(ConvNet(width=8)), "workers": 1}
 DM = DistributionMatching(batch_real=8)

@@ -6,20 +6,20 @@ import pytest
 
 from condensekit import catalog
 from condensekit.condense import condense
-from condensekit.discrepancy import MMD, Gaussian, Laplace, Moments, linear, mean
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching, GradientMatching
+from condensekit.methods.discrepancy import MMD, Gaussian, Laplace, Moments, linear, mean
+from condensekit.methods.encoders import Fresh
 from condensekit.methods.gradient import mse
+from condensekit.methods.sampling import Clustered, Importance, Uniform
+from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.presets import CHOICES, COSTS
 from condensekit.recipe import Recipe
-from condensekit.sampling import Clustered, Importance, Uniform
 from condensekit.selection.base import Noise
 from condensekit.selection.classic import KMeans, Random
 from condensekit.sets.condensed import Formation
 from condensekit.testing import shapes
-from condensekit.trained import Trained
 from condensekit.training.augment import Augmentation
 
 

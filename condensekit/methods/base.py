@@ -12,11 +12,11 @@ from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Encoder, Fresh
 from condensekit.errors import whole
+from condensekit.methods.encoders import Encoder, Fresh
+from condensekit.methods.sampling import Sampler, Uniform
 from condensekit.networks.base import FeatureNetwork, separable
 from condensekit.rng import Draw
-from condensekit.sampling import Sampler, Uniform
 from condensekit.sets.packing import unpack
 from condensekit.training.augment import Augmentation
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.data.images import ClassImages
-from condensekit.discrepancy import Discrepancy, mean
-from condensekit.encoders import Encoder
 from condensekit.errors import refuse
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
+from condensekit.methods.discrepancy import Discrepancy, mean
+from condensekit.methods.encoders import Encoder
 from condensekit.training.augment import Augmentation
 
 
@@ -33,14 +33,14 @@ class DistributionMatching(Condenser):
     M3D (Zhang et al., AAAI 2024; arXiv 2312.15927, whose first version is titled ECHO) is this with
     ``MMD()``, ``per_image``, ``space="pixel"``, ``batch_real=128``, a network kept for 5 steps and two by
     two images packed into one: the preset ``m3d`` of :mod:`condensekit.catalog`. ``echo`` is the same
-    preset under the first version's name; :class:`~condensekit.discrepancy.Moments` is its finite-order
+    preset under the first version's name; :class:`~condensekit.methods.discrepancy.Moments` is its finite-order
     form. Its authors step the optimiser after every class, so that momentum fades over the steps of the
     other classes; here one step moves all classes and momentum lasts from step to step, which travels as
     far. Their augmentation applies colour, crop and cutout to every batch; here one of the three is drawn
     for each class, as in DM. Their packing shrinks by nearest neighbour, ours with antialiasing.
 
     Args:
-        discrepancy: What is matched; :func:`condensekit.discrepancy.mean` gives DM.
+        discrepancy: What is matched; :func:`condensekit.methods.discrepancy.mean` gives DM.
         lr: Step size; the authors use 1 for 1 to 50 images per class and 10 above.
         momentum: Of the image updates, in [0, 1).
         batch_real: Real images of each class in a step.
@@ -50,7 +50,7 @@ class DistributionMatching(Condenser):
             clamped to that range after each step, as IDC and M3D do.
         calibration: Weight, at least 0, of the synthetic images' cross-entropy under a trained network (DANCE,
             Zhang et al., IJCAI 2024), summed over the classes like the discrepancies. It needs an encoder of
-            trained networks, :class:`condensekit.trained.Trained`.
+            trained networks, :class:`condensekit.methods.trained_encoders.Trained`.
         name: What run folders and tables call it.
     """
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
+from condensekit.methods.encoders import Encoder
 from condensekit.networks.base import FeatureNetwork
 from condensekit.sets.packing import unpack
 from condensekit.training.augment import Augmentation

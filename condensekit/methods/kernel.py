@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Encoder
 from condensekit.errors import refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
+from condensekit.methods.encoders import Encoder
 from condensekit.training.augment import Augmentation
 
 LABELS = ("fixed", "learned", "soft")

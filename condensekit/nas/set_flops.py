@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Encoder
 from condensekit.methods import Condenser
+from condensekit.methods.encoders import Encoder
 from condensekit.methods.gradient import GradientMatching
+from condensekit.methods.sampling import Clustered, Importance, Sampling
+from condensekit.methods.scorer import TrainedEmbedding
+from condensekit.methods.trained_encoders import Trained
 from condensekit.nas.cost import PASSES, count
 from condensekit.networks.base import Network
 from condensekit.rng import Draw
-from condensekit.sampling import Clustered, Importance, Sampling
-from condensekit.scorer import TrainedEmbedding
 from condensekit.selection.base import Noise, Selection
 from condensekit.selection.embeddings import Embedding
-from condensekit.trained import Trained
 from condensekit.training.train import TrainProtocol
 
 

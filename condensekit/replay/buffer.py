@@ -14,9 +14,10 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from condensekit.data.images import ImageSpec
-from condensekit.encoders import Encoder
 from condensekit.errors import DataError, refuse
 from condensekit.methods import Condenser
+from condensekit.methods.encoders import Encoder
+from condensekit.methods.sampling import Sampling, Uniform
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.budget import Budget, Images
 from condensekit.replay.coded import Coded
@@ -26,7 +27,6 @@ from condensekit.replay.replayed import ClassView, check_replayed, replayed, tra
 from condensekit.replay.state import restored, stored
 from condensekit.replay.stream import Key, Layout, check_batchable, check_same_stream, class_images, key_of, task_labels
 from condensekit.replay.update import Rules
-from condensekit.sampling import Sampling, Uniform
 from condensekit.selection.base import Noise, Selection
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.training.augment import Augmentation

@@ -16,14 +16,14 @@ import torch
 from condensekit.compute import Compute, make_plan
 from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages, ImageSpec
-from condensekit.encoders import Encoder
 from condensekit.errors import CondensekitError, ConfigError, DataError
 from condensekit.methods import Condenser
+from condensekit.methods.encoders import Encoder
+from condensekit.methods.sampling import Sampling, Uniform
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory import SECONDS
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
-from condensekit.sampling import Sampling, Uniform
 from condensekit.selection.base import Noise, Selection, selected_set
 from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
 from condensekit.sets.jpeg import LABEL

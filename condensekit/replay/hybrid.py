@@ -9,9 +9,10 @@ from torch import Tensor
 
 from condensekit.compute import Compute, make_plan
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Encoder
 from condensekit.errors import refuse
 from condensekit.methods import Condenser
+from condensekit.methods.encoders import Encoder
+from condensekit.methods.trained_encoders import Trained, soft_labels
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.replay.filler import Condensing, Filler, Filling
@@ -22,7 +23,6 @@ from condensekit.selection.clustering import herd
 from condensekit.selection.embeddings import embed_with
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.packing import pack, unpack
-from condensekit.trained import Trained, soft_labels
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class SoftLabelled:
 
     Args:
         images: Makes the images.
-        teacher: The networks: those of :class:`~condensekit.trained.Trained`.
+        teacher: The networks: those of :class:`~condensekit.methods.trained_encoders.Trained`.
     """
 
     images: Filler

@@ -12,14 +12,14 @@ from torch import nn
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Encoder, Prepared
 from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.methods.encoders import Encoder, Prepared
+from condensekit.methods.trained_encoders import CLASSES, END, START, Trained
 from condensekit.networks.base import FeatureNetwork, Network, Shape
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.filler import Filling
 from condensekit.rng import Draw
 from condensekit.selection.embeddings import Embed, Embedding, RandomEmbedding, embed_with
-from condensekit.trained import CLASSES, END, START, Trained
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class LearnerNetwork(Network):
 class LearnerEncoder(Encoder):
     """Random points between the learner's weights before and after the experience that is being condensed.
 
-    The idea of DANCE (Zhang et al., IJCAI 2024; :class:`~condensekit.trained.Trained`), with the network that
-    is trained anyway in place of ones trained for the purpose. It has seen the classes at hand and earlier ones,
-    never a later one. Where the learner is watched only once in an experience, both ends are the same.
+    The idea of DANCE (Zhang et al., IJCAI 2024; :class:`~condensekit.methods.trained_encoders.Trained`), with the
+    network that is trained anyway in place of ones trained for the purpose. It has seen the classes at hand and
+    earlier ones, never a later one. Where the learner is watched only once in an experience, both ends are the same.
 
     It holds a copy of the learner from the beginning of an experience and another one while the memory is filled; a
     ``CondensedBuffer`` then has it forget both, so that none is in a checkpoint between experiences.

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from condensekit.condense import Saving, condense
-from condensekit.encoders import Fresh
 from condensekit.methods import DistributionMatching, GradientMatching
+from condensekit.methods.encoders import Fresh
 from condensekit.networks.convnet import ConvNet
 from condensekit.runs import folder as run
 from condensekit.selection.base import Noise

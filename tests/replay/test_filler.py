@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from condensekit.data.images import ImageSpec
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
+from condensekit.methods.encoders import Fresh
+from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.replay import Bytes, Images
@@ -17,7 +18,6 @@ from condensekit.replay.filler import Condensing, DivergedError, Filler, Filling
 from condensekit.selection.base import Noise
 from condensekit.selection.classic import Herding, Random
 from condensekit.sets.condensed import CondensedSet
-from condensekit.trained import Trained
 from tests.replay.worlds import DM, MEAN, SPEC, STD, Pictures, buffer, stream
 
 

@@ -9,9 +9,11 @@ from torch.utils.data import TensorDataset
 
 from condensekit.compute import Compute, make_plan
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
+from condensekit.methods.encoders import Fresh
+from condensekit.methods.sampling import Clustered
+from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.replay import Bytes, Coded, CondensedBuffer, Hybrid, Images, LearnerEncoder
 from condensekit.replay.baselines import BASELINES
@@ -28,12 +30,10 @@ from condensekit.replay.memories import (
     refuse_unused,
 )
 from condensekit.rng import Draw
-from condensekit.sampling import Clustered
 from condensekit.selection.classic import Herding, Random
 from condensekit.selection.embeddings import RandomEmbedding
 from condensekit.sets.condensed import Formation
 from condensekit.sets.jpeg import as_jpeg
-from condensekit.trained import Trained
 
 from .worlds import naive, stream
 

@@ -17,8 +17,8 @@ from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from condensekit.data.images import ImageSpec
-from condensekit.encoders import Fresh
 from condensekit.methods import DistributionMatching
+from condensekit.methods.encoders import Fresh
 from condensekit.networks.convnet import ConvNet
 from condensekit.replay import CondensedBuffer
 from condensekit.rng import isolated

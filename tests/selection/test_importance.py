@@ -10,9 +10,9 @@ from condensekit.compute import Compute, Plan
 from condensekit.condense import condense
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
+from condensekit.methods.encoders import Fresh
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.base import Chosen, selected_set

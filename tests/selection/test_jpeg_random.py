@@ -6,9 +6,9 @@ import torch
 from condensekit.compute import Compute, Plan
 from condensekit.condense import condense
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
+from condensekit.methods.encoders import Fresh
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set

@@ -18,9 +18,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from condensekit.cli import main
 from condensekit.condense import Saving, condense
 from condensekit.data import datasets
-from condensekit.encoders import Fresh
 from condensekit.errors import StoreError
 from condensekit.methods import DistributionMatching
+from condensekit.methods.encoders import Fresh
 from condensekit.networks.convnet import ConvNet
 from tests.cases.command import EVALUATE
 

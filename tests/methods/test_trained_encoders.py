@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Saving, condense
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
+from condensekit.methods.encoders import Fresh
+from condensekit.methods.trained_encoders import PRETRAIN, Trained, soft_labels
 from condensekit.networks.base import separable
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
@@ -19,7 +20,6 @@ from condensekit.runs.files import load_tensors
 from condensekit.selection.base import Noise
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import LABELS, MethodContract, context, shapes
-from condensekit.trained import PRETRAIN, Trained, soft_labels
 from condensekit.training.augment import Augmentation
 from condensekit.training.evaluation import Candidate, evaluate
 from condensekit.training.train import SHORT, class_indices, train_network

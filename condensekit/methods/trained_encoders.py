@@ -10,8 +10,8 @@ from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Encoder, Prepared
 from condensekit.errors import ConfigError, DataError, refuse, whole
+from condensekit.methods.encoders import Encoder, Prepared
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from condensekit.compute import Compute, Plan
-from condensekit.discrepancy import mean
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
+from condensekit.methods.discrepancy import mean
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise
 from condensekit.testing import MethodContract, context, shapes

@@ -6,17 +6,17 @@ from torch import nn
 
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Status, condense
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import KernelRidge
+from condensekit.methods.encoders import Fresh
 from condensekit.methods.kernel import JITTERS, centred_one_hot, ridge_predict
+from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import MethodContract, context, shapes
-from condensekit.trained import Trained
 from condensekit.training.augment import Augmentation
 from tests.reference.krr_twin import krr_loss_and_gradients, networks_of
 

@@ -12,17 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condensekit import sampling
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Saving, condense
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
-from condensekit.methods import DistributionMatching
-from condensekit.networks.convnet import ConvNet
-from condensekit.rng import Draw
-from condensekit.sampling import (
+from condensekit.methods import DistributionMatching, sampling
+from condensekit.methods.encoders import Fresh
+from condensekit.methods.sampling import (
     Clustered,
     Importance,
     Ranked,
@@ -31,7 +28,9 @@ from condensekit.sampling import (
     relative,
     representatives,
 )
-from condensekit.scorer import LIGHT, TrainedEmbedding, cross_entropies, lightly_trained
+from condensekit.methods.scorer import LIGHT, TrainedEmbedding, cross_entropies, lightly_trained
+from condensekit.networks.convnet import ConvNet
+from condensekit.rng import Draw
 from condensekit.selection.base import Noise
 from condensekit.selection.classic import KMeans
 from condensekit.selection.embeddings import Pixels, RandomEmbedding
@@ -46,7 +45,7 @@ IMPORTANCE = Importance("none", refresh=3, network=TINY, protocol=SHORT)
 CLUSTERED = Clustered(clusters=3, refresh=3, embedding=RandomEmbedding(TINY))
 ALL = [Uniform(), IMPORTANCE, dataclasses.replace(IMPORTANCE, weights="unbiased"), CLUSTERED]
 ids = ["uniform", "importance", "unbiased", "kmeans"]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -391,7 +390,7 @@ CHILD = """
 import os, signal, sys
 from condensekit.condense import Saving
 from condensekit.methods import DistributionMatching
-from tests.test_sampling import CLUSTERED, IMPORTANCE, long_run
+from tests.methods.test_sampling import CLUSTERED, IMPORTANCE, long_run
 
 real = DistributionMatching.step
 

@@ -4,9 +4,19 @@ import pytest
 import torch
 
 from condensekit.compute import Compute, Plan
-from condensekit.discrepancy import MMD, Gaussian, Laplace, Moments, bandwidth, linear, mean, polynomial, spreads
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
+from condensekit.methods.discrepancy import (
+    MMD,
+    Gaussian,
+    Laplace,
+    Moments,
+    bandwidth,
+    linear,
+    mean,
+    polynomial,
+    spreads,
+)
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise
 from condensekit.testing import MethodContract, context, shapes
@@ -93,8 +103,8 @@ def held_still(real, synthetic, weights):
     centre = (real if weights is None else real * weights[..., None]).mean(1, keepdim=True)
     fixed = bandwidth(real, synthetic), spreads(torch.cat([real, synthetic], 1) - centre, 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("condensekit.discrepancy.bandwidth", lambda *_: fixed[0])
-        patch.setattr("condensekit.discrepancy.spreads", lambda *_: fixed[1])
+        patch.setattr("condensekit.methods.discrepancy.bandwidth", lambda *_: fixed[0])
+        patch.setattr("condensekit.methods.discrepancy.spreads", lambda *_: fixed[1])
         yield
 
 

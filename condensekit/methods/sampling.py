@@ -14,10 +14,10 @@ from torch import Tensor
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
+from condensekit.methods.scorer import LIGHT, NARROW, cross_entropies, lightly_trained
 from condensekit.networks.base import Network
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
-from condensekit.scorer import LIGHT, NARROW, cross_entropies, lightly_trained
 from condensekit.selection.clustering import cluster_centres, squared_distances
 from condensekit.selection.embeddings import Embedding, RandomEmbedding
 from condensekit.training.train import TrainProtocol
@@ -220,8 +220,8 @@ class Clustered(_Refreshed):
     Departures from the authors' code: each image weighs as much as the part of its cluster that it stands for,
     because equal weights match the rare as if it were common (the error of a class mean was twice that of a uniform
     batch, and stayed until the next refresh); an untrained network, so that classes stay apart
-    (:class:`condensekit.scorer.TrainedEmbedding` sees them all), where theirs is the one being trained; and refreshed
-    more rarely, where theirs is after every 10 steps.
+    (:class:`condensekit.methods.scorer.TrainedEmbedding` sees them all), where theirs is the one being trained; and
+    refreshed more rarely, where theirs is after every 10 steps.
 
     Args:
         clusters: In each class; as many as it has images in a smaller class. Best the batch size, as theirs is.

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
+from condensekit.methods.encoders import Fresh
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 

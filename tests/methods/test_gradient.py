@@ -6,17 +6,17 @@ import torch
 from condensekit import catalog
 from condensekit.compute import Compute, Plan
 from condensekit.condense import Status, condense
-from condensekit.encoders import Fresh
 from condensekit.errors import ConfigError
 from condensekit.methods import GradientMatching
+from condensekit.methods.encoders import Fresh
 from condensekit.methods.gradient import DISTANCES, NET, loops
+from condensekit.methods.sampling import Sampler
+from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
-from condensekit.sampling import Sampler
 from condensekit.selection.base import Noise
 from condensekit.sets.condensed import Formation
 from condensekit.testing import LABELS, MethodContract, context, shapes
-from condensekit.trained import Trained
 from condensekit.training.augment import OPS, Augmentation
 from tests.reference import gradient_twin as twin
 
