@@ -25,8 +25,8 @@ from record import cell_parser, fill, start
 
 from condensekit import catalog
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages
+from condensekit.driver import Saving, Status, condense
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set

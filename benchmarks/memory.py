@@ -23,7 +23,7 @@ from public_dm import PublicDM
 from random_images import random_images
 from record import start, write
 
-from condensekit.condense import condense
+from condensekit.driver import condense
 from condensekit.methods import DistributionMatching
 
 CASES = ("eager", "compiled", "reference")

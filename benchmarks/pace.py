@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from record import recipe_parser, start, write
 
-from condensekit.condense import condense
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
+from condensekit.driver import condense
 from condensekit.recipe import Recipe
 
 BUDGETS = (60, 300)  # seconds

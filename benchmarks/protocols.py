@@ -22,8 +22,8 @@ from record import write
 from scipy.stats import spearmanr
 
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import condense
 from condensekit.data import datasets
+from condensekit.driver import condense
 from condensekit.methods import DistributionMatching
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set

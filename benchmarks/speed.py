@@ -29,8 +29,8 @@ from record import start, write
 from torch import Tensor
 
 from condensekit.compute import PRECISIONS, Compute, make_plan
-from condensekit.condense import condense
 from condensekit.data.images import ClassImages
+from condensekit.driver import condense
 from condensekit.methods import DistributionMatching, State, StepContext
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw

@@ -26,9 +26,9 @@ from record import HERE, recipe_parser, start, write
 
 from condensekit import catalog
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import Saving, Status, condense
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
+from condensekit.driver import Saving, Status, condense
 from condensekit.errors import ConfigError
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw

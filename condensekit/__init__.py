@@ -7,14 +7,12 @@ that ``import condensekit`` itself costs nothing.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import condensekit.data.datasets as datasets
-    from condensekit.condense import Saving, condense
     from condensekit.data.images import ClassImages
+    from condensekit.driver import Saving, condense
     from condensekit.errors import CondensekitError
     from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
     from condensekit.methods.discrepancy import MMD
@@ -61,7 +59,7 @@ __all__ = [
 
 _MODULES = {
     "training.augment": ("Augmentation",),
-    "condense": ("Saving", "condense"),
+    "driver": ("Saving", "condense"),
     "sets.condensed": ("CondensedSet", "Formation"),
     "methods.discrepancy": ("MMD",),
     "methods.encoders": ("Fresh",),
@@ -76,18 +74,6 @@ _MODULES = {
     "methods.trained_encoders": ("Trained",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-
-class _Package(ModuleType):
-    """This package: importing the module ``condense`` or ``evaluate`` must not hide the function of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == name:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

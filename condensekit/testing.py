@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages
+from condensekit.driver import Saving, Status, condense
 from condensekit.errors import DataError
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Encoder, Fresh

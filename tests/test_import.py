@@ -38,7 +38,7 @@ def test_import_is_light():
     assert not {name.partition(".")[0] for name in loaded} & {*HEAVY, "torch", "numpy", "click"}
 
 
-@pytest.mark.parametrize("first", ["", "import condensekit.condense, condensekit.training.evaluation\n"])
+@pytest.mark.parametrize("first", ["", "import condensekit.driver, condensekit.training.evaluation\n"])
 def test_every_public_name_works_offline_without_extras(first):
     code = (
         BLOCKED
@@ -67,7 +67,7 @@ def test_command_line_help_is_light():
 
 
 def test_the_library_writes_nothing_on_import(tmp_path):
-    run(f"import os; os.chdir({str(tmp_path)!r})\nimport condensekit.condense, condensekit.training.evaluation")
+    run(f"import os; os.chdir({str(tmp_path)!r})\nimport condensekit.driver, condensekit.training.evaluation")
     assert not list(tmp_path.iterdir())
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from condensekit import catalog
-from condensekit.condense import condense
+from condensekit.driver import condense
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.methods.discrepancy import MMD, Gaussian, Laplace, Moments, linear, mean

@@ -30,7 +30,7 @@ from condensekit.cli.options import (
     source_options,
 )
 from condensekit.compute import PRECISIONS, make_plan
-from condensekit.condense import CondenseResult, Saving, Status, condense
+from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import Problems, refuse
 from condensekit.recipe import Recipe
 

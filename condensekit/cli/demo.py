@@ -12,7 +12,7 @@ from condensekit.cli import show
 from condensekit.cli.demo_search import searched
 from condensekit.cli.options import DATA_ROOT, DEVICE, JSON, SEED, Command, Place, Source, option
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import Saving, Status, condense
+from condensekit.driver import Saving, Status, condense
 from condensekit.replay.filler import Interrupted
 from condensekit.replay.memories import Making
 from condensekit.replay.protocol import Settings

@@ -13,8 +13,8 @@ from typing import Any
 from condensekit import catalog
 from condensekit.catalog import START
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages
+from condensekit.driver import Saving, Status, condense
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.methods import Condenser
 from condensekit.nas.budget import OutOfTimeError

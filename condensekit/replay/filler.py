@@ -14,8 +14,8 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages, ImageSpec
+from condensekit.driver import Saving, Status, condense
 from condensekit.errors import CondensekitError, ConfigError, DataError
 from condensekit.methods import Condenser
 from condensekit.methods.encoders import Encoder
@@ -35,7 +35,7 @@ EVERY = 100  # steps between checkpoints of a condensation that has a folder
 
 @dataclass(frozen=True)
 class Filling:
-    """How one experience is made into memory: what :func:`condensekit.condense` is given beside data and method.
+    """How one experience is made into memory: what :func:`condensekit.driver` is given beside data and method.
 
     Args:
         seed: Everything random follows from it.

@@ -14,8 +14,8 @@ from itertools import product
 
 from torch import Tensor
 
-from condensekit.condense import Saving
 from condensekit.data.images import ClassImages
+from condensekit.driver import Saving
 from condensekit.progress import Shared
 from condensekit.replay.filler import EVERY, filled
 from condensekit.replay.memories import FROM_SCRATCH, SAME, MemoryKind

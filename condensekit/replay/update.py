@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from condensekit.condense import Saving
 from condensekit.data.images import ClassImages, ImageSpec
+from condensekit.driver import Saving
 from condensekit.errors import ConfigError, DataError
 from condensekit.replay.budget import Budget, Images
 from condensekit.replay.filler import EVERY, Filler, Filling, bytes_each, eight_bit, filled

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from condensekit.condense import Saving, condense
+from condensekit.driver import Saving, condense
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.methods.encoders import Fresh
 from condensekit.networks.convnet import ConvNet

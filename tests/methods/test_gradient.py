@@ -5,7 +5,7 @@ import torch
 
 from condensekit import catalog
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Status, condense
+from condensekit.driver import Status, condense
 from condensekit.errors import ConfigError
 from condensekit.methods import GradientMatching
 from condensekit.methods.encoders import Fresh

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Status, condense
+from condensekit.driver import Status, condense
 from condensekit.errors import ConfigError
 from condensekit.methods import KernelRidge
 from condensekit.methods.encoders import Fresh

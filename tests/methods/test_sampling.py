@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Saving, condense
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
+from condensekit.driver import Saving, condense
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching, sampling
 from condensekit.methods.encoders import Fresh
@@ -388,7 +388,7 @@ def test_clustered_batches_come_closer_to_the_class_mean_than_uniform_ones(compu
 
 CHILD = """
 import os, signal, sys
-from condensekit.condense import Saving
+from condensekit.driver import Saving
 from condensekit.methods import DistributionMatching
 from tests.methods.test_sampling import CLUSTERED, IMPORTANCE, long_run
 

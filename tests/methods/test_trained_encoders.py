@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from condensekit.compute import Compute, Plan
-from condensekit.condense import Saving, condense
 from condensekit.data.images import ClassImages
+from condensekit.driver import Saving, condense
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh

@@ -5,8 +5,8 @@ import torch
 from avalanche.models import IncrementalClassifier, SimpleMLP
 
 from condensekit.compute import Compute, make_plan
-from condensekit.condense import condense
 from condensekit.data.images import ClassImages
+from condensekit.driver import condense
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
 from condensekit.networks.convnet import ConvNet

@@ -485,7 +485,7 @@ import os, signal, sys
 from pathlib import Path
 from tests.replay.runs import LONG, SMALL, go
 from condensekit import datasets
-from condensekit.condense import _Loop
+from condensekit.driver import _Loop
 from dataclasses import replace
 
 at = int(sys.argv[3])

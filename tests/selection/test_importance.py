@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condensekit.compute import Compute, Plan
-from condensekit.condense import condense
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
+from condensekit.driver import condense
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from condensekit.compute import Compute, Plan
-from condensekit.condense import condense
 from condensekit.data.images import ClassImages
+from condensekit.driver import condense
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh

@@ -16,8 +16,8 @@ from pathlib import Path
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from condensekit.cli import main
-from condensekit.condense import Saving, condense
 from condensekit.data import datasets
+from condensekit.driver import Saving, condense
 from condensekit.errors import StoreError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from condensekit import catalog
-from condensekit.condense import Saving, Status, condense
 from condensekit.data.images import ClassImages
+from condensekit.driver import Saving, Status, condense
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.methods.discrepancy import mean
@@ -119,7 +119,7 @@ def test_workers_change_nothing_and_threads_little():
 def test_same_images_in_another_process_whatever_the_hash_seed(tmp_path):
     code = (
         "import torch; torch.rand(3)\n"
-        "from tests.test_condense import run\n"
+        "from tests.test_driver import run\n"
         "import hashlib; print(hashlib.sha256(run().set.images.numpy().tobytes()).hexdigest())"
     )
     seen = set()
