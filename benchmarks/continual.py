@@ -37,9 +37,9 @@ from tuning import HELD_OUT
 
 from condensekit import catalog
 from condensekit.data.images import ClassImages
-from condensekit.replay.memories import Making, memory
-from condensekit.replay.protocol import Online, Settings
-from condensekit.replay.runner import run_protocol
+from condensekit.replay.study.memories import Making, memory
+from condensekit.replay.study.protocol import Online, Settings
+from condensekit.replay.study.runner import run_protocol
 from condensekit.rng import Draw
 
 OPTIONS = {

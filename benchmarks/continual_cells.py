@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from condensekit.replay.memories import DER, EQUAL_BYTES, ER, ER_ACE, FROM_SCRATCH, SAME, memory
+from condensekit.replay.study.memories import DER, EQUAL_BYTES, ER, ER_ACE, FROM_SCRATCH, SAME, memory
 
 MEMORIES = ("random", "dm", "m3d", EQUAL_BYTES, "packed-random", "kmeans", "herding")
 REPLAYED = ("random", "dm", "hybrid", "avalanche-herding", "herding", "kmeans", "packed-random")

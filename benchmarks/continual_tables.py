@@ -11,8 +11,8 @@ from typing import Any
 from continual_cells import TUNED, TUNED_AT, Cell
 from PIL import Image
 
-from condensekit.replay.memories import EQUAL_BYTES, FROM_SCRATCH, memory
-from condensekit.replay.results import RANDOM, contrasts, plot
+from condensekit.replay.study.memories import EQUAL_BYTES, FROM_SCRATCH, memory
+from condensekit.replay.study.results import RANDOM, contrasts, plot
 from condensekit.training.evaluation import paired_interval
 
 PLOTS = Path(__file__).resolve().parent / "plots"

@@ -22,10 +22,10 @@ from record import start, write
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
-from condensekit.replay.filler import filled
-from condensekit.replay.memories import Making, memory
-from condensekit.replay.memory import SECONDS
-from condensekit.replay.protocol import Settings, numbered
+from condensekit.replay.memory.content import SECONDS
+from condensekit.replay.memory.fillers import filled
+from condensekit.replay.study.memories import Making, memory
+from condensekit.replay.study.protocol import Settings, numbered
 
 
 def measure(name: str, data: ClassImages, making: Making, args: argparse.Namespace) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from condensekit.cli.demo_search import searched
 from condensekit.cli.options import DATA_ROOT, DEVICE, JSON, SEED, Command, Place, Source, option
 from condensekit.compute import Compute, make_plan
 from condensekit.driver import Saving, Status, condense
-from condensekit.replay.filler import Interrupted
-from condensekit.replay.memories import Making
-from condensekit.replay.protocol import Settings
-from condensekit.replay.results import table
-from condensekit.replay.runner import PLOT, run_protocol
+from condensekit.replay.memory.fillers import Interrupted
+from condensekit.replay.study.memories import Making
+from condensekit.replay.study.protocol import Settings
+from condensekit.replay.study.results import table
+from condensekit.replay.study.runner import PLOT, run_protocol
 from condensekit.rng import Draw
 from condensekit.runs.files import write_json
 from condensekit.selection.base import selected_set

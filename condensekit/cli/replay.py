@@ -22,11 +22,11 @@ from condensekit.cli.options import (
 )
 from condensekit.compute import PRECISIONS, make_plan
 from condensekit.errors import Problems
-from condensekit.replay.filler import Interrupted
-from condensekit.replay.memories import AVALANCHE, REGIMES, Making, memory, refuse_unused
-from condensekit.replay.protocol import Online, Settings, check_regime
-from condensekit.replay.results import table
-from condensekit.replay.runner import FILE, PLOT, TABLE, run_protocol
+from condensekit.replay.memory.fillers import Interrupted
+from condensekit.replay.study.memories import AVALANCHE, REGIMES, Making, memory, refuse_unused
+from condensekit.replay.study.protocol import Online, Settings, check_regime
+from condensekit.replay.study.results import table
+from condensekit.replay.study.runner import FILE, PLOT, TABLE, run_protocol
 
 MEMORIES = ", ".join(name for name, stock in AVALANCHE.items() if stock.control)
 STRATEGIES = "; ".join(f"{name} ({stock.note})" for name, stock in AVALANCHE.items() if not stock.control)

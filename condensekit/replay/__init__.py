@@ -9,34 +9,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from condensekit.replay.budget import Bytes, Images
-    from condensekit.replay.buffer import CondensedBuffer
-    from condensekit.replay.coded import Coded
-    from condensekit.replay.hybrid import Hybrid
-    from condensekit.replay.learner import LearnerEncoder
-    from condensekit.replay.loader import TensorLoader
-    from condensekit.replay.metrics import (
+    from condensekit.replay.adapters.buffer import CondensedBuffer
+    from condensekit.replay.adapters.loader import TensorLoader
+    from condensekit.replay.adapters.metrics import (
         condense_seconds_metrics,
         memory_bytes_metrics,
         old_new_accuracy_metrics,
     )
-    from condensekit.replay.plugins import Distillation, FineTuneOnMemory, FromScratchOnMemory
-    from condensekit.replay.protocol import Online, Settings
-    from condensekit.replay.runner import run_protocol
-    from condensekit.replay.strategies import ERACE, CondensedReplay, DERpp
+    from condensekit.replay.adapters.plugins import Distillation, FineTuneOnMemory, FromScratchOnMemory
+    from condensekit.replay.adapters.strategies import ERACE, CondensedReplay, DERpp
+    from condensekit.replay.memory.budget import Bytes, Images
+    from condensekit.replay.memory.hybrid import Hybrid
+    from condensekit.replay.memory.jpeg import Coded
+    from condensekit.replay.memory.learner import LearnerEncoder
+    from condensekit.replay.study.protocol import Online, Settings
+    from condensekit.replay.study.runner import run_protocol
 
 _MODULES = {
-    "budget": ("Bytes", "Images"),
-    "buffer": ("CondensedBuffer",),
-    "coded": ("Coded",),
-    "hybrid": ("Hybrid",),
-    "learner": ("LearnerEncoder",),
-    "loader": ("TensorLoader",),
-    "metrics": ("condense_seconds_metrics", "memory_bytes_metrics", "old_new_accuracy_metrics"),
-    "plugins": ("Distillation", "FineTuneOnMemory", "FromScratchOnMemory"),
-    "protocol": ("Online", "Settings"),
-    "runner": ("run_protocol",),
-    "strategies": ("CondensedReplay", "DERpp", "ERACE"),
+    "memory.budget": ("Bytes", "Images"),
+    "adapters.buffer": ("CondensedBuffer",),
+    "memory.jpeg": ("Coded",),
+    "memory.hybrid": ("Hybrid",),
+    "memory.learner": ("LearnerEncoder",),
+    "adapters.loader": ("TensorLoader",),
+    "adapters.metrics": ("condense_seconds_metrics", "memory_bytes_metrics", "old_new_accuracy_metrics"),
+    "adapters.plugins": ("Distillation", "FineTuneOnMemory", "FromScratchOnMemory"),
+    "study.protocol": ("Online", "Settings"),
+    "study.runner": ("run_protocol",),
+    "adapters.strategies": ("CondensedReplay", "DERpp", "ERACE"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from condensekit.networks.convnet import ConvNet
-from condensekit.replay.memories import Making
-from condensekit.replay.protocol import Online, Settings
-from condensekit.replay.runner import run_protocol
+from condensekit.replay.study.memories import Making
+from condensekit.replay.study.protocol import Online, Settings
+from condensekit.replay.study.runner import run_protocol
 from condensekit.training.train import SHORT
 
 NET = ConvNet(width=8)

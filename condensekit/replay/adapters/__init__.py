@@ -1,0 +1,1 @@
+"""Avalanche's side of replay: plugins, strategies, loaders, metrics."""

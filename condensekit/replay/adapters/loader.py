@@ -1,0 +1,174 @@
+"""Batches by index from tensors, instead of Avalanche's sample by sample."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader, MultiDatasetSampler
+from avalanche.distributed.distributed_helper import DistributedHelper
+from avalanche.training.plugins import SupervisedPlugin
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+
+from condensekit.errors import ConfigError
+from condensekit.replay.adapters.materialise import Unfit, materialise
+from condensekit.replay.adapters.stream import check_head
+from condensekit.rng import Draw
+from condensekit.training.augment import Augmentation
+
+log = logging.getLogger(__name__)
+
+BatchAugmentation = Augmentation | Callable[[Tensor], Tensor]
+
+
+class TensorLoader(SupervisedPlugin):
+    """Reads an experience and the memory once, then makes the same batches by index on the strategy's device.
+
+    It stands in for whatever loader Avalanche or another plugin has made of data that are the same each time they
+    are read, and uses that loader's own samplers: batches, their order and the state of the random generator are
+    those of the stock loader. Data under random training transforms, and data above ``LIMIT`` bytes, keep the stock
+    loader, unless an ``augmentation`` stands in for the transforms. Labels beyond the network's head are refused.
+
+    Attributes:
+        fallback: Why the running experience keeps the stock loader; None where it does not.
+
+    Args:
+        augmentation: Stands in for the training transforms of stream and memory: whole batches (N, C, H, W) of what
+            the evaluation transforms give are augmented on the device. None keeps the stream's own transforms.
+        seed: Of an :class:`~condensekit.training.augment.Augmentation`.
+    """
+
+    def __init__(self, augmentation: BatchAugmentation | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        self.augmentation, self.seed = augmentation, seed
+        self.fallback: str | None = None
+        self._batches = 0  # augmented so far: they are the steps of the counted randomness
+        self._loader: TensorBatches | None = None
+        self._stock: Any = None
+        self._checked = False
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """A new experience may bring labels that the network has no outputs for."""
+        self._checked = False
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Take over the loader; after all plugins that may have set it."""
+        if strategy.dataloader is self._loader or strategy.dataloader is self._stock:
+            return
+        self._stock, self._loader = strategy.dataloader, None
+        try:
+            self._loader = TensorBatches(self._stock, strategy.device, self.augment if self.augmentation else None)
+            self.fallback = None
+            strategy.dataloader = self._loader
+        except Unfit as reason:
+            self.fallback = str(reason)
+            if self.augmentation:
+                raise ConfigError(
+                    f"the augmentation cannot be applied batch by batch: {reason}; leave it out, and augment in the "
+                    "transform of the stream"
+                ) from reason
+            log.info("Avalanche's own loader is kept: %s", reason)
+
+    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
+        """Before the first loss: on a GPU a label beyond the head would take the whole process down.
+
+        Raises:
+            DataError: There is one in the experience.
+        """
+        outputs = strategy.mb_output
+        if not self._checked and isinstance(strategy._criterion, torch.nn.CrossEntropyLoss) and outputs.ndim == 2:
+            labels = torch.tensor([int(label) for label in strategy.experience.dataset.targets])
+            check_head(outputs.shape[1], labels)
+        self._checked = True
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Let go of the tensors."""
+        self._loader = self._stock = None
+
+    def augment(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) under the augmentation: one operation for each batch, with parameters for each image."""
+        self._batches += 1
+        if isinstance(self.augmentation, Augmentation):
+            return self.augmentation.apply_batch(images, Draw(self.seed, self._batches), "replay")
+        return self.augmentation(images) if self.augmentation else images
+
+
+class TensorBatches:
+    """What a stock loader yields, made by index.
+
+    Args:
+        stock: A torch ``DataLoader`` or one of Avalanche's over one or several data sets.
+        device: Where the tensors live.
+        augment: Instead of the training transforms, on whole batches; None keeps these.
+
+    Raises:
+        Unfit: Data that differ from reading to reading, or another loader.
+    """
+
+    def __init__(
+        self, stock: Any, device: torch.device | str, augment: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        if DistributedHelper.is_distributed:
+            raise Unfit("training is distributed")
+        if isinstance(stock, MultiDatasetDataLoader):
+            parts = stock.datasets
+        elif type(stock) is DataLoader and isinstance(stock.batch_sampler, BatchSampler):
+            parts = [stock.dataset]
+        else:
+            raise Unfit(f"the loader is a {type(stock).__name__}")
+        self.stock, self.augment, self.device = stock, augment, torch.device(device)
+        if augment:
+            parts = [part.eval() for part in parts]
+        columns = list(zip(*(materialise(part) for part in parts), strict=True))
+        if any(len({(t.dtype, t.shape[1:]) for t in column}) > 1 for column in columns):
+            raise Unfit("the samples of its data sets do not stack")
+        self.columns = [column[0] if len(column) == 1 else torch.cat(column) for column in columns]
+        self.columns = [column.to(self.device) for column in self.columns]
+
+    def __len__(self) -> int:
+        return len(self.stock)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        torch.empty((), dtype=torch.int64).random_()  # as torch's loader does in each epoch
+        for rows in self._rows():
+            index = rows.to(self.device, non_blocking=True)
+            batch = [column.index_select(0, index) for column in self.columns]
+            if self.augment:
+                batch[0] = self.augment(batch[0])
+            yield batch
+
+    def _rows(self) -> Iterable[Tensor]:
+        """The rows of each batch as the stock loader chooses them; those of several data sets follow one another."""
+        stock = self.stock
+        if isinstance(stock, DataLoader):
+            return _split(stock.batch_sampler)
+        samplers = stock._create_samplers(
+            stock.datasets, stock.batch_sizes, stock.distributed_sampling, stock.loader_kwargs
+        )
+        if len(samplers) == 1 and not stock.never_ending:
+            return _split(samplers[0])
+        together = MultiDatasetSampler(
+            stock.datasets,
+            samplers,
+            termination_dataset_idx=stock.termination_dataset,
+            oversample_small_datasets=stock.oversample_small_datasets,
+            never_ending=stock.never_ending,
+        )
+        return map(torch.tensor, together)
+
+
+def _split(sampler: Any) -> Iterator[Tensor]:
+    """The batches of a torch ``BatchSampler``, without a Python number for each row where they are shuffled."""
+    inner = sampler.sampler
+    if type(inner) is not RandomSampler or inner.replacement or inner.num_samples != len(inner.data_source):
+        yield from map(torch.tensor, sampler)
+        return
+    generator = inner.generator  # from here on what RandomSampler does
+    if generator is None:
+        generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
+    for rows in torch.randperm(inner.num_samples, generator=generator).split(sampler.batch_size):
+        if len(rows) == sampler.batch_size or not sampler.drop_last:
+            yield rows

@@ -1,0 +1,287 @@
+"""Plugins for any Avalanche strategy: train from scratch on the memory, distil, fine-tune on the memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from avalanche.models.utils import avalanche_forward
+from avalanche.training.plugins import SupervisedPlugin
+from torch import Tensor, nn
+
+from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.replay.adapters.seeds import network_draw
+from condensekit.replay.adapters.stream import check_head
+from condensekit.rng import Draw, isolated
+from condensekit.training.evaluation import SHORT
+from condensekit.training.train import TrainProtocol, batches, optimiser_at
+
+
+class FromScratchOnMemory(SupervisedPlugin):
+    """Trains a freshly drawn network on the memory alone in each experience: the regime of GDumb and of DM.
+
+    GDumb (Prabhu, Torr and Dokania, ECCV 2020); DM's continual protocol (Zhao and Bilen, WACV 2023). The memory
+    is filled before the training; the strategy's own model, optimiser, epochs and loader give way to fresh weights
+    in the same model and to the protocol's. With :class:`~condensekit.networks.base.Network` weights, the training is
+    that of :func:`condensekit.training.train.train_network` with :func:`network_draw`.
+
+    Departure from Avalanche's ``GDumbPlugin``: weights are drawn anew for each experience, where it goes back to
+    one initial model; any storage policy; the learning rate falls.
+
+    Args:
+        storage_policy: Any Avalanche ``ExemplarsBuffer``.
+        protocol: How the network is trained.
+        network: The recipe whose weights are drawn; None asks each layer of the strategy's model for new ones.
+        seed: Of weights, batches and augmentation.
+
+    Raises:
+        ConfigError: While training: a memory that stays empty, or a layer without ``reset_parameters``.
+        DataError: While training: a label beyond the network's head.
+    """
+
+    def __init__(
+        self,
+        storage_policy: Any,
+        *,
+        protocol: TrainProtocol = SHORT,
+        network: Network | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.storage_policy, self.protocol, self.network, self.seed = storage_policy, protocol, network, seed
+        self._step, self._steps, self._epochs = 0, 0, 0
+
+    def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Fill the memory, and make it the data that is trained on."""
+        self.storage_policy.post_adapt(strategy, strategy.experience)
+        if len(self.storage_policy.buffer) == 0:
+            raise ConfigError(f"the memory of {type(self.storage_policy).__name__} is empty after post_adapt")
+        strategy.adapted_dataset = self.storage_policy.buffer.train()
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """New weights, a new optimiser, and a loader of the protocol's batches."""
+        images, labels = memory_tensors(self.storage_policy)
+        outputs = outputs_of(strategy, images)
+        targets = memory_targets(self.storage_policy, labels, outputs)
+        draw = Draw(network_draw(self.seed, len(torch.unique(labels))).key("train"))
+        fresh_weights(strategy.model, self.network, draw)
+        self._step, self._steps = 0, self.protocol.steps_on(len(images))
+        strategy.optimizer = optimiser_at(0, self._steps, strategy.model, self.protocol)
+        per_epoch = -(-len(images) // self.protocol.batch)
+        lessons = batches(images, targets.to(strategy.device), self.protocol, draw, outputs)
+        strategy.dataloader = _Epochs(lessons, per_epoch, hasattr(strategy.experience, "task_labels"))
+        self._epochs, strategy.train_epochs = strategy.train_epochs, -(-self._steps // per_epoch)
+
+    def before_update(self, strategy: Any, **kwargs: Any) -> None:
+        """The protocol's learning rate."""
+        strategy.optimizer = optimiser_at(self._step, self._steps, strategy.model, self.protocol, strategy.optimizer)
+        self._step += 1
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Give the strategy its own number of epochs back."""
+        strategy.train_epochs = self._epochs
+
+
+class Distillation(SupervisedPlugin):
+    """Adds to the loss how far the outputs for former classes have moved from those before the experience.
+
+    The Kullback-Leibler divergence of softened outputs (Hinton, Vinyals and Dean, 2015; Li and Hoiem, "Learning
+    without Forgetting", ECCV 2016), times ``temperature`` squared, over all images of the batch, replayed ones
+    included. The teacher is a copy of the model that lives only during an experience.
+
+    Args:
+        weight: Of the term, above 0.
+        temperature: Above 0.
+
+    Raises:
+        ConfigError: A weight or temperature that is not positive and finite.
+    """
+
+    def __init__(self, weight: float = 1.0, temperature: float = 2.0) -> None:
+        super().__init__()
+        refuse(
+            None if 0 < weight < float("inf") else f"weight must be positive and finite, got {weight}",
+            None if 0 < temperature < float("inf") else f"temperature must be positive and finite, got {temperature}",
+        )
+        self.weight, self.temperature = weight, temperature
+        self.known: list[int] = []
+        self.teacher: nn.Module | None = None
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the model as it is now, unless nothing has been learnt yet."""
+        if self.known:
+            self.teacher = copy.deepcopy(strategy.model).requires_grad_(False).eval()
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Add the term."""
+        if self.teacher is None:
+            return
+        with torch.no_grad():
+            wanted = _forward(self.teacher, strategy)[:, self.known] / self.temperature
+        given = strategy.mb_output[:, self.known] / self.temperature
+        gap = F.kl_div(given.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True)
+        strategy.loss += self.weight * self.temperature**2 * gap
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """The classes of this experience are former ones from now on."""
+        self.known = sorted({*self.known, *map(int, strategy.experience.dataset.targets)})
+        self.teacher = None
+
+
+class FineTuneOnMemory(SupervisedPlugin):
+    """After each experience, a short training of the model on the memory alone, in which all classes are equal.
+
+    Put it behind the plugin that fills the memory; a memory that knows its experiences (``CondensedBuffer``) is
+    filled first in any case.
+
+    Args:
+        storage_policy: Any Avalanche ``ExemplarsBuffer``.
+        protocol: How; its ``steps`` or ``epochs`` say how long.
+        seed: Of batches and augmentation.
+
+    Attributes:
+        steps: Gradient steps after the last experience; the strategy's clock does not count them.
+        shown: Images in all of them together.
+
+    Raises:
+        DataError: While training: a memory that is still empty, or a label beyond the network's head.
+    """
+
+    def __init__(self, storage_policy: Any, *, protocol: TrainProtocol, seed: int = 0) -> None:
+        super().__init__()
+        self.storage_policy, self.protocol, self.seed = storage_policy, protocol, seed
+        self.steps, self.shown = 0, 0
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Train."""
+        if hasattr(self.storage_policy, "decoded"):
+            self.storage_policy.post_adapt(strategy, strategy.experience)
+        images, labels = memory_tensors(self.storage_policy)
+        outputs = outputs_of(strategy, images)
+        targets = memory_targets(self.storage_policy, labels, outputs)
+        draw = Draw(Draw(self.seed).key(f"fine-tune/{strategy.clock.train_exp_counter}"))
+        steps, optimiser = self.protocol.steps_on(len(images)), None
+        self.steps, self.shown = steps, 0
+        lessons = batches(images, targets.to(strategy.device), self.protocol, draw, outputs)
+        strategy.model.train()
+        for step, (batch, wanted) in enumerate(lessons):
+            optimiser = optimiser_at(step, steps, strategy.model, self.protocol, optimiser)
+            self.shown += len(batch)
+            optimiser.zero_grad()
+            loss: Tensor = F.cross_entropy(_outputs(strategy.model, batch), wanted)
+            loss.backward()
+            optimiser.step()
+
+
+class _Epochs:
+    """A loader of which each pass gives the next epoch of one training, as lists of tensors.
+
+    Args:
+        lessons: All batches of the training.
+        per_epoch: How many an epoch has.
+        task_labels: Whether a batch ends with task labels (all 0).
+    """
+
+    def __init__(self, lessons: Iterator[tuple[Tensor, Tensor]], per_epoch: int, task_labels: bool) -> None:
+        self.lessons, self.per_epoch, self.task_labels = lessons, per_epoch, task_labels
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        for images, targets in islice(self.lessons, self.per_epoch):
+            tasks = [torch.zeros(len(images), dtype=torch.int64, device=images.device)] if self.task_labels else []
+            yield [images, targets, *tasks]
+
+
+def memory_tensors(storage_policy: Any) -> tuple[Tensor, Tensor]:
+    """What a memory replays, decoded: (N, C, H, W) float32 images and (N,) int64 labels, on the CPU.
+
+    Args:
+        storage_policy: A ``CondensedBuffer``, or any other policy, whose data set is read in evaluation mode.
+
+    Raises:
+        DataError: Nothing is stored yet.
+    """
+    if hasattr(storage_policy, "decoded"):
+        found: tuple[Tensor, Tensor] = storage_policy.decoded()
+        return found
+    items = storage_policy.buffer.eval()
+    if len(items) == 0:
+        raise DataError(
+            f"the memory of {type(storage_policy).__name__} is empty: put the plugin that fills it before, such as "
+            "ReplayPlugin(memory.max_size, storage_policy=memory)"
+        )
+    rows = [items[i] for i in range(len(items))]
+    return torch.stack([row[0] for row in rows]), torch.tensor([int(row[1]) for row in rows])
+
+
+def memory_targets(storage_policy: Any, labels: Tensor, outputs: int) -> Tensor:
+    """What a network of so many outputs learns from a memory: its labels (N,), or soft ones (N, outputs).
+
+    The soft labels of a class's experience go to the outputs of its classes; all others get 0.
+
+    Raises:
+        DataError: A label beyond the outputs.
+    """
+    check_head(outputs, labels)
+    memory = getattr(storage_policy, "memory", None)
+    if memory is None or memory.soft_labels is None:
+        return labels
+    soft = torch.zeros(len(labels), outputs)
+    soft[:, list(memory.spec.classes)] = memory.soft_labels
+    return soft
+
+
+def fresh_weights(model: nn.Module, network: Network | None, draw: Draw) -> None:
+    """Draw new weights, in place.
+
+    Args:
+        model: Any module.
+        network: The recipe of ``model``; None uses each layer's own ``reset_parameters``.
+        draw: Decides the weights.
+
+    Raises:
+        ConfigError: A layer with parameters and no ``reset_parameters``, or a recipe of another kind of module.
+    """
+    if network is not None:
+        if not isinstance(model, FeatureNetwork):
+            raise ConfigError(f"network={network.name} needs a model made by it, got a {type(model).__name__}")
+        return network.fill_(model, draw, "network")
+    with isolated(draw.key("network")):
+        for name, part in model.named_modules():
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+            elif any(True for _ in part.parameters(recurse=False)):
+                raise ConfigError(
+                    f"layer {name!r} ({type(part).__name__}) has no reset_parameters(): add one, or pass network="
+                )
+
+
+def outputs_of(strategy: Any, images: Tensor) -> int:
+    """How many outputs the strategy's model has."""
+    training = strategy.model.training
+    with torch.no_grad():
+        found = _outputs(strategy.model.eval(), images[:1].to(strategy.device)).shape[1]
+    strategy.model.train(training)
+    return int(found)
+
+
+def _outputs(model: nn.Module, images: Tensor) -> Tensor:
+    tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    found: Tensor = avalanche_forward(model, images, tasks)
+    return found
+
+
+def _forward(model: nn.Module, strategy: Any) -> Tensor:
+    """Outputs for the strategy's current batch."""
+    if hasattr(strategy.experience, "task_labels"):
+        found: Tensor = avalanche_forward(model, strategy.mb_x, strategy.mb_task_id)
+        return found
+    found = model(strategy.mb_x)
+    return found

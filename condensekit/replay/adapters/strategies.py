@@ -1,0 +1,281 @@
+"""Avalanche strategies that replay any storage policy: ER, ER-ACE and DER++."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import torch
+from avalanche.training.supervised import DER, ER_ACE
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor, nn
+
+from condensekit.errors import ConfigError, refuse
+from condensekit.methods import DistributionMatching
+from condensekit.networks.base import separable
+from condensekit.replay.adapters.buffer import CondensedBuffer
+from condensekit.replay.adapters.full_batches import Replay, refuse_soft
+from condensekit.replay.adapters.loader import TensorLoader
+from condensekit.replay.adapters.plugins import Distillation, FineTuneOnMemory, memory_tensors
+from condensekit.replay.memory.learner import by_learner
+from condensekit.rng import Draw
+from condensekit.training.augment import Augmentation
+from condensekit.training.train import TrainProtocol
+
+
+class CondensedReplay(SupervisedTemplate):
+    """Experience replay from a condensed memory: Avalanche's ``ReplayPlugin`` with this package's parts around it.
+
+    Every step has ``batch_size_mem`` replayed images, also where the memory holds fewer: each is then used several
+    times (:class:`~condensekit.replay.adapters.full_batches.Replay`).
+
+    A ``CondensedBuffer`` of distribution matching that was given no encoder embeds with the learner itself
+    (:class:`~condensekit.replay.memory.learner.LearnerEncoder`), unless that has batch norm; where its images start
+    from real ones chosen by the features of an untrained network, the learner's features choose them too.
+
+    Args:
+        model: The learner.
+        optimizer: Its optimiser.
+        criterion: Loss of a batch.
+        storage_policy: The memory: a ``CondensedBuffer``, or any Avalanche ``ExemplarsBuffer``.
+        batch_size_mem: Replayed images in each step, beside ``train_mb_size`` new ones; None for as many.
+        learner_encoder: False leaves the memory's encoder as it is.
+        augmentation: Of new and replayed images alike, by batch; in place of the stream's training transforms.
+        distillation: Weight of :class:`~condensekit.replay.adapters.plugins.Distillation`, at least 0; 0 for none.
+        fine_tune: How :class:`~condensekit.replay.adapters.plugins.FineTuneOnMemory` trains; None for none.
+        seed: Of augmentation and fine-tuning.
+        plugins: Further plugins.
+        kwargs: What ``SupervisedTemplate`` takes.
+
+    Raises:
+        ConfigError: A distillation that is not positive and finite; while training, a memory with soft labels, or
+            what the memory itself refuses (:meth:`CondensedBuffer.post_adapt`).
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        storage_policy: Any,
+        criterion: Any = None,
+        batch_size_mem: int | None = None,
+        learner_encoder: bool = True,
+        augmentation: Augmentation | None = None,
+        distillation: float = 0.0,
+        fine_tune: TrainProtocol | None = None,
+        seed: int = 0,
+        plugins: list[Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        own: list[Any] = [
+            Replay(mem_size=storage_policy.max_size, batch_size_mem=batch_size_mem, storage_policy=storage_policy),
+            TensorLoader(augmentation, seed=seed),
+        ]
+        own += [Distillation(distillation)] if distillation else []
+        own += [FineTuneOnMemory(storage_policy, protocol=fine_tune, seed=seed)] if fine_tune else []
+        super().__init__(
+            model=model,
+            optimizer=optimizer,
+            criterion=criterion or nn.CrossEntropyLoss(),
+            plugins=[*own, *(plugins or [])],
+            **kwargs,
+        )
+        self.storage_policy = storage_policy
+        if learner_encoder:
+            embed_with_learner(storage_policy, model)
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        watch(self.storage_policy, self)
+        super()._before_training_exp(**kwargs)
+
+
+class ERACE(ER_ACE):
+    """Avalanche's ``ER_ACE`` (Caccia et al., ICLR 2022) with any storage policy, on streams with and without tasks.
+
+    The memory is filled before the experience, so that images of its classes are replayed as well: where they
+    are condensed, a network cannot tell old from new by how an image looks. Departure from Avalanche's class: a
+    memory smaller than ``batch_size_mem`` is replayed all the same, each image several times in a batch.
+
+    Args:
+        storage_policy: The memory.
+        batch_size_mem: Replayed images in each step, at least 1.
+        augmentation: As in :class:`CondensedReplay`.
+        seed: Of augmentation and of the order of replayed images.
+        plugins: Further plugins.
+        kwargs: What ``ER_ACE`` takes: model, optimizer, train_mb_size and so on.
+
+    Raises:
+        ConfigError: A batch of less than one image; while training, a memory with soft labels.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage_policy: Any,
+        batch_size_mem: int = 10,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        plugins: list[Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _check_batch(batch_size_mem)
+        self.loader = TensorLoader(augmentation, seed=seed)
+        super().__init__(
+            mem_size=storage_policy.max_size,
+            batch_size_mem=batch_size_mem,
+            plugins=[self.loader, *(plugins or [])],
+            **kwargs,
+        )
+        self.storage_policy, self.seed = storage_policy, seed
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        watch(self.storage_policy, self)
+        first = len(self.storage_policy.buffer) == 0
+        self.storage_policy.post_adapt(self, self.experience)
+        if not first:
+            drawn = _memory_batches(self, _draw_of(self))
+            self.replay_loader = ((x, y, torch.zeros_like(y)) for x, y, _ in drawn)
+        super(ER_ACE, self)._before_training_exp(**kwargs)
+
+
+class DERpp(DER):
+    """Avalanche's ``DER`` (DER++ with beta above 0; Buzzega et al., NeurIPS 2020) with a condensed memory.
+
+    The logits of a class's condensed images are taken when its experience ends, and stored: 4 bytes for each
+    output, in :attr:`nbytes`. Those of images that came into the memory otherwise, as by ``load_state_dict``, are
+    taken from the learner when the next experience begins; a class that ``update_from_dataset`` renews keeps those it
+    had. On streams with and without task labels; a memory smaller than ``batch_size_mem`` is replayed all the same.
+
+    Args:
+        storage_policy: A ``CondensedBuffer``; for real images use Avalanche's own ``DER``.
+        batch_size_mem: Replayed images in each step; None for ``train_mb_size``.
+        learner_encoder: As in :class:`CondensedReplay`.
+        augmentation: As in :class:`CondensedReplay`; logits are those of the images as they are.
+        seed: Of augmentation and of the order of replayed images.
+        plugins: Further plugins.
+        kwargs: What ``DER`` takes: model, optimizer, alpha, beta, train_mb_size and so on.
+
+    Raises:
+        ConfigError: Another kind of storage policy, or a batch of less than one image; while training, a memory with
+            soft labels.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage_policy: CondensedBuffer,
+        batch_size_mem: int | None = None,
+        learner_encoder: bool = True,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        plugins: list[Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(storage_policy, CondensedBuffer):
+            raise ConfigError(
+                f"DERpp keeps logits of a CondensedBuffer, got a {type(storage_policy).__name__}: use Avalanche's DER"
+            )
+        self.loader = TensorLoader(augmentation, seed=seed)
+        super().__init__(
+            mem_size=storage_policy.max_size,
+            batch_size_mem=batch_size_mem,
+            plugins=[self.loader, *(plugins or [])],
+            **kwargs,
+        )
+        _check_batch(self.batch_size_mem)
+        self.storage_policy, self.seed = storage_policy, seed
+        self.logits: dict[int, Tensor] = {}
+        if learner_encoder:
+            embed_with_learner(storage_policy, self.model)
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes: the memory's and those of the logits."""
+        return int(self.storage_policy.nbytes) + sum(t.numel() * t.element_size() for t in self.logits.values())
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        watch(self.storage_policy, self)
+        self.replay_loader = None
+        if len(self.storage_policy.buffer):
+            self._take_logits(set())
+            self.replay_loader = _memory_batches(self, _draw_of(self), self.logits)
+        super(DER, self)._before_training_exp(**kwargs)
+
+    def _before_forward(self, **kwargs: Any) -> None:
+        super(DER, self)._before_forward(**kwargs)
+        if self.replay_loader is None:
+            return
+        images, labels, self.batch_logits = next(self.replay_loader)
+        fields = [images, labels, torch.zeros_like(labels)]
+        self.mbatch[:] = [torch.cat((old, new)) for old, new in zip(fields, self.mbatch, strict=False)]
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        self.replay_loader = None  # a generator cannot be saved in a checkpoint
+        new = {int(label) for label in self.experience.dataset.targets}
+        self.storage_policy.post_adapt(self, self.experience)
+        self._take_logits(new)
+        super(DER, self)._after_training_exp(**kwargs)
+
+    @torch.no_grad()
+    def _take_logits(self, new: set[int]) -> None:
+        """Logits of the images of the ``new`` classes and of those without; of the others as many as are stored."""
+        images, labels = self.storage_policy.decoded()
+        former, self.logits = self.logits, {}
+        self.model.eval()
+        for label in torch.unique(labels).tolist():
+            mine, known = images[labels == label], former.get(label)
+            if label in new or known is None or len(known) < len(mine):
+                parts = mine.to(self.device).split(self.train_mb_size)
+                known = torch.cat([self.model(part).cpu() for part in parts])
+            self.logits[label] = known[: len(mine)]
+        self.model.train()
+
+
+def embed_with_learner(storage_policy: Any, learner: nn.Module) -> None:
+    """Let a memory of distribution matching that was given no encoder embed with the learner, unless it has batch norm.
+
+    Trained batch norms make features so steep that images may run away, and few images give them poor statistics: two
+    digits of 8x8 pixels under a small ResNet reached 500 standard deviations.
+    """
+    if not isinstance(storage_policy, CondensedBuffer) or not separable(learner):
+        return
+    rules = storage_policy.rules
+    if rules.how.encoder is None and isinstance(getattr(rules.method, "method", None), DistributionMatching):
+        storage_policy.rules = replace(rules, how=by_learner(rules.how))
+
+
+def watch(storage_policy: Any, strategy: Any) -> None:
+    """Show the learner, as it is before training, to a memory that wants to see it."""
+    if hasattr(storage_policy, "pre_adapt"):
+        storage_policy.pre_adapt(strategy, strategy.experience)
+
+
+def _draw_of(strategy: Any) -> Draw:
+    """The randomness of the memory batches of the experience that begins."""
+    return Draw(Draw(strategy.seed).key(f"memory/{strategy.clock.train_exp_counter}"))
+
+
+def _memory_batches(
+    strategy: Any, draw: Draw, logits: dict[int, Tensor] | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Full batches of the memory without end: images, augmented; labels; and logits, or the labels again."""
+    refuse_soft(strategy.storage_policy, type(strategy).__name__)
+    images, labels = (t.to(strategy.device) for t in memory_tensors(strategy.storage_policy))
+    third = labels
+    if logits is not None:
+        place = {label: iter(values) for label, values in logits.items()}
+        third = torch.stack([next(place[label]) for label in labels.tolist()]).to(labels.device)
+    rows = torch.empty(0, dtype=torch.int64)
+    passes = count()
+    while True:
+        while len(rows) < strategy.batch_size_mem:
+            rows = torch.cat([rows, draw.at(next(passes)).permutation("order", len(images))])
+        now, rows = rows[: strategy.batch_size_mem].to(labels.device), rows[strategy.batch_size_mem :]
+        yield strategy.loader.augment(images[now]), labels[now], third[now]
+
+
+def _check_batch(size: int) -> None:
+    refuse(None if size >= 1 else f"batch_size_mem must be at least 1, got {size}")

@@ -1,0 +1,1 @@
+"""Replay memory: what is kept, within which budget, and what fills it."""

@@ -1,0 +1,215 @@
+"""Avalanche's own strategies and storage policies as baselines, with the memory, steps and augmentation of ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from avalanche.training.plugins import GDumbPlugin
+from avalanche.training.storage_policy import (
+    ClassBalancedBuffer,
+    ClosestToCenterSelectionStrategy,
+    ExperienceBalancedBuffer,
+    HerdingSelectionStrategy,
+    ParametricBuffer,
+    ReservoirSamplingBuffer,
+)
+from avalanche.training.supervised import DER, ER_ACE, Cumulative, ICaRL, JointTraining, Naive
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+
+from condensekit.replay.adapters.loader import TensorLoader
+from condensekit.replay.study.protocol import Bench
+from condensekit.selection.clustering import herd
+from condensekit.sets.jpeg import LABEL
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A strategy, and what a run wants to know of its memory.
+
+    Args:
+        strategy: Any Avalanche strategy.
+        nbytes: Stored bytes now: images with their labels, and logits where they are kept; no copy of the network.
+        images: Stored images now.
+        replayed: Images that they decode to, from which memory batches are drawn; None where they are not.
+        condense_s: Seconds that filling the memory took in an experience, where that is known.
+        waited_s: Of these, what the last experience took in this process.
+        before: Called with the number of classes seen before each experience is learnt.
+        at_once: Whether it learns the whole stream at once.
+    """
+
+    strategy: Any
+    nbytes: Callable[[], int]
+    images: Callable[[], int]
+    replayed: Callable[[], int] | None = None
+    condense_s: Callable[[int], float] = lambda i: 0.0
+    waited_s: Callable[[], float] = lambda: 0.0
+    before: Callable[[int], None] = lambda classes: None
+    at_once: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a baseline is made of.
+
+    Args:
+        common: Model, optimiser and the rest of what every strategy takes.
+        replay: The strategy that replays a ``storage_policy``.
+        bench: The run.
+    """
+
+    common: dict[str, Any]
+    replay: Callable[..., Any]
+    bench: Bench
+
+    @property
+    def total(self) -> int:
+        """Images when all classes have come."""
+        return self.bench.settings.per_class * len(self.bench.train.classes)
+
+    @property
+    def bytes_each(self) -> int:
+        """Of a stored image with its label."""
+        data = self.bench.train
+        return math.prod(data.spec.shape) * (1 if data.images.element_size() == 1 else 4) + LABEL
+
+    @property
+    def loader(self) -> TensorLoader:
+        """The same augmentation as for all others."""
+        return TensorLoader(self.bench.settings.protocol.augmentation, seed=self.bench.settings.seed)
+
+    @property
+    def body(self) -> nn.Sequential:
+        """The network without its classifier; its layer "1" is where Avalanche's buffers measure distances."""
+        return nn.Sequential(self.common["model"].body, nn.Flatten())
+
+    def keeping(self, strategy: Any, policy: Any, extra: int = 0) -> Learner:
+        """A strategy with a policy that keeps real images, and ``extra`` bytes with each.
+
+        Where Avalanche would give all of the memory to the first classes, its size grows with the classes, as that of
+        the condensed ones does.
+        """
+
+        def grow(classes: int) -> None:
+            policy.max_size = self.bench.settings.per_class * classes
+
+        def held() -> int:
+            return len(policy.buffer)
+
+        return Learner(strategy, lambda: held() * (self.bytes_each + extra), held, before=grow)
+
+    def without(self, strategy: Any, kept: Callable[[], int], at_once: bool = False) -> Learner:
+        """A strategy without a memory of its own; ``kept`` says how many images it goes on using."""
+        return Learner(strategy, lambda: kept() * self.bytes_each, kept, at_once=at_once)
+
+
+class GDumb(GDumbPlugin):
+    """Avalanche's ``GDumbPlugin`` with the gradient steps, and the images in each, of a learner that replays.
+
+    Left alone it makes as many passes over its small memory as others make over the stream.
+
+    Args:
+        mem_size: Stored images.
+        batch_mem: Images that others replay in a step, beside ``train_mb_size`` new ones, from the second experience.
+    """
+
+    def __init__(self, mem_size: int, batch_mem: int) -> None:
+        super().__init__(mem_size)
+        self.batch_mem = batch_mem
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Full batches of the memory, as many as the experience has."""
+        memory, mine = strategy.adapted_dataset, strategy.train_mb_size
+        size = mine + (self.batch_mem if strategy.clock.train_exp_counter else 0)
+        rows = RandomSampler(memory, num_samples=size * -(-len(strategy.experience.dataset) // mine))
+        batches = BatchSampler(rows, size, drop_last=True)
+        strategy.dataloader = DataLoader(memory, batch_sampler=batches, collate_fn=memory.collate_fn)
+
+
+class Herded(HerdingSelectionStrategy):
+    """Avalanche's ``HerdingSelectionStrategy`` for the ``most`` images that are ever kept of a class.
+
+    They are the first of those that it puts in order; it goes through all images of the class, which takes several
+    times as long as training on them.
+    """
+
+    def __init__(self, model: nn.Module, layer_name: str, most: int) -> None:
+        super().__init__(model, layer_name)
+        self.most = most
+
+    def make_sorted_indices_from_features(self, features: Tensor) -> list[int]:
+        """Rows of (N, D) features, the most telling first."""
+        exact = features.double().cpu()
+        chosen: list[int] = herd(exact - exact.mean(0), min(self.most, len(exact))).tolist()
+        return chosen
+
+
+def _gdumb(parts: Parts) -> Learner:
+    plugin = GDumb(parts.total, parts.bench.settings.online.batch_mem)
+    return parts.keeping(Naive(**parts.common, plugins=[plugin, parts.loader]), plugin.storage_policy)
+
+
+def _replaying(make: Callable[[Parts], Any], parts: Parts) -> Learner:
+    policy = make(parts)
+    found = parts.keeping(parts.replay(storage_policy=policy), policy)
+    return replace(found, replayed=found.images)
+
+
+def _chosen(how: Callable[..., Any], parts: Parts) -> Any:
+    return ParametricBuffer(parts.total, groupby="class", selection_strategy=how(parts.body, "1"))
+
+
+def _alone(kind: Callable[..., Any], logits: bool, parts: Parts) -> Learner:
+    """Avalanche's own ER-ACE and DER++, which read their memories by loaders of their own."""
+    batch = parts.bench.settings.online.batch_mem
+    strategy = kind(**parts.common, mem_size=parts.total, batch_size_mem=batch, plugins=[parts.loader])
+    return parts.keeping(strategy, strategy.storage_policy, 4 * len(parts.bench.train.classes) if logits else 0)
+
+
+def _naive(parts: Parts) -> Learner:
+    return parts.without(Naive(**parts.common, plugins=[parts.loader]), lambda: 0)
+
+
+def _cumulative(parts: Parts) -> Learner:
+    strategy = Cumulative(**parts.common, criterion=nn.CrossEntropyLoss(), plugins=[parts.loader])
+    return parts.without(strategy, lambda: len(strategy.dataset))
+
+
+def _joint(parts: Parts) -> Learner:
+    strategy = JointTraining(**parts.common, criterion=nn.CrossEntropyLoss(), plugins=[parts.loader])
+    return parts.without(strategy, lambda: len(parts.bench.train), at_once=True)
+
+
+def _icarl(parts: Parts) -> Learner:
+    """iCaRL, with the network's body and classifier; it classifies by the nearest class mean."""
+    strategy = ICaRL(
+        **{key: value for key, value in parts.common.items() if key != "model"},
+        feature_extractor=parts.body,
+        classifier=parts.common["model"].classifier,
+        memory_size=parts.bench.settings.per_class,
+        buffer_transform=None,
+        fixed_memory=False,
+        plugins=[parts.loader],
+    )
+    own = next(plugin for plugin in strategy.plugins if hasattr(plugin, "x_memory"))
+    return parts.without(strategy, lambda: sum(map(len, own.x_memory)))
+
+
+BASELINES: dict[str, Callable[[Parts], Learner]] = {
+    "class-balanced": partial(_replaying, lambda parts: ClassBalancedBuffer(parts.total)),
+    "experience-balanced": partial(_replaying, lambda parts: ExperienceBalancedBuffer(parts.total)),
+    "reservoir": partial(_replaying, lambda parts: ReservoirSamplingBuffer(parts.total)),
+    "avalanche-herding": partial(_replaying, lambda parts: _chosen(partial(Herded, most=parts.total), parts)),
+    "closest-to-mean": partial(_replaying, partial(_chosen, ClosestToCenterSelectionStrategy)),
+    "avalanche-er-ace": partial(_alone, ER_ACE, False),
+    "avalanche-der++": partial(_alone, DER, True),
+    "gdumb": _gdumb,
+    "icarl": _icarl,
+    "naive": _naive,
+    "cumulative": _cumulative,
+    "joint": _joint,
+}  # how each of condensekit.replay.study.memories.AVALANCHE is made

@@ -1,0 +1,268 @@
+"""The regimes that keep the learner: replay beside each experience's real images, by Avalanche's strategies.
+
+A cell that is killed starts again with its first experience; its condensations are continued where they stopped, and
+the trainings between them repeat themselves exactly, because their randomness is counted anew for each experience.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from avalanche.benchmarks import nc_benchmark
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from condensekit.data.images import ClassImages
+from condensekit.networks.base import separable
+from condensekit.replay.adapters.buffer import CondensedBuffer
+from condensekit.replay.adapters.plugins import FineTuneOnMemory
+from condensekit.replay.adapters.strategies import ERACE, CondensedReplay, DERpp
+from condensekit.replay.memory.budget import Bytes, Images
+from condensekit.replay.memory.fillers import DivergedError, coded, eight_bit
+from condensekit.replay.memory.learner import by_learner
+from condensekit.replay.study.baselines import BASELINES, Learner, Parts
+from condensekit.replay.study.from_scratch import cache_of, folder_of
+from condensekit.replay.study.memories import DER, ER, ER_ACE, MemoryKind
+from condensekit.replay.study.protocol import Bench, Record, Settings
+from condensekit.rng import Draw, isolated
+from condensekit.training.train import TrainProtocol
+
+EVALUATED = 256  # images at a time where a memory of Avalanche's own looks at their features
+NOTHING = {"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "train_s": 0.0, "steps": 0, "passes": None}
+
+
+class Stream(Dataset[tuple[Tensor, int]]):
+    """Real images as Avalanche wants them, normalised one by one, so that a stream takes no more than its bytes.
+
+    Args:
+        data: The images.
+    """
+
+    def __init__(self, data: ClassImages) -> None:
+        self.data = data
+        self.targets: list[int] = data.labels[data.order].tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.data.gather(self.data.order[index]), self.targets[index]
+
+
+class Finite(SupervisedPlugin):
+    """Ends a run whose learner has diverged, before a memory is condensed with it.
+
+    Args:
+        lr: Its learning rate.
+
+    Raises:
+        DivergedError: While training: a weight that is not finite.
+    """
+
+    def __init__(self, lr: float) -> None:
+        super().__init__()
+        self.lr = lr
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Look."""
+        if not all(bool(torch.isfinite(weights).all()) for weights in strategy.model.parameters()):
+            raise DivergedError(
+                f"the learner's weights are not finite in experience {strategy.clock.train_exp_counter + 1}: lower its "
+                f"learning rate (--er-lr), which is {self.lr}"
+            )
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Look again: a fine-tune on the memory has changed them."""
+        self.after_training_epoch(strategy)
+
+
+def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> list[Record]:
+    """One memory in one class order, under ``er``, ``er-ace`` or ``der++``.
+
+    Returns:
+        As :func:`condensekit.replay.study.from_scratch.from_scratch`; ``train_s`` is that of the step without
+        condensation, ``steps`` and ``passes`` count a fine-tune on the memory as well. ``passes`` are of the images
+        in the memory, None for strategies that use their memories in ways of their own. A memory that learns all at
+        once has scores of the last step alone.
+    """
+    settings = bench.settings
+    found = []
+    for network in range(settings.networks):
+        name = f"{regime}/{folder_of(memory, bench)}/order-{order}-network-{network}"
+        with bench.progress.stage(f"{regime}, {memory.name}, order {order}", settings.steps) as stage:
+            cell = partial(_run, memory, regime, order, network, bench, stage.advance)
+            found.append(bench.remember(name, cell)["steps"])
+    rows = []
+    for steps in zip(*found, strict=True):
+        mean = {key: sum(step[key] for step in steps) / len(steps) for key in ("condense_s", "train_s")}
+        scores = [step["score"] for step in steps if step["score"] is not None]
+        same = {key: steps[0][key] for key in ("nbytes", "images", "steps", "passes")}
+        rows.append({"scores": scores, **same, **mean})
+    return rows
+
+
+@contextmanager
+def without_avalanches_warnings() -> Iterator[None]:
+    """Keep back what Avalanche warns of its own parts, whose filters override any other; pass on the rest."""
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+    finally:
+        for found in caught:
+            if "avalanche" not in Path(found.filename).parts:
+                warnings.warn_explicit(found.message, found.category, found.filename, found.lineno)
+
+
+def _run(
+    memory: MemoryKind, regime: str, order: int, network: int, bench: Bench, advance: Callable[[], None]
+) -> Record:
+    """One learner through the whole stream."""
+    settings, classes = bench.settings, bench.train.classes
+    experiences = settings.experiences(order, len(classes))
+    flat = [label for step in experiences for label in step]
+    seed = settings.network_seed(order, network)
+    rows: list[Record] = []
+    with without_avalanches_warnings():
+        with isolated(Draw(seed).key("stream")):
+            stream = nc_benchmark(
+                Stream(bench.train), Stream(bench.test), len(experiences), task_labels=False, fixed_class_order=flat
+            ).train_stream
+        learner = _learner(memory, regime, order, network, bench)
+        learner.strategy.plugins.append(Finite(settings.online.lr))
+        for i, exp in enumerate(stream):
+            start = time.perf_counter()
+            seen = experiences[: i + 1]
+            last = i + 1 == len(experiences)
+            if learner.at_once and not last:
+                rows.append({**NOTHING})
+                advance()
+                continue
+            learner.before(sum(map(len, seen)))
+            held, done = _held(learner), learner.strategy.clock.train_iterations
+            with isolated(Draw(seed).key(f"experience/{i}")):
+                learner.strategy.train(stream if learner.at_once else exp, eval_streams=[])
+            seconds, done = time.perf_counter() - start, learner.strategy.clock.train_iterations - done
+            held = _held(learner) if regime == ER_ACE and i else held  # it fills the memory first
+            tuned = [plugin for plugin in learner.strategy.plugins if isinstance(plugin, FineTuneOnMemory)]
+            passes = [settings.online.batch_mem * done / held] if held else []
+            passes += [plugin.shown / _held(learner) for plugin in tuned]
+            rows.append(
+                {
+                    "score": bench.score(learner.strategy.model, seen),
+                    "nbytes": learner.nbytes(),
+                    "images": learner.images(),
+                    "condense_s": learner.condense_s(i),
+                    "train_s": seconds - learner.waited_s(),
+                    "steps": done + sum(plugin.steps for plugin in tuned),
+                    "passes": sum(passes) if passes else None,
+                }
+            )
+            advance()
+    return {"steps": rows}
+
+
+def _held(learner: Learner) -> int:
+    """How many images memory batches are drawn from; 0 where the strategy draws none, or has none yet."""
+    return learner.replayed() if learner.replayed else 0
+
+
+def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench) -> Learner:
+    """The strategy of one cell, its model drawn from the network seed."""
+    settings, online = bench.settings, bench.settings.online
+    seed = settings.network_seed(order, network)
+    shape, classes = bench.train.spec.shape, len(bench.train.classes)
+    model = settings.network.new(shape, classes, Draw(seed), device=bench.compute.device)
+    common: dict[str, Any] = {
+        "model": model,
+        "optimizer": torch.optim.SGD(
+            model.parameters(), lr=online.lr, momentum=online.momentum, weight_decay=online.weight_decay
+        ),
+        "train_mb_size": online.batch,
+        "eval_mb_size": EVALUATED,
+        "train_epochs": online.epochs,
+        "device": bench.compute.device,
+        "evaluator": EvaluationPlugin(),
+    }
+    replaying: dict[str, Any] = {
+        "batch_size_mem": online.batch_mem,
+        "augmentation": settings.protocol.augmentation,
+        "seed": seed,
+    }
+    own: dict[str, Any] = {"learner_encoder": False}  # the memory has been given it
+    replay: Callable[..., Any] = partial(
+        CondensedReplay,
+        **common,
+        **replaying,
+        **own,
+        distillation=online.distillation,
+        fine_tune=_fine_tuning(settings, classes) if online.fine_tune else None,
+    )
+    ace: Callable[..., Any] = partial(ERACE, **common, **replaying)
+    der: Callable[..., Any] = partial(DERpp, **common, **replaying, **own)
+    kind = {ER: replay, ER_ACE: ace, DER: der}[regime]
+    if memory.filler is None:
+        return BASELINES[memory.name](Parts(common, kind, bench))
+    buffer = _buffer(memory, regime, order, network, bench)
+    strategy = kind(storage_policy=buffer)
+    counted = strategy if regime == DER else buffer
+    return Learner(
+        strategy,
+        nbytes=lambda: int(counted.nbytes),
+        images=lambda: len(buffer.memory or ()),
+        replayed=lambda: len(buffer.buffer),
+        condense_s=lambda i: buffer.condense_s[i],
+        waited_s=lambda: buffer.wall_s,
+    )
+
+
+def _fine_tuning(settings: Settings, classes: int) -> TrainProtocol:
+    """How the learner is trained on the memory alone after each experience.
+
+    A step has no more images than every memory holds after the first experience: as many for one as for another.
+    """
+    online = settings.online
+    return TrainProtocol(
+        "fine-tune",
+        epochs=1,
+        full_epochs=1,
+        steps=online.fine_tune,
+        batch=min(online.batch + online.batch_mem, settings.per_class * classes // settings.steps),
+        lr=online.lr,
+        momentum=online.momentum,
+        weight_decay=online.weight_decay,
+        augmentation=settings.protocol.augmentation,
+    )
+
+
+def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench) -> CondensedBuffer:
+    """The cell's memory; in the regimes that fill it after the experience it may embed with the learner.
+
+    A learner with batch norm is left out, as in :func:`condensekit.replay.adapters.strategies.embed_with_learner`.
+    """
+    assert memory.filler is not None
+    settings, train = bench.settings, bench.train
+    count = memory.images(settings.per_class, train, bench.room)
+    how = replace(memory.how, seed=settings.set_seed(order), device=str(bench.compute.device), progress=bench.progress)
+    learner = settings.network.build(train.spec.shape, len(train.classes))
+    embeds = regime in (ER, DER) and settings.online.learner_encoder and separable(learner)
+    if embeds and memory.embeds_with_learner:
+        how = by_learner(how)
+    place = Path("sets") / regime / folder_of(memory, bench) / f"order-{order}-network-{network}"
+    return CondensedBuffer.from_filling(
+        Bytes(per_class=count * memory.bytes_each(train)) if coded(memory.filler) else Images(per_class=count),
+        memory.filler,
+        how,
+        spec=train.spec if eight_bit(train) else None,
+        out=bench.out / place,
+        cache=cache_of(bench),
+    )

@@ -1,0 +1,247 @@
+import os
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from condensekit.data.images import ImageSpec
+from condensekit.errors import ConfigError, DataError
+from condensekit.methods import DistributionMatching
+from condensekit.methods.encoders import Fresh
+from condensekit.methods.trained_encoders import Trained
+from condensekit.networks.convnet import ConvNet
+from condensekit.progress import Progress, Stage
+from condensekit.replay import Bytes, Images
+from condensekit.replay.memory.fillers import Condensing, DivergedError, Filler, Filling, Interrupted, Selecting, filler
+from condensekit.selection.base import Noise
+from condensekit.selection.classic import Herding, Random
+from condensekit.sets.condensed import CondensedSet
+from tests.replay.worlds import DM, MEAN, SPEC, STD, Pictures, buffer, stream
+
+
+class Counting(Progress):
+    """Counts matching steps; at one of them it does something."""
+
+    def __init__(self, at=None, then=None):
+        self.steps, self.at, self.then = 0, at, then
+
+    @contextmanager
+    def stage(self, name, total, done=0):
+        yield _Counted(self) if name.startswith("condense") else Stage()
+
+
+class _Counted(Stage):
+    def __init__(self, owner):
+        self.owner = owner
+
+    def advance(self, steps=1, values=None):
+        self.owner.steps += steps
+        if self.owner.steps == self.owner.at:
+            self.owner.then()
+
+
+def taken(memory, *steps, **options):
+    for step in steps:
+        memory.post_adapt(None, stream(**options).train_stream[step])
+    return memory
+
+
+def spent_on(memory, *labels):
+    """Seconds of the one condensation of these classes, as it was recorded."""
+    first = memory._memory.parts[labels[0]].provenance
+    assert all(memory._memory.parts[label].provenance["elapsed_s"] == first["elapsed_s"] for label in labels)
+    return first["elapsed_s"] + first["preparation_s"]
+
+
+def test_what_a_buffer_takes():
+    assert filler(DM) == Condensing(DM)
+    assert filler(Herding()) == Selecting(Herding())
+    assert isinstance(filler(DM), Filler)
+    assert filler(filler(DM)) == Condensing(DM)
+    for wrong in (3, None, "dm", DistributionMatching):
+        with pytest.raises(ConfigError, match="a buffer takes a condenser"):
+            filler(wrong)
+
+
+@dataclass(frozen=True)
+class Means:
+    """A filler of one's own: the mean image of every class, again and again."""
+
+    spec: ImageSpec | None = None
+    shift: int = 0
+    name: str = "means"
+
+    def fill(self, data, ipc, how):
+        images = torch.stack([data.gather(data.indices_of(label)).mean(0) for label in data.classes])
+        labels = torch.tensor(data.classes).repeat_interleave(ipc) + self.shift
+        spec = self.spec or data.spec
+        return CondensedSet.from_images(images.repeat_interleave(ipc, 0), labels, spec, formation=how.formation)
+
+
+def test_a_filler_of_ones_own():
+    memory = taken(buffer(Images(12), Means(), storage="float32"), 0, 1)
+    images, labels = memory.decoded()
+    assert labels.tolist() == [label for label in range(4) for _ in range(3)]
+    dataset = stream().train_stream[1].dataset.eval()
+    torch.testing.assert_close(images[-1], torch.stack([x for x, y, _ in dataset if y == 3]).mean(0))
+
+
+@pytest.mark.parametrize("wrong", [Means(shift=1), Means(spec=replace(SPEC, class_names={}))])
+def test_a_filler_that_makes_something_else(wrong):
+    with pytest.raises(DataError, match=r"means made classes .* asked for \[0, 1\]"):
+        taken(buffer(Images(12), wrong), 0)
+
+
+def test_ctrl_c_ends_training_with_the_memory_as_it_was(tmp_path):
+    bar = Counting()
+    options = {"iterations": 30, "out": tmp_path / "run"}
+    memory = taken(buffer(Images(12), progress=bar, **options), 0)
+    before = memory.memory.images
+    bar.at, bar.then = bar.steps + 5, lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Interrupted, match="interrupted by SIGINT") as caught:
+        taken(memory, 1)
+    assert caught.value.signum == signal.SIGINT
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert torch.equal(memory.memory.images, before)
+    assert len(memory.condense_s) == 1
+    done = bar.steps
+    taken(memory, 1)
+    assert bar.steps - done == 25
+    assert memory.condense_s[1] >= spent_on(memory, 2, 3)  # before the interruption as well
+    whole = taken(buffer(Images(12), iterations=30), 0, 1)
+    assert torch.equal(memory.memory.images, whole.memory.images)
+
+
+def test_a_folder_is_read_again_at_no_cost(tmp_path):
+    first, second = Counting(), Counting()
+    options = {"iterations": 3, "out": tmp_path / "run"}
+    a = taken(buffer(Images(12), progress=first, **options), 0, 1)
+    b = taken(buffer(Images(12), progress=second, **options), 0, 1)
+    assert (first.steps, second.steps) == (6, 0)
+    assert torch.equal(a.memory.images, b.memory.images)
+    assert b.condense_s[1] >= spent_on(b, 2, 3) == spent_on(a, 2, 3)
+    with pytest.raises(ConfigError, match="holds a run of other options"):
+        taken(buffer(Images(12), **options), 0, seed=5)
+
+
+def test_a_condensation_that_diverges_changes_nothing():
+    memory = taken(buffer(Images(12)), 0)
+    before = memory.memory.images
+    wild = DistributionMatching(batch_real=8, lr=1e38)
+    memory.rules = replace(memory.rules, method=filler(wild))
+    with pytest.raises(DivergedError, match=r"filling the memory with dm: .* not finite") as caught:
+        taken(memory, 1)
+    assert caught.value.exit_code == 3
+    assert torch.equal(memory.memory.images, before)
+
+
+def test_methods_on_pixels_need_the_normalisation():
+    pixel = DistributionMatching(batch_real=8, space="pixel", lr=1e-3)
+    with pytest.raises(ConfigError, match=r"dm works on pixels in \[0, 1\] .* give the buffer spec=ImageSpec"):
+        taken(buffer(Images(12), pixel), 0)
+    images = taken(buffer(Images(12), pixel, spec=SPEC, storage="float32"), 0).decoded()[0] * STD + MEAN
+    assert images.min() >= -1e-6
+    assert images.max() <= 1 + 1e-6
+
+
+def test_sets_of_separable_methods_go_from_order_to_order():
+    cache, first, second = {}, Counting(), Counting()
+    orders = [[0, 1, 2, 3, 4, 5], [5, 1, 4, 2, 3, 0]]
+    data = Pictures()
+    memories, seconds = [], []
+    for order, bar in zip(orders, (first, second), strict=True):
+        memory = buffer(Images(12), classes=6, cache=cache, progress=bar)
+        for step in range(3):
+            memory.post_adapt(None, stream("ci", data=data, order=order).train_stream[step])
+        memories.append(memory.memory)
+        seconds.append(memory.condense_s)
+    assert len(cache) == 6
+    assert (first.steps, second.steps) == (6, 0)
+    made = {k: part.provenance["class_s"] for part in cache.values() for k in part.classes}
+    for found, (a, b) in zip(seconds[1], [(5, 1), (4, 2), (3, 0)], strict=True):
+        assert found >= made[a] + made[b] > 0
+    assert sum(made.values()) <= sum(seconds[0])
+    apart = buffer(Images(12), classes=6)
+    for step in range(3):
+        apart.post_adapt(None, stream("ci", data=data, order=orders[1]).train_stream[step])
+    torch.testing.assert_close(memories[1].decode()[0], apart.decoded()[0], atol=0.02, rtol=0)
+    other = buffer(Images(12), classes=6, cache=cache, seed=1)
+    other.post_adapt(None, stream("ci", data=data).train_stream[0])
+    assert len(cache) == 8
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for a kill."""
+
+
+@dataclass
+class Torn(dict):
+    """A cache that can be killed between two files."""
+
+    left: int = 99
+
+    def update(self, found):
+        for key, value in found.items():
+            if not self.left:
+                raise Killed
+            self[key] = value
+            self.left -= 1
+
+
+def test_a_kill_between_two_files_of_the_cache_does_not_block_the_resume(tmp_path):
+    cache = Torn(left=1)
+    options = {"cache": cache, "out": tmp_path / "run", "iterations": 3}
+    with pytest.raises(Killed):
+        taken(buffer(Images(per_class=2), **options), 0)
+    assert len(cache) == 1
+    cache.left, bar = 99, Counting()
+    memory = taken(buffer(Images(per_class=2), progress=bar, **options), 0, 1)
+    assert bar.steps == 6  # the class that is left, then both of the next experience
+    assert len(cache) == 4
+    whole = taken(buffer(Images(per_class=2), iterations=3), 0, 1)
+    torch.testing.assert_close(memory.decoded()[0], whole.decoded()[0], atol=0.02, rtol=0)
+
+
+def test_sets_that_depend_on_other_classes_are_not_kept():
+    cache = {}
+    trained = Trained(ConvNet(width=8, depth=2), count=1, steps=2)
+    taken(buffer(Images(12), cache=cache, encoder=trained), 0)
+    taken(buffer(Images(12), Random(), cache=cache), 0)
+    assert cache == {}
+
+
+def test_noise_starts_and_other_encoders():
+    memory = taken(buffer(Images(12), init=Noise(), encoder=Fresh(ConvNet(width=4, depth=1), keep=2)), 0, 1)
+    assert len(memory.memory) == 12
+
+
+class Watching(Fresh):
+    """An encoder that wants to see the learner."""
+
+    def observe(self, agent, exp):
+        self.seen.append((agent, exp.logging().current_experience))
+
+
+def test_an_encoder_is_shown_the_learner_before_and_after():
+    encoder = Watching(ConvNet(width=8, depth=2))
+    object.__setattr__(encoder, "seen", [])
+    memory, benchmark = buffer(Images(12), encoder=encoder), stream()
+    memory.pre_adapt("before", benchmark.train_stream[0])
+    memory.post_adapt("after", benchmark.train_stream[0])
+    memory.post_adapt("again", benchmark.train_stream[0])
+    assert encoder.seen == [("before", 0), ("after", 0)]
+
+
+def test_soft_labels_stay_within_a_budget_in_bytes():
+    @dataclass(frozen=True)
+    class Soft(Means):
+        def fill(self, data, ipc, how: Filling):
+            made = super().fill(data, ipc, how)
+            return made.with_soft_labels(torch.full((len(made), len(data.classes)), 0.5), data.classes)
+
+    memory = taken(buffer(Bytes(700), Soft()), 0, 1, 2)
+    assert memory.nbytes <= 700
+    assert memory.memory.soft_labels.shape == (6, 6)
+    assert memory.memory.soft_labels.sum(1).tolist() == [1] * 6

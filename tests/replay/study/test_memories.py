@@ -1,0 +1,308 @@
+"""Memories by name, hybrid and coded memories, soft labels."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from avalanche.benchmarks.utils import as_classification_dataset
+from torch.utils.data import TensorDataset
+
+from condensekit.compute import Compute, make_plan
+from condensekit.data.images import ClassImages
+from condensekit.errors import ConfigError
+from condensekit.methods import DistributionMatching
+from condensekit.methods.encoders import Fresh
+from condensekit.methods.sampling import Clustered
+from condensekit.methods.trained_encoders import Trained
+from condensekit.networks.convnet import ConvNet
+from condensekit.replay import Bytes, Coded, CondensedBuffer, Hybrid, Images, LearnerEncoder
+from condensekit.replay.memory.fillers import Condensing, Filling, Selecting
+from condensekit.replay.memory.hybrid import SoftLabelled, _alternating
+from condensekit.replay.study.baselines import BASELINES
+from condensekit.replay.study.memories import (
+    AVALANCHE,
+    EQUAL_BYTES,
+    FROM_SCRATCH,
+    REGIMES,
+    Making,
+    MemoryKind,
+    memory,
+    refuse_unused,
+)
+from condensekit.rng import Draw
+from condensekit.selection.classic import Herding, Random
+from condensekit.selection.embeddings import RandomEmbedding
+from condensekit.sets.condensed import Formation
+from condensekit.sets.jpeg import as_jpeg
+from tests.replay.worlds import naive, stream
+
+NET = ConvNet(width=8, depth=2)
+DM = DistributionMatching(batch_real=8)
+HOW = Filling(iterations=3, encoder=Fresh(NET), augmentation=None, device="cpu")
+
+
+def images(each=24, classes=(2, 5), size=8):
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (each * len(classes), 3, size, size), dtype=torch.uint8, generator=draw)
+    return ClassImages.from_arrays(
+        pixels, torch.tensor(classes).repeat_interleave(each), mean=[0.5] * 3, std=[0.25] * 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "learnt", "factor", "storage"),
+    [
+        ("dm", True, 1, "float16"),
+        ("m3d", True, 2, "float16"),
+        ("packed-dm", True, 2, "float16"),
+        ("unpacked-m3d", True, 1, "float16"),
+        ("krr", True, 1, "float16"),
+        ("hybrid", True, 1, "float16"),
+        ("hybrid-m3d-25", True, 2, "float16"),
+        ("random", False, 1, "uint8"),
+        ("herding", False, 1, "uint8"),
+        ("packed-kmeans", False, 2, "uint8"),
+        ("downscaled", False, 2, "uint8"),
+        ("downscaled-4", False, 4, "uint8"),
+        ("jpeg-random", False, 1, "float32"),
+        ("jpeg-m3d-4", True, 2, "float32"),
+        (EQUAL_BYTES, False, 1, "uint8"),
+        ("random-soft", False, 1, "uint8"),
+    ],
+)
+def test_names(name, learnt, factor, storage):
+    found = memory(name, Making(iterations=7, batch_real=8, storage="float16"), "digits")
+    assert (found.name, found.learnt) == (name, learnt)
+    assert found.how.formation == Formation(factor, storage)
+    if learnt:
+        assert found.how.iterations == 7
+        assert "flip" not in (found.how.augmentation.ops if found.how.augmentation else ())
+
+
+def test_coded_names_carry_method_and_number():
+    found = memory("jpeg-dm-8", Making(storage="float16"))
+    assert (found.filler.name, found.filler.times, found.equal_bytes) == ("jpeg-dm-8", 8, True)
+    found = memory("jpeg-kmeans-3", Making(encoder_network="ConvNet-w4-d1"))
+    assert (found.filler.name, found.learnt, found.control, found.equal_bytes) == ("jpeg-kmeans-3", False, True, True)
+    assert found.filler.method.embedding.network.width == 4
+    for name in ("jpeg-packed-kmeans-3", "jpeg-nothing-3", "jpeg-packed-dm-3"):
+        with pytest.raises(ConfigError, match=f"unknown memory '{name}'"):
+            memory(name)
+    with pytest.raises(ConfigError, match="the images of jpeg-random come coded"):
+        memory("jpeg-jpeg-random-3")
+    for name in ("jpeg-dm", "jpeg-8", "jpeg-dm-0", "jpeg-dm-x"):
+        with pytest.raises(ConfigError, match=f"'{name}': expected jpeg-random, or jpeg-METHOD-TIMES"):
+            memory(name)
+
+
+def test_coded_images_take_the_bytes_of_fewer():
+    data, how = images(each=30, size=16), replace(HOW, formation=Formation(1, "uint8"))
+    made = Coded(DM, 3).fill(data, 2, how)
+    assert made.labels.tolist() == [2] * 6 + [5] * 6
+    assert made.formation == Formation()
+    plain = Condensing(DM).fill(data, 6, replace(HOW, formation=Formation()))
+    assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
+    for label in made.classes:
+        assert made.select([label]).nbytes <= 2 * (3 * 16 * 16 + 8)
+
+
+def test_real_images_are_chosen_then_coded():
+    data, how = images(each=30, size=16), replace(HOW, formation=Formation(1, "uint8"))
+    made = Coded(Random(), 3).fill(data, 2, how)
+    plain = Selecting(Random()).fill(data, 6, replace(HOW, formation=Formation()))
+    assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
+    assert made.labels.tolist() == [2] * 6 + [5] * 6
+
+
+def test_coded_images_stay_within_a_budget_in_bytes_and_go_through_a_state():
+    data, room = images(each=30, size=16), Bytes(per_class=2 * (3 * 16 * 16 + 8))
+    seen = TensorDataset(data.gather(data.order), data.labels[data.order])
+    seen.targets = data.labels[data.order].tolist()
+    options = {"spec": data.spec, "iterations": 2, "encoder": Fresh(NET), "device": "cpu"}
+    memory, other = (CondensedBuffer(room, Coded(DM, 3), **options) for _ in range(2))
+    memory.update_from_dataset(as_classification_dataset(seen))
+    assert memory.memory.labels.tolist() == [2] * 6 + [5] * 6
+    assert all(memory.memory.select([label]).nbytes <= room.per_class for label in (2, 5))
+    other.load_state_dict(memory.state_dict())
+    assert other.nbytes == memory.nbytes == memory.memory.nbytes
+    assert torch.equal(other.memory.images, memory.memory.images)
+
+
+def test_coded_images_that_cannot_fit_are_refused_first():
+    with pytest.raises(ConfigError, match="20 images of class 2 take more bytes, coded, than 1 that are not"):
+        Coded(DM, 20).fill(images(size=16), 1, HOW)
+    plain = ClassImages.from_arrays(torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 1]))
+    with pytest.raises(ConfigError, match=r"jpeg-dm-2 needs 8-bit images of 1 or 3 channels, got torch\.float32"):
+        Coded(DM, 2).fill(plain, 1, HOW)
+    with pytest.raises(ConfigError, match="times must be"):
+        Coded(DM, 0)
+    with pytest.raises(ConfigError, match="give a budget in bytes"):
+        CondensedBuffer(Images(20), Coded(DM))
+
+
+def test_hybrid_names_carry_method_and_share():
+    assert memory("hybrid").filler.name == "hybrid-dm-50"
+    assert memory("hybrid-25").filler.name == "hybrid-dm-25"
+    assert memory("hybrid-m3d").filler.name == "hybrid-m3d-50"
+    assert memory("hybrid-m3d-100").filler.share == 1
+    for wrong in ("hybrid-m3d-x", "hybrid-m3d-50-2", "hybrid-101"):
+        with pytest.raises(ConfigError):
+            memory(wrong)
+
+
+def test_avalanches_own_have_no_filler_and_their_regimes():
+    for name, stock in AVALANCHE.items():
+        found = memory(name)
+        assert (found.filler, found.regimes, found.note) == (None, stock.regimes, stock.note)
+        assert found.control != bool(found.note)  # equal terms, or what differs
+    assert list(BASELINES) == list(AVALANCHE)
+
+
+def test_settings_reach_the_methods_and_their_parts():
+    parts = ("init=kmeans", "init.candidates=1000", "sampling=kmeans", "sampling.refresh=100")
+    for name in ("dm", "hybrid", "packed-dm"):
+        found = memory(name, Making(batch_real=8, settings=("lr=3", *parts)), "digits")
+        method = found.filler.method
+        assert (method.lr, method.batch_real) == (3, 8)
+        assert (found.how.init.name, found.how.init.candidates) == ("kmeans", 1000)
+        assert (found.how.sampling, found.own_encoder) == (Clustered(refresh=100), False)
+    assert memory("dm", Making(batch_real=8, settings=("batch_real=4",))).filler.method.batch_real == 4
+    trained = memory("dm", Making(encoder_network="ConvNet-w8", settings=("encoder=trained", "encoder.count=1")))
+    assert trained.how.encoder == Trained(ConvNet(width=8), count=1)
+    assert (trained.own_encoder, trained.embeds_with_learner) == (True, False)
+    assert memory("dm", Making(settings=("keep=7",))).embeds_with_learner
+    assert memory("dm", Making(settings=("keep=7",))).how.encoder.keep == 7
+    assert memory("dc", Making(settings=("encoder=trained", "augment=none"))) == memory("dc")  # it has none of these
+
+
+@pytest.mark.parametrize("setting", ["lrr=3", "network=ConvNet-w8", "factor=2", "nested=true", "method.lr=3"])
+def test_settings_that_no_memory_has_are_refused(setting):
+    making = Making(settings=(setting,))
+    kinds = [memory(name, making) for name in ("random", "dm", "m3d")]
+    with pytest.raises(ConfigError, match=rf"--set {setting}: none of dm, m3d has this option. Known: augment, .*lr"):
+        refuse_unused(making, kinds)
+    with pytest.raises(ConfigError, match=f"--set {setting}: nothing is condensed"):
+        refuse_unused(making, kinds[:1])
+
+
+def test_a_setting_that_one_memory_has_is_fine():
+    making = Making(settings=("encoder=trained", "distance=cosine"))
+    refuse_unused(making, [memory(name, making) for name in ("dm", "dc")])
+
+
+@pytest.mark.parametrize("setting", ["lr", "=3"])
+def test_settings_are_written_with_a_value(setting):
+    with pytest.raises(ConfigError, match=f"--set takes NAME=VALUE such as lr=3, got '{setting}'"):
+        Making(settings=(setting,))
+
+
+def test_a_kind_of_ones_own_needs_a_filler():
+    with pytest.raises(ConfigError, match=r"memory 'mine' has no filler and is none of Avalanche's own \(class-bal"):
+        MemoryKind("mine")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["randm", "packed-dmm", "unpacked-random", "downscaled-x", "downscaled-²", "downscaled-0", "nothing"]
+)
+def test_unknown_names(wrong):
+    with pytest.raises(ConfigError, match=r"nown|expected downscaled-N"):
+        memory(wrong)
+
+
+def test_equal_bytes_count_what_is_stored():
+    spec = images(size=32)
+    condensed = memory("dm", Making(storage="float32"))
+    each = condensed.bytes_each(spec)
+    assert each == 4 * 3 * 32 * 32 + 8
+    assert memory(EQUAL_BYTES).images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 8) == 39
+    assert memory("random").images(10, spec, 10 * each) == 10
+    assert memory("jpeg-random").images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 8)
+    tiny = memory("dm").bytes_each(spec)  # as bytes, equal images are equal bytes
+    assert memory(EQUAL_BYTES).images(10, spec, 10 * tiny) == memory("jpeg-random").images(10, spec, 10 * tiny) == 10
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("share", [0, 0.4, 1])
+def test_hybrid_holds_its_share_of_both(share, factor):
+    data, ipc = images(), 5
+    how = Filling(iterations=3, encoder=Fresh(NET), augmentation=None, formation=Formation(factor), device="cpu")
+    made = Hybrid(DM, share, NET).fill(data, ipc, how)
+    assert made.labels.tolist() == [2] * 5 + [5] * 5
+    assert made.formation == how.formation
+    if factor == 1:
+        real = data.gather(data.order)
+        found = [(image == real).flatten(1).all(1).any().item() for image in made.images]
+        assert found == ([True, True, False, True, False] * 2 if share == 0.4 else [share == 0] * 10)
+
+
+def test_hybrid_of_no_synthetic_images_is_herding():
+    data = images()
+    made = Hybrid(DM, 0, NET).fill(data, 4, Filling(seed=3, formation=Formation(), device="cpu"))
+    with Compute(make_plan((8, 8), device="cpu")) as compute:
+        chosen = Herding(RandomEmbedding(NET))(data, 4, Draw(3), compute)
+    assert torch.equal(made.images, data.gather(chosen.indices))
+
+
+def test_real_images_of_a_hybrid_make_up_for_the_synthetic_ones():
+    data = images(each=60)
+    how = Filling(seed=1, iterations=1, encoder=Fresh(NET), augmentation=None, formation=Formation(), device="cpu")
+    made = Hybrid(DM, 0.5, NET).fill(data, 6, how)
+    with Compute(make_plan((8, 8), device="cpu")) as compute:
+        module = NET.new(data.spec.shape, 1, Draw(1), "embedding").eval()
+        gaps = []
+        for label in data.classes:
+            mean = compute.features(module, data.gather(data.indices_of(label))).mean(0)
+            mine = compute.features(module, made.select([label]).decode()[0]).mean(0)
+            synthetic = compute.features(module, made.select([label]).decode()[0][1::2]).mean(0)
+            gaps.append(((mine - mean).norm() / (synthetic - mean).norm()).item())
+    assert max(gaps) < 0.8
+
+
+@pytest.mark.parametrize(("ipc", "synthetic"), [(1, 0), (1, 1), (5, 2), (10, 3), (7, 7), (6, 0)])
+def test_every_prefix_has_its_share(ipc, synthetic):
+    places = _alternating(ipc, synthetic).tolist()
+    assert sorted(places) == list(range(ipc))
+    for size in range(1, ipc + 1):
+        taken = sum(place < synthetic for place in places[:size])
+        assert abs(taken - size * synthetic / ipc) < 1
+        assert [p for p in places if p < synthetic] == sorted(p for p in places if p < synthetic)
+
+
+def test_one_network_embeds_what_is_condensed_and_what_is_chosen():
+    narrow = Making(encoder_network="ConvNet-w8")
+    assert memory("herding", narrow).filler.selection == Herding(embedding=RandomEmbedding(ConvNet(width=8)))
+    assert memory("packed-kmeans", narrow).filler.selection.embedding == RandomEmbedding(ConvNet(width=8))
+    assert memory("hybrid", narrow).filler.network == ConvNet(width=8)
+    assert memory("random", narrow) == memory("random")
+    assert memory("herding", Making()).filler.selection == Herding()
+
+
+def test_learned_soft_labels_are_for_training_from_scratch():
+    assert memory("krr", Making(settings=("labels=soft",))).regimes == (FROM_SCRATCH,)
+    assert memory("krr", Making(settings=("labels=learned",))).regimes == REGIMES
+
+
+def test_soft_labels_are_within_the_classes_and_counted():
+    data = images()
+    teacher = Trained(NET, count=2, steps=3)
+    plain = Selecting(Random()).fill(data, 3, HOW)
+    made = SoftLabelled(Selecting(Random()), teacher).fill(data, 3, HOW)
+    assert torch.equal(made.images, plain.images)
+    assert made.soft_labels.shape == (6, 2)
+    torch.testing.assert_close(made.soft_labels.sum(1), torch.ones(6))
+    assert made.nbytes == plain.nbytes + 6 * 2 * 4
+    assert made.provenance["separable"] is False
+
+
+def test_a_hybrid_goes_into_a_buffer_and_takes_the_learners_encoder():
+    from condensekit.replay.adapters.strategies import embed_with_learner
+
+    memory = CondensedBuffer(Images(per_class=4), Hybrid(DM, 0.5, NET), iterations=2, encoder=None, device="cpu")
+    embed_with_learner(memory, naive().model)
+    assert isinstance(memory.rules.how.encoder, LearnerEncoder)
+    memory = CondensedBuffer(Images(per_class=4), Hybrid(DM, 0.5, NET), iterations=2, encoder=Fresh(NET), device="cpu")
+    strategy = naive()
+    exp = stream().train_stream[0]
+    strategy.train(exp)
+    memory.post_adapt(strategy, exp)
+    assert memory.memory.labels.tolist() == [0] * 4 + [1] * 4
