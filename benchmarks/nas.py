@@ -67,12 +67,15 @@ from record import start, write
 
 from condensekit.catalog import START
 from condensekit.errors import CondensekitError, ConfigError, Problems, refuse, unknown, whole
-from condensekit.nas.proxies import Combination, EarlyStop, OnSet, Ranker, at_equal_cost, ranker
-from condensekit.nas.proxy_sets import DivergedError, Preparation
-from condensekit.nas.search import search
-from condensekit.nas.strategies import FixedList
-from condensekit.nas.trials import Architecture, Trial, TrialLog, key
-from condensekit.nas.warm import WarmServer
+from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.rankers.base import Combination, Ranker
+from condensekit.nas.rankers.by_name import ranker
+from condensekit.nas.rankers.sets import DivergedError, Preparation
+from condensekit.nas.rankers.trained import EarlyStop, OnSet, at_equal_cost
+from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.nas.trials.driver import search
+from condensekit.nas.trials.log import Trial, TrialLog
+from condensekit.nas.trials.strategies import FixedList
 from condensekit.recipe import Recipe
 from condensekit.runs.describe import describe
 

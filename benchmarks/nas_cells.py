@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from condensekit.errors import ConfigError, refuse, whole
-from condensekit.nas.recalibrate import IMAGES
-from condensekit.nas.training import FLIP_CROP, ProxyProtocol
-from condensekit.nas.trials import Trial, key
+from condensekit.nas.rankers.batch_norm import IMAGES
+from condensekit.nas.rankers.training import FLIP_CROP, ProxyProtocol
+from condensekit.nas.spaces.architecture import key
+from condensekit.nas.trials.log import Trial
 from condensekit.recipe import Recipe
 from condensekit.runs.folder import changes
 

@@ -55,13 +55,14 @@ from condensekit import catalog
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
-from condensekit.nas import zero_cost
-from condensekit.nas.cost import count
-from condensekit.nas.failures import reason
-from condensekit.nas.proxy_sets import Maker, Preparation
-from condensekit.nas.recalibrate import real_images
-from condensekit.nas.training import ProxyData, ProxyProtocol, train_candidate
-from condensekit.nas.trials import FAILED, FINISHED, Architecture, Trial, TrialLog, key
+from condensekit.nas.engines.failures import reason
+from condensekit.nas.rankers import zero_cost
+from condensekit.nas.rankers.batch_norm import real_images
+from condensekit.nas.rankers.sets import Maker, Preparation
+from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, train_candidate
+from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.nas.spaces.cost import count
+from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
 from condensekit.networks.convnet import ConvNet
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw, isolated

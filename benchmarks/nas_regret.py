@@ -13,8 +13,8 @@ from nas_sheets import Sheet
 from numpy.typing import NDArray
 from scipy import stats
 
-from condensekit.nas.ranking import Floats, placed
-from condensekit.nas.report import AMONG
+from condensekit.nas.study.ranking import Floats, placed
+from condensekit.nas.study.report import AMONG
 from condensekit.rng import Draw
 
 BETTER = 2_678 / 4_930  # of the distinct computations have at least the median truth of all rows of the table

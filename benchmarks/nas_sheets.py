@@ -12,12 +12,12 @@ from nas_cells import CONDENSED, Cell
 
 from condensekit.catalog import SCORES
 from condensekit.errors import DataError
-from condensekit.nas.combine import additive, rank_sum
-from condensekit.nas.cost import PASSES
-from condensekit.nas.ranking import placed, spearman
-from condensekit.nas.report import Ground, Scores, Spent
-from condensekit.nas.resampling import rank_correlation
-from condensekit.nas.trials import key
+from condensekit.nas.spaces.architecture import key
+from condensekit.nas.spaces.cost import PASSES
+from condensekit.nas.study.bootstrap import rank_correlation
+from condensekit.nas.study.combinations import additive, rank_sum
+from condensekit.nas.study.ranking import placed, spearman
+from condensekit.nas.study.report import Ground, Scores, Spent
 from condensekit.rng import Draw
 from condensekit.runs.folder import changes as differences
 

@@ -27,8 +27,8 @@ from nas_sheets import PRIMARY, TOLD, Record, Sheet, kind, sheets
 from scipy import stats
 
 from condensekit.catalog import SCORES
-from condensekit.nas.ranking import placed, retest, spearman, strata
-from condensekit.nas.report import AMONG, FEW, Ground, Spent, differences, ranking_rows, regret_text
+from condensekit.nas.study.ranking import placed, retest, spearman, strata
+from condensekit.nas.study.report import AMONG, FEW, Ground, Spent, differences, ranking_rows, regret_text
 from condensekit.training.evaluation import paired_interval
 
 HERE = Path(__file__).resolve().parent

@@ -15,17 +15,18 @@ from nas_cells import CONDENSED, DM, FULL, FULL_IMAGES, HELD, ITS_START, PUBLISH
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError
-from condensekit.nas.combine import rank_sum
-from condensekit.nas.full import FullTraining
-from condensekit.nas.nasbench201 import computation, from_table
-from condensekit.nas.proxies import Setting
-from condensekit.nas.proxy_sets import Maker
-from condensekit.nas.ranking import regret
-from condensekit.nas.report import AMONG
-from condensekit.nas.spaces import enumerate_architectures, space
-from condensekit.nas.spending import Ledger
-from condensekit.nas.trials import Architecture, key
-from condensekit.nas.truth import Truth, canonical, read_table
+from condensekit.nas.rankers.base import Setting
+from condensekit.nas.rankers.sets import Maker
+from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.nas.spaces.equivalence import canonical
+from condensekit.nas.spaces.nasbench201 import computation, from_table
+from condensekit.nas.spaces.spaces import enumerate_architectures, space
+from condensekit.nas.study.combinations import rank_sum
+from condensekit.nas.study.costs import Ledger
+from condensekit.nas.study.full_training import FullTraining
+from condensekit.nas.study.ranking import regret
+from condensekit.nas.study.report import AMONG
+from condensekit.nas.study.truth import Truth, read_table
 from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 

@@ -114,13 +114,13 @@ PROTOCOLS: dict[str, TrainProtocol] = {"short": SHORT, "dc": DC, "idc": IDC}
 # Of the search. It imports NNI, so what makes something stands here as module:object and is imported when asked for.
 ENGINES = ("sequential", "pool", "nni")
 SPACES = {
-    "convnet": "condensekit.nas.spaces:convnet_space",
-    "convnet-small": "condensekit.nas.spaces:small_convnet_space",
-    "nasbench201": "condensekit.nas.spaces:nasbench201_space",
+    "convnet": "condensekit.nas.spaces.spaces:convnet_space",
+    "convnet-small": "condensekit.nas.spaces.spaces:small_convnet_space",
+    "nasbench201": "condensekit.nas.spaces.spaces:nasbench201_space",
 }
-STRATEGIES = {name: f"condensekit.nas.strategies:{name}" for name in ("random", "grid", "evolution", "tpe")}
+STRATEGIES = {name: f"condensekit.nas.trials.strategies:{name}" for name in ("random", "grid", "evolution", "tpe")}
 LISTED = ("random", "grid")  # strategies for which every ranker scores one list
-ZERO_COST = {name: f"condensekit.nas.zero_cost:{name}" for name in ("synflow", "nwot", "jacov", "zen")}
+ZERO_COST = {name: f"condensekit.nas.rankers.zero_cost:{name}" for name in ("synflow", "nwot", "jacov", "zen")}
 COUNTS = ("params", "flops")  # rankers that only count
 SCORES = ("accuracy", "cross-entropy", "margin", "tse")  # of a trained candidate
 EARLY, ADDITIVE = "early-stop", "additive"  # further rankers

@@ -30,15 +30,16 @@ def searched(
         iterations: Matching steps.
         seed: Of everything.
     """
-    from condensekit.nas.compare import Contest
-    from condensekit.nas.full import FullTraining
-    from condensekit.nas.plots import scatter
-    from condensekit.nas.proxies import Setting, ranker
-    from condensekit.nas.proxy_sets import Maker
-    from condensekit.nas.report import table
-    from condensekit.nas.running import Running
-    from condensekit.nas.spaces import convnet_space
-    from condensekit.nas.training import ProxyProtocol
+    from condensekit.nas.rankers.base import Setting
+    from condensekit.nas.rankers.by_name import ranker
+    from condensekit.nas.rankers.sets import Maker
+    from condensekit.nas.rankers.training import ProxyProtocol
+    from condensekit.nas.spaces.spaces import convnet_space
+    from condensekit.nas.study.contest import Contest
+    from condensekit.nas.study.full_training import FullTraining
+    from condensekit.nas.study.plots import scatter
+    from condensekit.nas.study.report import table
+    from condensekit.nas.trials.settings import Running
 
     rest, held = train.split(0.2, Draw(seed))
     augmentation = catalog.augmentation("auto", data)

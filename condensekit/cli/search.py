@@ -34,11 +34,11 @@ from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import RunDir
 
 if TYPE_CHECKING:
-    from condensekit.nas.compare import Comparison
-    from condensekit.nas.full import FullTraining
-    from condensekit.nas.proxies import Setting
-    from condensekit.nas.running import Running
-    from condensekit.nas.truth import Truth
+    from condensekit.nas.rankers.base import Setting
+    from condensekit.nas.study.contest import Comparison
+    from condensekit.nas.study.full_training import FullTraining
+    from condensekit.nas.study.truth import Truth
+    from condensekit.nas.trials.settings import Running
 
 HELD = 5_000  # training images, or a fifth of them, on which candidates are scored
 HOW = ("settings", "discrepancy", "init", "sampling", "encoder", "network", "factor")  # what is condensed
@@ -213,13 +213,13 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     import nni
 
     from condensekit.compute import make_plan
-    from condensekit.nas.budget import OutOfTimeError
-    from condensekit.nas.compare import Contest
-    from condensekit.nas.plots import scatter
-    from condensekit.nas.proxies import ranker
-    from condensekit.nas.running import Running, usual_workers
-    from condensekit.nas.spaces import space
-    from condensekit.nas.training import check_score
+    from condensekit.nas.rankers.by_name import ranker
+    from condensekit.nas.rankers.training import check_score
+    from condensekit.nas.spaces.spaces import space
+    from condensekit.nas.study.contest import Contest
+    from condensekit.nas.study.plots import scatter
+    from condensekit.nas.trials.settings import Running, usual_workers
+    from condensekit.nas.trials.time_budget import OutOfTimeError
 
     nni.silence_stdout()  # a space may log while it is built
     logging.getLogger("nni").setLevel(logging.WARNING)
@@ -278,7 +278,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
 
 def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that decide the results, and so may not change on --resume."""
-    from condensekit.nas.recalibrate import IMAGES
+    from condensekit.nas.rankers.batch_norm import IMAGES
 
     names = [
         "space_name",
@@ -302,10 +302,10 @@ def _setting(
 ) -> tuple[Setting, FullTraining]:
     """What the rankers share, and how an architecture is trained in full."""
     from condensekit.catalog import UNFLIPPED
-    from condensekit.nas.full import FullTraining
-    from condensekit.nas.proxies import Setting
-    from condensekit.nas.proxy_sets import Maker
-    from condensekit.nas.training import FLIP_CROP, ProxyProtocol
+    from condensekit.nas.rankers.base import Setting
+    from condensekit.nas.rankers.sets import Maker
+    from condensekit.nas.rankers.training import FLIP_CROP, ProxyProtocol
+    from condensekit.nas.study.full_training import FullTraining
     from condensekit.recipe import Recipe
     from condensekit.rng import Draw
 
@@ -344,7 +344,7 @@ def _retrained(earlier: Mapping[str, Any] | None, full: FullTraining) -> bool:
 
 def _truth(name: str, space: Any, full: FullTraining) -> Truth | FullTraining | None:
     """What ``--truth`` means."""
-    from condensekit.nas.truth import read_table
+    from condensekit.nas.study.truth import read_table
 
     if name == "none":
         return None
@@ -355,7 +355,7 @@ def _retrain(
     space: Any, best: Mapping[str, Any], full: FullTraining, seed: int, out: Path, running: Running
 ) -> dict[str, Any]:
     """Train the winner on all images within what is left of the budget, and keep its weights."""
-    from condensekit.nas.full import retrain
+    from condensekit.nas.study.full_training import retrain
 
     file = out / "retrained.safetensors"
     with running.budget() as budget:
@@ -365,7 +365,7 @@ def _retrain(
 
 def _text(found: Comparison, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
     """What people read."""
-    from condensekit.nas.report import table
+    from condensekit.nas.study.report import table
 
     retrained = record["retrained"]
     lines = [table(found.rows), ""]

@@ -7,50 +7,52 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import sys
 import warnings
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from condensekit.nas.budget import TimeBudget
-    from condensekit.nas.compare import Comparison, Contest
-    from condensekit.nas.cost import Cost, count
-    from condensekit.nas.evaluator import ProxyEvaluator
-    from condensekit.nas.full import FullTraining, retrain
-    from condensekit.nas.proxies import Setting, ranker
-    from condensekit.nas.proxy_sets import Maker
-    from condensekit.nas.report import table
-    from condensekit.nas.running import Running
-    from condensekit.nas.search import Portal, search
-    from condensekit.nas.spaces import build, convnet_space, enumerate_architectures, sample_architectures, space
-    from condensekit.nas.strategies import FixedList, strategy
-    from condensekit.nas.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
-    from condensekit.nas.trials import Architecture, Trial, TrialLog, key
-    from condensekit.nas.truth import Truth, read_table
-    from condensekit.nas.warm import WarmServer
+    from condensekit.nas.engines.client import WarmServer
+    from condensekit.nas.rankers.base import Setting
+    from condensekit.nas.rankers.by_name import ranker
+    from condensekit.nas.rankers.evaluator import ProxyEvaluator
+    from condensekit.nas.rankers.sets import Maker
+    from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
+    from condensekit.nas.spaces.architecture import Architecture, key
+    from condensekit.nas.spaces.cost import Cost, count
+    from condensekit.nas.spaces.spaces import build, convnet_space, enumerate_architectures, sample_architectures, space
+    from condensekit.nas.study.contest import Comparison, Contest
+    from condensekit.nas.study.full_training import FullTraining, retrain
+    from condensekit.nas.study.report import table
+    from condensekit.nas.study.truth import Truth, read_table
+    from condensekit.nas.trials.driver import Portal, search
+    from condensekit.nas.trials.log import Trial, TrialLog
+    from condensekit.nas.trials.settings import Running
+    from condensekit.nas.trials.strategies import FixedList, strategy
+    from condensekit.nas.trials.time_budget import TimeBudget
 
 with warnings.catch_warnings(), contextlib.suppress(ImportError):  # training and statistics work without it
     warnings.simplefilter("ignore")  # at its first import nni warns about classes that torch has added since
     importlib.import_module("nni.nas.nn.pytorch")
 
 _MODULES = {
-    "budget": ("TimeBudget",),
-    "compare": ("Comparison", "Contest"),
-    "cost": ("Cost", "count"),
-    "evaluator": ("ProxyEvaluator",),
-    "full": ("FullTraining", "retrain"),
-    "proxies": ("Setting", "ranker"),
-    "proxy_sets": ("Maker",),
-    "report": ("table",),
-    "running": ("Running",),
-    "search": ("Portal", "search"),
-    "spaces": ("build", "convnet_space", "enumerate_architectures", "sample_architectures", "space"),
-    "strategies": ("FixedList", "strategy"),
-    "training": ("ProxyData", "ProxyProtocol", "TrialResult", "train_candidate"),
-    "trials": ("Architecture", "Trial", "TrialLog", "key"),
-    "truth": ("Truth", "read_table"),
-    "warm": ("WarmServer",),
+    "engines.client": ("WarmServer",),
+    "rankers.base": ("Setting",),
+    "rankers.by_name": ("ranker",),
+    "rankers.evaluator": ("ProxyEvaluator",),
+    "rankers.sets": ("Maker",),
+    "rankers.training": ("ProxyData", "ProxyProtocol", "TrialResult", "train_candidate"),
+    "spaces.architecture": ("Architecture", "key"),
+    "spaces.cost": ("Cost", "count"),
+    "spaces.spaces": ("build", "convnet_space", "enumerate_architectures", "sample_architectures", "space"),
+    "study.contest": ("Comparison", "Contest"),
+    "study.full_training": ("FullTraining", "retrain"),
+    "study.report": ("table",),
+    "study.truth": ("Truth", "read_table"),
+    "trials.driver": ("Portal", "search"),
+    "trials.log": ("Trial", "TrialLog"),
+    "trials.settings": ("Running",),
+    "trials.strategies": ("FixedList", "strategy"),
+    "trials.time_budget": ("TimeBudget",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -89,18 +91,6 @@ __all__ = [
     "table",
     "train_candidate",
 ]
-
-
-class _Package(ModuleType):
-    """This package: importing the module ``search`` must not hide the function of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == name:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

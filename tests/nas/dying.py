@@ -2,7 +2,7 @@
 
 import os
 
-from condensekit.nas.trials import Trial
+from condensekit.nas.trials.log import Trial
 
 
 def died(architecture):

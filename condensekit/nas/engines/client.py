@@ -1,0 +1,141 @@
+"""The search's end of the fork server: start it, give it a job, fork workers, kill them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+
+import cloudpickle
+
+from condensekit.errors import CondensekitError, ConfigError
+from condensekit.nas.engines import messages
+from condensekit.nas.engines.worker import Job
+
+START_S = 120  # seconds that the imports may take
+
+
+class WarmServer:
+    """A fork server that ends with this process, however this process ends. Use as a context manager.
+
+    It may serve several searches, one after the other: starting it costs seconds, a worker milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[int, int] = {}
+        ours, theirs = socket.socketpair()
+        self._control = ours
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "condensekit.nas.engines.forkserver", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **threads, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the search alone
+            )
+        self._ready = False
+
+    def __enter__(self) -> WarmServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the server and whatever it forked."""
+        self._control.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def prepare(self, job: Job) -> None:
+        """Hand over the job of the workers forked from now on.
+
+        Raises:
+            ConfigError: It cannot be sent, or loaded there.
+        """
+        try:
+            payload = cloudpickle.dumps(job)
+        except Exception as error:
+            raise ConfigError(
+                f"space or evaluator cannot be sent to workers: {type(error).__name__}: {error}"
+            ) from error
+        if not self._ready:
+            self._control.settimeout(START_S)
+            self._expect("r")
+            self._control.settimeout(None)
+            self._ready = True
+        self._send("J", payload)
+        self._expect("j")
+
+    def fork(self) -> tuple[int, Connection]:
+        """A new worker: its pid, and the pipe to it."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._send("F", descriptors=(theirs.fileno(),))
+        pid = int(self._expect("f"))
+        return pid, Connection(ours.detach())
+
+    def kill(self, pid: int) -> None:
+        """End a worker at once."""
+        self._send("K", str(pid).encode())
+
+    def listen(self, path: Path) -> None:
+        """Take trials of NNI's training service through a socket at ``path``, whose folder exists."""
+        self._send("L", str(path.absolute()).encode())
+        self._expect("l")
+
+    def guard(self, manager: int) -> None:
+        """Kill the process group of NNI's manager when this process ends; 0 for none any more."""
+        self._send("M", str(manager).encode())
+
+    def end_of(self, pid: int) -> str:
+        """How a worker ended; waits until it has."""
+        while pid not in self._ends:
+            self._note(self._expect("x"))
+        code = os.waitstatus_to_exitcode(self._ends.pop(pid))
+        if code >= 0:
+            return f"its worker ended with exit code {code}"
+        hint = ", perhaps out of memory" if -code == signal.SIGKILL else ""
+        return f"its worker was killed by signal {-code} ({signal.Signals(-code).name}){hint}"
+
+    def _note(self, text: str) -> None:
+        pid, status = map(int, text.split())
+        self._ends[pid] = status
+
+    def _send(self, kind: str, payload: bytes = b"", descriptors: tuple[int, ...] = ()) -> None:
+        try:
+            messages.send(self._control, kind, payload, descriptors)
+        except OSError as error:
+            raise self._gone() from error
+
+    def _expect(self, kind: str) -> str:
+        """The payload of the next message of this kind; ends of workers that come before it are noted."""
+        while True:
+            try:
+                message = messages.receive(self._control)
+            except TimeoutError:
+                raise CondensekitError(f"the fork server was not ready within {START_S} s") from None
+            if message is None:
+                raise self._gone()
+            found, payload, _ = message
+            if found == kind:
+                return payload.decode()
+            if found == "x":
+                self._note(payload.decode())
+            elif found == "e":
+                raise ConfigError(f"space or evaluator cannot be loaded in a worker: {payload.decode()}")
+
+    def _gone(self) -> CondensekitError:
+        return CondensekitError("the fork server has ended: its messages stand above; start the search again")

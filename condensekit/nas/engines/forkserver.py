@@ -1,0 +1,208 @@
+"""A process that has imported everything once and forks workers from itself in milliseconds.
+
+``python -m condensekit.nas.engines.forkserver DESCRIPTOR``; the descriptor is a socket to the process that started it
+(:mod:`condensekit.nas.engines.client`). When that end closes, whatever the reason, the server kills all that it
+forked, and exits. Each worker leads a process group of its own and watches the server in turn.
+
+Messages to the server: ``J`` the job (a pickled space and evaluator), answered ``j`` or ``e`` with a reason; ``F``
+with the worker's socket, answered ``f`` with its pid; ``K`` kill a pid; ``L`` a path to listen at for
+trials of NNI's training service; ``M`` the pid of NNI's manager, killed with the rest. The server tells ``x`` pid and
+wait status of each worker that ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import cloudpickle
+
+from condensekit.nas.engines import messages, worker
+
+
+class ForkServer:
+    """The loop of the server process.
+
+    Args:
+        control: Socket to the process that started it.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self.selector = selectors.DefaultSelector()
+        self.alive, self._pulse = os.pipe()  # a worker reads the end of the first when this process is gone
+        self.ended, wake = os.pipe()
+        os.set_blocking(self.ended, False)
+        os.set_blocking(wake, False)
+        self.wake = wake
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake)
+        self.clients: dict[int, socket.socket | None] = {}  # by pid: None for a worker of the pool
+        self.manager = 0
+        self._watch(control, self._command)
+        self._watch(self.ended, self._reap)
+
+    def _watch(self, source: socket.socket | int, call: Callable[[], bool]) -> None:
+        self.selector.register(source, selectors.EVENT_READ, call)
+
+    def serve(self) -> None:
+        """Work until the other end of the control socket is gone."""
+        going = True
+        while going:
+            for ready, _ in self.selector.select():
+                going = ready.data() and going
+        for pid in [*self.clients, *filter(None, [self.manager])]:
+            _kill(pid)
+
+    def _command(self) -> bool:
+        message = messages.receive(self.control)
+        if message is None:
+            return False
+        kind, payload, descriptors = message
+        if kind == "J":
+            self._take_job(payload)
+        elif kind == "F":
+            pid = self._fork(lambda: worker.work(descriptors[0]))
+            self.clients[pid] = None
+            os.close(descriptors[0])
+            self._tell("f", pid)
+        elif kind == "K" and int(payload) in self.clients:
+            _kill(int(payload))
+        elif kind == "L":
+            self._listen(Path(payload.decode()))
+        elif kind == "M":
+            self.manager = int(payload)
+        return True
+
+    def _tell(self, kind: str, *numbers: int) -> None:
+        with contextlib.suppress(OSError):
+            messages.send(self.control, kind, " ".join(map(str, numbers)).encode())
+
+    def _take_job(self, payload: bytes) -> None:
+        try:
+            worker.JOB = cloudpickle.loads(payload)
+            worker.JOB.prepare()
+        except Exception as error:
+            messages.send(self.control, "e", f"{type(error).__name__}: {error}".encode())
+        else:
+            messages.send(self.control, "j")
+
+    def _listen(self, path: Path) -> None:
+        """Take trials of NNI's training service at a socket that only this user can reach."""
+        listener = socket.socket(socket.AF_UNIX)
+        here = os.open(".", os.O_RDONLY)
+        before = os.umask(0o077)
+        try:
+            os.chdir(path.parent)  # a socket's path must be short
+            path.unlink(missing_ok=True)
+            listener.bind(path.name)
+        finally:
+            os.umask(before)
+            os.fchdir(here)
+            os.close(here)
+        listener.listen(64)
+        self._watch(listener, lambda: self._accept(listener))
+        messages.send(self.control, "l")
+
+    def _accept(self, listener: socket.socket) -> bool:
+        client, _ = listener.accept()
+        message = messages.receive(client)
+        if message is None or len(message[2]) != 3:
+            client.close()
+            return True
+        request, streams = json.loads(message[1]), message[2]
+        pid = self._fork(lambda: worker.nni_trial(request, streams))
+        for descriptor in streams:
+            os.close(descriptor)
+        self.clients[pid] = client
+        self._watch(client, lambda: self._left(pid, client))
+        return True
+
+    def _left(self, pid: int, client: socket.socket) -> bool:
+        """NNI killed the client of a trial, so the trial goes as well."""
+        if self.clients.get(pid) is client:  # else the trial's own end came in with this event, and was handled first
+            self.selector.unregister(client)
+            client.close()
+            self.clients[pid] = None
+            _kill(pid)
+        return True
+
+    def _reap(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.ended, 4096)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                client = self.clients.pop(pid, None)
+                with contextlib.suppress(OSError):
+                    os.killpg(pid, signal.SIGKILL)  # what it left behind
+                if client is None:
+                    self._tell("x", pid, status)
+                    continue
+                with contextlib.suppress(OSError):
+                    messages.send(client, "x", str(os.waitstatus_to_exitcode(status)).encode())
+                self.selector.unregister(client)
+                client.close()
+        return True
+
+    def _fork(self, work: Callable[[], None]) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.close(self._pulse)
+            for entry in list(self.selector.get_map().values()):
+                os.close(entry.fd)
+            os.close(self.wake)
+            threading.Thread(target=_die_with, args=(self.alive,), daemon=True).start()
+            work()
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+def _die_with(alive: int) -> None:
+    """Wait for the end of the pipe that the server holds open, then leave at once, with the whole group."""
+    os.read(alive, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _kill(pid: int) -> None:
+    """End a process group, and its leader where it has not become one yet."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the first argument."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    worker.preload()
+    messages.send(control, "r")
+    ForkServer(control).serve()
+    os._exit(0)  # taking torch apart in order would take seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""An evaluator around any evaluator: why a trial failed reaches the search, whatever the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import nni
+from nni.nas.evaluator import Evaluator
+
+from condensekit.nas.engines.failures import TrialError, reason
+from condensekit.nas.spaces.architecture import key
+from condensekit.rng import isolated, key_of
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 1.0  # until a trial is interrupted again: an exception in a finaliser or a garbage collection is lost
+
+
+def interruptible() -> bool:
+    """Whether a timer can interrupt what runs in this thread: signals reach the main thread only."""
+    return threading.current_thread() is threading.main_thread()
+
+
+class _TimeOverError(BaseException):
+    """No ``Exception``: a logger, which the timer may interrupt, or a trial that catches all of those would go on."""
+
+
+class Guarded(Evaluator):  # type: ignore[misc]
+    """Runs an evaluator; where it raises, the reason is reported as ``{"failed": reason}`` before the trial ends.
+
+    Args:
+        evaluator: Whose trials.
+        limit_s: Seconds after which a trial is interrupted from inside, by a timer signal; None for engines that
+            kill from outside. Outside the main thread nothing is interrupted.
+        deadline: ``time.monotonic()`` at which it is interrupted likewise.
+    """
+
+    def __init__(self, evaluator: Evaluator, limit_s: float | None = None, deadline: float | None = None) -> None:
+        self.evaluator, self.limit_s, self.deadline = evaluator, limit_s, deadline
+
+    def prepare(self) -> None:
+        """Load what the evaluator can share between trials."""
+        if hasattr(self.evaluator, "prepare"):
+            self.evaluator.prepare()
+
+    def evaluate(self, model: Any) -> Any:
+        """Not called: NNI hands over the frozen space."""
+        return self.evaluator.evaluate(model)
+
+    def _dump(self) -> dict[str, Any]:
+        return {"evaluator": self.evaluator}
+
+    @staticmethod
+    def _load(**made: Any) -> Guarded:
+        return Guarded(**made)
+
+    def _execute(self, model: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            with isolated(key_of(key(model.sample))), self._timed():
+                return self.evaluator._execute(model)
+        except (Exception, SystemExit) as error:
+            log.debug("the trial failed", exc_info=True)
+            spent = {"seconds": time.perf_counter() - start, "image_steps": getattr(error, "image_steps", 0)}
+            nni.report_final_result({"failed": reason(error), **spent})
+            raise
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Raise TrialError inside when the time is over, in a thread that can be interrupted."""
+        ends = []
+        if self.limit_s is not None:
+            ends.append((self.limit_s, f"over its limit of {self.limit_s:g} s"))
+        if self.deadline is not None:
+            ends.append((self.deadline - time.monotonic(), "cut off at the end of the budget"))
+        if not ends or not interruptible():
+            yield
+            return
+        seconds, text = min(ends)
+
+        def expired(*_: object) -> None:
+            raise _TimeOverError
+
+        before = signal.signal(signal.SIGALRM, expired)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), AGAIN_S)
+        try:
+            yield
+        except _TimeOverError:
+            raise TrialError(text) from None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def score_of(metric: Any) -> float | None:
+    """The number in a metric (a number, or a dictionary with ``default``); None where there is no finite one."""
+    value: Any = metric.get("default") if isinstance(metric, dict) else metric
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

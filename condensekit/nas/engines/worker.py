@@ -1,0 +1,176 @@
+"""What happens in a process forked by :mod:`condensekit.nas.engines.forkserver`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import warnings
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import nni
+import torch
+from nni.nas.evaluator import Evaluator
+from nni.nas.space import ExecutableModelSpace
+from nni.runtime.trial_command_channel import (
+    TrialCommandChannel,
+    get_default_trial_command_channel,
+    set_default_trial_command_channel,
+)
+
+METRICS = "metrics.jsonl"  # in the folder of a trial of NNI's training service
+
+
+@dataclass
+class Job:
+    """What all trials of a search share.
+
+    Args:
+        space: The simplified space without its evaluator, as ``nni.dump`` writes it.
+        evaluator: Of every candidate.
+    """
+
+    space: str
+    evaluator: Evaluator
+    model: ExecutableModelSpace = field(init=False)
+
+    def prepare(self) -> None:
+        """Rebuild the space and load what the evaluator can load before the workers are forked."""
+        self.model = nni.load(self.space)
+        self.model.evaluator = self.evaluator
+        if hasattr(self.evaluator, "prepare"):
+            self.evaluator.prepare()
+
+
+JOB: Job | None = None  # set in the server, inherited by what it forks
+
+
+class Inherited(Evaluator):  # type: ignore[misc]
+    """Stands for the job's evaluator in what NNI's manager stores of each trial."""
+
+    def _execute(self, model: Any) -> Any:
+        assert JOB is not None
+        return JOB.evaluator._execute(model)
+
+    def _dump(self) -> dict[str, Any]:
+        return {}
+
+    @staticmethod
+    def _load(**_: Any) -> Inherited:
+        return Inherited()
+
+
+def preload() -> None:
+    """Import once what every trial needs."""
+    nni.silence_stdout()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("execution.training_service", "hub.pytorch", "nn.pytorch", "space", "strategy"):
+            importlib.import_module(f"nni.nas.{name}")
+        for name in (
+            "spaces.convnets",
+            "rankers.evaluator",
+            "engines.guarded",
+            "spaces.nasbench201",
+            "rankers.training",
+        ):
+            importlib.import_module(f"condensekit.nas.{name}")
+    torch.set_num_threads(1)
+
+
+class _Pipe(TrialCommandChannel):  # type: ignore[misc]
+    """Metrics of one trial go to the search through a pipe."""
+
+    def __init__(self, pipe: Connection, model: ExecutableModelSpace) -> None:
+        self.pipe, self.model = pipe, model
+
+    def receive_parameter(self) -> Any:
+        return {"parameter_id": 0, "parameters": self.model}
+
+    def send_metric(self, type: str, parameter_id: Any, trial_job_id: Any, sequence: int, value: Any) -> None:
+        _tell(self.pipe, {"type": type, "value": value})
+
+
+class _Kept(TrialCommandChannel):  # type: ignore[misc]
+    """Metrics of one trial go to NNI's manager and into a file: the manager drops some that come late.
+
+    The file's first line is the number of the parameter. NNI hands parameters out in the order in which trials ask,
+    and its manager believes that this is the order in which it started them.
+    """
+
+    def __init__(self, channel: TrialCommandChannel, path: Path) -> None:
+        self.channel, self.path = channel, path
+
+    def receive_parameter(self) -> Any:
+        given = self.channel.receive_parameter()
+        self.path.write_text(f"{given['parameter_id']}\n")
+        return given
+
+    def send_metric(self, type: str, parameter_id: Any, trial_job_id: Any, sequence: int, value: Any) -> None:
+        with self.path.open("a") as file:
+            file.write(nni.dump({"type": type, "sequence": sequence, "value": value}) + "\n")
+        self.channel.send_metric(type, parameter_id, trial_job_id, sequence, value)
+
+
+def work(descriptor: int) -> None:
+    """Run trials, one after the other: an architecture comes in, metrics and the end go out."""
+    assert JOB is not None
+    pipe = Connection(descriptor)
+    while True:
+        try:
+            sample = json.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        model = JOB.model.freeze(sample)
+        set_default_trial_command_channel(_Pipe(pipe, model))
+        nni.trial.overwrite_intermediate_seq(0)
+        nni.get_next_parameter()
+        try:
+            model.execute()
+        except Exception:
+            ended = False  # why is known: the evaluator is guarded
+        else:
+            ended = True
+        _tell(pipe, {"type": "END", "value": ended})
+
+
+def _tell(pipe: Connection, message: dict[str, Any]) -> None:
+    try:
+        pipe.send_bytes(json.dumps(message, default=float).encode())
+    except BrokenPipeError:
+        os._exit(1)  # nobody listens any more
+
+
+def nni_trial(request: dict[str, Any], streams: list[int]) -> None:
+    """Run one trial of NNI's training service, in the place of a Python that it would have started.
+
+    Args:
+        request: ``cwd`` and ``env`` of that Python.
+        streams: Its standard input, output and error.
+    """
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+    os.chdir(request["cwd"])
+    told = ("NNI_", "CUDA_VISIBLE_DEVICES", "MULTI_PHASE", "REUSE_MODE")
+    os.environ.update({name: value for name, value in request["env"].items() if name.startswith(told)})
+    _adopt_environment()
+    path = Path(os.environ["NNI_OUTPUT_DIR"], METRICS)
+    set_default_trial_command_channel(_Kept(get_default_trial_command_channel(), path))
+    model = nni.get_next_parameter()
+    model.execute()
+
+
+def _adopt_environment() -> None:
+    """Let NNI, imported long ago, read its environment variables again: which trial this is, and where it reports."""
+    from nni.runtime import env_vars, log
+
+    importlib.reload(env_vars)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("nni.") and hasattr(module, "trial_env_vars"):
+            module.trial_env_vars = env_vars.trial_env_vars  # type: ignore[attr-defined]
+    importlib.reload(nni.trial)
+    log._init_logger()

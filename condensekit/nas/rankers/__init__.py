@@ -1,0 +1,1 @@
+"""Rankers: what scores a candidate, and what it costs."""

@@ -1,0 +1,139 @@
+"""The NNI evaluator that scores a candidate by training it on a proxy set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from statistics import fmean
+from typing import Any
+
+import nni
+from nni.nas.evaluator import Evaluator
+from torch import nn
+
+from condensekit.catalog import SCORES
+from condensekit.errors import refuse
+from condensekit.nas.engines.failures import TrialError
+from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, TrialResult, check_score, train_candidate
+from condensekit.runs.describe import describe
+
+__all__ = ["ProxyData", "ProxyEvaluator", "ProxyProtocol", "TrialError", "TrialResult", "train_candidate"]
+
+
+class ProxyEvaluator(Evaluator):  # type: ignore[misc]
+    """Trains each candidate from scratch on a proxy set and reports its score on held-out training images.
+
+    Every candidate gets a fresh module, optimiser and schedule, and the same batches and augmentation. The final
+    result is ``{"default": score, "scores": {...}, "seconds": ..., "image_steps": ..., "stopped": ...}``; a
+    training that diverges is a failed trial.
+
+    Args:
+        data: The images, or a function without arguments that loads them (then the evaluator itself stays
+            small; needed for NNI's remote services).
+        protocol: The recipe.
+        score: Which of :data:`condensekit.catalog.SCORES` is the final result.
+        seeds: Trainings of each candidate, with seeds ``seed``, ``seed + 1``, ...; scores are averaged.
+        seed: Of the first training; the same for all candidates.
+        last: See :func:`train_candidate`; the following likewise.
+        checks: See there.
+        hopeless: See there.
+        device: See there.
+
+    Raises:
+        ConfigError: An unknown score, or one that goes ill with ``hopeless``; fewer than one seed.
+    """
+
+    def __init__(
+        self,
+        data: ProxyData | Callable[[], ProxyData],
+        protocol: ProxyProtocol = ProxyProtocol(),  # noqa: B008 - frozen
+        *,
+        score: str = "accuracy",
+        seeds: int = 1,
+        seed: int = 0,
+        last: int = 5,
+        checks: int = 4,
+        hopeless: float | None = None,
+        device: str = "cpu",
+    ) -> None:
+        check_score(score, hopeless)
+        refuse(None if seeds >= 1 else f"seeds must be at least 1, got {seeds}")
+        self.data, self.protocol, self.score = data, protocol, score
+        self.seeds, self.seed, self.last, self.checks = seeds, seed, last, checks
+        self.hopeless, self.device = hopeless, device
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """Everything that decides a candidate's score, as JSON values: a log of trials is checked against it."""
+        data = self.data
+        names = ("score", "seeds", "seed", "last", "checks", "hopeless")
+        how = describe({**{name: getattr(self, name) for name in names}, "protocol": self.protocol})
+        if isinstance(data, partial):
+            how["arguments"] = describe([data.args, data.keywords])
+            data = data.func
+        if not isinstance(data, ProxyData):
+            name = getattr(data, "__qualname__", type(data).__qualname__)
+            return {**how, "data": f"{data.__module__}.{name}"}
+        how["protocol"] |= {"epochs": None, "steps": self.protocol.steps_on(len(data.targets))}
+        return {**how, **data.fingerprints()}
+
+    def prepare(self) -> ProxyData:
+        """The images, loaded once; called before workers are forked, which then share them."""
+        if not isinstance(self.data, ProxyData):
+            self.data = self.data()
+        _ = self.data.targets, self.data.images
+        return self.data
+
+    def evaluate(self, model: nn.Module | Callable[[], nn.Module]) -> list[TrialResult]:
+        """Train once for each seed, and report to NNI.
+
+        Args:
+            model: Makes the module, whose weights then follow from the seed; or a module, copies of which are
+                trained from the weights it has.
+
+        Raises:
+            TrialError: The training diverged.
+        """
+        make = (lambda: copy.deepcopy(model)) if isinstance(model, nn.Module) else model
+        data, results = self.prepare(), []
+        for seed in range(self.seed, self.seed + self.seeds):
+            result = train_candidate(
+                make,
+                data,
+                self.protocol,
+                seed=seed,
+                last=self.last,
+                checks=self.checks,
+                hopeless=self.hopeless,
+                device=self.device,
+                report=self._report,
+            )
+            results.append(result)
+            if result.problem:
+                raise TrialError(result.problem, sum(each.image_steps for each in results))
+        scores = {kind: fmean(result.scores[kind] for result in results) for kind in SCORES}
+        nni.report_final_result(
+            {
+                "default": scores[self.score],
+                "scores": scores,
+                "seconds": sum(result.seconds for result in results),
+                "image_steps": sum(result.image_steps for result in results),
+                "stopped": any(result.stopped for result in results),
+            }
+        )
+        return results
+
+    def _dump(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "recipe"}
+
+    @staticmethod
+    def _load(**made: Any) -> ProxyEvaluator:
+        return ProxyEvaluator(**made)
+
+    def _report(self, entry: Mapping[str, float]) -> None:
+        nni.report_intermediate_result({"default": entry[self.score], **entry})
+
+    def _execute(self, model: Any) -> Any:
+        """Called by NNI with a frozen space: the module is built anew, with its own seed, for each training."""
+        return self.evaluate(model.executable_model)

@@ -1,0 +1,192 @@
+"""Scores of an untrained network from one batch of images: no training at all.
+
+Each is written from its paper. A score says only how networks compare, and only for networks drawn alike: give every
+candidate the same images, and initial weights from the same seed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from condensekit import catalog
+from condensekit.data.images import ClassImages
+from condensekit.errors import ConfigError
+from condensekit.nas.spaces.cost import PASSES
+from condensekit.rng import Draw, isolated
+
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.SiLU, nn.Tanh, nn.GELU, nn.ELU, nn.ReLU6, nn.Hardswish)
+BATCH = 64  # images in the batch of a score
+SMALL = 1e-5  # jacov: what keeps the logarithm of an eigenvalue finite
+BLEND = 1e-2  # zen: how much of the second image is blended in
+REPEATS = 4  # zen: pairs of batches that are averaged over
+ZEN_BATCH = 16  # images at most, as many as the authors take
+RUNNING = 1 - 0.9**2  # zen: weight of a batch's variance, beside 1, in batch norm's running one after two batches
+
+
+def synflow(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
+    """Log of the sum of |weight x gradient| for an image of ones, all weights made positive.
+
+    Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", NeurIPS 2020,
+    summed over convolutions and linear layers as in Abdelfattah et al., "Zero-cost proxies for lightweight NAS",
+    ICLR 2021. As there, batch norm is left out; here other norms too, for they would undo what is measured. In double
+    precision, and as a logarithm, because the sum of a deep network has hundreds of digits.
+    """
+    linear = _plain(module).double()
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter.abs_()
+    linear(torch.ones(1, *images_NCHW.shape[1:], dtype=torch.float64)).sum().backward()
+    flow = [
+        (part.weight.detach() * part.weight.grad).abs().sum()
+        for part in linear.modules()
+        if isinstance(part, (nn.Conv2d, nn.Linear)) and part.weight.grad is not None
+    ]
+    total = float(torch.stack(flow).sum()) if flow else 0.0
+    return math.log(total) if total > 0 else -math.inf
+
+
+def nwot(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
+    """Log determinant of the kernel of agreeing activation signs between the images of a batch.
+
+    Mellor et al., "Neural architecture search without training", ICML 2021: two images count in how many units both
+    are active or both are not. Here a unit of any activation function is active where its input is positive.
+    """
+    n = len(images_NCHW)
+    kernel = torch.zeros(n, n, dtype=torch.float64)
+
+    def count(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        active = (inputs[0].detach().reshape(n, -1) > 0).double()
+        kernel.add_(active @ active.T + (1 - active) @ (1 - active).T)
+
+    activations = [part for part in module.modules() if isinstance(part, ACTIVATIONS)]
+    if not activations:
+        raise ConfigError(f"nwot looks at activation modules ({ACTIVATIONS[0].__name__} and the like): there are none")
+    with _hooked(activations, count, before=True), torch.no_grad():
+        module.train()(images_NCHW)
+    return float(torch.linalg.slogdet(kernel).logabsdet)
+
+
+def jacov(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
+    """How little the gradients of the output with respect to different images correlate.
+
+    Minus the sum of log(v) + 1 / v over the eigenvalues v of their correlation matrix: the first version of Mellor et
+    al. (arXiv 2006.04647v1), known as jacob_cov.
+    """
+    images = images_NCHW.detach().clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(module.train()(images).sum(), images)
+    rows = gradient.reshape(len(images), -1).double()
+    centred = rows - rows.mean(1, keepdim=True)
+    length = centred.norm(dim=1, keepdim=True)
+    if not bool((length > 0).all()):
+        return -math.inf  # an image that does not reach the output
+    values = torch.linalg.eigvalsh((centred / length) @ (centred / length).T).clamp(min=0) + SMALL
+    return -float((values.log() + 1 / values).sum())
+
+
+def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
+    """Log of how much the last map changes when a little of another image is blended in, batch norm's scaling undone.
+
+    Lin et al., "Zen-NAS: a zero-shot NAS for high-performance image recognition", ICCV 2021: weights and images are
+    standard normal numbers drawn from ``key``; of ``images_NCHW`` only the shape counts. The scaling is undone as in
+    the authors' code and the scores published with it: by the running variance after two batches, not the batch's own.
+    """
+    gaussian = copy.deepcopy(module).train()
+    scale: list[Tensor] = []
+    maps: list[Tensor] = []
+
+    def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        variance = inputs[0].double().var((0, 2, 3)).mean()
+        scale.append((1 - RUNNING + RUNNING * variance).sqrt().log())
+
+    def keep(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        maps.append(inputs[0].double())
+
+    found = []
+    norms = [part for part in gaussian.modules() if isinstance(part, _BatchNorm)]
+    with isolated(key), torch.no_grad():
+        for _ in range(REPEATS):
+            for part in gaussian.modules():
+                if isinstance(part, (nn.Conv2d, nn.Linear)):
+                    part.weight.normal_()
+                    if part.bias is not None:
+                        part.bias.zero_()
+            first, second = torch.randn(2, *images_NCHW[:ZEN_BATCH].shape)
+            with _hooked([_end(gaussian)], keep):
+                with _hooked(norms, note):
+                    gaussian(first)
+                gaussian(first + BLEND * second)
+            before, after = maps
+            moved = (after - before).abs().sum(tuple(range(1, before.ndim))).mean()
+            found.append(float(moved.log() + sum(scale)))
+            maps.clear()
+            scale.clear()
+    return sum(found) / REPEATS
+
+
+def score(kind: str, module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float | None:  # noqa: N803
+    """The score called ``kind``, the larger the better; None where it is not finite.
+
+    Args:
+        kind: One of :data:`condensekit.catalog.ZERO_COST`.
+        module: An untrained network on the CPU; its batch norm statistics may change.
+        images_NCHW: A batch of normalised float32 images, at least two.
+        key: Of the random numbers that zen draws.
+
+    Raises:
+        ConfigError: An unknown kind, or nwot on a network without activation modules.
+    """
+    found: float = catalog.imported("zero-cost score", kind, catalog.ZERO_COST)(module, images_NCHW, key)
+    return found if math.isfinite(found) else None
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """A copy without norms, in evaluation mode."""
+    linear = copy.deepcopy(module).eval()
+    norms = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+    for name, part in list(linear.named_modules()):
+        if isinstance(part, norms):
+            linear.set_submodule(name, nn.Identity())
+    return linear.requires_grad_(True)
+
+
+def _end(module: nn.Module) -> nn.Module:
+    """The module whose input is the last map: the last pooling to one pixel, else the last linear layer."""
+    pools = [part for part in module.modules() if isinstance(part, nn.AdaptiveAvgPool2d)]
+    linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    if not pools and not linear:
+        raise ConfigError("zen needs a network that ends in a linear layer")
+    return (pools or linear)[-1]
+
+
+@contextmanager
+def _hooked(parts: Sequence[nn.Module], call: Callable[..., None], before: bool = False) -> Iterator[None]:
+    """``call(part, inputs, output)`` at each forward pass of ``parts``; before it, without output, if asked."""
+    handles = [
+        part.register_forward_pre_hook(lambda p, i: call(p, i, i[0])) if before else part.register_forward_hook(call)
+        for part in parts
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def batch(train: ClassImages, draw: Draw) -> Tensor:
+    """(64, C, H, W) normalised training images to score networks on, as many of each class as can be."""
+    each = math.ceil(BATCH / len(train.classes))
+    drawn = train.sample(train.classes, each, draw, role="zero-cost")
+    return drawn.transpose(0, 1).flatten(0, 1)[:BATCH]
+
+
+def image_steps(kind: str, images: int) -> int:
+    """Images forward and backward that cost as much as a score on a batch of ``images``; 0 for one that only counts."""
+    zen = math.ceil(2 * REPEATS * min(images, ZEN_BATCH) / PASSES)
+    return {"synflow": 1, "nwot": math.ceil(images / PASSES), "jacov": images, "zen": zen}.get(kind, 0)

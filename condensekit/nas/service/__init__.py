@@ -1,0 +1,1 @@
+"""NNI's training service as an engine."""

@@ -1,0 +1,1 @@
+"""Search spaces, their architectures, and which of these compute the same."""

@@ -1,0 +1,222 @@
+"""Search spaces by name, listed and sampled without building modules."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import logging
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+from nni.mutable import Categorical, LabeledMutable, Mutable, MutableAnnotation, MutableDict, SampleValidationError
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import model_context
+from torch import nn
+
+from condensekit import catalog
+from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.nas.spaces.convnets import ConvNetSpace
+from condensekit.nas.spaces.nasbench201 import NasBench201Space
+from condensekit.networks.base import Shape
+from condensekit.networks.convnet import ConvNet
+from condensekit.rng import Draw, isolated
+
+log = logging.getLogger(__name__)
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function or an object, as Python shows it
+LISTED = 1 << 18  # architectures: a space of fewer is sampled by a permutation of its list
+DRAWS = 1_000  # for each architecture wanted from a larger one: constraints refuse some, and some come twice
+
+
+def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: Any) -> ModelSpace:
+    """A space by name.
+
+    Args:
+        name: ``convnet`` (the 720 ConvNets of Dataset Condensation), ``convnet-small`` (widths 16 to 64, depths 1 to
+            3), ``nasbench201`` (NNI's, 15,625 cells), or ``module:Class`` of a ModelSpace of your own.
+        shape: (C, H, W) of the images; ``module:Class`` does not get it.
+        classes: Outputs; ``module:Class`` does not get it.
+        options: Passed on to :func:`convnet_space`, :class:`NasBench201Space` or the class.
+
+    The names are those of :data:`condensekit.catalog.SPACES`.
+
+    Raises:
+        ConfigError: An unknown name, a class that cannot be imported or built, options it does not take.
+    """
+    if ":" in name:
+        return _imported(name, options)
+    if name not in catalog.SPACES:
+        raise unknown("space", name, (*catalog.SPACES, "module:Class"))
+    try:
+        return catalog.imported("space", name, catalog.SPACES)(shape, classes, **options)
+    except TypeError as error:
+        raise ConfigError(f"space {name!r} cannot be built: {error}") from error
+
+
+def _imported(name: str, options: dict[str, Any]) -> ModelSpace:
+    module, _, attribute = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), attribute)(**options)
+    except Exception as error:
+        raise ConfigError(f"space {name!r} cannot be imported and built: {type(error).__name__}: {error}") from error
+    if not isinstance(made, ModelSpace):
+        raise ConfigError(f"space {name!r} is a {type(made).__name__}, expected an nni.nas.nn.pytorch.ModelSpace")
+    return made
+
+
+def convnet_space(
+    shape: Shape,
+    classes: int,
+    *,
+    depths: Sequence[int] = (1, 2, 3, 4),
+    widths: Sequence[int] = (32, 64, 128, 256),
+    activations: Sequence[str] = ("sigmoid", "relu", "leakyrelu"),
+    norms: Sequence[str] = ("none", "batch", "layer", "instance", "group"),
+    poolings: Sequence[str] = ("none", "max", "avg"),
+) -> ConvNetSpace:
+    """The grid of :class:`condensekit.networks.convnet.ConvNet`.
+
+    Args:
+        shape: (C, H, W) of the images.
+        classes: Outputs.
+        depths: Blocks. Depths at which pooling leaves a map below 1x1 are dropped; :attr:`ConvNetSpace.notes`
+            and a logged warning say so.
+        widths: Channels of every block.
+        activations: Names that ConvNet knows; the other two likewise.
+        norms: See there.
+        poolings: See there.
+
+    Raises:
+        ConfigError: An option ConvNet does not know, an empty list, or no depth left.
+    """
+    lists = {"depths": depths, "widths": widths, "activations": activations, "norms": norms, "poolings": poolings}
+    refuse(*(f"{name} must name at least one value" for name, values in lists.items() if not values))
+    for choice in product(widths, depths, activations, norms, poolings):
+        ConvNet(*choice)  # refuses options it does not know
+    pooled = next((name for name in poolings if name != "none"), "none")
+    kept, dropped = [], []
+    for depth in depths:
+        try:
+            ConvNet(4, depth, pooling=pooled).build(shape, classes)
+            kept.append(depth)
+        except ConfigError as error:
+            dropped.append((depth, error))
+    if not kept:
+        raise ConfigError(f"no depth of {tuple(depths)} fits {'x'.join(map(str, shape))} images: {dropped[0][1]}")
+    notes = [f"dropped depth {depth}: {error}" for depth, error in dropped]
+    for note in notes:
+        log.warning("%s", note)
+    made = ConvNetSpace(shape, classes, tuple(kept), tuple(widths), tuple(activations), tuple(norms), tuple(poolings))
+    made.notes = tuple(notes)
+    return made
+
+
+def small_convnet_space(shape: Shape, classes: int, **options: Any) -> ConvNetSpace:
+    """:func:`convnet_space` with widths 16 to 64 and depths 1 to 3."""
+    return convnet_space(shape, classes, **{"depths": (1, 2, 3), "widths": (16, 32, 64), **options})
+
+
+def nasbench201_space(shape: Shape, classes: int, **options: Any) -> NasBench201Space:
+    """:class:`NasBench201Space` for images of this shape."""
+    return NasBench201Space(channels=shape[0], classes=classes, **options)
+
+
+def check_choices(space: ModelSpace) -> None:
+    """Refuse choices that a log, a table or another process would give back as something else.
+
+    Raises:
+        ConfigError: A value that JSON turns into another one, or cannot hold; the text names it and its label.
+    """
+    for label, mutable in space.simplify().items():
+        for value in getattr(mutable, "values", ()):
+            try:
+                back: Any = json.loads(json.dumps(value))
+            except (TypeError, ValueError):
+                back = None
+            if back != value or type(back) is not type(value):
+                raise ConfigError(
+                    f"choice {label!r} has the value {value!r}, which JSON gives back as {back!r}: choose among texts "
+                    "or numbers, and look up what they stand for in the space"
+                )
+
+
+def choices(space: Mutable) -> dict[str, LabeledMutable]:
+    """What there is to choose, by label: a space's constraints are none of it."""
+    return {label: m for label, m in space.simplify().items() if not isinstance(m, MutableAnnotation)}
+
+
+def plain(labels: Container[str], sample: Mapping[str, Any]) -> Architecture:
+    """A sample of a space with such choices, without the None that some of NNI's strategies note for a constraint."""
+    return {label: value for label, value in sample.items() if value is not None or label in labels}
+
+
+def size(space: ModelSpace) -> int | None:
+    """How many architectures a space of choices has, if it has no constraints; None with other kinds of mutables."""
+    mutables = choices(space).values()
+    return prod(len(m) for m in mutables) if all(isinstance(m, Categorical) for m in mutables) else None
+
+
+def enumerate_architectures(space: ModelSpace) -> Iterator[Architecture]:
+    """Every architecture of the space once, in its own order, without building modules."""
+    seen, labels = set(), choices(space)
+    for sample in MutableDict(space.simplify()).grid():
+        if key(sample) not in seen:
+            seen.add(key(sample))
+            yield plain(labels, sample)
+
+
+def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
+    """``n`` distinct architectures drawn uniformly from counted randomness; all of them where there are fewer.
+
+    Spaces of more than 262,144 architectures, or with mutables other than choices, are drawn from by NNI itself.
+
+    Raises:
+        ConfigError: None of many draws satisfies the constraints of the space.
+    """
+    refuse(None if n >= 1 else f"the number of architectures must be at least 1, got {n}")
+    draw = Draw(seed)
+    count = size(space)
+    if count is not None and count <= LISTED:
+        listed = list(enumerate_architectures(space))
+        return [listed[i] for i in draw.permutation("architectures", len(listed))[:n].tolist()]
+    mutables, labels = MutableDict(space.simplify()), choices(space)
+    found: dict[str, Architecture] = {}
+    source = np.random.RandomState(draw.key("architectures") & 0xFFFFFFFF)
+    for _ in range(DRAWS * n):
+        with contextlib.suppress(SampleValidationError):  # a constraint is violated: draw again
+            sample = plain(labels, mutables.random(random_state=source))
+            found.setdefault(key(sample), sample)
+        if len(found) == n:
+            break
+    refuse(None if found else f"none of {DRAWS * n} random draws satisfies the constraints of this space: loosen them")
+    return list(found.values())
+
+
+def check_architecture(space: ModelSpace, architecture: Architecture) -> None:
+    """Raise DataError where an architecture is not one of the space's."""
+    problem = MutableDict(space.simplify()).check_contains(dict(architecture))  # it may add to what it is given
+    labels = ", ".join(choices(space))
+    if problem is not None or not set(choices(space)) <= set(architecture) <= set(space.simplify()):
+        raise DataError(f"{key(architecture)} is no architecture of this space ({labels}): {problem or 'other labels'}")
+
+
+def build(space: ModelSpace, architecture: Architecture, seed: int = 0) -> nn.Module:
+    """The module of an architecture, in training mode, with fresh weights that follow from ``seed``."""
+    with isolated(Draw(seed).key("weights")), model_context(architecture):
+        module: nn.Module = space.trace_copy().get(traceable=False)
+    return module
+
+
+def fingerprint(space: ModelSpace) -> str:
+    """A short text that differs between spaces: class, arguments and choices, the same in every process."""
+    made_from = (space.trace_symbol.__qualname__, space.trace_args, sorted(space.trace_kwargs.items()))
+    choices = sorted((label, repr(mutable)) for label, mutable in space.simplify().items())
+    text = ADDRESS.sub("", repr((made_from, choices)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

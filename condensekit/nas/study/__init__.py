@@ -1,0 +1,1 @@
+"""Studies of rankers: contests, truth, statistics and reports."""

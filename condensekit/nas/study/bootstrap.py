@@ -1,0 +1,139 @@
+"""How sure a rank correlation is: a paired bootstrap over distinct architectures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from condensekit.errors import ConfigError, DataError
+from condensekit.nas.study.ranking import FEWEST, TOP, Floats, expected_first, measured, placed
+from condensekit.rng import Draw
+
+RESAMPLES = 2000
+
+Statistic = Callable[[Floats, Floats], Floats]  # (B, N) scores and (B, N) truths -> (B,), NaN where undefined
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference, or a single statistic, with its 95 % percentile interval.
+
+    Args:
+        value: In the sample itself.
+        lo: Lower end.
+        hi: Upper end.
+    """
+
+    value: float
+    lo: float
+    hi: float
+
+
+def rank_correlation(scores: Floats, truth: Floats) -> Floats:
+    """Spearman's correlation of each row; 0 where the scores of a row are all equal."""
+    return _correlation(scores, truth, np.ones(truth.shape, dtype=np.bool_))
+
+
+def top_correlation(scores: Floats, truth: Floats) -> Floats:
+    """The same inside the best half by truth of each row, with all that tie with the last of them."""
+    kept = max(1, math.ceil(TOP * truth.shape[1]))
+    return _correlation(scores, truth, truth >= np.sort(truth, axis=1)[:, -kept, None])
+
+
+def mean_regret(among: int) -> Statistic:
+    """What gives :func:`~condensekit.nas.study.ranking.regret` of each row, in so large draws."""
+    return lambda scores, truth: expected_first(truth, truth, among) - expected_first(scores, truth, among)
+
+
+def _correlation(scores: Floats, truth: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    """Of the chosen ones of each row; NaN where their truths are all equal."""
+    x, y = (_standard(values, chosen) for values in (scores, truth))
+    return np.asarray(np.where(y.any(1), (x * y).sum(1).clip(-1, 1), np.nan))
+
+
+def _standard(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    """Ranks of the chosen ones of each row, centred and scaled to unit length; 0 for the others and without spread."""
+    ranks = stats.rankdata(np.where(chosen, values, -np.inf), axis=1)  # the others first: they shift ranks, no more
+    mean = (ranks * chosen).sum(1, keepdims=True) / chosen.sum(1, keepdims=True)
+    centred = np.where(chosen, ranks - mean, 0.0)
+    length = np.sqrt((centred**2).sum(1, keepdims=True))
+    return np.asarray(centred / np.where(length > 0, length, 1.0))
+
+
+def bootstrap(
+    scores: Sequence[float | None] | ArrayLike,
+    truth: ArrayLike,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    against: Sequence[float | None] | ArrayLike | None = None,
+    statistic: Statistic = rank_correlation,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """The 95 % percentile interval of a statistic, or of its difference between two rankers of the same candidates.
+
+    Args:
+        scores: (N,) one for each candidate; None or not finite where it failed.
+        truth: (N,) one for each candidate, all finite.
+        groups: Which candidates compute the same thing: a group is drawn as a whole, because its members are no
+            independent evidence. None: all are distinct.
+        against: Scores of the ranker to subtract, resampled alike.
+        statistic: What is computed of each resample.
+        resamples: How many, at least 1.
+        seed: Of the resamples; the same seed draws the same candidates for every ranker.
+
+    Returns:
+        None for fewer than three groups, or where the statistic is undefined, in the sample or in all resamples.
+
+    Raises:
+        ConfigError: ``resamples`` is below 1.
+        DataError: Lengths that differ, or a truth that is not finite.
+    """
+    if resamples < 1:
+        raise ConfigError(f"resamples must be at least 1, got {resamples}")
+    ours = placed(scores)
+    values = measured(truth, len(ours))
+    theirs = None if against is None else placed(against)
+    names = list(range(len(ours))) if groups is None else list(groups)
+    if len(names) != len(ours) or (theirs is not None and len(theirs) != len(ours)):
+        other = "" if theirs is None else f" and {len(theirs)} scores to compare with"
+        raise DataError(f"there are {len(ours)} scores, but {len(names)} groups{other}: give one for each candidate")
+    members = _members(names)
+    if len(members) < FEWEST:
+        return None
+    whole = _difference(statistic, ours, theirs, values, np.arange(len(ours))[None])
+    if not np.isfinite(whole[0]):
+        return None
+    drawn = _resampled(members, resamples, seed)
+    found = np.concatenate([_difference(statistic, ours, theirs, values, rows) for rows in drawn])
+    defined = found[np.isfinite(found)]
+    if not len(defined):
+        return None
+    lo, hi = np.percentile(defined, (2.5, 97.5))
+    return Interval(float(whole[0]), float(lo), float(hi))
+
+
+def _difference(
+    statistic: Statistic, ours: Floats, theirs: Floats | None, truth: Floats, rows: NDArray[np.intp]
+) -> Floats:
+    found = statistic(ours[rows], truth[rows])
+    return found if theirs is None else found - statistic(theirs[rows], truth[rows])
+
+
+def _members(names: Sequence[Hashable]) -> list[NDArray[np.intp]]:
+    """The rows of each group, in the order of their first members."""
+    return [np.array([i for i, other in enumerate(names) if other == name]) for name in dict.fromkeys(names)]
+
+
+def _resampled(members: Sequence[NDArray[np.intp]], resamples: int, seed: int) -> list[NDArray[np.intp]]:
+    """(B, N) rows in blocks; resamples of one length together, as those of groups of different sizes vary in it."""
+    generator = np.random.default_rng(Draw(seed).key("bootstrap"))
+    picks = generator.integers(0, len(members), (resamples, len(members)))
+    if all(len(rows) == 1 for rows in members):
+        return [np.concatenate(members)[picks]]
+    return [np.concatenate([members[pick] for pick in row])[None] for row in picks]

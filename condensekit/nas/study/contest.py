@@ -1,0 +1,350 @@
+"""One comparison of rankers: the same architectures, the same engine and log, the truth, and a row for each."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nni.nas.nn.pytorch import ModelSpace
+
+from condensekit import catalog
+from condensekit.errors import Problems, refuse, unknown
+from condensekit.nas.rankers.base import Combination, Ranker, Setting
+from condensekit.nas.rankers.trained import at_equal_cost
+from condensekit.nas.rankers.untrained import ZeroCost
+from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.nas.spaces.distinct import by_key, distinct, listed, others
+from condensekit.nas.spaces.equivalence import canonical, group
+from condensekit.nas.spaces.spaces import check_architecture, check_choices, choices, sample_architectures
+from condensekit.nas.study.combinations import combined, shared_by
+from condensekit.nas.study.costs import Ledger
+from condensekit.nas.study.full_training import FullTraining
+from condensekit.nas.study.races import Races
+from condensekit.nas.study.ranking import FEWEST
+from condensekit.nas.study.report import Ground, Scores, Spent, ranking_rows
+from condensekit.nas.study.truth import Truth
+from condensekit.nas.trials.log import Trial
+from condensekit.nas.trials.settings import Running
+from condensekit.nas.trials.strategies import check_population, check_searchable, population
+
+FITTED = 10  # architectures whose truth a regression is told
+STRATA = 8  # choices that a label may have for the ranking to be reported apart in each of them
+REASONS = 3  # for failed trials that a note names
+SOME = 20  # architectures whose mean stands for what a search will ask for
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a :class:`Contest` found.
+
+    Args:
+        best: The first one of the first ranker that scored any: ``ranker``, ``architecture``, ``score``, ``params``,
+            ``flops``, ``truth``.
+        trials: Every ranker's trials, combinations included.
+        rows: See :func:`condensekit.nas.study.report.ranking_rows`.
+        truth: The truth's name, its repeats' agreement and its noise; None where there is none.
+        values: The truth's measurements in percent by key of the architecture.
+        notes: What the reader should know, a sentence each.
+    """
+
+    best: dict[str, Any] | None
+    trials: tuple[Trial, ...]
+    rows: list[dict[str, Any]]
+    truth: dict[str, Any] | None
+    values: Mapping[str, tuple[float, ...]]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``search.json`` holds."""
+        shown = ("ranker", "architecture", "score", "cost_s", "status", "reason")
+        trials = [
+            {**{name: getattr(t, name) for name in shown}, "truth": _mean(self.values.get(key(t.architecture)))}
+            for t in self.trials
+        ]
+        return {
+            "best": self.best,
+            "trials": trials,
+            "ranking": self.rows,
+            "truth": self.truth,
+            "notes": list(self.notes),
+        }
+
+
+class Contest:
+    """Architectures to score, the rankers that do it, and what they are measured by; :meth:`run` does it.
+
+    Args:
+        space: Where the architectures come from.
+        rankers: See :func:`condensekit.nas.rankers.by_name.ranker`. The choice of the first that scored any is the
+            best.
+        setting: What the rankers share.
+        strategy: ``random`` or ``grid``: one list from the seed, scored by all. ``evolution`` or ``tpe``: a search for
+            each ranker.
+        trials: Architectures; of a random list no two compute the same thing.
+        architectures: The list itself, in place of ``strategy`` and ``trials``; what stands there twice, or is known to
+            compute the same as NAS-Bench-201 cells without an effect do, counts once.
+        truth: A table, how to measure it, or None.
+        seed: Of the list or the search.
+        groups: By key of an architecture: the name of all that compute the same thing, for the bootstrap; of those
+            that it lacks, :func:`condensekit.nas.spaces.equivalence.group` says it.
+        strata: Labels of the space, in whose values the ranking is reported apart; None: those with 2 to 8 choices.
+        fitted: Architectures whose truth a regression is told, at least three; they are none of the ranked ones.
+
+    Raises:
+        ConfigError: An unknown strategy, one that cannot search the space, no ranker, one twice, combinations with a
+            strategy that has no common list, a regression without a truth, a stratum that is no label, a space with too
+            few architectures, fewer than three candidates to compare with a truth.
+        DataError: Architectures that the truth lacks, or that are none of the space.
+    """
+
+    def __init__(
+        self,
+        space: ModelSpace,
+        rankers: Sequence[Ranker | Combination],
+        setting: Setting,
+        *,
+        strategy: str = "random",
+        trials: int = 48,
+        architectures: Sequence[Architecture] | None = None,
+        truth: Truth | FullTraining | None = None,
+        seed: int = 0,
+        groups: Mapping[str, str] | None = None,
+        strata: Sequence[str] | None = None,
+        fitted: int = FITTED,
+    ) -> None:
+        if architectures is None and strategy not in catalog.STRATEGIES:
+            raise unknown("strategy", strategy, catalog.STRATEGIES)
+        names = [r.name for r in rankers]
+        mixed = [r for r in rankers if isinstance(r, Combination)]
+        told = [r for r in mixed if r.fitted]
+        common = architectures is not None or strategy in catalog.LISTED
+        labels = list(choices(space))
+        foreign = [s for s in strata or () if s not in labels]
+        refuse(
+            None if names else "no ranker: name at least one",
+            *(f"ranker {name!r} is named twice" for name in dict.fromkeys(names) if names.count(name) > 1),
+            f"{told[0].name!r} is fitted on truths, and there are none: give a truth" if told and not truth else None,
+            f"{mixed[0].name!r} combines scores of one list: use strategy random or grid"
+            if mixed and not common
+            else None,
+            None if fitted >= FEWEST else f"fitted must be at least {FEWEST}, got {fitted}",
+            *(f"stratum {s!r} is no label of the space: use {', '.join(labels)}" for s in foreign),
+        )
+        check_choices(space)
+        self.space, self.rankers, self.setting, self.strategy = space, list(rankers), setting, strategy
+        self.wanted, self.seed, self.groups = truth, seed, dict(groups or {})
+        self.strata = _few(space) if strata is None else strata
+        if architectures is not None:
+            for architecture in architectures:
+                check_architecture(space, architecture)
+            ours: list[Architecture] | None = list(by_key(canonical(space, a) for a in architectures).values())
+        else:
+            check_searchable(strategy, space)
+            ours = listed(space, strategy, trials, seed)
+        self.ranked = ours
+        self.trials = trials if self.ranked is None else len(self.ranked)
+        there = sample_architectures(space, min(trials, FEWEST), seed) if self.ranked is None else self.ranked
+        asked = trials if architectures is None else self.trials
+        refuse(_too_few(len(there), asked) if truth is not None else None)
+        short = self.ranked is not None and len(there) < asked
+        self.notes = [f"the space has only {len(there)} different architectures, not {asked}"] * short
+        self.extra = others(space, self.ranked, fitted, seed) if told and self.ranked is not None else []
+        self.fitting = {part.name for one in told for part in one.parts}  # who scores the extra ones as well
+        if isinstance(truth, Truth) and self.ranked is not None:
+            truth.of(space, [*self.ranked, *self.extra])  # refuses what is missing before anything is spent
+        problems = Problems()
+        for one in self.singles():
+            with problems:
+                one.check(setting)
+        problems.refuse()
+        self.ledger = Ledger(space, setting.held.spec.shape)
+
+    def check(self, running: Running) -> None:
+        """Refuse what cannot be run so.
+
+        Raises:
+            ConfigError: An evolution whose population is not above the number of workers.
+        """
+        if self.ranked is None and self.strategy == "evolution":
+            check_population(population(self.trials), 1 if running.engine == "sequential" else running.workers)
+
+    def run(self, running: Running = Running()) -> Comparison:  # noqa: B008 - frozen
+        """Score, measure and report.
+
+        Raises:
+            ConfigError: See :meth:`check`.
+            CondensekitError: A set cannot be made, a search cannot start, or a file cannot be written.
+        """
+        self.check(running)
+        with running.budget() as budget, Races(self, running, budget) as races:
+            races.score()
+            return self._report(races, races.truth())
+
+    def singles(self) -> list[Ranker]:
+        """Every ranker that scores candidates by itself.
+
+        Free ones come first, lest a budget ends before them; those at equal cost last, when it is known what that is.
+        """
+        parts = itertools.chain(*(r.parts if isinstance(r, Combination) else (r,) for r in self.rankers))
+        return sorted(
+            {r.name: r for r in parts}.values(), key=lambda one: (at_equal_cost(one), not isinstance(one, ZeroCost))
+        )
+
+    def some(self) -> list[Architecture]:
+        """The list, or a few architectures like those that a search will ask for."""
+        return self.ranked if self.ranked is not None else distinct(self.space, min(self.trials, SOME), self.seed)
+
+    def scored(self, found: Mapping[str, Sequence[Trial]]) -> dict[str, Architecture]:
+        """The list, or what any of the searches asked for."""
+        if self.ranked is not None:
+            return by_key(self.ranked)
+        return by_key(t.architecture for t in itertools.chain(*found.values()))
+
+    def _report(self, races: Races, truth: Truth | None) -> Comparison:
+        """Scores, costs and rows."""
+        found, prepared = races.found, races.prepared
+        known = [a for a in self.extra if truth is not None and truth.holds(self.space, a)]
+        goal = truth.of(self.space, known).mean(1) if truth is not None and known else np.zeros(0)
+        inside = None if self.ranked is None else set(by_key(self.ranked))
+        mine = {n: [t for t in ts if inside is None or key(t.architecture) in inside] for n, ts in found.items()}
+        ground = self._ground(self.scored(found), truth)
+        notes = [*getattr(self.space, "notes", ()), *self.notes, *_left_out(mine, races.unmade, self.trials)]
+        trials: list[Trial] = []
+        scores: dict[str, Scores] = {}
+        spent: dict[str, Spent] = {}
+        for one in self.rankers:
+            if isinstance(one, Combination):
+                ours = combined(one, found, self.ranked or [], known, goal)
+                if len(ours) < self.trials:
+                    told = len(shared_by(one, found, known))
+                    notes.append(_shortfall(one, mine, len(ours), self.trials, told, len(self.extra)))
+            else:
+                ours = mine[one.name]
+            trials += ours
+            without = sum(key(t.architecture) not in ground.keys for t in ours)
+            if truth is not None and without:
+                notes.append(f"{one.name}: {without} of {len(ours)} have no truth and are not compared")
+            scores[one.name] = {key(t.architecture): t.score for t in ours}
+            spent[one.name] = self.ledger.spent(one, found, prepared, self.extra, truth)
+        rows = ranking_rows(scores, spent, ground, _baseline(self.rankers))
+        values = {k: tuple(v) for k, v in zip(ground.keys, ground.truth.tolist(), strict=True)}
+        scoring = [r.name for r in self.rankers if any(s is not None for s in scores[r.name].values())]
+        best = self._best([t for t in trials if t.ranker == scoring[0]], values) if scoring else None
+        if best is not None and best["ranker"] != self.rankers[0].name:
+            notes.append(f"the best is that of {best['ranker']}, because {self.rankers[0].name} scored nothing")
+        return Comparison(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes))
+
+    def _ground(self, scored: Mapping[str, Architecture], truth: Truth | None) -> Ground:
+        """What the rows need to know."""
+        held = {k: a for k, a in scored.items() if truth is not None and truth.holds(self.space, a)}
+        if truth is None or not held:
+            return Ground(seed=self.seed)
+        architectures = list(held.values())
+        seconds = truth.seconds(self.space, architectures)
+        measurements = truth.of(self.space, architectures)
+        return Ground(
+            tuple(held),
+            measurements,
+            {k: self.groups.get(k, group(self.space, a)) for k, a in held.items()},
+            {k: self.ledger.cost(a).params for k, a in held.items()},
+            {label: {k: str(a[label]) for k, a in held.items()} for label in self.strata},
+            None if seconds is None else seconds / measurements.size,
+            self.seed,
+        )
+
+    def _best(self, trials: Sequence[Trial], values: Mapping[str, tuple[float, ...]]) -> dict[str, Any] | None:
+        """What a ranker with these trials would take."""
+        scored = {t.score: t for t in reversed(trials) if t.score is not None}
+        if not scored:
+            return None
+        top = scored[max(scored)]
+        cost = self.ledger.cost(top.architecture)
+        return {
+            "ranker": top.ranker,
+            "architecture": top.architecture,
+            "score": top.score,
+            "params": cost.params,
+            "flops": cost.flops,
+            "truth": _mean(values.get(key(top.architecture))),
+        }
+
+
+def _few(space: ModelSpace) -> list[str]:
+    """The labels with 2 to 8 choices."""
+    sizes = {label: len(getattr(mutable, "values", ())) for label, mutable in space.simplify().items()}
+    return [label for label, size in sizes.items() if 2 <= size <= STRATA]
+
+
+def _too_few(there: int, asked: int) -> str | None:
+    """Why nothing can be compared with a truth, if so, and the way out."""
+    if there >= FEWEST:
+        return None
+    way = f"ask for {FEWEST} or more" if asked < FEWEST else "take a larger space"
+    return f"a truth compares at least {FEWEST} architectures, got {there}: {way}, or leave out the truth"
+
+
+def _shortfall(
+    one: Combination, found: Mapping[str, Sequence[Trial]], scored: int, wanted: int, told: int, fitted: int
+) -> str:
+    """Why a combination lacks architectures, and the way out; ``told`` of the ``fitted`` ones can be fitted on."""
+    short = [part.name for part in one.parts if len(found[part.name]) < wanted]
+    if short:
+        why, out = f"{' and '.join(short)} did not score all of them", "combine other rankers"
+    else:
+        why = f"only {told} of the {fitted} architectures that it is fitted on have a truth and all scores"
+        out = "give a truth that holds them"
+    return (
+        f"{one.name}: only {scored} of {wanted} architectures were scored, because {why}: resume with a larger "
+        f"--budget, or {out}"
+    )
+
+
+def _left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], wanted: int) -> list[str]:
+    """A sentence about each ranker that did not score all candidates."""
+    notes = []
+    for name, ours in found.items():
+        if name in unmade:
+            notes.append(f"{name} failed: {unmade[name]}")
+            continue
+        if failed := [t.reason for t in ours if t.score is None]:
+            notes.append(f"{name}: {len(failed)} of {len(ours)} trials failed and rank last: {_counted(failed)}")
+        notes += [f"{name}: only {len(ours)} of {wanted} architectures were scored"] * (len(ours) < wanted)
+    return notes
+
+
+def _counted(reasons: Sequence[str]) -> str:
+    """Why trials failed, the most frequent reasons first; the log of trials has all."""
+    found = Counter(reasons).most_common()
+    if len(found) == 1:
+        return found[0][0]
+    more = f"; {len(found) - REASONS} more" if len(found) > REASONS else ""
+    return "; ".join(f"{reason} ({n})" for reason, n in found[:REASONS]) + more
+
+
+def _baseline(rankers: Sequence[Ranker | Combination]) -> str | None:
+    """The random subset, where it is among the rankers."""
+    return next((r.name for r in rankers if r.name.partition("@")[0] == "random"), None)
+
+
+def _about(truth: Truth | None, ground: Ground) -> dict[str, Any] | None:
+    if truth is None:
+        return None
+    found = ground.retest
+    return {
+        "name": truth.name,
+        "architectures": len(ground.keys),
+        "repeats": ground.truth.shape[1],
+        "retest": found.single,
+        "retest_top": found.single_top,
+        "ceiling": found.ceiling,
+        "noise": found.noise,
+        "full_s": ground.full_s,
+    }
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return None if not values else float(np.mean(values))

@@ -1,0 +1,58 @@
+"""The picture of a comparison: each ranker's scores against the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from condensekit.errors import StoreError
+from condensekit.nas.spaces.architecture import key
+from condensekit.nas.trials.log import Trial
+from condensekit.runs.files import staged
+
+
+def scatter(trials: Sequence[Trial], truth: Mapping[str, Sequence[float]], path: Path) -> bool:
+    """Draw a panel for each ranker: score over truth in percent, failed candidates as crosses at the bottom.
+
+    Args:
+        trials: Of all rankers.
+        truth: Measurements by key of the architecture; candidates without one are left out.
+        path: The PNG file.
+
+    Returns:
+        False where there is nothing to draw; then no file is written.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    by_ranker: dict[str, list[tuple[float, float | None]]] = {}
+    for trial in trials:
+        values = truth.get(key(trial.architecture))
+        if values:
+            by_ranker.setdefault(trial.ranker, []).append((sum(values) / len(values), trial.score))
+    if not by_ranker:
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(by_ranker))
+    rows = math.ceil(len(by_ranker) / columns)
+    figure = Figure(figsize=(3.4 * columns, 3.0 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for (name, points), panel in zip(by_ranker.items(), panels, strict=False):
+        good = [(x, y) for x, y in points if y is not None]
+        panel.scatter([x for x, _ in good], [y for _, y in good], s=12, alpha=0.7)
+        failed = [x for x, y in points if y is None]
+        if failed:
+            panel.scatter(failed, [min((y for _, y in good), default=0.0)] * len(failed), marker="x", color="tab:red")
+        panel.set(title=name, xlabel="truth, %", ylabel="score")
+    for panel in list(panels):
+        panel.set_visible(False)
+    try:
+        with staged(path, "write"):
+            figure.savefig(path, dpi=120)
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot write: {error}") from error
+    return True

@@ -1,0 +1,1 @@
+"""Trials of a search: driver, log, strategies, time budget."""

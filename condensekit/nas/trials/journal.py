@@ -1,0 +1,308 @@
+"""The layer between any NNI strategy and any NNI engine that makes a search durable and keeps its budget."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import queue
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nni.nas.execution.engine import ExecutionEngine, Middleware
+from nni.nas.execution.event import (
+    FinalMetricEvent,
+    IntermediateMetricEvent,
+    ModelEvent,
+    ModelEventType,
+    TrainingEndEvent,
+)
+from nni.nas.space import ExecutableModelSpace, ModelStatus
+
+from condensekit.nas.engines.failures import reason
+from condensekit.nas.engines.guarded import score_of
+from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.nas.spaces.spaces import choices, plain
+from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
+
+log = logging.getLogger(__name__)
+
+REPEATS = 50  # a strategy that asks so often in a row for what it has asked for before has nothing left to ask
+POLL_S = 0.02  # between looks at an engine that cannot be waited for
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a search may use, and under which name its trials stand in the log.
+
+    Args:
+        ranker: The name.
+        space: Fingerprint of the space.
+        seed: Of the evaluator.
+        trials: Distinct architectures at most; None for no limit.
+        deadline: ``time.monotonic()`` at which the search ends; None for never.
+        limit_s: Seconds for one trial; a longer one has failed, whatever its engine says.
+        recipe: How the evaluator scores, as JSON values.
+    """
+
+    ranker: str
+    space: str
+    seed: int
+    trials: int | None = None
+    deadline: float | None = None
+    limit_s: float | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Running:
+    """One trial in the engine, and the models that wait for its result."""
+
+    models: list[ExecutableModelSpace]
+    start: float
+    metric: Any = None
+    curve: list[Any] = field(default_factory=list)
+    ended: tuple[float, ModelStatus] | None = None
+
+
+class Journal(Middleware):  # type: ignore[misc]
+    """Answers architectures from the log, appends every finished trial to it, and says when the budget is spent.
+
+    Events reach the strategy in the strategy's own thread and one at a time, whatever thread the engine has them
+    from; NNI's strategies need that. Which model ends when is all that can differ between engines.
+
+    Args:
+        engine: Runs what is not in the log.
+        log: Finished trials.
+        terms: Names and budgets.
+        on_trial: Told each trial once.
+    """
+
+    def __init__(
+        self, engine: ExecutionEngine, log: TrialLog, terms: Terms, on_trial: Callable[[Trial], None] | None = None
+    ) -> None:
+        self.log, self.terms, self.on_trial = log, terms, on_trial
+        self.asked: dict[str, Architecture] = {}
+        self._running: dict[str, _Running] = {}
+        self._models: list[ExecutableModelSpace] = []
+        self._events: queue.SimpleQueue[ModelEvent] = queue.SimpleQueue()
+        self._repeats = 0
+        self._closed = False
+        super().__init__(engine)
+
+    def set_engine(self, engine: ExecutionEngine) -> None:
+        """Listen to the engine."""
+        super().set_engine(engine)
+        for kind in ModelEventType:
+            engine.register_model_event_callback(kind, self._receive)
+
+    def _receive(self, event: ModelEvent) -> None:
+        event.prevent_default()
+        self._events.put(event)
+
+    def submit_models(self, *models: ExecutableModelSpace) -> None:
+        """Answer each from the log, or run it."""
+        for model in models:
+            self._models.append(model)
+            self._submit(model)
+            self._deliver()
+
+    def _submit(self, model: ExecutableModelSpace) -> None:
+        name = key(model.sample)
+        known = name in self.asked
+        if not known and not self.budget_available():
+            model.status = ModelStatus.Interrupted
+            return
+        self._repeats = self._repeats + 1 if known else 0
+        self.asked[name] = plain(choices(model), model.sample)
+        found = self.log.get(self.terms.ranker, model.sample)
+        if found is not None:
+            if not known and self.on_trial is not None:
+                self.on_trial(found)
+            self._answer(model, found)
+        elif name in self._running:
+            model.status = ModelStatus.Training
+            self._running[name].models.append(model)
+        else:
+            self._running[name] = _Running([model], time.monotonic())
+            self.engine.submit_models(model)
+
+    def _deliver(self) -> None:
+        """Handle the events that have come in."""
+        while not self._events.empty():
+            event = self._events.get()
+            trial = self._running.get(key(event.model.sample))
+            if trial is None or self._closed:
+                continue
+            if isinstance(event, TrainingEndEvent):
+                trial.ended = (time.monotonic(), event.status)
+            elif isinstance(event, (FinalMetricEvent, IntermediateMetricEvent)):
+                self._note(trial, event)
+        grace = getattr(self.engine, "grace_s", 0.0)
+        for trial in list(self._running.values()):
+            if trial.ended is not None and (trial.metric is not None or time.monotonic() >= trial.ended[0] + grace):
+                self._end(trial, trial.ended[1])
+
+    def _note(self, trial: _Running, event: FinalMetricEvent | IntermediateMetricEvent) -> None:
+        """Keep a metric as the log will hold it; one that it cannot hold fails the trial."""
+        try:
+            metric = json.loads(json.dumps(event.metric, default=float))
+        except Exception as error:  # whatever turning it into a number raises
+            trial.metric = {"failed": f"a metric is no number, and not made of numbers and texts: {reason(error)}"}
+            return
+        if isinstance(event, IntermediateMetricEvent):
+            trial.curve.append(metric)
+            self.dispatch_model_event(IntermediateMetricEvent(event.model, metric))
+        elif not _failure(trial.metric):
+            trial.metric = metric
+
+    def _end(self, running: _Running, status: ModelStatus) -> None:
+        del self._running[key(running.models[0].sample)]
+        if status != ModelStatus.Trained and self._spent():
+            return  # cut off at the end of the budget: unfinished, not failed
+        if running.metric is None and hasattr(self.engine, "check"):
+            self.engine.check()  # first: it may have ended because what trials need is gone
+        trial = self._judge(running, status)
+        self.log.append(trial)
+        if trial.reason:
+            log.warning("%s: %s failed: %s", trial.ranker, key(trial.architecture), trial.reason)
+        if self.on_trial is not None:
+            self.on_trial(trial)
+        for model in running.models:
+            self._answer(model, trial)
+
+    def _judge(self, running: _Running, status: ModelStatus) -> Trial:
+        """What a trial that has ended comes to."""
+        metric, unusable = _usable(running.metric if isinstance(running.metric, dict) else {"default": running.metric})
+        took = (running.ended[0] if running.ended else time.monotonic()) - running.start
+        score = score_of(metric)
+        problem = _failure(metric) or unusable
+        # NNI's manager mixes up the ends of two trials now and then: a result that has come in counts.
+        if not problem and score is None and status != ModelStatus.Trained:
+            late = self.terms.limit_s is not None and took >= self.terms.limit_s
+            problem = f"over its limit of {self.terms.limit_s:g} s" if late else "it crashed: see the engine's own log"
+        elif not problem and running.metric is None:
+            problem = "it reported no final result: the evaluator must call nni.report_final_result"
+        elif not problem and score is None:
+            problem = f"its final result is no finite number: {metric.get('default')!r:.100}"
+        return Trial(
+            self.terms.ranker,
+            self.asked[key(running.models[0].sample)],
+            None if problem else score,
+            FAILED if problem else FINISHED,
+            {} if problem else metric.get("scores", {}),
+            round(metric.get("seconds", took), 3),
+            metric.get("image_steps", 0),
+            self.terms.seed,
+            problem,
+            tuple(running.curve),
+            self.terms.space,
+            bool(metric.get("stopped", False)),
+            self.terms.recipe,
+        )
+
+    def _answer(self, model: ExecutableModelSpace, trial: Trial) -> None:
+        """Tell the strategy."""
+        if trial.score is not None:
+            self.dispatch_model_event(FinalMetricEvent(model, trial.score))
+        status = ModelStatus.Trained if trial.status == FINISHED else ModelStatus.Failed
+        self.dispatch_model_event(TrainingEndEvent(model, status))
+
+    def idle_worker_available(self) -> bool:
+        """Wait until a model may be submitted; False where none may be any more."""
+        while self.budget_available():
+            if self.engine.idle_worker_available():
+                return True
+            self._wait()
+        return False
+
+    def budget_available(self) -> bool:
+        """Whether another architecture may be asked for."""
+        self._deliver()
+        full = self.terms.trials is not None and len(self.asked) >= self.terms.trials
+        return not (full or self._spent() or self._repeats >= REPEATS)
+
+    def _spent(self) -> bool:
+        return self._closed or (self.terms.deadline is not None and time.monotonic() >= self.terms.deadline)
+
+    def wait_models(self, *models: ExecutableModelSpace) -> None:
+        """Wait until these models, or all, have ended, or the time is over."""
+        self._deliver()
+        while self._running and not self._spent():
+            if models and all(model.status.completed() for model in models):
+                return
+            self._wait()
+
+    def _wait(self) -> None:
+        """Let the engine work for a moment."""
+        left = 1.0 if self.terms.deadline is None else max(0.0, self.terms.deadline - time.monotonic())
+        if hasattr(self.engine, "pump"):
+            self.engine.pump(min(left, 1.0))
+        else:
+            time.sleep(min(left, POLL_S))
+        self._deliver()
+
+    def list_models(self, status: ModelStatus | None = None) -> Iterable[ExecutableModelSpace]:
+        """All models asked for, or those of one status."""
+        return [model for model in self._models if status is None or model.status == status]
+
+    def trials(self) -> list[Trial]:
+        """The trials of the architectures asked for, in that order."""
+        found = (self.log.get(self.terms.ranker, architecture) for architecture in self.asked.values())
+        return [trial for trial in found if trial is not None]
+
+    def close(self) -> None:
+        """Take no more results: what still runs is cut off and stays unfinished."""
+        self._closed = True
+
+    def shutdown(self) -> None:
+        """End the engine."""
+        self.close()
+        self.engine.shutdown()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the log is the state."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing, see :meth:`state_dict`."""
+
+
+def _failure(metric: Any) -> str:
+    """Why a trial failed, where a final result says so."""
+    why = metric.get("failed") if isinstance(metric, dict) else None
+    return why if isinstance(why, str) else ""
+
+
+def _scores(value: Any) -> dict[str, float]:
+    return {kind: float(score) for kind, score in dict(value).items()}
+
+
+def _amount(value: Any) -> float:
+    amount = float(value)
+    if not 0 <= amount < math.inf:
+        raise ValueError
+    return amount
+
+
+ENTRIES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "scores": (_scores, "a dictionary of numbers"),
+    "seconds": (_amount, "a finite number, 0 or more"),
+    "image_steps": (lambda value: int(_amount(value)), "a finite number, 0 or more"),
+}
+"""What else a final result may hold: how it is read, and what it must be."""
+
+
+def _usable(metric: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A final result with these entries as the log holds them, without those it cannot hold; and what is wrong."""
+    kept, wrong = dict(metric), ""
+    for name, (read, expected) in ENTRIES.items():
+        if name in metric:
+            try:
+                kept[name] = read(metric[name])
+            except (TypeError, ValueError, OverflowError):
+                del kept[name]
+                wrong = f"its final result has {metric[name]!r:.100} as {name!r}: report {expected}, or leave it out"
+    return kept, wrong

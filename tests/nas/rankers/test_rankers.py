@@ -1,0 +1,263 @@
+"""Rankers by name, the sets they train on, equal steps, costs, and that nothing is scored on what was trained on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from condensekit import ClassImages, ConvNet
+from condensekit.data import datasets
+from condensekit.errors import ConfigError, DataError
+from condensekit.nas.rankers import zero_cost
+from condensekit.nas.rankers.base import Combination, Setting
+from condensekit.nas.rankers.by_name import ranker
+from condensekit.nas.rankers.sets import DivergedError, Maker
+from condensekit.nas.rankers.trained import EarlyStop, OnSet, at_equal_cost
+from condensekit.nas.rankers.training import ProxyProtocol
+from condensekit.nas.rankers.untrained import ZeroCost
+from condensekit.nas.spaces import spaces
+from condensekit.nas.spaces.cost import count
+from condensekit.nas.trials.time_budget import OutOfTimeError
+from condensekit.progress import Progress
+from condensekit.recipe import Recipe
+from condensekit.rng import Draw
+from condensekit.sets.condensed import CondensedSet
+
+TRAIN, HELD = datasets.load("digits")[0].split(0.2, Draw(0))
+
+WIDE, NARROW = (count(ConvNet(w).new((1, 8, 8), 10, Draw(0)), (1, 8, 8)).flops for w in (128, 32))  # a forward pass
+
+
+@pytest.fixture
+def setting(tmp_path):
+    maker = Maker(TRAIN, "digits", iterations=2, folder=tmp_path / "sets", device="cpu")
+    return Setting(maker, HELD, ProxyProtocol(3, batch=16, augmentation=None), ipc=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dm", OnSet("dm", "dm")),
+        ("random@250", OnSet("random@250", "random", 250)),
+        ("packed-kmeans", OnSet("packed-kmeans", "packed-kmeans")),
+        ("half-m3d@10", OnSet("half-m3d@10", "half-m3d", 10)),
+        ("start-m3d", OnSet("start-m3d", "start-m3d")),
+        ("random-equal", OnSet("random-equal", "random", equal=True)),
+        ("packed-random-equal@5", OnSet("packed-random-equal@5", "packed-random", 5, equal=True)),
+        ("early-stop@3", EarlyStop("early-stop@3", 3)),
+        ("jacov", ZeroCost("jacov")),
+        ("additive", Combination("additive", fitted=True)),
+        ("dm+jacov", Combination("dm+jacov", (OnSet("dm", "dm"), ZeroCost("jacov")))),
+        ("ridge:params", Combination("ridge:params", (ZeroCost("params"),), True)),
+    ],
+)
+def test_rankers_have_names(name, expected):
+    assert ranker(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("randon", r"unknown ranker 'randon'\. Did you mean 'random'"),
+        ("half-random", "unknown ranker 'half-random'"),
+        ("half-start-dm", "unknown ranker 'half-start-dm'"),
+        ("kmeans-equal", "unknown ranker 'kmeans-equal'"),
+        ("dm@0", "after @ comes a number of at least 1"),
+        ("dm@²", "after @ comes a number of at least 1"),
+        ("dm@ten", "after @ comes a number of at least 1"),
+        ("params@3", "params takes no number"),
+        ("dm+", "unknown ranker ''"),
+        ("nowhere:Method", "cannot import method"),
+    ],
+)
+def test_mistakes_in_names_are_told(name, message):
+    with pytest.raises(ConfigError, match=message):
+        ranker(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "synthetic"),
+    [("dm", 40, 40), ("half-dm", 40, 20), ("kmeans@2", 20, 0), ("packed-random", 160, 0), ("start-dm", 40, 0)],
+)
+def test_sets_have_the_size_asked_for_and_train_equally_long(setting, name, images, synthetic):
+    evaluator, cost = ranker(name).prepare(setting)
+    data = evaluator.data
+    assert len(data.targets) == images
+    real = {image.numpy().tobytes() for image in TRAIN.gather(TRAIN.order)}
+    if "packed" not in name:
+        assert sum(image.numpy().tobytes() not in real for image in data.images) == synthetic
+    assert evaluator.protocol.steps_on(images) == 8  # 3 passes over 40 images, in full batches of 16
+    assert cost.seconds > 0
+    assert (cost.flops > 0) == (name not in ("packed-random", "start-dm"))
+
+
+def test_a_start_is_that_of_the_condensation(setting):
+    recipe = Recipe(init="kmeans", factor=2, settings=("init.candidates=20",), lr=1e-30)
+    setting = replace(setting, maker=replace(setting.maker, recipe=recipe))
+    (start, cost), (made, whole) = ranker("start-dm").prepare(setting), ranker("dm").prepare(setting)
+    torch.testing.assert_close(start.data.images, made.data.images)
+    assert whole.flops == cost.flops + WIDE * 2 * (10 * 256 + 3 * 160)
+    with pytest.raises(ConfigError, match="start-dm: a condensation from noise starts from no images"):
+        ranker("start-dm").check(replace(setting, maker=replace(setting.maker, recipe=Recipe(init="noise"))))
+
+
+def test_a_set_is_made_once(setting):
+    first, cost = ranker("dm").prepare(setting)
+    again, same = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, stop=lambda: True)))
+    assert torch.equal(first.data.images, again.data.images)
+    assert cost == same
+    assert isinstance(again.data.train, CondensedSet)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("dm", {"iterations": 99}, "iterations: 2 there, 99 now"),
+        ("kmeans", {"seed": 3}, "seed: 0 there, 3 now"),
+        ("random", {"train": HELD}, 'data: "'),
+        ("dm", {"recipe": Recipe(lr=3.0)}, r"method.lr: 1\.0 there, 3\.0 now"),
+    ],
+)
+def test_a_kept_set_made_otherwise_is_refused(setting, name, change, message):
+    ranker(name).prepare(setting)
+    other = Setting(replace(setting.maker, **change), TRAIN if "train" in change else HELD, setting.protocol, ipc=4)
+    with pytest.raises(ConfigError, match=message):
+        ranker(name).prepare(other)
+
+
+def test_a_condensation_that_diverged_is_not_tried_again(setting):
+    bad = replace(setting, maker=replace(setting.maker, recipe=Recipe(lr=1e38)))
+    with pytest.raises(DivergedError, match=r"condensing with dm: .* not finite") as first:
+        ranker("dm").prepare(bad)
+    never = replace(bad, maker=replace(bad.maker, stop=lambda: True))
+    with pytest.raises(DivergedError) as again:
+        ranker("dm").prepare(never)
+    assert str(first.value) == str(again.value)
+
+
+def test_a_condensation_that_is_stopped_goes_on_where_it_was(setting):
+    whole, _ = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None, iterations=4)))
+    asked = iter([False, False, True])
+    maker = replace(setting.maker, iterations=4)
+    with pytest.raises(OutOfTimeError, match="after step 2 of 4"):
+        ranker("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: next(asked))))
+    with pytest.raises(OutOfTimeError, match="before dm-4 was made"):
+        ranker("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: True)))
+    seen = []
+
+    class Seen(Progress):
+        def stage(self, name, total, done=0):
+            seen.append((name, total, done))
+            return super().stage(name, total, done)
+
+    resumed, _ = ranker("dm").prepare(replace(setting, maker=replace(maker, progress=Seen())))
+    assert ("condense (dm)", 4, 2) in seen
+    assert torch.equal(resumed.data.images, whole.data.images)
+
+
+def test_sets_do_not_depend_on_the_folder(setting):
+    kept, _ = ranker("kmeans").prepare(setting)
+    free, _ = ranker("kmeans").prepare(replace(setting, maker=replace(setting.maker, folder=None)))
+    assert torch.equal(kept.data.images, free.data.images)
+
+
+def test_condensing_costs_the_images_that_pass_through(setting):
+    _, cost = ranker("dm").prepare(setting)
+    assert cost.flops == WIDE * 2 * (10 * 256 + 3 * 40)  # two steps, 256 real images of each class
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flops"),
+    [
+        (Recipe(encoder="trained", settings=("encoder.count=2", "encoder.steps=7")), 2 * 7 * 3 * 64 * WIDE),
+        (Recipe(sampling="importance", settings=("sampling.refresh=1",)), 2 * (100 * 3 * 64 + len(TRAIN)) * NARROW),
+        (Recipe(sampling="kmeans"), len(TRAIN) * NARROW),
+    ],
+)
+def test_networks_that_help_to_condense_are_counted(setting, recipe, flops):
+    """Beside matching: encoders and scorers forward and back, what is scored or clustered forward."""
+    _, cost = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, recipe=recipe)))
+    assert cost.flops == WIDE * 2 * (10 * 256 + 3 * 40) + flops
+
+
+def test_a_random_set_at_equal_cost_is_the_same_set_trained_on_longer(setting):
+    richer = replace(setting, extra=160.0)
+    plain, equal = (ranker(name).prepare(richer)[0] for name in ("random", "random-equal"))
+    assert torch.equal(plain.data.images, equal.data.images)
+    assert (plain.protocol.steps, equal.protocol.steps) == (8, 8 + 10)
+    assert [at_equal_cost(ranker(name)) for name in ("random", "random-equal", "early-stop", "early-stop@2")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_early_stopping_trains_on_everything_for_the_extra_image_steps(setting):
+    evaluator, _ = ranker("early-stop").prepare(replace(setting, extra=160.0))
+    assert len(evaluator.data.targets) == len(TRAIN)
+    assert evaluator.protocol.steps == 8 + 10
+    evaluator, _ = ranker("early-stop@2").prepare(replace(setting, extra=160.0))
+    assert evaluator.protocol.steps == -(-2 * len(TRAIN) // 16)
+
+
+def test_scores_are_on_the_held_out_images_alone(setting):
+    evaluator, _ = ranker("random").prepare(setting)
+    test = evaluator.data.test
+    assert len(test.images) == len(test) == len(HELD)
+    assert torch.equal(test.gather(test.order), HELD.gather(HELD.order))
+
+
+def test_an_overlap_is_refused(setting):
+    overlapping = TRAIN.subset(torch.cat([TRAIN.order[:5], HELD.order]))
+    with pytest.raises(DataError, match="both trained on and held out"):
+        replace(setting, maker=replace(setting.maker, train=overlapping))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"score": "loss"}, "unknown score 'loss'"), ({"score": "margin", "hopeless": 1.5}, "given up first")],
+)
+def test_scores_are_checked_before_a_set_is_made(setting, change, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(setting, **change)
+
+
+def test_half_needs_two_images(setting):
+    with pytest.raises(ConfigError, match="at least 2 images per class, got 1"):
+        ranker("half-dm@1").check(setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("random@500", (), "images but ipc=500"),
+        ("packed-kmeans@60", (), "with factor=2, which takes 240"),
+        ("dm", ("speed=3",), "unknown option of method 'dm' 'speed'"),
+    ],
+)
+def test_sets_that_cannot_be_made_are_refused_early(setting, name, settings, message):
+    maker = replace(setting.maker, recipe=Recipe(settings=settings))
+    with pytest.raises((ConfigError, DataError), match=message):
+        ranker(name).check(replace(setting, maker=maker))
+    ranker("dm").check(setting)
+
+
+def test_zero_cost_scores_reach_nni(setting, monkeypatch):
+    space = spaces.convnet_space((1, 8, 8), 10, depths=(1,), widths=(4, 8))
+    small, large = ({"depth": 1, "width": w, "activation": "relu", "norm": "batch", "pooling": "avg"} for w in (4, 8))
+    told = []
+    monkeypatch.setattr("nni.report_final_result", told.append)
+    for kind in ("params", "flops", "synflow", "nwot", "jacov", "zen"):
+        evaluator, _ = ranker(kind).prepare(setting)
+        scores = [evaluator.evaluate(lambda a=a: spaces.build(space, a)) for a in (small, large)]
+        assert told[-1] == {"default": scores[1], "scores": {kind: scores[1]}, **told[-1]}
+        assert scores[1] > scores[0] or kind == "jacov"
+        assert scores[0] == evaluator.evaluate(lambda: spaces.build(space, small))
+    assert told[0]["default"] == count(spaces.build(space, small), (1, 8, 8)).params
+
+
+def test_the_batch_of_zero_cost_scores_has_every_class(setting):
+    assert zero_cost.batch(TRAIN, Draw(0)).shape == (64, 1, 8, 8)
+    few = ClassImages.from_arrays(torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2] * 2))
+    assert zero_cost.batch(few, Draw(0)).shape == (64, 1, 8, 8)
