@@ -61,7 +61,7 @@ from condensekit.nas.rankers.batch_norm import real_images
 from condensekit.nas.rankers.sets import Maker, Preparation
 from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.nas.spaces.cost import count
+from condensekit.networks.cost import count
 from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
 from condensekit.networks.convnet import ConvNet
 from condensekit.recipe import Recipe

@@ -13,7 +13,7 @@ from nas_cells import CONDENSED, Cell
 from condensekit.catalog import SCORES
 from condensekit.errors import DataError
 from condensekit.nas.spaces.architecture import key
-from condensekit.nas.spaces.cost import PASSES
+from condensekit.networks.cost import PASSES
 from condensekit.nas.study.bootstrap import rank_correlation
 from condensekit.nas.study.combinations import additive, rank_sum
 from condensekit.nas.study.ranking import placed, spearman

@@ -1,4 +1,4 @@
-"""Where and how networks run: device, precision, chunks, worker threads, compilation, memory back-off.
+"""Machine and compute: device, precision, chunks, worker threads, compilation, and the count of image passes.
 
 Nothing else in the package decides these. On a CPU the work is cut into cache-sized chunks that run on
 one-thread workers (several times faster than one large batch with a thread pool inside each operation);
@@ -15,8 +15,9 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ from torch import Tensor
 
 from condensekit.errors import ConfigError, refuse, whole
 from condensekit.networks.base import FeatureNetwork, separable
+from condensekit.networks.convnet import ConvNet
+from condensekit.networks.cost import PASSES, Shape
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,68 +41,108 @@ KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # graphs kept bet
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A resolved way to compute; stored in checkpoints, because only the same plan gives the same bits.
+class Machine:
+    """Where networks run, and how exactly.
+
+    On one device ``precision``, ``compiled`` and ``chunk`` change the last bits of a result; ``workers`` does not.
 
     Args:
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        device: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``fp32``; ``mixed`` (real images in bfloat16, synthetic ones in float32); ``bf16`` (both).
         compiled: Run networks through ``torch.compile``; then without workers, because the compiler keeps
-            state for each thread.
-        chunk: Images in one network call; 0 for the whole batch.
-        workers: One-thread workers on a CPU; 0 computes in the calling thread.
+            state for each thread. On a quiet CPU faster than the workers, on a busy one slower; takes up to a
+            minute first.
+        chunk: Images in one network call; 0 for the whole batch. None fits the cache on a CPU and takes whole
+            batches elsewhere.
+        workers: One-thread workers on a CPU; 0 computes in the calling thread. None takes torch's number of threads.
+
+    Raises:
+        ConfigError: A device that is not here, an unknown precision, a chunk of one image, no C++ compiler; all of
+            them listed.
     """
 
-    device: str = "cpu"
+    device: str = "auto"
     precision: str = "fp32"
     compiled: bool = False
-    chunk: int = 16
-    workers: int = 1
+    chunk: int | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        refuse(
+            None if str(self.device) == "auto" else device_misfit(str(self.device)),
+            None
+            if self.precision in PRECISIONS
+            else f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}",
+            None if self.chunk is None else whole("chunk", self.chunk, 0),
+            "chunk must be 0 (whole batch) or at least 2, got 1" if self.chunk == 1 else None,
+            None if self.workers is None else whole("workers", self.workers, 0),
+            "compiled=True needs a C++ compiler (g++ or clang++) on the PATH"
+            if self.compiled and not can_compile()
+            else None,
+        )
+
+    def resolved(self, size: tuple[int, int] = (32, 32)) -> Machine:
+        """The same machine with nothing left open, for images of this (height, width)."""
+        where = _best_device() if str(self.device) == "auto" else str(self.device)
+        on_cpu = where == "cpu"
+        chunk = self.chunk
+        if chunk is None:
+            chunk = max(2, min(256, CHUNK_PIXELS // (size[0] * size[1]))) if on_cpu else 0
+        workers = torch.get_num_threads() if self.workers is None else int(self.workers)
+        return Machine(where, self.precision, self.compiled, int(chunk), workers if on_cpu and not self.compiled else 0)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What changes the bits of a result on the same device, as JSON values."""
+        return {"precision": self.precision, "compiled": self.compiled, "chunk": self.chunk}
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; ``Plan(**record)`` reads it back."""
+        """A plain dictionary; ``Machine(**record)`` reads it back."""
         return asdict(self)
 
 
-def make_plan(
-    size: tuple[int, int],
-    *,
-    device: str = "auto",
-    precision: str = "fp32",
-    compiled: bool = False,
-    chunk: int | None = None,
-    workers: int | None = None,
-) -> Plan:
-    """Resolve what was left open.
+@dataclass(frozen=True)
+class Spent:
+    """Work done by networks, which is the same on any machine.
 
     Args:
-        size: (height, width) of the images.
-        device: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
-        precision: See :class:`Plan`.
-        compiled: Run the embedding network through ``torch.compile``. On a quiet CPU faster than the
-            workers, on a busy one slower; takes up to a minute first.
-        chunk: None fits the cache on a CPU and takes whole batches elsewhere.
-        workers: None takes torch's number of threads on a CPU.
-
-    Raises:
-        ConfigError: A device that is not here, an unknown precision, a chunk of one image.
+        images: Images put through a network; forward and backward together count once.
+        flops: Operations; a backward pass counts as two forward passes.
     """
-    where = _best_device() if str(device) == "auto" else str(device)
-    on_cpu = where == "cpu"
-    refuse(
-        device_misfit(where),
-        None if precision in PRECISIONS else f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}",
-        None if chunk is None else whole("chunk", chunk, 0),
-        "chunk must be 0 (whole batch) or at least 2, got 1" if chunk == 1 else None,
-        None if workers is None else whole("workers", workers, 0),
-        "compiled=True needs a C++ compiler (g++ or clang++) on the PATH" if compiled and not can_compile() else None,
-    )
-    pixels = size[0] * size[1]
-    if chunk is None:
-        chunk = max(2, min(256, CHUNK_PIXELS // pixels)) if on_cpu else 0
-    if workers is None:
-        workers = torch.get_num_threads()
-    return Plan(where, precision, compiled, int(chunk), int(workers) if on_cpu and not compiled else 0)
+
+    images: int = 0
+    flops: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.images + other.images, self.flops + other.flops)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.images - other.images, self.flops - other.flops)
+
+    def passes(self, images: int, shape: Shape) -> dict[str, float]:
+        """The work in passes over a training set.
+
+        Args:
+            images: Training images.
+            shape: (C, H, W) of each.
+
+        Returns:
+            ``passes``: images put through a network for each training image. ``w128_passes``: operations in units
+            of one forward pass of every training image through a ConvNet of depth 3 and width 128.
+        """
+        return {
+            "passes": round(self.images / images, 4),
+            "w128_passes": round(self.flops / (images * _reference_flops(shape)), 4),
+        }
+
+
+@lru_cache
+def _reference_flops(shape: Shape) -> int:
+    """Operations of one image's forward pass in the ConvNet of the papers, or the deepest that fits the image."""
+    for depth in (3, 2, 1):
+        with suppress(ConfigError):
+            return ConvNet(depth=depth).build(shape, 10).flops
+    return ConvNet(depth=1).build((shape[0], 8, 8), 10).flops
 
 
 def _best_device() -> str:
@@ -129,20 +172,40 @@ def can_compile() -> bool:
 
 
 class Compute:
-    """Runs networks as a :class:`Plan` says. Use as a context manager, or :meth:`close` it.
+    """Runs networks as a :class:`Machine` says, and counts what they do. Use as a context manager, or :meth:`close` it.
 
     Every method may be called from inside :meth:`map`; it then stays on that worker.
+
+    Args:
+        machine: Where to run.
+        size: (height, width) of the images, for the size of chunks.
+
+    Attributes:
+        machine: The machine with nothing left open.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.device = torch.device(plan.device)
-        self.chunk = plan.chunk  # halved when a GPU runs out of memory
+    def __init__(self, machine: Machine = Machine(), size: tuple[int, int] = (32, 32)) -> None:
+        self.machine = machine = machine.resolved(size)
+        self.device = torch.device(machine.device)
+        self.chunk = int(machine.chunk or 0)  # halved when a GPU runs out of memory
         self._local = threading.local()
-        self._pool = ThreadPoolExecutor(plan.workers, initializer=self._start_worker) if plan.workers else None
-        self._compiled = _compile() if plan.compiled else None
-        if plan.workers:
+        workers = int(machine.workers or 0)
+        self._pool = ThreadPoolExecutor(workers, initializer=self._start_worker) if workers else None
+        self._compiled = _compile() if machine.compiled else None
+        self._lock = threading.Lock()
+        self._spent = Spent()
+        if workers:
             _keep_freed_memory()
+
+    @property
+    def spent(self) -> Spent:
+        """The work of all networks so far."""
+        return self._spent
+
+    def count(self, module: FeatureNetwork, images: int, passes: int) -> None:
+        """Add to :attr:`spent`: so many images through a network, each at the cost of ``passes`` forward passes."""
+        with self._lock:
+            self._spent += Spent(images, images * passes * module.flops)
 
     def __enter__(self) -> Compute:
         return self
@@ -180,7 +243,8 @@ class Compute:
         Raises:
             ConfigError: Out of memory with a batch-norm network, whose batch cannot be cut.
         """
-        low = self.plan.precision in ("mixed", "bf16")
+        low = self.machine.precision in ("mixed", "bf16")
+        self.count(module, len(images_NCHW), 1)
         while True:
             try:
                 return self._embed_all(module, self._split(module, images_NCHW), low)
@@ -192,8 +256,9 @@ class Compute:
 
         def one(chunk: Tensor) -> Tensor:
             with torch.no_grad():
-                return _run("forward", module, chunk, self.plan.precision == "bf16")
+                return _run("forward", module, chunk, self.machine.precision == "bf16")
 
+        self.count(module, len(images_NCHW), 1)
         return torch.cat(self.map(one, self._split(module, images_NCHW)))
 
     def pullback(self, module: FeatureNetwork, images_NCHW: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:  # noqa: N803
@@ -209,7 +274,8 @@ class Compute:
         Returns:
             features (N, D) float32, detached; and ``pull``: (N, D) -> (N, C, H, W).
         """
-        low = self.plan.precision == "bf16"
+        low = self.machine.precision == "bf16"
+        self.count(module, len(images_NCHW), PASSES)
         chunks = self._split(module, images_NCHW)
         pixels = len(images_NCHW) * images_NCHW.shape[-2] * images_NCHW.shape[-1]
         keep = pixels <= KEPT_PIXELS.get(self.device.type, KEPT_PIXELS["cpu"])
@@ -263,10 +329,11 @@ class Compute:
         parts = list(zip(chunks, targets.split([len(c) for c in chunks]), strict=True))
 
         def one(part: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            logits = _run("forward", module, part[0], self.plan.precision == "bf16")
+            logits = _run("forward", module, part[0], self.machine.precision == "bf16")
             value = loss(logits, part[1]).sum() / len(images_NCHW)
             return value.detach(), torch.autograd.grad(value, parameters, materialize_grads=True)
 
+        self.count(module, len(images_NCHW), PASSES)
         total = torch.zeros((), device=self.device)
         for value, gradients in self.map(one, parts):
             total = total + value
@@ -278,7 +345,7 @@ class Compute:
         """Chunks small enough to keep every worker busy; the whole batch for a network that mixes its images."""
         if self.chunk == 0 or not separable(module):
             return [images]
-        share = max(2, -(-len(images) // max(1, self.plan.workers)))
+        share = max(2, -(-len(images) // max(1, self.machine.workers or 0)))
         return list(images.split(min(self.chunk, share)))
 
     def _embed_all(self, module: FeatureNetwork, chunks: Sequence[Tensor], low: bool) -> Tensor:

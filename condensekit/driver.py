@@ -1,4 +1,4 @@
-"""The one driver: it owns the loop, the budget, the log, the checkpoints and the policy for bad values."""
+"""Driver: the one loop of a condensation, with its budget, log, checkpoints and policy for bad values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condensekit.compute import Compute, Plan, can_compile, device_misfit, make_plan
+from condensekit.compute import Compute, Machine, Spent, can_compile, device_misfit
 from condensekit.data.images import ClassImages
 from condensekit.errors import StoreError, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
-from condensekit.methods.encoders import Encoder, Fresh, Prepared
-from condensekit.methods.sampling import Sampler, Sampling, Uniform
-from condensekit.methods.trained_encoders import Trained
-from condensekit.methods.trained_encoders import soft_labels as label_softly
+from condensekit.methods.encoders import Prepared
+from condensekit.methods.recipe import Recipe, as_recipe
+from condensekit.methods.sampling import Sampler
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
-from condensekit.selection.base import Noise, Selection, check_sizes, check_start, coded_start
-from condensekit.selection.classic import Random, check_candidates
-from condensekit.sets.condensed import CondensedSet, Formation
-from condensekit.sets.packing import pack
-from condensekit.training.augment import Augmentation
+from condensekit.sets.condensed import CondensedSet
 
 log = logging.getLogger(__name__)
 READ_EVERY = {"cuda": 50, "mps": 50}  # steps between looks at a device's results; a CPU is read every step
@@ -59,6 +54,7 @@ class CondenseResult:
         message: One sentence: what happened and what to do next.
         history: One dictionary of figures for each step of this call.
         signum: The signal that interrupted the run, or None.
+        work: ``preparation`` and ``condensing``: what networks did, in images, operations and passes over the data.
     """
 
     set: CondensedSet
@@ -66,6 +62,10 @@ class CondenseResult:
     message: str
     history: list[dict[str, float]] = field(default_factory=list)
     signum: int | None = None
+    work: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"CondenseResult({self.status.value}, {self.set!r}: {self.message})"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,6 @@ class Saving:
         every: Steps between checkpoints; None for none by count.
         minutes: Minutes between checkpoints.
         snapshot_every: Steps between PNG grids of the images; None for none.
-        record: Further entries for ``config.json``, such as the name of the data set. JSON values.
     """
 
     out: Path
@@ -86,29 +85,19 @@ class Saving:
     every: int | None = None
     minutes: float = 5.0
     snapshot_every: int | None = None
-    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def condense(
     data: ClassImages,
-    method: Condenser,
+    recipe: Recipe | Condenser,
     *,
     ipc: int,
-    iterations: int | None = None,
+    steps: int | None = None,
     minutes: float | None = None,
     seed: int = 0,
-    init: Selection | Noise | None = None,
-    encoder: Encoder | None = None,
-    augmentation: Augmentation | None = Augmentation(),  # noqa: B008 - frozen
-    sampling: Sampling = Uniform(),  # noqa: B008 - frozen
-    formation: Formation = Formation(),  # noqa: B008 - frozen
-    nested: bool = False,
-    soft_labels: bool = False,
-    device: str = "auto",
-    precision: str = "fp32",
-    compiled: bool = False,
-    workers: int | None = None,
+    machine: Machine = Machine(),  # noqa: B008 - frozen
     saving: Saving | None = None,
+    record: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress = SILENT,
 ) -> CondenseResult:
@@ -116,26 +105,14 @@ def condense(
 
     Args:
         data: The real images; every class listed in it is condensed.
-        method: What one step does, say ``DistributionMatching()``.
+        recipe: How; a bare method is surrounded as in DM.
         ipc: Images per class, at least 1.
-        iterations: Matching steps, at least 1. Give this or ``minutes``.
+        steps: Matching steps, at least 1. Give this or ``minutes``.
         minutes: Wall time of the loop instead, above 0; it goes on counting over a resume.
         seed: Everything random follows from it; the same seed gives the same images on a CPU.
-        init: Where the images start: a selection of real images (None: random ones) or :class:`Noise`.
-        encoder: Where the embedding networks come from; None draws a new ConvNet each step.
-        augmentation: Siamese augmentation of real and synthetic images; None for none.
-        sampling: How real batches are drawn.
-        formation: How the images are stored. With a factor f each packs f * f smaller ones, and so starts.
-        nested: Match only the first k images of each class, k drawn anew each step from 1 to ipc, so that
-            any prefix of the set is a set of its own.
-        soft_labels: Label the images with the mean prediction of the trained networks of ``encoder``
-            (:func:`condensekit.methods.trained_encoders.soft_labels`), in place of their class. They count in
-            ``nbytes``.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``fp32``, ``mixed`` (real images in bfloat16) or ``bf16``.
-        compiled: Compile the network; see :func:`condensekit.compute.make_plan`.
-        workers: One-thread workers on a CPU; None takes torch's number of threads.
+        machine: Where networks run.
         saving: Run folder, checkpoints and resume; None keeps everything in memory.
+        record: Further entries for ``config.json`` and the set's provenance, such as ``name``. JSON values.
         stop: Asked after each step whether the run shall end there, with a checkpoint, as a signal would end it.
         progress: Told about each step.
 
@@ -149,98 +126,68 @@ def condense(
         DataError: Classes too small for ``ipc`` images of the chosen start.
         StoreError: The run folder cannot be written; its attribute ``result`` holds what was learnt so far.
     """
-    init, encoder = init or Random(), encoder or Fresh()
     refuse(
-        whole("ipc", ipc, 1),
-        "give iterations or minutes, exactly one of them" if (iterations is None) == (minutes is None) else None,
-        None if iterations is None else whole("iterations", iterations, 1),
+        "give steps or minutes, exactly one of them" if (steps is None) == (minutes is None) else None,
+        None if steps is None else whole("steps", steps, 1),
         None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
         whole("seed", seed),
-        formation.misfit(data.spec.shape),
-        "nested sets need an ipc of at least 2: one image has no shorter prefix" if nested and ipc == 1 else None,
-        "soft labels come from trained networks: give encoder=Trained(), --encoder trained on the command line"
-        if soft_labels and not isinstance(encoder, Trained)
-        else None,
-        coded_start(init.name) if getattr(init, "codes", False) else None,
-        *method.misfits(data, encoder, soft_labels, compiled, augmentation),
     )
-    ipc, seed, iterations = int(ipc), int(seed), None if iterations is None else int(iterations)  # NumPy's as well
-    encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit
-    if not isinstance(init, Noise):
-        check_sizes(data, ipc, formation.factor)
-        check_candidates(init, ipc * formation.factor**2)
+    recipe = as_recipe(recipe).on(data.spec)
+    recipe.check(data, ipc, machine)
+    ipc, seed, steps = int(ipc), int(seed), None if steps is None else int(steps)  # NumPy's as well
     config = {
-        "method": describe(method),
+        **describe(recipe),
         "ipc": ipc,
-        "iterations": iterations,
+        "steps": steps,
         "minutes": minutes,
         "seed": seed,
-        "init": describe(init),
-        "encoder": describe(encoder),
-        "augmentation": describe(augmentation),
-        "sampling": describe(sampling),
-        "formation": describe(formation),
-        "nested": nested,
-        "soft_labels": soft_labels,
-        "precision": precision,
-        **(saving.record if saving else {}),
+        "machine": machine.identity,
+        **(record or {}),
     }
-    plan = make_plan(
-        data.spec.shape[1:],
-        device=device,
-        precision=precision,
-        compiled=compiled,
-        workers=workers,
-    )
     with ExitStack() as stack:
         fingerprint = data.fingerprint()
         run = stack.enter_context(RunDir.create(saving.out, config, saving.resume, fingerprint)) if saving else None
         found = run.latest_checkpoint() if run else None
-        compute = stack.enter_context(Compute(_plan_of(found[2]) if found else plan))
-        provenance = {"config": config, "data": fingerprint, "environment": environment()}
-        recipe = _Recipe(method, encoder, augmentation, sampling, formation, nested, soft_labels)
+        size = data.spec.shape[1], data.spec.shape[2]
+        compute = stack.enter_context(Compute(_machine_of(found[2]) if found else machine, size))
+        provenance = {
+            "config": config,
+            "data": fingerprint,
+            "source": data.source,
+            "images": len(data),
+            "environment": environment(),
+        }
         loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, stop, progress)
         try:
             loop.prepare()
             if found:
                 loop.restore(*found)
             else:
-                loop.begin(init, ipc)
+                loop.begin(ipc)
             with caught() as loop.stop:
-                return loop.run_until(iterations, minutes)
+                return loop.run_until(steps, minutes)
         except StoreError as error:
             error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
             raise
 
 
-def _plan_of(manifest: Mapping[str, Any]) -> Plan:
-    """The plan that a checkpoint was made with, which a resume keeps.
+def _machine_of(manifest: Mapping[str, Any]) -> Machine:
+    """The machine that a checkpoint was made with, which a resume keeps.
 
     Raises:
         ConfigError: It needs what is not here.
     """
-    plan = Plan(**manifest["plan"])
-    way_out = "resume it there, or start anew with another --out"
+    made = manifest["plan"]
+    way_out = "resume it there, or start anew in another folder"
     refuse(
-        f"the run was made on {plan.device}, which is not here: {way_out}" if device_misfit(plan.device) else None,
+        f"the run was made on {made['device']}, which is not here: {way_out}"
+        if device_misfit(made["device"])
+        else None,
         f"the run was made with a compiled network, and there is no C++ compiler here: {way_out}"
-        if plan.compiled and not can_compile()
+        if made["compiled"] and not can_compile()
         else None,
     )
-    return plan
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What is done in each step."""
-
-    method: Condenser
-    encoder: Encoder
-    augmentation: Augmentation | None
-    sampling: Sampling
-    formation: Formation
-    nested: bool
-    soft_labels: bool
+    return Machine(**made)
 
 
 class _Loop:
@@ -249,7 +196,7 @@ class _Loop:
     def __init__(
         self,
         data: ClassImages,
-        recipe: _Recipe,
+        recipe: Recipe,
         compute: Compute,
         draw: Draw,
         provenance: dict[str, Any],
@@ -270,25 +217,30 @@ class _Loop:
         self.state: State = {}
         self.step = 0
         self.preparation_s = self.elapsed_s = 0.0  # before the first step; of all steps
+        self.prepared_with = self.earlier = Spent()  # work before the first step; of all steps before a resume
         self.history: list[dict[str, float]] = []
         self.pending: list[tuple[int, int, dict[str, Tensor], float]] = []
         self.failures = 0
         self.finished = False
 
     def prepare(self) -> None:
-        """What the encoder needs: from the run folder, or worked out now and kept there with the seconds it took."""
+        """What the encoder needs: from the run folder, or worked out now and kept there with what it took."""
         path = self.run.path / "prepared.safetensors" if self.run else None
         found: Prepared
         if path and path.exists():
             found, manifest = load_tensors(path, "prepared")
             self.preparation_s = float(manifest.get("seconds", 0.0))  # files of earlier versions have none
+            self.prepared_with = Spent(**manifest.get("spent", {}))
         else:
             start = time.perf_counter()
             found = self.recipe.encoder.prepare(self.data, self.draw, self.compute, self.progress)
             self.preparation_s = time.perf_counter() - start
+            self.prepared_with = self.compute.spent
             if path and found:
-                save_tensors(path, found, {"seconds": self.preparation_s}, "prepared")
+                told = {"seconds": self.preparation_s, "spent": asdict(self.prepared_with)}
+                save_tensors(path, found, told, "prepared")
         self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
+        self.before = self.compute.spent
 
     def context(self, step: int, attempt: int = 0) -> StepContext:
         draw, recipe = self.draw.at(step, attempt), self.recipe
@@ -310,23 +262,16 @@ class _Loop:
             recipe.encoder,
         )
 
-    def begin(self, init: Selection | Noise, ipc: int) -> None:
+    def begin(self, ipc: int) -> None:
         """The first state, from real images or noise."""
-        start = time.perf_counter()
-        factor = self.recipe.formation.factor
+        start, init = time.perf_counter(), self.recipe.init
         with self.progress.stage(f"initialise ({init.name})", 1) as stage:
-            if isinstance(init, Noise):
-                images = init.images(self.data, ipc, self.draw)
-            else:
-                chosen = init(self.data, ipc * factor**2, self.draw, self.compute)
-                check_start(chosen, init.name, self.data, ipc * factor**2)
-                if len(chosen.indices.unique()) < len(chosen.indices):
-                    log.warning("%s chose images twice: synthetic images that start alike may stay alike", init.name)
-                packed = pack(self.data.gather(chosen.indices), factor)
-                images = packed.reshape(len(self.data.classes), ipc, *self.data.spec.shape)
+            images = init.first(self.data, ipc, self.recipe.formation.factor, self.draw, self.compute)
             stage.advance()
         self.state = self.recipe.method.init(images.to(self.compute.device), self.context(1))
         self.preparation_s += time.perf_counter() - start
+        self.prepared_with += self.compute.spent - self.before
+        self.before = self.compute.spent
 
     def restore(self, step: int, tensors: State, manifest: Mapping[str, Any]) -> None:
         """Continue from a checkpoint; what the next step draws from is made again here, not in the time of a step."""
@@ -334,10 +279,17 @@ class _Loop:
         self.state = {name: t.to(self.compute.device) for name, t in tensors.items()}
         self.step, self.elapsed_s = step, float(manifest["elapsed_s"])
         self.preparation_s = float(manifest["preparation_s"])
+        self.prepared_with = Spent(**manifest.get("prepared_with", {}))  # version 0.1 counted nothing
+        self.earlier = Spent(**manifest.get("spent", {}))
         self.finished = bool(manifest["finished"])
         if not self.finished:
             self._sampler(self.draw.at(step + 1))
             self.preparation_s += time.perf_counter() - start
+
+    @property
+    def spent(self) -> Spent:
+        """The work of all steps, those before a resume included."""
+        return self.earlier + self.compute.spent - self.before
 
     def _sampler(self, draw: Draw) -> Sampler:
         """What draws the real images of the step of ``draw``; kept for the next one."""
@@ -345,12 +297,12 @@ class _Loop:
         self.sampler = made
         return made
 
-    def run_until(self, iterations: int | None, minutes: float | None) -> CondenseResult:
+    def run_until(self, steps: int | None, minutes: float | None) -> CondenseResult:
         """The loop."""
         read_every = READ_EVERY.get(self.compute.device.type, 1)
         saved_step, saved_at = self.step, time.monotonic()
-        with self.progress.stage(f"condense ({self.recipe.method.name})", iterations, self.step) as stage:
-            while not self._over(iterations, minutes):
+        with self.progress.stage(f"condense ({self.recipe.method.name})", steps, self.step) as stage:
+            while not self._over(steps, minutes):
                 self._advance()
                 if len(self.pending) >= read_every:
                     self._read(stage)
@@ -362,13 +314,13 @@ class _Loop:
                     saved_step, saved_at = self.step, time.monotonic()
                 self._snapshot()
             self._read(stage)
-        return self._end(iterations, minutes)
+        return self._end(steps, minutes)
 
-    def _over(self, iterations: int | None, minutes: float | None) -> bool:
+    def _over(self, steps: int | None, minutes: float | None) -> bool:
         if self.finished:
             return True
-        if iterations is not None:
-            return self.step >= iterations
+        if steps is not None:
+            return self.step >= steps
         return minutes is not None and self.elapsed_s >= 60 * minutes
 
     def _advance(self) -> None:
@@ -411,7 +363,9 @@ class _Loop:
             manifest = {
                 "elapsed_s": self.elapsed_s,
                 "preparation_s": self.preparation_s,
-                "plan": self.compute.plan.to_json(),
+                "prepared_with": asdict(self.prepared_with),
+                "spent": asdict(self.spent),
+                "plan": self.compute.machine.to_json(),
                 "finished": self.finished,
             }
             self.run.save_checkpoint(self.step, {k: v.cpu() for k, v in self.state.items()}, manifest)
@@ -423,20 +377,20 @@ class _Loop:
 
             to_png_grid(self._set(Status.INTERRUPTED), self.run.path / "snapshots" / f"step-{self.step:06d}.png")
 
-    def _end(self, iterations: int | None, minutes: float | None) -> CondenseResult:
+    def _end(self, steps: int | None, minutes: float | None) -> CondenseResult:
         """Save what is due and say how it went."""
-        total = f" of {iterations}" if iterations is not None else ""
+        total = f" of {steps}" if steps is not None else ""
         if self.failures >= 2:
             return self._close(
                 Status.DIVERGED,
                 f"step {self.step}{total} was not finite twice in a row: the last finite images are kept; "
-                "lower the learning rate (--lr), or use --precision fp32",
+                "lower the method's lr, or use precision='fp32'",
             )
-        if not self._over(iterations, minutes):
+        if not self._over(steps, minutes):
             by = signal.Signals(self.stop.signum).name if self.stop.signum else "its caller"
             self._checkpoint()
             return self.result(
-                Status.INTERRUPTED, f"interrupted by {by} after step {self.step}{total}: continue with --resume"
+                Status.INTERRUPTED, f"interrupted by {by} after step {self.step}{total}: continue with resume=True"
             )
         self.finished = True
         self._checkpoint()
@@ -449,7 +403,13 @@ class _Loop:
         return result
 
     def result(self, status: Status, message: str) -> CondenseResult:
-        return CondenseResult(self._set(status), status, message, self.history, self.stop.signum)
+        return CondenseResult(self._set(status), status, message, self.history, self.stop.signum, self.work())
+
+    def work(self) -> dict[str, dict[str, float]]:
+        """Passes over the data of the networks before the first step, and of all steps; see :class:`Spent`."""
+        size, shape = len(self.data), self.data.spec.shape
+        parts = {"preparation": self.prepared_with, "condensing": self.spent}
+        return {name: {**asdict(spent), **spent.passes(size, shape)} for name, spent in parts.items()}
 
     def _set(self, status: Status) -> CondensedSet:
         images = self.state["images"]
@@ -459,11 +419,9 @@ class _Loop:
             "steps": self.step,
             "elapsed_s": round(self.elapsed_s, 3),
             "preparation_s": round(self.preparation_s, 3),
-            "plan": self.compute.plan.to_json(),
-            "separable": self.recipe.method.separable
-            and not self.recipe.encoder.trained
-            and self.recipe.sampling.separable
-            and separable(self.module),
+            "plan": self.compute.machine.to_json(),
+            "work": self.work(),
+            "separable": self.recipe.separable and separable(self.module),
         }
         labels = torch.tensor(self.data.classes, dtype=torch.int64).repeat_interleave(images.shape[1])
         made = CondensedSet.from_images(
@@ -472,6 +430,4 @@ class _Loop:
         soft = self.recipe.method.soft_labels(self.state)
         if soft is not None:
             made = made.with_soft_labels(soft, self.data.classes)
-        if self.recipe.soft_labels and isinstance(self.recipe.encoder, Trained):
-            made = label_softly(made, self.recipe.encoder, self.prepared, self.compute)
-        return made
+        return self.recipe.encoder.label(made, self.prepared, self.compute) if self.recipe.soft_labels else made

@@ -52,6 +52,27 @@ def refuse(*problems: str | None) -> None:
         raise ConfigError(*found)
 
 
+def require(condition: bool, problem: str) -> None:
+    """Raise a :class:`ConfigError` with this text unless the condition holds."""
+    if not condition:
+        raise ConfigError(problem)
+
+
+def instance(name: str, value: object, kind: type, way_out: str) -> str | None:
+    """What is wrong with an argument that must be an object of a kind; None where nothing is.
+
+    Args:
+        name: The argument.
+        value: What was given.
+        kind: What is expected.
+        way_out: A call that would work.
+    """
+    if isinstance(value, kind):
+        return None
+    got = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r:.60} ({type(value).__name__})"
+    return f"{name} must be a {kind.__name__}, got {got}: pass {way_out}"
+
+
 def whole(name: str, value: object, low: int | None = None) -> str | None:
     """What is wrong with a value that must be an integer, at least ``low`` where that is given; None where nothing is.
 

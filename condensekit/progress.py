@@ -1,10 +1,12 @@
-"""How long work reports on itself without printing: the library calls, the caller decides what to show."""
+"""Progress: how long work reports on itself; the library calls, the caller decides what to show."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class Stage:
@@ -49,3 +51,28 @@ class Progress:
 
 
 SILENT = Progress()
+
+
+class Bar(Stage):
+    """A stage shown as a bar of tqdm with its newest figures."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+
+    def advance(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
+        """See :meth:`Stage.advance`."""
+        if values:
+            self.bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()}, refresh=False)
+        self.bar.update(steps)
+
+
+class Bars(Progress):
+    """One bar for each stage on standard error, with the remaining time; nothing where that is no terminal."""
+
+    @contextmanager
+    def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Stage]:
+        """See :meth:`Progress.stage`."""
+        from tqdm import tqdm
+
+        with tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
+            yield Bar(bar)

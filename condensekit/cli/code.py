@@ -8,7 +8,7 @@ import click
 
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option, unneeded
-from condensekit.cli.runs import find, find_one, read
+from condensekit.sets.found import find, find_one, read
 from condensekit.runs.folder import RunDir
 from condensekit.sets.jpeg import as_jpeg, plain_bytes
 

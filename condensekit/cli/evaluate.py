@@ -21,7 +21,7 @@ from condensekit.cli.options import (
     listed,
     option,
 )
-from condensekit.cli.runs import Group, group
+from condensekit.sets.found import Group, group
 from condensekit.compute import Compute, make_plan
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, Problems

@@ -9,7 +9,7 @@ import click
 
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option, unneeded
-from condensekit.cli.runs import find_one
+from condensekit.sets.found import find_one
 from condensekit.errors import ConfigError
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_folder, to_png_grid

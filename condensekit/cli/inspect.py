@@ -9,7 +9,7 @@ import click
 
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option, unneeded
-from condensekit.cli.runs import find_one
+from condensekit.sets.found import find_one
 from condensekit.sets.condensed import CondensedSet
 
 HELP = """Show what the set of RUN is, and what made it. The file's checksum is verified on the way.

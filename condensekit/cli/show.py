@@ -1,39 +1,16 @@
-"""What the user sees: progress bars and messages on standard error, results on standard output."""
+"""Output of commands: results on standard output, bars and messages on standard error."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from tqdm import tqdm
 
-from condensekit.progress import Progress, Stage
+from condensekit.progress import Bars
 
-
-class _Bar(Stage):
-    """A stage shown as a bar with its newest figures."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-
-    def advance(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
-        if values:
-            self.bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()}, refresh=False)
-        self.bar.update(steps)
-
-
-class Bars(Progress):
-    """One bar for each stage, with the remaining time; nothing where standard error is no terminal."""
-
-    @contextmanager
-    def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Stage]:
-        """See :meth:`Progress.stage`."""
-        with tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
-            yield _Bar(bar)
+__all__ = ["Bars", "columns", "emit", "pairs", "size"]
 
 
 def emit(as_json: bool, record: Mapping[str, Any], text: str) -> None:

@@ -44,6 +44,7 @@ TORCHVISION = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
 }
+UNFLIPPED = ("digits", "mnist", "svhn")  # a mirrored digit is no digit
 TINY = "tiny-imagenet-200"  # the folder that the archive of TinyImageNet unpacks to
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_MD5 = {  # of the unpacked files; torchvision knows those of the archives only
@@ -70,6 +71,7 @@ def load(
     download: bool = False,
     trust_local_copy: bool = False,
     mmap: Path | None = None,
+    flippable: bool | None = None,
     progress: Progress = SILENT,
 ) -> tuple[ClassImages, ClassImages]:
     """Training and test images, both with the training images' normalisation and class names.
@@ -87,6 +89,7 @@ def load(
         trust_local_copy: Read a named set's files even if their checksums differ from the published ones.
         mmap: Folder for the decoded pixels, written there once and mapped from then on, so that a set of files
             may be larger than memory (arrays of named sets and ``.npz`` files are read whole first).
+        flippable: Whether a mirrored image still shows its class; None: as is known of a named set, else True.
         progress: Told how many images are read.
 
     Raises:
@@ -118,8 +121,25 @@ def load(
     if strangers:
         raise DataError(f"{path}: the test images have class {strangers[0]}, which the training images lack")
     channels, height, width = train.shape[1:]
-    spec = ImageSpec((channels, height, width), mean, std, source.names)
-    return ClassImages(train, source.labels[0], spec), ClassImages(test, source.labels[1], spec)
+    flips = source.flippable if flippable is None else flippable
+    spec = ImageSpec((channels, height, width), mean, std, source.names, flips)
+    name = name_or_path if name_or_path in NAMES else path.resolve()
+    told = {"name": str(name), "image_size": image_size, "root": None if root is None else str(Path(root).resolve())}
+    return (
+        ClassImages(train, source.labels[0], spec, {**told, "part": "train"}),
+        ClassImages(test, source.labels[1], spec, {**told, "part": "test"}),
+    )
+
+
+def held_out(images: ClassImages) -> tuple[ClassImages, ClassImages]:
+    """(training, test) images of a set that brings no test images: the same 20 % of each class every time.
+
+    Raises:
+        DataError: A class of one image.
+    """
+    listed = images.order.sort().values
+    train, test = hold_out(images.labels[listed], {k: images.spec.class_names.get(k, str(k)) for k in images.classes})
+    return images.subset(listed[train]), images.subset(listed[test])
 
 
 def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> Source:
@@ -149,7 +169,7 @@ def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> S
             arrays, labels, classes = _read_cifar(kind, place, trust)
     except Exception as error:  # only a trusted copy of other content gets here, and its readers may raise anything
         raise DataError(f"cannot read {name} in {place}: {error!r}; delete it and use --download") from error
-    return Source(labels, dict(enumerate(classes)), tuple(files), arrays, STATISTICS[name])
+    return Source(labels, dict(enumerate(classes)), tuple(files), arrays, STATISTICS[name], name not in UNFLIPPED)
 
 
 def _published(name: str, kind: Any, place: Path) -> dict[Path, str]:
@@ -235,7 +255,7 @@ def _digits() -> Source:
     images = torch.from_numpy(np.rint(found.images * (255 / 16)).astype(np.uint8))[:, None]
     labels, names = torch.from_numpy(found.target), {digit: str(digit) for digit in range(10)}
     train, test = hold_out(labels, names)
-    return Source((labels[train], labels[test]), names, (), (images[train], images[test]))
+    return Source((labels[train], labels[test]), names, (), (images[train], images[test]), flippable=False)
 
 
 def _tiny(path: Path) -> Source:

@@ -33,6 +33,7 @@ class Source:
         files: What was read. Without ``arrays``: one image in each, training images first.
         arrays: (N, C, H, W) training and test images, where they are in memory already.
         statistics: Mean and std of each channel in [0, 1]; None: computed from the training images.
+        flippable: Whether a mirrored image still shows its class.
     """
 
     labels: Pair
@@ -40,6 +41,7 @@ class Source:
     files: tuple[Path, ...] = ()
     arrays: Pair | None = None
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    flippable: bool = True
 
     def tag(self, image_size: int | None) -> str:
         """16 hex digits that change with the files, their sizes and dates, and the image size."""

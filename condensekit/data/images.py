@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,17 @@ class ImageSpec:
         mean: Per-channel mean of the pixels, which lie in [0, 1].
         std: Per-channel standard deviation of the pixels, above 0.
         class_names: Class name by integer label; labels may have gaps.
+        flippable: Whether a mirrored image still shows its class; digits and letters do not.
+        pixels: Whether ``mean`` and ``std`` take the values back to pixels in [0, 1]. False for float32 images that
+            were normalised elsewhere.
     """
 
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: Mapping[int, str] = field(default_factory=dict)
+    flippable: bool = True
+    pixels: bool = True
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -52,6 +57,18 @@ class ImageSpec:
     def classes(self) -> tuple[int, ...]:
         """The labels, ascending."""
         return tuple(sorted(self.class_names))
+
+    @property
+    def range(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Lowest and highest value of each channel, where pixels end; None where that is not known."""
+        if not self.pixels:
+            return None
+        pairs = list(zip(self.mean, self.std, strict=True))
+        return tuple(-m / s for m, s in pairs), tuple((1 - m) / s for m, s in pairs)
+
+    def alike(self, other: ImageSpec) -> bool:
+        """Whether images of both have the same shape and normalisation, so that they may stand in one batch."""
+        return (self.shape, self.mean, self.std) == (other.shape, other.mean, other.std)
 
     def name_of(self, label: int) -> str:
         """``7 ('horse')``, or ``7`` where the name is the number itself."""
@@ -77,14 +94,22 @@ class ImageSpec:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that :meth:`from_json` reads back."""
         names = {str(k): v for k, v in self.class_names.items()}
-        return {"shape": list(self.shape), "mean": list(self.mean), "std": list(self.std), "class_names": names}
+        return {
+            "shape": list(self.shape),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "class_names": names,
+            "flippable": self.flippable,
+            "pixels": self.pixels,
+        }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> ImageSpec:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`; records of version 0.1 lack the last two entries."""
         names = {int(k): str(v) for k, v in record["class_names"].items()}
         c, h, w = record["shape"]
-        return cls((c, h, w), tuple(record["mean"]), tuple(record["std"]), names)
+        flippable, pixels = bool(record.get("flippable", True)), bool(record.get("pixels", True))
+        return cls((c, h, w), tuple(record["mean"]), tuple(record["std"]), names, flippable, pixels)
 
 
 class ClassImages:
@@ -94,7 +119,8 @@ class ClassImages:
         images: (N, C, H, W) uint8 pixels in 0..255, or float32 already normalised (then ``spec`` has
             mean 0 and std 1). In memory or memory-mapped, on any device.
         labels: (N,) integers; gaps and negative values are kept.
-        spec: Shape, normalisation and class names.
+        spec: Shape, normalisation and class names. Float images that leave [0, 1] are no pixels, whatever it says.
+        source: How :func:`condensekit.load` read them, as JSON values; None where nobody knows.
 
     Raises:
         DataError: Sizes, types or values that do not fit; the text says what was got and expected.
@@ -103,13 +129,16 @@ class ClassImages:
     the images and narrows which of them are listed.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
+    def __init__(
+        self, images: Tensor, labels: Tensor, spec: ImageSpec, source: Mapping[str, Any] | None = None
+    ) -> None:
         images = images.detach()
         _check_arrays(images, labels, spec)
         labels = labels.to("cpu", torch.int64)
         self.images = images
         self.labels = labels
-        self.spec = spec
+        self.spec = replace(spec, pixels=False) if spec.pixels and _beyond(images) else spec
+        self.source = source
         self._group(torch.arange(len(labels)))
 
     def _group(self, indices: Tensor) -> None:
@@ -129,6 +158,7 @@ class ClassImages:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         class_names: Mapping[int, str] | None = None,
+        flippable: bool = True,
     ) -> ClassImages:
         """Group arrays; the normalisation is computed where it is not given.
 
@@ -138,6 +168,7 @@ class ClassImages:
             mean: Per-channel mean of the pixels in [0, 1]; computed from uint8 images if None.
             std: Likewise the standard deviation.
             class_names: Names by label; the label's digits if None.
+            flippable: See :class:`ImageSpec`.
         """
         tensor = as_tensor(images)
         if tensor.ndim == 3:
@@ -163,11 +194,17 @@ class ClassImages:
             flat[0] if mean is None else tuple(np.ravel(mean).tolist()),
             flat[1] if std is None else tuple(np.ravel(std).tolist()),
             {k: names.get(k, str(k)) for k in labels_present},
+            flippable,
         )
         return cls(tensor, numbers, spec)
 
     def __len__(self) -> int:
         return len(self.order)
+
+    @property
+    def whole_bytes(self) -> bool:
+        """Whether the images are pixels of 8 bits, which any normalisation fits."""
+        return self.images.dtype == torch.uint8
 
     def __repr__(self) -> str:
         return f"ClassImages({len(self)} images of {self.spec.shape}, {len(self.classes)} classes, {self.images.dtype})"
@@ -239,14 +276,30 @@ class ClassImages:
         order = self.order.sort().values
         return ClassImages(self.images[order.to(self.images.device)], self.labels[order], self.spec)
 
-    def split(self, fraction: float, draw: Draw) -> tuple[ClassImages, ClassImages]:
+    def with_spec(self, **changes: Any) -> ClassImages:
+        """The same images with other entries of their :class:`ImageSpec`, say ``flippable=False``."""
+        changed = self._narrow(self.order.sort().values)
+        changed.spec = replace(self.spec, **changes)
+        return changed
+
+    def split(self, fraction: float, seed: int | Draw = 0) -> tuple[ClassImages, ClassImages]:
         """(rest, held out): of each class a ``fraction`` in (0, 1) held out, drawn at random, at least one.
+
+        >>> from condensekit.testing import shapes
+        >>> rest, held = shapes(per_class=10).split(0.2, seed=0)
+        >>> len(rest), len(held)
+        (37, 9)
+
+        Args:
+            fraction: The part that is held out.
+            seed: What is random follows from it; a :class:`~condensekit.rng.Draw` for the randomness of a run.
 
         Raises:
             DataError: Another fraction, or a class of which nothing would be left.
         """
         if not 0 < fraction < 1:
             raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction}")
+        draw = seed if isinstance(seed, Draw) else Draw(seed)
         rest, held = [], []
         for label in self.classes:
             indices = self.indices_of(label)
@@ -263,16 +316,9 @@ class ClassImages:
 
     def _narrow(self, indices: Tensor) -> ClassImages:
         part = object.__new__(ClassImages)
-        part.images, part.labels, part.spec = self.images, self.labels, self.spec
+        part.images, part.labels, part.spec, part.source = self.images, self.labels, self.spec, self.source
         part._group(indices)
         return part
-
-    def beyond_pixels(self) -> tuple[float, float] | None:
-        """(lowest, highest) value of float32 images that leave [0, 1], so that they are no pixels; else None."""
-        if self.images.dtype == torch.uint8:
-            return None
-        low, high = (float(end) for end in self.images.aminmax())
-        return None if low >= 0 and high <= 1 else (low, high)
 
     def to(self, device: torch.device | str) -> ClassImages:
         """The same set with its images moved to ``device`` (as bytes where they are bytes)."""
@@ -363,6 +409,14 @@ def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
                 "float32 images must be normalised already, with spec mean 0 and std 1; "
                 f"got mean {spec.mean}, std {spec.std}: pass uint8 pixels to have them normalised"
             )
+
+
+def _beyond(images: Tensor) -> bool:
+    """Whether float32 images leave [0, 1], so that they are no pixels."""
+    if images.dtype == torch.uint8:
+        return False
+    low, high = images.aminmax()
+    return float(low) < 0 or float(high) > 1
 
 
 def _check_floats(images: Tensor) -> None:

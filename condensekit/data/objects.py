@@ -8,11 +8,52 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from condensekit.data.decoding import alike, as_bytes, as_image, as_nchw, check_size, shown, stacked
 from condensekit.data.images import ClassImages, ImageSpec, as_labels
 from condensekit.errors import DataError
 from condensekit.progress import SILENT, Progress
+
+UNFLIPPED = ("MNIST", "QMNIST", "KMNIST", "EMNIST", "SVHN", "USPS", "Omniglot")  # torchvision's digits and letters
+TAKEN = (
+    "a data set object with a length and (image, label) items, (images, labels) arrays, or what condensekit.load "
+    "returns"
+)
+
+
+def as_images(given: Any, name: str = "data") -> ClassImages:
+    """Images in any form that people have, as :class:`ClassImages`.
+
+    Args:
+        given: :class:`ClassImages`; a pair (images, labels) of arrays or tensors; a torchvision-style data set or a
+            ``Subset`` of one; an Avalanche experience, read with its evaluation transforms.
+        name: The argument, for errors.
+
+    Raises:
+        DataError: Something else, or images that cannot be used.
+    """
+    if isinstance(given, ClassImages):
+        return given
+    if isinstance(given, tuple) and len(given) == 2:
+        if all(isinstance(part, ClassImages) for part in given):
+            raise DataError(f"{name} must be one set of images, got two: pass the training or the test images alone")
+        return ClassImages.from_arrays(*given)
+    inner = getattr(given, "dataset", None)
+    if inner is not None and not hasattr(given, "__getitem__"):  # an experience
+        given = inner.eval() if hasattr(inner, "eval") else inner
+    if isinstance(given, type) or not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
+        raise DataError(f"{name} must be images with labels, got {given!r:.80}: pass {TAKEN}")
+    if isinstance(given, str | bytes | list | dict):
+        raise DataError(f"{name} must be images with labels, got a {type(given).__name__}: pass {TAKEN}")
+    return from_dataset(given)
+
+
+def _flippable(dataset: Any) -> bool:
+    """Whether mirrored items still show their class: False for torchvision's digits and letters, wrapped or not."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return not any(kind.__name__ in UNFLIPPED for kind in type(dataset).__mro__)
 
 
 def from_dataset(
@@ -53,7 +94,7 @@ def from_dataset(
     listed = getattr(dataset, "classes", None)
     if names is None and isinstance(listed, list | tuple):
         names = {label: str(name) for label, name in enumerate(listed)}
-    return ClassImages.from_arrays(pixels, numbers, class_names=names)
+    return ClassImages.from_arrays(pixels, numbers, class_names=names, flippable=_flippable(dataset))
 
 
 def _whole(dataset: Any) -> Tensor | None:

@@ -214,13 +214,12 @@ def space_misfit(name: str, space: str, data: ClassImages) -> str | None:
 
     Pixels end at 0 and 1. Where these ends lie in float32 images that were normalised elsewhere is not known.
     """
-    found = data.beyond_pixels() if space == "pixel" else None
-    if found is None:
+    if space != "pixel" or data.spec.pixels:
         return None
-    low, high = found
+    low, high = (float(end) for end in data.images.aminmax())
     return (
         f"{name} works on pixels in [0, 1] and these are normalised float32 images in [{low:.3g}, {high:.3g}]: "
-        "pass uint8 images, or use space='normalised' (--set space=normalised)"
+        "pass uint8 images (a replay memory: spec=ImageSpec(shape, mean, std)), or use space='normalised'"
     )
 
 

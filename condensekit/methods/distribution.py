@@ -84,7 +84,7 @@ class DistributionMatching(Condenser):
         return (
             space_misfit(self.name, self.space, data),
             f"calibration={self.calibration} needs networks that classify, and {type(encoder).__name__} draws "
-            "untrained ones: use Trained() (--encoder trained)"
+            "untrained ones: use encoder=Trained()"
             if self.calibration and not encoder.trained
             else None,
         )

@@ -16,6 +16,7 @@ from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
+from condensekit.sets.condensed import CondensedSet
 
 Prepared = Mapping[str, Tensor]  # what an encoder made before the first step; stored beside the checkpoints
 
@@ -23,12 +24,18 @@ Prepared = Mapping[str, Tensor]  # what an encoder made before the first step; s
 class Encoder(ABC):
     """A recipe for the embedding network of each step. The driver builds one module and refills it.
 
-    ``trained`` tells whether the networks have seen the real images of all classes: then they classify,
-    and no class can be condensed apart from the others.
+    Attributes:
+        network: The architecture.
+        keep: Steps for which one network is used.
+        trained: Whether the networks have seen the real images of all classes: then they classify, and no class can
+            be condensed apart from the others.
+        can_label: Whether they can label images softly, see :meth:`label`.
     """
 
     network: Network
+    keep: int = 1
     trained: ClassVar[bool] = False
+    can_label: ClassVar[bool] = False
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
         """What :meth:`load` needs, worked out once before the first step; nothing by default."""
@@ -44,7 +51,20 @@ class Encoder(ABC):
         Raises:
             ConfigError: An encoder of untrained networks.
         """
-        raise ConfigError(f"{type(self).__name__} draws untrained networks: use Trained() (--encoder trained)")
+        raise ConfigError(f"{type(self).__name__} draws untrained networks: use encoder=Trained()")
+
+    def label(self, condensed: CondensedSet, prepared: Prepared, compute: Compute) -> CondensedSet:
+        """The same set with soft labels by its networks.
+
+        Args:
+            condensed: Images of the classes that the networks know.
+            prepared: What :meth:`prepare` returned.
+            compute: Runs the networks.
+
+        Raises:
+            ConfigError: Networks that cannot label.
+        """
+        raise ConfigError(f"soft labels come from trained networks, not from {type(self).__name__}: use Trained()")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from condensekit.errors import refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
 from condensekit.methods.encoders import Encoder
 from condensekit.networks.base import FeatureNetwork
+from condensekit.networks.cost import PASSES
 from condensekit.sets.packing import unpack
 from condensekit.training.augment import Augmentation
 
@@ -30,9 +31,9 @@ UNFIT = {
     "encoder": "it trains the networks it matches gradients of",
     "keep": "it trains the networks it matches gradients of",
     "compiled": "a compiled network has no second derivative",
-    "soft-labels": "its networks are trained on the condensed images, not on real ones",
+    "soft_labels": "its networks are trained on the condensed images, not on real ones",
 }
-"""Parts of a run that make no sense with it, by their names on the command line, each with the reason."""
+"""Options of a recipe that make no sense with it, each with the reason."""
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 
 
@@ -147,20 +148,19 @@ class GradientMatching(Condenser):
         network, which has no second derivative; other networks than fresh ones; labels by such networks; the
         name of DC under an augmentation, or of DSA without one.
         """
-        keep = getattr(encoder, "keep", 1)
         return (
             space_misfit(self.name, self.space, data),
-            f"{self.name} takes no encoder but Fresh(), got {type(encoder).__name__}, keep={keep}: {UNFIT['encoder']}"
-            if encoder.trained or keep > 1
+            f"{self.name} takes no encoder but Fresh(), got {type(encoder).__name__}, keep={encoder.keep}: "
+            f"{UNFIT['encoder']}"
+            if encoder.trained or encoder.keep > 1
             else None,
-            f"{self.name} takes no soft_labels: {UNFIT['soft-labels']}" if soft_labels else None,
+            f"{self.name} takes no soft_labels: {UNFIT['soft_labels']}" if soft_labels else None,
             None if len(data.classes) > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
             f"{self.name} takes no compiled network: {UNFIT['compiled']}" if compiled else None,
             "dc takes no augmentation, under which it is dsa: give augmentation=None, or name the method dsa"
             if self.name == "dc" and augmentation is not None
             else None,
-            "dsa needs an augmentation, without which it is dc: leave out augmentation=None (--augment none), or name "
-            "the method dc"
+            "dsa needs an augmentation, without which it is dc: leave out augmentation=None, or name the method dc"
             if self.name == "dsa" and augmentation is None
             else None,
         )
@@ -214,13 +214,15 @@ class GradientMatching(Condenser):
         The gradient of the distance is taken with respect to the synthetic gradients first, then chunk by
         chunk through the second derivative. It passes the augmentation once, which therefore needs none.
         """
-        label, precision = ctx.data.classes[row], ctx.compute.plan.precision
+        label, precision = ctx.data.classes[row], ctx.compute.machine.precision
         real, weights = ctx.real([label], self.batch_real)
+        ctx.compute.count(ctx.module, self.batch_real, PASSES)
         pull = _Pull(ctx.module, row, precision != "fp32")
         target = _total(pull, _parts(real[0], None if weights is None else weights[0], ctx))
 
         images = synthetic[:, : ctx.prefix].detach().requires_grad_()
         shown = ctx.shown(images, [label])
+        ctx.compute.count(ctx.module, shown.shape[1], 2 * PASSES)  # a second derivative costs another two passes
         pull = _Pull(ctx.module, row, precision == "bf16")
         parts = [(chunk.detach().requires_grad_(), share) for chunk, share in _parts(shown[0], None, ctx)]
         kept = pull(*parts[0], second=True) if len(parts) == 1 else None

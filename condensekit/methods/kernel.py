@@ -79,7 +79,7 @@ class KernelRidge(Condenser):
         """A single class: its centred labels are all 0. Soft labels that would take the place of the learned ones."""
         return (
             None if len(data.classes) > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",
-            f"{self.name} with labels='soft' takes no soft_labels: it learns its own (--set labels=soft)"
+            f"{self.name} with labels='soft' takes no soft_labels: it learns its own"
             if soft_labels and self.labels == "soft"
             else None,
         )

@@ -58,6 +58,7 @@ class Trained(Encoder):
     interpolate: bool = True
     keep: int = 1
     trained: ClassVar[bool] = True
+    can_label: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         refuse(
@@ -112,6 +113,10 @@ class Trained(Encoder):
     def load_trained(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
         """Fill in the trained end of the interpolation that :meth:`load` takes at this step."""
         _fill(module, prepared, self._pick(self._kept(draw)), 1.0)
+
+    def label(self, condensed: CondensedSet, prepared: Prepared, compute: Compute) -> CondensedSet:
+        """See :func:`soft_labels`."""
+        return soft_labels(condensed, self, prepared, compute)
 
     def _kept(self, draw: Draw) -> Draw:
         return draw.at((draw.step - 1) // self.keep, draw.attempt)

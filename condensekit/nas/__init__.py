@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from condensekit.nas.rankers.sets import Maker
     from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
     from condensekit.nas.spaces.architecture import Architecture, key
-    from condensekit.nas.spaces.cost import Cost, count
+    from condensekit.networks.cost import Cost, count
     from condensekit.nas.spaces.spaces import build, convnet_space, enumerate_architectures, sample_architectures, space
     from condensekit.nas.study.contest import Comparison, Contest
     from condensekit.nas.study.full_training import FullTraining, retrain

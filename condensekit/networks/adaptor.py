@@ -1,8 +1,10 @@
-"""Adaptor: networks of torchvision."""
+"""Adaptor: networks of torchvision, and any module of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +102,83 @@ class TorchvisionNetwork(Network):
         elif isinstance(getattr(model, "maxpool", None), nn.MaxPool2d):
             model.maxpool = nn.Identity()
         model.set_submodule(name, nn.Conv2d(channels, conv.out_channels, **form, bias=conv.bias is not None))
+
+
+@dataclass(frozen=True)
+class ModuleNetwork(Network):
+    """Any function or class that makes a classifier, untrained, with the constructor's own initialisation.
+
+    The embedding is the input of its last linear layer, which is replaced where it has another number of outputs.
+
+    Args:
+        make: Called without arguments, or with ``num_classes`` where it has a parameter of that name.
+
+    Raises:
+        ConfigError: In ``build``: a module that does not end in a linear layer or does not fit the images.
+    """
+
+    make: Callable[..., nn.Module]
+
+    @property
+    def name(self) -> str:
+        """The name of the function or class."""
+        return str(getattr(self.make, "__name__", type(self.make).__name__))  # anything that can be called
+
+    def build(self, shape: Shape, classes: int) -> FeatureNetwork:
+        """See :meth:`Network.build`."""
+        check_sizes(shape, classes)
+        try:
+            with isolated(0):
+                made = self._construct(shape, classes)
+            made.eval()(torch.zeros(2, *shape))
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            size = "x".join(map(str, shape))
+            raise ConfigError(f"network {self.name} does not fit {size} images: {error}") from error
+        return made.train().to("meta")
+
+    def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
+        """Construct the module anew under its own key and copy every tensor, in place."""
+        with isolated(draw.key(role)):
+            fresh = self._construct(module.shape, module.classifier.out_features)
+        with torch.no_grad():
+            for old, new in zip(_tensors(module), _tensors(fresh), strict=True):
+                old.copy_(new)
+
+    def _construct(self, shape: Shape, classes: int) -> FeatureNetwork:
+        takes = "num_classes" in inspect.signature(self.make).parameters
+        module = self.make(num_classes=classes) if takes else self.make()
+        if not isinstance(module, nn.Module):
+            raise ConfigError(f"network {self.name} gives a {type(module).__name__}: expected a torch.nn.Module")
+        found = as_feature_network(module, shape)
+        if found.classifier.out_features != classes:
+            found.classifier = nn.Linear(found.classifier.in_features, classes)
+        return found
+
+
+def as_feature_network(module: nn.Module, shape: Shape) -> FeatureNetwork:
+    """A copy of any classifier of (C, H, W) images, cut before its last linear layer.
+
+    Raises:
+        ConfigError: A module whose outputs are not those of its last linear layer.
+    """
+    if isinstance(module, FeatureNetwork):
+        return copy.deepcopy(module)
+    body = copy.deepcopy(module)
+    linear = {name: part for name, part in body.named_modules() if isinstance(part, nn.Linear)}
+    if not linear:
+        raise ConfigError(f"{type(module).__name__} has no linear layer to take features before: use another network")
+    name, classifier = linear.popitem()
+    body.set_submodule(name, nn.Identity())
+    found = FeatureNetwork(body, classifier, shape)
+    try:
+        with torch.no_grad():
+            images = torch.zeros(2, *shape, device=classifier.weight.device)
+            fits = found.eval().features(images).shape == (2, classifier.in_features)
+    except (RuntimeError, TypeError, IndexError):
+        fits = False
+    if not fits:
+        raise ConfigError(f"{type(module).__name__} does not end in its linear layer {name!r}: use another network")
+    return found.train()
 
 
 def _tensors(module: nn.Module) -> Iterable[Tensor]:

@@ -7,9 +7,11 @@ function serves every network of a run.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from condensekit.errors import ConfigError, refuse, unknown
+from condensekit.networks.cost import Shape, count
 from condensekit.rng import Draw
 
-Shape = tuple[int, int, int]
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "leakyrelu": lambda: nn.LeakyReLU(0.01),
@@ -80,6 +82,11 @@ class FeatureNetwork(nn.Module):
         self.classifier = classifier
         self.shape = shape
 
+    @cached_property
+    def flops(self) -> int:
+        """Operations of one image's forward pass; see :class:`condensekit.networks.cost.Cost`."""
+        return count(copy.deepcopy(self).to("meta"), self.shape).flops
+
     @property
     def feature_dim(self) -> int:
         """Length of the embedding."""
@@ -132,7 +139,9 @@ class Network(ABC):
         self, shape: Shape, classes: int, draw: Draw, role: str = "network", device: torch.device | str = "cpu"
     ) -> FeatureNetwork:
         """A module on ``device`` with fresh weights, in training mode."""
-        module: FeatureNetwork = self.build(shape, classes).to_empty(device=device)
+        module = self.build(shape, classes)
+        _ = module.flops  # counted while the module holds no numbers
+        module = module.to_empty(device=device)
         self.fill_(module, draw, role)
         return module
 

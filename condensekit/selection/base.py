@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, DataError, refuse, whole
+from condensekit.errors import ConfigError, DataError, refuse, require, whole
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
+from condensekit.selection.embeddings import Embedding
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.packing import pack
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +44,122 @@ class Chosen:
     coded: Tensor | None = None
 
 
-class Selection(Protocol):
-    """Chooses ``ipc`` images of each class: a pure function of its arguments."""
+class Start(ABC):
+    """Where the images of a condensation start."""
 
-    @property
-    def name(self) -> str:
-        """What tables call it."""
+    name: str
 
+    @abstractmethod
+    def check(self, data: ClassImages, ipc: int, factor: int) -> None:
+        """Refuse what :meth:`first` could not make, before anything is spent; see there.
+
+        Raises:
+            ConfigError: A start that makes no sense.
+            DataError: A class with too few images.
+        """
+
+    @abstractmethod
+    def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
+        """The first images.
+
+        Args:
+            data: The real images.
+            ipc: Stored images of each class.
+            factor: Packing: each stored image holds ``factor**2`` shrunk ones.
+            draw: Randomness.
+            compute: Runs networks.
+
+        Returns:
+            (K, ipc, C, H, W) float32, normalised.
+        """
+
+
+@dataclass(frozen=True)
+class Noise(Start):
+    """Initial images of independent standard normal values, in normalised space."""
+
+    name: str = "noise"
+
+    def check(self, data: ClassImages, ipc: int, factor: int) -> None:
+        """Nothing: noise fits every class."""
+
+    def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
+        """See :meth:`Start.first`; a stored image is noise as a whole, whatever the factor."""
+        return self.images(data, ipc, draw)
+
+    def images(self, data: ClassImages, ipc: int, draw: Draw) -> Tensor:
+        """(K, ipc, C, H, W) float32."""
+        shape = data.spec.shape
+        values = draw.normal("noise", torch.tensor(data.classes), ipc * math.prod(shape))
+        return values.reshape(len(data.classes), ipc, *shape)
+
+
+class Selection(Start):
+    """A choice of ``ipc`` images of each class: a pure function of its arguments.
+
+    Attributes:
+        name: What tables call it.
+        codes: Whether its images are stored as they are coded, and so are no start of a condensation.
+        embedding: Where it measures distances; None for nowhere.
+        candidates: Images of each class that it looks at; 0 for all.
+    """
+
+    codes: ClassVar[bool] = False
+    embedding: Embedding | None = None
+    candidates: int = 0
+
+    @abstractmethod
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """Choose; all randomness comes from ``draw``. Raises DataError for a class smaller than ``ipc``."""
+
+    def with_embedding(self, embedding: Embedding) -> Selection:
+        """The same selection, an untrained network's embedding replaced by this one; itself where it has none."""
+        if self.embedding is None or not self.embedding.untrained:
+            return self
+        return dataclasses.replace(self, embedding=embedding)  # type: ignore[type-var]
+
+    def check(self, data: ClassImages, ipc: int, factor: int) -> None:
+        """See :meth:`Start.check`."""
+        require(not self.codes, coded_start(self.name))
+        check_sizes(data, ipc, factor)
+        self.check_candidates(ipc * factor**2)
+
+    def check_candidates(self, each: int) -> None:
+        """Raise ConfigError where fewer images of each class are looked at than the ``each`` that are to be chosen."""
+        require(
+            not 0 < self.candidates < each,
+            f"{each} images per class cannot be chosen among {self.candidates} candidates: raise candidates, or 0: all",
+        )
+
+    def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
+        """See :meth:`Start.first`: the chosen images, packed."""
+        chosen = self(data, ipc * factor**2, draw, compute)
+        check_start(chosen, self.name, data, ipc * factor**2)
+        if len(chosen.indices.unique()) < len(chosen.indices):
+            log.warning("%s chose images twice: synthetic images that start alike may stay alike", self.name)
+        packed = pack(data.gather(chosen.indices), factor)
+        return packed.reshape(len(data.classes), ipc, *data.spec.shape)
+
+
+@dataclass(frozen=True)
+class Function(Selection):
+    """A selection from a function of ``(data, ipc, draw, compute)`` that returns :class:`Chosen`.
+
+    Args:
+        choose: The function, or any object that can be called so.
+    """
+
+    choose: Callable[[ClassImages, int, Draw, Compute], Chosen]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The function's own name."""
+        named = getattr(self.choose, "name", None) or getattr(self.choose, "__name__", None)  # anything callable
+        return str(named or type(self.choose).__name__)
+
+    def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
+        """See :class:`Selection`."""
+        return self.choose(data, ipc, draw, compute)
 
 
 def selected_set(
@@ -135,16 +249,3 @@ def check_start(chosen: Chosen, name: str, data: ClassImages, each: int) -> None
 def coded_start(name: str) -> str:
     """Why the coded images of the selection of that name are no start."""
     return f"{name} images count as they are coded, which ends when they move: start from uncoded ones, say Random()"
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Initial images of independent standard normal values, in normalised space."""
-
-    name: str = "noise"
-
-    def images(self, data: ClassImages, ipc: int, draw: Draw) -> Tensor:
-        """(K, ipc, C, H, W) float32."""
-        shape = data.spec.shape
-        values = draw.normal("noise", torch.tensor(data.classes), ipc * math.prod(shape))
-        return values.reshape(len(data.classes), ipc, *shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ from condensekit.selection.embeddings import Embedding, RandomEmbedding
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Selection):
     """Uniformly drawn images without repeats; those of a smaller ``ipc`` are the first of a larger one."""
 
     name: ClassVar[str] = "random"
@@ -35,7 +35,7 @@ class Random:
 
 
 @dataclass(frozen=True)
-class _Embedded(ABC):
+class _Embedded(Selection):
     """A selection that looks at one class at a time, in an embedding.
 
     Args:
@@ -53,7 +53,7 @@ class _Embedded(ABC):
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """See :class:`Selection`; a ConfigError where there are fewer candidates than images to choose."""
         check_sizes(data, ipc)
-        check_candidates(self, ipc)
+        self.check_candidates(ipc)
         embed = self.embedding.prepare(data, draw, compute)
         parts = []
         for label in data.classes:
@@ -107,13 +107,3 @@ class KCenter(_Embedded):
     def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
         """See the class."""
         return farthest_first(features_ND, ipc)
-
-
-def check_candidates(selection: Selection, each: int) -> None:
-    """Raise ConfigError for a selection that looks at fewer images of each class than the ``each`` it is to choose."""
-    looked_at = selection.candidates if isinstance(selection, _Embedded) else 0
-    refuse(
-        f"{each} images per class cannot be chosen among {looked_at} candidates: raise candidates, or 0: all"
-        if 0 < looked_at < each
-        else None
-    )

@@ -23,10 +23,15 @@ Embed = Callable[[Tensor], Tensor]
 class Embedding(ABC):
     """Where distances between images are measured.
 
-    ``separable`` tells whether the features of a class stay the same when other classes are left out of the data.
+    Attributes:
+        separable: Whether the features of a class stay the same when other classes are left out of the data.
+        untrained: Whether they are those of an untrained network, which a trained one may replace.
+        network: The architecture; None where no network embeds.
     """
 
     separable: ClassVar[bool] = True
+    untrained: ClassVar[bool] = False
+    network: Network | None = None
 
     @abstractmethod
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
@@ -42,6 +47,7 @@ class RandomEmbedding(Embedding):
     """
 
     network: Network = field(default_factory=ConvNet)
+    untrained: ClassVar[bool] = True
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
         """See :meth:`Embedding.prepare`."""

@@ -14,7 +14,7 @@ centres, is the one to compare with.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -26,7 +26,7 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
-from condensekit.selection.base import Chosen, check_sizes
+from condensekit.selection.base import Chosen, Selection, check_sizes
 from condensekit.selection.clustering import plus_plus_centres, squared_distances
 from condensekit.selection.embeddings import Embedding, RandomEmbedding
 
@@ -36,7 +36,7 @@ ONE = torch.zeros(1, dtype=torch.int64)  # the row that draws for a whole class 
 
 
 @dataclass(frozen=True)
-class _Importance(ABC):
+class _Importance(Selection):
     """Draws the images of each class, apart from the other classes, in proportion to a score.
 
     Args:

@@ -12,12 +12,12 @@ from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse
 from condensekit.rng import Draw
-from condensekit.selection.base import Chosen, check_sizes
+from condensekit.selection.base import Chosen, Selection, check_sizes
 from condensekit.sets.jpeg import LABEL, QUALITIES, Picture, jpeg, plain_bytes, uncodable
 
 
 @dataclass(frozen=True)
-class JpegRandom:
+class JpegRandom(Selection):
     """As many random images, coded as JPEG, as fit into the bytes of ``ipc`` images of 8-bit pixels, labels included.
 
     The bytes are those of the labels and of the files, but for their tables, which are the same in all and count once

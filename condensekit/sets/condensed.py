@@ -119,6 +119,30 @@ class CondensedSet:
         return len(self.images)
 
     @property
+    def name(self) -> str:
+        """What made it: a recipe or a selection; ``set`` where nobody wrote it down."""
+        config = self.provenance.get("config") or {}
+        found = config.get("name") or (config.get("method") or {}).get("name") or self.provenance.get("selection")
+        return str(found or "set")
+
+    def __repr__(self) -> str:
+        decoded = "" if self.formation.factor == 1 else f", decoded to {len(self) * self.formation.factor**2}"
+        return (
+            f"CondensedSet({len(self)} images of {self.spec.shape}{decoded}, {len(self.classes)} classes, "
+            f"{self.ipc} per class, {self.nbytes:,} bytes: {self.name})"
+        )
+
+    def _repr_html_(self) -> str:
+        from base64 import b64encode
+
+        from condensekit.sets.export import png_grid
+
+        if self.spec.shape[0] not in (1, 3):
+            return repr(self)
+        data = b64encode(png_grid(self)).decode()
+        return f'<div>{self!r}<br><img src="data:image/png;base64,{data}"></div>'
+
+    @property
     def classes(self) -> tuple[int, ...]:
         """The labels present, ascending."""
         return tuple(torch.unique(self.labels).tolist())

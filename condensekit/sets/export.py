@@ -38,7 +38,7 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
     """
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists and is not an empty folder: choose another --to")
+        raise ConfigError(f"{folder} exists and is not an empty folder: choose another folder")
     pixels, labels = _pixels(condensed)
     names = _folder_names(condensed.classes, condensed.spec)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
@@ -59,16 +59,25 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
 
 
 def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) -> None:
-    """Write one picture with a row for each class, in the order of the labels, atomically.
+    """Write the picture of :func:`png_grid`, atomically.
 
     Args:
-        condensed: The set; small images are enlarged by a whole factor.
+        condensed: The set.
         path: The PNG file; replaced where it exists.
         per_class: At most this many images of each class.
 
     Raises:
         ConfigError: The images have neither 1 nor 3 channels.
         StoreError: The file cannot be written.
+    """
+    write_bytes_atomic(Path(path), png_grid(condensed, per_class))
+
+
+def png_grid(condensed: CondensedSet, per_class: int = 10) -> bytes:
+    """One PNG picture with a row for each class, in the order of the labels; small images are enlarged.
+
+    Raises:
+        ConfigError: The images have neither 1 nor 3 channels.
     """
     pixels, labels = _pixels(condensed)
     rows = [[image for image, of in zip(pixels, labels, strict=True) if of == label] for label in condensed.classes]
@@ -83,7 +92,7 @@ def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) 
             canvas[top : top + large.shape[0], left : left + large.shape[1]] = large
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, "PNG")
-    write_bytes_atomic(Path(path), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _pixels(condensed: CondensedSet) -> tuple[list[NDArray[np.uint8]], list[int]]:

@@ -107,6 +107,12 @@ class Augmentation:
         _check_ops(ops)
         return replace(self, ops=tuple(op for op in self.ops if op not in ops))
 
+    def on(self, spec: ImageSpec) -> Augmentation | None:
+        """What is left of it on such data: ``flip`` goes where a mirrored image shows another class."""
+        if spec.flippable or "flip" not in self.ops:
+            return self
+        return None if self.ops == ("flip",) else self.without("flip")
+
     def draw(self, draw: Draw, labels: Sequence[int], role: str = "augment", n: int | None = None) -> AugmentParams:
         """Parameters for one row per label; those of a label are the same among any other labels.
 

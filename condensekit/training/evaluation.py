@@ -1,22 +1,22 @@
-"""What a set is worth: accuracy of networks trained on it from scratch, compared with a baseline, pair by pair."""
+"""Evaluation of sets: accuracy of networks trained on them from scratch, compared with a reference, pair by pair."""
 
 from __future__ import annotations
 
-import math
-import resource
+import dataclasses
 import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from condensekit.compute import Compute, make_plan
+from condensekit import tables
+from condensekit.compute import Compute, Spent
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError, refuse, whole
 from condensekit.networks.base import Network
@@ -26,23 +26,18 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import environment
 from condensekit.sets.condensed import CondensedSet
-from condensekit.training.train import DC, IDC, SHORT, TrainProtocol, accuracy, class_indices, train_network
-
-__all__ = ["DC", "IDC", "SHORT", "Candidate", "Evaluation", "TrainProtocol", "evaluate", "paired_interval"]
-
-ENOUGH_SETS = 3  # from here on an interval is over sets, which are independent; networks on one set are not
-
-Accuracies = Sequence[Sequence[float]]
+from condensekit.stats import paired_interval, units
+from condensekit.training.train import SHORT, TrainProtocol, accuracy, class_indices, train_network
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Something to train on: one row for each architecture.
+    """Something to train on: one row for each network.
 
     Args:
         name: What the row is called.
         sets: Sets made alike with different seeds; set i of a candidate is compared with set i of the
-            baseline. A whole data set (:class:`ClassImages`) is trained for the protocol's ``full_epochs``.
+            reference. A whole data set (:class:`ClassImages`) is trained for the protocol's ``full_epochs``.
         ipc: Images per class; None takes what the first set says, and stays None for a whole data set.
     """
 
@@ -55,17 +50,70 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What :func:`evaluate` found.
+class EvaluationRow:
+    """What one network's trainings on one candidate gave. Accuracies are fractions.
 
     Args:
-        rows: One dictionary for each candidate and architecture; :func:`evaluate` says what is in it.
-        protocol: The recipe.
+        set: The candidate.
+        network: What was trained.
+        ipc: Stored images per class; None for a whole data set.
+        nbytes: Stored bytes of the first set (of a whole data set: its listed pixels and labels).
+        images: Into how many images the first set is decoded.
+        epochs: Length of each training; fractional where the protocol gives steps.
+        steps: The same in gradient steps.
+        accuracy_mean: Over all networks.
+        accuracy_std: Sample standard deviation over the units; 0 for a single one.
+        n: How many networks, ``sets`` times ``networks``.
+        unit: Of spread and interval: the ``set`` (its networks' mean) where there are at least three sets, else the
+            ``network``.
+        sets: How many sets.
+        networks: Trainings on each.
+        wall_s: Seconds for all of the row's networks, testing included.
+        peak_mib: Largest GPU memory of the row, or the process's largest resident memory so far; 0 where unknown.
+        work: What networks did, in images and operations, and in passes over the data where their number is known.
+        accuracies: Each network's, a list for each set.
+        difference: Mean paired difference to ``reference``; None for the reference itself, and without one.
+        ci95: Its t interval [lo, hi], see :func:`condensekit.stats.paired_interval`.
+        reference: The candidate of the same ipc that this one is compared with.
+    """
+
+    set: str
+    network: str
+    ipc: int | None
+    nbytes: int
+    images: int
+    epochs: float
+    steps: int
+    accuracy_mean: float
+    accuracy_std: float
+    n: int
+    unit: str
+    sets: int
+    networks: int
+    wall_s: float
+    peak_mib: float
+    work: Mapping[str, float]
+    accuracies: list[list[float]]
+    difference: float | None = None
+    ci95: list[float] | None = None
+    reference: str | None = None
+
+
+COLUMNS = ("set", "network", "ipc", "bytes", "images", "accuracy %", "difference", "to", "sets x networks", "steps")
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """What :func:`evaluate` found; ``print`` shows the table.
+
+    Args:
+        rows: One for each candidate and network.
+        protocol: The training protocol.
         environment: Versions and hardware.
         seed: Of the first network; those of the others follow it.
     """
 
-    rows: list[dict[str, Any]]
+    rows: tuple[EvaluationRow, ...]
     protocol: Mapping[str, Any]
     environment: Mapping[str, Any]
     seed: int
@@ -73,32 +121,57 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """JSON values only."""
         return {
-            "rows": self.rows,
+            "rows": [asdict(row) for row in self.rows],
             "protocol": dict(self.protocol),
             "environment": dict(self.environment),
             "seed": self.seed,
         }
 
     def table(self) -> str:
-        """The rows in Markdown; accuracies and differences in percent."""
-        lines = [
-            "| set | architecture | ipc | bytes | images | accuracy % | difference, 95 % interval | sets x networks "
-            "| steps |",
-            "|" + "---|" * 9,
-        ]
-        return "\n".join(lines + [_table_row(row) for row in self.rows])
+        """The rows in Markdown; accuracies and differences, with 95 % intervals, in percent."""
+        return tables.markdown(COLUMNS, map(_cells, self.rows))
+
+    def to_pandas(self) -> Any:
+        """The rows as a pandas data frame. Raises ConfigError without pandas."""
+        return tables.as_frame(self.rows)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{row.set} {100 * row.accuracy_mean:.1f} %" for row in self.rows[:3])
+        return f"Evaluation({found}{', ...' * (len(self.rows) > 3)}; print it for the table)"
+
+    def _repr_html_(self) -> str:
+        return tables.as_html(COLUMNS, map(_cells, self.rows))
+
+
+def _cells(row: EvaluationRow) -> tuple[object, ...]:
+    spread = f" ± {100 * row.accuracy_std:.1f}" if row.n > 1 else ""
+    return (
+        row.set,
+        row.network,
+        "all" if row.ipc is None else row.ipc,
+        f"{row.nbytes:,}",
+        f"{row.images:,}",
+        f"{100 * row.accuracy_mean:.1f}{spread}",
+        tables.signed(row.difference, row.ci95),
+        row.reference or "",
+        f"{row.sets} x {row.networks}",
+        f"{row.steps:,}",
+    )
 
 
 def evaluate(
     candidates: Sequence[Candidate],
     test: ClassImages,
     *,
+    network: Sequence[Network] = (ConvNet(),),
     networks: int = 5,
-    architectures: Sequence[Network] = (ConvNet(),),
     protocol: TrainProtocol = SHORT,
     seed: int = 0,
     compute: Compute | None = None,
-    baseline: str | None = "random",
+    reference: str | None = "random",
     equal_steps: bool = True,
     progress: Progress = SILENT,
 ) -> Evaluation:
@@ -110,32 +183,17 @@ def evaluate(
     Args:
         candidates: What to train on.
         test: Real test images. Outputs stand for its classes in ascending order.
+        network: Architectures; each gives a row for every candidate.
         networks: Networks trained on each set, with seeds ``seed``, ``seed + 1``, ...; the same for all sets.
-        architectures: Each gives a row for every candidate.
-        protocol: The recipe; a whole data set is trained for ``full_epochs``.
+        protocol: How networks are trained; on a whole data set for ``full_epochs``. Images that are not flippable are
+            never mirrored.
         seed: Of the first network.
-        compute: Where to run; None makes the plan for the test images' size.
-        baseline: Name of the candidate to compare the others of the same ipc with; None for none.
+        compute: Where to run; None for this machine.
+        reference: Name of the candidate to compare the others of the same ipc with; None for none.
         equal_steps: Train on a set that decodes to more (or fewer) images than ipc x classes, as a packed one
             does, in as many steps of as many images as on ipc x classes images. Otherwise for as many epochs, which
             gives packed sets more training.
         progress: Told about each gradient step.
-
-    Returns:
-        Rows with these entries. Accuracies are fractions.
-        ``set``, ``architecture``, ``ipc``: What was trained on what.
-        ``nbytes``: Stored bytes of the first set (of a whole data set: its listed pixels and labels).
-        ``images``: Into how many images the first set is decoded.
-        ``accuracy_mean``: Over all networks.
-        ``accuracy_std``: Sample standard deviation over the units; 0 for a single one.
-        ``unit``, ``sets``, ``networks``, ``n``: The unit of spread and interval is the ``set`` (its networks'
-        mean) where there are at least three sets, else the ``network``; n = sets x networks.
-        ``difference_to_<baseline>``, ``ci95``: Mean paired difference and its t interval [lo, hi], see
-        :func:`paired_interval`; None for the baseline itself and where none has the same ipc.
-        ``wall_s``: Seconds for all of the row's networks, testing included.
-        ``peak_mib``: Largest GPU memory of the row, or the process's largest resident memory so far.
-        ``epochs``, ``steps``: Length of each training; ``epochs`` is fractional where the protocol gives steps.
-        ``accuracies``: Each network's, a list for each set.
 
     Raises:
         ConfigError: No candidate, fewer than one network or no architecture.
@@ -143,55 +201,26 @@ def evaluate(
     """
     refuse(
         None if candidates else "nothing to evaluate: give at least one candidate",
-        None if architectures else "nothing to train: give at least one architecture",
+        None if network else "nothing to train: give at least one network",
         whole("networks", networks, 1),
         whole("seed", seed),
     )
     lessons = [[_lesson(each, item, test, protocol, equal_steps) for item in each.sets] for each in candidates]
-    total = sum(lesson.steps for made in lessons for lesson in made) * networks * len(architectures)
+    total = sum(lesson.steps for made in lessons for lesson in made) * networks * len(network)
     rows = []
-    opened = nullcontext(compute) if compute else Compute(make_plan(test.spec.shape[1:]))
+    opened = nullcontext(compute) if compute else Compute(size=(test.spec.shape[1], test.spec.shape[2]))
     with opened as running, progress.stage("evaluate", total) as stage:
         bench = _Bench(test, range(seed, seed + networks), running, stage)
-        for network, (candidate, made) in product(architectures, zip(candidates, lessons, strict=True)):
-            rows.append({**_describe(candidate, made[0]), **bench.measure(made, network)})
-    for row in rows:
-        _compare(row, rows, baseline)
-    return Evaluation(rows, describe(protocol), environment(), seed)
-
-
-def paired_interval(ours: Accuracies, theirs: Accuracies) -> tuple[float, tuple[float, float] | None, str]:
-    """Mean paired difference, its 95 % t interval, and the unit of that interval.
-
-    Args:
-        ours: A list of networks' accuracies for each set.
-        theirs: The same of the baseline; paired set by set and network by network, as far as both reach.
-
-    Returns:
-        ``ours - theirs`` on average; (lo, hi), None for a single unit; ``set`` where there are at least three
-        pairs of sets (their networks are averaged first), else ``network``.
-    """
-    pairs = [[a - b for a, b in zip(x, y, strict=False)] for x, y in zip(ours, theirs, strict=False)]
-    values, unit = _units(pairs)
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, None, unit
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, (mean - half, mean + half), unit
-
-
-def _units(values: Accuracies) -> tuple[list[float], str]:
-    """One value for each independent unit, and what the unit is."""
-    if len(values) >= ENOUGH_SETS:
-        return [statistics.fmean(networks) for networks in values], "set"
-    return [value for networks in values for value in networks], "network"
+        for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):
+            rows.append(bench.measure(candidate, made, one))
+    return Evaluation(
+        tuple(_compared(row, rows, reference) for row in rows), describe(protocol), environment(), int(seed)
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class _Lesson:
-    """What one set comes to in training: its targets (see :func:`train_network`) and the recipe."""
+    """What one set comes to in training: its targets (see :func:`train_network`) and the protocol."""
 
     item: CondensedSet | ClassImages
     targets: Tensor
@@ -204,12 +233,21 @@ class _Lesson:
     def images(self) -> Tensor | ClassImages:
         return self.item if isinstance(self.item, ClassImages) else self.item.decode()[0]
 
+    @property
+    def source_images(self) -> int | None:
+        """How many real images the set stands for; None where nobody wrote it down."""
+        if isinstance(self.item, ClassImages):
+            return len(self.item)
+        found = self.item.provenance.get("images")
+        return int(found) if isinstance(found, int) else None
+
 
 def _lesson(
     candidate: Candidate, item: CondensedSet | ClassImages, test: ClassImages, protocol: TrainProtocol, equal: bool
 ) -> _Lesson:
     """The set, its labels turned into places in the test images' classes; raises DataError where it does not fit."""
     targets = targets_for(candidate.name, item, test)
+    protocol = protocol.on(item.spec).on(test.spec)
     if isinstance(item, ClassImages):
         return _Lesson(item, targets, protocol.for_full())
     nominal = (candidate.ipc or item.ipc) * len(item.classes)
@@ -230,7 +268,7 @@ def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) 
         DataError: Images or classes that are not those of ``test``.
     """
     ours, theirs = item.spec, test.spec
-    if (ours.shape, ours.mean, ours.std) != (theirs.shape, theirs.mean, theirs.std):
+    if not ours.alike(theirs):
         raise DataError(
             f"{name!r} and the test images differ in shape or normalisation: {ours.shape}, mean {ours.mean}, "
             f"std {ours.std} against {theirs.shape}, mean {theirs.mean}, std {theirs.std}"
@@ -259,30 +297,39 @@ class _Bench:
         self.test, self.seeds, self.compute = test, seeds, compute
         self.stage = Shared(stage)
 
-    def measure(self, lessons: Sequence[_Lesson], network: Network) -> dict[str, Any]:
-        """The measured part of a row."""
+    def measure(self, candidate: Candidate, lessons: Sequence[_Lesson], network: Network) -> EvaluationRow:
+        """One row, not compared yet."""
         on_gpu = self.compute.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.compute.device)
-        start = time.perf_counter()
+        start, before = time.perf_counter(), self.compute.spent
         tasks = product([(lesson, lesson.images()) for lesson in lessons], self.seeds)
         with self.stage.ending_all():
             flat = self.compute.map(lambda task: self._one(*task[0], task[1], network), tasks)
         accuracies = [flat[i : i + len(self.seeds)] for i in range(0, len(flat), len(self.seeds))]
-        values, unit = _units(accuracies)
+        values, unit = units(accuracies)
         peak = torch.cuda.max_memory_allocated(self.compute.device) if on_gpu else _resident_peak()
-        return {
-            "architecture": network.name,
-            "accuracy_mean": statistics.fmean(flat),
-            "accuracy_std": statistics.stdev(values) if len(values) > 1 else 0.0,
-            "n": len(flat),
-            "unit": unit,
-            "sets": len(lessons),
-            "networks": len(self.seeds),
-            "wall_s": round(time.perf_counter() - start, 3),
-            "peak_mib": round(peak / 2**20, 1),
-            "accuracies": accuracies,
-        }
+        first, images = lessons[0], len(lessons[0].targets)
+        ipc, nbytes = _size(candidate)
+        return EvaluationRow(
+            set=candidate.name,
+            network=network.name,
+            ipc=ipc,
+            nbytes=nbytes,
+            images=images,
+            epochs=round(first.protocol.passes_on(images), 2),
+            steps=first.steps,
+            accuracy_mean=statistics.fmean(flat),
+            accuracy_std=statistics.stdev(values) if len(values) > 1 else 0.0,
+            n=len(flat),
+            unit=unit,
+            sets=len(lessons),
+            networks=len(self.seeds),
+            wall_s=round(time.perf_counter() - start, 3),
+            peak_mib=round(peak / 2**20, 1),
+            work=_work(self.compute.spent - before, first, self.test),
+            accuracies=accuracies,
+        )
 
     def _one(self, lesson: _Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> float:
         """One network's accuracy."""
@@ -296,54 +343,38 @@ class _Bench:
         return found
 
 
-def _describe(candidate: Candidate, lesson: _Lesson) -> dict[str, Any]:
-    """The part of a row that is known before training; sizes are those of the first set."""
-    first, ipc = candidate.sets[0], candidate.ipc
+def _work(spent: Spent, lesson: _Lesson, test: ClassImages) -> dict[str, float]:
+    """What networks did, testing included."""
+    known = lesson.source_images
+    passes = spent.passes(known, test.spec.shape) if known else {}
+    return {**asdict(spent), **passes}
+
+
+def _size(candidate: Candidate) -> tuple[int | None, int]:
+    """Images per class and stored bytes of the first set."""
+    first = candidate.sets[0]
     if isinstance(first, CondensedSet):
-        nbytes, ipc = first.nbytes, ipc or first.ipc
-    else:
-        nbytes = len(first) * (first.images[0].numel() * first.images.element_size() + first.labels.element_size())
-    images = len(lesson.targets)
-    return {
-        "set": candidate.name,
-        "ipc": ipc,
-        "nbytes": nbytes,
-        "images": images,
-        "epochs": round(lesson.protocol.passes_on(images), 2),
-        "steps": lesson.steps,
-    }
+        return candidate.ipc or first.ipc, first.nbytes
+    each = first.images[0].numel() * first.images.element_size() + first.labels.element_size()
+    return candidate.ipc, len(first) * each
 
 
-def _compare(row: dict[str, Any], rows: list[dict[str, Any]], baseline: str | None) -> None:
-    """Add the paired difference to the baseline of the same architecture and ipc."""
-    same = [r for r in rows if (r["set"], r["architecture"], r["ipc"]) == (baseline, row["architecture"], row["ipc"])]
-    difference, interval = None, None
-    if same and row["set"] != baseline:
-        difference, interval, _ = paired_interval(row["accuracies"], same[0]["accuracies"])
-    row[f"difference_to_{baseline or 'random'}"] = difference
-    row["ci95"] = None if interval is None else list(interval)
-
-
-def _table_row(row: Mapping[str, Any]) -> str:
-    (difference,) = (value for key, value in row.items() if key.startswith("difference_to_"))
-    shown = "" if difference is None else f"{100 * difference:+.1f}"
-    if row["ci95"] is not None:
-        shown += " [{:+.1f}, {:+.1f}]".format(*(100 * bound for bound in row["ci95"]))
-    figures = (
-        row["set"],
-        row["architecture"],
-        "all" if row["ipc"] is None else row["ipc"],
-        f"{row['nbytes']:,}",
-        f"{row['images']:,}",
-        f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}",
-        shown,
-        f"{row['sets']} x {row['networks']}",
-        row["steps"],
-    )
-    return f"| {' | '.join(map(str, figures))} |"
+def _compared(row: EvaluationRow, rows: Sequence[EvaluationRow], reference: str | None) -> EvaluationRow:
+    """The row with its paired difference to the reference of the same network and ipc."""
+    place = (reference, row.network, row.ipc)
+    same = [other for other in rows if (other.set, other.network, other.ipc) == place]
+    if not same or row.set == reference:
+        return row
+    difference, interval, _ = paired_interval(row.accuracies, same[0].accuracies)
+    bounds = None if interval is None else list(interval)
+    return dataclasses.replace(row, difference=difference, ci95=bounds, reference=reference)
 
 
 def _resident_peak() -> int:
-    """Bytes: the process's largest resident memory so far."""
+    """Bytes: the process's largest resident memory so far; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

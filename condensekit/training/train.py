@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condensekit.compute import Compute
-from condensekit.data.images import ClassImages
+from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import refuse, whole
 from condensekit.networks.base import FeatureNetwork, Network, Shape
 from condensekit.progress import Stage
@@ -76,6 +76,11 @@ class TrainProtocol:
             None if 0 < self.factor < math.inf else f"factor must be positive and finite, got {self.factor}",
             None if 0 <= self.cutmix <= 1 else f"cutmix is a probability in [0, 1], got {self.cutmix}",
         )
+
+    def on(self, spec: ImageSpec) -> TrainProtocol:
+        """The protocol as it is used on such data: without ``flip`` where a mirrored image shows another class."""
+        used = None if self.augmentation is None else self.augmentation.on(spec)
+        return self if used == self.augmentation else replace(self, augmentation=used)
 
     def for_full(self) -> TrainProtocol:
         """The recipe for a whole data set: ``full_epochs``, and no limit in steps."""

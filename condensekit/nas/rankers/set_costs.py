@@ -13,7 +13,7 @@ from condensekit.methods.gradient import GradientMatching
 from condensekit.methods.sampling import Clustered, Importance, Sampling
 from condensekit.methods.scorer import TrainedEmbedding
 from condensekit.methods.trained_encoders import Trained
-from condensekit.nas.spaces.cost import PASSES, count
+from condensekit.networks.cost import PASSES, count
 from condensekit.networks.base import Network
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise, Selection

@@ -18,7 +18,7 @@ from condensekit.nas.engines.failures import TrialError
 from condensekit.nas.rankers import zero_cost
 from condensekit.nas.rankers.base import Ranker, Setting
 from condensekit.nas.rankers.sets import Preparation
-from condensekit.nas.spaces.cost import count
+from condensekit.networks.cost import count
 from condensekit.rng import Draw, isolated
 
 

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from condensekit import catalog
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
-from condensekit.nas.spaces.cost import PASSES
+from condensekit.networks.cost import PASSES
 from condensekit.rng import Draw, isolated
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.SiLU, nn.Tanh, nn.GELU, nn.ELU, nn.ReLU6, nn.Hardswish)

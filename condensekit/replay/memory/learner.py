@@ -15,6 +15,7 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.methods.encoders import Encoder, Prepared
 from condensekit.methods.trained_encoders import CLASSES, END, START, Trained
+from condensekit.networks.adaptor import as_feature_network
 from condensekit.networks.base import FeatureNetwork, Network, Shape
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory.fillers import Filling
@@ -177,35 +178,6 @@ def by_learner(how: Filling) -> Filling:
     if isinstance(getattr(start, "embedding", None), RandomEmbedding):
         start = replace(start, embedding=LearnerEmbedding(encoder))
     return replace(how, encoder=encoder, init=start)
-
-
-def as_feature_network(module: nn.Module, shape: Shape) -> FeatureNetwork:
-    """A copy of any classifier of (C, H, W) images, cut before its last linear layer.
-
-    Raises:
-        ConfigError: A module whose outputs are not those of its last linear layer.
-    """
-    if isinstance(module, FeatureNetwork):
-        return copy.deepcopy(module)
-    body = copy.deepcopy(module)
-    linear = {name: part for name, part in body.named_modules() if isinstance(part, nn.Linear)}
-    if not linear:
-        raise ConfigError(f"the learner {type(module).__name__} has no linear layer: use another encoder than its own")
-    name, classifier = linear.popitem()
-    body.set_submodule(name, nn.Identity())
-    found = FeatureNetwork(body, classifier, shape)
-    try:
-        with torch.no_grad():
-            images = torch.zeros(2, *shape, device=classifier.weight.device)
-            fits = found.eval().features(images).shape == (2, classifier.in_features)
-    except (RuntimeError, TypeError, IndexError):
-        fits = False
-    if not fits:
-        raise ConfigError(
-            f"the learner {type(module).__name__} does not end in its linear layer {name!r}: "
-            "use another encoder than its own"
-        )
-    return found.train()
 
 
 def _check_rows(data: ClassImages, outputs: int) -> None:

@@ -16,7 +16,7 @@ from condensekit.nas.rankers.trained import EarlyStop, OnSet, at_equal_cost
 from condensekit.nas.rankers.training import ProxyProtocol
 from condensekit.nas.rankers.untrained import ZeroCost
 from condensekit.nas.spaces import spaces
-from condensekit.nas.spaces.cost import count
+from condensekit.networks.cost import count
 from condensekit.nas.trials.time_budget import OutOfTimeError
 from condensekit.progress import Progress
 from condensekit.recipe import Recipe

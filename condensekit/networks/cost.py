@@ -1,4 +1,4 @@
-"""What a network costs: parameters and floating-point operations, counted on the network itself.
+"""Network cost: parameters and floating-point operations, counted on the network itself.
 
 NNI's own profilers know no LeakyReLU, Tanh or NAS-Bench-201 and fail on spaces that have them.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from condensekit.networks.base import Shape
+Shape = tuple[int, int, int]
 
 PASSES = 3  # forward passes that one forward and backward pass costs
 

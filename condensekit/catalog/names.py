@@ -1,85 +1,40 @@
-"""The one table from names to configured objects: what the command line, run folders and benchmarks read.
+"""Names: which object the name of a network, selection, encoder, sampling or protocol stands for.
 
 A name is one of the tables below, an entry point that an installed package declares in the group
 ``condensekit.methods`` or ``condensekit.selections``, or ``module:object`` for something of your own: a
-class, a function that makes the object, or the finished object itself. A method of the tables is a
-:class:`~condensekit.presets.Preset`: it brings the encoder, packing, augmentation and start of its paper.
+class, a function that makes the object, or the finished object itself. Options follow as ``key=value``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from torch import nn
+
 from condensekit.errors import ConfigError, refuse, unknown
-from condensekit.methods import Condenser, DistributionMatching, gradient
 from condensekit.methods.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
 from condensekit.methods.encoders import Encoder, Fresh
-from condensekit.methods.gradient import DISTANCES, GradientMatching
-from condensekit.methods.kernel import KernelRidge
+from condensekit.methods.gradient import DISTANCES
 from condensekit.methods.sampling import Clustered, Importance, Sampling, Uniform
 from condensekit.methods.trained_encoders import Trained
-from condensekit.networks.adaptor import TorchvisionNetwork
+from condensekit.networks.adaptor import ModuleNetwork, TorchvisionNetwork
 from condensekit.networks.base import ACTIVATIONS, NORMS, POOLINGS, Network
 from condensekit.networks.classics import MLP, VGG11, AlexNet, LeNet
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
-from condensekit.presets import Preset
-from condensekit.selection.base import Noise, Selection
+from condensekit.selection.base import Function, Noise, Selection, Start
 from condensekit.selection.classic import Herding, KCenter, KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.condensed import Formation
 from condensekit.training.augment import Augmentation
-from condensekit.training.evaluation import DC, IDC, SHORT, TrainProtocol
+from condensekit.training.train import DC, IDC, SHORT, TrainProtocol
 
-OWN_NETWORKS = {**gradient.UNFIT, "discrepancy": "it compares gradients: see --set distance"}
-M3D = DistributionMatching(MMD(), lr=1.0, batch_real=128, per_image=True, space="pixel", name="m3d")
-M3D_PRESET = Preset(
-    M3D,
-    paper="Zhang et al., M3D, AAAI 2024",
-    cost="light",
-    encoder=Fresh(keep=5),
-    augmentation=Augmentation(ops=("color", "crop", "cutout")),
-    factor=2,
-)
-PRESETS: dict[str, Preset] = {
-    preset.method.name: preset
-    for preset in (
-        Preset(DistributionMatching(), paper="Zhao and Bilen, DM, WACV 2023", cost="light"),
-        M3D_PRESET,
-        dataclasses.replace(
-            M3D_PRESET,
-            method=dataclasses.replace(M3D, name="echo"),
-            paper="first version of M3D, arXiv 2312.15927v1",
-        ),
-        Preset(
-            GradientMatching(name="dc"),
-            paper="Zhao, Mopuri and Bilen, DC, ICLR 2021",
-            cost="heavy",
-            augmentation=None,
-            init=Noise(),
-            unfit={**OWN_NETWORKS, "augment": "under an augmentation it is dsa"},
-        ),
-        Preset(
-            GradientMatching(name="dsa"),
-            paper="Zhao and Bilen, DSA, ICML 2021",
-            cost="heavy",
-            unfit=OWN_NETWORKS,
-        ),
-        Preset(
-            KernelRidge(),
-            paper="Nguyen, Chen and Lee, KIP, ICLR 2021; Loo et al., RFAD, NeurIPS 2022",
-            cost="medium",
-            augmentation=None,
-            unfit={"discrepancy": "it compares predicted labels"},
-        ),
-    )
-}
-METHODS: dict[str, Condenser] = {name: preset.method for name, preset in PRESETS.items()}
 DISCREPANCIES: dict[str, Discrepancy] = {
     "mean": mean,
     "gaussian": MMD(),
@@ -111,23 +66,6 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "MLP": MLP,
 }
 PROTOCOLS: dict[str, TrainProtocol] = {"short": SHORT, "dc": DC, "idc": IDC}
-# Of the search. It imports NNI, so what makes something stands here as module:object and is imported when asked for.
-ENGINES = ("sequential", "pool", "nni")
-SPACES = {
-    "convnet": "condensekit.nas.spaces.spaces:convnet_space",
-    "convnet-small": "condensekit.nas.spaces.spaces:small_convnet_space",
-    "nasbench201": "condensekit.nas.spaces.spaces:nasbench201_space",
-}
-STRATEGIES = {name: f"condensekit.nas.trials.strategies:{name}" for name in ("random", "grid", "evolution", "tpe")}
-LISTED = ("random", "grid")  # strategies for which every ranker scores one list
-ZERO_COST = {name: f"condensekit.nas.rankers.zero_cost:{name}" for name in ("synflow", "nwot", "jacov", "zen")}
-COUNTS = ("params", "flops")  # rankers that only count
-SCORES = ("accuracy", "cross-entropy", "margin", "tse")  # of a trained candidate
-EARLY, ADDITIVE = "early-stop", "additive"  # further rankers
-# before a method: half of its set is real, or all of it: the images that it starts from; before rankers: a regression
-HALF, START, RIDGE = "half-", "start-", "ridge:"
-UNFLIPPED = ("digits", "mnist", "svhn")  # a mirrored digit is no digit
-
 SIZES = {"d": "depth", "w": "width"}
 WORDS = {
     **{name: ("norm", name) for name in NORMS if name != "none"},
@@ -144,36 +82,27 @@ OBJECTS: dict[str, Mapping[str, Any]] = {
 }  # options whose values have names
 
 
-def preset(name: str) -> Preset:
-    """How the method called ``name`` is run: from :data:`PRESETS`; any other method is run as DM is."""
-    if name in PRESETS:
-        return PRESETS[name]
-    return Preset(method(name), paper="", cost="")
+def named(text: str, kind: str) -> tuple[str, dict[str, str]]:
+    """A name and its options, written ``NAME key=value ...``: the one way in which anything with options is written.
 
-
-def method(name: str, /, **options: Any) -> Condenser:
-    """The method called ``name``, without what its paper runs beside it.
-
-    Encoder, augmentation, start and packing are arguments of ``condense``, whose defaults are DM's. Those of the
-    method's own preset come from a :class:`~condensekit.recipe.Recipe`, for the data set they are meant for::
-
-        method, arguments = Recipe.parse("m3d lr=3").build("cifar10")
-        condense(train, method, ipc=1, iterations=100, **arguments)
-
-    Args:
-        name: A name of :data:`METHODS`, an entry point, or ``module:object``.
-        options: Hyper-parameters that differ from the defaults; texts are converted to the option's type.
-            A discrepancy or distance may be given by name.
+    >>> named("m3d lr=3 init=kmeans", "recipe")
+    ('m3d', {'lr': '3', 'init': 'kmeans'})
 
     Raises:
-        ConfigError: An unknown name or option (with the nearest match), or values that make no sense; all of them.
+        ConfigError: A part without ``=``, a key that is there twice.
     """
-    found = _find("method", name, METHODS)
-    if _makes(found) or isinstance(found, Condenser):
-        found = _configure(f"option of method {name!r}", found, options)
-    if not isinstance(found, Condenser):
-        raise ConfigError(f"method {name!r} gives a {type(found).__name__}: expected a subclass of Condenser")
-    return found
+    name, *parts = text.split() or [""]
+    keys = [part.partition("=")[0] for part in parts]
+    refuse(
+        *(f"a {kind} is written NAME key=value ..., got {part!r} in {text!r}" for part in parts if "=" not in part),
+        *(f"{key} is given {n} times in {text!r}: keep one of them" for key, n in Counter(keys).items() if n > 1),
+    )
+    return name, dict(part.split("=", 1) for part in parts)
+
+
+def written(name: str, options: Mapping[str, Any]) -> str:
+    """The inverse of :func:`named`."""
+    return " ".join([name, *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items())])
 
 
 def discrepancy(name: str) -> Discrepancy:
@@ -206,22 +135,29 @@ def sampling(name: str, /, **options: Any) -> Sampling:
 
 
 def selection(name: str, /, **options: Any) -> Selection:
-    """The selection called ``name``: of :data:`SELECTIONS`, an entry point, or ``module:object``."""
-    made: Selection = _configure(f"option of selection {name!r}", _find("selection", name, SELECTIONS), options)
+    """The selection called ``name``: of :data:`SELECTIONS`, an entry point, or ``module:object``.
+
+    Options may stand in the name as well: ``kmeans candidates=1000``.
+    """
+    name, more = named(name, "selection")
+    made = configured(f"option of selection {name!r}", find("selection", name, SELECTIONS), {**more, **options})
     if not callable(made):
         raise ConfigError(f"selection {name!r} gives a {type(made).__name__}: expected (data, ipc, draw, compute)")
-    return made
+    return as_selection(made)
 
 
-def imported(kind: str, name: str, table: Mapping[str, str]) -> Any:
-    """What a table of ``module:object`` has under a name, imported now.
+def as_selection(given: Any) -> Selection:
+    """A selection by name, as an object, or as a function of ``(data, ipc, draw, compute)``.
 
     Raises:
-        ConfigError: An unknown name.
+        ConfigError: Something else.
     """
-    if name not in table:
-        raise unknown(kind, name, table)
-    return _load(kind, name, EntryPoint(name, table[name], "").load)
+    if isinstance(given, str):
+        return selection(given)
+    if isinstance(given, type) or not callable(given):
+        got = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r:.60}"
+        raise ConfigError(f'a selection is a name, an object or a function, got {got}: pass "kmeans" or KMeans()')
+    return given if isinstance(given, Selection) else Function(given)
 
 
 def baseline(name: str) -> tuple[Selection, Formation]:
@@ -240,10 +176,10 @@ def baseline_name(chosen_by: Selection, formation: Formation) -> str:
     return " ".join(parts)
 
 
-def initialiser(name: str, /, **options: Any) -> Selection | Noise:
+def initialiser(name: str, /, **options: Any) -> Start:
     """Where a condensation starts: a selection of real images, or ``noise``."""
     if name not in STARTS and ":" not in name:
-        raise unknown("initialiser", name, STARTS)
+        raise unknown("init", name, STARTS)
     if name != "noise":
         return selection(name, **options)
     refuse(*(f"noise has no option {option!r}" for option in options))
@@ -253,13 +189,19 @@ def initialiser(name: str, /, **options: Any) -> Selection | Noise:
 def network(name: str) -> Network:
     """The architecture called ``name``, as its ``name`` property gives it.
 
-    Those of :data:`NETWORKS` may take options: ``ConvNet-d4-w64-batch`` is 4 blocks of 64 channels with batch
-    norm. Any other name is one of ``torchvision.models``, ``-small`` appended for small images.
+    Those of :data:`NETWORKS` may take options: ``ConvNet depth=4 width=64 norm=batch`` is 4 blocks of 64 channels
+    with batch norm, ``ConvNet-d4-w64-batch`` is short for it. Any other name is one of ``torchvision.models``,
+    ``-small`` appended for small images.
 
     Raises:
         ConfigError: An unknown name or option.
     """
+    name, options = named(name, "network")
     kind, *parts = name.split("-")
+    if options and kind in NETWORKS:
+        refuse("write options of a network as key=value or after dashes, not both" if parts else None)
+        made: Network = configured(f"option of network {kind!r}", NETWORKS[kind], options)
+        return made
     if kind in NETWORKS:
         return NETWORKS[kind](**dict(_network_option(kind, part) for part in parts))
     model = name.removesuffix("-small")
@@ -269,6 +211,32 @@ def network(name: str) -> Network:
         from torchvision import models
 
         raise unknown("network", name, [*NETWORKS, *models.list_models(module=models)]) from None
+
+
+def as_network(given: Any, name: str = "network") -> Network:
+    """An architecture in any form that people have.
+
+    Args:
+        given: A name (see :func:`network`), a :class:`~condensekit.networks.base.Network`, a function or class that
+            makes a ``torch.nn.Module``, such as ``torchvision.models.resnet18``.
+        name: The argument, for errors.
+
+    Raises:
+        ConfigError: Something else, such as a module that is built already.
+    """
+    if isinstance(given, str):
+        return network(given)
+    if isinstance(given, Network):
+        return given
+    if isinstance(given, nn.Module):
+        raise ConfigError(
+            f"{name} got a {type(given).__name__} that is built already, and each network gets fresh weights: pass "
+            "what makes it, such as torchvision.models.resnet18 or the class"
+        )
+    if not callable(given) or (isinstance(given, type) and issubclass(given, Network)):
+        shown = f"the class {given.__name__}: pass {given.__name__}()" if isinstance(given, type) else f"{given!r:.60}"
+        raise ConfigError(f"{name} must be an architecture, got {shown}")
+    return ModuleNetwork(given)
 
 
 def _network_option(kind: str, text: str) -> tuple[str, Any]:
@@ -283,29 +251,16 @@ def _network_option(kind: str, text: str) -> tuple[str, Any]:
     return known[text]
 
 
-def protocol(name: str, data: str = "") -> TrainProtocol:
-    """The training recipe called ``name``, with the augmentation that suits the data set called ``data``."""
+def protocol(name: str) -> TrainProtocol:
+    """The training protocol called ``name``: one of :data:`PROTOCOLS`."""
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
-    found = PROTOCOLS[name]
-    if found.augmentation is None or data not in UNFLIPPED:
-        return found
-    return dataclasses.replace(found, augmentation=found.augmentation.without("flip"))
+    return PROTOCOLS[name]
 
 
-def augmentation(text: str, data: str, usual: Augmentation | None = Augmentation()) -> Augmentation | None:  # noqa: B008
-    """The operations that suit a data set.
-
-    Args:
-        text: ``auto`` (the usual ones, without ``flip`` for digits), ``none``, or a comma-separated list.
-        data: Name of the data set; only ``auto`` reads it.
-        usual: What the method uses where the data allow.
-    """
-    if text == "none":
-        return None
-    if text != "auto":
-        return Augmentation(ops=tuple(text.split(",")))
-    return usual.without("flip") if usual and data in UNFLIPPED and "flip" in usual.ops else usual
+def augmentation(text: str) -> Augmentation | None:
+    """The augmentation written as a comma-separated list of operations, or ``none``."""
+    return None if text == "none" else Augmentation(ops=tuple(text.split(",")))
 
 
 def options_of(found: Any) -> dict[str, Any]:
@@ -319,17 +274,14 @@ def options_of(found: Any) -> dict[str, Any]:
     return {k: _called(k, v) if k in OBJECTS else v for k, v in values.items()}
 
 
-def changed(configured: Any) -> dict[str, Any]:
-    """The options of a configured object that are neither its preset's nor its class's default."""
-    base = METHODS.get(getattr(configured, "name", ""))
-    usual = options_of(base if type(base) is type(configured) else type(configured))
-    return {k: v for k, v in options_of(configured).items() if usual.get(k, v) != v}
+def changed(given: Any, usual: Any) -> dict[str, Any]:
+    """The options of a configured object whose values differ from those of ``usual``, an object or a class.
 
-
-def row_name(configured: Condenser, **more: Any) -> str:
-    """What a table calls a run: the method, its options that are not the default, and ``more`` of them."""
-    options = {**changed(configured), **more}.items()
-    return " ".join([configured.name, *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options)])
+    Where that is of another class, the defaults of the object's own class count.
+    """
+    same = type(given) in (usual, type(usual))
+    base = options_of(usual if same else type(given))
+    return {k: v for k, v in options_of(given).items() if base.get(k, v) != v}
 
 
 def _kinds(found: Any) -> dict[str, type]:
@@ -361,27 +313,38 @@ def _built(kind: str, name: str, table: Mapping[str, Any], options: Mapping[str,
     """The object called ``name`` with ``options``; ``module:object`` for one of your own."""
     if name not in table and ":" not in name:
         raise unknown(kind, name, table)
-    made = _configure(f"option of {kind} {name!r}", _find(kind, name, table), options)
+    made = configured(f"option of {kind} {name!r}", find(kind, name, table), options)
     if not isinstance(made, wanted):
         raise ConfigError(f"{kind} {name!r} gives a {type(made).__name__}: expected a subclass of {wanted.__name__}")
     return made
 
 
-def _configure(kind: str, found: Any, options: Mapping[str, Any]) -> Any:
-    """The object that ``found`` makes or is, with ``options``; raises one ConfigError for all that do not fit."""
-    kinds = _kinds(found) if options else {}
+def configured(kind: str, found: Any, options: Mapping[str, Any], hidden: Container[str] = ()) -> Any:
+    """The object that ``found`` makes or is, with options changed.
+
+    Args:
+        kind: What errors call an option.
+        found: A class, a function, or an object.
+        options: Values, or their texts.
+        hidden: Options that make no sense here.
+
+    Raises:
+        ConfigError: All options that do not fit.
+    """
+    kinds = {k: v for k, v in _kinds(found).items() if k not in hidden} if options else {}
+    others = _parameters(found) if options else set()
     values: dict[str, Any] = {}
     problems: list[str] = []
     for name, value in options.items():
         try:
-            if name not in kinds:
+            if name not in kinds and (isinstance(value, str) or name not in others):
                 raise unknown(kind, name, kinds)
-            values[name] = convert(name, value, kinds[name])
+            values[name] = convert(name, value, kinds.get(name, object))
         except ConfigError as error:
             problems.append(str(error))
     made = found
     missing = [name for name in _required(found) if name not in options] if _makes(found) else []
-    problems += [f"{kind} {name!r} has no default: give it a value (--set {name}=VALUE)" for name in missing]
+    problems += [f"{kind} {name!r} has no default: give it a value, {name}=VALUE" for name in missing]
     try:
         if _makes(found):
             made = None if missing else found(**values)
@@ -391,6 +354,11 @@ def _configure(kind: str, found: Any, options: Mapping[str, Any]) -> Any:
         problems += error.problems
     refuse(*problems)
     return made
+
+
+def _parameters(found: Any) -> set[str]:
+    """Everything that can be given where ``found``, or the class of an object, is called."""
+    return set(inspect.signature(found if _makes(found) else type(found)).parameters)
 
 
 def _required(found: Any) -> list[str]:
@@ -404,7 +372,9 @@ def _required(found: Any) -> list[str]:
 
 
 def convert(name: str, value: Any, kind: type) -> Any:
-    """``value``, where it is a text: as ``kind``, or the object of that name."""
+    """``value``, where it is a text: as ``kind``, or the object of that name; a whole number where one is a float."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     if not isinstance(value, str) or kind is str:
         return value
     if name == "discrepancy":
@@ -420,7 +390,7 @@ def convert(name: str, value: Any, kind: type) -> Any:
         raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}{way_out}") from None
 
 
-def _find(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+def find(kind: str, name: str, table: Mapping[str, Any]) -> Any:
     """What the table, an entry point or ``module:object`` holds under ``name``."""
     if name in table:
         return table[name]

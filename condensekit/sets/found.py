@@ -1,4 +1,4 @@
-"""The sets on disk that a command is pointed at."""
+"""Found sets: those of finished run folders, grouped where they differ in the seed alone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def find(path: Path) -> list[Path]:
         return sorted(found, key=lambda file: (len(file.parent.name), file.parent.name))
     if not path.exists():
         raise ConfigError(f"no run folder {path}: give one made by condense, select or demo")
-    raise ConfigError(f"no finished set in {path}: finish the run with --resume, or give another folder")
+    raise ConfigError(f"no finished set in {path}: finish the run with resume=True, or give another folder")
 
 
 def find_one(path: Path, seed: int | None) -> Path:

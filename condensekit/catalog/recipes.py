@@ -1,0 +1,366 @@
+"""Recipes by name: each published method as its paper runs it, and recipes from text.
+
+``recipes.m3d(lr=3)`` and ``recipes.parse("m3d lr=3")`` are the same recipe. An option is a hyper-parameter of the
+method, a field of the :class:`~condensekit.methods.recipe.Recipe`, or one of :data:`SHORT`; with a dot it belongs to
+a part: ``init.candidates=1000``. Values may be text or objects: ``init="kmeans"``, ``init=KMeans()``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from condensekit.catalog import names
+from condensekit.errors import ConfigError, Problems, refuse, unknown
+from condensekit.methods.base import Condenser
+from condensekit.methods.discrepancy import MMD
+from condensekit.methods.distribution import DistributionMatching
+from condensekit.methods.encoders import Encoder, Fresh
+from condensekit.methods.gradient import UNFIT, GradientMatching
+from condensekit.methods.kernel import KernelRidge
+from condensekit.methods.recipe import Recipe
+from condensekit.networks.base import Network
+from condensekit.selection.base import Noise, Start
+from condensekit.sets.condensed import Formation
+from condensekit.training.augment import Augmentation
+
+PARTS = ("init", "sampling", "encoder")  # what may take options of its own
+SHORT = {
+    "encoder_network": "architecture of the encoder",
+    "keep": "steps for which the encoder uses one network",
+    "augment": "none, or a comma-separated list of operations",
+    "factor": "packing of the stored images",
+    "storage": "how values are stored: float32, float16 or uint8",
+}
+"""Options that stand for a part of a field of the recipe."""
+COSTS = {
+    "light": "real images once forward, synthetic ones forward and back",
+    "medium": "light, and a linear solve for all classes",
+    "heavy": "second derivatives, and a network trained on the set along the way",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A recipe that has a name.
+
+    Args:
+        recipe: As its paper runs it.
+        paper: Where it was published.
+        cost: One of :data:`COSTS`.
+        unfit: Options that make no sense with it, each with the reason.
+    """
+
+    recipe: Recipe
+    paper: str
+    cost: str
+    unfit: Mapping[str, str] = field(default_factory=dict)
+
+
+_GRADIENTS = {**UNFIT, "discrepancy": "it compares gradients: see the option distance"}
+_M3D = Recipe(
+    DistributionMatching(MMD(), lr=1.0, batch_real=128, per_image=True, space="pixel", name="m3d"),
+    encoder=Fresh(keep=5),
+    augmentation=Augmentation(ops=("color", "crop", "cutout")),
+    formation=Formation(factor=2),
+)
+PUBLISHED: dict[str, Published] = {
+    published.recipe.method.name: published
+    for published in (
+        Published(Recipe(DistributionMatching()), "Zhao and Bilen, DM, WACV 2023", "light"),
+        Published(_M3D, "Zhang et al., M3D, AAAI 2024", "light"),
+        Published(
+            _M3D.replace(method=dataclasses.replace(_M3D.method, name="echo")),  # type: ignore[type-var]
+            "first version of M3D, arXiv 2312.15927v1",
+            "light",
+        ),
+        Published(
+            Recipe(GradientMatching(name="dc"), augmentation=None, init=Noise()),
+            "Zhao, Mopuri and Bilen, DC, ICLR 2021",
+            "heavy",
+            {**_GRADIENTS, "augment": "under an augmentation it is dsa"},
+        ),
+        Published(Recipe(GradientMatching(name="dsa")), "Zhao and Bilen, DSA, ICML 2021", "heavy", _GRADIENTS),
+        Published(
+            Recipe(KernelRidge(), augmentation=None),
+            "Nguyen, Chen and Lee, KIP, ICLR 2021; Loo et al., RFAD, NeurIPS 2022",
+            "medium",
+            {"discrepancy": "it compares predicted labels"},
+        ),
+    )
+}
+
+
+def dm(**options: Any) -> Recipe:
+    """Distribution matching: the recipe of :class:`~condensekit.methods.distribution.DistributionMatching`."""
+    return recipe("dm", **options)
+
+
+def m3d(**options: Any) -> Recipe:
+    """Distribution matching by maximum mean discrepancy, two by two images packed into each stored one."""
+    return recipe("m3d", **options)
+
+
+def echo(**options: Any) -> Recipe:
+    """The first version of :func:`m3d`."""
+    return recipe("echo", **options)
+
+
+def dc(**options: Any) -> Recipe:
+    """Gradient matching from noise, without augmentation."""
+    return recipe("dc", **options)
+
+
+def dsa(**options: Any) -> Recipe:
+    """Gradient matching under siamese augmentation."""
+    return recipe("dsa", **options)
+
+
+def krr(**options: Any) -> Recipe:
+    """Kernel ridge regression on features of untrained networks."""
+    return recipe("krr", **options)
+
+
+def parse(text: str) -> Recipe:
+    """The recipe written as ``METHOD NAME=VALUE ...``: ``m3d lr=3 init=kmeans sampling.refresh=100``.
+
+    Raises:
+        ConfigError: Unknown names, a part without ``=``, a name that is there twice, or values that make no sense; all
+            of them listed.
+    """
+    name, options = names.named(text, "recipe")
+    return recipe(name, **options)
+
+
+def as_recipe(given: Any) -> Recipe:
+    """A recipe, a bare method (in DM's surroundings), or the text of a recipe.
+
+    Raises:
+        ConfigError: Something else, with a call that would work; a text that is no recipe.
+    """
+    if isinstance(given, str):
+        return parse(given)
+    if isinstance(given, Recipe):
+        return given
+    if isinstance(given, Condenser):
+        return Recipe(given)
+    got = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r:.60}"
+    call = f"{given.__name__}()" if isinstance(given, type) else '"m3d", recipes.m3d(lr=3) or DistributionMatching()'
+    raise ConfigError(f"recipe must be a name, a Recipe or a method, got {got}: pass {call}")
+
+
+def recipe(name: str, /, **options: Any) -> Recipe:
+    """The recipe of a method by its name, with some options changed.
+
+    Args:
+        name: One of :data:`PUBLISHED`, an entry point of the group ``condensekit.methods``, or ``module:object``; what
+            is none of the first is run in DM's surroundings.
+        options: See the module. Texts are converted.
+
+    Raises:
+        ConfigError: Unknown names (with the nearest match), options that make no sense with the method, and values
+            that make no sense; all of them listed.
+    """
+    published = PUBLISHED.get(name)
+    unfit = published.unfit if published else {}
+    problems = [f"{name} takes no {option}: {unfit[option]}" for option in options if _part(option) in unfit]
+    fitting = {option: value for option, value in options.items() if _part(option) not in unfit}
+    gathered = Problems()
+    own: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
+    base = published.recipe if published else PUBLISHED["dm"].recipe
+    with gathered:
+        refuse(*problems)
+    with gathered:
+        own, fields = _sorted(fitting)
+    with gathered:
+        base = _base(name, published, own)
+    changes: dict[str, Any] = {}
+    for part in _CHANGES:
+        with gathered:
+            changes |= part(base, fields)
+    gathered.refuse()
+    return base.replace(**changes)
+
+
+def name_of(made: Recipe) -> str:
+    """The shortest text of a recipe: the method, and what is neither its own nor its paper's default."""
+    method = made.method
+    published = PUBLISHED.get(method.name)
+    usual = published.recipe if published else Recipe(method)
+    base = usual.method if type(usual.method) is type(method) else type(method)
+    changed = names.changed(method, base)
+    for part, table in {"init": names.SELECTIONS, "sampling": names.SAMPLINGS}.items():
+        ours, theirs = getattr(made, part), getattr(usual, part)
+        if ours.name != theirs.name:
+            changed[part] = ours.name
+        default = theirs if type(ours) is type(theirs) else table.get(ours.name, type(ours))
+        changed |= {f"{part}.{k}": v for k, v in names.changed(ours, default).items()}
+    changed |= _encoder_name(made.encoder, usual.encoder)
+    if made.augmentation != usual.augmentation:
+        changed["augment"] = "none" if made.augmentation is None else ",".join(made.augmentation.ops)
+    given, default = made.formation, usual.formation
+    changed |= {"factor": given.factor} if given.factor != default.factor else {}
+    changed |= {"storage": given.dtype} if given.dtype != default.dtype else {}
+    plain = [f.name for f in dataclasses.fields(Recipe) if f.type in ("bool", "int", "float", "str")]
+    changed |= {k: getattr(made, k) for k in plain if getattr(made, k) != getattr(usual, k)}
+    return names.written(method.name, changed)
+
+
+def _encoder_name(ours: Encoder, theirs: Encoder) -> dict[str, Any]:
+    """The options by which an encoder differs from the usual one."""
+    changed: dict[str, Any] = {}
+    kind = names.encoder_name(ours)
+    if kind != names.encoder_name(theirs):
+        changed["encoder"] = kind
+    default = theirs if kind == names.encoder_name(theirs) else names.ENCODERS.get(kind, type(ours))
+    options = names.changed(ours, default)
+    if "keep" in options:
+        changed["keep"] = options.pop("keep")
+    changed |= {f"encoder.{k}": v for k, v in options.items()}
+    if ours.network.name != theirs.network.name:
+        changed["encoder_network"] = ours.network.name
+    return changed
+
+
+def _part(option: str) -> str:
+    """``init.candidates`` -> ``init``; any other option as it is."""
+    part, dot, _ = option.partition(".")
+    return part if dot else option
+
+
+def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the method, and those of the recipe and its parts.
+
+    Raises:
+        ConfigError: A dotted option of what has none.
+    """
+    known = {*(f.name for f in dataclasses.fields(Recipe)), *SHORT} - {"method"}
+    own: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
+    problems = []
+    for option, value in options.items():
+        part, dot, _ = option.partition(".")
+        if dot and part not in PARTS:
+            problems.append(f"{option}: only {', '.join(PARTS)} have options of their own")
+        (fields if part in known else own)[option] = value
+    refuse(*problems)
+    return own, fields
+
+
+def _base(name: str, published: Published | None, own: Mapping[str, Any]) -> Recipe:
+    """The recipe with its method configured."""
+    kind = f"option of method {name!r}"
+    if published is not None:
+        return published.recipe.replace(method=names.configured(kind, published.recipe.method, own, _hidden(name)))
+    made = names.configured(kind, names.find("method", name, PUBLISHED), own)
+    if isinstance(made, Recipe):
+        return made
+    if not isinstance(made, Condenser):
+        raise ConfigError(f"method {name!r} gives a {type(made).__name__}: expected a Condenser or a Recipe")
+    return Recipe(made)
+
+
+def _hidden(name: str) -> tuple[str, ...]:
+    return tuple(PUBLISHED[name].unfit)
+
+
+def _options(fields: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """``{"candidates": 1000}`` of ``init.candidates`` and so on."""
+    return {k.partition(".")[2]: v for k, v in fields.items() if k.startswith(f"{part}.")}
+
+
+def _init(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
+    given, options = fields.get("init"), _options(fields, "init")
+    if given is None and not options:
+        return {}
+    if given is None or isinstance(given, str):
+        return {"init": names.initialiser(given or base.init.name, **options)}
+    found = given if isinstance(given, Start) else names.as_selection(given)
+    return {"init": dataclasses.replace(found, **options) if options else found}  # type: ignore[type-var]
+
+
+def _sampling(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
+    given, options = fields.get("sampling"), _options(fields, "sampling")
+    if given is None and not options:
+        return {}
+    if given is None or isinstance(given, str):
+        return {"sampling": names.sampling(given or base.sampling.name, **options)}
+    return {"sampling": given}
+
+
+def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The base's encoder, but for what is asked for; an architecture in its place embeds like the base's."""
+    given, options, keep = fields.get("encoder"), _options(fields, "encoder"), fields.get("keep")
+    wanted = fields.get("encoder_network")
+    usual = names.encoder_name(base.encoder)
+    if given is None or given == usual:
+        found = names.configured("option of encoder", base.encoder, options) if options else base.encoder
+    elif isinstance(given, str) and (given in names.ENCODERS or ":" in given):
+        found = dataclasses.replace(names.encoder(given, **options), network=base.encoder.network)
+    elif isinstance(given, Encoder):
+        found = given
+    elif isinstance(given, str) and not _is_network(given):
+        raise unknown("encoder", given, names.ENCODERS)
+    else:  # an architecture, in any form
+        found = dataclasses.replace(base.encoder, network=names.as_network(given, "encoder"))  # type: ignore[type-var]
+    if wanted is not None:
+        found = dataclasses.replace(found, network=names.as_network(wanted, "encoder_network"))
+    if keep is not None:
+        number = names.convert("keep", keep, int)
+        refuse(
+            f"encoder=fresh draws a network for each step: leave out keep={number}, or use encoder=kept"
+            if given == "fresh" and number > 1
+            else None
+        )
+        found = dataclasses.replace(found, keep=number)
+    return {"encoder": found} if found is not base.encoder else {}
+
+
+def _is_network(text: str) -> bool:
+    try:
+        return isinstance(names.network(text), Network)
+    except ConfigError:
+        return False
+
+
+def _augmentation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
+    refuse(
+        "augment and augmentation are the same: leave out one of them"
+        if "augment" in fields and "augmentation" in fields
+        else None
+    )
+    given = fields.get("augment", fields.get("augmentation", "auto"))
+    if isinstance(given, str):
+        return {} if given == "auto" else {"augmentation": names.augmentation(given)}
+    return {"augmentation": given}
+
+
+def _formation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
+    made = fields.get("formation", base.formation)
+    factor, storage = fields.get("factor"), fields.get("storage")
+    if factor is not None:
+        made = dataclasses.replace(made, factor=names.convert("factor", factor, int))
+    if storage is not None:
+        made = dataclasses.replace(made, dtype=storage)
+    return {"formation": made}
+
+
+def _plain(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that hold a number, a text or yes and no."""
+    kinds = {f.name: names.PLAIN[str(f.type)] for f in dataclasses.fields(Recipe) if f.type in names.PLAIN}
+    return {name: names.convert(name, fields[name], kind) for name, kind in kinds.items() if name in fields}
+
+
+_CHANGES: tuple[Callable[[Recipe, Mapping[str, Any]], dict[str, Any]], ...] = (
+    _init,
+    _sampling,
+    _encoder,
+    _augmentation,
+    _formation,
+    _plain,
+)
+
+Recipe.parse = staticmethod(parse)

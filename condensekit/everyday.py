@@ -1,0 +1,325 @@
+"""Public doors: load, condense, select and evaluate take what people have, and make objects of it.
+
+Text and foreign objects become condensekit's own here and nowhere deeper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from condensekit import driver
+from condensekit.catalog import names, recipes
+from condensekit.compute import Compute, Machine
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
+from condensekit.data.objects import as_images
+from condensekit.driver import CondenseResult, Saving
+from condensekit.errors import ConfigError, DataError, Problems, refuse
+from condensekit.methods.base import Condenser
+from condensekit.methods.recipe import Recipe
+from condensekit.networks.base import Network
+from condensekit.progress import Bars, Progress
+from condensekit.rng import Draw
+from condensekit.selection.base import Selection, selected_set
+from condensekit.sets import found
+from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.training.evaluation import Candidate, Evaluation
+from condensekit.training.evaluation import evaluate as evaluate_candidates
+from condensekit.training.train import TrainProtocol
+
+FULL = "full"  # in ``against``: all training images
+RECIPE_FIELDS = ("init", "encoder", "augmentation", "sampling", "formation", "nested", "soft_labels")
+MACHINE_FIELDS = ("device", "precision", "compiled", "chunk", "workers")
+
+
+def load(
+    source: Any,
+    *,
+    root: str | Path | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    trust_local_copy: bool = False,
+    mmap: Path | None = None,
+    flippable: bool | None = None,
+    progress: Progress | None = None,
+) -> tuple[ClassImages, ClassImages]:
+    """Training and test images, both with the training images' normalisation and class names.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> len(train), len(test), train.spec.shape
+    (1438, 359, (1, 8, 8))
+
+    Args:
+        source: A name, a folder or an ``.npz`` file, see :func:`condensekit.data.datasets.load`; or what
+            :func:`condensekit.data.objects.as_images` takes, of which a fixed 20 % of each class are held out to test.
+        root: Folder of the named sets; the following are for names and files only.
+        image_size: Resize every image to this many pixels in height and width.
+        download: Fetch a named set that is missing.
+        trust_local_copy: Read a named set's files even if their checksums differ from the published ones.
+        mmap: Folder for the decoded pixels, which are then mapped from there.
+        flippable: Whether a mirrored image still shows its class; None: as is known, else True.
+        progress: Told how many images are read; None shows a bar in a terminal.
+
+    Raises:
+        DataError: Images that are missing, damaged or ill-fitting; the text names the file or item.
+        ConfigError: An unknown name, or an ``image_size`` below 1.
+    """
+    if isinstance(source, str | Path):
+        return datasets.load(
+            source,
+            root=root,
+            image_size=image_size,
+            download=download,
+            trust_local_copy=trust_local_copy,
+            mmap=mmap,
+            flippable=flippable,
+            progress=progress or Bars(),
+        )
+    images = as_images(source, "source")
+    if flippable is not None:
+        images = images.with_spec(flippable=flippable)
+    return datasets.held_out(images)
+
+
+def condense(
+    data: Any,
+    recipe: str | Recipe | Condenser,
+    *,
+    ipc: int,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008 - frozen
+    saving: Saving | str | Path | None = None,
+    record: Mapping[str, Any] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Progress | None = None,
+    **misplaced: Any,
+) -> CondenseResult:
+    """Learn ``ipc`` synthetic images for each class.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> ck.condense(train, "dm", ipc=1, steps=2).set
+    CondensedSet(10 images of (1, 8, 8), 10 classes, 1 per class, 2,640 bytes: dm)
+
+    Args:
+        data: Training images in any form that :func:`load` takes but a name or path.
+        recipe: How: the text of a recipe (``"m3d lr=3"``), a :class:`Recipe`, or a method, which is surrounded as in
+            DM. See :mod:`condensekit.catalog.recipes`.
+        ipc: Images per class, at least 1.
+        steps: Matching steps, at least 1. Give this or ``minutes``.
+        minutes: Wall time of the loop instead, above 0.
+        seed: Everything random follows from it; the same seed gives the same images on a CPU.
+        machine: Where networks run.
+        saving: Run folder, or :class:`Saving` for how often it is written and whether a run in it is resumed.
+        record: Further entries for ``config.json`` and the set's provenance. JSON values.
+        stop: Asked after each step whether the run shall end there.
+        progress: Told about each step; None shows a bar in a terminal.
+        misplaced: None: arguments of the recipe or the machine are refused here, with the call that takes them.
+
+    Returns:
+        The set (``.set``), how the run ended, its figures, and the work of the networks. See
+        :func:`condensekit.driver.condense`, also for the errors.
+    """
+    refuse(*(_misplaced(name) for name in misplaced))
+    problems = Problems()
+    made, images = None, None
+    with problems:
+        made = recipes.as_recipe(recipe)
+    if isinstance(data, str | Path):
+        raise DataError(f"data must be images, got {str(data)!r}: pass the first of load({str(data)!r})")
+    images = as_images(data)
+    problems.refuse()
+    assert made is not None
+    return driver.condense(
+        images,
+        made,
+        ipc=ipc,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        machine=machine,
+        saving=Saving(Path(saving)) if isinstance(saving, str | Path) else saving,
+        record={"name": recipes.name_of(made), **(record or {})},
+        stop=stop,
+        progress=progress or Bars(),
+    )
+
+
+def select(
+    data: Any,
+    selection: str | Selection = "random",
+    *,
+    ipc: int,
+    seed: int = 0,
+    formation: Formation | None = None,
+    machine: Machine = Machine(),  # noqa: B008 - frozen
+) -> CondensedSet:
+    """Choose ``ipc`` real images of each class: the baselines of a condensation.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> len(ck.select(train, "kmeans", ipc=2))
+    20
+
+    Args:
+        data: Training images, as in :func:`condense`.
+        selection: A name (``kmeans``, ``packed-random``), a :class:`~condensekit.selection.base.Selection`, or a
+            function like one.
+        ipc: Stored images per class, at least 1.
+        seed: What is random follows from it.
+        formation: How the images are stored; None: as the name says.
+        machine: Where networks run.
+
+    Raises:
+        ConfigError: An unknown name, or options that make no sense.
+        DataError: Classes too small.
+    """
+    chosen_by, usual = names.baseline(selection) if isinstance(selection, str) else (None, Formation())
+    images = as_images(data)
+    with Compute(machine, _size(images)) as compute:
+        chosen_by = chosen_by or names.as_selection(selection)
+        return selected_set(images, chosen_by, ipc, Draw(seed), compute, formation or usual)
+
+
+def evaluate(
+    sets: Any,
+    test: Any,
+    *,
+    train: Any = None,
+    against: str | Sequence[str] | None = "random",
+    network: Any = "ConvNet",
+    networks: int = 5,
+    protocol: str | TrainProtocol = "short",
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008 - frozen
+    equal_steps: bool = True,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Train networks from scratch on sets, test them, and compare with real images of the same number.
+
+    Args:
+        sets: A set, a result of :func:`condense`, the path of a run folder or of a set's file, or a list of these; a
+            dictionary names them. Sets that differ only in the seed form one row.
+        test: Test images in any form; they are normalised as the sets are.
+        train: Training images, from which baselines are drawn; None: those that the sets were made from, read again.
+        against: Selections to compare with: a name, several, or None; ``full`` is all training images.
+        network: What is trained and judged: a name, a function that makes a module, or a list of these.
+        networks: Trainings on each set.
+        protocol: How: ``short``, ``dc``, ``idc``, or a :class:`TrainProtocol`.
+        seed: Of the first network.
+        machine: Where networks run.
+        equal_steps: Whether a set that decodes to more images gets no more training.
+        progress: Told about each gradient step; None shows a bar in a terminal.
+
+    Returns:
+        Rows of accuracies with paired differences; ``print`` shows them as a table.
+
+    Raises:
+        ConfigError: Unknown names, or a baseline without training images to draw from.
+        DataError: Images that do not fit.
+    """
+    wanted = [against] if isinstance(against, str) else list(against or ())
+    problems = Problems()
+    architectures: list[Network] = []
+    chosen: dict[str, tuple[Selection, Formation]] = {}
+    for one in network if isinstance(network, list | tuple) else [network]:
+        with problems:
+            architectures.append(names.as_network(one))
+    for name in wanted:
+        with problems:
+            if name != FULL:
+                chosen[name] = names.baseline(name)
+    with problems:
+        protocol = names.protocol(protocol) if isinstance(protocol, str) else protocol
+    problems.refuse()
+    groups = found.groups(sets)
+    first = groups[0].sets[0]
+    tested = _normalised(as_images(test, "test"), first)
+    source = _training_images(train, first) if wanted else None
+    with Compute(machine, _size(tested)) as compute:
+        candidates = [Candidate(g.name, g.sets, g.ipc) for g in groups]
+        if source is not None:
+            candidates += baselines(groups, chosen, source, compute)
+            candidates += [Candidate(FULL, (source,))] if FULL in wanted else []
+        return evaluate_candidates(
+            candidates,
+            tested,
+            network=tuple(architectures),
+            networks=networks,
+            protocol=protocol,  # type: ignore[arg-type]
+            seed=seed,
+            compute=compute,
+            reference=wanted[0] if wanted else None,
+            equal_steps=equal_steps,
+            progress=progress or Bars(),
+        )
+
+
+def baselines(
+    groups: Sequence[found.Group],
+    selections: Mapping[str, tuple[Selection, Formation]],
+    train: ClassImages,
+    compute: Compute,
+) -> list[Candidate]:
+    """For each size among ``groups``: each selection's sets, with the seeds of the group that has most."""
+    made = []
+    for ipc in dict.fromkeys(g.ipc for g in groups):
+        alike = [g for g in groups if g.ipc == ipc]
+        seeds = max((g.seeds for g in alike), key=len)
+        for name, (selection, formation) in selections.items():
+            if name in {g.name for g in alike}:
+                continue
+            sets = tuple(selected_set(train, selection, ipc, Draw(seed), compute, formation) for seed in seeds)
+            made.append(Candidate(name, sets, ipc))
+    return made
+
+
+def _size(images: ClassImages) -> tuple[int, int]:
+    return images.spec.shape[1], images.spec.shape[2]
+
+
+def _misplaced(name: str) -> str:
+    """Where an argument belongs that ``condense`` does not take."""
+    if name in RECIPE_FIELDS:
+        return f"condense() takes no {name}=: it belongs to the recipe, as in condense(train, recipes.dm({name}=...))"
+    if name in MACHINE_FIELDS:
+        return f"condense() takes no {name}=: pass machine=Machine({name}=...)"
+    if name == "iterations":
+        return "condense() takes no iterations=: pass steps="
+    return f"condense() takes no {name}=: options of the method belong to the recipe, as in recipes.dm({name}=...)"
+
+
+def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
+    """The test images with the set's normalisation, where they are pixels of the same shape."""
+    ours, theirs = made.spec, test.spec
+    if ours.alike(theirs) or ours.shape != theirs.shape or not test.whole_bytes:
+        return test
+    return test.with_spec(mean=ours.mean, std=ours.std)
+
+
+def _training_images(train: Any, made: CondensedSet) -> ClassImages:
+    """The images that baselines are drawn from.
+
+    Raises:
+        ConfigError: None given, and those that the set was made from cannot be read again.
+    """
+    if train is not None:
+        return _normalised(as_images(train, "train"), made)
+    source, wanted = made.provenance.get("source"), made.provenance.get("data")
+    if not source:
+        raise ConfigError(
+            "a baseline is drawn from the training images, and the set does not say where they are: pass train=, or "
+            "against=None"
+        )
+    parts = datasets.load(source["name"], root=source.get("root"), image_size=source.get("image_size"))
+    read = next((part for part in parts if part.fingerprint() == wanted), None)
+    if read is None:
+        raise ConfigError(
+            f"the set was made from other images than those of {source['name']!r} now (a part of them?): pass train="
+        )
+    return read

@@ -1,0 +1,135 @@
+"""Recipe: how to condense, as one object."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from condensekit.compute import Machine
+from condensekit.data.images import ClassImages, ImageSpec
+from condensekit.errors import ConfigError, instance, refuse, unknown, whole
+from condensekit.methods.base import Condenser
+from condensekit.methods.encoders import Encoder, Fresh
+from condensekit.methods.sampling import Sampling, Uniform
+from condensekit.selection.base import Start
+from condensekit.selection.classic import Random
+from condensekit.sets.condensed import Formation
+from condensekit.training.augment import Augmentation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done in each step of a condensation, and where its images start.
+
+    The defaults surround a method as DM's paper does. :mod:`condensekit.catalog.recipes` has a function for each
+    published method, :meth:`parse` reads a recipe from text.
+
+    >>> import condensekit as ck
+    >>> ck.Recipe.parse("m3d lr=3").method.lr
+    3.0
+
+    Args:
+        method: What one step does.
+        encoder: Where the embedding networks come from; a new ConvNet each step by default.
+        augmentation: Siamese augmentation of real and synthetic images; None for none. On data that are not
+            ``flippable`` it is used without ``flip``.
+        sampling: How real batches are drawn.
+        init: Where the images start: a selection of real images, or noise.
+        formation: How the images are stored. With a factor f each packs f * f smaller ones, and so starts.
+        nested: Match only the first k images of each class, k drawn anew each step from 1 to ipc, so that any prefix
+            of the set is a set of its own.
+        soft_labels: Label the images with the mean prediction of the trained networks of ``encoder``, in place of
+            their class. The labels count in ``nbytes``.
+
+    Raises:
+        ConfigError: A class where an object is expected, or an object of another kind; all of them listed.
+    """
+
+    method: Condenser
+    encoder: Encoder = field(default_factory=Fresh)
+    augmentation: Augmentation | None = Augmentation()  # noqa: RUF009 - frozen
+    sampling: Sampling = Uniform()  # noqa: RUF009 - frozen
+    init: Start = Random()  # noqa: RUF009 - frozen
+    formation: Formation = Formation()  # noqa: RUF009 - frozen
+    nested: bool = False
+    soft_labels: bool = False
+
+    parse: ClassVar[Callable[[str], Recipe]]
+    """The recipe written as ``METHOD NAME=VALUE ...``; set by :mod:`condensekit.catalog.recipes`, which knows names."""
+
+    def __post_init__(self) -> None:
+        none = self.augmentation is None
+        refuse(
+            instance("method", self.method, Condenser, "an object such as DistributionMatching()"),
+            instance("encoder", self.encoder, Encoder, "Fresh(ConvNet()), or a network to recipes.dm(encoder=...)"),
+            None if none else instance("augmentation", self.augmentation, Augmentation, "Augmentation() or None"),
+            instance("sampling", self.sampling, Sampling, "Uniform(), Importance() or Clustered()"),
+            instance("init", self.init, Start, "Random(), KMeans() or Noise()"),
+            instance("formation", self.formation, Formation, "Formation(factor=2)"),
+        )
+
+    @property
+    def separable(self) -> bool:
+        """Whether classes can be condensed apart, as far as the parts of the recipe know."""
+        return self.method.separable and not self.encoder.trained and self.sampling.separable
+
+    def replace(self, **changes: Any) -> Recipe:
+        """The same recipe with other values of its fields.
+
+        Raises:
+            ConfigError: A name that is no field; values that make no sense.
+        """
+        fields = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in fields:
+                raise unknown("field of a recipe", name, fields)
+        return dataclasses.replace(self, **changes)
+
+    def on(self, spec: ImageSpec) -> Recipe:
+        """The recipe as it is used on such data: without ``flip`` where a mirrored image shows another class."""
+        used = None if self.augmentation is None else self.augmentation.on(spec)
+        return self if used == self.augmentation else self.replace(augmentation=used)
+
+    def check(self, data: ClassImages, ipc: int, machine: Machine) -> None:
+        """Refuse what makes no sense together, before anything is spent.
+
+        Args:
+            data: The real images.
+            ipc: Stored images of each class.
+            machine: Where networks run.
+
+        Raises:
+            ConfigError: Every problem of the recipe with these arguments.
+            DataError: Classes too small for the start.
+        """
+        refuse(whole("ipc", ipc, 1), *self.misfits(data, ipc, machine))
+        self.encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit
+        self.init.check(data, int(ipc), self.formation.factor)
+
+    def misfits(self, data: ClassImages, ipc: int, machine: Machine) -> Sequence[str | None]:
+        """What is wrong with the recipe for these arguments, see :meth:`check`; None or nothing where all is well."""
+        return (
+            self.formation.misfit(data.spec.shape),
+            "nested sets need an ipc of at least 2: one image has no shorter prefix"
+            if self.nested and ipc == 1
+            else None,
+            "soft_labels=True needs trained networks: use encoder=Trained()"
+            if self.soft_labels and not self.encoder.can_label
+            else None,
+            *self.method.misfits(data, self.encoder, self.soft_labels, machine.compiled, self.augmentation),
+        )
+
+
+def as_recipe(given: Recipe | Condenser) -> Recipe:
+    """A recipe as it is; a bare method in DM's surroundings.
+
+    Raises:
+        ConfigError: Something else.
+    """
+    if isinstance(given, Recipe):
+        return given
+    if isinstance(given, Condenser):
+        return Recipe(given)
+    raise ConfigError(str(instance("recipe", given, Recipe, 'recipes.m3d(), DistributionMatching() or "m3d lr=3"')))

@@ -1,0 +1,48 @@
+"""Statistics of paired comparisons."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+ENOUGH_SETS = 3  # from here on an interval is over sets, which are independent; networks on one set are not
+
+Accuracies = Sequence[Sequence[float]]
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """The t interval of the mean of independent values; None for a single one."""
+    if len(values) < 2:
+        return None
+    if min(values) == max(values):  # scipy warns of the variance 0
+        return values[0], values[0]
+    from scipy.stats import ttest_1samp
+
+    found = ttest_1samp(values, 0.0).confidence_interval(level)
+    return float(found.low), float(found.high)
+
+
+def paired_interval(ours: Accuracies, theirs: Accuracies) -> tuple[float, tuple[float, float] | None, str]:
+    """Mean paired difference, its 95 % t interval, and the unit of that interval.
+
+    >>> paired_interval([[0.5], [0.6], [0.7]], [[0.4], [0.5], [0.6]])[2]
+    'set'
+
+    Args:
+        ours: A list of networks' accuracies for each set.
+        theirs: The same of the reference; paired set by set and network by network, as far as both reach.
+
+    Returns:
+        ``ours - theirs`` on average; (lo, hi), None for a single unit; ``set`` where there are at least three
+        pairs of sets (their networks are averaged first), else ``network``.
+    """
+    pairs = [[a - b for a, b in zip(x, y, strict=False)] for x, y in zip(ours, theirs, strict=False)]
+    values, unit = units(pairs)
+    return statistics.fmean(values), interval(values), unit
+
+
+def units(values: Accuracies) -> tuple[list[float], str]:
+    """One value for each independent unit, and what the unit is: ``set`` or ``network``."""
+    if len(values) >= ENOUGH_SETS:
+        return [statistics.fmean(networks) for networks in values], "set"
+    return [value for networks in values for value in networks], "network"
