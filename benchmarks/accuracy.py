@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from cells import Cell, cells
+from condensekit.recipe import Recipe
 from record import cell_parser, fill, start
 
 from condensekit import catalog
 from condensekit.compute import Compute, make_plan
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving, Status, condense
-from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set
 from condensekit.sets.condensed import CondensedSet

@@ -41,6 +41,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nas_tasks
+from condensekit.recipe import Recipe
 from nas_cells import (
     CONDENSED,
     EQUAL,
@@ -65,9 +66,9 @@ from nas_tasks import Task
 from nni.nas.evaluator import Evaluator
 from record import start, write
 
-from condensekit.catalog import START
 from condensekit.errors import CondensekitError, ConfigError, Problems, refuse, unknown, whole
 from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.names import START
 from condensekit.nas.rankers.base import Combination, Ranker
 from condensekit.nas.rankers.by_name import ranker
 from condensekit.nas.rankers.sets import DivergedError, Preparation
@@ -76,7 +77,6 @@ from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.trials.driver import search
 from condensekit.nas.trials.log import Trial, TrialLog
 from condensekit.nas.trials.strategies import FixedList
-from condensekit.recipe import Recipe
 from condensekit.runs.describe import describe
 
 HERE = Path(__file__).resolve().parent

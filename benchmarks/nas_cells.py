@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from condensekit.recipe import Recipe
+
 from condensekit.errors import ConfigError, refuse, whole
 from condensekit.nas.rankers.batch_norm import IMAGES
 from condensekit.nas.rankers.training import FLIP_CROP, ProxyProtocol
 from condensekit.nas.spaces.architecture import key
 from condensekit.nas.trials.log import Trial
-from condensekit.recipe import Recipe
 from condensekit.runs.folder import changes
 
 CONDENSED, ITS_START = "condensed", "start"  # by the recipe of --condense; the real images that it starts from

@@ -34,6 +34,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from condensekit.recipe import Recipe
 from nas_cells import (
     CONDENSED,
     DM,
@@ -56,15 +57,15 @@ from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
 from condensekit.nas.engines.failures import reason
+from condensekit.nas.names import COUNTS
 from condensekit.nas.rankers import zero_cost
 from condensekit.nas.rankers.batch_norm import real_images
 from condensekit.nas.rankers.sets import Maker, Preparation
 from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.networks.cost import count
 from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
 from condensekit.networks.convnet import ConvNet
-from condensekit.recipe import Recipe
+from condensekit.networks.cost import count
 from condensekit.rng import Draw, isolated
 from condensekit.runs.describe import describe
 
@@ -222,7 +223,7 @@ def counted(cell: Cell, train: ClassImages, log: TrialLog, args: argparse.Namesp
             continue
         start, draw = time.perf_counter(), Draw(0)
         module = ConvNet(**architecture).new(train.spec.shape, len(train.classes), draw)
-        if cell.ranker in catalog.COUNTS:
+        if cell.ranker in COUNTS:
             found: float | None = getattr(count(module, train.spec.shape), cell.ranker)
         else:
             with isolated(draw.key("weights")):

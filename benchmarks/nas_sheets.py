@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from nas_cells import CONDENSED, Cell
 
-from condensekit.catalog import SCORES
 from condensekit.errors import DataError
+from condensekit.nas.names import SCORES
 from condensekit.nas.spaces.architecture import key
-from condensekit.networks.cost import PASSES
 from condensekit.nas.study.bootstrap import rank_correlation
 from condensekit.nas.study.combinations import additive, rank_sum
 from condensekit.nas.study.ranking import placed, spearman
 from condensekit.nas.study.report import Ground, Scores, Spent
+from condensekit.networks.cost import PASSES
 from condensekit.rng import Draw
 from condensekit.runs.folder import changes as differences
 

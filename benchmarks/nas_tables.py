@@ -26,7 +26,7 @@ from nas_regret import BAR, DRAWS, regrets
 from nas_sheets import PRIMARY, TOLD, Record, Sheet, kind, sheets
 from scipy import stats
 
-from condensekit.catalog import SCORES
+from condensekit.nas.names import SCORES
 from condensekit.nas.study.ranking import placed, retest, spearman, strata
 from condensekit.nas.study.report import AMONG, FEW, Ground, Spent, differences, ranking_rows, regret_text
 from condensekit.training.evaluation import paired_interval

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from condensekit.recipe import Recipe
 from nas_cells import CONDENSED, DM, FULL, FULL_IMAGES, HELD, ITS_START, PUBLISHED, Training, digest
 
 from condensekit.data import datasets
@@ -27,7 +28,6 @@ from condensekit.nas.study.full_training import FullTraining
 from condensekit.nas.study.ranking import regret
 from condensekit.nas.study.report import AMONG
 from condensekit.nas.study.truth import Truth, read_table
-from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 
 TRUTHS, PROXIES, EPOCHS = "nb201_valid_nets.csv", "nb201_zc_proxies.csv", "nb201_12_epochs.csv"

@@ -18,12 +18,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from condensekit.recipe import Recipe
 from record import recipe_parser, start, write
 
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.driver import condense
-from condensekit.recipe import Recipe
 
 BUDGETS = (60, 300)  # seconds
 

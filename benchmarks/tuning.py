@@ -22,6 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from condensekit.recipe import Recipe
 from record import HERE, recipe_parser, start, write
 
 from condensekit import catalog
@@ -30,7 +31,6 @@ from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving, Status, condense
 from condensekit.errors import ConfigError
-from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.training.evaluation import Candidate, evaluate
 

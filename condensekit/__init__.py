@@ -7,32 +7,81 @@ that ``import condensekit`` itself costs nothing.
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import condensekit.data.datasets as datasets
-    from condensekit.data.images import ClassImages
-    from condensekit.driver import Saving, condense
+    from condensekit.catalog import recipes
+    from condensekit.compute import Machine
+    from condensekit.data.images import ClassImages, ImageSpec
+    from condensekit.driver import Saving
     from condensekit.errors import CondensekitError
-    from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
+    from condensekit.everyday import condense, evaluate, load, select
     from condensekit.methods.discrepancy import MMD
+    from condensekit.methods.distribution import DistributionMatching
     from condensekit.methods.encoders import Fresh
+    from condensekit.methods.gradient import GradientMatching
+    from condensekit.methods.kernel import KernelRidge
+    from condensekit.methods.recipe import Recipe
     from condensekit.methods.sampling import Importance
     from condensekit.methods.trained_encoders import Trained
     from condensekit.networks.convnet import ConvNet
     from condensekit.networks.resnet import ResNet18
-    from condensekit.selection.base import Noise, selected_set
+    from condensekit.selection.base import Noise
     from condensekit.selection.classic import Herding, KCenter, KMeans, Random
     from condensekit.sets.condensed import CondensedSet, Formation
     from condensekit.training.augment import Augmentation
-    from condensekit.training.evaluation import Candidate, evaluate
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+
+def lazy(package: str, modules: Mapping[str, tuple[str, ...]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` of a package whose public names are imported when first used.
+
+    Args:
+        package: Its name.
+        modules: Public names by the module in it that has them; a name that is the module's own is the module.
+    """
+    home = {name: module for module, names in modules.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{package}.{home[name]}")
+        value = module if home[name].rpartition(".")[2] == name else getattr(module, name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get, lambda: sorted([*vars(sys.modules[package]), *home])
+
+
+_MODULES = {
+    "catalog.recipes": ("recipes",),
+    "compute": ("Machine",),
+    "data.images": ("ClassImages", "ImageSpec"),
+    "driver": ("Saving",),
+    "errors": ("CondensekitError",),
+    "everyday": ("condense", "evaluate", "load", "select"),
+    "methods.discrepancy": ("MMD",),
+    "methods.distribution": ("DistributionMatching",),
+    "methods.encoders": ("Fresh",),
+    "methods.gradient": ("GradientMatching",),
+    "methods.kernel": ("KernelRidge",),
+    "methods.sampling": ("Importance",),
+    "methods.trained_encoders": ("Trained",),
+    "networks": ("ConvNet", "ResNet18"),
+    "catalog": ("Recipe",),
+    "selection.base": ("Noise",),
+    "selection.classic": ("Herding", "KCenter", "KMeans", "Random"),
+    "sets.condensed": ("CondensedSet", "Formation"),
+    "training.augment": ("Augmentation",),
+}
+__getattr__, __dir__ = lazy(__name__, _MODULES)
 
 __all__ = [
     "MMD",
     "Augmentation",
-    "Candidate",
     "ClassImages",
     "CondensedSet",
     "CondensekitError",
@@ -42,51 +91,21 @@ __all__ = [
     "Fresh",
     "GradientMatching",
     "Herding",
+    "ImageSpec",
     "Importance",
     "KCenter",
     "KMeans",
     "KernelRidge",
+    "Machine",
     "Noise",
     "Random",
+    "Recipe",
     "ResNet18",
     "Saving",
     "Trained",
     "condense",
-    "datasets",
     "evaluate",
-    "selected_set",
+    "load",
+    "recipes",
+    "select",
 ]
-
-_MODULES = {
-    "training.augment": ("Augmentation",),
-    "driver": ("Saving", "condense"),
-    "sets.condensed": ("CondensedSet", "Formation"),
-    "methods.discrepancy": ("MMD",),
-    "methods.encoders": ("Fresh",),
-    "errors": ("CondensekitError",),
-    "training.evaluation": ("Candidate", "evaluate"),
-    "data.images": ("ClassImages",),
-    "methods": ("DistributionMatching", "GradientMatching", "KernelRidge"),
-    "networks": ("ConvNet", "ResNet18"),
-    "methods.sampling": ("Importance",),
-    "selection.base": ("Noise", "selected_set"),
-    "selection.classic": ("Herding", "KCenter", "KMeans", "Random"),
-    "methods.trained_encoders": ("Trained",),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"condensekit.{_HOME[name]}"), name)
-    elif name in __all__:
-        value = importlib.import_module(f"condensekit.data.{name}")
-    else:
-        raise AttributeError(f"module 'condensekit' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

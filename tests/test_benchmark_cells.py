@@ -6,9 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from condensekit.recipe import Recipe
 
 from condensekit.errors import CondensekitError
-from condensekit.recipe import Recipe
 from condensekit.runs.files import write_json
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"

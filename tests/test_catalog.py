@@ -3,6 +3,7 @@ import sys
 import textwrap
 
 import pytest
+from condensekit.recipe import Recipe
 
 from condensekit import catalog
 from condensekit.errors import ConfigError
@@ -10,7 +11,6 @@ from condensekit.methods import DistributionMatching
 from condensekit.networks.adaptor import TorchvisionNetwork
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
-from condensekit.recipe import Recipe
 from condensekit.selection.base import Noise
 from condensekit.selection.classic import KMeans
 from condensekit.training.augment import Augmentation

@@ -3,6 +3,8 @@
 import dataclasses
 
 import pytest
+from condensekit.presets import CHOICES, COSTS
+from condensekit.recipe import Recipe
 
 from condensekit import catalog
 from condensekit.driver import condense
@@ -14,8 +16,6 @@ from condensekit.methods.gradient import mse
 from condensekit.methods.sampling import Clustered, Importance, Uniform
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
-from condensekit.presets import CHOICES, COSTS
-from condensekit.recipe import Recipe
 from condensekit.selection.base import Noise
 from condensekit.selection.classic import KMeans, Random
 from condensekit.sets.condensed import Formation

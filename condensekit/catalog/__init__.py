@@ -28,6 +28,7 @@ from condensekit.catalog.names import (
     selection,
 )
 from condensekit.catalog.recipes import COSTS, PUBLISHED, Published, as_recipe, name_of, parse, recipe
+from condensekit.methods.recipe import Recipe
 
 __all__ = [
     "COSTS",
@@ -42,6 +43,7 @@ __all__ = [
     "SELECTIONS",
     "STARTS",
     "Published",
+    "Recipe",
     "as_network",
     "as_recipe",
     "as_selection",

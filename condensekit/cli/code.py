@@ -8,8 +8,8 @@ import click
 
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option, unneeded
-from condensekit.sets.found import find, find_one, read
 from condensekit.runs.folder import RunDir
+from condensekit.sets.found import find, find_one, read
 from condensekit.sets.jpeg import as_jpeg, plain_bytes
 
 HELP = """Code the images of RUN as JPEG: more of them in the same bytes.

@@ -21,7 +21,6 @@ from condensekit.cli.options import (
     listed,
     option,
 )
-from condensekit.sets.found import Group, group
 from condensekit.compute import Compute, make_plan
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, Problems
@@ -30,6 +29,7 @@ from condensekit.rng import Draw
 from condensekit.runs.files import write_json
 from condensekit.selection.base import Selection, selected_set
 from condensekit.sets.condensed import Formation
+from condensekit.sets.found import Group, group
 from condensekit.training.evaluation import Candidate, evaluate
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.

@@ -9,10 +9,10 @@ import click
 
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option, unneeded
-from condensekit.sets.found import find_one
 from condensekit.errors import ConfigError
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_folder, to_png_grid
+from condensekit.sets.found import find_one
 
 HELP = """Write the images of RUN as PNG files.
 

@@ -9,8 +9,8 @@ import click
 
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option, unneeded
-from condensekit.sets.found import find_one
 from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.found import find_one
 
 HELP = """Show what the set of RUN is, and what made it. The file's checksum is verified on the way.
 

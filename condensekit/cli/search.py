@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import (
     DEVICE,
@@ -30,6 +29,7 @@ from condensekit.cli.options import (
     source_options,
 )
 from condensekit.errors import Problems, unknown
+from condensekit.nas.names import SCORES, STRATEGIES
 from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import RunDir
 
@@ -159,7 +159,7 @@ Examples:
 @option("--port", type=int, default=8080, show_default=True, metavar="N", help="Of NNI's portal.")
 @option(
     "--strategy",
-    type=click.Choice([*catalog.STRATEGIES]),
+    type=click.Choice([*STRATEGIES]),
     default="random",
     show_default=True,
     help="random and grid draw one list that every ranker scores; evolution and tpe search once for each.",
@@ -241,8 +241,8 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     with problems:
         device = make_plan((1, 1), device=options["device"]).device
     with problems:
-        if options["score"] not in catalog.SCORES:
-            raise unknown("--score", options["score"], catalog.SCORES)
+        if options["score"] not in SCORES:
+            raise unknown("--score", options["score"], SCORES)
         check_score(options["score"], options["hopeless"])
     problems.refuse()
     train, test = source.load(show.Bars())

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from condensekit import lazy
 
 if TYPE_CHECKING:
     from condensekit.nas.engines.client import WarmServer
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from condensekit.nas.rankers.sets import Maker
     from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
     from condensekit.nas.spaces.architecture import Architecture, key
-    from condensekit.networks.cost import Cost, count
     from condensekit.nas.spaces.spaces import build, convnet_space, enumerate_architectures, sample_architectures, space
     from condensekit.nas.study.contest import Comparison, Contest
     from condensekit.nas.study.full_training import FullTraining, retrain
@@ -42,7 +43,6 @@ _MODULES = {
     "rankers.sets": ("Maker",),
     "rankers.training": ("ProxyData", "ProxyProtocol", "TrialResult", "train_candidate"),
     "spaces.architecture": ("Architecture", "key"),
-    "spaces.cost": ("Cost", "count"),
     "spaces.spaces": ("build", "convnet_space", "enumerate_architectures", "sample_architectures", "space"),
     "study.contest": ("Comparison", "Contest"),
     "study.full_training": ("FullTraining", "retrain"),
@@ -54,13 +54,12 @@ _MODULES = {
     "trials.strategies": ("FixedList", "strategy"),
     "trials.time_budget": ("TimeBudget",),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+__getattr__, __dir__ = lazy(__name__, _MODULES)
 
 __all__ = [
     "Architecture",
     "Comparison",
     "Contest",
-    "Cost",
     "FixedList",
     "FullTraining",
     "Maker",
@@ -78,7 +77,6 @@ __all__ = [
     "WarmServer",
     "build",
     "convnet_space",
-    "count",
     "enumerate_architectures",
     "key",
     "ranker",
@@ -91,14 +89,3 @@ __all__ = [
     "table",
     "train_candidate",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'condensekit.nas' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"condensekit.nas.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

@@ -5,8 +5,9 @@ The names below are imported when first used: importing Avalanche takes seconds.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from condensekit import lazy
 
 if TYPE_CHECKING:
     from condensekit.replay.adapters.buffer import CondensedBuffer
@@ -38,7 +39,7 @@ _MODULES = {
     "study.runner": ("run_protocol",),
     "adapters.strategies": ("CondensedReplay", "DERpp", "ERACE"),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+__getattr__, __dir__ = lazy(__name__, _MODULES)
 
 __all__ = [
     "ERACE",
@@ -61,16 +62,3 @@ __all__ = [
     "old_new_accuracy_metrics",
     "run_protocol",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'condensekit.replay' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"condensekit.replay.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

@@ -1,4 +1,4 @@
-"""A run folder: one owner at a time, what was asked for, where it ran, its figures and its checkpoints."""
+"""Run folder: one owner at a time, what was asked for, where it ran, its figures and its checkpoints."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from condensekit.runs.files import (
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
+FORMAT = 2  # of config.json: raised when a run of the former one cannot be continued
 KEPT = 2  # checkpoints: the newest and one to fall back on
 
 
@@ -70,7 +71,7 @@ class RunDir:
                 options or data (the text shows each difference).
             StoreError: It cannot be written.
         """
-        asked = json.loads(json.dumps({**config, "data_fingerprint": data_fingerprint}))
+        asked = plain({**config, "format": FORMAT, "data_fingerprint": data_fingerprint})
         if not resume and _occupied(path) and not os.path.lexists(path / ".lock"):
             raise _exists(path)  # before a lock is put into what may be any folder
         with staged(path, "create"):
@@ -184,7 +185,7 @@ class RunDir:
             self._good = [step]
             return step, tensors, manifest
         if damaged:
-            raise StoreError(f"{damaged}; no older checkpoint is valid: start again with another --out")
+            raise StoreError(f"{damaged}; no older checkpoint is valid: start again in another folder")
         return None
 
     def _checkpoints(self) -> list[tuple[int, Path]]:
@@ -200,14 +201,14 @@ class RunDir:
 def _occupied(path: Path) -> bool:
     """Whether the folder holds anything but a lock and left-over temporary files."""
     if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path} is a file, expected a folder: choose another --out")
+        raise ConfigError(f"{path} is a file, expected a folder: choose another folder")
     return path.exists() and any(
         p.name != ".lock" and not (p.name.startswith(".") and p.name.endswith(".tmp")) for p in path.iterdir()
     )
 
 
 def _exists(path: Path) -> ConfigError:
-    return ConfigError(f"{path} exists and is not empty: continue its run with --resume, or choose another --out")
+    return ConfigError(f"{path} exists and is not empty: continue its run with resume=True, or choose another folder")
 
 
 def _take_lock(path: Path) -> int:
@@ -232,7 +233,7 @@ def _hold(path: Path, lock: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(lock, 100, 0).decode(errors="replace").strip() or "unknown"
-        reason = f"in use by process {holder}: wait until it ends, or choose another --out"
+        reason = f"in use by process {holder}: wait until it ends, or choose another folder"
         raise ConfigError(f"{path.parent} is {reason}") from None
     except OSError as error:
         raise failure(path, "lock", error) from error
@@ -242,30 +243,13 @@ def _hold(path: Path, lock: int) -> None:
 
 
 def _compare(path: Path, found: Any, asked: dict[str, Any]) -> None:
-    """Refuse to continue a run of other options."""
-    changed = changes(found, asked)
-    if changed:
-        listed = "; ".join(changed)
-        raise ConfigError(f"{path} holds a run of other options ({listed}): use the same, or another --out")
-
-
-def changes(found: Any, asked: Any) -> list[str]:
-    """``lr: 0.1 there, 0.2 now`` for each value that differs between two nested dictionaries of JSON values."""
-    there, here = dict(_leaves(found)), dict(_leaves(asked))
-    return [
-        f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} now"
-        for key in dict.fromkeys([*there, *here])
-        if there.get(key) != here.get(key)
-    ]
-
-
-def _leaves(record: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """(``method.lr``, ``1.0``) and so on for each value of nested dictionaries."""
-    if isinstance(record, dict) and record:
-        for key, value in record.items():
-            yield from _leaves(value, f"{name}.{key}" if name else key)
-    else:
-        yield name, json.dumps(record)
+    """Refuse to continue a run of other options, or of another format."""
+    if isinstance(found, dict) and found.get("format") != asked["format"]:
+        raise ConfigError(
+            f"{path} holds a run of condensekit {found.get('version', '0.1')}, which this version can read but not "
+            "continue: finish it with that version, or start anew in another folder"
+        )
+    refuse_other(f"{path} holds a run of other options", found, asked, "use the same, or another folder")
 
 
 def _hash(config: Mapping[str, Any]) -> str:

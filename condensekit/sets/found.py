@@ -1,44 +1,54 @@
-"""Found sets: those of finished run folders, grouped where they differ in the seed alone."""
+"""Found sets: what a function or command that takes sets is given, grouped where they differ in the seed alone."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from condensekit.errors import ConfigError
 from condensekit.runs.folder import RunDir
 from condensekit.sets.condensed import CondensedSet
 
 SET = "set.safetensors"
+APART = ("seed", "data_root", "source")  # entries of a configuration that do not tell groups apart
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class HasSet(Protocol):
+    """A result that holds a set."""
+
+    @property
+    def set(self) -> CondensedSet:
+        """The set."""
+
+
+@dataclass(frozen=True, eq=False)
 class Made:
-    """One finished run.
+    """One set and how it was made.
 
     Args:
-        folder: The run folder.
-        config: What its ``config.json`` says.
-        set: The set it made.
+        set: The set.
+        config: What its run's ``config.json``, or its provenance, says.
+        folder: The run folder; None for a set in memory.
     """
 
-    folder: Path
-    config: Mapping[str, Any]
     set: CondensedSet
+    config: Mapping[str, Any]
+    folder: Path | None = None
 
     @property
     def seed(self) -> int:
-        """The run's seed."""
-        return int(self.config["seed"])
+        """The run's seed; 0 where nobody wrote it down."""
+        return int(self.config.get("seed", 0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
-    """Runs that differ only in the seed: one row of a table.
+    """Sets that differ only in the seed: one row of a table.
 
     Args:
         name: The row's name.
@@ -47,6 +57,16 @@ class Group:
 
     name: str
     runs: tuple[Made, ...]
+
+    @property
+    def sets(self) -> tuple[CondensedSet, ...]:
+        """The sets."""
+        return tuple(made.set for made in self.runs)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Their seeds."""
+        return [made.seed for made in self.runs]
 
     @property
     def ipc(self) -> int:
@@ -78,28 +98,73 @@ def find_one(path: Path, seed: int | None) -> Path:
 
 def read(file: Path) -> Made:
     """The run that a set file belongs to."""
-    return Made(file.parent, RunDir.read(file.parent).config, CondensedSet.load(file))
+    return Made(CondensedSet.load(file), RunDir.read(file.parent).config, file.parent)
 
 
-def group(paths: Sequence[Path]) -> list[Group]:
-    """The runs in ``paths``, those that differ only in the seed together.
+def groups(given: Any) -> list[Group]:
+    """The sets in what a user gives, those that differ only in the seed together.
+
+    Args:
+        given: A :class:`CondensedSet`, a result that holds one, the path of a run folder or of a set's file, a list of
+            these, or a dictionary from names to these.
 
     Raises:
-        ConfigError: A run given twice, which would count as two independent sets.
+        ConfigError: Nothing, or something else; a run given twice, which would count as two independent sets.
+        DataError: A file that is not there.
     """
-    groups: dict[str, dict[int, Made]] = {}
-    for made in (read(file) for path in paths for file in find(path)):
-        same = {key: value for key, value in made.config.items() if key not in ("seed", "data_root")}
-        members = groups.setdefault(json.dumps(same, sort_keys=True), {})
+    if isinstance(given, Mapping):
+        named = [Group(str(name), tuple(_made(item))) for name, item in given.items()]
+        if not named:
+            raise ConfigError("no sets: pass at least one")
+        return named
+    parts: dict[str, dict[int, Made]] = {}
+    for place, made in enumerate(_made(given)):
+        same = {key: value for key, value in made.config.items() if key not in APART}
+        kind = json.dumps(same, sort_keys=True) if same else f"unknown {place}"
+        members = parts.setdefault(kind, {})
         if made.seed in members:
-            twin = members[made.seed].folder
-            raise ConfigError(f"{made.folder} and {twin} are the same run (options and seed): give one of them")
+            twin = members[made.seed].folder or "another one"
+            raise ConfigError(
+                f"{made.folder or 'a set'} and {twin} are the same run (options and seed): give one of them"
+            )
         members[made.seed] = made
-    return _named([tuple(members[seed] for seed in sorted(members)) for members in groups.values()])
+    if not parts:
+        raise ConfigError("no sets: pass at least one")
+    return _named([tuple(members[seed] for seed in sorted(members)) for members in parts.values()])
 
 
-def _named(groups: Sequence[tuple[Made, ...]]) -> list[Group]:
-    """Name each group; where two of one size share a name, the folder is added."""
-    plain = [Group(str(runs[0].config.get("name") or runs[0].config["method"]["name"]), runs) for runs in groups]
+def _made(given: Any) -> Iterator[Made]:
+    """Each set with its configuration."""
+    if isinstance(given, CondensedSet):
+        yield Made(given, _config(given))
+    elif isinstance(given, HasSet):
+        yield Made(given.set, _config(given.set))
+    elif isinstance(given, str | Path):
+        path = Path(given)
+        if path.is_file() or path.suffix == ".safetensors":
+            loaded = CondensedSet.load(path)
+            yield Made(loaded, _config(loaded), path.parent)
+        else:
+            yield from map(read, find(path))
+    elif isinstance(given, list | tuple):
+        for item in given:
+            yield from _made(item)
+    else:
+        raise ConfigError(
+            f"sets must be a CondensedSet, a result, the path of a run, or a list of these, got {given!r:.80}"
+        )
+
+
+def _config(made: CondensedSet) -> dict[str, Any]:
+    """What a set in memory says of how it was made, with the data that it was made from."""
+    told = made.provenance
+    config = told.get("config") or {k: told[k] for k in ("selection", "options", "ipc", "seed") if k in told}
+    return {**config, "data_fingerprint": told.get("data"), "formation": repr(made.formation)} if config else {}
+
+
+def _named(found: Sequence[tuple[Made, ...]]) -> list[Group]:
+    """Name each group; where two of one size share a name, the folder or a number is added."""
+    plain = [Group(str(runs[0].config.get("name") or runs[0].set.name), runs) for runs in found]
     count = Counter((g.name, g.ipc) for g in plain)
-    return [g if count[g.name, g.ipc] == 1 else Group(f"{g.name} ({g.runs[0].folder})", g.runs) for g in plain]
+    told = {id(g): str(g.runs[0].folder or place) for place, g in enumerate(plain, 1)}
+    return [g if count[g.name, g.ipc] == 1 else Group(f"{g.name} ({told[id(g)]})", g.runs) for g in plain]

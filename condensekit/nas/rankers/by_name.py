@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from condensekit import catalog
-from condensekit.catalog import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, START, ZERO_COST
 from condensekit.errors import ConfigError, unknown
+from condensekit.nas.names import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, START, ZERO_COST
 from condensekit.nas.rankers.base import Combination, Ranker
 from condensekit.nas.rankers.trained import EarlyStop, OnSet, _is_selection, _method_of
 from condensekit.nas.rankers.untrained import ZeroCost

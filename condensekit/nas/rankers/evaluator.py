@@ -12,9 +12,9 @@ import nni
 from nni.nas.evaluator import Evaluator
 from torch import nn
 
-from condensekit.catalog import SCORES
 from condensekit.errors import refuse
 from condensekit.nas.engines.failures import TrialError
+from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, TrialResult, check_score, train_candidate
 from condensekit.runs.describe import describe
 
@@ -32,7 +32,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         data: The images, or a function without arguments that loads them (then the evaluator itself stays
             small; needed for NNI's remote services).
         protocol: The recipe.
-        score: Which of :data:`condensekit.catalog.SCORES` is the final result.
+        score: Which of :data:`condensekit.SCORES` is the final result.
         seeds: Trainings of each candidate, with seeds ``seed``, ``seed + 1``, ...; scores are averaged.
         seed: Of the first training; the same for all candidates.
         last: See :func:`train_candidate`; the following likewise.

@@ -13,8 +13,8 @@ from condensekit.methods.gradient import GradientMatching
 from condensekit.methods.sampling import Clustered, Importance, Sampling
 from condensekit.methods.scorer import TrainedEmbedding
 from condensekit.methods.trained_encoders import Trained
-from condensekit.networks.cost import PASSES, count
 from condensekit.networks.base import Network
+from condensekit.networks.cost import PASSES, count
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise, Selection
 from condensekit.selection.embeddings import Embedding

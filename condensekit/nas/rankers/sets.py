@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from condensekit import catalog
-from condensekit.catalog import START
 from condensekit.compute import Compute, make_plan
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving, Status, condense
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.methods import Condenser
+from condensekit.nas.names import START
 from condensekit.nas.rankers.set_costs import choosing_flops, condensing_flops
 from condensekit.nas.trials.time_budget import OutOfTimeError
 from condensekit.progress import SILENT, Progress

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from nni.nas.evaluator import Evaluator
 
 from condensekit import catalog
-from condensekit.catalog import EARLY, HALF, START
 from condensekit.errors import ConfigError, refuse
+from condensekit.nas.names import EARLY, HALF, START
 from condensekit.nas.rankers.base import Ranker, Setting
 from condensekit.nas.rankers.sets import Preparation
 from condensekit.selection.base import Noise, check_sizes

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condensekit.catalog import SCORES
 from condensekit.compute import Compute, make_plan, without_subnormals
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.batch_norm import in_evaluation
 from condensekit.nas.trials.time_budget import OutOfTimeError
 from condensekit.networks.base import FeatureNetwork

@@ -13,8 +13,8 @@ import nni
 from nni.nas.evaluator import Evaluator
 from torch import Tensor, nn
 
-from condensekit.catalog import COUNTS
 from condensekit.nas.engines.failures import TrialError
+from condensekit.nas.names import COUNTS
 from condensekit.nas.rankers import zero_cost
 from condensekit.nas.rankers.base import Ranker, Setting
 from condensekit.nas.rankers.sets import Preparation
@@ -27,7 +27,7 @@ class ZeroCost(Ranker):
     """Scores candidates without training.
 
     Args:
-        name: ``params``, ``flops`` or one of :data:`condensekit.catalog.ZERO_COST`.
+        name: ``params``, ``flops`` or one of :data:`condensekit.ZERO_COST`.
     """
 
     name: str

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from condensekit import catalog
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
+from condensekit.nas.names import ZERO_COST, imported
 from condensekit.networks.cost import PASSES
 from condensekit.rng import Draw, isolated
 
@@ -134,7 +134,7 @@ def score(kind: str, module: nn.Module, images_NCHW: Tensor, key: int = 0) -> fl
     """The score called ``kind``, the larger the better; None where it is not finite.
 
     Args:
-        kind: One of :data:`condensekit.catalog.ZERO_COST`.
+        kind: One of :data:`condensekit.ZERO_COST`.
         module: An untrained network on the CPU; its batch norm statistics may change.
         images_NCHW: A batch of normalised float32 images, at least two.
         key: Of the random numbers that zen draws.
@@ -142,7 +142,7 @@ def score(kind: str, module: nn.Module, images_NCHW: Tensor, key: int = 0) -> fl
     Raises:
         ConfigError: An unknown kind, or nwot on a network without activation modules.
     """
-    found: float = catalog.imported("zero-cost score", kind, catalog.ZERO_COST)(module, images_NCHW, key)
+    found: float = imported("zero-cost score", kind, ZERO_COST)(module, images_NCHW, key)
     return found if math.isfinite(found) else None
 
 

@@ -19,8 +19,8 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import model_context
 from torch import nn
 
-from condensekit import catalog
 from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.nas.names import SPACES, imported
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.convnets import ConvNetSpace
 from condensekit.nas.spaces.nasbench201 import NasBench201Space
@@ -45,17 +45,17 @@ def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: A
         classes: Outputs; ``module:Class`` does not get it.
         options: Passed on to :func:`convnet_space`, :class:`NasBench201Space` or the class.
 
-    The names are those of :data:`condensekit.catalog.SPACES`.
+    The names are those of :data:`condensekit.SPACES`.
 
     Raises:
         ConfigError: An unknown name, a class that cannot be imported or built, options it does not take.
     """
     if ":" in name:
         return _imported(name, options)
-    if name not in catalog.SPACES:
-        raise unknown("space", name, (*catalog.SPACES, "module:Class"))
+    if name not in SPACES:
+        raise unknown("space", name, (*SPACES, "module:Class"))
     try:
-        return catalog.imported("space", name, catalog.SPACES)(shape, classes, **options)
+        return imported("space", name, SPACES)(shape, classes, **options)
     except TypeError as error:
         raise ConfigError(f"space {name!r} cannot be built: {error}") from error
 

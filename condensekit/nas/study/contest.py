@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
-from condensekit import catalog
 from condensekit.errors import Problems, refuse, unknown
+from condensekit.nas.names import LISTED, STRATEGIES
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
 from condensekit.nas.rankers.trained import at_equal_cost
 from condensekit.nas.rankers.untrained import ZeroCost
@@ -116,12 +116,12 @@ class Contest:
         strata: Sequence[str] | None = None,
         fitted: int = FITTED,
     ) -> None:
-        if architectures is None and strategy not in catalog.STRATEGIES:
-            raise unknown("strategy", strategy, catalog.STRATEGIES)
+        if architectures is None and strategy not in STRATEGIES:
+            raise unknown("strategy", strategy, STRATEGIES)
         names = [r.name for r in rankers]
         mixed = [r for r in rankers if isinstance(r, Combination)]
         told = [r for r in mixed if r.fitted]
-        common = architectures is not None or strategy in catalog.LISTED
+        common = architectures is not None or strategy in LISTED
         labels = list(choices(space))
         foreign = [s for s in strata or () if s not in labels]
         refuse(

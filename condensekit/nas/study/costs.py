@@ -10,13 +10,13 @@ from nni.nas.nn.pytorch import ModelSpace
 from condensekit.nas.rankers.base import Combination, Ranker
 from condensekit.nas.rankers.sets import Preparation
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.networks.cost import PASSES, Cost, count
 from condensekit.nas.spaces.equivalence import canonical
 from condensekit.nas.spaces.spaces import build
 from condensekit.nas.study.report import Spent
 from condensekit.nas.study.truth import Truth
 from condensekit.nas.trials.log import Trial
 from condensekit.networks.base import Shape
+from condensekit.networks.cost import PASSES, Cost, count
 from condensekit.rng import isolated
 
 

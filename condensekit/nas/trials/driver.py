@@ -82,7 +82,7 @@ def search(
             was given up as hopeless), and ``failed`` (why the candidate has no score; an empty text says nothing).
             One that reports anything else there, or raises, makes a failed trial. What its attribute ``recipe`` says,
             JSON values, is kept with each trial, and trials of another recipe are refused.
-        strategy: A fresh NNI strategy, or one of :data:`condensekit.catalog.STRATEGIES`.
+        strategy: A fresh NNI strategy, or one of :data:`condensekit.STRATEGIES`.
         trials: Distinct architectures to score at most, those in the log included; None leaves it to the strategy.
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (its training
             service, with portal). In ``sequential`` a SystemExit is taken for the candidate's, and fails it: a handler

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from condensekit.catalog import ENGINES
 from condensekit.errors import Problems, refuse, unknown
+from condensekit.nas.names import ENGINES
 from condensekit.nas.trials.time_budget import FILE, TimeBudget
 from condensekit.progress import SILENT, Progress
 

@@ -13,8 +13,8 @@ from nni.nas.execution import ExecutionEngine
 from nni.nas.space import ExecutableModelSpace
 from nni.nas.strategy import GridSearch, Random, RegularizedEvolution, Strategy
 
-from condensekit import catalog
 from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.nas.names import STRATEGIES, imported
 from condensekit.nas.spaces.architecture import Architecture, key
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def check_searchable(name: str, space: Mutable) -> None:
     """Refuse a space with choices that TPE does not know; all others know every kind that NNI has.
 
     Args:
-        name: Of :data:`condensekit.catalog.STRATEGIES`.
+        name: Of :data:`condensekit.STRATEGIES`.
         space: To search.
 
     Raises:
@@ -109,14 +109,14 @@ def strategy(name: str, seed: int, trials: int | None = None) -> Strategy:
     """One of NNI's strategies, seeded; higher scores are better.
 
     Args:
-        name: Of :data:`condensekit.catalog.STRATEGIES`.
+        name: Of :data:`condensekit.STRATEGIES`.
         seed: What it draws follows from it.
         trials: How many it will be given.
 
     Raises:
         ConfigError: Another name.
     """
-    made: Strategy = catalog.imported("strategy", name, catalog.STRATEGIES)(seed, trials or 100)
+    made: Strategy = imported("strategy", name, STRATEGIES)(seed, trials or 100)
     return made
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from condensekit.recipe import Recipe
 
 from condensekit import ClassImages, ConvNet
 from condensekit.data import datasets
@@ -16,10 +17,9 @@ from condensekit.nas.rankers.trained import EarlyStop, OnSet, at_equal_cost
 from condensekit.nas.rankers.training import ProxyProtocol
 from condensekit.nas.rankers.untrained import ZeroCost
 from condensekit.nas.spaces import spaces
-from condensekit.networks.cost import count
 from condensekit.nas.trials.time_budget import OutOfTimeError
+from condensekit.networks.cost import count
 from condensekit.progress import Progress
-from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.sets.condensed import CondensedSet
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from condensekit.catalog import SCORES
 from condensekit.compute import without_subnormals
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas import ProxyData, ProxyProtocol, train_candidate
+from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.training import FLIP_CROP
 from condensekit.nas.rankers.training import tests as placed
 from condensekit.nas.trials.time_budget import OutOfTimeError

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from condensekit.catalog import ZERO_COST
 from condensekit.errors import ConfigError
+from condensekit.nas.names import ZERO_COST
 from condensekit.nas.rankers import zero_cost
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw, isolated

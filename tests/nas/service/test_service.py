@@ -16,10 +16,10 @@ from nni.experiment import launcher
 from nni.experiment.config.training_services import LocalConfig, RemoteConfig, RemoteMachineConfig
 from nni.nas.evaluator import FunctionalEvaluator
 
-from condensekit.catalog import STRATEGIES
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.nas import FixedList, Portal, TrialLog, search
 from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.names import STRATEGIES
 from condensekit.nas.service.service import ServiceEngine, _await, _launching
 from condensekit.nas.trials.strategies import strategy
 from tests.nas.toy import Toy, failing, measuring, scoring, where_home_is

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from condensekit.recipe import Recipe
 from scipy import stats
 
 from condensekit.data import datasets
@@ -24,7 +25,6 @@ from condensekit.nas.spaces.nasbench201 import to_table
 from condensekit.nas.spaces.spaces import convnet_space, enumerate_architectures, sample_architectures, space
 from condensekit.nas.study.ranking import spearman
 from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
-from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from tests.nas.dying import died

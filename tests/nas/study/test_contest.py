@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from condensekit.recipe import Recipe
 from scipy import stats
 
 from condensekit.data import datasets
@@ -28,7 +29,6 @@ from condensekit.nas.study.truth import Truth
 from condensekit.nas.trials.log import TrialLog
 from condensekit.nas.trials.settings import Running
 from condensekit.nas.trials.strategies import population
-from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.runs.files import load_tensors
 

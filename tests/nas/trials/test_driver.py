@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from nni.nas.strategy import TPE, PolicyBasedRL, Random, RegularizedEvolution
 
-from condensekit.catalog import STRATEGIES
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.nas import FixedList, Portal, TrialLog, key, sample_architectures, search
+from condensekit.nas.names import STRATEGIES
 from condensekit.nas.trials.strategies import strategy
 from tests.nas.toy import Constrained, Toy, failing, measuring, scoring, valued
 

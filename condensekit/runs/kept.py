@@ -1,0 +1,74 @@
+"""Kept results: made once, kept on disk with their recipe, and refused where they were made otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from condensekit.errors import ConfigError
+from condensekit.runs.files import read_json, write_json
+
+WAY_OUT = "use the same options, or another folder"
+
+
+def kept(
+    path: Path, recipe: Mapping[str, Any], make: Callable[[], Mapping[str, Any]], what: str, way_out: str = WAY_OUT
+) -> dict[str, Any]:
+    """What a file holds, or what ``make`` gives, which is then written there.
+
+    Args:
+        path: A JSON file.
+        recipe: Everything that decides the result; JSON values.
+        make: Makes the result, JSON values.
+        what: What errors call it, say ``"the set of dm"``.
+        way_out: What to do where the file holds a result of another recipe.
+
+    Raises:
+        ConfigError: The file holds a result of another recipe; the text shows each difference.
+        StoreError: It cannot be read or written.
+    """
+    asked = plain(recipe)
+    if path.is_file():
+        found = read_json(path)
+        refuse_other(f"{path.parent} holds {what}, made otherwise", found.pop("recipe"), asked, way_out)
+        return dict(found)
+    made = dict(make())
+    write_json(path, {"recipe": asked, **made})
+    return made
+
+
+def refuse_other(what: str, found: Any, asked: Any, way_out: str = WAY_OUT) -> None:
+    """Raise ConfigError where two recipes differ.
+
+    Args:
+        what: The beginning of the error: what is there.
+        found: The recipe of what is there.
+        asked: The recipe of what is wanted.
+        way_out: The end of the error.
+    """
+    if listed := changes(plain(found), plain(asked)):
+        raise ConfigError(f"{what} ({'; '.join(listed)}): {way_out}")
+
+
+def plain(record: Any) -> Any:
+    """A record as a JSON file gives it back: tuples as lists, keys as text."""
+    return json.loads(json.dumps(record))
+
+
+def changes(found: Any, asked: Any) -> list[str]:
+    """``ipc: 1 there, 10 here`` for each value in which two records differ."""
+    there, here = dict(_leaves(found)), dict(_leaves(asked))
+    return [
+        f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} here"
+        for key in dict.fromkeys([*there, *here])
+        if there.get(key) != here.get(key)
+    ]
+
+
+def _leaves(record: Any, name: str = "") -> list[tuple[str, str]]:
+    """(``method.lr``, ``1.0``) and so on for each value of nested dictionaries."""
+    if isinstance(record, dict) and record:
+        return [leaf for k, v in record.items() for leaf in _leaves(v, f"{name}.{k}" if name else k)]
+    return [(name, json.dumps(record))]
