@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving, Status, condense
 from condensekit.errors import DataError
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Encoder, Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise, Selection
@@ -68,11 +69,13 @@ class MethodContract(ABC):
     def make(self) -> Condenser:
         """The method under test."""
 
-    def run(self, data: ClassImages, iterations: int = 4, ipc: int = 2, seed: int = 0) -> torch.Tensor:
+    def recipe(self, method: Condenser | None = None) -> Recipe:
+        """What the runs below take: the method from noise."""
+        return Recipe(method or self.make(), encoder=self.encoder, init=Noise())
+
+    def run(self, data: ClassImages, steps: int = 4, ipc: int = 2, seed: int = 0) -> torch.Tensor:
         """The images (K, ipc, C, H, W) after a short run from noise."""
-        result = condense(
-            data, self.make(), ipc=ipc, iterations=iterations, seed=seed, init=Noise(), encoder=self.encoder, workers=1
-        )
+        result = condense(data, self.recipe(), ipc=ipc, steps=steps, seed=seed, machine=Machine("cpu", workers=1))
         assert result.status is Status.FINISHED, result.message
         return result.set.images.reshape(len(data.classes), ipc, *data.spec.shape)
 
@@ -85,7 +88,7 @@ class MethodContract(ABC):
     def test_state_is_tensors_with_images(self) -> None:
         """A checkpoint needs no pickle, and the images keep their shape through a step."""
         data = shapes()
-        with Compute(Plan(workers=0)) as compute:
+        with Compute(Machine("cpu", workers=0)) as compute:
             ctx = context(data, compute, encoder=self.encoder)
             start = Noise().images(data, 2, Draw(0))
             state = self.make().init(start, ctx)
@@ -126,7 +129,7 @@ class MethodContract(ABC):
 
     def test_resume_is_bit_identical(self, tmp_path: Path) -> None:
         """Stopping after a checkpoint and resuming gives the images of an uninterrupted run."""
-        data, whole = shapes(), self.run(shapes(), iterations=6)
+        data, whole = shapes(), self.run(shapes(), steps=6)
 
         class Cut(type(self.make())):  # type: ignore[misc]
             """The same method, pulling the plug in step 5."""
@@ -143,9 +146,8 @@ class MethodContract(ABC):
             current = Cut(**fields) if broken else method
             saving = Saving(tmp_path / "run", resume=not broken, every=2)
             try:
-                result = condense(
-                    data, current, ipc=2, iterations=6, init=Noise(), encoder=self.encoder, workers=1, saving=saving
-                )
+                machine = Machine("cpu", workers=1)
+                result = condense(data, self.recipe(current), ipc=2, steps=6, machine=machine, saving=saving)
             except RuntimeError:
                 assert broken
         assert torch.equal(whole.flatten(0, 1), result.set.images)
@@ -153,7 +155,7 @@ class MethodContract(ABC):
     def test_non_finite_step_changes_nothing(self) -> None:
         """A NaN on the way out leaves the state as it was and is reported."""
         data = shapes()
-        with Compute(Plan(workers=0)) as compute:
+        with Compute(Machine("cpu", workers=0)) as compute:
             ctx = context(data, compute, encoder=self.encoder)
             state = self.make().init(Noise().images(data, 2, Draw(0)), ctx)
             with torch.no_grad():
@@ -172,7 +174,7 @@ class SelectionContract(ABC):
 
     def choose(self, data: ClassImages, ipc: int, seed: int = 0) -> torch.Tensor:
         """(K, ipc) chosen source indices."""
-        with Compute(Plan(workers=0)) as compute:
+        with Compute(Machine("cpu", workers=0)) as compute:
             chosen = self.make()(data, ipc, Draw(seed), compute)
         if chosen.weights is not None:
             assert chosen.weights.shape == chosen.indices.shape

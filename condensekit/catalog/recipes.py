@@ -192,7 +192,8 @@ def name_of(made: Recipe) -> str:
     usual = published.recipe if published else Recipe(method)
     base = usual.method if type(usual.method) is type(method) else type(method)
     changed = names.changed(method, base)
-    for part, table in {"init": names.SELECTIONS, "sampling": names.SAMPLINGS}.items():
+    tables: dict[str, Mapping[str, Any]] = {"init": names.SELECTIONS, "sampling": names.SAMPLINGS}
+    for part, table in tables.items():
         ours, theirs = getattr(made, part), getattr(usual, part)
         if ours.name != theirs.name:
             changed[part] = ours.name
@@ -299,15 +300,15 @@ def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     if given is None or given == usual:
         found = names.configured("option of encoder", base.encoder, options) if options else base.encoder
     elif isinstance(given, str) and (given in names.ENCODERS or ":" in given):
-        found = dataclasses.replace(names.encoder(given, **options), network=base.encoder.network)
+        found = names.encoder(given, **options).replace(network=base.encoder.network)
     elif isinstance(given, Encoder):
         found = given
     elif isinstance(given, str) and not _is_network(given):
         raise unknown("encoder", given, names.ENCODERS)
     else:  # an architecture, in any form
-        found = dataclasses.replace(base.encoder, network=names.as_network(given, "encoder"))  # type: ignore[type-var]
+        found = base.encoder.replace(network=names.as_network(given, "encoder"))
     if wanted is not None:
-        found = dataclasses.replace(found, network=names.as_network(wanted, "encoder_network"))
+        found = found.replace(network=names.as_network(wanted, "encoder_network"))
     if keep is not None:
         number = names.convert("keep", keep, int)
         refuse(
@@ -315,7 +316,7 @@ def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
             if given == "fresh" and number > 1
             else None
         )
-        found = dataclasses.replace(found, keep=number)
+        found = found.replace(keep=number)
     return {"encoder": found} if found is not base.encoder else {}
 
 

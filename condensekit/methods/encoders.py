@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -36,6 +37,10 @@ class Encoder(ABC):
     keep: int = 1
     trained: ClassVar[bool] = False
     can_label: ClassVar[bool] = False
+
+    def replace(self, **changes: Any) -> Encoder:
+        """The same encoder with other values of its fields."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var, no-any-return]
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
         """What :meth:`load` needs, worked out once before the first step; nothing by default."""

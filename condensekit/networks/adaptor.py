@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from condensekit.errors import ConfigError
-from condensekit.networks.base import FeatureNetwork, Network, Shape, check_known, check_sizes
+from condensekit.networks.base import FeatureNetwork, Network, check_known, check_sizes
+from condensekit.networks.cost import Shape
 from condensekit.rng import Draw, isolated
 
 

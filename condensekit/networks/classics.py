@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from condensekit.errors import ConfigError
-from condensekit.networks.base import NORMS, FeatureNetwork, Network, Shape, check_known, check_sizes
+from condensekit.networks.base import NORMS, FeatureNetwork, Network, check_known, check_sizes
+from condensekit.networks.cost import Shape
 
 VGG11_WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # a 2x2 max-pooling after each group
 

@@ -15,11 +15,11 @@ from condensekit.networks.base import (
     POOLINGS,
     FeatureNetwork,
     Network,
-    Shape,
     _Conv,
     check_known,
     check_sizes,
 )
+from condensekit.networks.cost import Shape
 
 
 @dataclass(frozen=True)

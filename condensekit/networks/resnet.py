@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condensekit.errors import ConfigError, refuse, whole
-from condensekit.networks.base import NORMS, FeatureNetwork, Network, Shape, check_known, check_sizes
+from condensekit.networks.base import NORMS, FeatureNetwork, Network, check_known, check_sizes
+from condensekit.networks.cost import Shape
 
 
 class _Residual(nn.Module):

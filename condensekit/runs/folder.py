@@ -33,6 +33,7 @@ from condensekit.runs.files import (
     write_bytes_atomic,
     write_json,
 )
+from condensekit.runs.kept import plain, refuse_other
 
 log = logging.getLogger(__name__)
 

@@ -47,7 +47,10 @@ class Chosen:
 class Start(ABC):
     """Where the images of a condensation start."""
 
-    name: str
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What tables call it."""
 
     @abstractmethod
     def check(self, data: ClassImages, ipc: int, factor: int) -> None:
@@ -152,7 +155,7 @@ class Function(Selection):
     choose: Callable[[ClassImages, int, Draw, Compute], Chosen]
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """The function's own name."""
         named = getattr(self.choose, "name", None) or getattr(self.choose, "__name__", None)  # anything callable
         return str(named or type(self.choose).__name__)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import refuse, whole
-from condensekit.networks.base import FeatureNetwork, Network, Shape
+from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.networks.cost import Shape
 from condensekit.progress import Stage
 from condensekit.rng import Draw
 from condensekit.training.augment import Augmentation, cutmix_batch

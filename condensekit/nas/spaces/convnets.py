@@ -9,8 +9,8 @@ from nni.mutable import ensure_frozen
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
-from condensekit.networks.base import Shape
 from condensekit.networks.convnet import ConvNet
+from condensekit.networks.cost import Shape
 
 
 class ConvNetSpace(ModelSpace):  # type: ignore[misc]

@@ -24,8 +24,8 @@ from condensekit.nas.names import SPACES, imported
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.convnets import ConvNetSpace
 from condensekit.nas.spaces.nasbench201 import NasBench201Space
-from condensekit.networks.base import Shape
 from condensekit.networks.convnet import ConvNet
+from condensekit.networks.cost import Shape
 from condensekit.rng import Draw, isolated
 
 log = logging.getLogger(__name__)

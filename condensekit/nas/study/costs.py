@@ -15,8 +15,7 @@ from condensekit.nas.spaces.spaces import build
 from condensekit.nas.study.report import Spent
 from condensekit.nas.study.truth import Truth
 from condensekit.nas.trials.log import Trial
-from condensekit.networks.base import Shape
-from condensekit.networks.cost import PASSES, Cost, count
+from condensekit.networks.cost import PASSES, Cost, Shape, count
 from condensekit.rng import isolated
 
 

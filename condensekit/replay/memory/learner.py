@@ -16,7 +16,8 @@ from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.methods.encoders import Encoder, Prepared
 from condensekit.methods.trained_encoders import CLASSES, END, START, Trained
 from condensekit.networks.adaptor import as_feature_network
-from condensekit.networks.base import FeatureNetwork, Network, Shape
+from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.networks.cost import Shape
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory.fillers import Filling
 from condensekit.rng import Draw
