@@ -40,7 +40,7 @@ class Encoder(ABC):
 
     def replace(self, **changes: Any) -> Encoder:
         """The same encoder with other values of its fields."""
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var, no-any-return]
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
         """What :meth:`load` needs, worked out once before the first step; nothing by default."""
