@@ -22,10 +22,6 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 def as_flags(text: str) -> str:
     """A message of the library, its arguments written as the options of the command line."""
-    for argument, flag in FLAGS:
-        text = re.sub(argument, flag, text)
+    for argument, option in FLAGS:
+        text = re.sub(argument, option, text)
     return text
-
-
-def _flag(argument: str) -> str:
-    return "--" + argument.replace("_", "-")
