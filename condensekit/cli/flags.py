@@ -5,15 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+
+def flag(argument: str) -> str:
+    """``soft_labels`` -> ``--soft-labels``."""
+    return "--" + argument.replace("_", "-")
+
+
 FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r"\b(resume|download|nested|compiled|soft_labels|trust_local_copy)=True\b", lambda m: flag(m[1])),
+    (r"\b(resume|download|nested|compiled|soft_labels|trust_local_copy)=True\b", lambda found: flag(found[1])),
     (r"\baugmentation=None\b", "--augment none"),
     (r"\bencoder=Trained\(\)", "--encoder trained"),
     (r"\b(space|labels)='(\w+)'", r"--set \1=\2"),
     (r"\bimage_size=N\b", "--image-size N"),
     (r"\broot=FOLDER\b", "--data-root FOLDER"),
     (r"\bgive it a value, (\w+)=VALUE", r"give it a value (--set \1=VALUE)"),
-    (r"\btakes no (\w+): ", lambda m: f"takes no {flag(m[1])}: "),
+    (r"\btakes no (\w+): ", lambda found: f"takes no {flag(found[1])}: "),
     (r"\buse (encoder|precision|device)='?(\w+)'?", r"use --\1 \2"),
     (r"\banother folder\b", "another --out"),
 )
