@@ -18,7 +18,7 @@ from torch import Tensor
 
 from condensekit.compute import Compute, Machine, Spent, can_compile, device_misfit
 from condensekit.data.images import ClassImages
-from condensekit.errors import StoreError, refuse, whole
+from condensekit.errors import Problems, StoreError, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Prepared
@@ -126,14 +126,20 @@ def condense(
         DataError: Classes too small for ``ipc`` images of the chosen start.
         StoreError: The run folder cannot be written; its attribute ``result`` holds what was learnt so far.
     """
-    refuse(
-        "give steps or minutes, exactly one of them" if (steps is None) == (minutes is None) else None,
-        None if steps is None else whole("steps", steps, 1),
-        None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
-        whole("seed", seed),
-    )
+    problems = Problems()
+    with problems:
+        refuse(
+            "give steps or minutes, exactly one of them" if (steps is None) == (minutes is None) else None,
+            None if steps is None else whole("steps", steps, 1),
+            None
+            if minutes is None or 0 < minutes < math.inf
+            else f"minutes must be positive and finite, got {minutes}",
+            whole("seed", seed),
+        )
     recipe = as_recipe(recipe).on(data.spec)
-    recipe.check(data, ipc, machine)
+    with problems:
+        recipe.check(data, ipc, machine)
+    problems.refuse()
     ipc, seed, steps = int(ipc), int(seed), None if steps is None else int(steps)  # NumPy's as well
     config = {
         **describe(recipe),

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from condensekit import compute as compute_module
-from condensekit.compute import Compute, Plan, make_plan
+from condensekit.compute import Compute, Machine, make_plan
 from condensekit.errors import ConfigError
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
@@ -21,13 +21,13 @@ def images(n=23, seed=0):
 @pytest.mark.parametrize(("chunk", "workers"), [(0, 0), (4, 1), (4, 2), (8, 2), (11, 2), (22, 2)])
 def test_chunks_and_workers_change_no_feature(chunk, workers):
     net, x = network(), images()
-    with Compute(Plan(chunk=chunk, workers=workers)) as compute, torch.no_grad():
+    with Compute(Machine("cpu", chunk=chunk, workers=workers)) as compute, torch.no_grad():
         torch.testing.assert_close(compute.features(net, x), net.features(x), rtol=1e-5, atol=1e-5)
 
 
 def test_worker_count_changes_no_bit():
     net, x = network(), images()
-    with Compute(Plan(chunk=4, workers=1)) as one, Compute(Plan(chunk=4, workers=2)) as two:
+    with Compute(Machine("cpu", chunk=4, workers=1)) as one, Compute(Machine("cpu", chunk=4, workers=2)) as two:
         assert torch.equal(one.features(net, x), two.features(net, x))
 
 
@@ -35,7 +35,7 @@ def test_worker_count_changes_no_bit():
 def test_pullback_is_the_vector_jacobian_product(kept, monkeypatch):
     monkeypatch.setitem(compute_module.KEPT_PIXELS, "cpu", kept)
     net, x = network(), images()
-    with Compute(Plan(chunk=4, workers=2)) as compute:
+    with Compute(Machine("cpu", chunk=4, workers=2)) as compute:
         features, pull = compute.pullback(net, x)
         gradient = torch.randn_like(features)
         got = pull(gradient)
@@ -49,7 +49,7 @@ def test_backprop_gives_the_mean_loss_gradient():
     targets = torch.arange(len(x)) % 4
     loss = nn.functional.cross_entropy(net(x), targets)
     expected = torch.autograd.grad(loss, list(net.parameters()))
-    with Compute(Plan(chunk=4, workers=2)) as compute:
+    with Compute(Machine("cpu", chunk=4, workers=2)) as compute:
         value = compute.backprop(
             net, x, targets, lambda logits, t: nn.functional.cross_entropy(logits, t, reduction="none")
         )
@@ -60,20 +60,20 @@ def test_backprop_gives_the_mean_loss_gradient():
 
 def test_batch_norm_is_never_cut():
     net, x = network("batch"), images()
-    with Compute(Plan(chunk=4, workers=2)) as compute, torch.no_grad():
+    with Compute(Machine("cpu", chunk=4, workers=2)) as compute, torch.no_grad():
         torch.testing.assert_close(compute.features(net, x), net.features(x))
 
 
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="a processor that cannot")
 def test_workers_count_subnormal_numbers_as_zero():
     tiny = torch.tensor(1e-40)
-    with Compute(Plan(workers=2)) as compute:
+    with Compute(Machine("cpu", workers=2)) as compute:
         assert compute.map(lambda scale: float(tiny * scale), [1, 1]) == [0, 0]
     assert tiny * 1 > 0
 
 
 def test_map_keeps_order_and_nests():
-    with Compute(Plan(workers=2)) as compute:
+    with Compute(Machine("cpu", workers=2)) as compute:
         got = compute.map(lambda i: sum(compute.map(lambda j: i * j, range(4))), range(20))
     assert got == [6 * i for i in range(20)]
 
@@ -89,7 +89,7 @@ def test_out_of_memory_halves_the_chunk(monkeypatch, caplog):
 
     monkeypatch.setattr(compute_module, "_run", small_card)
     net, x = network(), images(64)
-    with Compute(Plan(chunk=0, workers=0)) as compute, torch.no_grad():
+    with Compute(Machine("cpu", chunk=0, workers=0)) as compute, torch.no_grad():
         got = compute.features(net, x)
         assert seen[:4] == [64, 32, 16, 8]
         torch.testing.assert_close(got, net.features(x), rtol=1e-5, atol=1e-5)
@@ -104,13 +104,13 @@ def test_other_runtime_errors_pass_through(monkeypatch):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(compute_module, "_run", broken)
-    with Compute(Plan(chunk=0, workers=0)) as compute, pytest.raises(RuntimeError, match="something else"):
+    with Compute(Machine("cpu", chunk=0, workers=0)) as compute, pytest.raises(RuntimeError, match="something else"):
         compute.features(network(), images())
 
 
 def test_bfloat16_is_close_and_only_where_asked():
     net, x = network(), images()
-    with Compute(Plan(precision="mixed", chunk=8)) as mixed, Compute(Plan(chunk=8)) as full:
+    with Compute(Machine("cpu", precision="mixed", chunk=8)) as mixed, Compute(Machine("cpu", chunk=8)) as full:
         exact = full.features(net, x)
         rough = mixed.features(net, x)
         assert 0 < (rough - exact).norm() / exact.norm() < 3e-2
@@ -158,7 +158,10 @@ def test_the_number_of_a_gpu_is_checked(monkeypatch):
 def test_compiled_equals_eager_without_recompiling():
     first, second, x = network(), network(), images()
     ConvNet(width=8).fill_(second, Draw(1), "other")
-    with Compute(Plan(chunk=8, workers=0, compiled=True)) as fast, Compute(Plan(chunk=8, workers=2)) as slow:
+    with (
+        Compute(Machine("cpu", chunk=8, workers=0, compiled=True)) as fast,
+        Compute(Machine("cpu", chunk=8, workers=2)) as slow,
+    ):
         for net in (first, second):
             torch.testing.assert_close(fast.features(net, x), slow.features(net, x), rtol=1e-5, atol=1e-5)
         features, pull = fast.pullback(second, x)

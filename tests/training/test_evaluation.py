@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.networks.convnet import ConvNet
@@ -19,8 +19,9 @@ from condensekit.selection.base import selected_set
 from condensekit.selection.classic import KMeans, Random
 from condensekit.selection.embeddings import Pixels
 from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.stats import paired_interval
 from condensekit.testing import shapes
-from condensekit.training.evaluation import Candidate, TrainProtocol, evaluate, paired_interval, targets_for
+from condensekit.training.evaluation import Candidate, TrainProtocol, evaluate, targets_for
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)
 NETS = (ConvNet(width=8),)
@@ -29,7 +30,7 @@ TEST = shapes(15)
 
 @pytest.fixture
 def compute():
-    with Compute(Plan(chunk=8, workers=2)) as compute:
+    with Compute(Machine("cpu", chunk=8, workers=2)) as compute:
         yield compute
 
 
@@ -44,7 +45,7 @@ def kmeans(compute):
 
 
 def run(candidates, compute, **options):
-    options = {"networks": 2, "architectures": NETS, "protocol": TINY, **options}
+    options = {"networks": 2, "network": NETS, "protocol": TINY, **options}
     return evaluate(candidates, TEST, compute=compute, **options)
 
 
@@ -81,20 +82,20 @@ def test_intervals_of_one_pair_and_of_equal_differences():
 def test_rows_hold_what_the_statistics_say(compute, sets, kmeans):
     result = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute)
     random, ours = result.rows
-    assert (ours["set"], ours["architecture"], ours["ipc"], ours["unit"]) == ("kmeans", "ConvNet-w8", 2, "set")
-    assert (ours["sets"], ours["networks"], ours["n"]) == (3, 2, 6)
-    assert (ours["epochs"], ours["steps"]) == (4, 4)
-    assert ours["nbytes"] == kmeans[0].nbytes
-    assert ours["wall_s"] > 0
-    assert ours["peak_mib"] > 50
-    flat = torch.tensor(ours["accuracies"], dtype=torch.float64)
-    assert ours["accuracy_mean"] == pytest.approx(flat.mean().item())
-    assert ours["accuracy_std"] == pytest.approx(flat.mean(1).std().item())
-    difference, interval, _ = paired_interval(ours["accuracies"], random["accuracies"])
-    assert ours["difference_to_random"] == difference
-    assert ours["ci95"] == list(interval)
-    assert random["difference_to_random"] is None
-    assert random["ci95"] is None
+    assert (ours.set, ours.network, ours.ipc, ours.unit) == ("kmeans", "ConvNet-w8", 2, "set")
+    assert (ours.sets, ours.networks, ours.n) == (3, 2, 6)
+    assert (ours.epochs, ours.steps) == (4, 4)
+    assert ours.nbytes == kmeans[0].nbytes
+    assert ours.wall_s > 0
+    assert ours.peak_mib > 50
+    flat = torch.tensor(ours.accuracies, dtype=torch.float64)
+    assert ours.accuracy_mean == pytest.approx(flat.mean().item())
+    assert ours.accuracy_std == pytest.approx(flat.mean(1).std().item())
+    difference, interval, _ = paired_interval(ours.accuracies, random.accuracies)
+    assert ours.difference == difference
+    assert ours.ci95 == list(interval)
+    assert random.difference is None
+    assert random.ci95 is None
     assert json.loads(json.dumps(result.to_json(), allow_nan=False)) == result.to_json()
     assert result.to_json()["protocol"]["name"] == "tiny"
     assert result.to_json()["environment"]["torch"]
@@ -102,46 +103,46 @@ def test_rows_hold_what_the_statistics_say(compute, sets, kmeans):
 
 def test_fewer_than_three_sets_spread_over_networks(compute, sets):
     (row,) = run([Candidate("random", sets[:2])], compute).rows
-    assert row["unit"] == "network"
-    flat = torch.tensor(row["accuracies"], dtype=torch.float64)
-    assert row["accuracy_std"] == pytest.approx(flat.flatten().std().item())
+    assert row.unit == "network"
+    flat = torch.tensor(row.accuracies, dtype=torch.float64)
+    assert row.accuracy_std == pytest.approx(flat.flatten().std().item())
     (row,) = run([Candidate("random", sets[:1])], compute, networks=1).rows
-    assert row["accuracy_std"] == 0
+    assert row.accuracy_std == 0
 
 
 def test_a_network_does_not_depend_on_what_else_is_trained(compute, sets, kmeans):
     many = run([Candidate("kmeans", kmeans), Candidate("random", sets)], compute, networks=3)
-    with Compute(Plan(chunk=8, workers=1)) as one:
+    with Compute(Machine("cpu", chunk=8, workers=1)) as one:
         few = run([Candidate("random", sets[1:])], one, networks=2)
-    assert [row[:2] for row in many.rows[1]["accuracies"][1:]] == few.rows[0]["accuracies"]
+    assert [row[:2] for row in many.rows[1].accuracies[1:]] == few.rows[0].accuracies
     later = run([Candidate("random", sets)], compute, networks=2, seed=1)
-    assert [row[1:] for row in many.rows[1]["accuracies"]] == later.rows[0]["accuracies"]
+    assert [row[1:] for row in many.rows[1].accuracies] == later.rows[0].accuracies
 
 
 def test_each_architecture_is_compared_with_itself(compute, sets, kmeans):
     nets = (*NETS, ResNet18(width=4))
-    result = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute, networks=1, architectures=nets)
-    names = [(row["architecture"], row["set"]) for row in result.rows]
+    result = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute, networks=1, network=nets)
+    names = [(row.network, row.set) for row in result.rows]
     assert names == [(net.name, name) for net in nets for name in ("random", "kmeans")]
     for random, ours in (result.rows[:2], result.rows[2:]):
-        expected = paired_interval(ours["accuracies"], random["accuracies"])[0]
-        assert ours["difference_to_random"] == expected
+        expected = paired_interval(ours.accuracies, random.accuracies)[0]
+        assert ours.difference == expected
 
 
-def test_a_baseline_of_another_size_is_none(compute, sets):
+def test_a_reference_of_another_size_is_not_compared_with(compute, sets):
     other = selected_set(TEST, Random(), 3, Draw(0), compute)
     rows = run([Candidate("random", sets), Candidate("mine", (other,))], compute, networks=1).rows
-    assert rows[1]["difference_to_random"] is None
-    rows = run([Candidate("random", sets), Candidate("mine", sets)], compute, networks=1, baseline="mine").rows
-    assert rows[0]["difference_to_mine"] == 0
-    (row,) = run([Candidate("random", sets)], compute, networks=1, baseline=None).rows
-    assert row["difference_to_random"] is None
+    assert rows[1].difference is None
+    rows = run([Candidate("random", sets), Candidate("mine", sets)], compute, networks=1, reference="mine").rows
+    assert rows[0].difference == 0
+    (row,) = run([Candidate("random", sets)], compute, networks=1, reference=None).rows
+    assert row.difference is None
 
 
 def test_a_whole_data_set_trains_for_its_own_epochs(compute):
     (row,) = run([Candidate("full", (TEST,))], compute, protocol=replace(TINY, steps=1)).rows
-    assert (row["ipc"], row["epochs"], row["steps"]) == (None, 2, 2 * -(-len(TEST) // 16))
-    assert row["nbytes"] == len(TEST) * (3 * 8 * 8 + 8)
+    assert (row.ipc, row.epochs, row.steps) == (None, 2, 2 * -(-len(TEST) // 16))
+    assert row.nbytes == len(TEST) * (3 * 8 * 8 + 8)
 
 
 def test_packed_images_buy_no_training(compute, sets):
@@ -151,9 +152,9 @@ def test_packed_images_buy_no_training(compute, sets):
     stored, decoded = len(images), 4 * len(images)
     assert stored < TINY.batch < decoded
     rows = run(candidates, compute, networks=1).rows
-    assert [(row["images"], row["steps"], row["epochs"]) for row in rows] == [(stored, 4, 4), (decoded, 4, 1)]
+    assert [(row.images, row.steps, row.epochs) for row in rows] == [(stored, 4, 4), (decoded, 4, 1)]
     rows = run(candidates, compute, networks=1, equal_steps=False).rows
-    assert [(row["steps"], row["epochs"]) for row in rows] == [(4, 4), (4 * -(-decoded // TINY.batch), 4)]
+    assert [(row.steps, row.epochs) for row in rows] == [(4, 4), (4 * -(-decoded // TINY.batch), 4)]
 
 
 def test_soft_labels_of_some_classes_are_tested_on_those(compute):
@@ -166,10 +167,10 @@ def test_soft_labels_of_some_classes_are_tested_on_those(compute):
         some,
         compute=compute,
         networks=1,
-        architectures=NETS,
+        network=NETS,
         protocol=TINY,
     ).rows
-    assert rows[0]["accuracies"] == rows[1]["accuracies"]
+    assert rows[0].accuracies == rows[1].accuracies
     with pytest.raises(DataError, match="of which there are no test images"):
         targets_for("soft", soft, TEST.select(TEST.classes[1:]))
 
@@ -179,7 +180,7 @@ def test_soft_labels_stand_for_the_right_classes(compute, sets):
     spec = replace(hard.spec, class_names={0: "0", 42: "42"})
     soft = replace(hard, spec=spec, soft_labels=torch.eye(2)[(hard.labels == 42).long()])
     rows = run([Candidate("hard", (hard,)), Candidate("soft", (soft,))], compute).rows
-    assert rows[0]["accuracies"] == rows[1]["accuracies"]
+    assert rows[0].accuracies == rows[1].accuracies
 
 
 def test_sets_that_do_not_fit_the_test_images_are_refused(compute, sets):
@@ -192,7 +193,7 @@ def test_sets_that_do_not_fit_the_test_images_are_refused(compute, sets):
 
 def test_bad_arguments_are_listed(compute):
     with pytest.raises(ConfigError) as caught:
-        evaluate([], TEST, networks=1.5, architectures=(), seed=0.5, compute=compute)
+        evaluate([], TEST, networks=1.5, network=(), seed=0.5, compute=compute)
     assert len(caught.value.problems) == 4
     with pytest.raises(ConfigError, match="'mine' has no sets"):
         Candidate("mine", ())
@@ -232,9 +233,9 @@ def test_the_stage_hears_of_all_steps(compute, sets):
     assert seen == [2 * (3 * 4 + full)]
 
 
-def test_a_plan_is_made_where_none_is_given(sets):
-    rows = evaluate([Candidate("random", sets[:1])], TEST, networks=1, architectures=NETS, protocol=TINY).rows
-    assert 0 <= rows[0]["accuracy_mean"] <= 1
+def test_it_runs_on_this_machine_where_none_is_given(sets):
+    rows = evaluate([Candidate("random", sets[:1])], TEST, networks=1, network=NETS, protocol=TINY).rows
+    assert 0 <= rows[0].accuracy_mean <= 1
 
 
 def test_table_shows_each_row(compute, sets, kmeans):
