@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -291,6 +291,8 @@ class _Loop:
         if not self.finished:
             self._sampler(self.draw.at(step + 1))
             self.preparation_s += time.perf_counter() - start
+            self.prepared_with += self.compute.spent - self.before
+            self.before = self.compute.spent
 
     @property
     def spent(self) -> Spent:
@@ -409,7 +411,12 @@ class _Loop:
         return result
 
     def result(self, status: Status, message: str) -> CondenseResult:
-        return CondenseResult(self._set(status), status, message, self.history, self.stop.signum, self.work())
+        made = self._set(status)
+        if self.recipe.soft_labels:
+            made = self.recipe.encoder.label(made, self.prepared, self.compute)
+        work = self.work()
+        made = replace(made, provenance={**made.provenance, "work": work})
+        return CondenseResult(made, status, message, self.history, self.stop.signum, work)
 
     def work(self) -> dict[str, dict[str, float]]:
         """Passes over the data of the networks before the first step, and of all steps; see :class:`Spent`."""
@@ -418,6 +425,7 @@ class _Loop:
         return {name: {**asdict(spent), **spent.passes(size, shape)} for name, spent in parts.items()}
 
     def _set(self, status: Status) -> CondensedSet:
+        """The images as they are, with the labels that the method learnt."""
         images = self.state["images"]
         provenance = {
             **self.provenance,
@@ -426,7 +434,6 @@ class _Loop:
             "elapsed_s": round(self.elapsed_s, 3),
             "preparation_s": round(self.preparation_s, 3),
             "plan": self.compute.machine.to_json(),
-            "work": self.work(),
             "separable": self.recipe.separable and separable(self.module),
         }
         labels = torch.tensor(self.data.classes, dtype=torch.int64).repeat_interleave(images.shape[1])
@@ -434,6 +441,4 @@ class _Loop:
             images.flatten(0, 1), labels, self.data.spec, formation=self.recipe.formation, provenance=provenance
         )
         soft = self.recipe.method.soft_labels(self.state)
-        if soft is not None:
-            made = made.with_soft_labels(soft, self.data.classes)
-        return self.recipe.encoder.label(made, self.prepared, self.compute) if self.recipe.soft_labels else made
+        return made if soft is None else made.with_soft_labels(soft, self.data.classes)
