@@ -163,7 +163,7 @@ def device_misfit(name: str) -> str | None:
     }[kind]
     if index and not missing and int(index) >= torch.cuda.device_count():
         missing = f"only {torch.cuda.device_count()} CUDA GPU, counted from cuda:0"
-    return f"device {name!r} asked for, but torch sees {missing} here: use --device cpu or auto" if missing else None
+    return f"device {name!r} asked for, but torch sees {missing} here: use device='cpu' or 'auto'" if missing else None
 
 
 def can_compile() -> bool:

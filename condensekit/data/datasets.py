@@ -168,7 +168,7 @@ def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> S
         else:
             arrays, labels, classes = _read_cifar(kind, place, trust)
     except Exception as error:  # only a trusted copy of other content gets here, and its readers may raise anything
-        raise DataError(f"cannot read {name} in {place}: {error!r}; delete it and use --download") from error
+        raise DataError(f"cannot read {name} in {place}: {error!r}; delete it and use download=True") from error
     return Source(labels, dict(enumerate(classes)), tuple(files), arrays, STATISTICS[name], name not in UNFLIPPED)
 
 
@@ -190,14 +190,14 @@ def _verify(name: str, place: Path, files: Mapping[Path, str], trust: bool) -> N
         if not file.is_file():
             raise DataError(
                 f"{name} is not in {place} ({file.relative_to(place)} is missing): "
-                "fetch it with --download, or name its folder with --data-root or CONDENSEKIT_DATA"
+                "fetch it with download=True, or name its folder with root=... or CONDENSEKIT_DATA"
             )
     for file, md5 in files.items():
         if not trust and (found := calculate_md5(file)) != md5:
             raise DataError(
                 f"{file} is not the published file (md5 {found}, expected {md5}): it is damaged or was altered, and a "
-                "pickle, as CIFAR's are, can run code; delete it and use --download, or pass --trust-local-copy "
-                "if you know where it comes from"
+                "pickle, as CIFAR's are, can run code; delete it and use download=True, or pass "
+                "trust_local_copy=True if you know where it comes from"
             )
 
 
@@ -263,7 +263,7 @@ def _tiny(path: Path) -> Source:
     if not (path / "train").is_dir() or not (path / "val").is_dir():
         raise DataError(
             f"tinyimagenet is not in {path.parent} ({TINY}/train or {TINY}/val is missing): unpack {TINY}.zip there "
-            "(--download cannot fetch it), or name its folder with --data-root or CONDENSEKIT_DATA"
+            "(download=True cannot fetch it), or name its folder with root=... or CONDENSEKIT_DATA"
         )
     files, labels, codes = _class_folders(path / "train")
     listed = path / "val" / "val_annotations.txt"

@@ -163,7 +163,7 @@ def alike(images: Iterable[Tensor], name_of: Callable[[int], str], size: int | N
         fitted = resized(image[None], size)[0]
         shape = shape or fitted.shape
         if fitted.shape != shape:
-            way_out = "convert all to grey or all to RGB" if len(fitted) != shape[0] else "use --image-size N"
+            way_out = "convert all to grey or all to RGB" if len(fitted) != shape[0] else "use image_size=N"
             raise DataError(
                 f"images differ in shape: {name_of(index)} is {tuple(fitted.shape)}, {name_of(0)} is {tuple(shape)}: "
                 + way_out
