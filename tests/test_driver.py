@@ -36,7 +36,7 @@ DM = DistributionMatching(batch_real=8)
 
 
 def run(data=None, method=DM, **options):
-    """Four steps in a narrow network on one worker; options are fields of the recipe or machine, or the driver's own."""
+    """Four steps in a narrow network on one worker; options are those of the recipe, the machine or the driver."""
     given = {"ipc": 2, "steps": 4, "encoder": Fresh(ConvNet(width=8)), "device": "cpu", "workers": 1, **options}
     parts = [
         {field.name: given.pop(field.name) for field in dataclasses.fields(kind) if field.name in given}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from condensekit.sets.condensed import CondensedSet
-from tests.faults.kill_child import STEPS, METHODS
+from tests.faults.kill_child import METHODS, STEPS
 
 CHILD = [sys.executable, "-m", "tests.faults.kill_child"]
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scipy import stats
 
-from condensekit.compute import Compute, Machine
+from condensekit.compute import Compute, Machine, Spent
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.networks.convnet import ConvNet
@@ -21,6 +20,7 @@ from condensekit.selection.embeddings import Pixels
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.stats import paired_interval
 from condensekit.testing import shapes
+from condensekit.training.augment import Augmentation
 from condensekit.training.evaluation import Candidate, TrainProtocol, evaluate, targets_for
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)
@@ -49,36 +49,6 @@ def run(candidates, compute, **options):
     return evaluate(candidates, TEST, compute=compute, **options)
 
 
-OURS = [[0.5, 0.55], [0.45, 0.5], [0.6, 0.5], [0.52, 0.58]]
-THEIRS = [[0.4, 0.5], [0.45, 0.4], [0.48, 0.5], [0.5, 0.41]]
-
-
-def test_interval_over_sets_is_scipys():
-    def mean(rows):
-        return [sum(row) / len(row) for row in rows]
-
-    oracle = stats.ttest_rel(mean(OURS), mean(THEIRS)).confidence_interval(0.95)
-    difference, interval, unit = paired_interval(OURS, THEIRS)
-    assert unit == "set"
-    assert interval == pytest.approx((oracle.low, oracle.high))
-    assert difference == pytest.approx((oracle.low + oracle.high) / 2)
-
-
-@pytest.mark.parametrize("sets", [1, 2])
-def test_interval_over_networks_is_scipys(sets):
-    flat = ([value for row in rows[:sets] for value in row] for rows in (OURS, THEIRS))
-    oracle = stats.ttest_rel(*flat).confidence_interval(0.95)
-    difference, interval, unit = paired_interval(OURS[:sets], THEIRS)
-    assert unit == "network"
-    assert interval == pytest.approx((oracle.low, oracle.high))
-    assert difference == pytest.approx((oracle.low + oracle.high) / 2)
-
-
-def test_intervals_of_one_pair_and_of_equal_differences():
-    assert paired_interval([[0.5]], [[0.25]]) == (0.25, None, "network")
-    assert paired_interval([[0.5]] * 3, [[0.25]] * 3) == (0.25, (0.25, 0.25), "set")
-
-
 def test_rows_hold_what_the_statistics_say(compute, sets, kmeans):
     result = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute)
     random, ours = result.rows
@@ -93,6 +63,7 @@ def test_rows_hold_what_the_statistics_say(compute, sets, kmeans):
     assert ours.accuracy_std == pytest.approx(flat.mean(1).std().item())
     difference, interval, _ = paired_interval(ours.accuracies, random.accuracies)
     assert ours.difference == difference
+    assert (ours.reference, random.reference) == ("random", None)
     assert ours.ci95 == list(interval)
     assert random.difference is None
     assert random.ci95 is None
@@ -238,6 +209,35 @@ def test_it_runs_on_this_machine_where_none_is_given(sets):
     assert 0 <= rows[0].accuracy_mean <= 1
 
 
+def test_work_is_counted_in_images_operations_and_passes(compute, sets):
+    """Three sets of 8 images, two networks each: 4 steps of all images forward and back, then the test images once."""
+    one = 2 * (64 * 8 * 27 + 128 * 4)
+    (row,) = run([Candidate("random", sets)], compute).rows
+    images, flops = 6 * (4 * 8 + len(TEST)), 6 * (4 * 8 * 3 + len(TEST)) * one
+    assert row.work == {"images": images, "flops": flops, **Spent(images, flops).passes(len(TEST), (3, 8, 8))}
+    assert row.work["passes"] == round(images / len(TEST), 4)
+    (row,) = run([Candidate("full", (TEST,))], compute, networks=1).rows
+    assert row.work["images"] == (2 + 1) * len(TEST)
+    assert row.work["passes"] == 3
+    unknown = replace(sets[0], provenance={})
+    (row,) = run([Candidate("mine", (unknown,))], compute).rows
+    assert set(row.work) == {"images", "flops"}
+
+
+def test_images_that_are_not_flippable_are_never_mirrored(compute, sets, monkeypatch):
+    """Neither where the test images say so nor where the set does."""
+    seen = set()
+    apply = Augmentation.apply_batch
+    monkeypatch.setattr(Augmentation, "apply_batch", lambda self, *a: seen.update(self.ops) or apply(self, *a))
+    protocol = replace(TINY, augmentation=Augmentation())
+    upright = TEST.with_spec(flippable=False)
+    for test, made in ((upright, sets[0]), (TEST, replace(sets[0], spec=upright.spec))):
+        evaluate([Candidate("mine", (made,))], test, networks=1, network=NETS, protocol=protocol, compute=compute)
+    assert seen == {"color", "crop", "cutout", "scale", "rotate"}
+    run([Candidate("mine", sets[:1])], compute, networks=1, protocol=protocol)
+    assert "flip" in seen
+
+
 def test_table_shows_each_row(compute, sets, kmeans):
     text = run([Candidate("random", sets), Candidate("kmeans", kmeans), Candidate("full", (TEST,))], compute).table()
     lines = text.splitlines()
@@ -246,6 +246,23 @@ def test_table_shows_each_row(compute, sets, kmeans):
     assert lines[2].startswith("| random | ConvNet-w8 | 2 | ")
     assert "[" in lines[3]
     assert lines[4].startswith("| full | ConvNet-w8 | all | ")
+
+
+def test_a_table_for_a_notebook_and_a_line_for_a_terminal(compute, sets, kmeans):
+    found = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute, networks=1)
+    assert str(found) == found.table()
+    assert found._repr_html_().count("<tr>") == 3
+    assert repr(found).startswith("Evaluation(random ")
+    assert len(repr(found)) < 120
+    assert "\n" not in repr(found)
+
+
+def test_rows_as_a_data_frame(compute, sets):
+    pandas = pytest.importorskip("pandas")
+    found = run([Candidate("random", sets)], compute, networks=1)
+    frame = found.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.accuracy_mean.tolist() == [row.accuracy_mean for row in found.rows]
 
 
 def test_it_runs_without_avalanche_nni_and_click():
