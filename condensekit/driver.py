@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from condensekit.compute import Compute, Machine, Spent, can_compile, device_misfit
 from condensekit.data.images import ClassImages
-from condensekit.errors import StoreError, refuse, whole
+from condensekit.errors import Problems, StoreError, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Prepared
@@ -126,14 +126,20 @@ def condense(
         DataError: Classes too small for ``ipc`` images of the chosen start.
         StoreError: The run folder cannot be written; its attribute ``result`` holds what was learnt so far.
     """
-    refuse(
-        "give steps or minutes, exactly one of them" if (steps is None) == (minutes is None) else None,
-        None if steps is None else whole("steps", steps, 1),
-        None if minutes is None or 0 < minutes < math.inf else f"minutes must be positive and finite, got {minutes}",
-        whole("seed", seed),
-    )
+    problems = Problems()
+    with problems:
+        refuse(
+            "give steps or minutes, exactly one of them" if (steps is None) == (minutes is None) else None,
+            None if steps is None else whole("steps", steps, 1),
+            None
+            if minutes is None or 0 < minutes < math.inf
+            else f"minutes must be positive and finite, got {minutes}",
+            whole("seed", seed),
+        )
     recipe = as_recipe(recipe).on(data.spec)
-    recipe.check(data, ipc, machine)
+    with problems:
+        recipe.check(data, ipc, machine)
+    problems.refuse()
     ipc, seed, steps = int(ipc), int(seed), None if steps is None else int(steps)  # NumPy's as well
     config = {
         **describe(recipe),
@@ -285,6 +291,8 @@ class _Loop:
         if not self.finished:
             self._sampler(self.draw.at(step + 1))
             self.preparation_s += time.perf_counter() - start
+            self.prepared_with += self.compute.spent - self.before
+            self.before = self.compute.spent
 
     @property
     def spent(self) -> Spent:
@@ -403,7 +411,12 @@ class _Loop:
         return result
 
     def result(self, status: Status, message: str) -> CondenseResult:
-        return CondenseResult(self._set(status), status, message, self.history, self.stop.signum, self.work())
+        made = self._set(status)
+        if self.recipe.soft_labels:
+            made = self.recipe.encoder.label(made, self.prepared, self.compute)
+        work = self.work()
+        made = replace(made, provenance={**made.provenance, "work": work})
+        return CondenseResult(made, status, message, self.history, self.stop.signum, work)
 
     def work(self) -> dict[str, dict[str, float]]:
         """Passes over the data of the networks before the first step, and of all steps; see :class:`Spent`."""
@@ -412,6 +425,7 @@ class _Loop:
         return {name: {**asdict(spent), **spent.passes(size, shape)} for name, spent in parts.items()}
 
     def _set(self, status: Status) -> CondensedSet:
+        """The images as they are, with the labels that the method learnt."""
         images = self.state["images"]
         provenance = {
             **self.provenance,
@@ -420,7 +434,6 @@ class _Loop:
             "elapsed_s": round(self.elapsed_s, 3),
             "preparation_s": round(self.preparation_s, 3),
             "plan": self.compute.machine.to_json(),
-            "work": self.work(),
             "separable": self.recipe.separable and separable(self.module),
         }
         labels = torch.tensor(self.data.classes, dtype=torch.int64).repeat_interleave(images.shape[1])
@@ -428,6 +441,4 @@ class _Loop:
             images.flatten(0, 1), labels, self.data.spec, formation=self.recipe.formation, provenance=provenance
         )
         soft = self.recipe.method.soft_labels(self.state)
-        if soft is not None:
-            made = made.with_soft_labels(soft, self.data.classes)
-        return self.recipe.encoder.label(made, self.prepared, self.compute) if self.recipe.soft_labels else made
+        return made if soft is None else made.with_soft_labels(soft, self.data.classes)

@@ -12,31 +12,37 @@ import numpy as np
 import pytest
 import torch
 
-from condensekit import catalog
+from condensekit.catalog import recipes
+from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving, Status, condense
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.methods.discrepancy import mean
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.methods.sampling import Clustered, Uniform
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
-from condensekit.runs.files import load_tensors, save_tensors
-from condensekit.selection.base import Chosen, Noise
+from condensekit.runs.files import load_tensors, read_json, save_tensors
+from condensekit.selection.base import Chosen, Noise, Selection
 from condensekit.selection.classic import Herding, KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.testing import LABELS, shapes
 
-SMALL = {"encoder": Fresh(ConvNet(width=8)), "workers": 1}
 DM = DistributionMatching(batch_real=8)
 
 
 def run(data=None, method=DM, **options):
-    options = {"ipc": 2, "iterations": 4, **SMALL, **options}
-    return condense(data or shapes(), method, **options)
+    """Four steps in a narrow network on one worker; options are those of the recipe, the machine or the driver."""
+    given = {"ipc": 2, "steps": 4, "encoder": Fresh(ConvNet(width=8)), "device": "cpu", "workers": 1, **options}
+    parts = [
+        {field.name: given.pop(field.name) for field in dataclasses.fields(kind) if field.name in given}
+        for kind in (Recipe, Machine)
+    ]
+    return condense(data or shapes(), Recipe(method, **parts[0]), machine=Machine(**parts[1]), **given)
 
 
 def steps_of(folder):
@@ -58,21 +64,21 @@ def test_a_caller_may_stop_it_and_go_on(tmp_path):
     saving = Saving(tmp_path / "run", resume=True)
     cut = run(saving=saving, stop=lambda: next(asked))
     assert (cut.status, cut.signum) == (Status.INTERRUPTED, None)
-    assert cut.message == "interrupted by its caller after step 3 of 4: continue with --resume"
+    assert cut.message == "interrupted by its caller after step 3 of 4: continue with resume=True"
     whole = run(saving=saving)
     assert [row["step"] for row in whole.history] == [4]
     assert torch.equal(whole.set.images, run().set.images)
 
 
 def test_the_loss_falls():
-    losses = [row["loss"] for row in run(iterations=60, init=Noise(), augmentation=None).history]
+    losses = [row["loss"] for row in run(steps=60, init=Noise(), augmentation=None).history]
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
 
 def test_images_start_as_the_chosen_real_ones():
     still = DistributionMatching(batch_real=4, lr=1e-30)
     data = shapes()
-    images, labels = run(data, still, iterations=1, init=Random()).set.decode()
+    images, labels = run(data, still, steps=1, init=Random()).set.decode()
     for image, label in zip(images, labels, strict=True):
         own = data.gather(data.indices_of(int(label)))
         assert (own - image).abs().flatten(1).amax(1).min() < 1e-5
@@ -95,7 +101,7 @@ def test_images_start_as_the_chosen_real_ones():
     ],
 )
 def test_a_start_of_other_images_than_asked_for_is_refused(chosen, says):
-    class Mine:
+    class Mine(Selection):
         name = "mine"
 
         def __call__(self, *_):
@@ -106,14 +112,14 @@ def test_a_start_of_other_images_than_asked_for_is_refused(chosen, says):
 
 
 def test_a_start_with_an_image_twice_is_warned_of(caplog):
-    assert run(init=ImportanceKMeans(replacement=True), ipc=10, iterations=1).status is Status.FINISHED
+    assert run(init=ImportanceKMeans(replacement=True), ipc=10, steps=1).status is Status.FINISHED
     assert "importance-kmeans chose images twice" in caplog.text
 
 
 def test_workers_change_nothing_and_threads_little():
-    one = run(workers=1, iterations=20).set.images
-    assert torch.equal(one, run(workers=2, iterations=20).set.images)
-    torch.testing.assert_close(one, run(workers=0, iterations=20).set.images, rtol=1e-5, atol=1e-5)
+    one = run(workers=1, steps=20).set.images
+    assert torch.equal(one, run(workers=2, steps=20).set.images)
+    torch.testing.assert_close(one, run(workers=0, steps=20).set.images, rtol=1e-5, atol=1e-5)
 
 
 def test_same_images_in_another_process_whatever_the_hash_seed(tmp_path):
@@ -132,7 +138,7 @@ def test_same_images_in_another_process_whatever_the_hash_seed(tmp_path):
 
 def test_minutes_is_a_budget_of_wall_time():
     start = time.monotonic()
-    result = run(iterations=None, minutes=0.01)
+    result = run(steps=None, minutes=0.01)
     assert result.status is Status.FINISHED
     assert len(result.history) > 1
     assert time.monotonic() - start < 10
@@ -140,11 +146,12 @@ def test_minutes_is_a_budget_of_wall_time():
 
 def test_checkpoints_metrics_snapshots_and_set_are_written(tmp_path):
     out = tmp_path / "run"
-    result = run(saving=Saving(out, every=2, snapshot_every=2, record={"source": "shapes"}))
+    result = run(saving=Saving(out, every=2, snapshot_every=2), record={"made_for": "a test"})
     assert steps_of(out) == [1, 2, 3, 4]
     assert sorted(p.stem for p in (out / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
     assert sorted(p.name for p in (out / "snapshots").iterdir()) == ["step-000002.png", "step-000004.png"]
     assert torch.equal(CondensedSet.load(out / "set.safetensors").images, result.set.images)
+    assert read_json(out / "config.json")["made_for"] == result.set.provenance["config"]["made_for"] == "a test"
 
 
 def test_a_finished_run_resumes_to_the_same_outputs(tmp_path):
@@ -176,24 +183,24 @@ def test_an_existing_run_is_not_overwritten(tmp_path):
         run(saving=Saving(tmp_path / "run"))
 
 
-def test_resume_keeps_the_plan_of_the_checkpoint(tmp_path):
+def test_resume_keeps_the_machine_of_the_checkpoint(tmp_path):
     run(saving=Saving(tmp_path / "run"))
     again = run(saving=Saving(tmp_path / "run", resume=True), workers=2)
     assert again.set.provenance["plan"]["workers"] == 1
 
 
 @pytest.mark.parametrize(
-    ("plan", "says"),
+    ("machine", "says"),
     [
         ({"device": "cuda:99"}, "the run was made on cuda:99, which is not here: resume it there, or start anew"),
         ({"compiled": True}, "made with a compiled network, and there is no C\\+\\+ compiler here: resume it there"),
     ],
 )
-def test_a_run_made_elsewhere_goes_on_only_there(tmp_path, monkeypatch, plan, says):
+def test_a_run_made_elsewhere_goes_on_only_there(tmp_path, monkeypatch, machine, says):
     run(saving=Saving(tmp_path / "run"))
     checkpoint = tmp_path / "run" / "checkpoints" / "step-000004.safetensors"
     tensors, manifest = load_tensors(checkpoint, "checkpoint")
-    save_tensors(checkpoint, tensors, {**manifest, "plan": {**manifest["plan"], **plan}}, "checkpoint")
+    save_tensors(checkpoint, tensors, {**manifest, "plan": {**manifest["plan"], **machine}}, "checkpoint")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match=says):
         run(saving=Saving(tmp_path / "run", resume=True))
@@ -259,16 +266,16 @@ def nan_mean(real, synthetic, weights):
 
 
 def test_two_failures_in_a_row_end_diverged_with_the_last_finite_images(tmp_path):
-    result = run(method=Failing(batch_real=8), iterations=9, saving=Saving(tmp_path / "run"))
+    result = run(method=Failing(batch_real=8), steps=9, saving=Saving(tmp_path / "run"))
     assert result.status is Status.DIVERGED
     assert "step 7" in result.message
     assert "lr" in result.message
-    assert torch.equal(result.set.images, run(iterations=6).set.images)
+    assert torch.equal(result.set.images, run(steps=6).set.images)
     assert torch.equal(CondensedSet.load(tmp_path / "run" / "set.safetensors").images, result.set.images)
 
 
 def test_one_failure_is_retried_with_a_new_draw():
-    result = run(method=Failing(batch_real=8, always=False), iterations=9)
+    result = run(method=Failing(batch_real=8, always=False), steps=9)
     assert result.status is Status.FINISHED
     assert [row["attempt"] for row in result.history] == [0] * 6 + [1, 0, 0]
     assert torch.isfinite(result.set.images).all()
@@ -299,14 +306,14 @@ class Signalling(Progress):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_resume_goes_on(tmp_path, signum):
     before = signal.getsignal(signum)
-    result = run(iterations=8, saving=Saving(tmp_path / "run"), progress=Signalling(3, signum))
+    result = run(steps=8, saving=Saving(tmp_path / "run"), progress=Signalling(3, signum))
     assert result.status is Status.INTERRUPTED
     assert result.signum == signum
     assert len(result.history) <= 4
-    assert "--resume" in result.message
+    assert "resume=True" in result.message
     assert signal.getsignal(signum) is before
-    resumed = run(iterations=8, saving=Saving(tmp_path / "run", resume=True))
-    assert torch.equal(resumed.set.images, run(iterations=8).set.images)
+    resumed = run(steps=8, saving=Saving(tmp_path / "run", resume=True))
+    assert torch.equal(resumed.set.images, run(steps=8).set.images)
     assert steps_of(tmp_path / "run") == list(range(1, 9))
 
 
@@ -357,7 +364,7 @@ def test_small_and_unequal_classes():
 def test_many_classes_stay_small():
     labels = torch.arange(1000)
     pixels = torch.randint(0, 256, (1000, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    result = run(ClassImages.from_arrays(pixels, labels), ipc=1, iterations=1)
+    result = run(ClassImages.from_arrays(pixels, labels), ipc=1, steps=1)
     assert len(result.set) == 1000
 
 
@@ -378,14 +385,14 @@ def test_storage_dtype_is_that_of_the_formation():
         ({"ipc": -1}, "ipc"),
         ({"ipc": 2.5}, "2.5"),
         ({"ipc": True}, "ipc must be an integer of at least 1, got True"),
-        ({"iterations": 1.5}, "iterations must be an integer of at least 1, got 1.5"),
+        ({"steps": 1.5}, "steps must be an integer of at least 1, got 1.5"),
         ({"seed": 1.5}, "seed must be an integer, got 1.5"),
         ({"seed": "0"}, "seed must be an integer, got '0'"),
-        ({"iterations": 0}, "iterations"),
-        ({"iterations": None}, "exactly one"),
+        ({"steps": 0}, "steps"),
+        ({"steps": None}, "exactly one"),
         ({"minutes": 1.0}, "exactly one"),
-        ({"iterations": None, "minutes": 0.0}, "minutes"),
-        ({"iterations": None, "minutes": float("nan")}, "minutes"),
+        ({"steps": None, "minutes": 0.0}, "minutes"),
+        ({"steps": None, "minutes": float("nan")}, "minutes"),
         ({"precision": "fp64"}, "fp64"),
         ({"device": "tpu9"}, "tpu9"),
         ({"device": "meta"}, "unknown device 'meta'"),
@@ -407,13 +414,13 @@ def test_integers_may_be_those_of_numpy(tmp_path):
     options = {"seed": three, "nested": True, "saving": Saving(tmp_path / "run", every=1)}
     same = {"encoder": Fresh(ConvNet(width=6, depth=1), keep=2), "sampling": Clustered(clusters=3, refresh=2)}
     ours = {"encoder": Fresh(ConvNet(width=six, depth=one), keep=two), "sampling": Clustered(three, refresh=two)}
-    made = run(method=DistributionMatching(batch_real=six), ipc=two, iterations=three, **options, **ours, workers=one)
-    expected = run(method=DistributionMatching(batch_real=6), iterations=3, seed=3, nested=True, **same)
+    made = run(method=DistributionMatching(batch_real=six), ipc=two, steps=three, **options, **ours, workers=one)
+    expected = run(method=DistributionMatching(batch_real=6), steps=3, seed=3, nested=True, **same)
     assert torch.equal(made.set.images, expected.set.images)
     assert made.set.provenance["config"] == expected.set.provenance["config"]
-    dsa = run(method=GradientMatching(batch_real=six, outer=two, inner=one, batch_net=six), iterations=two)
+    dsa = run(method=GradientMatching(batch_real=six, outer=two, inner=one, batch_net=six), steps=two)
     assert dsa.status is Status.FINISHED
-    packed = run(formation=Formation(factor=two), iterations=one).set
+    packed = run(formation=Formation(factor=two), steps=one).set
     packed.save(tmp_path / "set.safetensors")
     assert CondensedSet.load(tmp_path / "set.safetensors").formation == Formation(factor=2)
 
@@ -430,20 +437,22 @@ def test_data_that_do_not_fit_are_refused_before_a_folder_is_made(tmp_path):
 def test_normalised_floats_have_no_pixel_space(tmp_path, name):
     images = shapes()
     floats = ClassImages.from_arrays(images.gather(torch.arange(len(images))), images.labels)
-    method = catalog.method(name, space="pixel", batch_real=4)
+    method = recipes.recipe(name, space="pixel", batch_real=4).method
     saving = Saving(tmp_path / "run")
-    with pytest.raises(ConfigError, match=rf"{name} works on pixels .* in \[-1.*\]: pass uint8 .*\(--set space="):
+    with pytest.raises(
+        ConfigError, match=rf"{name} works on pixels .* in \[-1.*\]: pass uint8 .* or use space='normalised'"
+    ):
         run(floats, method, saving=saving)
     assert not (tmp_path / "run").exists()
-    moved = run(floats, dataclasses.replace(method, space="normalised"), saving=saving, iterations=1).set.images
+    moved = run(floats, dataclasses.replace(method, space="normalised"), saving=saving, steps=1).set.images
     assert moved.min() < 0
     plain = ClassImages.from_arrays(images.images / 255, images.labels)  # floats that are pixels stay pixels
-    moved = run(plain, method, iterations=1).set.images
+    moved = run(plain, method, steps=1).set.images
     assert moved.min() >= 0
     assert moved.max() <= 1
 
 
 def test_all_problems_are_listed_at_once():
     with pytest.raises(ConfigError) as caught:
-        run(ipc=0, iterations=0)
+        run(ipc=0, steps=0)
     assert len(caught.value.problems) == 2

@@ -294,8 +294,10 @@ def _freeze_norms(ctx: StepContext) -> None:
     if not norms:
         return
     ctx.module.train()
+    real = ctx.data.sample(ctx.data.classes, NORM_IMAGES, ctx.draw, ctx.compute.device, "norm").flatten(0, 1)
+    ctx.compute.count(ctx.module, len(real), 1)
     with torch.no_grad():
-        ctx.module(ctx.data.sample(ctx.data.classes, NORM_IMAGES, ctx.draw, ctx.compute.device, "norm").flatten(0, 1))
+        ctx.module(real)
     for part in norms:
         part.eval()
 

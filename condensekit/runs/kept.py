@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from condensekit.errors import ConfigError
+from condensekit.errors import ConfigError, require
 from condensekit.runs.files import read_json, write_json
 
 WAY_OUT = "use the same options, or another folder"
@@ -26,12 +26,16 @@ def kept(
         way_out: What to do where the file holds a result of another recipe.
 
     Raises:
-        ConfigError: The file holds a result of another recipe; the text shows each difference.
+        ConfigError: The file holds a result of another recipe (the text shows each difference), or tells none.
         StoreError: It cannot be read or written.
     """
     asked = plain(recipe)
     if path.is_file():
         found = read_json(path)
+        require(
+            isinstance(found, dict) and "recipe" in found,
+            f"{path} tells no recipe, so it comes from condensekit 0.1 or another program: use another folder",
+        )
         refuse_other(f"{path.parent} holds {what}, made otherwise", found.pop("recipe"), asked, way_out)
         return dict(found)
     made = dict(make())
@@ -69,6 +73,6 @@ def changes(found: Any, asked: Any) -> list[str]:
 
 def _leaves(record: Any, name: str = "") -> list[tuple[str, str]]:
     """(``method.lr``, ``1.0``) and so on for each value of nested dictionaries."""
-    if isinstance(record, dict) and record:
+    if isinstance(record, dict) and (record or not name):
         return [leaf for k, v in record.items() for leaf in _leaves(v, f"{name}.{k}" if name else k)]
     return [(name, json.dumps(record))]

@@ -201,6 +201,8 @@ def selected_set(
         "seed": int(draw.seed),
         "indices": indices.tolist(),
         "data": data.fingerprint(),
+        "source": data.source,
+        "images": len(data),
     }
     return CondensedSet.from_images(
         pack(images, formation.factor),

@@ -86,7 +86,7 @@ def test_digits():
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashionmnist", "FashionMNIST")])
 def test_idx_files_are_checked_and_read(tmp_path, monkeypatch, name, folder):
     checksums = write_idx(tmp_path, folder)
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte is not the published file .* --trust-local-copy"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte is not the published file .* trust_local_copy=True"):
         datasets.load(name, root=tmp_path)
     trusted, _ = datasets.load(name, root=tmp_path, trust_local_copy=True)
     monkeypatch.setitem(datasets.IDX_MD5, name, checksums)
@@ -102,7 +102,7 @@ def test_idx_files_are_checked_and_read(tmp_path, monkeypatch, name, folder):
 @pytest.mark.parametrize(("name", "kind", "count"), CIFARS)
 def test_cifar_is_checked_and_read(tmp_path, monkeypatch, name, kind, count):
     pixels = write_cifar(tmp_path, kind)
-    with pytest.raises(DataError, match=r"is not the published file .* pickle, .* can run code.*--trust-local-copy"):
+    with pytest.raises(DataError, match=r"is not the published file .* pickle, .* can run code.*trust_local_copy=True"):
         datasets.load(name, root=tmp_path)
     trusted, held = datasets.load(name, root=tmp_path, trust_local_copy=True)
     assert np.array_equal(trusted.images.numpy(), pixels)
@@ -134,7 +134,7 @@ def test_an_altered_pickle_does_not_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", list(datasets.TORCHVISION))
 def test_missing_files_say_where_and_how(tmp_path, name):
-    reason = rf"{name} is not in .*{tmp_path.name} \(.* is missing\): fetch it with --download, .*--data-root"
+    reason = rf"{name} is not in .*{tmp_path.name} \(.* is missing\): fetch it with download=True, .*root="
     with pytest.raises(DataError, match=reason):
         datasets.load(name, root=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -155,7 +155,7 @@ def write_svhn(root, monkeypatch=None, count=25):
 
 def test_svhn_is_checked_and_read(tmp_path, monkeypatch):
     write_svhn(tmp_path)
-    with pytest.raises(DataError, match=r"train_32x32.mat is not the published file .*--trust-local-copy"):
+    with pytest.raises(DataError, match=r"train_32x32.mat is not the published file .*trust_local_copy=True"):
         datasets.load("svhn", root=tmp_path)
     pixels = write_svhn(tmp_path, monkeypatch)
     train, test = datasets.load("svhn", root=tmp_path)
@@ -214,7 +214,7 @@ def test_tinyimagenet(tmp_path, annotated):
 
 
 def test_tinyimagenet_that_is_not_there_or_damaged(tmp_path):
-    with pytest.raises(DataError, match=r"tinyimagenet is not in .* unpack tiny-imagenet-200.zip there .*--data-root"):
+    with pytest.raises(DataError, match=r"tinyimagenet is not in .* unpack tiny-imagenet-200.zip there .*root="):
         datasets.load("tinyimagenet", root=tmp_path, download=True)
     folder = write_tiny(tmp_path, annotated=True)
     (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\n")
@@ -321,7 +321,7 @@ def test_one_folder_holds_a_fifth_out(tmp_path):
 def test_mixed_sizes_name_two_files_and_the_option(tmp_path):
     write_folder(tmp_path)
     Image.new("RGB", (9, 8)).save(tmp_path / "bee" / "odd.png")
-    with pytest.raises(DataError, match=r"ant/0\.png is .*--image-size|odd\.png is .*--image-size") as caught:
+    with pytest.raises(DataError, match=r"ant/0\.png is .*image_size=|odd\.png is .*image_size=") as caught:
         datasets.load(tmp_path)
     assert str(caught.value).count(".png") == 2
     train, _ = datasets.load(tmp_path, image_size=4)

@@ -100,7 +100,7 @@ def test_a_damaged_image_is_named(tmp_path, damage):
 
 def test_different_shapes_name_both_and_the_option():
     images = [torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)]
-    with pytest.raises(DataError, match=r"b is \(3, 8, 9\), a is \(3, 8, 8\): use --image-size N"):
+    with pytest.raises(DataError, match=r"b is \(3, 8, 9\), a is \(3, 8, 8\): use image_size=N"):
         list(alike(images, "ab".__getitem__, None))
     assert {tuple(image.shape) for image in alike(images, "ab".__getitem__, 4)} == {(3, 4, 4)}
     with pytest.raises(DataError, match="convert all to grey or all to RGB"):

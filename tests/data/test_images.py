@@ -137,13 +137,17 @@ def test_a_split_leaves_something_of_each_class():
 
 
 def test_floats_that_are_no_pixels_show_it():
-    pixels = torch.rand(3, 1, 2, 2)
-    assert ClassImages.from_arrays(pixels, [0, 1, 2]).beyond_pixels() is None
-    assert ClassImages.from_arrays((255 * pixels).byte(), [0, 1, 2]).beyond_pixels() is None
-    assert ClassImages.from_arrays(torch.tensor([-1.5, 0.5, 3.0]).reshape(3, 1, 1, 1), [0, 1, 2]).beyond_pixels() == (
-        -1.5,
-        3,
-    )
+    pixels, labels = torch.rand(3, 1, 2, 2), [0, 1, 2]
+    floats = ClassImages.from_arrays(pixels, labels).spec
+    assert floats.pixels
+    assert floats.range == ((0.0,), (1.0,))
+    whole = ClassImages.from_arrays((255 * pixels).byte(), labels)
+    low, high = whole.spec.range
+    ends = whole.spec.normalise(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)).flatten()
+    torch.testing.assert_close(torch.tensor([*low, *high]), ends)
+    beyond = ClassImages.from_arrays(torch.tensor([-1.5, 0.5, 3.0]).reshape(3, 1, 1, 1), labels).spec
+    assert not beyond.pixels
+    assert beyond.range is None
 
 
 def test_statistics_are_those_of_the_pixels():

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import torch
 
+from condensekit.compute import Machine
 from condensekit.driver import Saving, condense
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.networks.convnet import ConvNet
 from condensekit.runs import folder as run
 from condensekit.selection.base import Noise
@@ -24,7 +26,7 @@ METHODS = {
     "dm": lambda: DistributionMatching(batch_real=4),
     "dsa": lambda: GradientMatching(batch_real=4, outer=3, inner=2),
 }
-ITERATIONS = 200
+STEPS = 200
 
 
 def arm(owner, name, before, occurrence):
@@ -54,16 +56,9 @@ def main():
     }
     if point != "never":
         arm(*points[point], int(occurrence))
-    condense(
-        shapes(),
-        made,
-        ipc=2,
-        iterations=ITERATIONS,
-        init=Noise(),
-        encoder=Fresh(ConvNet(width=8)),
-        workers=1,
-        saving=Saving(Path(folder), resume=True, every=10),
-    )
+    recipe = Recipe(made, Fresh(ConvNet(width=8)), init=Noise())
+    saving = Saving(Path(folder), resume=True, every=10)
+    condense(shapes(), recipe, ipc=2, steps=STEPS, machine=Machine("cpu", workers=1), saving=saving)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from condensekit.sets.condensed import CondensedSet
-from tests.faults.kill_child import ITERATIONS, METHODS
+from tests.faults.kill_child import METHODS, STEPS
 
 CHILD = [sys.executable, "-m", "tests.faults.kill_child"]
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ def finish(folder, method):
     _, errors = child.communicate(timeout=120)
     assert child.returncode == 0, errors.decode()
     with (folder / "metrics.csv").open() as file:
-        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, ITERATIONS + 1))
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, STEPS + 1))
     return CondensedSet.load(folder / "set.safetensors").images
 
 

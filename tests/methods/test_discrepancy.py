@@ -3,7 +3,7 @@ import contextlib
 import pytest
 import torch
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.discrepancy import (
@@ -89,7 +89,7 @@ def test_the_linear_kernel_gives_a_step_of_dm():
     data = shapes(size=16)
     images = Noise().images(data, 3, Draw(1))
     after = []
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         for discrepancy in (mean, MMD(linear)):
             method = DistributionMatching(discrepancy=discrepancy, batch_real=8)
             ctx = context(data, compute)

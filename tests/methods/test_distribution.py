@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.discrepancy import mean
@@ -19,12 +19,12 @@ class TestContract(MethodContract):
         return DistributionMatching(batch_real=8)
 
 
-@pytest.mark.parametrize("plan", [Plan(workers=0, chunk=0), Plan(workers=2, chunk=4)])
+@pytest.mark.parametrize("machine", [Machine("cpu", workers=0, chunk=0), Machine("cpu", workers=2, chunk=4)])
 @pytest.mark.parametrize("step", range(1, 5))
-def test_step_equals_the_blackboard_twin(plan, step):
+def test_step_equals_the_blackboard_twin(machine, step):
     data = shapes(size=16)
     images = Noise().images(data, 3, Draw(1))
-    with Compute(plan) as compute:
+    with Compute(machine) as compute:
         ctx = dataclasses.replace(context(data, compute, step=step), augmentation=Augmentation())
         method = DistributionMatching(batch_real=8, lr=0.5)
         after, metrics = method.step(method.init(images, ctx), ctx)
@@ -38,7 +38,7 @@ def test_momentum_is_that_of_torch_sgd():
     data = shapes()
     images = Noise().images(data, 2, Draw(1))
     method = DistributionMatching(batch_real=8, lr=0.7, momentum=0.5)
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         parameter = torch.nn.Parameter(images.clone())
         optimiser = torch.optim.SGD([parameter], lr=0.7, momentum=0.5)
         state = method.init(images, context(data, compute))
@@ -71,7 +71,7 @@ def test_bad_hyper_parameters_are_named(bad):
 def test_per_image_steps_grow_with_the_images_that_take_part(prefix):
     data = shapes()
     images = Noise().images(data, 3, Draw(1))
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         ctx = dataclasses.replace(context(data, compute), prefix=prefix)
         moved = []
         for method in (DistributionMatching(batch_real=8, per_image=True), DistributionMatching(batch_real=8)):
@@ -86,7 +86,7 @@ def test_pixel_space_is_sgd_on_clamped_pixels():
     pixels = torch.nn.Parameter(data.gather(data.draw_indices(data.classes, 2, Draw(3))) * std + mean_)
     method = DistributionMatching(batch_real=8, lr=30.0, momentum=0.5, space="pixel", per_image=True)
     optimiser = torch.optim.SGD([pixels], lr=30.0, momentum=0.5)
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         state = method.init(((pixels - mean_) / std).detach(), context(data, compute))
         for step in range(1, 5):
             ctx = context(data, compute, step=step)

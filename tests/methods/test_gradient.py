@@ -3,13 +3,14 @@ import dataclasses
 import pytest
 import torch
 
-from condensekit import catalog
-from condensekit.compute import Compute, Plan
+from condensekit.catalog import recipes
+from condensekit.compute import Compute, Machine
 from condensekit.driver import Status, condense
 from condensekit.errors import ConfigError
 from condensekit.methods import GradientMatching
 from condensekit.methods.encoders import Fresh
 from condensekit.methods.gradient import DISTANCES, NET, loops
+from condensekit.methods.recipe import Recipe
 from condensekit.methods.sampling import Sampler
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
@@ -21,7 +22,7 @@ from condensekit.training.augment import OPS, Augmentation
 from tests.reference import gradient_twin as twin
 
 DATA = shapes(size=16)
-WHOLE, CHUNKED = Plan(workers=0, chunk=0), Plan(workers=2, chunk=4)
+WHOLE, CHUNKED = Machine("cpu", workers=0, chunk=0), Machine("cpu", workers=2, chunk=4)
 KINDS = {"instance": ConvNet(width=8), "batch": ConvNet(width=8, norm="batch"), "max": ConvNet(width=8, pooling="max")}
 
 
@@ -46,11 +47,11 @@ def check_against_twin(ctx, images, distance="layerwise"):
     assert (after["momentum"] - gradient).norm() <= 1e-5 * gradient.norm()
 
 
-@pytest.mark.parametrize("plan", [WHOLE, CHUNKED])
+@pytest.mark.parametrize("machine", [WHOLE, CHUNKED])
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("network", KINDS.values(), ids=KINDS)
-def test_step_equals_the_blackboard_twin(plan, distance, network):
-    with Compute(plan) as compute:
+def test_step_equals_the_blackboard_twin(machine, distance, network):
+    with Compute(machine) as compute:
         check_against_twin(prepared(compute, network), Noise().images(DATA, 6, Draw(1)), distance)
 
 
@@ -129,17 +130,9 @@ def test_any_other_schedule():
 
 
 def test_pixels_stay_in_range():
-    result = condense(
-        DATA,
-        GradientMatching(batch_real=8, outer=2, inner=1, lr=5.0, space="pixel"),
-        ipc=2,
-        iterations=3,
-        encoder=Fresh(KINDS["batch"]),
-        formation=Formation(factor=2),
-        nested=True,
-        precision="bf16",
-        workers=2,
-    )
+    method = GradientMatching(batch_real=8, outer=2, inner=1, lr=5.0, space="pixel")
+    recipe = Recipe(method, Fresh(KINDS["batch"]), formation=Formation(factor=2), nested=True)
+    result = condense(DATA, recipe, ipc=2, steps=3, machine=Machine("cpu", "bf16", workers=2))
     assert result.status is Status.FINISHED
     pixels = DATA.spec.normalise(torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 1, 1))
     assert (result.set.images >= pixels[0] - 1e-4).all()
@@ -198,7 +191,7 @@ def test_after_a_loop_began_with_a_bad_value_a_fresh_network_goes_on():
 
 def test_one_class_is_refused():
     with pytest.raises(ConfigError, match="at least 2 classes"):
-        condense(DATA.select(LABELS[:1]), GradientMatching(), ipc=1, iterations=1, encoder=Fresh(ConvNet(width=8)))
+        condense(DATA.select(LABELS[:1]), Recipe(GradientMatching(), Fresh(ConvNet(width=8))), ipc=1, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -211,16 +204,16 @@ def test_one_class_is_refused():
 )
 def test_other_networks_than_its_own_are_refused(options, says):
     with pytest.raises(ConfigError, match=says):
-        condense(DATA, GradientMatching(), ipc=1, iterations=1, **options)
+        condense(DATA, Recipe(GradientMatching(), **options), ipc=1, steps=1)
 
 
 def test_dc_and_dsa_are_told_apart_by_the_augmentation():
     with pytest.raises(ConfigError, match="dc takes no augmentation, under which it is dsa: give augmentation=None"):
-        condense(DATA, catalog.method("dc"), ipc=1, iterations=1)
+        condense(DATA, recipes.dc().method, ipc=1, steps=1)
     with pytest.raises(ConfigError, match="dsa needs an augmentation, without which it is dc"):
-        condense(DATA, catalog.method("dsa"), ipc=1, iterations=1, augmentation=None)
+        condense(DATA, recipes.dsa(augmentation=None), ipc=1, steps=1)
 
 
 def test_a_compiled_network_is_refused():
     with pytest.raises(ConfigError, match="second derivative"):
-        condense(DATA, GradientMatching(), ipc=1, iterations=1, compiled=True)
+        condense(DATA, GradientMatching(), ipc=1, steps=1, machine=Machine("cpu", compiled=True))

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.driver import Status, condense
 from condensekit.errors import ConfigError
 from condensekit.methods import KernelRidge
 from condensekit.methods.encoders import Fresh
 from condensekit.methods.kernel import JITTERS, centred_one_hot, ridge_predict
+from condensekit.methods.recipe import Recipe
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.convnet import ConvNet
@@ -20,7 +21,12 @@ from condensekit.testing import MethodContract, context, shapes
 from condensekit.training.augment import Augmentation
 from tests.reference.krr_twin import krr_loss_and_gradients, networks_of
 
-SMALL = {"encoder": Fresh(ConvNet(width=8)), "workers": 1, "init": Noise()}
+ONE = Machine("cpu", workers=1)
+
+
+def small(method, **changes):
+    """The method from noise, in a narrow network."""
+    return Recipe(method, **{"encoder": Fresh(ConvNet(width=8)), "init": Noise(), **changes})
 
 
 class TestContract(MethodContract):
@@ -51,12 +57,12 @@ def numbers(*shape, role="x"):
     return Draw(3).normal(role, torch.arange(shape[0]), shape[1]).double()
 
 
-@pytest.mark.parametrize("plan", [Plan(workers=0, chunk=0), Plan(workers=2, chunk=4)])
+@pytest.mark.parametrize("machine", [Machine("cpu", workers=0, chunk=0), Machine("cpu", workers=2, chunk=4)])
 @pytest.mark.parametrize("networks", [1, 3])
-def test_step_equals_the_blackboard_twin(plan, networks):
+def test_step_equals_the_blackboard_twin(machine, networks):
     data, method = shapes(), KernelRidge(batch_real=5, networks=networks, labels="learned", ridge=1e-3)
     images = Noise().images(data, 3, Draw(1))
-    with Compute(plan) as compute:
+    with Compute(machine) as compute:
         ctx = dataclasses.replace(context(data, compute), augmentation=Augmentation())
         ctx.load(0)
         twins = networks_of(ctx, networks)
@@ -77,7 +83,7 @@ def test_updates_are_those_of_torch_adam():
     parameter = nn.Parameter(Noise().images(data, 2, Draw(1)))
     labels = torch.eye(4).repeat_interleave(2, 0) - 0.25
     optimiser = torch.optim.Adam([parameter], lr=0.05)
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         state = method.init(parameter.detach().clone(), context(data, compute))
         for step in range(1, 5):
             ctx = context(data, compute, step=step)
@@ -113,7 +119,7 @@ def test_oracle_as_many_points_as_classes_reproduce_the_full_model():
 def test_oracle_is_where_the_method_stops_and_where_it_goes():
     """At the oracle the loss is the full model's on its own data and both gradients vanish; elsewhere it is larger."""
     data, method = shapes(), KernelRidge(batch_real=12, ridge=1e-8, labels="learned")
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         ctx = pixels_are_features(context(data, compute))
         full, real, wanted = full_model(ctx, 12)
         points = torch.linalg.pinv(full).T  # Y_S = I - 1/K: pinv(W) Y_S = pinv(W), as W has no constant part
@@ -129,7 +135,8 @@ def test_oracle_is_where_the_method_stops_and_where_it_goes():
 
 
 def test_learning_lowers_the_loss():
-    result = condense(shapes(), KernelRidge(lr=0.05, batch_real=12), ipc=2, iterations=60, augmentation=None, **SMALL)
+    recipe = small(KernelRidge(lr=0.05, batch_real=12), augmentation=None)
+    result = condense(shapes(), recipe, ipc=2, steps=60, machine=ONE)
     losses = [row["loss"] for row in result.history]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
@@ -168,7 +175,7 @@ def test_equal_images_condense_through_the_jitter():
             return super().images(data, 1, draw).repeat(1, ipc, 1, 1, 1)
 
     method = KernelRidge(batch_real=6, ridge=0.0)
-    result = condense(shapes(), method, ipc=2, iterations=3, **{**SMALL, "init": Same()})
+    result = condense(shapes(), small(method, init=Same()), ipc=2, steps=3, machine=ONE)
     assert result.status is Status.FINISHED
     assert result.history[0]["jitter"] > 0
 
@@ -177,8 +184,8 @@ def test_equal_images_condense_through_the_jitter():
 def test_only_soft_labels_are_stored(labels, tmp_path):
     method = KernelRidge(batch_real=6, labels=labels, lr=0.05)
     data = shapes().select([0, 42])
-    formation = Formation(factor=2)
-    result = condense(data, method, ipc=2, iterations=5, formation=formation, nested=True, **SMALL)
+    recipe = small(method, formation=Formation(factor=2), nested=True)
+    result = condense(data, recipe, ipc=2, steps=5, machine=ONE)
     plain = dataclasses.replace(result.set, soft_labels=None)
     if labels != "soft":
         assert result.set.soft_labels is None
@@ -196,7 +203,7 @@ def test_only_soft_labels_are_stored(labels, tmp_path):
 
 def test_a_prefix_leaves_the_other_images_and_labels_alone():
     data, method = shapes(), KernelRidge(batch_real=6, labels="learned")
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         ctx = dataclasses.replace(context(data, compute), prefix=1)
         start = method.init(Noise().images(data, 3, Draw(1)), ctx)
         after, _ = method.step(start, ctx)
@@ -206,8 +213,8 @@ def test_a_prefix_leaves_the_other_images_and_labels_alone():
 
 
 def test_batch_norm_networks_work():
-    options = {**SMALL, "encoder": Fresh(ConvNet(width=8, norm="batch"))}
-    result = condense(shapes(), KernelRidge(batch_real=6, networks=2), ipc=2, iterations=3, **options)
+    recipe = small(KernelRidge(batch_real=6, networks=2), encoder=Fresh(ConvNet(width=8, norm="batch")))
+    result = condense(shapes(), recipe, ipc=2, steps=3, machine=ONE)
     assert result.status is Status.FINISHED
 
 
@@ -223,7 +230,7 @@ def test_importance_weights_scale_the_errors():
             return data.draw_indices(labels, 6, draw)[:, :1], None
 
     data = shapes()
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         losses = []
         for sampling, n in ((OnlyTheFirst(), 6), (Firsts(), 1)):
             ctx = dataclasses.replace(context(data, compute), sampling=sampling)
@@ -233,16 +240,16 @@ def test_importance_weights_scale_the_errors():
 
 
 def test_learned_soft_labels_are_not_overwritten():
-    options = {**SMALL, "encoder": Trained(ConvNet(width=8), count=1, steps=1), "soft_labels": True}
+    options = {"encoder": Trained(ConvNet(width=8), count=1, steps=1), "soft_labels": True}
     with pytest.raises(ConfigError, match="krr with labels='soft' takes no soft_labels: it learns its own"):
-        condense(shapes(), KernelRidge(labels="soft"), ipc=1, iterations=1, **options)
-    made = condense(shapes(), KernelRidge(batch_real=4), ipc=1, iterations=1, **options).set
+        condense(shapes(), small(KernelRidge(labels="soft"), **options), ipc=1, steps=1, machine=ONE)
+    made = condense(shapes(), small(KernelRidge(batch_real=4), **options), ipc=1, steps=1, machine=ONE).set
     assert made.provenance["soft_labels"]["type"] == "Trained"
 
 
 def test_one_class_is_refused():
     with pytest.raises(ConfigError, match="at least 2 classes"):
-        condense(shapes().select([7]), KernelRidge(), ipc=1, iterations=1, **SMALL)
+        condense(shapes().select([7]), small(KernelRidge()), ipc=1, steps=1, machine=ONE)
 
 
 @pytest.mark.parametrize(

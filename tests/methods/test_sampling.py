@@ -12,13 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving, condense
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching, sampling
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.methods.sampling import (
     Clustered,
     Importance,
@@ -50,7 +51,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def compute():
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         yield compute
 
 
@@ -152,15 +153,8 @@ def test_only_listed_images_are_drawn(sampling, compute):
 
 @pytest.mark.parametrize("sampling", ALL, ids=ids)
 def test_condenses(sampling):
-    result = condense(
-        shapes(),
-        DistributionMatching(batch_real=8),
-        ipc=2,
-        iterations=5,
-        encoder=Fresh(TINY),
-        sampling=sampling,
-        workers=1,
-    )
+    recipe = Recipe(DistributionMatching(batch_real=8), Fresh(TINY), sampling=sampling)
+    result = condense(shapes(), recipe, ipc=2, steps=5, machine=Machine("cpu", workers=1))
     assert result.status.value == "finished"
     assert torch.isfinite(result.set.images).all()
     assert result.set.provenance["config"]["sampling"]["name"] == sampling.name
@@ -388,6 +382,7 @@ def test_clustered_batches_come_closer_to_the_class_mean_than_uniform_ones(compu
 
 CHILD = """
 import os, signal, sys
+from pathlib import Path
 from condensekit.driver import Saving
 from condensekit.methods import DistributionMatching
 from tests.methods.test_sampling import CLUSTERED, IMPORTANCE, long_run
@@ -400,22 +395,13 @@ def step(self, state, ctx):
     return real(self, state, ctx)
 
 DistributionMatching.step = step
-long_run({"importance": IMPORTANCE, "kmeans": CLUSTERED}[sys.argv[1]], Saving(sys.argv[2], every=5))
+long_run({"importance": IMPORTANCE, "kmeans": CLUSTERED}[sys.argv[1]], Saving(Path(sys.argv[2]), every=5))
 """
 
 
 def long_run(sampling, saving=None):
-    return condense(
-        shapes(),
-        DistributionMatching(batch_real=8),
-        ipc=2,
-        iterations=12,
-        init=Noise(),
-        encoder=Fresh(TINY),
-        sampling=sampling,
-        workers=1,
-        saving=saving and dataclasses.replace(saving, out=Path(saving.out)),
-    )
+    recipe = Recipe(DistributionMatching(batch_real=8), Fresh(TINY), sampling=sampling, init=Noise())
+    return condense(shapes(), recipe, ipc=2, steps=12, machine=Machine("cpu", workers=1), saving=saving)
 
 
 @pytest.mark.parametrize("sampling", [IMPORTANCE, CLUSTERED], ids=["importance", "kmeans"])

@@ -5,12 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving, condense
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.methods.trained_encoders import PRETRAIN, Trained, soft_labels
 from condensekit.networks.base import separable
 from condensekit.networks.convnet import ConvNet
@@ -29,6 +30,7 @@ from tests.reference.trained_twin import weights_at
 QUICK = dataclasses.replace(PRETRAIN, lr=0.05, augmentation=None)
 ENCODER = Trained(ConvNet(width=8), count=3, protocol=QUICK, steps=25)
 TINY = dataclasses.replace(ENCODER, count=2, steps=2)
+ONE = Machine("cpu", workers=1)
 
 
 class TestContract(MethodContract):
@@ -43,7 +45,7 @@ class TestContract(MethodContract):
 
 @pytest.fixture(scope="module")
 def prepared():
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         return ENCODER.prepare(shapes(), Draw(1), compute)
 
 
@@ -71,7 +73,7 @@ def test_prepared_are_the_ends_of_ordinary_trainings(prepared):
     data = shapes()
     assert prepared["classes"].tolist() == list(LABELS)
     targets = class_indices(data.labels[data.order], data.classes)
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         own = Draw(Draw(1).key("encoder/2"))
         protocol = dataclasses.replace(QUICK, steps=25)
         end = train_network(data, targets, ENCODER.network, protocol, own, compute, 4)
@@ -88,7 +90,7 @@ def test_only_the_classes_at_hand_are_seen(monkeypatch):
     gather = ClassImages.gather
     monkeypatch.setattr(ClassImages, "gather", lambda self, i, *a: seen.append(i) or gather(self, i, *a))
     data = shapes()
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         prepared = TINY.prepare(data.select([0, 42]), Draw(1), compute)
     assert prepared["classes"].tolist() == [0, 42]
     assert prepared["final/classifier.weight"].shape[:2] == (2, 2)
@@ -112,7 +114,7 @@ def test_workers_change_nothing_and_progress_counts_every_step():
     found = []
     for workers in (1, 2):
         counted = Counting()
-        with Compute(Plan(workers=workers)) as compute:
+        with Compute(Machine("cpu", workers=workers)) as compute:
             found.append(TINY.prepare(shapes(), Draw(1), compute, counted))
         assert counted.steps == counted.total == 4
     assert found[0].keys() == found[1].keys()
@@ -150,7 +152,7 @@ def test_a_step_decides_and_is_kept(prepared):
 @pytest.mark.parametrize("keep", [1, 3])
 def test_weights_equal_those_of_the_twin(keep):
     encoder = dataclasses.replace(TINY, network=ConvNet(width=8, norm="batch"), keep=keep)
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         prepared = encoder.prepare(shapes(), Draw(1), compute)
     for step, attempt in ((1, 0), (2, 0), (3, 1), (4, 0), (9, 0)):
         found = loaded(encoder, prepared, step, attempt).state_dict()
@@ -168,7 +170,7 @@ def test_without_interpolation_the_weights_are_the_trained_ones(prepared):
 
 def test_batch_norm_buffers_are_prepared_too():
     encoder = dataclasses.replace(TINY, network=ConvNet(width=8, norm="batch"))
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         prepared = encoder.prepare(shapes(), Draw(1), compute)
     expert, between = loaded(encoder, prepared, 1, expert=True), loaded(encoder, prepared, 1)
     assert not separable(expert)
@@ -176,9 +178,8 @@ def test_batch_norm_buffers_are_prepared_too():
     assert norm.num_batches_tracked == half.num_batches_tracked == 2
     assert norm.running_mean.abs().max() > 0
     assert 0 < half.running_mean.abs().max() < norm.running_mean.abs().max()
-    result = condense(
-        shapes(), DistributionMatching(batch_real=4, calibration=1.0), ipc=1, iterations=2, encoder=encoder, workers=1
-    )
+    recipe = Recipe(DistributionMatching(batch_real=4, calibration=1.0), encoder)
+    result = condense(shapes(), recipe, ipc=1, steps=2, machine=ONE)
     assert len(result.history) == 2
 
 
@@ -186,7 +187,7 @@ def test_batch_norm_buffers_are_prepared_too():
 def test_calibration_adds_the_cross_entropy_of_the_trained_network(nested):
     data, ipc = shapes(), 3
     images = Noise().images(data, ipc, Draw(1))
-    with Compute(Plan(workers=2, chunk=4)) as compute:
+    with Compute(Machine("cpu", workers=2, chunk=4)) as compute:
         ctx = context(data, compute, step=3, encoder=TINY)
         ctx = dataclasses.replace(ctx, augmentation=Augmentation(), prefix=2 if nested else None)
         _, plain_slope = dm_loss_and_gradient(ctx, images[:, : ctx.prefix], 8)
@@ -209,42 +210,39 @@ def test_calibration_adds_the_cross_entropy_of_the_trained_network(nested):
 
 def test_calibration_makes_the_trained_networks_sure_of_the_images():
     encoder, sure = dataclasses.replace(ENCODER, count=1), []
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         networks = encoder.prepare(shapes(), Draw(0), compute)
         for calibration in (0.0, 1.0):
             method = DistributionMatching(batch_real=4, calibration=calibration)
-            options = {"ipc": 1, "iterations": 20, "init": Noise(), "augmentation": None, "workers": 0}
-            labelled = soft_labels(
-                condense(shapes(), method, encoder=encoder, **options).set, encoder, networks, compute
-            )
+            recipe = Recipe(method, encoder, augmentation=None, init=Noise())
+            made = condense(shapes(), recipe, ipc=1, steps=20, machine=Machine("cpu", workers=0)).set
+            labelled = soft_labels(made, encoder, networks, compute)
             sure.append(labelled.soft_labels.diagonal().mean())  # one image of each class
     assert sure[1] > sure[0]
 
 
 def test_calibration_needs_trained_encoders_and_says_so_before_anything_is_made(tmp_path):
     method = DistributionMatching(calibration=0.5)
-    with pytest.raises(ConfigError, match=r"calibration=0.5 .* Fresh .* Trained"):
-        condense(
-            shapes(), method, ipc=1, iterations=1, encoder=Fresh(ConvNet(width=8)), saving=Saving(tmp_path / "run")
-        )
+    with pytest.raises(ConfigError, match=r"calibration=0.5 .* Fresh .* encoder=Trained\(\)"):
+        condense(shapes(), Recipe(method, Fresh(ConvNet(width=8))), ipc=1, steps=1, saving=Saving(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match="Fresh draws untrained networks"):
         Fresh().load_trained(ConvNet(width=4).new((3, 8, 8), 2, Draw(0)), Draw(0, 1), {})
 
 
 def test_a_run_keeps_its_networks_and_is_not_separable(tmp_path):
-    options = {"ipc": 1, "encoder": TINY, "workers": 1, "saving": Saving(tmp_path / "run")}
-    result = condense(shapes(), DistributionMatching(batch_real=4), iterations=3, **options)
+    recipe = Recipe(DistributionMatching(batch_real=4), TINY)
+    result = condense(shapes(), recipe, ipc=1, steps=3, machine=ONE, saving=Saving(tmp_path / "run"))
     stored, _ = load_tensors(tmp_path / "run" / "prepared.safetensors", "prepared")
     assert stored["final/classifier.weight"].shape == (2, 4, 8 * 4 * 4)
     assert result.set.provenance["separable"] is False
     assert result.set.provenance["config"]["encoder"]["type"] == "Trained"
-    with Compute(Plan(workers=1)) as compute:
+    with Compute(Machine("cpu", workers=1)) as compute:
         labelled = soft_labels(result.set, TINY, stored, compute)
     assert labelled.soft_labels.shape == (4, 4)
     assert result.set.soft_labels is None
-    options |= {"saving": Saving(tmp_path / "soft"), "soft_labels": True}
-    made = condense(shapes(), DistributionMatching(batch_real=4), iterations=3, **options).set
+    labelling, saving = recipe.replace(soft_labels=True), Saving(tmp_path / "soft")
+    made = condense(shapes(), labelling, ipc=1, steps=3, machine=ONE, saving=saving).set
     assert torch.equal(made.soft_labels, labelled.soft_labels)
     assert made.provenance["soft_labels"]["type"] == "Trained"
 
@@ -255,7 +253,7 @@ def test_soft_labels_are_the_mean_softmax_on_decoded_images(prepared, tmp_path):
     plain = CondensedSet.from_images(
         data.gather(indices), data.labels[indices], data.spec, formation=Formation(factor=2, dtype="uint8")
     )
-    with Compute(Plan(workers=2, chunk=4)) as compute:
+    with Compute(Machine("cpu", workers=2, chunk=4)) as compute:
         made = soft_labels(plain, ENCODER, prepared, compute)
     images = plain.decode()[0]
     outputs = [nth(prepared, i)(images).detach().softmax(1) for i in range(3)]
@@ -268,7 +266,7 @@ def test_soft_labels_are_the_mean_softmax_on_decoded_images(prepared, tmp_path):
 
 def test_soft_labels_over_some_classes_train_networks_for_all():
     part = shapes().select([0, 42])
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         networks = TINY.prepare(part, Draw(1), compute)
         indices = torch.cat([part.indices_of(label)[:3] for label in part.classes])
         plain = CondensedSet.from_images(part.gather(indices), part.labels[indices], part.spec)
@@ -276,8 +274,8 @@ def test_soft_labels_over_some_classes_train_networks_for_all():
     assert (made.soft_labels[:, [0, 2]] == 0).all()
     torch.testing.assert_close(made.soft_labels.sum(1), torch.ones(6))
     short = dataclasses.replace(SHORT, steps=2)
-    row = evaluate([Candidate("soft", (made,))], shapes(), networks=1, architectures=(ConvNet(8),), protocol=short)
-    assert 0 <= row.rows[0]["accuracy_mean"] <= 1
+    row = evaluate([Candidate("soft", (made,))], shapes(), networks=1, network=(ConvNet(8),), protocol=short)
+    assert 0 <= row.rows[0].accuracy_mean <= 1
 
 
 def test_soft_labels_that_cannot_be_are_refused(prepared):
@@ -285,7 +283,7 @@ def test_soft_labels_that_cannot_be_are_refused(prepared):
     plain = CondensedSet.from_images(data.gather(data.order), data.labels[data.order], data.spec)
     few = {"classes": torch.tensor([0, 7]), **{k: v[:, :2] for k, v in prepared.items() if k != "classes"}}
     unnamed = dataclasses.replace(plain, spec=dataclasses.replace(data.spec, class_names={0: "zero"}))
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         with pytest.raises(DataError, match="class -3"):
             soft_labels(plain, ENCODER, few, compute)
         with pytest.raises(DataError, match="class -3: the set's spec names"):
@@ -299,7 +297,7 @@ def test_soft_labels_that_cannot_be_are_refused(prepared):
 def test_a_diverged_training_is_refused():
     wild = dataclasses.replace(TINY, protocol=dataclasses.replace(QUICK, lr=1e30), steps=5)
     with (
-        Compute(Plan(workers=2)) as compute,
+        Compute(Machine("cpu", workers=2)) as compute,
         pytest.raises(ConfigError, match=r"lr=1e\+30 .* not finite"),
     ):
         wild.prepare(shapes(), Draw(1), compute)

@@ -1,6 +1,7 @@
 from torch import nn
 
-from condensekit.nas import build, count, space
+from condensekit.nas import build, space
+from condensekit.networks.cost import count
 
 
 def test_parameters_and_operations_of_a_known_network():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from condensekit.errors import ConfigError, DataError, StoreError
-from condensekit.runs.folder import RunDir, environment
+from condensekit.runs.folder import FORMAT, RunDir, environment
 
 CONFIG = {"method": {"type": "DistributionMatching", "lr": 1.0}, "ipc": 10, "name": "digits"}
 TENSORS = {"images": torch.arange(6.0)}
@@ -24,7 +24,7 @@ def test_a_new_run_records_what_was_asked_and_where_it_ran(tmp_path):
     with create(tmp_path / "a" / "run") as run:
         assert run.path == tmp_path / "a" / "run"
     config = json.loads((run.path / "config.json").read_text())
-    assert config == {**CONFIG, "data_fingerprint": "abc"}
+    assert config == {**CONFIG, "format": FORMAT, "data_fingerprint": "abc"}
     assert RunDir.read(run.path).config == config
     assert json.loads((run.path / "env.json").read_text())["torch"] == str(torch.__version__)
 
@@ -45,14 +45,14 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 def test_a_folder_with_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(ConfigError, match="--resume, or choose another --out"):
+    with pytest.raises(ConfigError, match="resume=True, or choose another folder"):
         create(tmp_path)
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
 def test_a_former_run_is_refused_without_resume(tmp_path):
     create(tmp_path / "run").close()
-    with pytest.raises(ConfigError, match="--resume"):
+    with pytest.raises(ConfigError, match="resume=True"):
         create(tmp_path / "run")
     create(tmp_path / "run", resume=True).close()  # the refusal has given the lock back
 
@@ -77,16 +77,16 @@ def test_resume_with_other_options_shows_each_difference(tmp_path):
     with pytest.raises(ConfigError) as caught:
         create(tmp_path / "run", other, resume=True)
     text = str(caught.value)
-    assert "method.lr: 1.0 there, 2.0 now" in text
-    assert 'name: "digits" there, nothing now' in text
-    assert "seed: nothing there, 1 now" in text
+    assert "method.lr: 1.0 there, 2.0 here" in text
+    assert 'name: "digits" there, nothing here' in text
+    assert "seed: nothing there, 1 here" in text
     assert "ipc" not in text
     assert "\n" not in text
 
 
 def test_resume_with_other_data_is_refused(tmp_path):
     create(tmp_path / "run").close()
-    with pytest.raises(ConfigError, match='data_fingerprint: "abc" there, "xyz" now'):
+    with pytest.raises(ConfigError, match='data_fingerprint: "abc" there, "xyz" here'):
         create(tmp_path / "run", resume=True, data="xyz")
 
 
@@ -169,7 +169,7 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path, caplog):
     with create(tmp_path / "run") as run:
         run.save_checkpoint(5, TENSORS, {})
         (run.path / "checkpoints" / "step-000005.safetensors").write_bytes(b"half")
-        with pytest.raises(StoreError, match=r"step-000005.*another --out"):
+        with pytest.raises(StoreError, match=r"step-000005.*in another folder"):
             run.latest_checkpoint()
 
 

@@ -6,13 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.driver import condense
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.base import Chosen, selected_set
@@ -58,7 +59,7 @@ class TestKRR(SelectionContract):
 
 @pytest.fixture(scope="module")
 def compute():
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         yield compute
 
 
@@ -242,15 +243,8 @@ def test_repeated_images_make_no_difference_to_the_weight_of_a_class(selection, 
 @pytest.mark.parametrize("selection", BOTH, ids=ids)
 def test_initialises_a_condensation_and_is_a_baseline(selection, compute):
     data = shapes()
-    made = condense(
-        data,
-        DistributionMatching(batch_real=4, lr=1e-30),
-        ipc=2,
-        iterations=1,
-        init=selection,
-        encoder=Fresh(ConvNet(width=8)),
-        workers=1,
-    ).set
+    recipe = Recipe(DistributionMatching(batch_real=4, lr=1e-30), Fresh(ConvNet(width=8)), init=selection)
+    made = condense(data, recipe, ipc=2, steps=1, machine=Machine("cpu", workers=1)).set
     wanted = data.gather(selection(data, 2, Draw(0), compute).indices)
     torch.testing.assert_close(made.decode()[0], wanted)
     baseline = selected_set(data, selection, 2, Draw(0), compute)

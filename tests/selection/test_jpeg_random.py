@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import condense
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set
@@ -23,7 +24,7 @@ from tests.reference.jpeg_twin import coded, taken
 
 @pytest.fixture
 def compute():
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         yield compute
 
 
@@ -48,8 +49,9 @@ def test_packed_images_are_the_chosen_ones_shrunk(compute, selection, dtype):
 def test_packed_random_is_where_a_packed_condensation_starts(compute):
     data = shapes(size=8)
     made = selected_set(data, Random(), 1, Draw(3), compute, Formation(2))
-    options = {"encoder": Fresh(ConvNet(width=8)), "augmentation": None, "workers": 1, "formation": Formation(2)}
-    result = condense(data, DistributionMatching(batch_real=4, lr=1e-30), ipc=1, iterations=1, seed=3, **options)
+    method = DistributionMatching(batch_real=4, lr=1e-30)
+    recipe = Recipe(method, Fresh(ConvNet(width=8)), augmentation=None, formation=Formation(2))
+    result = condense(data, recipe, ipc=1, steps=1, seed=3, machine=Machine("cpu", workers=1))
     torch.testing.assert_close(result.set.images, made.images)
 
 
@@ -141,21 +143,13 @@ def test_coded_bytes_must_be_one_whole_number_for_each_image(compute, bad):
 
 def test_coded_images_are_no_start(tmp_path, cli):
     with pytest.raises(ConfigError, match=r"jpeg-random images count as they are coded, .* start from uncoded ones"):
-        condense(shapes(), DistributionMatching(), ipc=1, iterations=1, init=JpegRandom())
-    options = (
-        "--ipc",
-        1,
-        "--iterations",
-        1,
-        "--init",
-        "condensekit.selection.jpeg_random:JpegRandom",
-        "--out",
-        tmp_path / "run",
-    )
-    code, _, err = cli("condense", "--data", "digits", *options)
+        condense(shapes(), Recipe(DistributionMatching(), init=JpegRandom()), ipc=1, steps=1)
+    init = "condensekit.selection.jpeg_random:JpegRandom"
+    run = tmp_path / "run"
+    code, _, err = cli("condense", "--data", "digits", "--ipc", 1, "--steps", 1, "--init", init, "--out", run)
     assert code == 2
     assert "jpeg-random images count as they are coded" in err
-    assert not (tmp_path / "run").exists()
+    assert not run.exists()
 
 
 def test_what_jpeg_cannot_code_is_refused(compute):

@@ -6,7 +6,7 @@ import torch
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.cluster import kmeans_plusplus
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.networks.convnet import ConvNet
@@ -51,7 +51,7 @@ class TestBatchNormEmbedding(SelectionContract):
 
 @pytest.fixture
 def compute():
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         yield compute
 
 
@@ -125,11 +125,11 @@ def test_random_is_uniform_nested_and_new_for_each_seed(compute):
     assert (counts - 600).abs().max() < 5 * (2000 * 0.3 * 0.7) ** 0.5
 
 
-def test_the_embedding_is_drawn_from_the_seed_and_same_on_any_plan(compute):
+def test_the_embedding_is_drawn_from_the_seed_and_same_on_any_machine(compute):
     data = shapes()
     first, second = (NARROW.prepare(data, Draw(s), compute)(data.order) for s in (0, 1))
     assert not torch.allclose(first, second)
-    with Compute(Plan(chunk=4, workers=2)) as other:
+    with Compute(Machine("cpu", chunk=4, workers=2)) as other:
         torch.testing.assert_close(NARROW.prepare(data, Draw(0), other)(data.order), first, rtol=1e-5, atol=1e-5)
 
 

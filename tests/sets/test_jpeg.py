@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError
 from condensekit.rng import Draw
@@ -19,7 +19,7 @@ ROOM = 2_000
 
 @pytest.fixture
 def made():
-    with Compute(Plan(workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0)) as compute:
         return selected_set(shapes(per_class=20, size=16), Random(), 6, Draw(1), compute)
 
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scipy import stats
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine, Spent
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.networks.convnet import ConvNet
@@ -19,8 +18,10 @@ from condensekit.selection.base import selected_set
 from condensekit.selection.classic import KMeans, Random
 from condensekit.selection.embeddings import Pixels
 from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.stats import paired_interval
 from condensekit.testing import shapes
-from condensekit.training.evaluation import Candidate, TrainProtocol, evaluate, paired_interval, targets_for
+from condensekit.training.augment import Augmentation
+from condensekit.training.evaluation import Candidate, TrainProtocol, evaluate, targets_for
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)
 NETS = (ConvNet(width=8),)
@@ -29,7 +30,7 @@ TEST = shapes(15)
 
 @pytest.fixture
 def compute():
-    with Compute(Plan(chunk=8, workers=2)) as compute:
+    with Compute(Machine("cpu", chunk=8, workers=2)) as compute:
         yield compute
 
 
@@ -44,57 +45,28 @@ def kmeans(compute):
 
 
 def run(candidates, compute, **options):
-    options = {"networks": 2, "architectures": NETS, "protocol": TINY, **options}
+    options = {"networks": 2, "network": NETS, "protocol": TINY, **options}
     return evaluate(candidates, TEST, compute=compute, **options)
-
-
-OURS = [[0.5, 0.55], [0.45, 0.5], [0.6, 0.5], [0.52, 0.58]]
-THEIRS = [[0.4, 0.5], [0.45, 0.4], [0.48, 0.5], [0.5, 0.41]]
-
-
-def test_interval_over_sets_is_scipys():
-    def mean(rows):
-        return [sum(row) / len(row) for row in rows]
-
-    oracle = stats.ttest_rel(mean(OURS), mean(THEIRS)).confidence_interval(0.95)
-    difference, interval, unit = paired_interval(OURS, THEIRS)
-    assert unit == "set"
-    assert interval == pytest.approx((oracle.low, oracle.high))
-    assert difference == pytest.approx((oracle.low + oracle.high) / 2)
-
-
-@pytest.mark.parametrize("sets", [1, 2])
-def test_interval_over_networks_is_scipys(sets):
-    flat = ([value for row in rows[:sets] for value in row] for rows in (OURS, THEIRS))
-    oracle = stats.ttest_rel(*flat).confidence_interval(0.95)
-    difference, interval, unit = paired_interval(OURS[:sets], THEIRS)
-    assert unit == "network"
-    assert interval == pytest.approx((oracle.low, oracle.high))
-    assert difference == pytest.approx((oracle.low + oracle.high) / 2)
-
-
-def test_intervals_of_one_pair_and_of_equal_differences():
-    assert paired_interval([[0.5]], [[0.25]]) == (0.25, None, "network")
-    assert paired_interval([[0.5]] * 3, [[0.25]] * 3) == (0.25, (0.25, 0.25), "set")
 
 
 def test_rows_hold_what_the_statistics_say(compute, sets, kmeans):
     result = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute)
     random, ours = result.rows
-    assert (ours["set"], ours["architecture"], ours["ipc"], ours["unit"]) == ("kmeans", "ConvNet-w8", 2, "set")
-    assert (ours["sets"], ours["networks"], ours["n"]) == (3, 2, 6)
-    assert (ours["epochs"], ours["steps"]) == (4, 4)
-    assert ours["nbytes"] == kmeans[0].nbytes
-    assert ours["wall_s"] > 0
-    assert ours["peak_mib"] > 50
-    flat = torch.tensor(ours["accuracies"], dtype=torch.float64)
-    assert ours["accuracy_mean"] == pytest.approx(flat.mean().item())
-    assert ours["accuracy_std"] == pytest.approx(flat.mean(1).std().item())
-    difference, interval, _ = paired_interval(ours["accuracies"], random["accuracies"])
-    assert ours["difference_to_random"] == difference
-    assert ours["ci95"] == list(interval)
-    assert random["difference_to_random"] is None
-    assert random["ci95"] is None
+    assert (ours.set, ours.network, ours.ipc, ours.unit) == ("kmeans", "ConvNet-w8", 2, "set")
+    assert (ours.sets, ours.networks, ours.n) == (3, 2, 6)
+    assert (ours.epochs, ours.steps) == (4, 4)
+    assert ours.nbytes == kmeans[0].nbytes
+    assert ours.wall_s > 0
+    assert ours.peak_mib > 50
+    flat = torch.tensor(ours.accuracies, dtype=torch.float64)
+    assert ours.accuracy_mean == pytest.approx(flat.mean().item())
+    assert ours.accuracy_std == pytest.approx(flat.mean(1).std().item())
+    difference, interval, _ = paired_interval(ours.accuracies, random.accuracies)
+    assert ours.difference == difference
+    assert (ours.reference, random.reference) == ("random", None)
+    assert ours.ci95 == list(interval)
+    assert random.difference is None
+    assert random.ci95 is None
     assert json.loads(json.dumps(result.to_json(), allow_nan=False)) == result.to_json()
     assert result.to_json()["protocol"]["name"] == "tiny"
     assert result.to_json()["environment"]["torch"]
@@ -102,46 +74,46 @@ def test_rows_hold_what_the_statistics_say(compute, sets, kmeans):
 
 def test_fewer_than_three_sets_spread_over_networks(compute, sets):
     (row,) = run([Candidate("random", sets[:2])], compute).rows
-    assert row["unit"] == "network"
-    flat = torch.tensor(row["accuracies"], dtype=torch.float64)
-    assert row["accuracy_std"] == pytest.approx(flat.flatten().std().item())
+    assert row.unit == "network"
+    flat = torch.tensor(row.accuracies, dtype=torch.float64)
+    assert row.accuracy_std == pytest.approx(flat.flatten().std().item())
     (row,) = run([Candidate("random", sets[:1])], compute, networks=1).rows
-    assert row["accuracy_std"] == 0
+    assert row.accuracy_std == 0
 
 
 def test_a_network_does_not_depend_on_what_else_is_trained(compute, sets, kmeans):
     many = run([Candidate("kmeans", kmeans), Candidate("random", sets)], compute, networks=3)
-    with Compute(Plan(chunk=8, workers=1)) as one:
+    with Compute(Machine("cpu", chunk=8, workers=1)) as one:
         few = run([Candidate("random", sets[1:])], one, networks=2)
-    assert [row[:2] for row in many.rows[1]["accuracies"][1:]] == few.rows[0]["accuracies"]
+    assert [row[:2] for row in many.rows[1].accuracies[1:]] == few.rows[0].accuracies
     later = run([Candidate("random", sets)], compute, networks=2, seed=1)
-    assert [row[1:] for row in many.rows[1]["accuracies"]] == later.rows[0]["accuracies"]
+    assert [row[1:] for row in many.rows[1].accuracies] == later.rows[0].accuracies
 
 
 def test_each_architecture_is_compared_with_itself(compute, sets, kmeans):
     nets = (*NETS, ResNet18(width=4))
-    result = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute, networks=1, architectures=nets)
-    names = [(row["architecture"], row["set"]) for row in result.rows]
+    result = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute, networks=1, network=nets)
+    names = [(row.network, row.set) for row in result.rows]
     assert names == [(net.name, name) for net in nets for name in ("random", "kmeans")]
     for random, ours in (result.rows[:2], result.rows[2:]):
-        expected = paired_interval(ours["accuracies"], random["accuracies"])[0]
-        assert ours["difference_to_random"] == expected
+        expected = paired_interval(ours.accuracies, random.accuracies)[0]
+        assert ours.difference == expected
 
 
-def test_a_baseline_of_another_size_is_none(compute, sets):
+def test_a_reference_of_another_size_is_not_compared_with(compute, sets):
     other = selected_set(TEST, Random(), 3, Draw(0), compute)
     rows = run([Candidate("random", sets), Candidate("mine", (other,))], compute, networks=1).rows
-    assert rows[1]["difference_to_random"] is None
-    rows = run([Candidate("random", sets), Candidate("mine", sets)], compute, networks=1, baseline="mine").rows
-    assert rows[0]["difference_to_mine"] == 0
-    (row,) = run([Candidate("random", sets)], compute, networks=1, baseline=None).rows
-    assert row["difference_to_random"] is None
+    assert rows[1].difference is None
+    rows = run([Candidate("random", sets), Candidate("mine", sets)], compute, networks=1, reference="mine").rows
+    assert rows[0].difference == 0
+    (row,) = run([Candidate("random", sets)], compute, networks=1, reference=None).rows
+    assert row.difference is None
 
 
 def test_a_whole_data_set_trains_for_its_own_epochs(compute):
     (row,) = run([Candidate("full", (TEST,))], compute, protocol=replace(TINY, steps=1)).rows
-    assert (row["ipc"], row["epochs"], row["steps"]) == (None, 2, 2 * -(-len(TEST) // 16))
-    assert row["nbytes"] == len(TEST) * (3 * 8 * 8 + 8)
+    assert (row.ipc, row.epochs, row.steps) == (None, 2, 2 * -(-len(TEST) // 16))
+    assert row.nbytes == len(TEST) * (3 * 8 * 8 + 8)
 
 
 def test_packed_images_buy_no_training(compute, sets):
@@ -151,9 +123,9 @@ def test_packed_images_buy_no_training(compute, sets):
     stored, decoded = len(images), 4 * len(images)
     assert stored < TINY.batch < decoded
     rows = run(candidates, compute, networks=1).rows
-    assert [(row["images"], row["steps"], row["epochs"]) for row in rows] == [(stored, 4, 4), (decoded, 4, 1)]
+    assert [(row.images, row.steps, row.epochs) for row in rows] == [(stored, 4, 4), (decoded, 4, 1)]
     rows = run(candidates, compute, networks=1, equal_steps=False).rows
-    assert [(row["steps"], row["epochs"]) for row in rows] == [(4, 4), (4 * -(-decoded // TINY.batch), 4)]
+    assert [(row.steps, row.epochs) for row in rows] == [(4, 4), (4 * -(-decoded // TINY.batch), 4)]
 
 
 def test_soft_labels_of_some_classes_are_tested_on_those(compute):
@@ -166,10 +138,10 @@ def test_soft_labels_of_some_classes_are_tested_on_those(compute):
         some,
         compute=compute,
         networks=1,
-        architectures=NETS,
+        network=NETS,
         protocol=TINY,
     ).rows
-    assert rows[0]["accuracies"] == rows[1]["accuracies"]
+    assert rows[0].accuracies == rows[1].accuracies
     with pytest.raises(DataError, match="of which there are no test images"):
         targets_for("soft", soft, TEST.select(TEST.classes[1:]))
 
@@ -179,7 +151,7 @@ def test_soft_labels_stand_for_the_right_classes(compute, sets):
     spec = replace(hard.spec, class_names={0: "0", 42: "42"})
     soft = replace(hard, spec=spec, soft_labels=torch.eye(2)[(hard.labels == 42).long()])
     rows = run([Candidate("hard", (hard,)), Candidate("soft", (soft,))], compute).rows
-    assert rows[0]["accuracies"] == rows[1]["accuracies"]
+    assert rows[0].accuracies == rows[1].accuracies
 
 
 def test_sets_that_do_not_fit_the_test_images_are_refused(compute, sets):
@@ -192,7 +164,7 @@ def test_sets_that_do_not_fit_the_test_images_are_refused(compute, sets):
 
 def test_bad_arguments_are_listed(compute):
     with pytest.raises(ConfigError) as caught:
-        evaluate([], TEST, networks=1.5, architectures=(), seed=0.5, compute=compute)
+        evaluate([], TEST, networks=1.5, network=(), seed=0.5, compute=compute)
     assert len(caught.value.problems) == 4
     with pytest.raises(ConfigError, match="'mine' has no sets"):
         Candidate("mine", ())
@@ -232,9 +204,38 @@ def test_the_stage_hears_of_all_steps(compute, sets):
     assert seen == [2 * (3 * 4 + full)]
 
 
-def test_a_plan_is_made_where_none_is_given(sets):
-    rows = evaluate([Candidate("random", sets[:1])], TEST, networks=1, architectures=NETS, protocol=TINY).rows
-    assert 0 <= rows[0]["accuracy_mean"] <= 1
+def test_it_runs_on_this_machine_where_none_is_given(sets):
+    rows = evaluate([Candidate("random", sets[:1])], TEST, networks=1, network=NETS, protocol=TINY).rows
+    assert 0 <= rows[0].accuracy_mean <= 1
+
+
+def test_work_is_counted_in_images_operations_and_passes(compute, sets):
+    """Three sets of 8 images, two networks each: 4 steps of all images forward and back, then the test images once."""
+    one = 2 * (64 * 8 * 27 + 128 * 4)
+    (row,) = run([Candidate("random", sets)], compute).rows
+    images, flops = 6 * (4 * 8 + len(TEST)), 6 * (4 * 8 * 3 + len(TEST)) * one
+    assert row.work == {"images": images, "flops": flops, **Spent(images, flops).passes(len(TEST), (3, 8, 8))}
+    assert row.work["passes"] == round(images / len(TEST), 4)
+    (row,) = run([Candidate("full", (TEST,))], compute, networks=1).rows
+    assert row.work["images"] == (2 + 1) * len(TEST)
+    assert row.work["passes"] == 3
+    unknown = replace(sets[0], provenance={})
+    (row,) = run([Candidate("mine", (unknown,))], compute).rows
+    assert set(row.work) == {"images", "flops"}
+
+
+def test_images_that_are_not_flippable_are_never_mirrored(compute, sets, monkeypatch):
+    """Neither where the test images say so nor where the set does."""
+    seen = set()
+    apply = Augmentation.apply_batch
+    monkeypatch.setattr(Augmentation, "apply_batch", lambda self, *a: seen.update(self.ops) or apply(self, *a))
+    protocol = replace(TINY, augmentation=Augmentation())
+    upright = TEST.with_spec(flippable=False)
+    for test, made in ((upright, sets[0]), (TEST, replace(sets[0], spec=upright.spec))):
+        evaluate([Candidate("mine", (made,))], test, networks=1, network=NETS, protocol=protocol, compute=compute)
+    assert seen == {"color", "crop", "cutout", "scale", "rotate"}
+    run([Candidate("mine", sets[:1])], compute, networks=1, protocol=protocol)
+    assert "flip" in seen
 
 
 def test_table_shows_each_row(compute, sets, kmeans):
@@ -245,6 +246,23 @@ def test_table_shows_each_row(compute, sets, kmeans):
     assert lines[2].startswith("| random | ConvNet-w8 | 2 | ")
     assert "[" in lines[3]
     assert lines[4].startswith("| full | ConvNet-w8 | all | ")
+
+
+def test_a_table_for_a_notebook_and_a_line_for_a_terminal(compute, sets, kmeans):
+    found = run([Candidate("random", sets), Candidate("kmeans", kmeans)], compute, networks=1)
+    assert str(found) == found.table()
+    assert found._repr_html_().count("<tr>") == 3
+    assert repr(found).startswith("Evaluation(random ")
+    assert len(repr(found)) < 120
+    assert "\n" not in repr(found)
+
+
+def test_rows_as_a_data_frame(compute, sets):
+    pandas = pytest.importorskip("pandas")
+    found = run([Candidate("random", sets)], compute, networks=1)
+    frame = found.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.accuracy_mean.tolist() == [row.accuracy_mean for row in found.rows]
 
 
 def test_it_runs_without_avalanche_nni_and_click():

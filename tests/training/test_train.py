@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from condensekit.compute import Compute, Plan
+from condensekit.compute import Compute, Machine
 from condensekit.errors import ConfigError
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
@@ -20,7 +20,7 @@ PLAIN = TrainProtocol("plain", epochs=6, full_epochs=2, batch=20, milestones=(0.
 
 @pytest.fixture
 def compute():
-    with Compute(Plan(chunk=8, workers=0)) as compute:
+    with Compute(Machine("cpu", chunk=8, workers=0)) as compute:
         yield compute
 
 
@@ -89,9 +89,9 @@ def test_the_draw_decides_every_bit(compute):
 
 
 def test_workers_change_no_bit(compute):
-    with Compute(Plan(chunk=8, workers=2)) as two:
+    with Compute(Machine("cpu", chunk=8, workers=2)) as two:
         both = two.map(lambda seed: weights(train(two, seed=seed)), range(3))
-    with Compute(Plan(chunk=8, workers=1)) as one:
+    with Compute(Machine("cpu", chunk=8, workers=1)) as one:
         alone = one.map(lambda seed: weights(train(one, seed=seed)), range(3))
     assert all(torch.equal(a, b) for a, b in zip(both, alone, strict=True))
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-CONDENSE = ("condense", "--method", "m3d", "--iterations", 1, "--network", "ConvNet-w8-d1", "--batch-real", 8)
+CONDENSE = ("condense", "--method", "m3d", "--steps", 1, "--encoder-network", "ConvNet-w8-d1", "--batch-real", 8)
 
 
 @pytest.fixture
