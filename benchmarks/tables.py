@@ -1,0 +1,56 @@
+"""Write the tables of ``benchmarks/README.md`` from the JSON files in ``benchmarks/results/``.
+
+python benchmarks/tables.py            # rewrites what stands between the markers, and measured truths as CSV
+python benchmarks/tables.py --check    # exit 1 if that would change the file
+python benchmarks/tables.py accuracy   # that table alone
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.accuracy.tables import accuracy, protocols, search
+from benchmarks.continual.tables import continual, experience, tuning
+from benchmarks.nas.tables import nas, write_truths
+from benchmarks.record import HERE, RESULTS, Record, parser, read
+from benchmarks.speed.tables import loop, memory, pace, speed
+
+Table = Callable[[list[Record]], Iterator[str]]
+TABLES: dict[str, Table] = {
+    table.__name__: table
+    for table in (accuracy, search, pace, protocols, continual, tuning, experience, loop, speed, memory, nas)
+}
+
+
+def rewritten(text: str, records: list[Record], names: Sequence[str]) -> str:
+    """The text with what stands between the markers of these tables written anew."""
+    for name in names:
+        body = "\n".join(TABLES[name](records)).rstrip() or "No results yet."
+        before, begin, rest = text.partition(f"<!-- {name}: begin -->\n")
+        _, end, after = rest.partition(f"<!-- {name}: end -->")
+        text = f"{before}{begin}\n{body}\n\n{end}{after}" if end else text
+    return text
+
+
+def main() -> None:
+    """Rewrite or check the README."""
+    options = parser(__doc__)
+    options.add_argument("tables", nargs="*", metavar="TABLE", help=f"{', '.join(TABLES)} (default: all)")
+    options.add_argument("--check", action="store_true", help="change nothing; exit 1 if the tables are out of date")
+    args = options.parse_args()
+    records = [read(path) for path in sorted(RESULTS.rglob("*.json"))]
+    readme = HERE / "README.md"
+    before = readme.read_text()
+    text = rewritten(before, records, args.tables or list(TABLES))
+    if args.check:
+        sys.exit(int(text != before))
+    readme.write_text(text)
+    write_truths(records, RESULTS / "nas")
+
+
+if __name__ == "__main__":
+    main()
