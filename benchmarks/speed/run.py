@@ -17,6 +17,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -133,7 +134,7 @@ def gradient_errors(public: PublicDM, data: ClassImages, ipc: int, batch: int, m
         state, _ = method.step(method.init(start, context), context)
         ours = state["momentum"].double()  # after one step the momentum is the gradient
 
-    exact = public.network(data).to(compute.device).double().requires_grad_(False)
+    exact: Any = public.network(data).to(compute.device).double().requires_grad_(False)
     for theirs, mine in zip(exact.parameters(), module.parameters(), strict=True):
         theirs.copy_(mine)
 
