@@ -121,7 +121,7 @@ def changed(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
 
 
 def suffix(options: Mapping[str, Any]) -> str:
-    """Options as a part of a file's name, in the words of version 0.1; of a text a few letters that tell it from others."""
+    """Options as a part of a file's name, in the words of version 0.1; of a text a few letters."""
     spelt = {IN_NAMES.get(name, name): value for name, value in options.items()}
     return "".join(f"-{name}{_letters(value) if isinstance(value, str) else value}" for name, value in spelt.items())
 

@@ -1,4 +1,4 @@
-"""Sheets: the cells of one task and sample put together: scores by ranker, sums of ranks, what they cost, and the truth."""
+"""Sheets: the cells of one task and sample put together: scores, sums of ranks, what they cost, and the truth."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def nas(records: Sequence[Record], score: str = PRIMARY) -> Iterator[str]:
     for sheet in every:
         ground = sheet.ground()
         by = f"trained ones scored by {sheet.score} unless another score stands in brackets; " if sheet.sets else ""
-        yield f"**{sheet.title}**: {len(ground.keys)} architectures; {by}{_recipes(sheet)}{hardware(sheet.cells.values())}."
+        where = hardware(sheet.cells.values())
+        yield f"**{sheet.title}**: {len(ground.keys)} architectures; {by}{_recipes(sheet)}{where}."
         yield ""
         yield from _truth(sheet, ground)
         yield from _table(sheet, ground)
