@@ -1,37 +1,34 @@
-"""Write the rankers' table of ``benchmarks/README.md`` from the cells in ``benchmarks/results/nas``.
+"""The rankers' tables: cells put together, combinations of rankers, paired differences, the truth's own noise.
 
-    python benchmarks/nas_tables.py           # rewrites what stands between the markers, and truth tables as CSV
-    python benchmarks/nas_tables.py --check   # exit 1 if that would change the file
+    python benchmarks/nas/tables.py --score accuracy   # printed, with another score for a trained ranker's plain name
 
-Cells of a task and sample are put together here: combinations of rankers, paired differences, the truth's own noise.
-``--score`` says what a trained ranker's plain name stands for: it is chosen on the samples to tune on, and then set
-down in ``nas_sheets.PRIMARY``.
+That score is chosen on the samples to tune on, and then set down in ``PRIMARY`` of ``sheets.py``, for
+``benchmarks/tables.py`` to write.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
-import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from nas_cells import CONDENSED, FREE, PLAIN, PUBLISHED, Cell
-from nas_regret import BAR, DRAWS, regrets
-from nas_sheets import PRIMARY, TOLD, Record, Sheet, kind, sheets
 from scipy import stats
 
+from benchmarks.nas.cells import CONDENSED, FREE, PLAIN, PUBLISHED, Cell
+from benchmarks.nas.regret import BAR, DRAWS, regrets
+from benchmarks.nas.sheets import PRIMARY, TOLD, Sheet, kind, sheets
+from benchmarks.record import RESULTS, Record, hardware, parser, read
 from condensekit.nas.names import SCORES
 from condensekit.nas.study.ranking import placed, retest, spearman, strata
 from condensekit.nas.study.report import AMONG, FEW, Ground, Spent, differences, ranking_rows, regret_text
-from condensekit.training.evaluation import paired_interval
+from condensekit.stats import interval
+from condensekit.tables import markdown
 
-HERE = Path(__file__).resolve().parent
 CHANCE = 20.0  # percent, twice chance for ten classes: networks below it have learnt nothing
 CONTRASTS = (
     (CONDENSED, "random"),
@@ -51,16 +48,20 @@ CONTRASTS = (
 STRATA = ("norm", "pooling", "depth")  # labels in whose values the ranking is shown apart
 
 
-def nas(records: Sequence[Record], score: str = PRIMARY, population: Record | None = None) -> Iterator[str]:
+def nas(records: Sequence[Record], score: str = PRIMARY) -> Iterator[str]:
     """A table of rankers and one of differences for each sheet; of those to tune on a short one."""
-    yield from _tuning(records)
-    found = list(sheets(records, score))
+    cells = [r for r in records if "nas" in r]
+    population = next((r["population"] for r in records if "population" in r), None)
+    yield from _overhead(records)
+    yield from _tuning(cells)
+    found = list(sheets(cells, score))
     yield from _options([sheet for sheet in found if sheet.sample.startswith("tune")])
     every = [sheet for sheet in found if not sheet.sample.startswith("tune")]
     for sheet in every:
         ground = sheet.ground()
         by = f"trained ones scored by {sheet.score} unless another score stands in brackets; " if sheet.sets else ""
-        yield f"**{sheet.title}**: {len(ground.keys)} architectures; {by}{_recipes(sheet)}{_machine(sheet)}."
+        where = hardware(sheet.cells.values())
+        yield f"**{sheet.title}**: {len(ground.keys)} architectures; {by}{_recipes(sheet)}{where}."
         yield ""
         yield from _truth(sheet, ground)
         yield from _table(sheet, ground)
@@ -73,24 +74,29 @@ def nas(records: Sequence[Record], score: str = PRIMARY, population: Record | No
     yield from _regrets(every, population)
 
 
-def _overhead(path: Path) -> Iterator[str]:
-    """What a trial costs beside its own work, from the file of ``nas_overhead.py``."""
-    if not path.exists():
+def _overhead(records: Sequence[Record]) -> Iterator[str]:
+    """What a trial costs beside its own work, from the file of ``overhead.py``."""
+    found = next((r for r in records if "empty" in r), None)
+    if found is None:
         return
-    found = json.loads(path.read_text())
     yield (
         f"**What a trial costs beside its own work** ({found['environment']['device']}; `python "
-        "benchmarks/nas_overhead.py`): seconds to the first result, and between results from there on (with two "
+        "benchmarks/nas/overhead.py`): seconds to the first result, and between results from there on (with two "
         "workers half of what each takes). `nni-as-it-is` is NNI's training service without warm workers."
     )
     yield ""
-    yield "| candidates | engine | workers | trials | to the first | from one to the next | in all |"
-    yield "|---|---|---|---|---|---|---|"
-    for part in ("empty", "short"):
-        for row in found.get(part, []):
-            work = f"of {row['seconds']:g} s" if row["seconds"] else "empty"
-            times = (f"{row[name]:.3g}" for name in ("start_s", "per_trial_s", "wall_s"))
-            yield f"| {work} | {row['engine']} | {row['workers']} | {row['trials']} | {' | '.join(times)} |"
+    yield markdown(
+        ("candidates", "engine", "workers", "trials", "to the first", "from one to the next", "in all"),
+        [
+            (
+                f"of {row['seconds']:g} s" if row["seconds"] else "empty",
+                *(row[name] for name in ("engine", "workers", "trials")),
+                *(f"{row[name]:.3g}" for name in ("start_s", "per_trial_s", "wall_s")),
+            )
+            for part in ("empty", "short")
+            for row in found.get(part, [])
+        ],
+    )
     yield ""
     for row in found.get("kill", []):
         yield (
@@ -193,11 +199,16 @@ def _regrets(every: Sequence[Sheet], population: Record | None) -> Iterator[str]
             f"cells, and those of differences to {BAR} resample both alike.{_exactly(population)}"
         )
         yield ""
-        yield f"| ranker | regret@1 | 95 % interval | less that of {BAR} |"
-        yield "|---|---|---|---|"
-        for name, (lost, ahead) in sorted(found.items(), key=lambda item: item[1][0]):
-            less = "" if ahead is None or name == BAR else f"{ahead[0]:+.2f} {_interval(ahead[1:])}"
-            yield f"| {name} | {lost[0]:.2f} | {_interval(lost[1:])} | {less} |"
+        rows = [
+            (
+                name,
+                f"{lost[0]:.2f}",
+                _interval(lost[1:]),
+                "" if ahead is None or name == BAR else f"{ahead[0]:+.2f} {_interval(ahead[1:])}",
+            )
+            for name, (lost, ahead) in sorted(found.items(), key=lambda item: item[1][0])
+        ]
+        yield markdown(("ranker", "regret@1", "95 % interval", f"less that of {BAR}"), rows)
         yield ""
 
 
@@ -210,16 +221,13 @@ def _exactly(population: Record | None) -> str:
 
 
 def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
-    yield (
-        "| ranker | rho | 95 % interval | tau | rho, best half of these | recall of the best tenth "
-        f"| regret@1 among {AMONG} | among {FEW} | 95 % interval | pairs "
-        "| rho given params | TFLOP per candidate | s per candidate | preparation s | failed |"
+    columns = (
+        *("ranker", "rho", "95 % interval", "tau", "rho, best half of these", "recall of the best tenth"),
+        *(f"regret@1 among {AMONG}", f"among {FEW}", "95 % interval", "pairs", "rho given params"),
+        *("TFLOP per candidate", "s per candidate", "preparation s", "failed"),
     )
-    yield "|" + "---|" * 15
-    rows = ranking_rows(sheet.scores, sheet.spent, ground, None)
-    for row in sorted(rows, key=lambda row: -(row["spearman"] or 0)):
-        spent, n = sheet.spent[row["ranker"]], max(1, len(sheet.trials))
-        figures = [
+    rows = [
+        (
             row["ranker"],
             _figure(row["spearman"]),
             _interval(row["ci95"]),
@@ -228,10 +236,14 @@ def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
             regret_text(row, "regret_25"),
             _interval(row["ci95_regret_25"]),
             *(_figure(row[name]) for name in ("pairs", "partial")),
-            *_costs(row["ranker"], spent, n),
-            str(row["failed"]),
-        ]
-        yield f"| {' | '.join(figures)} |"
+            *_costs(row["ranker"], sheet.spent[row["ranker"]], max(1, len(sheet.trials))),
+            row["failed"],
+        )
+        for row in sorted(
+            ranking_rows(sheet.scores, sheet.spent, ground, None), key=lambda row: -(row["spearman"] or 0)
+        )
+    ]
+    yield markdown(columns, rows)
     yield ""
 
 
@@ -250,12 +262,18 @@ def _differences(sheet: Sheet, ground: Ground) -> Iterator[str]:
     found = _contrasts(sheet)
     if not found:
         return
-    yield "| difference of rho, for these sets: paired bootstrap over distinct cells | all | best half of these |"
-    yield "|---|---|---|"
-    for ours, theirs in found:
-        both = differences(sheet.scores[ours], sheet.scores[theirs], ground)
-        shown = ["" if d is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*d) for d in both]
-        yield f"| {ours} less {theirs} | {' | '.join(shown)} |"
+    rows = [
+        (
+            f"{ours} less {theirs}",
+            *(
+                "" if d is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*d)
+                for d in differences(sheet.scores[ours], sheet.scores[theirs], ground)
+            ),
+        )
+        for ours, theirs in found
+    ]
+    what = "difference of rho, for these sets: paired bootstrap over distinct cells"
+    yield markdown((what, "all", "best half of these"), rows)
     yield ""
 
 
@@ -273,22 +291,19 @@ def _sets(sheet: Sheet) -> Iterator[str]:
         "paired t test; REPRODUCIBILITY.md says which differences were named beforehand):"
     )
     yield ""
-    yield "| rho, or difference of rho | of each set | mean | 95 % interval | p |"
-    yield "|---|---|---|---|---|"
     names = [name for name in sheet.scores if "[" not in name and all(name in rhos for rhos in each)]
-    for name in names:
-        yield _replicates(name, [rhos[name] for rhos in each], "")
+    rows = [_replicates(name, [rhos[name] for rhos in each], "") for name in names]
     for ours, theirs in _contrasts(sheet):
         if all(ours in rhos and theirs in rhos for rhos in each):
             values = [rhos[ours] - rhos[theirs] for rhos in each]
             p = stats.ttest_1samp(values, 0.0).pvalue
-            yield _replicates(f"{ours} less {theirs}", values, f"{p:.3f}")
+            rows.append(_replicates(f"{ours} less {theirs}", values, f"{p:.3f}"))
+    yield markdown(("rho, or difference of rho", "of each set", "mean", "95 % interval", "p"), rows)
     yield ""
 
 
-def _replicates(name: str, values: Sequence[float], p: str) -> str:
-    mean, interval, _ = paired_interval([[value] for value in values], [[0.0] for _ in values])
-    return f"| {name} | {', '.join(f'{v:+.2f}' for v in values)} | {mean:+.2f} | {_interval(interval)} | {p} |"
+def _replicates(name: str, values: Sequence[float], p: str) -> tuple[str, ...]:
+    return name, ", ".join(f"{v:+.2f}" for v in values), f"{fmean(values):+.2f}", _interval(interval(values)), p
 
 
 def _options(tuned: Sequence[Sheet]) -> Iterator[str]:
@@ -301,13 +316,18 @@ def _options(tuned: Sequence[Sheet]) -> Iterator[str]:
             f"sum of ranks with synflow and jacov, which have {_free(mine[0])} themselves."
         )
         yield ""
-        yield f"| options | ranker | {' | '.join(SCORES)} | s per candidate |"
-        yield "|---|---|" + "---|" * (len(SCORES) + 1)
-        for sheet in mine:
-            for name in (name for name in sheet.cells if sheet.trained(name)):
-                figures = [_both(sheet, name, score) for score in SCORES]
-                spent = sheet.spent[name].trials_s / len(sheet.trials)
-                yield f"| {sheet.changes.strip('-') or 'usual'} | {name} | {' | '.join(figures)} | {spent:.1f} |"
+        rows = [
+            (
+                sheet.changes.strip("-") or "usual",
+                name,
+                *(_both(sheet, name, score) for score in SCORES),
+                f"{sheet.spent[name].trials_s / len(sheet.trials):.1f}",
+            )
+            for sheet in mine
+            for name in sheet.cells
+            if sheet.trained(name)
+        ]
+        yield markdown(("options", "ranker", *SCORES, "s per candidate"), rows)
         yield ""
 
 
@@ -347,14 +367,9 @@ def _without_chance(sheet: Sheet) -> Iterator[str]:
 def _recipes(sheet: Sheet) -> str:
     """How trained rankers train a candidate, and in which space; nothing where none does."""
     trained = [r for r in sheet.cells.values() if kind(r) == "trained"]
-    recipes = {", ".join(f"{k} {v}" for k, v in r["recipe"].items()) for r in trained}
+    recipes = {", ".join(f"{k.replace('_', ' ')} {v}" for k, v in r["recipe"].items()) for r in trained}
     spaces = {r["space"]["trained"] for r in trained}
     return "".join(f"{text}; " for text in (*sorted(recipes), *sorted(spaces)))
-
-
-def _machine(sheet: Sheet) -> str:
-    found = {f"{r['environment']['device']}, torch {r['environment']['torch']}" for r in sheet.cells.values()}
-    return "; ".join(sorted(found))
 
 
 def _figure(value: float | None) -> str:
@@ -374,37 +389,21 @@ def truth_csv(sheet: Sheet) -> str:
     return text.getvalue()
 
 
-def main() -> None:
-    """Rewrite or check the README."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the tables are out of date")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "nas")
-    parser.add_argument("--score", choices=SCORES, default=PRIMARY, help="of trained rankers, for their plain names")
-    parser.add_argument("--print", action="store_true", help="print the tables, change nothing")
-    args = parser.parse_args()
-    found = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
-    records = [r for r in found if "nas" in r]
-    population = next((r["population"] for r in found if "population" in r), None)
-    body = "\n".join([*_overhead(args.results.parent / "nas-overhead.json"), *nas(records, args.score, population)])
-    body = body or "No results yet."
-    if args.print:
-        print(body)
-        return
-    readme = HERE / "README.md"
-    before = readme.read_text()
-    text = re.sub(
-        r"(<!-- nas: begin -->\n).*?(<!-- nas: end -->)",
-        lambda found: f"{found[1]}\n{body.rstrip()}\n\n{found[2]}",
-        before,
-        flags=re.DOTALL,
-    )
-    if args.check:
-        sys.exit(int(text != before))
-    readme.write_text(text)
-    for sheet in sheets(records):
+def write_truths(records: Sequence[Record], folder: Path) -> None:
+    """Write a table for each truth that was measured here."""
+    for sheet in sheets([r for r in records if "nas" in r]):
         if sheet.truths and sheet.sample == "all":
             images, epochs = sheet.budget
-            (args.results / f"{sheet.task}-truth-{images}x{epochs}.csv").write_text(truth_csv(sheet))
+            (folder / f"{sheet.task}-truth-{images}x{epochs}.csv").write_text(truth_csv(sheet))
+
+
+def main() -> None:
+    """Print the tables."""
+    options = parser(__doc__)
+    options.add_argument("--results", type=Path, default=RESULTS)
+    options.add_argument("--score", choices=SCORES, default=PRIMARY, help="of trained rankers, for their plain names")
+    args = options.parse_args()
+    print("\n".join(nas([read(path) for path in sorted(args.results.rglob("*.json"))], args.score)))
 
 
 if __name__ == "__main__":

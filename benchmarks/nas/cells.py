@@ -1,4 +1,4 @@
-"""What the scripts that rank architectures share: a cell, the recipe of its candidates, and what its file holds."""
+"""Cells: what ``run.py`` and ``grid.py`` score, how candidates are trained, and what a cell's file holds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from condensekit.recipe import Recipe
-
-from condensekit.errors import ConfigError, refuse, whole
+from benchmarks.record import Record, read
+from condensekit import Recipe
+from condensekit.errors import refuse, whole
 from condensekit.nas.rankers.batch_norm import IMAGES
 from condensekit.nas.rankers.training import FLIP_CROP, ProxyProtocol
 from condensekit.nas.spaces.architecture import key
 from condensekit.nas.trials.log import Trial
-from condensekit.runs.folder import changes
+from condensekit.runs.kept import refuse_other
 
 CONDENSED, ITS_START = "condensed", "start"  # by the recipe of --condense; the real images that it starts from
 PLAIN = "early-stop-plain"  # at the usual steps, not at equal cost
@@ -28,6 +28,7 @@ TRUTHS = ("truth-0", "truth-1")  # full trainings with these seeds
 DM = "dm batch_real=64"  # of rankers that name a method instead of CONDENSED
 FULL_IMAGES = 10_000  # of a full training in a ConvNet grid
 FULL = ProxyProtocol(10, 0.05, 100, FLIP_CROP, nesterov=True)  # of it, whatever is chosen for candidates
+IN_NAMES = {"train_steps": "steps", "steps": "iterations"}  # options, and what files are called after them
 HELD = 5_000  # held-out training images at most, on which candidates are scored
 
 
@@ -37,9 +38,9 @@ class Training:
 
     Args:
         ipc: Images per class of a set.
-        steps: Gradient steps on a candidate, each with a full batch, whatever the set.
-        iterations: Matching steps of a condensation.
-        condense: How the ranker ``condensed`` makes its set, see :meth:`condensekit.recipe.Recipe.parse`.
+        train_steps: Gradient steps on a candidate, each with a full batch, whatever the set.
+        steps: Matching steps of a condensation.
+        condense: How the ranker ``condensed`` makes its set, see :meth:`condensekit.Recipe.parse`.
         lr: Learning rate at the start, cosine from there.
         batch: Images in a step.
         held: Held-out images on which candidates are scored, at most :data:`HELD`.
@@ -54,9 +55,9 @@ class Training:
     """
 
     ipc: int = 50
-    steps: int = 150
-    iterations: int = 300
-    condense: str = "m3d batch_real=64 init=kmeans init.candidates=1000 network=ConvNet-w32 factor=2"
+    train_steps: int = 150
+    steps: int = 300
+    condense: str = "m3d batch_real=64 init=kmeans init.candidates=1000 encoder_network=ConvNet-w32 factor=2"
     lr: float = 0.05
     batch: int = 50
     held: int = HELD
@@ -68,18 +69,18 @@ class Training:
     def __post_init__(self) -> None:
         lengths = {
             name: getattr(self, name)
-            for name in ("ipc", "steps", "iterations", "held", "last", "seeds", "recalibrate", "sets")
+            for name in ("ipc", "train_steps", "steps", "held", "last", "seeds", "recalibrate", "sets")
         }
         refuse(
             *(whole(name, value, 1) for name, value in lengths.items()),
             None if self.held <= HELD else f"held must be at most {HELD:,}, got {self.held}",
         )
         self.protocol()
-        Recipe.parse(self.condense).build("")
+        Recipe.parse(self.condense)
 
     def protocol(self) -> ProxyProtocol:
         """As the truths are trained: SGD with Nesterov's momentum, crop and flip, cosine."""
-        return ProxyProtocol(1, self.lr, self.batch, FLIP_CROP, nesterov=True, steps=self.steps)
+        return ProxyProtocol(1, self.lr, self.batch, FLIP_CROP, nesterov=True, steps=self.train_steps)
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,13 @@ def changed(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
 
 
 def suffix(options: Mapping[str, Any]) -> str:
-    """Options as a part of a file's name; of a text a few letters that tell it from others."""
-    return "".join(f"-{name}{digest(value) if isinstance(value, str) else value}" for name, value in options.items())
+    """Options as a part of a file's name, in the words of version 0.1; of a text a few letters."""
+    spelt = {IN_NAMES.get(name, name): value for name, value in options.items()}
+    return "".join(f"-{name}{_letters(value) if isinstance(value, str) else value}" for name, value in spelt.items())
+
+
+def _letters(recipe: str) -> str:
+    return digest(recipe.replace(" encoder_network=", " network="))
 
 
 def digest(value: object) -> str:
@@ -129,14 +135,14 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def refuse_other(path: Path, options: Mapping[str, Any]) -> None:
+def check(path: Path, options: Mapping[str, Any]) -> None:
     """Refuse a file that is there already and was made with other options than those asked for.
 
     Raises:
         ConfigError: The text names them.
     """
-    if other := changes(json.loads(path.read_text()).get("options", {}), options):
-        raise ConfigError(f"{path} was made with other options ({'; '.join(other)}): move it away to make it anew")
+    found = read(path).get("options", {})
+    refuse_other(f"{path} was made with other options", found, dict(options), "move it away to make it anew")
 
 
 def record(
@@ -153,7 +159,7 @@ def record(
     wall_s: float,
     workers: int,
     command: str,
-) -> dict[str, Any]:
+) -> Record:
     """What a cell's file holds.
 
     Args:

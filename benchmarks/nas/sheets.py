@@ -1,15 +1,15 @@
-"""Cells of one task and sample put together: scores by ranker, sums of ranks, what they cost, and the truth."""
+"""Sheets: the cells of one task and sample put together: scores, sums of ranks, what they cost, and the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
 from statistics import fmean, variance
-from typing import Any
 
 import numpy as np
-from nas_cells import CONDENSED, Cell
 
+from benchmarks.nas.cells import CONDENSED, Cell
+from benchmarks.record import Record
 from condensekit.errors import DataError
 from condensekit.nas.names import SCORES
 from condensekit.nas.spaces.architecture import key
@@ -19,7 +19,7 @@ from condensekit.nas.study.ranking import placed, spearman
 from condensekit.nas.study.report import Ground, Scores, Spent
 from condensekit.networks.cost import PASSES
 from condensekit.rng import Draw
-from condensekit.runs.folder import changes as differences
+from condensekit.runs.kept import refuse_other
 
 TOLD, SPLITS, AGAIN = 10, 100, 20  # truths that the additive model is told, random choices of them, resamples of each
 PRIMARY = "cross-entropy"  # what a trained ranker's plain name stands for, in sums and differences as well
@@ -30,7 +30,6 @@ SUMS = (
     ("random", "synflow", "jacov"),
     (CONDENSED, "params"),
 )
-Record = dict[str, Any]
 
 
 class Sheet:
@@ -42,7 +41,8 @@ class Sheet:
         score: Which score of a trained candidate its ranker's plain name stands for.
 
     Raises:
-        DataError: Two cells of one ranker, cells of other architectures, or made with other options.
+        DataError: Two cells of one ranker, or cells of other architectures.
+        ConfigError: Cells made with other options.
     """
 
     def __init__(self, records: Sequence[Record], changes: str = "", score: str = PRIMARY) -> None:
@@ -219,10 +219,8 @@ def _check(records: Sequence[Record]) -> None:
                 f"{_stem(records[0])} and {_stem(found)} hold scores of other architectures: move away the older one"
             )
         first = trained.setdefault(kind(found), found)
-        if other := differences(first["options"], found["options"]):
-            raise DataError(
-                f"{_stem(first)} and {_stem(found)} were made with other options ({'; '.join(other)}): move one away"
-            )
+        both = f"{_stem(first)} and {_stem(found)} were made with other options"
+        refuse_other(both, first["options"], found["options"], "move one away")
 
 
 def _stem(found: Record) -> str:

@@ -1,4 +1,4 @@
-"""The public DM code (github.com/VICO-UoE/DatasetCondensation), run from your own checkout of it.
+"""Public DM code (github.com/VICO-UoE/DatasetCondensation): run from your own checkout of it.
 
 Nothing of it is copied here and nothing in the checkout changes: its files are read, patched in memory so
 that they import with today's libraries, and its own ``main()`` runs on images of ours.
@@ -76,14 +76,14 @@ class PublicDM:
         network: nn.Module = self._utils.get_network("ConvNet", channels, len(data.classes), (height, width))
         return network
 
-    def run(self, data: ClassImages, ipc: int, batch_real: int, on_iteration: Callable[[], None]) -> None:
+    def run(self, data: ClassImages, ipc: int, batch_real: int, on_step: Callable[[], object]) -> None:
         """Its whole program on ``data`` (uint8, labels 0..K-1), without its evaluation.
 
         Args:
             data: Real images.
             ipc: Images per class; any number (its table of loop counts, which DM does not use, is passed by).
-            batch_real: Real images of each class in an iteration.
-            on_iteration: Called as each iteration begins. The run ends when it raises.
+            batch_real: Real images of each class in a step.
+            on_step: Called as each step begins. The run ends when it raises.
         """
         channels, height, width = data.spec.shape
         classes = len(data.classes)
@@ -91,7 +91,7 @@ class PublicDM:
         loaded = (channels, (height, width), classes, names, data.spec.mean, data.spec.std, _Pairs(data), None, None)
 
         def get_network(*arguments: Any) -> nn.Module:
-            on_iteration()
+            on_step()
             network: nn.Module = self._utils.get_network(*arguments)
             return network
 
@@ -103,7 +103,7 @@ class PublicDM:
         }
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its own: deprecated calls, means over no evaluations
-            options = {"ipc": ipc, "batch_real": batch_real, "num_exp": 1, "num_eval": 0}
+            options: dict[str, object] = {"ipc": ipc, "batch_real": batch_real, "num_exp": 1, "num_eval": 0}
             options |= {"data_path": folder, "save_path": folder}
             argv = ["main_DM.py", *(f"--{name}={value}" for name, value in options.items())]
             with mock.patch.object(sys, "argv", argv), mock.patch.dict(self._main.__dict__, hooks):

@@ -1,4 +1,4 @@
-"""Random images of CIFAR-10's size, for measurements in which their content does not matter."""
+"""Random images: for measurements in which their content does not matter."""
 
 from __future__ import annotations
 

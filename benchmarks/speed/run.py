@@ -1,8 +1,8 @@
-"""How long one DM iteration takes beside the public DM code, both whole, taking turns in one process.
+"""How long one step of DM takes beside the public DM code, both whole, taking turns in one process.
 
-    python benchmarks/speed.py --reference PATH --ipc 10 --classes 10 --pairs 5 --json FILE
+    python benchmarks/speed/run.py --reference PATH --ipc 10 --classes 10 --pairs 5 --out FILE
 
-Both loops run unchanged on the same random images, one iteration of each in turn, timed apart. ``ratio`` is
+Both loops run unchanged on the same random images, one step of each in turn, timed apart. ``ratio`` is
 their time divided by ours, pair by pair. ``gradient_rel_error`` compares our image gradient of one step with
 the same gradient in float64 through their network: same weights, images and augmentation parameters; the
 median over the synthetic images.
@@ -10,7 +10,6 @@ median over the synthetic images.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -18,17 +17,17 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from public_dm import PublicDM
-from random_images import random_images
-from record import start, write
 from torch import Tensor
 
-from condensekit.compute import PRECISIONS, Compute, make_plan
+from benchmarks.record import Record, parser, start, write
+from benchmarks.speed.public_dm import PublicDM
+from benchmarks.speed.random_images import random_images
+from condensekit.compute import PRECISIONS, Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import condense
 from condensekit.methods import DistributionMatching, State, StepContext
@@ -36,15 +35,8 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.training.augment import Augmentation
 
-ITERATIONS = 20_000  # more than are ever timed
+STEPS = 20_000  # more than are ever timed
 WARM_UP = 2
-
-
-class PlanOptions(TypedDict):
-    """How our side computes."""
-
-    precision: str
-    compiled: bool
 
 
 class Enough(Exception):  # noqa: N818 - the expected end, no error
@@ -52,7 +44,7 @@ class Enough(Exception):  # noqa: N818 - the expected end, no error
 
 
 class Turns:
-    """Lets two loops run one iteration each in turn, and times every iteration alone."""
+    """Lets two loops run one step each in turn, and times every step alone."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
@@ -62,7 +54,7 @@ class Turns:
         self.failure: BaseException | None = None
 
     def lap(self, who: str, other: str) -> None:
-        """``who`` begins an iteration: note the time of its last one, let the other go, wait for the turn."""
+        """``who`` begins a step: note the time of its last one, let the other go, wait for the turn."""
         if who in self.began:
             self.seconds[who].append(_now() - self.began[who])
         self.gates[other].release()
@@ -94,8 +86,8 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, plan: PlanOptions, pairs: int) -> Turns:
-    """``pairs`` iterations of each loop after the warm-up, in turn; our loop in the calling thread."""
+def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, machine: Machine, pairs: int) -> Turns:
+    """``pairs`` steps of each loop after the warm-up, in turn; our loop in the calling thread."""
     turns = Turns(pairs + WARM_UP)
     threads = torch.get_num_threads()
 
@@ -114,7 +106,7 @@ def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, plan: 
     turns.gates["ours"].acquire()
     try:
         method = InTurn(batch_real=batch, turns=turns)
-        result = condense(data, method, ipc=ipc, iterations=ITERATIONS, **plan)
+        result = condense(data, method, ipc=ipc, steps=STEPS, machine=machine)
         turns.failure = RuntimeError(result.message)  # it ended too early: interrupted
     except Enough:
         pass
@@ -127,22 +119,22 @@ def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, plan: 
     return turns
 
 
-def gradient_errors(public: PublicDM, data: ClassImages, ipc: int, batch: int, plan: PlanOptions) -> GradientErrors:
+def gradient_errors(public: PublicDM, data: ClassImages, ipc: int, batch: int, machine: Machine) -> GradientErrors:
     """Relative errors of the image gradient of one step of ours, against float64 through the reference's network.
 
     Of the millions of activations some lie so near a ReLU's kink that the last bit decides; the few images
     they belong to are off by about 1e-3 in any float32 code. Hence the median and worst image beside the whole.
     """
     draw, labels, augmentation = Draw(seed=0, step=1), data.classes, Augmentation()
-    with Compute(make_plan(data.spec.shape[1:], **plan)) as compute:
-        module = ConvNet().new(data.spec.shape, len(labels), draw, device=compute.plan.device).requires_grad_(False)
+    with Compute(machine, (data.spec.shape[1], data.spec.shape[2])) as compute:
+        module = ConvNet().new(data.spec.shape, len(labels), draw, device=compute.device).requires_grad_(False)
         start = data.sample(labels, ipc, draw.at(0), compute.device)
         context = StepContext(data, draw, module, compute, augmentation)
         method = DistributionMatching(batch_real=batch)
         state, _ = method.step(method.init(start, context), context)
         ours = state["momentum"].double()  # after one step the momentum is the gradient
 
-    exact = public.network(data).to(compute.device).double().requires_grad_(False)
+    exact: Any = public.network(data).to(compute.device).double().requires_grad_(False)
     for theirs, mine in zip(exact.parameters(), module.parameters(), strict=True):
         theirs.copy_(mine)
 
@@ -166,15 +158,15 @@ def gradient_errors(public: PublicDM, data: ClassImages, ipc: int, batch: int, p
 
 
 def measure(
-    public: PublicDM, data: ClassImages, ipc: int, batch: int, plan: PlanOptions, pairs: int
-) -> tuple[dict[str, Any], GradientErrors]:
+    public: PublicDM, data: ClassImages, ipc: int, batch: int, machine: Machine, pairs: int
+) -> tuple[Record, GradientErrors]:
     """One row of the table, and all gradient errors."""
-    seconds = take_turns(public, data, ipc, batch, plan, pairs).seconds
+    seconds = take_turns(public, data, ipc, batch, machine, pairs).seconds
     theirs, ours = (seconds[who][WARM_UP:][:pairs] for who in ("reference", "ours"))
     ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
-    errors = gradient_errors(public, data, ipc, batch, plan)
+    errors = gradient_errors(public, data, ipc, batch, machine)
     row = {
-        "precision": plan["precision"],
+        "precision": machine.precision,
         "ipc": ipc,
         "ratio_min": min(ratios),
         "ratio_median": statistics.median(ratios),
@@ -188,18 +180,18 @@ def measure(
 
 def main() -> None:
     """Measure the precisions asked for and write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reference", type=Path, required=True, help="a checkout of VICO-UoE/DatasetCondensation")
-    parser.add_argument("--ipc", type=int, default=10, help="synthetic images per class")
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--pairs", type=int, default=5, help="iterations of each loop that count")
-    parser.add_argument("--real-batch", type=int, default=256, help="real images of each class in an iteration")
-    parser.add_argument("--images", type=int, default=50_000, help="random 32x32 images to condense")
-    parser.add_argument("--precision", default="fp32", help=f"any of {','.join(PRECISIONS)}, separated by commas")
-    parser.add_argument("--compiled", action="store_true", help="compile our network")
-    parser.add_argument("--json", type=Path, required=True, help="file to write")
-    args = parser.parse_args()
-    record: dict[str, Any] = {
+    options = parser(__doc__)
+    options.add_argument("--reference", type=Path, required=True, help="a checkout of VICO-UoE/DatasetCondensation")
+    options.add_argument("--ipc", type=int, default=10, help="synthetic images per class")
+    options.add_argument("--classes", type=int, default=10)
+    options.add_argument("--pairs", type=int, default=5, help="steps of each loop that count")
+    options.add_argument("--real-batch", type=int, default=256, help="real images of each class in a step")
+    options.add_argument("--images", type=int, default=50_000, help="random 32x32 images to condense")
+    options.add_argument("--precision", default="fp32", help=f"any of {','.join(PRECISIONS)}, separated by commas")
+    options.add_argument("--compiled", action="store_true", help="compile our network")
+    options.add_argument("--out", type=Path, required=True, help="file to write")
+    args = options.parse_args()
+    record: Record = {
         "rows": [],
         "gradient_rel_errors": {},
         "settings": {
@@ -213,11 +205,11 @@ def main() -> None:
     public = PublicDM(args.reference)
     data = random_images(args.images, args.classes)
     for precision in args.precision.split(","):
-        plan: PlanOptions = {"precision": precision, "compiled": args.compiled}
-        row, errors = measure(public, data, args.ipc, args.real_batch, plan, args.pairs)
+        machine = Machine(precision=precision, compiled=args.compiled)
+        row, errors = measure(public, data, args.ipc, args.real_batch, machine, args.pairs)
         record["rows"].append(row)
         record["gradient_rel_errors"][precision] = errors
-        write(args.json, record)
+        write(args.out, record)
         print(json.dumps(row))
 
 

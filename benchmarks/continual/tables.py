@@ -1,4 +1,4 @@
-"""The tables of class-incremental learning that ``tables.py`` writes."""
+"""The tables of class-incremental learning."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from continual_cells import TUNED, TUNED_AT, Cell
 from PIL import Image
 
+from benchmarks.continual.cells import TUNED, TUNED_AT, Cell
+from benchmarks.record import HERE, Record, hardware
 from condensekit.replay.study.memories import EQUAL_BYTES, FROM_SCRATCH, memory
 from condensekit.replay.study.results import RANDOM, contrasts, plot
-from condensekit.training.evaluation import paired_interval
+from condensekit.stats import paired_interval
+from condensekit.tables import markdown, signed
 
-PLOTS = Path(__file__).resolve().parent / "plots"
+PLOTS = HERE / "plots"
 TERMS = (
-    *("scale", "data", "per_class", "regime", "network", "protocol", "train_epochs"),
-    *("iterations", "batch_real", "epochs", "distillation", "fine_tune", "first_order", "networks"),
-)  # what cells of one table share beside the number of steps
-Record = dict[str, Any]
+    *("scale", "data", "ipc", "regime", "network", "protocol", "train_epochs"),
+    *("steps", "batch_real", "epochs", "distillation", "fine_tune", "first_order", "networks"),
+)  # what cells of one table share beside the number of experiences
+COLUMNS = (
+    *("memory", "images", "packed in one", "bytes", "final accuracy %", "average %", "forgetting %"),
+    *("above random, 95 % interval", "above random at equal bytes", "orders x networks", "options", "train steps"),
+    *("passes over the memory", "condense s per experience", "train s", "peak MiB"),
+)
 
 
 def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
@@ -35,31 +41,33 @@ def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
     cells = [r for r in records if "continual" in r and not r["continual"]["tuning"]]
     listed = [r for r in cells if not r["continual"]["changed"]]
     main = _grouped(listed)
-    for (terms, steps), mine in sorted(_grouped(cells).items(), key=str):
-        if steps == 1:
-            continue  # shown below the table of more steps
+    for (terms, experiences), mine in sorted(_grouped(cells).items(), key=str):
+        if experiences == 1:
+            continue  # shown below the table of more experiences
         cell = mine[0]["continual"]
         yield (
-            f"**{cell['data']}, {steps} steps, {cell['per_class']} images per class, {_regime(cell)}**: "
+            f"**{cell['data']}, {experiences} experiences, {cell['ipc']} images per class, {_regime(cell)}**: "
             f"{cell['network']}, {cell['scale']} scale, "
-            f"{cell['iterations']} iterations of {cell['batch_real']} real images per class{_tuned(cell)}; "
-            f"{_machine(mine)}."
+            f"{cell['steps']} steps of {cell['batch_real']} real images per class{_tuned(cell)}; "
+            f"{hardware(mine)}."
         )
         yield ""
-        mine, tried = main.get((terms, steps), []), [r for r in mine if r not in listed]
+        mine, tried = main.get((terms, experiences), []), [r for r in mine if r not in listed]
         rows = {r["row"]["memory"]: r["row"] for r in mine}
         if mine:
-            yield from _table(mine, rows)
-            yield f"![Accuracy after each step]({plots.name}/{_plotted(mine, plots)})"
+            yield _table(mine, rows)
+            yield ""
+            yield f"![Accuracy after each experience]({plots.name}/{_plotted(mine, plots)})"
             yield ""
             yield from _contrasts(mine)
-            yield from _leakage(rows, main.get((terms, 1), []), steps)
+            yield from _leakage(rows, main.get((terms, 1), []), experiences)
             yield from (f"- {name}: {row['note']}." for name, row in rows.items() if row["note"])
             yield ""
         if tried:
             yield "Exploratory, with other options than those of the list, and so without contrasts:"
             yield ""
-            yield from _table(tried, rows)
+            yield _table(tried, rows)
+            yield ""
 
 
 def tuning(records: list[Record]) -> Iterator[str]:
@@ -67,20 +75,19 @@ def tuning(records: list[Record]) -> Iterator[str]:
     mine = [r for r in records if "continual" in r and r["continual"]["tuning"]]
     if not mine:
         return
-    yield "| data, steps x images per class, regime, network | memory | options | held-out final accuracy % | orders |"
-    yield "|---|---|---|---|---|"
 
     def place(record: Record) -> tuple[str, str]:
         cell = record["continual"]
-        where = f"{cell['data']}, {cell['steps']} x {cell['per_class']}, {_regime(cell)}, {cell['network']}"
+        where = f"{cell['data']}, {cell['experiences']} x {cell['ipc']}, {_regime(cell)}, {cell['network']}"
         return where, cell["memory"]
 
+    rows = []
     for record in sorted(mine, key=lambda r: (*place(r), -r["row"]["final_accuracy_mean"])):
         cell, row = record["continual"], record["row"]
         numbers = f"{cell['first_order']} to {cell['first_order'] + cell['orders'] - 1}"
-        figures = (*place(record), _options(cell), f"{100 * row['final_accuracy_mean']:.1f}", numbers)
-        yield f"| {' | '.join(figures)} |"
-    yield ""
+        rows.append((*place(record), _options(cell), f"{100 * row['final_accuracy_mean']:.1f}", numbers))
+    where = "data, experiences x images per class, regime, network"
+    yield markdown((where, "memory", "options", "held-out final accuracy %", "orders"), rows)
 
 
 def experience(records: list[Record]) -> Iterator[str]:
@@ -88,43 +95,32 @@ def experience(records: list[Record]) -> Iterator[str]:
     for record in (r for r in records if "experience" in r):
         asked = record["settings"]
         yield (
-            f"{asked['classes']} classes of {asked['data']} to {asked['per_class']} images each, {asked['iterations']} "
-            f"iterations of {asked['batch_real']} real images per class, {asked['network']}; {_machine([record])}:"
+            f"{asked['classes']} classes of {asked['data']} to {asked['ipc']} images each, {asked['steps']} "
+            f"steps of {asked['batch_real']} real images per class, {asked['encoder_network']}; {hardware([record])}:"
         )
         yield ""
-        yield "| memory | images | bytes | s | peak MiB of the process |"
-        yield "|---|---|---|---|---|"
-        for row in record["experience"]:
-            yield (
-                f"| {row['memory']} | {row['images']:,} | {row['nbytes']:,} | {row['condense_s']:.1f} "
-                f"| {_peak(row['peak_mib'])} |"
-            )
-        yield ""
-
-
-def loop(records: list[Record]) -> Iterator[str]:
-    """What loops cost beside plain PyTorch."""
-    for record in (r for r in records if "loops" in r):
-        yield (
-            f"{record['samples']:,} images in an experience, {record['epochs']} epochs, batches of {record['batch']}, "
-            f"with replay as many of {record['memory']} stored images more, {record['rounds']} rounds; "
-            f"{_machine([record])}:"
+        yield markdown(
+            ("memory", "images", "bytes", "s", "peak MiB of the process"),
+            [
+                (
+                    row["memory"],
+                    f"{row['images']:,}",
+                    f"{row['nbytes']:,}",
+                    f"{row['condense_s']:.1f}",
+                    _peak(row["peak_mib"]),
+                )
+                for row in record["experience"]
+            ],
         )
-        yield ""
-        yield "| loop | microseconds per step | ratio | of the fastest rounds | with reading |"
-        yield "|---|---|---|---|---|"
-        for name, row in record["loops"].items():
-            ratios = " | ".join(f"{row[key]:.2f}" for key in ("ratio", "best_ratio", "whole_ratio"))
-            yield f"| {name} | {row['us_per_step']:.1f} | {ratios} |"
         yield ""
 
 
 def _grouped(cells: list[Record]) -> dict[tuple[tuple[Any, ...], int], list[Record]]:
-    """Cells by the terms that they share and the number of steps."""
+    """Cells by the terms that they share and the number of experiences."""
     found: dict[tuple[tuple[Any, ...], int], list[Record]] = {}
     for record in cells:
         cell = record["continual"]
-        found.setdefault((tuple(cell[name] for name in TERMS), cell["steps"]), []).append(record)
+        found.setdefault((tuple(cell[name] for name in TERMS), cell["experiences"]), []).append(record)
     return found
 
 
@@ -138,20 +134,13 @@ def _regime(cell: Record) -> str:
 def _tuned(cell: Record) -> str:
     """Where the options were found, if it was not at this number of images."""
     found = any(key[:3] == (cell["regime"], cell["data"], cell["network"]) for key in TUNED)
-    return f", options found at {TUNED_AT} images per class" if found and cell["per_class"] != TUNED_AT else ""
+    return f", options found at {TUNED_AT} images per class" if found and cell["ipc"] != TUNED_AT else ""
 
 
-def _table(mine: list[Record], rows: dict[str, Record]) -> Iterator[str]:
+def _table(mine: list[Record], rows: dict[str, Record]) -> str:
     """A row for each record; differences are to those of ``rows``."""
-    yield (
-        "| memory | images | packed in one | bytes | final accuracy % | average % | forgetting % "
-        "| above random, 95 % interval | above random at equal bytes | orders x networks | options | steps "
-        "| passes over the memory | condense s per experience | train s | peak MiB |"
-    )
-    yield "|" + "---|" * 16
-    for record in sorted(mine, key=lambda r: (r["row"]["memory"] != RANDOM, r["row"]["final_accuracy_mean"])):
-        yield _row(record, rows)
-    yield ""
+    order = sorted(mine, key=lambda r: (r["row"]["memory"] != RANDOM, r["row"]["final_accuracy_mean"]))
+    return markdown(COLUMNS, [_row(record, rows) for record in order])
 
 
 def _plotted(mine: list[Record], folder: Path) -> str:
@@ -170,9 +159,9 @@ def _source(path: Path) -> str | None:
         return image.info.get("Source")
 
 
-def _row(record: Record, rows: dict[str, Record]) -> str:
+def _row(record: Record, rows: dict[str, Record]) -> tuple[str, ...]:
     row, cell = record["row"], record["continual"]
-    figures = (
+    return (
         row["memory"],
         f"{row['images']:,}",
         str(row["packed"]),
@@ -189,7 +178,6 @@ def _row(record: Record, rows: dict[str, Record]) -> str:
         f"{row['train_s']:.0f}",
         _peak(record["peak_mib"]),
     )
-    return f"| {' | '.join(figures)} |"
 
 
 def _above(row: Record, other: Record | None) -> str:
@@ -197,7 +185,7 @@ def _above(row: Record, other: Record | None) -> str:
     if other is None or other is row or len(other["finals"]) != len(row["finals"]):
         return "-"
     mean, interval, unit = paired_interval(row["finals"], other["finals"])
-    return f"{_span(mean, interval)} over {unit}s"
+    return f"{signed(mean, interval)} over {unit}s"
 
 
 def _contrasts(mine: list[Record]) -> Iterator[str]:
@@ -212,7 +200,7 @@ def _contrasts(mine: list[Record]) -> Iterator[str]:
         p = entry["p"] if entry["primary"] else entry["p_holm"]
         yield (
             f"- {'**primary contrast**' if entry['primary'] else 'corrected by Holm'}: {entry['memory']} against "
-            f"{' and '.join([entry['against'], *entry['same']])} {_span(entry['difference'], entry['ci95'])}"
+            f"{' and '.join([entry['against'], *entry['same']])} {signed(entry['difference'], entry['ci95'])}"
             f"{'' if p is None else f', p = {p:.2g}'}"
         )
     scratch = mine[0]["continual"]["regime"] == FROM_SCRATCH
@@ -236,8 +224,8 @@ def _verdict(name: str, bounds: dict[str, float], what: str) -> str:
     return f"- {name} is {found}: the lowest bound of the 95 % intervals is {100 * bounds[lowest]:+.1f} ({lowest})"
 
 
-def _leakage(rows: dict[str, Record], at_once: list[Record], steps: int) -> Iterator[str]:
-    """Final accuracies of the same memories made in one step: from scratch, a surplus in more steps were leakage."""
+def _leakage(rows: dict[str, Record], at_once: list[Record], experiences: int) -> Iterator[str]:
+    """Final accuracies of memories made in one experience: from scratch, a surplus in more of them were leakage."""
     for record in at_once:
         row = rows.get(record["row"]["memory"])
         if row is None or len(row["finals"]) != len(record["row"]["finals"]):
@@ -246,13 +234,8 @@ def _leakage(rows: dict[str, Record], at_once: list[Record], steps: int) -> Iter
             difference = f"nothing, to the last digit in all {len(row['finals'])} orders"
         else:
             mean, interval, _ = paired_interval(row["finals"], record["row"]["finals"])
-            difference = _span(mean, interval)
-        yield f"- leakage test: {row['memory']} in {steps} steps less the same in one: {difference}"
-
-
-def _span(mean: float, interval: Any) -> str:
-    low, high = interval or (float("nan"), float("nan"))
-    return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+            difference = signed(mean, interval)
+        yield f"- leakage test: {row['memory']} in {experiences} experiences less the same in one: {difference}"
 
 
 def _options(cell: Record) -> str:
@@ -263,8 +246,3 @@ def _options(cell: Record) -> str:
 
 def _peak(found: Record) -> str:
     return " + ".join(f"{value:.0f} ({kind})" for kind, value in found.items()) or "-"
-
-
-def _machine(records: list[Record]) -> str:
-    found = {f"{r['environment']['device']}, torch {r['environment']['torch']}" for r in records}
-    return "; ".join(sorted(found))

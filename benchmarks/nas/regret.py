@@ -1,4 +1,4 @@
-"""What is lost by taking a ranker's first among random candidates, put together from two samples of NAS-Bench-201.
+"""Regret: what taking a ranker's first of random candidates loses, put together from two samples of NAS-Bench-201.
 
 A sample of 100 cells is one draw of 100 candidates, whose regret says little. Here candidates are drawn many times: as
 in a random 100 from the better half as often as it has cells, and the rest from the worse half.
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from nas_sheets import Sheet
 from numpy.typing import NDArray
 from scipy import stats
 
+from benchmarks.nas.sheets import Sheet
 from condensekit.nas.study.ranking import Floats, placed
 from condensekit.nas.study.report import AMONG
 from condensekit.rng import Draw

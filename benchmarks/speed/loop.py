@@ -1,6 +1,6 @@
 """What a continual-learning loop costs beside a plain PyTorch one: a linear model, no metrics.
 
-    python benchmarks/loop.py --rounds 5 --json FILE
+    python benchmarks/speed/loop.py --rounds 5 --out FILE
 
 Six loops take turns in one process: plain PyTorch, Avalanche's Naive and Naive with ``TensorLoader``; the same three
 with a replay memory. All do the same steps on the same random tensors: SGD on batches of 64 images of 3 x 32 x 32,
@@ -12,7 +12,6 @@ On a CPU the time is the process's own, which other programs disturb least, with
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +27,9 @@ from avalanche.benchmarks import nc_benchmark
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
-from record import start, write
 from torch import Tensor
 
+from benchmarks.record import Record, parser, start, write
 from condensekit.replay import TensorLoader
 from condensekit.rng import Draw, isolated
 
@@ -128,7 +127,7 @@ def network() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, CLASSES))
 
 
-def measure(rounds: int, samples: int, epochs: int, device: torch.device) -> dict[str, Any]:
+def measure(rounds: int, samples: int, epochs: int, device: torch.device) -> Record:
     """All loops in turn, ``rounds`` times after one that does not count."""
 
     def now() -> float:
@@ -161,23 +160,23 @@ def measure(rounds: int, samples: int, epochs: int, device: torch.device) -> dic
 
 def main() -> None:
     """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=2000, help="images of each experience")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--samples", type=int, default=2000, help="images of each experience")
+    options.add_argument("--epochs", type=int, default=10)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--out", type=Path)
+    args = options.parse_args()
     torch.set_num_threads(1)
-    table = measure(options.rounds, options.samples, options.epochs, torch.device(options.device))
+    table = measure(args.rounds, args.samples, args.epochs, torch.device(args.device))
     print(f"{'loop':<16}{'us/step':>10}{'ratio':>8}{'of the best':>13}{'with reading':>14}")
     for name, row in table.items():
         print(
             f"{name:<16}{row['us_per_step']:>10.1f}{row['ratio']:>8.2f}{row['best_ratio']:>13.2f}{row['whole_ratio']:>14.2f}"
         )
-    if options.json:
-        asked = {"rounds": options.rounds, "samples": options.samples, "epochs": options.epochs, "batch": BATCH}
-        write(options.json, {**asked, "memory": MEMORY, "device": options.device, "loops": table})
+    if args.out:
+        asked = {"rounds": args.rounds, "samples": args.samples, "epochs": args.epochs, "batch": BATCH}
+        write(args.out, {**asked, "memory": MEMORY, "device": args.device, "loops": table})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What benchmarks/accuracy.py measures: one cell for each row of a table, the most important first."""
+"""Cells: what ``run.py`` measures, one for each row of a table, the most important first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import ClassVar
 
 START = "init=kmeans init.candidates=1000"
 RECIPES = {
@@ -15,9 +16,9 @@ RECIPES = {
     "m3d": "m3d batch_real=64",
     "m3d-kmeans": f"m3d batch_real=64 {START}",
     "m3d-unpacked": f"m3d batch_real=64 factor=1 {START}",
-    "m3d-narrow": f"m3d batch_real=64 {START} network=ConvNet-w32",
-    "dm-narrow": f"dm batch_real=64 factor=2 lr=5 {START} network=ConvNet-w32",
-    "jpeg-dm": f"dm batch_real=64 lr=20 {START} network=ConvNet-w32",
+    "m3d-narrow": f"m3d batch_real=64 {START} encoder_network=ConvNet-w32",
+    "dm-narrow": f"dm batch_real=64 factor=2 lr=5 {START} encoder_network=ConvNet-w32",
+    "jpeg-dm": f"dm batch_real=64 lr=20 {START} encoder_network=ConvNet-w32",
     "trained": f"dm batch_real=64 factor=2 {START} encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
     "krr": "krr",
     "dsa": "dsa batch_real=64",
@@ -37,7 +38,7 @@ SECONDS_60 = {
     "krr": 149,
     "dsa": 4,
     "dc": 4,
-}  # steps on two quiet cores, at 10 images per class (benchmarks/pace.py)
+}  # steps on two quiet cores, at 10 images per class (benchmarks/speed/pace.py)
 SECONDS_300 = {
     "cifar10": {"m3d-narrow": 1136, "dm-narrow": 1136},
     "fashionmnist": {"m3d-unpacked": 474, "dm-kmeans": 474},
@@ -64,7 +65,7 @@ DANCE = (
     "dm lr=0.01 per_image=true space=pixel factor=2 augment=color,crop,cutout init=kmeans "
     "encoder=trained encoder.count=20 calibration=1"
 )  # the options of its authors' code, but for shorter trainings of the encoders
-NARROW = "network=ConvNet-w32"
+NARROW = "encoder_network=ConvNet-w32"
 EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.03}  # best of three or more, with and without packing
 PARTS = {
     "": "",
@@ -105,12 +106,12 @@ class Cell:
         name: What the table calls it; a selection's own name (``packed-`` before it for two by two images
             in one) or ``full`` where there is no recipe.
         sets: Condensed or selected sets, with seeds 0, 1, ...
-        recipe: How it is condensed, as :meth:`condensekit.recipe.Recipe.parse` reads it.
-        iterations: Matching steps.
+        recipe: How it is condensed, as :meth:`condensekit.Recipe.parse` reads it.
+        steps: Matching steps.
         networks: Trained on each set.
         study: The question of a table of its own; none for the table of all methods.
         protocol: How networks are trained.
-        architectures: Of the trained networks.
+        network: What is trained: names of networks.
         against: Label of the cell that it is compared with besides random images: its start, or itself without
             what is in question.
         equal_steps: Whether packed sets are trained on for no more steps than others.
@@ -118,17 +119,18 @@ class Cell:
         coded: Whether all of them are, as JPEG in the bytes of ``ipc`` plain ones.
     """
 
+    kind: ClassVar[str] = "cell"
     scale: str
     data: str
     ipc: int | None
     name: str
     sets: int = 3
     recipe: str = ""
-    iterations: int = 0
+    steps: int = 0
     networks: int = 3
     study: str = ""
     protocol: str = "short"
-    architectures: tuple[str, ...] = ("ConvNet",)
+    network: tuple[str, ...] = ("ConvNet",)
     against: str = ""
     equal_steps: bool = True
     condensed: int | None = None
@@ -137,7 +139,7 @@ class Cell:
     @property
     def label(self) -> str:
         """What it is called among the cells of its data set and ipc."""
-        return f"{self.name}-{self.iterations}" if self.iterations else self.name
+        return f"{self.name}-{self.steps}" if self.steps else self.name
 
     @property
     def stem(self) -> str:
@@ -150,7 +152,7 @@ class Cell:
     @property
     def run(self) -> str:
         """Folder of its runs: cells with the same recipe, of any study, share them."""
-        return f"{self.data}-ipc{self.condensed or self.ipc}-{self.iterations}-{zlib.crc32(self.recipe.encode()):08x}"
+        return f"{self.data}-ipc{self.condensed or self.ipc}-{self.steps}-{zlib.crc32(self.recipe.encode()):08x}"
 
 
 def cells(scale: str) -> Iterator[Cell]:
@@ -197,7 +199,7 @@ def _equal_time() -> Iterator[Cell]:
 def _transfer() -> Iterator[Cell]:
     """Sets made with one architecture under others, beside selections."""
     for name in ("random", "kmeans", "packed-kmeans"):
-        yield Cell("cpu", "cifar10", 10, name, networks=1, study="transfer", architectures=TRANSFER)
+        yield Cell("cpu", "cifar10", 10, name, networks=1, study="transfer", network=TRANSFER)
     for name in TIMED["cifar10"]:
         yield _timed("cifar10", 10, name, SECONDS_60[name], "transfer", TRANSFER)
 
@@ -215,11 +217,11 @@ def _equal_epochs() -> Iterator[Cell]:
 
 
 def _timed(
-    data: str, ipc: int, name: str, steps: int, study: str = "", architectures: tuple[str, ...] = ("ConvNet",)
+    data: str, ipc: int, name: str, steps: int, study: str = "", network: tuple[str, ...] = ("ConvNet",)
 ) -> Cell:
     """A cell of the tables at equal time."""
     start = STARTS.get(name, "")
-    timed = Cell("cpu", data, ipc, name, 3, RECIPES[name], steps, 1, study, "short", architectures, start)
+    timed = Cell("cpu", data, ipc, name, 3, RECIPES[name], steps, 1, study, "short", network, start)
     return replace(timed, condensed=CODED[name], coded=True) if name in CODED else timed
 
 
@@ -244,15 +246,15 @@ def _importance() -> Iterator[Cell]:
     for ipc in (1, 10):
         for name in ("random", "importance-krr", "importance-kmeans"):  # what no step gives
             yield _narrow(ipc, name, 5, study="importance")
-        for iterations, method, (part, options) in product((50, 300), ("dm", "m3d"), PARTS.items()):
+        for steps, method, (part, options) in product((50, 300), ("dm", "m3d"), PARTS.items()):
             recipe = f"{method} batch_real=32 factor=1{options} {NARROW}"
-            against = f"{method}-{iterations}" if part else "random"
-            yield _narrow(ipc, method + part, 5, recipe, iterations, "importance", against)
-    for (method, iterations), (part, options) in product(OTHERS.items(), OTHER_PARTS.items()):
+            against = f"{method}-{steps}" if part else "random"
+            yield _narrow(ipc, method + part, 5, recipe, steps, "importance", against)
+    for (method, steps), (part, options) in product(OTHERS.items(), OTHER_PARTS.items()):
         start = "" if part.startswith("-init") else " init=random"
         recipe = f"{method} batch_real=32 factor=1{start}{options} {NARROW}"
-        against = f"{method}-{iterations}" if part else "random"
-        yield _narrow(1, method + part, 5, recipe, iterations, "importance", against)
+        against = f"{method}-{steps}" if part else "random"
+        yield _narrow(1, method + part, 5, recipe, steps, "importance", against)
 
 
 def _options() -> Iterator[Cell]:
@@ -267,12 +269,10 @@ def _options() -> Iterator[Cell]:
 
 
 def _narrow(
-    ipc: int, name: str, sets: int, recipe: str = "", iterations: int = 0, study: str = "", against: str = ""
+    ipc: int, name: str, sets: int, recipe: str = "", steps: int = 0, study: str = "", against: str = ""
 ) -> Cell:
     """A cell of a study on Fashion-MNIST with networks of a quarter of the width, for a tenth of the cost."""
-    return Cell(
-        "cpu", "fashionmnist", ipc, name, sets, recipe, iterations, 1, study, "short", ("ConvNet-w32",), against
-    )
+    return Cell("cpu", "fashionmnist", ipc, name, sets, recipe, steps, 1, study, "short", ("ConvNet-w32",), against)
 
 
 def _gpu() -> Iterator[Cell]:
@@ -300,13 +300,13 @@ def _gpu() -> Iterator[Cell]:
 
 
 def _importance_at_full_length() -> Iterator[Cell]:
-    """Provable subset selection after all iterations of the authors: the effect of a start fades."""
+    """Provable subset selection after all steps of the authors: the effect of a start fades."""
     for ipc in (1, 10):
         yield Cell("gpu", "fashionmnist", ipc, "random", 5, networks=1, study="importance", protocol="dc")
-        for (method, iterations), (part, options) in product(FULL_LENGTH.items(), OTHER_PARTS.items()):
+        for (method, steps), (part, options) in product(FULL_LENGTH.items(), OTHER_PARTS.items()):
             start = "" if part.startswith("-init") else " init=random"
-            against = f"{method}-{iterations}" if part else "random"
+            against = f"{method}-{steps}" if part else "random"
             yield Cell(
-                *("gpu", "fashionmnist", ipc, method + part, 5, f"{method} factor=1{start}{options}", iterations, 1),
+                *("gpu", "fashionmnist", ipc, method + part, 5, f"{method} factor=1{start}{options}", steps, 1),
                 *("importance", "dc", ("ConvNet",), against),
             )

@@ -1,6 +1,6 @@
 """How well networks do that were trained from scratch on condensed, selected and all images.
 
-    python benchmarks/accuracy.py --scale cpu --data-root PATH
+    python benchmarks/accuracy/run.py --scale cpu --data-root PATH
     python benchmarks/tables.py
 
 One JSON file for each cell (data set, images per class, method or selection) under ``benchmarks/results/``. A
@@ -13,46 +13,38 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from cells import Cell, cells
-from condensekit.recipe import Recipe
-from record import cell_parser, fill, start
 
+import condensekit as ck
+from benchmarks.accuracy.cells import Cell, cells
+from benchmarks.record import Record, cell_parser, fill, start
 from condensekit import catalog
-from condensekit.compute import Compute, make_plan
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
-from condensekit.driver import Saving, Status, condense
-from condensekit.rng import Draw
-from condensekit.selection.base import selected_set
+from condensekit.driver import Saving, Status
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import as_jpeg, plain_bytes
 from condensekit.training.evaluation import Candidate, evaluate
 
-HERE = Path(__file__).resolve().parent
 
-
-def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: argparse.Namespace) -> CondensedSet:
+def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace) -> CondensedSet:
     """Set number ``seed`` of a cell that has an ipc."""
     assert cell.ipc is not None
     if not cell.recipe:
-        selection, formation = catalog.baseline(cell.name)
-        return selected_set(train, selection, cell.ipc, Draw(seed), compute, formation)
-    method, arguments = replace(Recipe.parse(cell.recipe), precision=args.precision).build(cell.data)
-    result = condense(
+        return ck.select(train, cell.name, ipc=cell.ipc, seed=seed, machine=Machine(args.device))
+    result = ck.condense(
         train,
-        method,
+        cell.recipe,
         ipc=cell.condensed or cell.ipc,
-        iterations=cell.iterations,
+        steps=cell.steps,
         seed=seed,
-        device=args.device,
+        machine=Machine(args.device, args.precision),
         saving=Saving(args.runs / cell.run / f"seed-{seed}", resume=True),
-        **arguments,
     )
     if result.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
@@ -64,22 +56,22 @@ def make_set(cell: Cell, seed: int, train: ClassImages, compute: Compute, args: 
     return result.set.take(rows[:, : cell.ipc].flatten())
 
 
-def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> dict[str, Any]:
+def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> Record:
     """Make the cell's sets, train networks on them, and describe everything that led to the figure."""
     start = time.perf_counter()
-    with Compute(make_plan(train.spec.shape[1:], device=args.device)) as compute:
-        made = (train,) if cell.ipc is None else None
-        sets = made or tuple(make_set(cell, seed, train, compute, args) for seed in range(cell.sets))
-        made_s = time.perf_counter() - start
+    sets: tuple[CondensedSet | ClassImages, ...] = (train,)
+    if cell.ipc is not None:
+        sets = tuple(make_set(cell, seed, train, args) for seed in range(cell.sets))
+    made_s = time.perf_counter() - start
+    with Compute(Machine(args.device), (train.spec.shape[1], train.spec.shape[2])) as compute:
         evaluation = evaluate(
             [Candidate(cell.name, sets, cell.ipc)],
             test,
+            network=[catalog.network(name) for name in cell.network],
             networks=cell.networks,
-            architectures=[catalog.network(name) for name in cell.architectures],
-            protocol=catalog.protocol(cell.protocol, cell.data),
-            seed=0,
+            protocol=catalog.protocol(cell.protocol),
             compute=compute,
-            baseline=None,
+            reference=None,
             equal_steps=cell.equal_steps,
         )
     return {
@@ -90,7 +82,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
         "condensation_s": [_condensation_s(item) for item in sets],
         "factor": 1 if isinstance(sets[0], ClassImages) else sets[0].formation.factor,
         "wall_s": time.perf_counter() - start,
-        "command": f"python benchmarks/accuracy.py --scale {cell.scale}",
+        "command": f"python benchmarks/accuracy/run.py --scale {cell.scale}",
         **evaluation.to_json(),
     }
 
@@ -103,8 +95,7 @@ def _condensation_s(item: CondensedSet | ClassImages) -> float | None:
 
 def main() -> None:
     """Run the cells that are missing."""
-    parser = cell_parser(__doc__, "benchmarks")
-    args = parser.parse_args()
+    args = cell_parser(__doc__, "benchmarks").parse_args()
     fill(cells(args.scale), args, run_cell, lambda record: record["rows"][0]["accuracy_mean"])
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks/continual.py measures: one cell for each row of a table, the most important first."""
+"""Cells: what ``run.py`` measures, one for each row of a table, the most important first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 from condensekit.replay.study.memories import DER, EQUAL_BYTES, ER, ER_ACE, FROM_SCRATCH, SAME, memory
 
@@ -66,8 +66,8 @@ class Cell:
     Args:
         scale: ``cpu`` or ``gpu``: which table.
         data: Name of the data set.
-        steps: Experiences.
-        per_class: Stored images of each class.
+        experiences: Of the stream.
+        ipc: Stored images of each class.
         regime: How the memory is used.
         network: What learns.
         memory: What is replayed.
@@ -76,7 +76,7 @@ class Cell:
         networks: Networks on each memory.
         protocol: Training recipe from scratch.
         train_epochs: Its epochs; None for its own.
-        iterations: Matching steps of each condensation.
+        steps: Matching steps of each condensation.
         batch_real: Real images of each class in one.
         options: ``NAME=VALUE`` of the condensing method.
         epochs: Passes of a learner over each experience.
@@ -88,10 +88,11 @@ class Cell:
         changed: Names of the options that are not those of the list.
     """
 
+    kind: ClassVar[str] = "continual"
     scale: str
     data: str
-    steps: int
-    per_class: int
+    experiences: int
+    ipc: int
     regime: str
     network: str
     memory: str
@@ -100,7 +101,7 @@ class Cell:
     networks: int = 1
     protocol: str = "short"
     train_epochs: int | None = None
-    iterations: int = 100
+    steps: int = 100
     batch_real: int = 64
     options: tuple[str, ...] = ()
     epochs: int = 1
@@ -121,7 +122,7 @@ class Cell:
         """What cells that are compared with each other share."""
         terms = [f"distil{self.distillation:g}"] * bool(self.distillation)
         terms += [f"tune{self.fine_tune}"] * bool(self.fine_tune)
-        place = f"{self.scale}-{self.data}-{self.steps}x{self.per_class}"
+        place = f"{self.scale}-{self.data}-{self.experiences}x{self.ipc}"
         return "-".join([place, self.regime, self.network, *terms])
 
     @property
@@ -165,10 +166,10 @@ def _cpu() -> Iterator[Cell]:
     for name in (*COLOUR, *BOUNDS):
         yield replace(replayed, memory=name)
     yield from _from_scratch("cifar10")
-    for beside, name in product(({"fine_tune": 100}, {"per_class": 5}, {"per_class": 20}), TELLING):
+    for beside, name in product(({"fine_tune": 100}, {"ipc": 5}, {"ipc": 20}), TELLING):
         yield replace(replayed, **beside, memory=name)
-    for per_class, name in product((10, 5, 20), TELLING):
-        yield replace(replayed, network="ResNet18-w8", per_class=per_class, memory=name)
+    for ipc, name in product((10, 5, 20), TELLING):
+        yield replace(replayed, network="ResNet18-w8", ipc=ipc, memory=name)
     for name in ("packed-dm", "hybrid"):
         yield Cell("cpu", "fashionmnist", 5, 10, FROM_SCRATCH, "ConvNet-w32", name)
 
@@ -176,7 +177,7 @@ def _cpu() -> Iterator[Cell]:
 def _from_scratch(data: str) -> Iterator[Cell]:
     for name in (*MEMORIES, "unpacked-m3d", *CODED[data]):
         yield Cell("cpu", data, 5, 10, FROM_SCRATCH, "ConvNet-w32", name)
-    for name in ("dm", "random"):  # equal finals in one step and in five show that no later class has leaked
+    for name in ("dm", "random"):  # equal finals in one experience and in five show that no later class has leaked
         yield Cell("cpu", data, 1, 10, FROM_SCRATCH, "ConvNet-w32", name)
 
 
@@ -193,9 +194,9 @@ def _digits() -> Iterator[Cell]:
 
 def _gpu() -> Iterator[Cell]:
     """DM's protocol on CIFAR-100, then a learner that goes on, with distillation."""
-    long: dict[str, Any] = {"orders": 5, "networks": 3, "protocol": "dc", "iterations": 20_000, "batch_real": 256}
-    for steps, name in product((10, 5), (*MEMORIES, *CODED["cifar100"])):
-        yield Cell("gpu", "cifar100", steps, 20, FROM_SCRATCH, "ConvNet", name, **long)
+    long: dict[str, Any] = {"orders": 5, "networks": 3, "protocol": "dc", "steps": 20_000, "batch_real": 256}
+    for experiences, name in product((10, 5), (*MEMORIES, *CODED["cifar100"])):
+        yield Cell("gpu", "cifar100", experiences, 20, FROM_SCRATCH, "ConvNet", name, **long)
     once = {**long, "orders": 10, "networks": 1, "epochs": 20}
     for distillation, name in product((1.0, 0.0), COLOUR):
         yield Cell("gpu", "cifar100", 10, 20, ER, "ConvNet", name, **once, distillation=distillation)
