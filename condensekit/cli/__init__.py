@@ -1,4 +1,4 @@
-"""The command line, and the only place that prints. One file per command; each is imported when it is called."""
+"""Command line: the only place that prints. One file per command, imported when it is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``condensekit code``."""
+"""Command ``code``: a set's images as JPEG."""
 
 from __future__ import annotations
 

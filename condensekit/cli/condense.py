@@ -1,4 +1,4 @@
-"""``condensekit condense``."""
+"""Command ``condense``: learn a few synthetic images per class."""
 
 from __future__ import annotations
 

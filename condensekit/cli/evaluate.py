@@ -1,4 +1,4 @@
-"""``condensekit evaluate``."""
+"""Command ``evaluate``: train networks on sets and compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``condensekit export``."""
+"""Command ``export``: a set as pictures."""
 
 from __future__ import annotations
 

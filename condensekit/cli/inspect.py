@@ -1,4 +1,4 @@
-"""``condensekit inspect``."""
+"""Command ``inspect``: what a set is and what made it."""
 
 from __future__ import annotations
 

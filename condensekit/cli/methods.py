@@ -1,4 +1,4 @@
-"""``condensekit methods``."""
+"""Command ``methods``: the published recipes and their options."""
 
 from __future__ import annotations
 

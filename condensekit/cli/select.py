@@ -1,4 +1,4 @@
-"""``condensekit select``."""
+"""Command ``select``: choose a few real images per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where images come from: named sets, folders, ``.npz`` files and data set objects, all as :class:`ClassImages`.
+"""Data sets by name or place: named sets, folders and ``.npz`` files as :class:`ClassImages`.
 
 The only file that knows ``torchvision.datasets``. Pixels are decoded once, in one pass; nothing is
 downloaded unless asked for.

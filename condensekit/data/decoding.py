@@ -1,4 +1,4 @@
-"""Pixels on their way in: from an item, a file or an array to one (N, C, H, W) tensor, in memory or mapped."""
+"""Decoding: items, files and arrays as one (N, C, H, W) tensor, in memory or mapped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folder: one owner at a time, what was asked for, where it ran, its figures and its checkpoints."""
+"""Run folder: its owner, its options, where it ran, its figures and its checkpoints."""
 
 from __future__ import annotations
 

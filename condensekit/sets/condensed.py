@@ -1,4 +1,4 @@
-"""The one exchange object: synthetic or selected images, how they are stored and what they came from."""
+"""Condensed set: synthetic or selected images, how they are stored and what they came from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Condensed images as pictures: a folder that any image loader reads, and one grid to look at."""
+"""Export: condensed images as a folder that any image loader reads, and as one grid to look at."""
 
 from __future__ import annotations
 
