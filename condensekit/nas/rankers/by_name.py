@@ -53,10 +53,10 @@ def _single(text: str) -> Ranker:
     kind, options = catalog.named(text, "ranker")
     kind, at, number = kind.partition("@")
     counted = "epochs" if kind == EARLY else "ipc"
-    refuse(
-        f"ranker {text!r}: @{number} and {counted}= are the same: leave out one" if at and counted in options else None
-    )
     if at:
+        require(
+            counted not in options, f"ranker {text!r}: @{number} and {counted}= are the same: leave out one of them"
+        )
         options[counted] = number
     if kind in (*COUNTS, *ZERO_COST):
         refuse(*(f"ranker {text!r}: {kind} takes no {option}" for option in options))
