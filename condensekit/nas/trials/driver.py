@@ -80,9 +80,9 @@ def search(
             with one as ``default``; higher is better. The dictionary may hold as well ``scores`` (a dictionary of
             numbers), ``seconds`` and ``image_steps`` (what the trial took, 0 or more), ``stopped`` (whether training
             was given up as hopeless), and ``failed`` (why the candidate has no score; an empty text says nothing).
-            An evaluator that reports anything else there, or raises, makes a failed trial. What its attribute ``recipe`` says,
-            JSON values, is kept with each trial, and trials of another recipe are refused.
-        strategy: A fresh NNI strategy, or one of :data:`condensekit.STRATEGIES`.
+            An evaluator that reports anything else there, or raises, makes a failed trial. What its attribute
+            ``recipe`` says, JSON values, is kept with each trial, and trials of another recipe are refused.
+        strategy: A fresh NNI strategy, or a name of :data:`~condensekit.nas.names.STRATEGIES`.
         trials: Distinct architectures to score at most, those in the log included; None leaves it to the strategy.
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (its training
             service, with portal). In ``sequential`` a SystemExit is taken for the candidate's, and fails it: a handler
@@ -92,7 +92,7 @@ def search(
         budget_s: Seconds in all, over every call with a budget and a log in the same folder, which keeps the time
             used; or a running :class:`~condensekit.nas.trials.time_budget.TimeBudget` that is shared with other
             work. What still runs at the end is cut off, and run again by a call with more. ``sequential`` outside
-            the main thread cannot cut off: the search ends with the trial that runs then, and a warning says so at its start.
+            the main thread cannot cut off: the search ends with the trial that runs then, and a warning says so.
         trial_limit_s: Seconds for one trial; a longer one is ended and marked as failed. Not for ``sequential``
             outside the main thread, which could not end it.
         log: Finished trials are appended to it at once; None keeps them in memory.

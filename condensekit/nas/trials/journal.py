@@ -141,10 +141,11 @@ class Journal(Middleware):  # type: ignore[misc]
             elif isinstance(event, (FinalMetricEvent, IntermediateMetricEvent)):
                 self._note(trial, event)
         for trial in list(self._running.values()):
-            if trial.ended is not None and (
-                trial.metric is not None or time.monotonic() >= trial.ended[0] + self.engine.grace_s
-            ):
-                self._end(trial, trial.ended[1])
+            if trial.ended is None:
+                continue
+            at, status = trial.ended
+            if trial.metric is not None or time.monotonic() >= at + self.engine.grace_s:
+                self._end(trial, status)
 
     def _note(self, trial: _Running, event: FinalMetricEvent | IntermediateMetricEvent) -> None:
         """Keep a metric as the log will hold it; a metric that the log cannot hold fails the trial."""

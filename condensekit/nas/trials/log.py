@@ -124,7 +124,7 @@ class TrialLog:
         held = self.trials(ranker)
         here = f"{self.path} holds trials of {ranker!r}"
         require(all(t.space in ("", space) for t in held), f"{here} on another space: use another folder")
-        for trial in held:
+        for trial in (t for t in held if t.recipe != recipe):
             refuse_other(f"{here} that were scored otherwise", trial.recipe, recipe)
 
     def _read(self) -> Iterator[Trial]:
