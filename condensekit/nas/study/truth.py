@@ -94,7 +94,7 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
     several = [label for label in labels if not isinstance(choices(space)[label], Categorical)]
     if read is _labels and several:
         raise DataError(
-            f"{several[0]} is no single choice, and a truth table holds nothing else: measure the truth by full training"
+            f"{several[0]} is no single choice, which a truth table cannot hold: measure the truth by full training"
         )
     values: dict[str, tuple[float, ...]] = {}
     for line, row in rows:
