@@ -192,7 +192,7 @@ def test_cells_are_one_group_where_they_compute_the_same_number():
 
 
 def test_nasbench201_sizes_are_checked():
-    with pytest.raises(ConfigError, match="stem must be at least 1"):
+    with pytest.raises(ConfigError, match="stem must be an integer of at least 1"):
         space("nasbench201", stem=0)
 
 
