@@ -1,5 +1,6 @@
 """Rankers by name, the sets they train on, equal steps, costs, and that nothing is scored on what was trained on."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,8 @@ from condensekit.sets.condensed import CondensedSet
 
 TRAIN, HELD = datasets.load("digits")[0].split(0.2, Draw(0))
 
-WIDE, NARROW = (count(ConvNet(w).new((1, 8, 8), 10, Draw(0)), (1, 8, 8)).flops for w in (128, 32))  # a forward pass
+WIDE, NARROW = (ConvNet(w).new((1, 8, 8), 10, Draw(0)).flops for w in (128, 32))  # a forward pass
+EMBEDDING = ConvNet(32).new((1, 8, 8), 1, Draw(0)).flops  # of a network with one output
 
 
 @pytest.fixture
@@ -138,6 +140,34 @@ def test_a_kept_set_made_otherwise_is_refused(setting, name, change, message):
         ranker(name).prepare(other)
 
 
+def test_a_set_of_version_1_is_refused_by_name(setting):
+    folder = setting.maker.folder / "dm-4"
+    folder.mkdir(parents=True)
+    recipe = {"method": {"type": "DistributionMatching", "lr": 1.0}, "ipc": 4, "iterations": 2, "seed": 0, "data": "x"}
+    record = {"recipe": recipe, "cost": {"seconds": 1.0, "flops": 2.0}, "diverged": None}
+    (folder / "made.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"dm-4 holds a set of condensekit 0\.1, .* or use another folder"):
+        ranker("dm").prepare(setting)
+
+
+def test_rankers_with_other_options_have_sets_of_their_own(setting):
+    (plain, cost), (steep, _) = (ranker(name).prepare(setting) for name in ("dm", "dm lr=9"))
+    assert not torch.equal(plain.data.images, steep.data.images)
+    assert sorted(path.name for path in setting.maker.folder.iterdir()) == ["dm-4", "dm-lr-9-4"]
+    same, again = Condensed("mine", recipes.dm()).prepare(setting)
+    assert torch.equal(plain.data.images, same.data.images)
+    assert again == cost  # it was not made again
+
+
+def test_a_killed_condensation_costs_what_it_did_before_as_well(setting):
+    _, whole = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None)))
+    asked = iter([False, True])
+    with pytest.raises(OutOfTimeError, match="after step 1 of 2"):
+        ranker("dm").prepare(replace(setting, maker=replace(setting.maker, stop=lambda: next(asked))))
+    _, resumed = ranker("dm").prepare(setting)
+    assert (resumed.images, resumed.flops) == (whole.images, whole.flops)
+
+
 def test_a_condensation_that_diverged_is_not_tried_again(setting):
     bad = replace(setting, maker=replace(setting.maker, options={"lr": 1e38}))
     with pytest.raises(DivergedError, match=r"condensing with dm: .* not finite") as first:
@@ -184,7 +214,7 @@ def test_condensing_costs_the_images_that_pass_through(setting):
     [
         ({"encoder": "trained", "encoder.count": 2, "encoder.steps": 7}, 2 * 7 * 3 * 64 * WIDE),
         ({"sampling": "importance", "sampling.refresh": 1}, 2 * (100 * 3 * 64 + len(TRAIN)) * NARROW),
-        ({"sampling": "kmeans"}, len(TRAIN) * NARROW),
+        ({"sampling": "kmeans"}, len(TRAIN) * EMBEDDING),
     ],
 )
 def test_networks_that_help_to_condense_are_counted(setting, options, flops):

@@ -182,7 +182,7 @@ def test_what_a_search_asked_for_and_the_truth_lacks_is_told():
     for row in found.rows:
         without = 8 - row.n
         assert 0 < without < 8
-        assert f"{row['ranker']}: {without} of 8 have no truth and are not compared" in found.notes
+        assert f"{row.ranker}: {without} of 8 have no truth and are not compared" in found.notes
 
 
 def test_a_space_smaller_than_asked_for_is_told_and_too_small_a_one_refused():
