@@ -11,8 +11,11 @@ from typing import Any
 
 from benchmarks.record import Record, read
 from condensekit import Recipe
-from condensekit.errors import refuse, whole
-from condensekit.nas.rankers.batch_norm import IMAGES
+from condensekit.errors import ConfigError, refuse, whole
+from condensekit.nas.rankers.base import Combination, Ranker
+from condensekit.nas.rankers.batch_norm import STATISTICS_IMAGES
+from condensekit.nas.rankers.by_name import ranker
+from condensekit.nas.rankers.trained import Condensed, EarlyStop, Started
 from condensekit.nas.rankers.training import FLIP_CROP, ProxyProtocol
 from condensekit.nas.spaces.architecture import key
 from condensekit.nas.trials.log import Trial
@@ -25,7 +28,7 @@ TRAINED = (CONDENSED, "random", ITS_START, "random@250", PLAIN)  # in equally ma
 EQUAL = ("random-equal", "early-stop")  # in so many more that they cost as much as CONDENSED, its making included
 PUBLISHED = tuple(f"published-{name}" for name in (*FREE, "12-epochs"))  # columns of tables for NAS-Bench-201
 TRUTHS = ("truth-0", "truth-1")  # full trainings with these seeds
-DM = "dm batch_real=64"  # of rankers that name a method instead of CONDENSED
+OPTIONS = {"batch_real": 64}  # of recipes that rankers are called by; that of CONDENSED has its own
 FULL_IMAGES = 10_000  # of a full training in a ConvNet grid
 FULL = ProxyProtocol(10, 0.05, 100, FLIP_CROP, nesterov=True)  # of it, whatever is chosen for candidates
 IN_NAMES = {"train_steps": "steps", "steps": "iterations"}  # options, and what files are called after them
@@ -63,7 +66,7 @@ class Training:
     held: int = HELD
     last: int = 1
     seeds: int = 1
-    recalibrate: int = IMAGES
+    recalibrate: int = STATISTICS_IMAGES
     sets: int = 5
 
     def __post_init__(self) -> None:
@@ -81,6 +84,23 @@ class Training:
     def protocol(self) -> ProxyProtocol:
         """As the truths are trained: SGD with Nesterov's momentum, crop and flip, cosine."""
         return ProxyProtocol(1, self.lr, self.batch, FLIP_CROP, nesterov=True, steps=self.train_steps)
+
+
+def named(name: str, recipe: Training) -> Ranker:
+    """The ranker called ``name``.
+
+    Raises:
+        ConfigError: An unknown name, or the name of a ranker that is made of others' scores.
+    """
+    if name in (CONDENSED, ITS_START):
+        return (Condensed if name == CONDENSED else Started)(name, Recipe.parse(recipe.condense))
+    if name == PLAIN:
+        return EarlyStop(name)
+    found = ranker(name)
+    if isinstance(found, Combination):
+        where = "condensekit search" if found.fitted else "SUMS of sheets.py, from the cells of its parts"
+        raise ConfigError(f"no cell is made for {name!r}: it is computed by {where}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """The whole grid of 720 ConvNets on CIFAR-10, for a GPU: every network's truth, and how well rankers rank all of them.
 
-    python benchmarks/nas_grid.py --data-root PATH              # all cells, truth first
-    python benchmarks/nas_grid.py --data-root PATH --limit 12   # what a network takes
-    python benchmarks/nas_tables.py                             # the table, and the truths as CSV
+    python benchmarks/nas/grid.py --data-root PATH              # all cells, truth first
+    python benchmarks/nas/grid.py --data-root PATH --limit 12   # what a network takes
+    python benchmarks/tables.py nas                             # the table, and the truths as CSV
 
-Needs no NNI: the grid is listed here, networks are trained by the same code as in a search. ``--processes`` share the
+Needs no NNI: the grid is listed here, networks are trained by the same code as in a search. ``--workers`` share the
 GPU, because a small network leaves most of it idle. Truth: ``--images`` training images, ``--epochs`` passes, one seed;
 both are in the file's name unless they are the usual ones. Finished networks are in ``--runs`` at once: stop it, or set
 ``--minutes``, and start it again.
@@ -32,27 +32,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from condensekit.recipe import Recipe
-from nas_cells import (
+from benchmarks.nas.cells import (
     CONDENSED,
-    DM,
     FREE,
     FULL,
     FULL_IMAGES,
+    OPTIONS,
     Cell,
     Training,
     changed,
-    digest,
+    check,
+    named,
     record,
-    refuse_other,
     shares,
     suffix,
 )
-from record import start, write
-
-from condensekit import catalog
+from benchmarks.record import RESULTS, RUNS, Record, data_parser, start, write
+from condensekit.compute import Machine
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
@@ -61,6 +59,7 @@ from condensekit.nas.names import COUNTS
 from condensekit.nas.rankers import zero_cost
 from condensekit.nas.rankers.batch_norm import real_images
 from condensekit.nas.rankers.sets import Maker, Preparation
+from condensekit.nas.rankers.trained import OnSet
 from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
@@ -69,7 +68,6 @@ from condensekit.networks.cost import count
 from condensekit.rng import Draw, isolated
 from condensekit.runs.describe import describe
 
-HERE = Path(__file__).resolve().parent
 GRID = {
     "width": (32, 64, 128, 256),
     "depth": (1, 2, 3, 4),
@@ -104,7 +102,7 @@ def _train(
     protocol: ProxyProtocol,
     seed: int,
     last: int,
-    device: str,
+    machine: Machine,
     how: dict[str, Any],
 ) -> Trial:
     """One network, in a worker process; whatever goes wrong with it is its own failure."""
@@ -119,7 +117,7 @@ def _train(
             seed=seed,
             last=last,
             checks=0,
-            device=device,
+            machine=machine,
         )
     except Exception as error:
         if "CUDA error" in str(error):  # of which a process does not recover: all that it tried after would fail
@@ -150,7 +148,8 @@ def trained(
     """
     how = describe({"protocol": protocol, "seed": seed, "last": last, **data.fingerprints()})
     log.check(cell.ranker, "", how)
-    train = partial(_train, ranker=cell.ranker, protocol=protocol, seed=seed, last=last, device=args.device, how=how)
+    machine = Machine(args.device)
+    train = partial(_train, ranker=cell.ranker, protocol=protocol, seed=seed, last=last, machine=machine, how=how)
     left = deque(a for a in networks if log.get(cell.ranker, a) is None)
     while left and time.monotonic() < args.end:
         for suspect in side_by_side(train, left, data, log, args):
@@ -173,11 +172,11 @@ def side_by_side(
     """
     broke: list[Architecture] = []
     running: dict[Future[Trial], Architecture] = {}
-    with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn"), _load, (data,)) as pool:
-        _check(pool)
+    with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn"), _load, (data,)) as pool:
+        _start(pool)
         try:
             while not broke:
-                while left and len(running) < args.processes and time.monotonic() < args.end:
+                while left and len(running) < args.workers and time.monotonic() < args.end:
                     future = pool.submit(train, left[0])
                     running[future] = left.popleft()
                 if not running:
@@ -190,14 +189,14 @@ def side_by_side(
     return broke
 
 
-def _check(pool: ProcessPoolExecutor) -> None:
+def _start(pool: ProcessPoolExecutor) -> None:
     """Refuse to blame networks for processes that cannot even start."""
     try:
         pool.submit(int).result()
     except BrokenProcessPool as error:
         raise CondensekitError(
             "a process ended before it trained anything: its message stands above; where memory is short, use fewer "
-            "--processes"
+            "--workers"
         ) from error
 
 
@@ -238,7 +237,7 @@ def listed(args: argparse.Namespace) -> list[Architecture]:
     return architectures()[: args.limit]
 
 
-def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: str) -> dict[str, Any] | None:
+def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: str) -> Record | None:
     """One ranker on the whole grid; None where the time was over before."""
     start = time.perf_counter()
     train, test = datasets.load("cifar10", root=args.data_root, trust_local_copy=args.trust_local_copy)
@@ -258,15 +257,14 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
         data = ProxyData(part.compact(), test.compact())
         trained(cell, listed(args), data, protocol, SEED, 1, logs[0], args)
     else:
-        how = Recipe.parse(recipe.condense if cell.ranker == CONDENSED else DM)
-        method = how.method if cell.ranker == CONDENSED else cell.ranker
+        on_set = named(cell.ranker, recipe)
+        assert isinstance(on_set, OnSet)
         costs, logs = [], []
         for seed, networks in enumerate(shares(listed(args), recipe.sets)):
             if time.monotonic() >= args.end:
                 break
-            sets = folder / f"set{seed}" / digest(describe(how))
-            maker = Maker(rest, "cifar10", recipe.iterations, how, seed, sets, args.device)
-            chosen, cost = (maker.condensed if method in catalog.METHODS else maker.selected)(method, recipe.ipc)
+            maker = Maker(rest, recipe.steps, OPTIONS, seed, folder / f"set{seed}", Machine(args.device))
+            chosen, cost = on_set.make(maker, recipe.ipc)
             logs.append(TrialLog(folder / f"set{seed}" / f"{cell.ranker}.jsonl"))
             data = ProxyData(chosen, held.compact(), real_images(rest, recipe.recalibrate))
             trained(cell, networks, data, recipe.protocol(), seed, recipe.last, logs[-1], args)
@@ -292,7 +290,7 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
             for k, size in sizes.items()
         },
         wall_s=time.perf_counter() - start,
-        workers=args.processes,
+        workers=args.workers,
         command=command,
     )
 
@@ -314,44 +312,42 @@ def cells(rankers: list[str], proxy: str, truth: str) -> Iterator[Cell]:
 
 def main() -> None:
     """Run the cells that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = data_parser(__doc__)
     parser.add_argument("--rankers", default=",".join((TRUTH, *FREE, *SETS)), help="comma-separated list")
     parser.add_argument("--sets", type=int, default=Training().sets, help="of each kind; a network is trained on one")
-    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
-    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--processes", type=int, default=4, help="networks trained at a time on the one GPU")
+    parser.add_argument("--workers", type=int, default=4, help="networks trained at a time on the one GPU")
     parser.add_argument("--images", type=int, default=FULL_IMAGES, help="training images of a truth")
     parser.add_argument("--epochs", type=int, default=FULL.epochs, help="passes of a truth")
     parser.add_argument("--ipc", type=int, default=Training().ipc)
-    parser.add_argument("--steps", type=int, default=Training().steps, help="of a network on a set")
+    parser.add_argument("--train-steps", type=int, default=Training().train_steps, help="of a network on a set")
     parser.add_argument("--condense", default=Training().condense, help="recipe of the ranker condensed")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no network after that")
     parser.add_argument("--limit", type=int, help="only so many networks; results then stay under --runs")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "nas")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "nas", help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS / "nas")
+    parser.add_argument("--runs", type=Path, default=RUNS / "nas", help="folder of the runs")
     args = parser.parse_args()
     args.end = time.monotonic() + 60 * args.minutes
 
-    recipe = Training(ipc=args.ipc, steps=args.steps, condense=args.condense, sets=args.sets)
+    recipe = Training(ipc=args.ipc, train_steps=args.train_steps, condense=args.condense, sets=args.sets)
     usual = {**asdict(Training()), "images": FULL_IMAGES, "epochs": FULL.epochs}
-    usual = {name: usual[name] for name in ("ipc", "steps", "condense", "sets", "images", "epochs")}
+    usual = {name: usual[name] for name in ("ipc", "train_steps", "condense", "sets", "images", "epochs")}
     new = changed({name: getattr(args, name) for name in usual}, usual)
     proxy, truth = (
         suffix({name: new[name] for name in names if name in new})
-        for names in (("ipc", "steps", "condense", "sets"), ("images", "epochs"))
+        for names in (("ipc", "train_steps", "condense", "sets"), ("images", "epochs"))
     )
     results = args.runs / f"first{args.limit}" if args.limit else args.results
     for cell in cells(args.rankers.split(","), proxy, truth):
         path = results / f"{cell.stem}.json"
         if path.exists():
-            refuse_other(path, decides(cell.ranker, recipe, args))
+            check(path, decides(cell.ranker, recipe, args))
         if path.exists() or time.monotonic() >= args.end:
             continue
-        options = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in new.items())
+        options = "".join(f" --{k.replace('_', '-')} {shlex.quote(str(value))}" for k, value in new.items())
         short = f" --limit {args.limit}" if args.limit else ""
-        one = f"--rankers {cell.ranker} --device {args.device} --processes {args.processes}"
-        found = run_cell(cell, recipe, args, f"python benchmarks/nas_grid.py {one}{options}{short}")
+        one = f"--rankers {cell.ranker} --device {args.device} --workers {args.workers}"
+        found = run_cell(cell, recipe, args, f"python benchmarks/nas/grid.py {one}{options}{short}")
         if found is None:
             print(f"{cell.stem}: not all networks yet", flush=True)
             continue

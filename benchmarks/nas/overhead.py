@@ -1,6 +1,6 @@
 """What a trial costs beside its own work, engine by engine; many short candidates; kill -9 and resume.
 
-    python benchmarks/nas_overhead.py --json benchmarks/results/nas-overhead.json
+    python benchmarks/nas/overhead.py --out benchmarks/results/nas-overhead.json
 
 ``empty``: candidates that do nothing. ``start_s`` is the time to the first result, ``per_trial_s`` that between the
 first and the last, divided by the number between: with two workers half of what a worker takes.
@@ -26,10 +26,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from record import start, write
-
+from benchmarks.record import parser, start, write
 from condensekit.errors import CondensekitError
 from condensekit.nas import Portal, TrialLog, search, space
 
@@ -155,17 +154,17 @@ def killed(engine: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and write each row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
-    parser.add_argument("--cells", nargs="+", choices=("empty", "short", "kill"), default=("empty", "short", "kill"))
-    parser.add_argument("--workers", nargs="+", type=int, default=(1, 2))
-    parser.add_argument("--trials", type=int, default=40, help="empty candidates")
-    parser.add_argument("--reference-trials", type=int, default=5, help="candidates of nni-as-it-is, empty and short")
-    parser.add_argument("--candidates", type=int, default=100, help="short ones")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each short candidate")
-    parser.add_argument("--json", type=Path, help="file to write")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # engine and folder of the search to be killed
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    options.add_argument("--cells", nargs="+", choices=("empty", "short", "kill"), default=("empty", "short", "kill"))
+    options.add_argument("--workers", nargs="+", type=int, default=(1, 2))
+    options.add_argument("--trials", type=int, default=40, help="empty candidates")
+    options.add_argument("--reference-trials", type=int, default=5, help="candidates of nni-as-it-is, empty and short")
+    options.add_argument("--candidates", type=int, default=100, help="short ones")
+    options.add_argument("--seconds", type=float, default=2.0, help="of each short candidate")
+    options.add_argument("--out", type=Path, help="file to write")
+    options.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # engine and folder of the search to be killed
+    args = options.parse_args()
     if args.child:
         run(args.child[0], OF, 1, 0.5, Path(args.child[1]), Path(args.child[1]) / "calls")
         return
@@ -174,8 +173,8 @@ def main() -> None:
     def note(cell: str, row: dict[str, Any]) -> None:
         record[cell].append(row)
         print(json.dumps({"cell": cell, **row}), flush=True)
-        if args.json:
-            write(args.json, record)
+        if args.out:
+            write(args.out, record)
 
     for engine in args.engines:
         workers = (1,) if engine == "sequential" else args.workers

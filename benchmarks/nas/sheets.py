@@ -16,7 +16,7 @@ from condensekit.nas.spaces.architecture import key
 from condensekit.nas.study.bootstrap import rank_correlation
 from condensekit.nas.study.combinations import additive, rank_sum
 from condensekit.nas.study.ranking import placed, spearman
-from condensekit.nas.study.report import Ground, Scores, Spent
+from condensekit.nas.study.report import Ground, RankerCost, Scores
 from condensekit.networks.cost import PASSES
 from condensekit.rng import Draw
 from condensekit.runs.kept import refuse_other
@@ -55,7 +55,7 @@ class Sheet:
         trained = next((r for r in records if kind(r) == "trained"), None)
         self.sets = {name: trial["set"] for name, trial in keyed(trained["trials"])} if trained else {}
         self.scores: dict[str, Scores] = {}
-        self.spent: dict[str, Spent] = {}
+        self.spent: dict[str, RankerCost] = {}
         for name in (n for n in self.cells if n not in self.truths):
             self._add(name)
         for parts in SUMS:
@@ -72,7 +72,9 @@ class Sheet:
             self.scores[label] = self._levelled(found) if self.trained(name) else found
             passed = sum(t["image_steps"] * t["flops"] for t in trials)
             made, part = record["preparation"], len(trials) / record["shared"]
-            self.spent[label] = Spent(made["seconds"], record["trials_s"], part * made["flops"] + PASSES * passed)
+            self.spent[label] = RankerCost(
+                made["seconds"], record["trials_s"], round(part * made["flops"]) + PASSES * passed
+            )
 
     def _levelled(self, scores: Scores) -> Scores:
         """Scores without what their set adds to them: networks do better on one set than on another.
@@ -99,7 +101,9 @@ class Sheet:
         name = "+".join(parts)
         self.scores[name] = self.summed(parts)
         spent = [self.spent[part] for part in parts]
-        self.spent[name] = Spent(*(sum(getattr(s, n) for s in spent) for n in ("preparation_s", "trials_s", "flops")))
+        self.spent[name] = RankerCost(
+            *(sum(getattr(s, n) for s in spent) for n in ("preparation_s", "trials_s", "flops"))
+        )
 
     def summed(self, parts: Sequence[str]) -> Scores:
         """The sum of the ranks of some scores."""

@@ -25,7 +25,7 @@ from benchmarks.nas.sheets import PRIMARY, TOLD, Sheet, kind, sheets
 from benchmarks.record import RESULTS, Record, hardware, parser, read
 from condensekit.nas.names import SCORES
 from condensekit.nas.study.ranking import placed, retest, spearman, strata
-from condensekit.nas.study.report import AMONG, FEW, Ground, Spent, differences, ranking_rows, regret_text
+from condensekit.nas.study.report import AMONG, AMONG_FEW, Ground, RankerCost, differences, ranking_rows, regret_text
 from condensekit.stats import interval
 from condensekit.tables import markdown
 
@@ -223,31 +223,29 @@ def _exactly(population: Record | None) -> str:
 def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
     columns = (
         *("ranker", "rho", "95 % interval", "tau", "rho, best half of these", "recall of the best tenth"),
-        *(f"regret@1 among {AMONG}", f"among {FEW}", "95 % interval", "pairs", "rho given params"),
+        *(f"regret@1 among {AMONG}", f"among {AMONG_FEW}", "95 % interval", "pairs", "rho given params"),
         *("TFLOP per candidate", "s per candidate", "preparation s", "failed"),
     )
     rows = [
         (
-            row["ranker"],
-            _figure(row["spearman"]),
-            _interval(row["ci95"]),
-            *(_figure(row[name]) for name in ("kendall", "spearman_top", "recall_top")),
-            regret_text(row, "regret"),
-            regret_text(row, "regret_25"),
-            _interval(row["ci95_regret_25"]),
-            *(_figure(row[name]) for name in ("pairs", "partial")),
-            *_costs(row["ranker"], sheet.spent[row["ranker"]], max(1, len(sheet.trials))),
-            row["failed"],
+            row.ranker,
+            _figure(row.spearman),
+            _interval(row.ci95),
+            *map(_figure, (row.kendall, row.spearman_top, row.recall_top)),
+            regret_text(row, AMONG),
+            regret_text(row, AMONG_FEW),
+            _interval(row.ci95_regret_25),
+            *map(_figure, (row.pairs, row.partial)),
+            *_costs(row.ranker, sheet.spent[row.ranker], max(1, len(sheet.trials))),
+            row.failed,
         )
-        for row in sorted(
-            ranking_rows(sheet.scores, sheet.spent, ground, None), key=lambda row: -(row["spearman"] or 0)
-        )
+        for row in sorted(ranking_rows(sheet.scores, sheet.spent, ground, None), key=lambda row: -(row.spearman or 0))
     ]
     yield markdown(columns, rows)
     yield ""
 
 
-def _costs(name: str, spent: Spent, n: int) -> list[str]:
+def _costs(name: str, spent: RankerCost, n: int) -> list[str]:
     """Operations, the preparation shared, and seconds; nothing for what is read from a table."""
     if set(name.split("+")) <= set(PUBLISHED):
         return ["", "", ""]
@@ -347,8 +345,8 @@ def _without_chance(sheet: Sheet) -> Iterator[str]:
     """What is left of the correlations when networks that learnt nothing are left out."""
     whole, ground = sheet.ground(), sheet.ground(CHANCE)
     rows = ranking_rows(sheet.scores, sheet.spent, ground, None)
-    best = sorted(rows, key=lambda row: -(row["spearman"] or 0))
-    listed = ", ".join(f"{row['ranker']} {_figure(row['spearman'])}" for row in best if "[" not in row["ranker"])
+    best = sorted(rows, key=lambda row: -(row.spearman or 0))
+    listed = ", ".join(f"{row.ranker} {_figure(row.spearman)}" for row in best if "[" not in row.ranker)
     yield f"Without networks below {CHANCE:.0f} % ({len(ground.keys)} left): {listed}."
     yield ""
     yield from _differences(sheet, ground)

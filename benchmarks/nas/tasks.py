@@ -1,4 +1,4 @@
-"""What ``benchmarks/nas.py`` ranks: two spaces, their frozen samples of architectures, and their truths."""
+"""Tasks: what ``run.py`` ranks: two spaces, their frozen samples of architectures, and their truths."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from condensekit.recipe import Recipe
-from nas_cells import CONDENSED, DM, FULL, FULL_IMAGES, HELD, ITS_START, PUBLISHED, Training, digest
-
+from benchmarks.nas.cells import FULL, FULL_IMAGES, HELD, OPTIONS, PUBLISHED, Training
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError
@@ -42,7 +40,6 @@ class Task:
 
     Args:
         name: ``nb201`` or ``convnet``.
-        data: Name of the data set.
         train: Images that rankers may use.
         held: Images on which candidates are scored.
         small: The space whose candidates are trained: smaller than the real one where the benchmark says so.
@@ -56,7 +53,6 @@ class Task:
     """
 
     name: str
-    data: str
     train: ClassImages
     held: ClassImages
     small: Any
@@ -78,11 +74,10 @@ class Task:
         """Of those that are trained."""
         return self.sizes if self.small is self.real else Ledger(self.small, self.train.spec.shape)
 
-    def setting(self, recipe: Training, ranker: str, set_seed: int, folder: Path) -> Setting:
-        """What its rankers share; sets are kept in ``folder``, also those of other choices."""
-        text = recipe.condense if ranker in (CONDENSED, ITS_START) else DM
-        kept = folder / f"{self.name}-set{set_seed}-{digest([text, recipe.iterations])}"
-        maker = Maker(self.train, self.data, recipe.iterations, Recipe.parse(text), set_seed, kept)
+    def setting(self, recipe: Training, set_seed: int, folder: Path) -> Setting:
+        """What its rankers share; sets are kept in ``folder``."""
+        kept = folder / f"{self.name}-set{set_seed}-{recipe.steps}"
+        maker = Maker(self.train, recipe.steps, OPTIONS, set_seed, kept)
         held = self.held
         if recipe.held < len(held):
             _, held = held.split(recipe.held / len(held), Draw(0))
@@ -122,7 +117,6 @@ def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells:
     lists = {name: [json.loads(text) for text in texts] for name, texts in samples.items()}
     return Task(
         "nb201",
-        "cifar10",
         rest,
         held,
         space("nasbench201", train.spec.shape, 10, stem=stem, cells=cells),
@@ -171,7 +165,7 @@ def convnet(root: Path | None, trust: bool) -> Task:
     for name, sample in samples.items():  # by stratum so far: a part of it shall be a fair one
         samples[name] = [sample[i] for i in Draw(0).permutation(f"order/{name}", len(sample)).tolist()]
     full = FullTraining(part, test, FULL, seeds=2)
-    return Task("convnet", "fashionmnist", part, held, grid, grid, samples, samples["all"], {}, full=full)
+    return Task("convnet", part, held, grid, grid, samples, samples["all"], {}, full=full)
 
 
 def _hold_out(train: ClassImages) -> tuple[ClassImages, ClassImages]:

@@ -197,9 +197,11 @@ def test_nasbench201_sizes_are_checked():
 
 
 def test_the_grid_that_the_benchmark_lists_without_nni_is_the_space():
-    path = Path(__file__).parents[3] / "benchmarks"
-    code = "import sys; sys.modules['nni'] = None; import json, nas_grid; print(json.dumps(nas_grid.architectures()))"
-    env = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{path.parent}", "PYTHONWARNINGS": "ignore"}
+    code = (
+        "import sys; sys.modules['nni'] = None; import json; from benchmarks.nas import grid; "
+        "print(json.dumps(grid.architectures()))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONWARNINGS": "ignore"}
     listed = json.loads(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout)
     assert {key(a) for a in listed} == {key(a) for a in enumerate_architectures(space("convnet", (3, 32, 32), 10))}
     assert len(listed) == 720
