@@ -233,10 +233,20 @@ def as_network(given: Any, name: str = "network") -> Network:
             f"{name} got a {type(given).__name__} that is built already, and each network gets fresh weights: pass "
             "what makes it, such as torchvision.models.resnet18 or the class"
         )
-    if not callable(given) or (isinstance(given, type) and issubclass(given, Network)):
-        shown = f"the class {given.__name__}: pass {given.__name__}()" if isinstance(given, type) else f"{given!r:.60}"
-        raise ConfigError(f"{name} must be an architecture, got {shown}")
-    return ModuleNetwork(given)
+    if isinstance(given, type) and not issubclass(given, nn.Module):
+        raise ConfigError(f"{name} must be an architecture, got the class {given.__name__}: pass {given.__name__}()")
+    if not callable(given):
+        way_out = 'pass "ConvNet", ConvNet() or torchvision.models.resnet18'
+        raise ConfigError(f"{name} must be an architecture, got {given!r:.60}: {way_out}")
+    return _torchvision(given) or ModuleNetwork(given)
+
+
+def _torchvision(made: Any) -> Network | None:
+    """The architecture that a function of ``torchvision.models`` makes; None for another function."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    return next((TorchvisionNetwork(name) for name in known if models.get_model_builder(name) is made), None)
 
 
 def _network_option(kind: str, text: str) -> tuple[str, Any]:
