@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from condensekit.errors import ConfigError, refuse, whole
+from condensekit.errors import ConfigError, instance, refuse, whole
 from condensekit.networks.base import FeatureNetwork, separable
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.cost import PASSES, Shape
@@ -76,8 +76,9 @@ class Machine:
             None if self.chunk is None else whole("chunk", self.chunk, 0),
             "chunk must be 0 (whole batch) or at least 2, got 1" if self.chunk == 1 else None,
             None if self.workers is None else whole("workers", self.workers, 0),
+            instance("compiled", self.compiled, bool, "True or False"),
             "compiled=True needs a C++ compiler (g++ or clang++) on the PATH"
-            if self.compiled and not can_compile()
+            if self.compiled is True and not can_compile()
             else None,
         )
 
@@ -185,6 +186,7 @@ class Compute:
     """
 
     def __init__(self, machine: Machine = Machine(), size: tuple[int, int] = (32, 32)) -> None:
+        refuse(instance("machine", machine, Machine, "Machine('cpu')"))
         self.machine = machine = machine.resolved(size)
         self.device = torch.device(machine.device)
         self.chunk = int(machine.chunk or 0)  # halved when a GPU runs out of memory

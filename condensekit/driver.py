@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from condensekit.compute import Compute, Machine, Spent, can_compile, device_misfit
 from condensekit.data.images import ClassImages
-from condensekit.errors import Problems, StoreError, refuse, whole
+from condensekit.errors import Problems, StoreError, function, instance, positive, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Prepared
@@ -126,23 +125,24 @@ def condense(
         DataError: Classes too small for ``ipc`` images of the chosen start.
         StoreError: The run folder cannot be written; its attribute ``result`` holds what was learnt so far.
     """
-    problems = Problems()
+    refuse(instance("machine", machine, Machine, "Machine('cpu')"))
+    made, problems = as_recipe(recipe).on(data.spec), Problems()
     with problems:
         refuse(
             "give steps or minutes, exactly one of them" if (steps is None) == (minutes is None) else None,
             None if steps is None else whole("steps", steps, 1),
-            None
-            if minutes is None or 0 < minutes < math.inf
-            else f"minutes must be positive and finite, got {minutes}",
+            None if minutes is None else positive("minutes", minutes),
             whole("seed", seed),
+            None if saving is None else instance("saving", saving, Saving, "a folder or Saving(folder)"),
+            function("stop", stop, "lambda: False"),
+            instance("progress", progress, Progress, "a subclass of condensekit.progress.Progress, or nothing"),
         )
-    recipe = as_recipe(recipe).on(data.spec)
     with problems:
-        recipe.check(data, ipc, machine)
+        made.check(data, ipc, machine)
     problems.refuse()
     ipc, seed, steps = int(ipc), int(seed), None if steps is None else int(steps)  # NumPy's as well
     config = {
-        **describe(recipe),
+        **describe(made),
         "ipc": ipc,
         "steps": steps,
         "minutes": minutes,
@@ -163,7 +163,7 @@ def condense(
             "images": len(data),
             "environment": environment(),
         }
-        loop = _Loop(data, recipe, compute, Draw(seed), provenance, saving, run, stop, progress)
+        loop = _Loop(data, made, compute, Draw(seed), provenance, saving, run, stop, progress)
         try:
             loop.prepare()
             if found:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
 from types import TracebackType
+from typing import Any
 
 
 class CondensekitError(Exception):
@@ -69,8 +71,23 @@ def instance(name: str, value: object, kind: type, way_out: str) -> str | None:
     """
     if isinstance(value, kind):
         return None
-    got = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r:.60} ({type(value).__name__})"
-    return f"{name} must be a {kind.__name__}, got {got}: pass {way_out}"
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    return f"{name} must be {article} {kind.__name__}, got {quoted(value)}: pass {way_out}"
+
+
+def function(name: str, value: object, way_out: str) -> str | None:
+    """What is wrong with an argument that must be a function, or an object that is called like one; see above."""
+    if callable(value) and not isinstance(value, type):
+        return None
+    return f"{name} must be a function, got {quoted(value)}: pass {way_out}"
+
+
+def quoted(value: object) -> str:
+    """A value in the line of an error: a class by its name, anything else as far as 60 characters show it."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    text = " ".join(repr(value).split())
+    return f"{text:.60} ({type(value).__name__})"
 
 
 def whole(name: str, value: object, low: int | None = None) -> str | None:
@@ -82,6 +99,22 @@ def whole(name: str, value: object, low: int | None = None) -> str | None:
         return None
     bound = "" if low is None else f" of at least {low}"
     return f"{name} must be an integer{bound}, got {value!r}"
+
+
+def finite(value: object) -> bool:
+    """Whether a value is a finite number; True and False are none."""
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def positive(name: str, value: Any, zero: bool = False) -> str | None:
+    """What is wrong with a value that must be a finite number above 0, or at least 0; None where nothing is."""
+    if finite(value) and (value > 0 or (zero and value == 0)):
+        return None
+    return (
+        f"{name} must be finite and at least 0, got {value!r}"
+        if zero
+        else f"{name} must be positive and finite, got {value!r}"
+    )
 
 
 class Problems:

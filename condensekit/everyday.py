@@ -5,6 +5,8 @@ Text and foreign objects become condensekit's own here and nowhere deeper.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.data.objects import as_images
 from condensekit.driver import CondenseResult, Saving
-from condensekit.errors import ConfigError, DataError, Problems, refuse
+from condensekit.errors import ConfigError, DataError, Problems, instance, quoted, refuse, unknown, whole
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
@@ -30,8 +32,7 @@ from condensekit.training.evaluation import evaluate as evaluate_candidates
 from condensekit.training.train import TrainProtocol
 
 FULL = "full"  # in ``against``: all training images
-RECIPE_FIELDS = ("init", "encoder", "augmentation", "sampling", "formation", "nested", "soft_labels")
-MACHINE_FIELDS = ("device", "precision", "compiled", "chunk", "workers")
+ELSEWHERE = {"iterations": "steps", "per_class": "ipc", "out": "saving"}  # what condense() calls its arguments
 
 
 def load(
@@ -78,6 +79,10 @@ def load(
             flippable=flippable,
             progress=progress or Bars(),
         )
+    files = {"root": root, "image_size": image_size, "download": download, "mmap": mmap}
+    refuse(
+        *(f"{name}= is for names and files, got source {quoted(source)}: leave it out" for name in files if files[name])
+    )
     images = as_images(source, "source")
     if flippable is not None:
         images = images.with_spec(flippable=flippable)
@@ -130,8 +135,6 @@ def condense(
     made, images = None, None
     with problems:
         made = recipes.as_recipe(recipe)
-    if isinstance(data, str | Path):
-        raise DataError(f"data must be images, got {str(data)!r}: pass the first of load({str(data)!r})")
     images = as_images(data)
     problems.refuse()
     assert made is not None
@@ -179,10 +182,13 @@ def select(
         ConfigError: An unknown name, or options that make no sense.
         DataError: Classes too small.
     """
-    chosen_by, usual = names.baseline(selection) if isinstance(selection, str) else (None, Formation())
+    chosen_by, usual = names.baseline(selection)
+    refuse(
+        instance("formation", usual if formation is None else formation, Formation, "Formation(factor=2)"),
+        whole("seed", seed),
+    )
     images = as_images(data)
     with Compute(machine, _size(images)) as compute:
-        chosen_by = chosen_by or names.as_selection(selection)
         return selected_set(images, chosen_by, ipc, Draw(seed), compute, formation or usual)
 
 
@@ -191,7 +197,7 @@ def evaluate(
     test: Any,
     *,
     train: Any = None,
-    against: str | Sequence[str] | None = "random",
+    against: Any = "random",
     network: Any = "ConvNet",
     networks: int = 5,
     protocol: str | TrainProtocol = "short",
@@ -207,7 +213,8 @@ def evaluate(
             dictionary names them. Sets that differ only in the seed form one row.
         test: Test images in any form; they are normalised as the sets are.
         train: Training images, from which baselines are drawn; None: those that the sets were made from, read again.
-        against: Selections to compare with: a name, several, or None; ``full`` is all training images.
+        against: Selections to compare with: a name, a selection, a list of these, or None; ``full`` is all training
+            images.
         network: What is trained and judged: a name, a function that makes a module, or a list of these.
         networks: Trainings on each set.
         protocol: How: ``short``, ``dc``, ``idc``, or a :class:`TrainProtocol`.
@@ -223,27 +230,34 @@ def evaluate(
         ConfigError: Unknown names, or a baseline without training images to draw from.
         DataError: Images that do not fit.
     """
-    wanted = [against] if isinstance(against, str) else list(against or ())
+    wanted: list[str] = []
     problems = Problems()
     architectures: list[Network] = []
     chosen: dict[str, tuple[Selection, Formation]] = {}
     for one in network if isinstance(network, list | tuple) else [network]:
         with problems:
             architectures.append(names.as_network(one))
-    for name in wanted:
+    for one in against if isinstance(against, list | tuple) else [] if against is None else [against]:
         with problems:
-            if name != FULL:
-                chosen[name] = names.baseline(name)
+            if one != FULL:
+                selection, formation = names.baseline(one, "against")
+                one = one if isinstance(one, str) else selection.name
+                chosen[one] = selection, formation
+            wanted.append(one)
     with problems:
         protocol = names.protocol(protocol) if isinstance(protocol, str) else protocol
+        refuse(instance("protocol", protocol, TrainProtocol, '"short", "dc", "idc" or a TrainProtocol'))
     problems.refuse()
     groups = found.groups(sets)
+    made_of = [one.spec for group in groups for one in group.sets]
     first = groups[0].sets[0]
     tested = _normalised(as_images(test, "test"), first)
+    tested = tested.with_spec(flippable=all(spec.flippable for spec in [tested.spec, *made_of]))
     source = _training_images(train, first) if wanted else None
     with Compute(machine, _size(tested)) as compute:
         candidates = [Candidate(g.name, g.sets, g.ipc) for g in groups]
         if source is not None:
+            _check_classes(source, first)
             candidates += baselines(groups, chosen, source, compute)
             candidates += [Candidate(FULL, (source,))] if FULL in wanted else []
         return evaluate_candidates(
@@ -285,13 +299,17 @@ def _size(images: ClassImages) -> tuple[int, int]:
 
 def _misplaced(name: str) -> str:
     """Where an argument belongs that ``condense`` does not take."""
-    if name in RECIPE_FIELDS:
-        return f"condense() takes no {name}=: it belongs to the recipe, as in condense(train, recipes.dm({name}=...))"
-    if name in MACHINE_FIELDS:
+    if name in {field.name for field in dataclasses.fields(Machine)}:
         return f"condense() takes no {name}=: pass machine=Machine({name}=...)"
-    if name == "iterations":
-        return "condense() takes no iterations=: pass steps="
-    return f"condense() takes no {name}=: options of the method belong to the recipe, as in recipes.dm({name}=...)"
+    of_methods = {
+        option for published in recipes.PUBLISHED.values() for option in names.options_of(published.recipe.method)
+    }
+    if name in {field.name for field in dataclasses.fields(Recipe)} | {*recipes.SHORT} | of_methods:
+        return f"condense() takes no {name}=: it belongs to the recipe, as in condense(train, recipes.dm({name}=...))"
+    if name in ELSEWHERE:
+        return f"condense() takes no {name}=: pass {ELSEWHERE[name]}="
+    taken = [name for name in inspect.signature(condense).parameters if name != "misplaced"]
+    return str(unknown("argument of condense()", name, taken))
 
 
 def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
@@ -300,6 +318,16 @@ def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
     if ours.alike(theirs) or ours.shape != theirs.shape or not test.whole_bytes:
         return test
     return test.with_spec(mean=ours.mean, std=ours.std)
+
+
+def _check_classes(train: ClassImages, made: CondensedSet) -> None:
+    """Raise DataError where a baseline would lack a class that the set has."""
+    missing = sorted(set(made.classes) - set(train.classes))
+    if missing:
+        raise DataError(
+            f"train has no images of class {made.spec.name_of(missing[0])}, which the set has: pass the images that it "
+            "was made from"
+        )
 
 
 def _training_images(train: Any, made: CondensedSet) -> ClassImages:

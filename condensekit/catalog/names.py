@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from condensekit.errors import ConfigError, refuse, unknown
+from condensekit.errors import ConfigError, quoted, refuse, unknown
 from condensekit.methods.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.gradient import DISTANCES
@@ -146,8 +146,12 @@ def selection(name: str, /, **options: Any) -> Selection:
     return as_selection(made)
 
 
-def as_selection(given: Any) -> Selection:
+def as_selection(given: Any, name: str = "selection") -> Selection:
     """A selection by name, as an object, or as a function of ``(data, ipc, draw, compute)``.
+
+    Args:
+        given: It.
+        name: The argument, for errors.
 
     Raises:
         ConfigError: Something else.
@@ -155,13 +159,21 @@ def as_selection(given: Any) -> Selection:
     if isinstance(given, str):
         return selection(given)
     if isinstance(given, type) or not callable(given):
-        got = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r:.60}"
-        raise ConfigError(f'a selection is a name, an object or a function, got {got}: pass "kmeans" or KMeans()')
+        way_out = f"{given.__name__}()" if isinstance(given, type) else '"kmeans" or KMeans()'
+        raise ConfigError(f"{name} must be a name, an object or a function, got {quoted(given)}: pass {way_out}")
     return given if isinstance(given, Selection) else Function(given)
 
 
-def baseline(name: str) -> tuple[Selection, Formation]:
-    """A selection and how its images are stored: ``packed-kmeans`` is ``kmeans`` with two by two images in one."""
+def baseline(given: Any, argument: str = "selection") -> tuple[Selection, Formation]:
+    """A selection and how its images are stored: ``packed-kmeans`` is ``kmeans`` with two by two images in one.
+
+    Args:
+        given: A name, or what else :func:`as_selection` takes.
+        argument: Its name, for errors.
+    """
+    if not isinstance(given, str):
+        return as_selection(given, argument), Formation()
+    name = given
     packed = name.startswith(PACKED)
     if packed and name not in PACKED_SELECTIONS:
         raise unknown("selection", name, PACKED_SELECTIONS)
@@ -233,10 +245,20 @@ def as_network(given: Any, name: str = "network") -> Network:
             f"{name} got a {type(given).__name__} that is built already, and each network gets fresh weights: pass "
             "what makes it, such as torchvision.models.resnet18 or the class"
         )
-    if not callable(given) or (isinstance(given, type) and issubclass(given, Network)):
-        shown = f"the class {given.__name__}: pass {given.__name__}()" if isinstance(given, type) else f"{given!r:.60}"
-        raise ConfigError(f"{name} must be an architecture, got {shown}")
-    return ModuleNetwork(given)
+    if isinstance(given, type) and not issubclass(given, nn.Module):
+        raise ConfigError(f"{name} must be an architecture, got the class {given.__name__}: pass {given.__name__}()")
+    if not callable(given):
+        way_out = 'pass "ConvNet", ConvNet() or torchvision.models.resnet18'
+        raise ConfigError(f"{name} must be an architecture, got {quoted(given)}: {way_out}")
+    return _torchvision(given) or ModuleNetwork(given)
+
+
+def _torchvision(made: Any) -> Network | None:
+    """The architecture that a function of ``torchvision.models`` makes; None for another function."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    return next((TorchvisionNetwork(name) for name in known if models.get_model_builder(name) is made), None)
 
 
 def _network_option(kind: str, text: str) -> tuple[str, Any]:

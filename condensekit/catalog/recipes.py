@@ -8,12 +8,13 @@ a part: ``init.candidates=1000``. Values may be text or objects: ``init="kmeans"
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from condensekit.catalog import names
-from condensekit.errors import ConfigError, Problems, refuse, unknown
+from condensekit.errors import ConfigError, Problems, instance, quoted, refuse, unknown
 from condensekit.methods.base import Condenser
 from condensekit.methods.discrepancy import MMD
 from condensekit.methods.distribution import DistributionMatching
@@ -130,6 +131,7 @@ def parse(text: str) -> Recipe:
         ConfigError: Unknown names, a part without ``=``, a name that is there twice, or values that make no sense; all
             of them listed.
     """
+    refuse(_text(text))
     name, options = names.named(text, "recipe")
     return recipe(name, **options)
 
@@ -146,9 +148,12 @@ def as_recipe(given: Any) -> Recipe:
         return given
     if isinstance(given, Condenser):
         return Recipe(given)
-    got = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r:.60}"
-    call = f"{given.__name__}()" if isinstance(given, type) else '"m3d", recipes.m3d(lr=3) or DistributionMatching()'
-    raise ConfigError(f"recipe must be a name, a Recipe or a method, got {got}: pass {call}")
+    call = (
+        f"{given.__name__}()"
+        if isinstance(given, type) or inspect.isfunction(given)
+        else '"m3d", recipes.m3d(lr=3) or DistributionMatching()'
+    )
+    raise ConfigError(f"recipe must be a name, a Recipe or a method, got {quoted(given)}: pass {call}")
 
 
 def recipe(name: str, /, **options: Any) -> Recipe:
@@ -163,6 +168,7 @@ def recipe(name: str, /, **options: Any) -> Recipe:
         ConfigError: Unknown names (with the nearest match), options that make no sense with the method, and values
             that make no sense; all of them listed.
     """
+    refuse(_text(name))
     published = PUBLISHED.get(name)
     unfit = published.unfit if published else {}
     problems = [f"{name} takes no {option}: {unfit[option]}" for option in options if _part(option) in unfit]
@@ -183,6 +189,10 @@ def recipe(name: str, /, **options: Any) -> Recipe:
             changes |= part(base, fields)
     gathered.refuse()
     return base.replace(**changes)
+
+
+def _text(given: object) -> str | None:
+    return instance("name", given, str, '"dm" or "m3d lr=3", or give an object to condense() itself')
 
 
 def name_of(made: Recipe) -> str:
@@ -287,8 +297,8 @@ def _init(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if given is None or isinstance(given, str):
         return {"init": names.initialiser(given or base.init.name, **options)}
-    found = given if isinstance(given, Start) else names.as_selection(given)
-    return {"init": dataclasses.replace(found, **options) if options else found}  # type: ignore[type-var]
+    found = given if isinstance(given, Start) else names.as_selection(given, "init")
+    return {"init": names.configured("option of init", found, options) if options else found}
 
 
 def _sampling(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,7 +307,7 @@ def _sampling(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if given is None or isinstance(given, str):
         return {"sampling": names.sampling(given or base.sampling.name, **options)}
-    return {"sampling": given}
+    return {"sampling": names.configured("option of sampling", given, options) if options else given}
 
 
 def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,11 +320,12 @@ def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     elif isinstance(given, str) and (given in names.ENCODERS or ":" in given):
         found = names.encoder(given, **options).replace(network=base.encoder.network)
     elif isinstance(given, Encoder):
-        found = given
+        found = names.configured("option of encoder", given, options) if options else given
     elif isinstance(given, str) and not _is_network(given):
         raise unknown("encoder", given, names.ENCODERS)
     else:  # an architecture, in any form
         found = base.encoder.replace(network=names.as_network(given, "encoder"))
+        found = names.configured("option of encoder", found, options) if options else found
     if wanted is not None:
         found = found.replace(network=names.as_network(wanted, "encoder_network"))
     if keep is not None:
@@ -350,6 +361,7 @@ def _augmentation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _formation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     made = fields.get("formation", base.formation)
     factor, storage = fields.get("factor"), fields.get("storage")
+    refuse(instance("formation", made, Formation, "Formation(factor=2)"))
     if factor is not None:
         made = dataclasses.replace(made, factor=names.convert("factor", factor, int))
     if storage is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from condensekit.data.decoding import as_tensor, as_what
-from condensekit.errors import DataError
+from condensekit.errors import DataError, finite, instance, refuse, whole
 from condensekit.rng import Draw
 
 COUNTED = 1 << 22  # pixels counted at a time, as 8-byte integers
@@ -52,6 +52,7 @@ class ImageSpec:
             )
         if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
             raise DataError(f"mean must be finite and std positive, got {self.mean} and {self.std}")
+        refuse(*(instance(name, getattr(self, name), bool, "True or False") for name in ("flippable", "pixels")))
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -297,8 +298,9 @@ class ClassImages:
         Raises:
             DataError: Another fraction, or a class of which nothing would be left.
         """
-        if not 0 < fraction < 1:
-            raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction}")
+        if not finite(fraction) or not 0 < fraction < 1:
+            raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction!r}")
+        refuse(None if isinstance(seed, Draw) else whole("seed", seed))
         draw = seed if isinstance(seed, Draw) else Draw(seed)
         rest, held = [], []
         for label in self.classes:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Dataset
 
 from condensekit.data.decoding import alike, as_bytes, as_image, as_nchw, check_size, shown, stacked
 from condensekit.data.images import ClassImages, ImageSpec, as_labels
-from condensekit.errors import DataError
+from condensekit.errors import DataError, quoted
 from condensekit.progress import SILENT, Progress
 
-UNFLIPPED = ("MNIST", "QMNIST", "KMNIST", "EMNIST", "SVHN", "USPS", "Omniglot")  # torchvision's digits and letters
+FLIPS = {  # whether torchvision's data sets of these names may be mirrored; digits and letters may not
+    **dict.fromkeys(("MNIST", "QMNIST", "KMNIST", "EMNIST", "SVHN", "USPS", "Omniglot"), False),
+    "FashionMNIST": True,  # a subclass of MNIST
+}
+WRAPPED = ("dataset", "datasets", "_flat_data", "_datasets")  # where Subset, ConcatDataset and Avalanche's keep others
 TAKEN = (
     "a data set object with a length and (image, label) items, (images, labels) arrays, or what condensekit.load "
     "returns"
@@ -35,25 +40,27 @@ def as_images(given: Any, name: str = "data") -> ClassImages:
     """
     if isinstance(given, ClassImages):
         return given
+    if isinstance(given, str | Path):
+        raise DataError(f"{name} must be images, got {str(given)!r}: pass a part of what load({str(given)!r}) returns")
     if isinstance(given, tuple) and len(given) == 2:
-        if all(isinstance(part, ClassImages) for part in given):
+        if all(isinstance(part, ClassImages | Dataset) for part in given):
             raise DataError(f"{name} must be one set of images, got two: pass the training or the test images alone")
         return ClassImages.from_arrays(*given)
     inner = getattr(given, "dataset", None)
     if inner is not None and not hasattr(given, "__getitem__"):  # an experience
         given = inner.eval() if hasattr(inner, "eval") else inner
-    if isinstance(given, type) or not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
-        raise DataError(f"{name} must be images with labels, got {given!r:.80}: pass {TAKEN}")
-    if isinstance(given, str | bytes | list | dict):
-        raise DataError(f"{name} must be images with labels, got a {type(given).__name__}: pass {TAKEN}")
+    sized = hasattr(given, "__len__") and hasattr(given, "__getitem__")
+    if isinstance(given, type | bytes | list | tuple | dict | np.ndarray | Tensor) or not sized:
+        raise DataError(f"{name} must be images with labels, got {quoted(given)}: pass {TAKEN}")
     return from_dataset(given)
 
 
 def _flippable(dataset: Any) -> bool:
     """Whether mirrored items still show their class: False for torchvision's digits and letters, wrapped or not."""
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    return not any(kind.__name__ in UNFLIPPED for kind in type(dataset).__mro__)
+    known = (FLIPS[kind.__name__] for kind in type(dataset).__mro__ if kind.__name__ in FLIPS)
+    inner = [getattr(dataset, name, None) for name in WRAPPED]
+    parts = [part for found in inner for part in (found if isinstance(found, list | tuple) else [found])]
+    return next(known, True) and all(_flippable(part) for part in parts if part is not None)
 
 
 def from_dataset(

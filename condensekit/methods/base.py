@@ -12,7 +12,7 @@ from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.errors import whole
+from condensekit.errors import finite, positive, whole
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.sampling import Sampler, Uniform
 from condensekit.networks.base import FeatureNetwork, separable
@@ -202,8 +202,8 @@ class Condenser(ABC):
 def descent_misfits(lr: float, momentum: float, space: str, batch_real: int) -> tuple[str | None, ...]:
     """What is wrong with the options of a method that moves its images by :func:`descend`; None where nothing is."""
     return (
-        None if 0 < lr < float("inf") else f"lr must be positive and finite, got {lr}",
-        None if 0 <= momentum < 1 else f"momentum must lie in [0, 1), got {momentum}",
+        positive("lr", lr),
+        None if finite(momentum) and 0 <= momentum < 1 else f"momentum must lie in [0, 1), got {momentum!r}",
         None if space in SPACES else f"space must be one of {', '.join(SPACES)}, got {space!r}",
         whole("batch_real", batch_real, 1),
     )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.data.images import ClassImages
-from condensekit.errors import refuse
+from condensekit.errors import function, instance, positive, refuse
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
 from condensekit.methods.discrepancy import Discrepancy, mean
 from condensekit.methods.encoders import Encoder
@@ -67,9 +67,9 @@ class DistributionMatching(Condenser):
     def __post_init__(self) -> None:
         refuse(
             *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
-            None
-            if 0 <= self.calibration < float("inf")
-            else f"calibration must be finite and at least 0, got {self.calibration}",
+            positive("calibration", self.calibration, zero=True),
+            instance("per_image", self.per_image, bool, "True or False"),
+            function("discrepancy", self.discrepancy, "MMD()"),
         )
 
     def misfits(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensekit.data.images import ClassImages
-from condensekit.errors import refuse, whole
+from condensekit.errors import function, positive, refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
 from condensekit.methods.encoders import Encoder
 from condensekit.networks.base import FeatureNetwork
@@ -128,9 +128,10 @@ class GradientMatching(Condenser):
     def __post_init__(self) -> None:
         refuse(
             *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
+            function("distance", self.distance, "layerwise or mse"),
             None if self.outer is None else whole("outer", self.outer, 1),
             None if self.inner is None else whole("inner", self.inner, 0),
-            None if 0 < self.lr_net < float("inf") else f"lr_net must be positive and finite, got {self.lr_net}",
+            positive("lr_net", self.lr_net),
             whole("batch_net", self.batch_net, 1),
         )
 

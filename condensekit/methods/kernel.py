@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.data.images import ClassImages
-from condensekit.errors import refuse, whole
+from condensekit.errors import positive, refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
 from condensekit.methods.encoders import Encoder
 from condensekit.training.augment import Augmentation
@@ -61,8 +61,8 @@ class KernelRidge(Condenser):
 
     def __post_init__(self) -> None:
         refuse(
-            None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
-            None if 0 <= self.ridge < float("inf") else f"ridge must be finite and at least 0, got {self.ridge}",
+            positive("lr", self.lr),
+            positive("ridge", self.ridge, zero=True),
             whole("networks", self.networks, 1),
             whole("batch_real", self.batch_real, 1),
             None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",

@@ -68,6 +68,8 @@ class Recipe:
             instance("sampling", self.sampling, Sampling, "Uniform(), Importance() or Clustered()"),
             instance("init", self.init, Start, "Random(), KMeans() or Noise()"),
             instance("formation", self.formation, Formation, "Formation(factor=2)"),
+            instance("nested", self.nested, bool, "True or False"),
+            instance("soft_labels", self.soft_labels, bool, "True or False"),
         )
 
     @property

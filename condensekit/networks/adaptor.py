@@ -14,8 +14,11 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from condensekit.errors import ConfigError
 from condensekit.networks.base import FeatureNetwork, Network, check_known, check_sizes
-from condensekit.networks.cost import Shape
+from condensekit.networks.cost import Shape, count
 from condensekit.rng import Draw, isolated
+
+CLASSES = "num_classes"  # the parameter by which torchvision's functions are told the number of outputs
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class TorchvisionNetwork(Network):
             module(torch.empty(1, *shape, device="meta"))
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
             size = "x".join(map(str, shape))
-            raise ConfigError(f"torchvision's {self.model} does not fit {size} images: {error}") from error
+            raise ConfigError(f"torchvision's {self.model} does not fit {size} images: {_line(error)}") from error
         return module.train()
 
     def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
@@ -70,12 +73,9 @@ class TorchvisionNetwork(Network):
 
     def _construct(self, shape: Shape, classes: int) -> FeatureNetwork:
         from torchvision import models
-        from torchvision.ops import StochasticDepth
 
         model: nn.Module = models.get_model(self.model, weights=None, num_classes=classes, **self._options(shape))
-        for part in model.modules():
-            if isinstance(part, _DropoutNd | StochasticDepth):
-                part.p = 0.0
+        _switch_off_dropout(model)
         self._fit_stem(model, shape[0])
         linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         if not linear:
@@ -110,6 +110,7 @@ class ModuleNetwork(Network):
     """Any function or class that makes a classifier, untrained, with the constructor's own initialisation.
 
     The embedding is the input of its last linear layer, which is replaced where it has another number of outputs.
+    Dropout is switched off, as in :class:`TorchvisionNetwork`.
 
     Args:
         make: Called without arguments, or with ``num_classes`` where it has a parameter of that name.
@@ -131,11 +132,11 @@ class ModuleNetwork(Network):
         try:
             with isolated(0):
                 made = self._construct(shape, classes)
-            made.eval()(torch.zeros(2, *shape))
+            made.flops = count(made, shape).flops  # with real values, which some modules read
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
             size = "x".join(map(str, shape))
-            raise ConfigError(f"network {self.name} does not fit {size} images: {error}") from error
-        return made.train().to("meta")
+            raise ConfigError(f"network {self.name} does not fit {size} images: {_line(error)}") from error
+        return made.to("meta")
 
     def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
         """Construct the module anew under its own key and copy every tensor, in place."""
@@ -146,10 +147,16 @@ class ModuleNetwork(Network):
                 old.copy_(new)
 
     def _construct(self, shape: Shape, classes: int) -> FeatureNetwork:
-        takes = "num_classes" in inspect.signature(self.make).parameters
-        module = self.make(num_classes=classes) if takes else self.make()
+        takes = inspect.signature(self.make).parameters
+        needed = [name for name, p in takes.items() if p.default is p.empty and p.kind in NAMED and name != CLASSES]
+        if needed:
+            raise ConfigError(
+                f"network {self.name} needs {needed[0]}: pass functools.partial({self.name}, {needed[0]}=...)"
+            )
+        module = self.make(**{CLASSES: classes} if CLASSES in takes else {})
         if not isinstance(module, nn.Module):
             raise ConfigError(f"network {self.name} gives a {type(module).__name__}: expected a torch.nn.Module")
+        _switch_off_dropout(module)
         found = as_feature_network(module, shape)
         if found.classifier.out_features != classes:
             found.classifier = nn.Linear(found.classifier.in_features, classes)
@@ -160,7 +167,7 @@ def as_feature_network(module: nn.Module, shape: Shape) -> FeatureNetwork:
     """A copy of any classifier of (C, H, W) images, cut before its last linear layer.
 
     Raises:
-        ConfigError: A module whose outputs are not those of its last linear layer.
+        ConfigError: A module that does not fit the images, or whose outputs are not those of its last linear layer.
     """
     if isinstance(module, FeatureNetwork):
         return copy.deepcopy(module)
@@ -169,17 +176,37 @@ def as_feature_network(module: nn.Module, shape: Shape) -> FeatureNetwork:
     if not linear:
         raise ConfigError(f"{type(module).__name__} has no linear layer to take features before: use another network")
     name, classifier = linear.popitem()
+    images = torch.zeros(2, *shape, device=classifier.weight.device)
+    try:
+        with torch.no_grad():
+            body.eval()(images)
+    except (RuntimeError, TypeError, IndexError) as error:
+        size = "x".join(map(str, shape))
+        raise ConfigError(f"{type(module).__name__} does not fit {size} images: {_line(error)}") from error
     body.set_submodule(name, nn.Identity())
     found = FeatureNetwork(body, classifier, shape)
     try:
         with torch.no_grad():
-            images = torch.zeros(2, *shape, device=classifier.weight.device)
             fits = found.eval().features(images).shape == (2, classifier.in_features)
     except (RuntimeError, TypeError, IndexError):
         fits = False
     if not fits:
         raise ConfigError(f"{type(module).__name__} does not end in its linear layer {name!r}: use another network")
     return found.train()
+
+
+def _switch_off_dropout(module: nn.Module) -> None:
+    """Dropout and stochastic depth would draw from the global generator."""
+    from torchvision.ops import StochasticDepth
+
+    for part in module.modules():
+        if isinstance(part, _DropoutNd | StochasticDepth):
+            part.p = 0.0
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error of torch."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _tensors(module: nn.Module) -> Iterable[Tensor]:

@@ -190,6 +190,7 @@ def selected_set(
     refuse(formation.misfit(data.spec.shape))
     check_sizes(data, ipc, formation.factor)
     chosen = selection(data, ipc * formation.factor**2, draw, compute)
+    check_kind(chosen, selection.name)
     if chosen.pixels is not None and formation != Formation():
         raise ConfigError(f"{selection.name} images are stored as they are coded: leave out factor and storage")
     indices = chosen.indices
@@ -226,6 +227,11 @@ def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
             )
 
 
+def check_kind(chosen: object, name: str) -> None:
+    """Raise ConfigError unless what the selection of that name returned is a :class:`Chosen`."""
+    require(isinstance(chosen, Chosen), f"{name} returned a {type(chosen).__name__}, expected a Chosen")
+
+
 def check_start(chosen: Chosen, name: str, data: ClassImages, each: int) -> None:
     """Raise ConfigError unless a selection chose what a condensation can start from.
 
@@ -235,8 +241,7 @@ def check_start(chosen: Chosen, name: str, data: ClassImages, each: int) -> None
         data: Where it chose from.
         each: Images of each class it was asked for.
     """
-    if not isinstance(chosen, Chosen):
-        raise ConfigError(f"{name} returned a {type(chosen).__name__}, expected a Chosen")
+    check_kind(chosen, name)
     refuse(None if chosen.pixels is None else coded_start(name))
     indices, wanted = chosen.indices, torch.tensor(data.classes).repeat_interleave(each)
     asked = f"expected ({len(wanted)},) source indices, {each} of each class in the order of data.classes"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from condensekit.errors import ConfigError
+from condensekit.errors import ConfigError, quoted
 from condensekit.runs.folder import RunDir
 from condensekit.sets.condensed import CondensedSet
 
@@ -151,7 +151,8 @@ def _made(given: Any) -> Iterator[Made]:
             yield from _made(item)
     else:
         raise ConfigError(
-            f"sets must be a CondensedSet, a result, the path of a run, or a list of these, got {given!r:.80}"
+            f"sets must be a CondensedSet, a result, the path of a run, or a list of these, got {quoted(given)}: pass "
+            "what condense() or select() returned"
         )
 
 

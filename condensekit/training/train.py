@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages, ImageSpec
-from condensekit.errors import refuse, whole
+from condensekit.errors import finite, positive, refuse, whole
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.cost import Shape
 from condensekit.progress import Stage
@@ -68,13 +68,15 @@ class TrainProtocol:
         lengths = {"epochs": self.epochs, "full_epochs": self.full_epochs, "batch": self.batch, "steps": self.steps}
         refuse(
             *(whole(name, value, 1) for name, value in lengths.items() if value is not None),
-            None if 0 < self.lr < math.inf else f"lr must be positive and finite, got {self.lr}",
-            None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
-            None if 0 <= self.weight_decay < math.inf else f"weight_decay must be at least 0, got {self.weight_decay}",
+            positive("lr", self.lr),
+            None
+            if finite(self.momentum) and 0 <= self.momentum < 1
+            else f"momentum must lie in [0, 1), got {self.momentum!r}",
+            positive("weight_decay", self.weight_decay, zero=True),
             None
             if all(0 < m < 1 for m in self.milestones)
             else f"milestones are fractions of the training between 0 and 1, got {self.milestones}",
-            None if 0 < self.factor < math.inf else f"factor must be positive and finite, got {self.factor}",
+            positive("factor", self.factor),
             None if 0 <= self.cutmix <= 1 else f"cutmix is a probability in [0, 1], got {self.cutmix}",
         )
 
