@@ -67,7 +67,7 @@ class Content:
         return replace(self, parts={label: first(part, room(sizes(part))) for label, part in self.parts.items()})
 
     def joined(self) -> CondensedSet:
-        """All classes in one set, ascending; soft labels are widened to all classes, with 0 for classes that came later."""
+        """All classes in one set, ascending; soft labels get columns for all classes, 0 for later ones."""
         names = {k: name for part in self.parts.values() for k, name in part.spec.class_names.items()}
         parts = [_widened(self.parts[label], names) for label in self.classes]
         kept = {id(part.provenance): dict(part.provenance) for part in parts}
@@ -161,5 +161,5 @@ def _widened(part: CondensedSet, names: Mapping[int, str]) -> CondensedSet:
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
     given = [part for part in parts if part is not None]
     if given and len(given) != len(parts):
-        raise DataError("the memory holds classes with and without ranges, soft labels or codes: use one filler for all")
+        raise DataError("the memory holds classes with and without ranges, soft labels or codes: use one filler")
     return torch.cat(given) if given else None

@@ -11,7 +11,8 @@ from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse
 from condensekit.methods.trained_encoders import Trained
-from condensekit.replay.memory.fillers import Around, Condensing, Job, with_work
+from condensekit.replay.memory.base import Around, Job
+from condensekit.replay.memory.fillers import Condensing, with_work
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.selection.clustering import herd
@@ -49,7 +50,7 @@ class Hybrid(Condensing):
         return f"hybrid-{super().name}-{100 * self.share:g}"
 
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
-        """See :class:`~condensekit.replay.memory.fillers.Filler`."""
+        """See :class:`~condensekit.replay.memory.base.Filler`."""
         synthetic, factor = round(self.share * ipc), self.formation.factor
         made = Condensing(self.recipe).fill(data, synthetic, job) if synthetic else None
         images, real = _grouped(made, data), ipc - synthetic
@@ -101,11 +102,11 @@ class SoftLabelled(Around):
 
     @property
     def soft(self) -> bool:
-        """See :class:`~condensekit.replay.memory.fillers.Filler`."""
+        """See :class:`~condensekit.replay.memory.base.Filler`."""
         return True
 
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
-        """See :class:`~condensekit.replay.memory.fillers.Filler`; labels are soft within the classes of ``data``."""
+        """See :class:`~condensekit.replay.memory.base.Filler`; labels are soft within the classes of ``data``."""
         made = self.images.fill(data, ipc, job)
         with job.compute(data) as compute:
             prepared = self.teacher.prepare(data, Draw(job.seed), compute, job.progress)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
-from condensekit.replay.memory.fillers import Around, Filler, Job
+from condensekit.replay.memory.base import Around, Filler, Job
+from condensekit.replay.memory.budget import Budget
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.jpeg import QUALITIES, as_jpeg, plain_bytes, taken, uncodable
 
@@ -39,7 +40,7 @@ class Coded(Around):
 
     @property
     def codes(self) -> bool:
-        """See :class:`~condensekit.replay.memory.fillers.Filler`."""
+        """See :class:`~condensekit.replay.memory.base.Filler`."""
         return True
 
     @property
@@ -48,15 +49,15 @@ class Coded(Around):
         return replace(self.images.formation, dtype="float32")
 
     def with_storage(self, dtype: str) -> Filler:
-        """See :class:`~condensekit.replay.memory.fillers.Filler`."""
+        """See :class:`~condensekit.replay.memory.base.Filler`."""
         return self
 
     def needed(self, ipc: int) -> int:
-        """See :class:`~condensekit.replay.memory.fillers.Filler`."""
+        """See :class:`~condensekit.replay.memory.base.Filler`."""
         return self.images.needed(ipc * self.times)
 
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
-        """See :class:`~condensekit.replay.memory.fillers.Filler`; ``ipc * times`` images of each class.
+        """See :class:`~condensekit.replay.memory.base.Filler`; ``ipc * times`` images of each class.
 
         Raises:
             ConfigError: Images that are not 8-bit or have other than 1 or 3 channels; so many that they do not fit.
@@ -65,8 +66,14 @@ class Coded(Around):
         made = self.images.with_storage("float32").fill(data, ipc * self.times, job)
         return as_jpeg(made, plain_bytes(data.spec.shape, ipc))
 
+    def budget_misfit(self, budget: Budget) -> str | None:
+        """See :class:`~condensekit.replay.memory.base.Filler`."""
+        if not budget.in_images:
+            return None
+        return f"{self.name} stores several images in the bytes of one: use a budget in bytes, Bytes(per_class=30_800)"
+
     def misfit(self, data: ClassImages, ipc: int) -> str | None:
-        """See :class:`~condensekit.replay.memory.fillers.Filler`; as many real images of a class, coded, must fit."""
+        """See :class:`~condensekit.replay.memory.base.Filler`; as many real images of a class, coded, must fit."""
         if problem := super().misfit(data, ipc) or uncodable(self.name, data):
             return problem
         room = plain_bytes(data.spec.shape, ipc)

@@ -17,7 +17,8 @@ from condensekit import catalog
 from condensekit.errors import ConfigError, require, unknown
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
-from condensekit.replay.memory.fillers import Condensing, Filler, Selecting
+from condensekit.replay.memory.base import Filler
+from condensekit.replay.memory.fillers import Condensing, Selecting
 from condensekit.replay.memory.hybrid import Hybrid, SoftLabelled
 from condensekit.replay.memory.jpeg import Coded
 from condensekit.selection.embeddings import RandomEmbedding
@@ -121,7 +122,7 @@ def as_filler(given: Any) -> Filler:
     if callable(given) and not isinstance(given, type):
         return Selecting(catalog.as_selection(given))
     got = f"the class {given.__name__}: pass {given.__name__}()" if isinstance(given, type) else f"{given!r:.60}"
-    raise ConfigError(f'recipe must be a text such as "m3d lr=3", a recipe, a method, a selection or a Filler, got {got}')
+    raise ConfigError(f'recipe must be a text ("m3d lr=3"), a recipe, a method, a selection or a Filler, got {got}')
 
 
 def _long(name: str) -> tuple[str, str, dict[str, Any]]:

@@ -11,9 +11,10 @@ from torch import Tensor
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.driver import Saving
 from condensekit.errors import DataError, require
+from condensekit.replay.memory.base import CHECKPOINT_STEPS, Filler, Job
 from condensekit.replay.memory.budget import Budget
 from condensekit.replay.memory.content import Content, first, mixed, turnover
-from condensekit.replay.memory.fillers import CHECKPOINT_STEPS, Filler, Job, filled
+from condensekit.replay.memory.fillers import filled
 from condensekit.rng import Draw
 from condensekit.sets.condensed import CondensedSet
 
