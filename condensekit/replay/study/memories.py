@@ -27,7 +27,7 @@ SAME = {
 }
 """Memories whose images are those of another memory wherever they are equally many: one run counts for both."""
 FIXED = ("method", "formation", "factor", "storage", "nested")  # of a recipe: decided by a memory's name, or by the run
-NETWORK = "encoder_network"  # the option that memories without networks may leave unused
+SHARED = ("encoder_network", "augment")  # options that may stay unused: they tell a whole run how
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,12 @@ def memory(name: str, making: Making = Making()) -> MemoryKind:
     equal_bytes = catalog.convert("equal_bytes", written.pop("equal_bytes", False), bool)
     named = dataclasses.replace(named, options=written)
     known = _known(named)
-    filler = named.filler({k: v for k, v in making.options.items() if _option(k) in known})
+    usual = {option: value for option, value in making.options.items() if _option(option) in known}
+    filler = named.filler(usual)
     if "storage" not in written:
         filler = filler.with_storage(making.storage if named.condenses else "uint8")
-    own_encoder = any(_option(option) == "encoder" for option in {**making.options, **written})
-    return MemoryKind(
-        name, filler, equal_bytes or filler.codes, known if named.condenses else (), named.condenses and own_encoder
-    )
+    own_encoder = any(_option(option) == "encoder" for option in (*usual, *written))
+    return MemoryKind(name, filler, equal_bytes or filler.codes, known if named.condenses else (), own_encoder)
 
 
 def refuse_unused(making: Making, kinds: Sequence[MemoryKind]) -> None:
@@ -206,14 +205,14 @@ def refuse_unused(making: Making, kinds: Sequence[MemoryKind]) -> None:
     names = [kind.name for kind in kinds if kind.options]
     known = sorted({name for kind in kinds for name in kind.options})
     who = f"none of {', '.join(names)} has this option. Known: {', '.join(known)}" if names else "nothing is condensed"
-    unused = [name for name in making.options if _option(name) not in (*known, NETWORK)]
+    unused = [name for name in making.options if _option(name) not in (*known, *SHARED)]
     refuse(*(f"option {name}={making.options[name]}: {who}" for name in unused))
 
 
 def _known(named: Named) -> tuple[str, ...]:
     """The options of a run that a memory has, but for those of parts."""
     if not named.condenses:
-        return (NETWORK,)
+        return ("encoder_network",)
     published = catalog.PUBLISHED.get(named.method)
     unfit = published.unfit if published else {}
     fields = (entry.name for entry in dataclasses.fields(Recipe))
