@@ -75,9 +75,7 @@ Examples:
 online_options = packed(
     Online,
     "online",
-    option(
-        "--er-epochs", "epochs", type=int, default=5, show_default=True, help="Passes over an experience's images."
-    ),
+    option("--er-epochs", "epochs", type=int, default=5, show_default=True, help="Passes over an experience's images."),
     option("--er-lr", "lr", type=float, default=0.03, show_default=True, help="Learning rate of the learner."),
     option("--er-momentum", "momentum", type=float, default=0.0, show_default=True, help="Its momentum."),
     option("--er-weight-decay", "weight_decay", type=float, default=0.0, show_default=True, help="Its weight decay."),

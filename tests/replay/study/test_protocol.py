@@ -25,16 +25,18 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.replay import FromScratchOnMemory, Images, Online, Settings
 from condensekit.replay.memory.base import DivergedError
+from condensekit.replay.memory.fillers import Selecting
 from condensekit.replay.study.baselines import GDumb
-from condensekit.replay.study.incremental import Stream, without_avalanches_warnings
-from condensekit.replay.study.memories import memory
-from condensekit.replay.study.protocol import Bench, numbered, predictions
 from condensekit.replay.study.contrasts import contrasts, named_pair
+from condensekit.replay.study.incremental import Stream, without_avalanches_warnings
+from condensekit.replay.study.memories import MemoryKind, memory
+from condensekit.replay.study.protocol import Bench, numbered, predictions
 from condensekit.replay.study.results import ReplayResult, row
 from condensekit.replay.study.scores import curve, final_accuracies
 from condensekit.rng import Draw
-from condensekit.runs.files import read_json, write_json
-from condensekit.sets.condensed import CondensedSet
+from condensekit.runs.files import read_json
+from condensekit.selection.classic import Random
+from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.stats import holm
 from condensekit.training.train import accuracy
 from tests.replay.runs import LONG, MAKING, NET, PLAIN, SMALL, go
@@ -73,7 +75,9 @@ def test_seeds_and_work():
     assert len({settings.network_seed(o, n) for o in range(3) for n in range(3)}) == 9
     assert (settings.work(4).steps, settings.work(4).batch) == (300, 40)
     assert (settings.work(100).steps, settings.work(100).batch) == (1200, 256)
-    with pytest.raises(ConfigError, match=r"orders must be an integer of at least 1.*seeds must be an integer of at least 1"):
+    with pytest.raises(
+        ConfigError, match=r"orders must be an integer of at least 1.*seeds must be an integer of at least 1"
+    ):
         Settings(orders=0, seeds=0)
     with pytest.raises(ConfigError, match=r"epochs must be an integer of at least 1.*lr must be positive"):
         Online(epochs=0, lr=0)
@@ -230,13 +234,18 @@ def test_holms_correction():
 
 def test_a_run_writes_what_it_promises_and_repeats_nothing(digits, tmp_path):
     out = tmp_path / "run"
-    result = go(digits, out, ("dm", "random", "random-equal-bytes"))
+    record = {"data": "digits"}
+    result = go(digits, out, ("dm", "random", "random-equal-bytes"), record=record)
     assert read_json(out / "replay.json") == json.loads(json.dumps(result.to_json()))
     assert ReplayResult.load(out).to_json() == result.to_json()
     assert (out / "replay.png").stat().st_size > 10_000
     dm, random, equal = result.rows
-    assert (dm.n, dm.per_class, dm.images, dm.nbytes) == (2, 2, 20, 20 * (64 + 8 + 8))
-    assert random.difference_to_random is None
+    assert dm.work["images"] > 0 == random.work["images"]
+    assert dm.work["passes"] == pytest.approx(dm.work["images"] / len(digits[0]), rel=1e-3)
+    assert repr(result).startswith(f"ReplayResult(dm {100 * dm.final_accuracy_mean:.1f} %, random ")
+    assert list(result.to_pandas()["memory"]) == ["dm", "random", "random-equal-bytes"]
+    assert (dm.n, dm.ipc, dm.images, dm.nbytes) == (2, 2, 20, 20 * (64 + 8 + 8))
+    assert random.difference is None
     assert random.nbytes == 20 * (64 + 8)  # pixels of 8 bits need no ranges
     assert {found.train_steps for found in result.rows} == {5 * 10}
     assert {found.memory_passes for found in result.rows} == {10}
@@ -248,39 +257,42 @@ def test_a_run_writes_what_it_promises_and_repeats_nothing(digits, tmp_path):
     assert [entry.against for entry in result.contrasts if entry.primary] == ["random-equal-bytes"]
     assert "| dm | from-scratch | 20 | 1,600 |" in result.table()
     before = {file: file.stat().st_mtime_ns for file in out.glob("cells/**/*.json")}
-    more = go(digits, out, ("herding", "unpacked-m3d"), replace(SMALL, orders=3), resume=True)
+    more = go(digits, out, ("herding", "unpacked-m3d"), replace(SMALL, orders=3), resume=True, record=record)
     names = ["dm", "random", "random-equal-bytes", "herding", "unpacked-m3d"]
-    assert [(found.memory, found.n) for found in more["rows"]] == [(name, 3) for name in names]
-    assert more["primary_contrast"] == result["primary_contrast"]
+    assert [(found.memory, found.n) for found in more.rows] == [(name, 3) for name in names]
+    assert more.primary_contrast == result.primary_contrast
     assert all(file.stat().st_mtime_ns == when for file, when in before.items())
-    with pytest.raises(ConfigError, match="per_class: 2 there, 3 now"):
-        go(digits, out, settings=replace(SMALL, ipc=3), resume=True)
+    with pytest.raises(ConfigError, match="ipc: 2 there, 3 here"):
+        go(digits, out, settings=replace(SMALL, ipc=3), resume=True, record=record)
     with pytest.raises(ConfigError, match="not empty"):
         go(digits, out)
-    with pytest.raises(ConfigError, match='data: "digits" there, "svhn" now'):
-        go(digits, out, resume=True, data="svhn")
-    mine = replace(memory("random"), how=replace(memory("random").how, nested=True))
-    with pytest.raises(ConfigError, match=r"of another memory 'random' \(how.nested: false there, true now\): give"):
-        go(digits, out, (mine,), resume=True)
-    with pytest.raises(ConfigError, match="--set lrr=3: none of dm has this option"):
-        go(digits, out, making=replace(MAKING, settings=("lrr=3",)), resume=True)
+    with pytest.raises(ConfigError, match='data: "digits" there, "svhn" here'):
+        go(digits, out, resume=True, record={"data": "svhn"})
+    mine = MemoryKind("random", Selecting(Random(), Formation(2, "uint8")))
+    text = r"of another memory 'random' \(formation.factor: 1 there, 2 here\): give 'random' another name"
+    with pytest.raises(ConfigError, match=text):
+        go(digits, out, (mine,), resume=True, record=record)
+    with pytest.raises(ConfigError, match="option lrr=3: none of dm, unpacked-m3d has this option"):
+        go(digits, out, making=replace(MAKING, options={"lrr": 3}), resume=True)
+    with pytest.raises(ConfigError, match='making.machine.precision: "fp32" there, "mixed" here'):
+        go(digits, out, making=replace(MAKING, machine=Machine("cpu", "mixed")), resume=True, record=record)
     with pytest.raises(ConfigError, match="test_fingerprint"):
-        go((digits[0], digits[1].subset(digits[1].order[1::2])), out, resume=True)
+        go((digits[0], digits[1].subset(digits[1].order[1::2])), out, resume=True, record=record)
 
 
-def test_steps_do_not_matter_from_scratch(digits, tmp_path):
-    """A method whose classes are separable gives the same images in any number of steps: a surplus were leakage."""
+def test_the_number_of_experiences_does_not_matter_from_scratch(digits, tmp_path):
+    """A method whose classes are separable gives the same images in all cases; a difference would be leakage."""
     finals = {}
-    for steps in (5, 2, 1):
-        result = go(digits, tmp_path / str(steps), settings=replace(SMALL, experiences=steps, orders=1))
-        finals[steps] = [found.finals for found in result.rows]
+    for experiences in (5, 2, 1):
+        result = go(digits, tmp_path / str(experiences), settings=replace(SMALL, experiences=experiences, orders=1))
+        finals[experiences] = [found.finals for found in result.rows]
     assert finals[5] == finals[2] == finals[1]
 
 
-def test_each_step_is_condensed_from_its_own_classes(digits, tmp_path):
+def test_each_experience_is_condensed_from_its_own_classes(digits, tmp_path):
     go(digits, tmp_path / "run", ("m3d",), replace(SMALL, orders=1))
-    for step, classes in enumerate(SMALL.stream(0, 10), 1):
-        folder = tmp_path / "run" / "sets" / "m3d-2" / f"order-0-step-{step}-of-5"
+    for number, classes in enumerate(SMALL.stream(0, 10), 1):
+        folder = tmp_path / "run" / "sets" / "m3d-2" / f"order-0-experience-{number}-of-5"
         found = read_json(folder / "config.json")
         train, _ = numbered(*digits)
         assert found["data_fingerprint"] == train.select(classes).fingerprint()
@@ -290,7 +302,9 @@ def test_each_step_is_condensed_from_its_own_classes(digits, tmp_path):
 def test_orders_with_one_seed_share_their_classes(digits, tmp_path):
     result = go(digits, tmp_path / "run", ("dm",), replace(SMALL, seeds=1))
     folders = sorted(p.name for p in (tmp_path / "run" / "sets" / "dm-2").iterdir() if p.is_dir())
-    assert folders == [f"order-0-step-{i}-of-5" for i in range(1, 6)]  # nothing was condensed for the second order
+    assert folders == [
+        f"order-0-experience-{i}-of-5" for i in range(1, 6)
+    ]  # nothing was condensed for the second order
     assert len(list((tmp_path / "run" / "sets" / "classes").iterdir())) == 10
     sets = tmp_path / "run" / "sets" / "dm-2"
     spent = [
@@ -337,7 +351,10 @@ def test_the_incremental_regimes_run_with_every_kind_of_memory(digits, tmp_path,
     ],
 )
 def test_avalanches_own_baselines_run(digits, tmp_path, name):
-    (found,) = go(digits, tmp_path / "run", (name,), replace(SMALL, orders=1, experiences=2), regimes=("er",))["rows"]
+    (found,) = go(
+        digits, tmp_path / "run", (name,), replace(SMALL, orders=1, experiences=2), PLAIN, regimes=("er",)
+    ).rows
+    assert found.work is None
     assert 0 < found.final_accuracy_mean <= 1
     stored = {"naive": 0, "cumulative": len(digits[0])}.get(name, 20)
     assert found.images == stored
@@ -354,7 +371,7 @@ def test_equal_terms_for_all_that_replay(digits, tmp_path):
         result = go(digits, tmp_path / str(fine_tune), names, settings, regimes=("er",))
         for found in result.rows:
             name, own = found.memory, fine_tune if found.memory != "gdumb" else 0
-            steps[name, fine_tune] = found.gradient_steps - 2 * own
+            steps[name, fine_tune] = found.train_steps - 2 * own
             passes[name, fine_tune] = found.memory_passes
     assert len(set(steps.values())) == 1
     for fine_tune in (0, 7):
@@ -368,19 +385,19 @@ def test_equal_terms_from_scratch_and_one_training_for_equal_memories(digits, tm
     names = ("dm", "random", "herding", "packed-random", "downscaled")
     result = go(digits, tmp_path / "run", names, replace(SMALL, orders=1, experiences=2))
     rows = {found.memory: found for found in result.rows}
-    assert len({found.gradient_steps for found in rows.values()}) == 1
+    assert len({found.train_steps for found in rows.values()}) == 1
     assert rows["dm"].memory_passes == rows["random"].memory_passes == rows["herding"].memory_passes == 10
     assert rows["packed-random"].memory_passes == 2.5
     assert [rows[name].packed for name in names] == [1, 1, 1, 4, 4]
     assert rows["downscaled"].finals == rows["packed-random"].finals
     folders = sorted(folder.name for folder in (tmp_path / "run" / "cells" / "from-scratch").iterdir())
     assert folders == ["dm-2", "herding-2", "packed-random-2", "random-2"]
-    assert next(e["same"] for e in result["contrasts"] if e["against"] == "packed-random") == ["downscaled"]
+    assert next(e.same for e in result.contrasts if e.against == "packed-random") == ["downscaled"]
 
 
 def test_an_encoder_that_was_asked_for_is_used_in_er(digits, tmp_path):
     settings = replace(SMALL, orders=1, experiences=2)
-    for name, making in (("own", replace(MAKING, settings=("encoder=kept", "keep=2"))), ("learner", MAKING)):
+    for name, making in (("own", replace(MAKING, options={"encoder": "kept", "keep": 2})), ("learner", MAKING)):
         go(digits, tmp_path / name, ("dm",), settings, making, regimes=("er",))
     folder = "sets/er/dm-2/order-0-network-0"
     used = {}
@@ -428,7 +445,7 @@ class Killed(Exception):  # noqa: N818
 
 def test_from_scratch_is_the_plugin_in_an_avalanche_strategy(digits, tmp_path):
     settings = replace(SMALL, orders=1, ipc=3)
-    result = go(digits, tmp_path / "run", ("random",), settings)
+    result = go(digits, tmp_path / "run", ("random",), settings, PLAIN)
     train, test = numbered(*digits)
     experiences = settings.stream(0, 10)
     flat = [label for step in experiences for label in step]
@@ -440,7 +457,7 @@ def test_from_scratch_is_the_plugin_in_an_avalanche_strategy(digits, tmp_path):
     strategy = naive(plugin, model=model)
     found = []
     with Compute(Machine("cpu"), (8, 8)) as compute:
-        bench = Bench(train, test, settings, tmp_path, compute, 1)
+        bench = Bench(train, test, settings, PLAIN, tmp_path, compute, 1)
         for i, exp in enumerate(exps):
             plugin.protocol = settings.work(2 * (i + 1))
             strategy.train(exp, eval_streams=[])
@@ -465,35 +482,33 @@ def test_bad_runs_are_refused(digits, tmp_path):
         with pytest.raises(ConfigError, match=f"distillation=1.0 and fine_tune=3 belong to regime er, {bare} has no"):
             go(digits, out, settings=tuned, regimes=regimes)
     for regime in ("from-scratch", "er"):
-        with pytest.raises(
-            DataError, match=r"'m3d' keeps 60 .*, each packed of 4, and class .*: use ipc= \d+ or"
-        ):
+        with pytest.raises(DataError, match=r"'m3d' keeps 60 .*, each packed of 4, and class .*: use ipc= \d+ or"):
             go(digits, out, ("m3d",), replace(SMALL, ipc=60), regimes=(regime,))
         with pytest.raises(DataError, match="'class-balanced' keeps 900 images"):
-            go(digits, out, ("class-balanced",), replace(SMALL, ipc=900), regimes=("er",))
+            go(digits, out, ("class-balanced",), replace(SMALL, ipc=900), PLAIN, regimes=("er",))
     sizes = [sum(map(digits[0].count, step)) for step in SMALL.stream(0, 10)]
     norm = replace(SMALL, network=replace(NET, norm="batch"), online=replace(SMALL.online, batch=sizes[0] - 1))
     with pytest.raises(
         ConfigError, match=r"ConvNet.* has batch norm, and an experience .* another batch for the learner, such as"
     ):
-        go(digits, out, ("random",), norm, regimes=("er-ace",))
+        go(digits, out, ("random",), norm, PLAIN, regimes=("er-ace",))
     assert not out.exists()
 
 
 def test_a_learner_that_diverges_is_told_from_a_condensation(digits, tmp_path):
     wild = replace(SMALL, orders=1, online=replace(SMALL.online, lr=1e30))
-    for name in ("random", "dm"):
+    for name, making in (("random", PLAIN), ("dm", MAKING)):
         with pytest.raises(
             DivergedError, match=r"learner's weights are not finite in experience 1: .*learning rate, which is 1e\+30"
         ):
-            go(digits, tmp_path / name, (name,), wild, regimes=("er",))
+            go(digits, tmp_path / name, (name,), wild, making, regimes=("er",))
 
 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
 from tests.replay.runs import LONG, SMALL, go
-from condensekit import datasets
+from condensekit.data import datasets
 from condensekit.driver import _Loop
 from dataclasses import replace
 
