@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,31 +22,31 @@ from condensekit.cli.options import (
     packed,
     source_options,
 )
-from condensekit.compute import PRECISIONS, make_plan
-from condensekit.errors import Problems
-from condensekit.replay.memory.fillers import Interrupted
-from condensekit.replay.study.memories import AVALANCHE, REGIMES, Making, memory, refuse_unused
-from condensekit.replay.study.protocol import Online, Settings, check_regime
-from condensekit.replay.study.results import table
-from condensekit.replay.study.runner import FILE, PLOT, TABLE, run_protocol
+from condensekit.compute import PRECISIONS, Machine
+from condensekit.errors import Problems, refuse
+from condensekit.replay.memory.base import Interrupted
+from condensekit.replay.study.memories import AVALANCHE, REGIMES, Making, memory
+from condensekit.replay.study.protocol import Online, Settings
+from condensekit.replay.study.results import FILE
+from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
 
 MEMORIES = ", ".join(name for name, stock in AVALANCHE.items() if stock.control)
 STRATEGIES = "; ".join(f"{name} ({stock.note})" for name, stock in AVALANCHE.items() if not stock.control)
-HELP = f"""Learn the classes of a data set step by step, and replay memories of the former ones.
+HELP = f"""Learn the classes of a data set in several experiences, and replay memories of the former ones.
 
-Each step's classes are condensed from their own images alone; every memory meets the same class orders, network
+Each experience's classes are condensed from their own images alone; every memory meets the same class orders, network
 seeds, gradient steps, images in a step and augmentation, so that differences to random real images are paired.
 
-The order of --memory names the primary contrast, the one that is not corrected for others: the first condensed memory
-against random-equal-bytes, or else random, or else the first real one.
+The order of --memory names the primary contrast, which is not corrected for others: the first condensed memory against
+random-equal-bytes, or else random, or else the first real memory.
 
 \b
 Regimes (--regime):
-  from-scratch  after each step a new network is trained on the memory alone, as in GDumb and DM
-  er            the learner goes on with each step's real images and as many replayed ones
+  from-scratch  after each experience a new network is trained on the memory alone, as in GDumb and DM
+  er            the learner goes on with each experience's real images and as many replayed ones
   er-ace, der++ the same under the losses of these methods
 \b
-Memories (--memory):
+Memories (--memory), each NAME or 'NAME key=value ...', with the options of --set for this memory alone:
   a method (dm, m3d, ...) or selection (herding, kmeans, ...)
   packed-NAME, unpacked-NAME  four of its images in each stored one, or one (m3d packs by itself)
   random              as many real images as condensed ones
@@ -65,55 +67,15 @@ those it has are kept, with as many orders as the new ones.
 
 \b
 Examples:
-  condensekit replay --data digits --steps 5 --per-class 3 --memory dm,random,herding --orders 6 --out runs/digits
-  condensekit replay --data cifar100 --steps 10 --per-class 20 --memory dm,m3d,random,random-equal-bytes \\
-      --regime from-scratch,er --orders 5 --networks 3 --protocol dc --iterations 20000 --out runs/cl
+  condensekit replay --data digits --experiences 5 --ipc 3 --memory dm,random,herding --orders 6 --out runs/digits
+  condensekit replay --data cifar100 --experiences 10 --ipc 20 --memory dm,m3d,random,random-equal-bytes \\
+      --regime from-scratch,er --orders 5 --networks 3 --protocol dc --steps 20000 --out runs/cl
 """
 
-making_options = packed(
-    Making,
-    "making",
-    option(
-        "--iterations",
-        type=click.IntRange(min=1),
-        default=1000,
-        show_default=True,
-        metavar="N",
-        help="Matching steps of each condensation.",
-    ),
-    option("--batch-real", type=click.IntRange(min=1), metavar="N", help="Real images per class and matching step."),
-    option(
-        "--encoder-network",
-        metavar="NAME",
-        help="What embeds images to condense or choose them from scratch.  [default: the method's]",
-    ),
-    option(
-        "--storage",
-        type=click.Choice(["uint8", "float16", "float32"]),
-        default="uint8",
-        show_default=True,
-        help="How condensed images are stored; real ones always take 8 bits.",
-    ),
-    option(
-        "--precision",
-        type=click.Choice(PRECISIONS),
-        default="fp32",
-        show_default=True,
-        help="Of condensation; see `condensekit condense --help`.",
-    ),
-    option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="An option of the methods that have it (lr=3), or how they run: init=kmeans, init.candidates=1000, "
-        "sampling, encoder, keep, augment; see `condensekit condense --help`.",
-    ),
-)
 online_options = packed(
     Online,
     "online",
-    option("--er-epochs", "epochs", type=int, default=5, show_default=True, help="Passes over each step's images."),
+    option("--er-epochs", "epochs", type=int, default=5, show_default=True, help="Passes over an experience's images."),
     option("--er-lr", "lr", type=float, default=0.03, show_default=True, help="Learning rate of the learner."),
     option("--er-momentum", "momentum", type=float, default=0.0, show_default=True, help="Its momentum."),
     option("--er-weight-decay", "weight_decay", type=float, default=0.0, show_default=True, help="Its weight decay."),
@@ -123,7 +85,7 @@ online_options = packed(
         "--learner-encoder/--own-encoder",
         "learner_encoder",
         default=True,
-        help="Condense with the learner's weights, unless it has batch norm, or with the memory's own networks.  "
+        help="Condense with the learner's weights, unless it has batch norm, or with the recipe's own networks.  "
         "[default: learner]",
     ),
     option("--distillation", type=float, default=0.0, show_default=True, help="Weight of distillation; 0 for none."),
@@ -135,8 +97,8 @@ online_options = packed(
 
 @click.command("replay", cls=Command, help=HELP)
 @source_options
-@option("--steps", type=int, default=5, show_default=True, help="Experiences, of equally many classes.")
-@option("--per-class", type=int, required=True, metavar="N", help="Stored images of each class.")
+@option("--experiences", type=int, default=5, show_default=True, help="How many, of equally many classes.")
+@option("--ipc", type=int, required=True, metavar="N", help="Stored images of each class.")
 @option("--memory", "memories", type=listed, required=True, metavar="LIST", help="What is replayed; see above.")
 @option(
     "--regime",
@@ -154,7 +116,40 @@ online_options = packed(
 @option("--network", default="ConvNet", show_default=True, metavar="NAME", help="Their architecture, or the learner's.")
 @option("--protocol", default="short", show_default=True, metavar="NAME", help="From scratch: dc, idc or short.")
 @option("--train-epochs", type=int, metavar="N", help="Its epochs.  [default: the protocol's]")
-@making_options
+@option(
+    "--augment",
+    metavar="LIST",
+    help="Augmentation in condensing and training: none, or some of color,crop,cutout,flip,scale,rotate.  "
+    "[default: the method's and the protocol's, without flip where a mirrored image shows another class]",
+)
+@option("--steps", type=int, default=1000, show_default=True, metavar="N", help="Matching steps of each condensation.")
+@option(
+    "--encoder-network",
+    metavar="NAME",
+    help="What embeds images to condense or choose them from scratch.  [default: the method's]",
+)
+@option(
+    "--storage",
+    type=click.Choice(["uint8", "float16", "float32"]),
+    default="uint8",
+    show_default=True,
+    help="How condensed images are stored; real ones always take 8 bits.",
+)
+@option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Of condensation; see `condensekit condense --help`.",
+)
+@option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the recipes that have it: lr=3, batch_real=64, init=kmeans, init.candidates=1000, sampling, "
+    "encoder, keep; see `condensekit condense --help`.",
+)
 @online_options
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Go on where RUN stopped.")
@@ -163,8 +158,8 @@ online_options = packed(
 @JSON
 def command(
     source: Source,
-    steps: int,
-    per_class: int,
+    experiences: int,
+    ipc: int,
     memories: list[str],
     regimes: list[str],
     orders: int,
@@ -174,7 +169,12 @@ def command(
     network: str,
     protocol: str,
     train_epochs: int | None,
-    making: Making,
+    augment: str | None,
+    steps: int,
+    encoder_network: str | None,
+    storage: str,
+    precision: str,
+    pairs: tuple[str, ...],
     online: Online,
     out: Path,
     resume: bool,
@@ -184,29 +184,33 @@ def command(
 ) -> int:
     """Build every object, load the data, run, report."""
     problems = Problems()
-    kinds = []
+    machine, options = Machine(), dict[str, Any]()
+    with problems:
+        machine = Machine(device, precision)
+    with problems:
+        options = _options(pairs, {"encoder_network": encoder_network, "augment": augment})
+    making = Making()
+    with problems:
+        making = Making(steps, options, storage, machine)
     for name in memories:
         with problems:
-            kinds.append(memory(name, making, source.data))
-    if len(kinds) == len(memories):
-        with problems:
-            refuse_unused(making, kinds)
+            memory(name, making)
     for name in regimes:
         with problems:
-            check_regime(name, REGIMES)
+            check_regime(name)
     with problems:
-        make_plan((1, 1), device=device)
-    with problems:
-        recipe = catalog.protocol(protocol, source.data)
+        training = catalog.protocol(protocol)
+        training = training if train_epochs is None else replace(training, epochs=train_epochs)
+        training = training if augment is None else replace(training, augmentation=catalog.augmentation(augment))
         settings = Settings(
-            steps=steps,
-            per_class=per_class,
+            experiences=experiences,
+            ipc=ipc,
             orders=orders,
             first_order=first_order,
             seeds=seeds,
             networks=networks,
             network=catalog.network(network),
-            protocol=recipe if train_epochs is None else replace(recipe, epochs=train_epochs),
+            protocol=training,
             online=online,
             seed=seed,
         )
@@ -220,15 +224,30 @@ def command(
             regimes=regimes,
             settings=settings,
             making=making,
-            data=source.data,
-            device=device,
             out=out,
             resume=resume,
             record=source.record(out),
             progress=show.Bars(),
         )
     except Interrupted as stopped:
-        click.echo(f"{out}: {stopped}", err=True)
+        click.echo(f"{out}: {stopped}".replace("resume=True", "--resume"), err=True)
         return 128 + stopped.signum
-    show.emit(as_json, result, f"{table(result)}\n\nPlot: {out / PLOT}")
+    show.emit(as_json, result.to_json(), f"{result.table()}\n\nPlot: {out / PLOT}")
     return 0
+
+
+def _options(pairs: tuple[str, ...], named: Mapping[str, str | None]) -> dict[str, Any]:
+    """The options of ``--set`` and those that have a flag of their own.
+
+    Raises:
+        ConfigError: A text that is not written NAME=VALUE.
+    """
+    refuse(
+        *(
+            f"--set takes NAME=VALUE such as lr=3, got {text!r}"
+            for text in pairs
+            if not text.partition("=")[0] or "=" not in text
+        )
+    )
+    given = {name: value for name, value in named.items() if value is not None}
+    return given | dict(text.split("=", 1) for text in pairs)

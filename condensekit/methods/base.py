@@ -155,12 +155,20 @@ class StepContext:
 class Condenser(ABC):
     """A condensation method: frozen hyper-parameters with :meth:`init` and :meth:`step`.
 
-    ``separable`` tells whether the classes can be condensed apart, each giving the same images as in a
-    joint run.
+    Attributes:
+        name: What run folders and tables call it.
+        separable: Whether the classes can be condensed apart, each giving the same images as in a joint run.
+        features_only: Whether it compares features alone, so that a network which somebody else trains can embed.
     """
 
     separable: ClassVar[bool]
+    features_only: ClassVar[bool] = False
     name: str
+
+    @property
+    def gives_soft_labels(self) -> bool:
+        """Whether :meth:`soft_labels` returns labels."""
+        return False
 
     def misfits(
         self,

@@ -63,6 +63,7 @@ class DistributionMatching(Condenser):
     calibration: float = 0.0
     name: str = "dm"
     separable: ClassVar[bool] = True
+    features_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         refuse(

@@ -68,6 +68,11 @@ class KernelRidge(Condenser):
             None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",
         )
 
+    @property
+    def gives_soft_labels(self) -> bool:
+        """See :class:`Condenser`."""
+        return self.labels == "soft"
+
     def misfits(
         self,
         data: ClassImages,

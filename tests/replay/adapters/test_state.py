@@ -67,7 +67,7 @@ def test_what_a_checkpoint_leaves_out(tmp_path):
     assert restored is again.plugins[0].storage_policy
     assert restored is not memory
     assert torch.equal(restored.memory.images, memory.memory.images)
-    assert not isinstance(restored.rules.how.progress, Bar)
+    assert not isinstance(restored.rules.job.progress, Bar)
     assert restored.cache is None
     strategy.train(benchmark.train_stream[1])
     with pytest.raises(DataError, match="nor a plugin of it has a CondensedBuffer"):
