@@ -170,7 +170,7 @@ def test_how_to_condense_and_train_can_be_chosen(cli, tmp_path):
     code, _, err = cli(*options, "--resume")
     assert code == 2
     assert 'options.init: "kmeans" there, nothing here' in err
-    assert "seeds: 2 there, nothing here" in err
+    assert "seeds: 2 there, 1 here" in err
 
 
 def test_augmentation_holds_for_sets_and_candidates(cli, tmp_path):
