@@ -163,7 +163,7 @@ def as_selection(given: Any) -> Selection:
 def baseline(name: str) -> tuple[Selection, Formation]:
     """A selection and how its images are stored: ``packed-kmeans`` is ``kmeans`` with two by two images in one."""
     packed = name.startswith(PACKED)
-    if packed and name not in PACKED_SELECTIONS:
+    if packed and name.split()[0] not in PACKED_SELECTIONS:
         raise unknown("selection", name, PACKED_SELECTIONS)
     return selection(name.removeprefix(PACKED)), Formation(factor=2 if packed else 1)
 
