@@ -282,7 +282,7 @@ def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
     ("names", "options", "message"),
     [
         ("params,params", {}, "named twice"),
-        ("ridge:params", {}, "is fitted on truths, and there are none"),
+        ("ridge:params", {}, "is fitted on truths: give a truth"),
         ("params+flops", {"strategy": "tpe"}, "combines scores of one list"),
         ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+ more: rank fewer"),
         ("additive", {"truth": TABLE, "fitted": 2}, "fitted must be an integer of at least 3, got 2"),
