@@ -1,4 +1,4 @@
-"""What the scripts share: options, filling a table cell by cell, and how a result is written."""
+"""Records: options of the scripts, cells measured once, and results as JSON files, those of version 0.1 included."""
 
 from __future__ import annotations
 
@@ -10,20 +10,43 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
 from condensekit.runs.files import write_json
 from condensekit.runs.folder import environment
+from condensekit.runs.kept import refuse_other
 
 HERE = Path(__file__).resolve().parent
-KINDS = ("cell", "continual", "nas")  # under which a record keeps the cell it answers
+RESULTS, RUNS = HERE / "results", HERE.parent / "runs"
+RENAMED = {
+    "cell": {"iterations": "steps", "architectures": "network"},
+    "rows": {"architecture": "network", "difference_to_random": "difference"},
+    "search": {"iterations": "steps", "judge": "network", "steps": "train_steps"},
+    "continual": {"steps": "experiences", "per_class": "ipc", "iterations": "steps"},
+    "row": {"per_class": "ipc", "difference_to_random": "difference"},
+    "settings": {
+        "steps": "experiences",
+        "per_class": "ipc",
+        "iterations": "steps",
+        "network": "encoder_network",
+    },
+    "recipe": {"steps": "train_steps", "iterations": "steps"},
+    "options": {"steps": "train_steps", "iterations": "steps"},
+}
+"""By part of a record: what version 0.1 called its entries, and what they are called now."""
+OLD = {"iterations", "architecture", "difference_to_random"}  # entries that only parts of version 0.1 have
+RECIPES = ("recipe", "condense")  # entries that hold the text of a recipe
+Record = dict[str, Any]
 
 
 class Cell(Protocol):
-    """One row of a table."""
+    """One row of a table; a frozen dataclass."""
+
+    kind: ClassVar[str]
+    """Under which entry a record keeps the cell that it answers."""
 
     @property
     def stem(self) -> str:
@@ -37,43 +60,47 @@ class Cell(Protocol):
 C = TypeVar("C", bound=Cell)
 
 
-def machine() -> dict[str, Any]:
-    """Versions and hardware; not the command line, which names folders of this machine."""
-    return {name: value for name, value in environment().items() if name != "argv"}
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help shows the description as it is written."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def data_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of a script that reads a data set."""
+    made = parser(description)
+    made.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
+    made.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
+    return made
 
 
 def recipe_parser(description: str | None) -> argparse.ArgumentParser:
     """The options of a script that measures recipes of condensation, one by one, on one data set."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
-    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
-    parser.add_argument("--ipc", type=int, default=10)
-    parser.add_argument("--try", dest="recipes", action="append", required=True, metavar="RECIPE")
-    parser.add_argument("--json", type=Path, required=True, help="file to write, or to add to")
-    return parser
+    made = data_parser(description)
+    made.add_argument("--data", required=True)
+    made.add_argument("--ipc", type=int, default=10)
+    made.add_argument("--try", dest="recipes", action="append", required=True, metavar="RECIPE")
+    made.add_argument("--out", type=Path, required=True, help="file to write, or to add to")
+    return made
 
 
 def cell_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
     """The options of a script that fills a table cell by cell; ``runs`` names the folder of its runs."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=("cpu", "gpu"), required=True, help="short runs, or published lengths")
-    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
-    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
-    parser.add_argument("--download", action="store_true", help="fetch data sets that are missing")
-    parser.add_argument("--only", default="", help="run only cells whose name has this regular expression")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / runs, help="folder of the runs")
-    parser.add_argument("--list", action="store_true", help="list the cells and stop")
-    return parser
+    made = data_parser(description)
+    made.add_argument("--scale", choices=("cpu", "gpu"), required=True, help="short runs, or published lengths")
+    made.add_argument("--download", action="store_true", help="fetch data sets that are missing")
+    made.add_argument("--only", default="", help="run only cells whose name has this regular expression")
+    made.add_argument("--device", default="auto")
+    made.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
+    made.add_argument("--results", type=Path, default=RESULTS)
+    made.add_argument("--runs", type=Path, default=RUNS / runs, help="folder of the runs")
+    made.add_argument("--list", action="store_true", help="list the cells and stop")
+    return made
 
 
 def fill(
     cells: Iterable[C],
     args: argparse.Namespace,
-    run: Callable[[C, ClassImages, ClassImages, argparse.Namespace], dict[str, Any]],
+    run: Callable[[C, ClassImages, ClassImages, argparse.Namespace], Record],
     figure: Callable[[Mapping[str, Any]], float],
 ) -> None:
     """Run the cells that are missing, each with its training and test images.
@@ -83,6 +110,9 @@ def fill(
         args: Of :func:`cell_parser`.
         run: One cell's record.
         figure: What is printed of a record.
+
+    Raises:
+        ConfigError: A result of the same name answers another question, such as one from before a change of recipe.
     """
 
     @functools.lru_cache(maxsize=1)
@@ -94,7 +124,9 @@ def fill(
         if not re.search(args.only, cell.stem):
             continue
         if path.exists():
-            _refuse_other(path, cell)
+            asked = asdict(cell)  # type: ignore[call-overload]
+            found = {**asked, **read(path)[cell.kind]}  # a file from before a new option says nothing of it
+            refuse_other(f"{path} was measured otherwise", found, asked, "move it away to measure the cell anew")
         if args.list or path.exists():
             print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
             continue
@@ -103,19 +135,40 @@ def fill(
         print(f"{cell.stem}: {figure(record):.4f} in {record['wall_s']:.0f} s", flush=True)
 
 
-def _refuse_other(path: Path, cell: Cell) -> None:
-    """Refuse a result of the same name that answers another question, such as one from before a change of recipe."""
-    record, asked = json.loads(path.read_text()), json.loads(json.dumps(asdict(cell)))  # type: ignore[call-overload]
-    found = next((record[kind] for kind in KINDS if kind in record), {})
-    other = [f"{key} {found[key]!r} for {asked[key]!r}" for key in asked if key in found and found[key] != asked[key]]
-    if other:
-        raise CondensekitError(f"{path} was measured with {', '.join(other)}: move it away to measure the cell anew")
-
-
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a result in one go, so that a file that is there is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**record, "environment": machine()})
+    """Write a result in one go, so that a file that is there is whole.
+
+    Versions and hardware are added; not the command line, which names folders of this machine.
+    """
+    where = {name: value for name, value in environment().items() if name != "argv"}
+    write_json(path, {**record, "environment": where})
+
+
+def read(path: Path) -> Record:
+    """A result in today's words, whichever version wrote it."""
+    found: Record = _renamed(json.loads(path.read_text()))
+    return found
+
+
+def _renamed(part: Any, name: str = "") -> Any:
+    """What stands under ``name`` in a record, in today's words."""
+    if isinstance(part, list):
+        return [_renamed(each, name) for each in part]
+    if isinstance(part, str) and name in RECIPES:
+        return re.sub(r"(?<= )network=", "encoder_network=", part)
+    if not isinstance(part, dict):
+        return part
+    words = RENAMED.get(name, {}) if OLD & part.keys() else {}
+    made = {words.get(key, key): _renamed(value, key) for key, value in part.items()}
+    if "difference_to_random" in part:
+        made["reference"] = None if made["difference"] is None else "random"
+    return made
+
+
+def hardware(records: Iterable[Record]) -> str:
+    """Where some results were measured."""
+    found = {f"{r['environment']['device']}, torch {r['environment']['torch']}" for r in records}
+    return "; ".join(sorted(found))
 
 
 def start(main: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""The three kinds of failure a user can meet, and the exit code each one means."""
+"""Errors: the three kinds that a user can meet, and the exit code of each."""
 
 from __future__ import annotations
 

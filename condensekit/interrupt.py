@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag, so that a running step ends before the run does."""
+"""Interrupts: Ctrl-C and SIGTERM as a flag, so that a running step ends before the run does."""
 
 from __future__ import annotations
 

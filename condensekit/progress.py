@@ -1,4 +1,4 @@
-"""Progress: how long work reports on itself; the library calls, the caller decides what to show."""
+"""Progress: reports of long work; the library calls, the caller decides what to show."""
 
 from __future__ import annotations
 

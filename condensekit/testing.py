@@ -1,4 +1,4 @@
-"""Contracts every method and selection must keep, as test classes to subclass.
+"""Contracts of methods and selections, as test classes to subclass.
 
     class TestMine(MethodContract):
         def make(self):

@@ -13,7 +13,7 @@ from condensekit.runs.files import load_tensors
 from tests.conftest import patterns
 
 KEYS = {"ranker", "spearman", "kendall", "spearman_top", "recall_top", "regret", "ci95", "cost_s", "n"}
-FAST = ("--space", "convnet-small", "--ipc", "2", "--iterations", "2", "--epochs", "2", "--trials", "4")
+FAST = ("--space", "convnet-small", "--ipc", "2", "--steps", "2", "--train-steps", "2", "--trials", "4")
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,10 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     assert cli(*options, "--out", out)[0] == 2  # without --resume
     code, _, err = cli(*options, "--out", out, "--resume", "--ipc", "3")
     assert code == 2
-    assert "ipc: 2 there, 3 now" in err
+    assert "ipc: 2 there, 3 here" in err
     code, _, err = cli(*options, "--out", out, "--resume", "--space", "convnet")
     assert code == 2
-    assert 'space: "convnet-small" there, "convnet" now' in err
+    assert 'space: "convnet-small" there, "convnet" here' in err
     before = (out / "trials.jsonl").read_bytes()
     used = json.loads((out / "time.json").read_text())["used_s"]
     code, text, err = cli(*options, "--out", out, "--resume", "--retrain", "--budget", f"{used / 2:.3f}")
@@ -166,8 +166,8 @@ def test_how_to_condense_and_train_can_be_chosen(cli, tmp_path):
     assert {trial["recipe"]["hopeless"] for trial in lines(out / "trials.jsonl")} == {0.01}
     code, _, err = cli(*options, "--resume")
     assert code == 2
-    assert 'init: "kmeans" there, nothing now' in err
-    assert "seeds: 2 there, nothing now" in err
+    assert 'options.init: "kmeans" there, nothing here' in err
+    assert "seeds: 2 there, nothing here" in err
 
 
 def test_a_search_that_scores_nothing_says_why_and_fails(cli, tmp_path):
@@ -230,7 +230,7 @@ def test_a_table_that_lacks_an_architecture_is_refused(cli, tmp_path):
 def test_a_killed_search_goes_on_where_it_stopped(data, tmp_path, signum, engine, code):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "condensekit", "search", "--data", str(data), *FAST, "--trials", "12"]
-    command += ["--rankers", "random", "--epochs", "60", "--engine", engine, "--workers", "1", "--out", str(out)]
+    command += ["--rankers", "random", "--train-steps", "20", "--engine", engine, "--workers", "1", "--out", str(out)]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     child = subprocess.Popen(
         command,

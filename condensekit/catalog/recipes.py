@@ -200,7 +200,7 @@ def name_of(made: Recipe) -> str:
     method = made.method
     published = PUBLISHED.get(method.name)
     usual = published.recipe if published else Recipe(method)
-    base = usual.method if type(usual.method) is type(method) else type(method)
+    base = usual.method if published and type(usual.method) is type(method) else type(method)
     changed = names.changed(method, base)
     tables: dict[str, Mapping[str, Any]] = {"init": names.SELECTIONS, "sampling": names.SAMPLINGS}
     for part, table in tables.items():
@@ -266,8 +266,16 @@ def _base(name: str, published: Published | None, own: Mapping[str, Any]) -> Rec
     kind = f"option of method {name!r}"
     if published is not None:
         return published.recipe.replace(method=names.configured(kind, published.recipe.method, own, _hidden(name)))
-    made = names.configured(kind, names.find("method", name, PUBLISHED), own)
+    found = names.find("method", name, PUBLISHED)
+    made = names.configured(kind, found, own) if callable(found) or isinstance(found, Condenser) else found
     if isinstance(made, Recipe):
+        refuse(
+            *(
+                f"{option}: method {name!r} is a whole recipe, which has no such option"
+                for option in own
+                if made is found
+            )
+        )
         return made
     if not isinstance(made, Condenser):
         raise ConfigError(f"method {name!r} gives a {type(made).__name__}: expected a Condenser or a Recipe")

@@ -1,4 +1,4 @@
-"""The command line, and the only place that prints. One file per command; each is imported when it is called."""
+"""Command line: the only place that prints. One file per command, imported when it is called."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from condensekit import __version__
+from condensekit.cli.flags import as_flags
 from condensekit.errors import CondensekitError
 
 COMMANDS = {
@@ -50,7 +51,7 @@ HELP = """Learn a few synthetic images per class that stand for a whole data set
 \b
 A session:
   condensekit demo --out demo
-  condensekit condense --data cifar10 --method dm --ipc 10 --iterations 1000 --out runs/dm --download
+  condensekit condense --data cifar10 --method dm --ipc 10 --steps 1000 --out runs/dm --download
   condensekit evaluate runs/dm --against random,kmeans
   condensekit export runs/dm --to images
 
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         code = error.exit_code
     except CondensekitError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {as_flags(str(error))}", err=True)
         code = error.exit_code
     sys.exit(code or 0)
 

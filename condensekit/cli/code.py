@@ -1,4 +1,4 @@
-"""``condensekit code``."""
+"""Command ``code``: a set's images as JPEG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from condensekit.cli import show
-from condensekit.cli.options import JSON, Command, option, unneeded
+from condensekit.cli.options import JSON, Command, option
 from condensekit.runs.folder import RunDir
 from condensekit.sets.found import find, find_one, read
 from condensekit.sets.jpeg import as_jpeg, plain_bytes
@@ -20,7 +20,7 @@ grows with their number. The rival to compare with is jpeg-random, real images i
 
 \b
 Examples:
-  condensekit condense --data cifar10 --method dm --lr 20 --ipc 90 --iterations 1000 --out runs/dm-90
+  condensekit condense --data cifar10 --method dm --lr 20 --ipc 90 --steps 1000 --out runs/dm-90
   condensekit code runs/dm-90 --ipc 10 --out runs/jpeg-dm
   condensekit evaluate runs/jpeg-dm --against jpeg-random,random
 """
@@ -33,7 +33,6 @@ Examples:
 )
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="A new or empty folder.")
 @option("--seed", type=int, help="Which set of a RUN that has several.  [default: all]")
-@unneeded
 @JSON
 def command(run: Path, ipc: int, out: Path, seed: int | None, as_json: bool) -> None:
     """Code the sets of the run, each into a folder of its own."""
@@ -41,8 +40,7 @@ def command(run: Path, ipc: int, out: Path, seed: int | None, as_json: bool) -> 
     for file in find(run) if seed is None else [find_one(run, seed)]:
         made = read(file)
         found = as_jpeg(made.set, plain_bytes(made.set.spec.shape, ipc))
-        name = made.config.get("name") or made.config["method"]["name"]
-        config = {**made.config, "name": f"jpeg {name}", "ipc": ipc, "coded": made.config.get("ipc")}
+        config = {**made.config, "name": f"jpeg {made.set.name}", "ipc": ipc, "coded": made.config.get("ipc")}
         folder = out / file.parent.relative_to(run)
         with RunDir.create(folder, config, False, config.pop("data_fingerprint", "")) as place:
             found.save(place.path / file.name)

@@ -1,4 +1,4 @@
-"""``condensekit demo``."""
+"""Command ``demo``: a tour on embedded digits."""
 
 from __future__ import annotations
 

@@ -1,34 +1,31 @@
-"""The search chapter of ``condensekit demo``."""
+"""Search chapter of ``condensekit demo``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from condensekit import catalog
 from condensekit.cli import show
 from condensekit.data.images import ClassImages
-from condensekit.rng import Draw
 from condensekit.runs.files import write_json
 from condensekit.runs.folder import RunDir
 
 RANKERS = ("dm", "random", "params", "dm+params")
-IPC, EPOCHS, FULL_EPOCHS = 5, 40, 4
+IPC, TRAIN_STEPS, FULL_EPOCHS = 5, 32, 4
 
 
 def searched(
-    train: ClassImages, test: ClassImages, data: str, out: Path, *, candidates: int, iterations: int, seed: int
+    train: ClassImages, test: ClassImages, out: Path, *, candidates: int, steps: int, seed: int
 ) -> tuple[dict[str, Any], str]:
     """Rank small ConvNets on condensed digits: what ``search.json`` holds, and a text.
 
     Args:
         train: All training images; a fifth is held out, the rest condensed.
         test: Test images, for the truth.
-        data: Name of the data set.
-        out: Folder of the search; one that is there is taken up.
+        out: Folder of the search; a search that is there goes on.
         candidates: Architectures.
-        iterations: Matching steps.
-        seed: Of everything.
+        steps: Matching steps.
+        seed: Everything random follows from it.
     """
     from condensekit.nas.rankers.base import Setting
     from condensekit.nas.rankers.by_name import ranker
@@ -38,21 +35,19 @@ def searched(
     from condensekit.nas.study.contest import Contest
     from condensekit.nas.study.full_training import FullTraining
     from condensekit.nas.study.plots import scatter
-    from condensekit.nas.study.report import table
     from condensekit.nas.trials.settings import Running
 
-    rest, held = train.split(0.2, Draw(seed))
-    augmentation = catalog.augmentation("auto", data)
-    maker = Maker(rest, data, iterations, seed=seed, folder=out / "sets", progress=show.Bars())
-    setting = Setting(maker, held, ProxyProtocol(EPOCHS, augmentation=augmentation), IPC, seed=seed)
+    rest, held = train.split(0.2, seed)
+    maker = Maker(rest, steps, seed=seed, folder=out / "sets", progress=show.Bars())
+    setting = Setting(maker, held, ProxyProtocol(steps=TRAIN_STEPS), IPC, seed=seed)
     space = convnet_space(train.spec.shape, len(train.classes), depths=(1, 2), widths=(8, 16, 32))
-    full = FullTraining(train, test, ProxyProtocol(FULL_EPOCHS, augmentation=augmentation))
+    full = FullTraining(train, test, ProxyProtocol(FULL_EPOCHS))
     contest = Contest(space, [ranker(name) for name in RANKERS], setting, trials=candidates, truth=full, seed=seed)
-    config = {"candidates": candidates, "iterations": iterations, "seed": seed, "rankers": list(RANKERS)}
+    config = {"candidates": candidates, "steps": steps, "seed": seed, "rankers": list(RANKERS)}
     picture = out / "ranking.png"
     with RunDir.create(out, config, resume=True, data_fingerprint=train.fingerprint()):
         found = contest.run(Running("sequential", folder=out, progress=show.Bars()))
         scatter(found.trials, found.values, picture)
         write_json(out / "search.json", found.to_json())
     head = f"{candidates} ConvNets, ranked without training them on all digits:"
-    return found.to_json(), f"{head}\n\n{table(found.rows)}\n\nPlot: {picture}"
+    return found.to_json(), f"{head}\n\n{found.table()}\n\nPlot: {picture}"

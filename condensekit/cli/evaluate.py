@@ -1,8 +1,8 @@
-"""``condensekit evaluate``."""
+"""Command ``evaluate``: train networks on sets and compare."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,26 +11,25 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import (
-    DEVICE,
+    AUGMENT,
     DOWNLOAD,
     JSON,
+    QUIET,
     SEED,
     TRUST,
     Command,
     Source,
+    gathered,
     listed,
+    machine_options,
     option,
 )
-from condensekit.compute import Compute, make_plan
+from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, Problems
-from condensekit.networks.base import Network
-from condensekit.rng import Draw
+from condensekit.errors import ConfigError
+from condensekit.everyday import FULL, evaluate
 from condensekit.runs.files import write_json
-from condensekit.selection.base import Selection, selected_set
-from condensekit.sets.condensed import Formation
-from condensekit.sets.found import Group, group
-from condensekit.training.evaluation import Candidate, evaluate
+from condensekit.sets.found import Group, groups
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.
 
@@ -43,11 +42,11 @@ evaluation.json in the first RUN.
 Examples:
   condensekit evaluate runs/dm
   condensekit evaluate runs/dm runs/kmeans --against random,herding,full --protocol dc
-  condensekit evaluate runs/dm --architectures ConvNet,ResNet18 --networks 3 --json
+  condensekit evaluate runs/dm --network ConvNet,ResNet18 --networks 3 --json
 """
 
 
-@click.command("evaluate", cls=Command, help=HELP)
+@click.command("evaluate", cls=Command, help=HELP, renamed={"--architectures": "--network"})
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @option(
     "--against",
@@ -81,12 +80,12 @@ Examples:
     "default all sets of as many stored images get equal steps.",
 )
 @option(
-    "--architectures",
+    "--network",
     type=listed,
     metavar="LIST",
     default="ConvNet",
     show_default=True,
-    help="What is trained, say ConvNet,ResNet18, ConvNet-d4-w64-batch, or names from torchvision.models.",
+    help="What is trained and judged, say ConvNet,ResNet18, ConvNet-d4-w64-batch, or names from torchvision.models.",
 )
 @option("--data", metavar="NAME|PATH", help="Where the runs' data is now.  [default: as in the run's config.json]")
 @option(
@@ -97,8 +96,10 @@ Examples:
 )
 @DOWNLOAD
 @TRUST
+@AUGMENT
 @SEED
-@DEVICE
+@machine_options
+@QUIET
 @JSON
 def command(
     runs: tuple[Path, ...],
@@ -106,87 +107,65 @@ def command(
     networks: int,
     protocol: str,
     equal_epochs: bool,
-    architectures: list[str],
+    network: list[str],
     data: str | None,
     data_root: Path | None,
     download: bool,
     trust_local_copy: bool,
+    augment: str,
     seed: int,
-    device: str,
+    machine: Machine,
+    quiet: bool,
     as_json: bool,
 ) -> None:
-    """Gather the runs, make the baselines, measure, write."""
-    problems = Problems()
-    with problems:
-        catalog.protocol(protocol)
-    models: list[Network] = []
-    for name in architectures:
+    """Gather the runs, read their data, measure, write."""
+    problems = gathered()
+    for name in network:
         with problems:
-            models.append(catalog.network(name))
-    selections: dict[str, tuple[Selection, Formation]] = {}
+            catalog.network(name)
     for name in against:
         with problems:
-            if name not in ("full", "none"):
-                selections[name] = catalog.baseline(name)
+            if name not in (FULL, "none"):
+                catalog.baseline(name)
     with problems:
-        make_plan((1, 1), device=device)
+        trained = catalog.protocol(protocol)
+        if augment != "auto":
+            trained = replace(trained, augmentation=catalog.augmentation(augment))
     with problems:
-        groups = group(runs)
-        source = _source(groups, Source(data or "", None, data_root, download, trust_local_copy))
+        found = groups(list(runs))
+        source = _source(found, Source(data or "", None, data_root, download, trust_local_copy, augment=augment))
     problems.refuse()
-    train, test = source.load(show.Bars())
-    _same_data(groups, train)
-    with Compute(make_plan(train.spec.shape[1:], device=device)) as compute:
-        candidates = [Candidate(g.name, tuple(made.set for made in g.runs), g.ipc) for g in groups]
-        candidates += baselines(groups, selections, train, compute)
-        if "full" in against:
-            candidates.append(Candidate("full", (train,), None))
-        result = evaluate(
-            candidates,
-            test,
-            networks=networks,
-            architectures=tuple(models),
-            protocol=catalog.protocol(protocol, source.data),
-            seed=seed,
-            compute=compute,
-            equal_steps=not equal_epochs,
-            progress=show.Bars(),
-        )
+    train, test = source.load(show.progress(quiet))
+    _same_data(found, train)
+    result = evaluate(
+        list(runs),
+        test,
+        train=train,
+        against=[name for name in against if name != "none"],
+        network=network,
+        networks=networks,
+        protocol=trained,
+        seed=seed,
+        machine=machine,
+        equal_steps=not equal_epochs,
+        progress=show.progress(quiet),
+    )
     write_json(runs[0] / "evaluation.json", result.to_json())
     show.emit(as_json, result.to_json(), result.table())
 
 
-def baselines(
-    groups: Sequence[Group],
-    selections: Mapping[str, tuple[Selection, Formation]],
-    train: ClassImages,
-    compute: Compute,
-) -> list[Candidate]:
-    """For each size among ``groups``: each selection's sets, with the seeds of the group that has most."""
-    made = []
-    for ipc in dict.fromkeys(g.ipc for g in groups):
-        alike = [g for g in groups if g.ipc == ipc]
-        seeds = max(([run.seed for run in g.runs] for g in alike), key=len)
-        for name, (selection, formation) in selections.items():
-            if name in {g.name for g in alike}:
-                continue
-            sets = tuple(selected_set(train, selection, ipc, Draw(seed), compute, formation) for seed in seeds)
-            made.append(Candidate(name, sets, ipc))
-    return made
-
-
-def _source(groups: Sequence[Group], given: Source) -> Source:
+def _source(found: Sequence[Group], given: Source) -> Source:
     """The data the runs were made from: as recorded, but for what is ``given``.
 
     Raises:
         ConfigError: The runs' data differ, or are not on record and not given.
     """
-    configs = [g.runs[0].config for g in groups]
+    configs = [g.runs[0].config for g in found]
     recorded = configs[0].get("data")
     if any(config.get("data") != recorded for config in configs):
         raise ConfigError("the runs are made from different data: evaluate them one by one")
     if recorded is None and not given.data:
-        raise ConfigError(f"{groups[0].runs[0].folder} does not record its data: give --data")
+        raise ConfigError(f"{found[0].runs[0].folder} does not record its data: give --data")
     recorded = recorded or {}
     root = given.data_root or configs[0].get("data_root")
     return replace(
@@ -197,10 +176,10 @@ def _source(groups: Sequence[Group], given: Source) -> Source:
     )
 
 
-def _same_data(groups: Sequence[Group], train: ClassImages) -> None:
+def _same_data(found: Sequence[Group], train: ClassImages) -> None:
     """Refuse to measure on data that a run was not made from."""
     now = train.fingerprint()
-    for made in (made for g in groups for made in g.runs):
+    for made in (made for g in found for made in g.runs):
         if made.config["data_fingerprint"] != now:
             raise ConfigError(
                 f"{made.folder} was made from other training images than these: give --data or --data-root"

@@ -1,4 +1,4 @@
-"""``condensekit export``."""
+"""Command ``export``: a set as pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from condensekit.cli import show
-from condensekit.cli.options import JSON, Command, option, unneeded
+from condensekit.cli.options import JSON, Command, option
 from condensekit.errors import ConfigError
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_folder, to_png_grid
@@ -31,7 +31,6 @@ Examples:
 @option("--to", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="A new or empty folder of images.")
 @option("--grid", type=click.Path(path_type=Path), metavar="FILE.png", help="One picture of all images, a row a class.")
 @option("--seed", type=int, help="Which set of a RUN that has several.  [default: the first]")
-@unneeded
 @JSON
 def command(run: Path, folder: Path | None, grid: Path | None, seed: int | None, as_json: bool) -> None:
     """Load the set and write what was asked for."""

@@ -1,4 +1,4 @@
-"""``condensekit inspect``."""
+"""Command ``inspect``: what a set is and what made it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from condensekit.cli import show
-from condensekit.cli.options import JSON, Command, option, unneeded
+from condensekit.cli.options import JSON, Command, option
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.found import find_one
 
@@ -24,7 +24,6 @@ Examples:
 @click.command("inspect", cls=Command, help=HELP)
 @click.argument("run", type=click.Path(path_type=Path))
 @option("--seed", type=int, help="Which set of a RUN that has several.  [default: the first]")
-@unneeded
 @JSON
 def command(run: Path, seed: int | None, as_json: bool) -> None:
     """Load the set and describe it."""

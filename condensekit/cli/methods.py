@@ -1,4 +1,4 @@
-"""``condensekit methods``."""
+"""Command ``methods``: the published recipes and their options."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any
 import click
 
 from condensekit import catalog
+from condensekit.catalog import COSTS, Published
 from condensekit.cli import show
-from condensekit.cli.options import JSON, Command, unneeded
-from condensekit.presets import COSTS, Preset
+from condensekit.cli.flags import flag
+from condensekit.cli.options import FLAGS, JSON, Command
 
 PARTS: dict[str, Mapping[str, Any]] = {
     "init": {name: catalog.SELECTIONS[name] for name in catalog.STARTS if name in catalog.SELECTIONS},
     "sampling": catalog.SAMPLINGS,
     "encoder": catalog.ENCODERS,
 }
+
+CHOICES = (*(name for name in FLAGS if name not in ("lr", "batch_real", "storage")), "augment", "compiled")
 
 HELP = """List the methods, and which options of `condense` go with each.
 
@@ -28,12 +31,10 @@ Examples:
 
 
 @click.command("methods", cls=Command, help=HELP)
-@unneeded
-@click.option("--seed", type=int, expose_value=False, help="Accepted by every command; unused here.")
 @JSON
 def command(as_json: bool) -> None:
     """Read the catalog."""
-    record = {name: _record(preset) for name, preset in catalog.PRESETS.items()}
+    record = {name: _record(published) for name, published in catalog.PUBLISHED.items()}
     lines = [("method", "cost", "separable", "factor", "init", "encoder", "paper")]
     lines += [
         (name, r["cost"], "yes" if r["separable"] else "no", str(r["factor"]), r["init"], r["encoder"], r["paper"])
@@ -45,27 +46,28 @@ def command(as_json: bool) -> None:
     show.emit(as_json, {"methods": record, "parts": parts, "costs": COSTS}, text)
 
 
-def _record(preset: Preset) -> dict[str, Any]:
+def _record(published: Published) -> dict[str, Any]:
     """Everything about one method."""
+    recipe = published.recipe
     return {
-        "paper": preset.paper,
-        "cost": preset.cost,
-        "separable": preset.method.separable,
-        "init": preset.init.name,
-        "encoder": catalog.encoder_name(preset.encoder),
-        "factor": preset.factor,
-        "augment": list(preset.augmentation.ops) if preset.augmentation else None,
-        "fits": list(preset.fitting),
-        "unfit": dict(preset.unfit),
-        "options": catalog.options_of(preset.method),
+        "paper": published.paper,
+        "cost": published.cost,
+        "separable": recipe.method.separable,
+        "init": recipe.init.name,
+        "encoder": catalog.encoder_name(recipe.encoder),
+        "factor": recipe.formation.factor,
+        "augment": list(recipe.augmentation.ops) if recipe.augmentation else None,
+        "fits": [name for name in CHOICES if name not in published.unfit],
+        "unfit": dict(published.unfit),
+        "options": catalog.options_of(recipe.method),
     }
 
 
 def _details(name: str, record: dict[str, Any]) -> str:
     """The options of one method, and those it refuses, each with the reason."""
-    takes = " ".join(f"--{choice}" for choice in record["fits"])
+    takes = " ".join(map(flag, record["fits"]))
     lines = [name, f"  takes    {takes}", f"  --set    {_values(record['options'])}"]
-    lines += [f"  refuses  --{choice}: {reason}" for choice, reason in record["unfit"].items()]
+    lines += [f"  refuses  {flag(choice)}: {reason}" for choice, reason in record["unfit"].items()]
     return "\n".join([*lines, ""])
 
 

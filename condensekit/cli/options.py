@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,21 +14,33 @@ from typing import Any, TypeVar
 import click
 
 from condensekit import catalog
+from condensekit.compute import PRECISIONS, Machine
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, refuse
+from condensekit.errors import ConfigError, Problems, refuse
 from condensekit.progress import Progress
 from condensekit.runs.folder import RunDir
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FOUND = "condensekit.problems"
+_BUILT = "condensekit.built"
 
 
 class Command(click.Command):
-    """A command that lists every bad option before it does anything."""
+    """A command that lists every bad option before it does anything.
+
+    Args:
+        renamed: Former spellings of its options, each with the one of today; they are refused by name.
+    """
+
+    def __init__(self, *args: Any, renamed: Mapping[str, str] | None = None, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.renamed = renamed or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse all options, then refuse the bad ones together."""
+        former = [name for name in (arg.partition("=")[0] for arg in args) if name in self.renamed]
+        refuse(*(f"{name} is called {self.renamed[name]} now" for name in dict.fromkeys(former)))
         rest = super().parse_args(ctx, args)
         refuse(*ctx.meta.get(_FOUND, ()))
         return rest
@@ -74,7 +87,10 @@ def packed(kind: type[Any], name: str, *decorators: Callable[[Any], Any]) -> Cal
     def decorate(function: F) -> Any:
         @functools.wraps(function)
         def call(**values: Any) -> Any:
-            values[name] = kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})
+            given = {field.name: values.pop(field.name) for field in dataclasses.fields(kind) if field.name in values}
+            values[name] = None
+            with gathered():
+                values[name] = kind(**given)
             return function(**values)
 
         for one in reversed(decorators):
@@ -82,6 +98,15 @@ def packed(kind: type[Any], name: str, *decorators: Callable[[Any], Any]) -> Cal
         return call
 
     return decorate
+
+
+def gathered() -> Problems:
+    """The problems of the running command, a context for each object that is built, to be refused at the end.
+
+    Options that make an object (a machine, say) have put theirs there already.
+    """
+    found: Problems = click.get_current_context().meta.setdefault(_BUILT, Problems())
+    return found
 
 
 def listed(text: str) -> list[str]:
@@ -100,6 +125,7 @@ class Source:
         download: Fetch a named data set that is missing.
         trust_local_copy: Read a copy whose checksum differs.
         mmap: Folder for the decoded images, which are then mapped instead of held in memory; None to hold them.
+        augment: ``auto``, ``none`` or a list of operations, which says whether the images may be mirrored.
     """
 
     data: str
@@ -108,6 +134,12 @@ class Source:
     download: bool
     trust_local_copy: bool
     mmap: Path | None = None
+    augment: str = "auto"
+
+    @property
+    def flippable(self) -> bool | None:
+        """Whether a list of operations allows to mirror the images; None where there is no list."""
+        return None if self.augment in ("auto", "none") else "flip" in self.augment.split(",")
 
     def load(self, progress: Progress) -> tuple[ClassImages, ClassImages]:
         """Training and test images."""
@@ -118,6 +150,7 @@ class Source:
             download=self.download,
             trust_local_copy=self.trust_local_copy,
             mmap=self.mmap,
+            flippable=self.flippable,
             progress=progress,
         )
 
@@ -189,7 +222,36 @@ MMAP = option(
     metavar="FOLDER",
     help="Decode the images of a folder once into FOLDER and map them from there: for a set larger than memory.",
 )
+AUGMENT = option(
+    "--augment",
+    default="auto",
+    show_default=True,
+    metavar="LIST",
+    help="Of color,crop,cutout,flip,scale,rotate, or none; auto is the usual one, without flip for digits. A list "
+    "without flip says that mirrored images of your data show another class.",
+)
 DEVICE = option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+PRECISION = option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="fp32; mixed embeds real images in bfloat16; bf16 embeds all images so.",
+)
+WORKERS = option(
+    "--workers", type=click.IntRange(min=0), metavar="N", help="Threads on a CPU.  [default: as torch has]"
+)
+COMPILED = option(
+    "--compiled", is_flag=True, help="Compile the network: faster for long runs on a quiet CPU; needs g++."
+)
+QUIET = option("--quiet", is_flag=True, help="Show no progress.")
+SET = option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the method, or of init, sampling or encoder (sampling.NAME=VALUE); repeatable.",
+)
 JSON = option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
 SEED = option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
 IPC = option("--ipc", type=click.IntRange(min=1), required=True, metavar="N", help="Images per class.")
@@ -218,16 +280,47 @@ ENCODER = option(
     help=f"Networks that embed images: {', '.join(catalog.ENCODERS)}. fresh: a new random one in each step; kept: one "
     "for --keep steps; trained: points between initial and trained weights of a few short-trained ones.",
 )
-NETWORK = "Their architecture, say ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models."
+ENCODER_NETWORK = option(
+    "--encoder-network",
+    metavar="NAME",
+    help="Their architecture, say ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models.",
+)
 STORAGE = option(
     "--storage",
     type=click.Choice(["float32", "float16", "uint8"]),
-    default="float32",
-    show_default=True,
-    help="How the set's values are stored; uint8 keeps a range for each image and channel.",
+    help="How the set's values are stored; uint8 keeps a range for each image and channel.  [default: float32]",
 )
 
-source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP)
+METHOD = option(
+    "--method",
+    default="dm",
+    show_default=True,
+    metavar="NAME",
+    help='How to condense, see above; or a recipe in quotes: "m3d lr=3 init=kmeans".',
+)
+FLAGS = {
+    "lr": option("--lr", type=float, metavar="X", help="Step size of the images."),
+    "batch_real": option("--batch-real", type=int, metavar="N", help="Real images per class and step."),
+    "discrepancy": DISCREPANCY,
+    "init": INIT,
+    "sampling": SAMPLING,
+    "encoder": ENCODER,
+    "encoder_network": ENCODER_NETWORK,
+    "keep": option("--keep", type=click.IntRange(min=1), metavar="K", help="Steps for which one network is used."),
+    "factor": FACTOR,
+    "storage": STORAGE,
+    "nested": option(
+        "--nested", is_flag=True, help="Make every prefix of the set a set of its own, so that it may shrink later."
+    ),
+    "soft_labels": option(
+        "--soft-labels", is_flag=True, help="Label images as the networks of --encoder trained do; it costs bytes."
+    ),
+}
+"""Options of a recipe that have a flag; all others go by --set."""
+
+source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, AUGMENT)
+machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS)
+compiled_machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS, COMPILED)
 place_options = packed(
     Place,
     "place",
@@ -245,10 +338,42 @@ place_options = packed(
 )
 
 
-def unneeded(function: F) -> F:
-    """Options of every command, on one that has no use for them: scripts may pass the same ones to all."""
-    for name in ("--device", "--data-root"):
-        function = option(name, metavar="X", expose_value=False, help="Accepted by every command; unused here.")(
-            function
-        )
-    return function
+def settings_of(texts: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a dictionary.
+
+    Raises:
+        ConfigError: A text without ``=``, or a name that is there twice.
+    """
+    refuse(*(f"--set takes NAME=VALUE such as lr=3, got {text!r}" for text in texts if "=" not in text))
+    return together(*(dict([text.split("=", 1)]) for text in texts))
+
+
+def together(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Options from several places; what was not given (None, no flag) is left out.
+
+    Raises:
+        ConfigError: One that is given in two places.
+    """
+    given = [{k: v for k, v in part.items() if v is not None and v is not False} for part in parts]
+    count = Counter(name for part in given for name in part)
+    refuse(*(f"{name} is given {n} times: keep one of them" for name, n in count.items() if n > 1))
+    return {name: value for part in given for name, value in part.items()}
+
+
+def recipe_options(function: F) -> Any:
+    """The options of a recipe; they reach the command as one :class:`Recipe` called ``recipe``."""
+
+    @functools.wraps(function)
+    def call(method: str, settings: tuple[str, ...], **values: Any) -> Any:
+        flags = {name: values.pop(name) for name in FLAGS}
+        if isinstance(values.get("source"), Source) and values["source"].augment != "auto":
+            flags["augment"] = values["source"].augment
+        values["recipe"] = None
+        with gathered():
+            name, given = catalog.named(method, "recipe")
+            values["recipe"] = catalog.recipe(name, **together(given, settings_of(settings), flags))
+        return function(**values)
+
+    for one in reversed((METHOD, SET, *FLAGS.values())):
+        call = one(call)
+    return call

@@ -1,4 +1,4 @@
-"""``condensekit search``."""
+"""Command ``condensekit search``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import (
     DEVICE,
@@ -25,24 +26,28 @@ from condensekit.cli.options import (
     Command,
     Positive,
     Source,
+    listed,
     option,
     source_options,
 )
+from condensekit.compute import PRECISIONS, Machine
 from condensekit.errors import Problems, unknown
-from condensekit.nas.names import SCORES, STRATEGIES
+from condensekit.nas.names import SCORES, STRATEGIES, needing_nni
 from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import RunDir
 
 if TYPE_CHECKING:
+    from condensekit.data.images import ClassImages
     from condensekit.nas.rankers.base import Setting
-    from condensekit.nas.study.contest import Comparison
+    from condensekit.nas.rankers.training import ProxyProtocol
     from condensekit.nas.study.full_training import FullTraining
+    from condensekit.nas.study.result import SearchResult
     from condensekit.nas.study.truth import Truth
     from condensekit.nas.trials.settings import Running
 
-HELD = 5_000  # training images, or a fifth of them, on which candidates are scored
-HOW = ("settings", "discrepancy", "init", "sampling", "encoder", "network", "factor")  # what is condensed
-LATER = {**dict.fromkeys(HOW[1:]), "seeds": 1, "hopeless": None}  # options that not every run folder names
+MAX_HELD = 5_000  # training images, or a fifth of them, on which candidates are scored
+RECIPE = ("discrepancy", "init", "sampling", "encoder", "encoder_network", "factor", "augment")  # options of recipes
+LATER = {"seeds": 1, "hopeless": None, "precision": "fp32"}  # options that not every run folder names
 UNSCORED = 3  # exit code
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -60,7 +65,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return float(found[1]) * UNITS[found[2]]
 
 
-HELP = """Rank architectures by training them on a small proxy set, and say how well each way of ranking does.
+HELP = """Rank architectures by training them on a small proxy set, and say how well each ranker does.
 
 Candidates are trained on a condensed or selected set and scored on training images held out before anything is made
 from the rest. Every finished trial is in RUN/trials.jsonl at once: killed at any time, the same command with --resume
@@ -68,16 +73,16 @@ goes on, and trains nothing finished again. RUN/search.json gets the best archit
 ranker; RUN/ranking.png its scores against the truth.
 
 \b
-Rankers, a comma-separated list; the best architecture is the top choice of the first that scored anything:
-  dm, m3d, dc, ...          the method's condensed set; half-dm: half of them real, by k-means;
+Rankers, a comma-separated list; the best architecture is the top choice of the first that scored any:
+  dm, m3d lr=3, ...         the set condensed by this recipe; half-dm: half of its images real, by k-means;
                             start-dm: the real images that it starts from
   random, kmeans, ...       a selection's set; packed-random: four images shrunk into each
-  dm@50, random@250         with that many images per class instead of --ipc, in equally many steps of full batches
-  early-stop                all images for a short time, at the cost of the dearest set's; early-stop@3: 3 epochs
-  random-equal              as random, but trained on longer: at the cost of the dearest set's as well
+  dm ipc=50, random@250     with that many images per class instead of --ipc, in equally many steps of full batches
+  early-stop                all images for a short time, at the cost of the dearest set; early-stop@3: 3 epochs
+  random-equal              as random, but trained on for longer: at the cost of the dearest set as well
   params, flops, synflow, nwot, jacov, zen       without training
-  dm+synflow+jacov          the sum of their ranks; ridge:dm+params a regression on 10 truths;
-                            additive: one on the choices alone, on 10 truths
+  dm+synflow+jacov          the sum of their ranks; ridge:dm+params: a regression on 10 truths;
+                            additive: a regression on the choices alone, on 10 truths
 
 \b
 Examples:
@@ -103,34 +108,42 @@ Examples:
 @option("--rankers", default="dm,random,params", show_default=True, metavar="LIST", help="See above.")
 @option("--ipc", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Images per class.")
 @option(
-    "--iterations",
+    "--steps",
     type=click.IntRange(min=1),
     default=300,
     show_default=True,
     metavar="N",
-    help="Steps of a condensation.",
+    help="Matching steps of a condensation.",
 )
 @option(
     "--set",
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the condensing methods, or of a part (init.NAME=VALUE). This and the next six are as of "
-    "condense, and hold for every method among the rankers.",
+    help="An option of the recipes, or of a part of them (init.NAME=VALUE). This and the next six are as of condense, "
+    "and hold for every recipe among the rankers.",
 )
 @DISCREPANCY
 @INIT
 @SAMPLING
 @ENCODER
-@option("--encoder-network", "network", metavar="NAME", help=NETWORK)
+@option("--encoder-network", metavar="NAME", help=NETWORK)
 @FACTOR
 @option(
-    "--epochs",
+    "--augment",
+    default="auto",
+    show_default=True,
+    metavar="LIST",
+    help="Of color,crop,cutout,flip,scale,rotate, or none: for condensing, and for candidates and full trainings. auto "
+    "is each recipe's usual one, and crop and flip in trainings; where mirrored images make no sense, without flip.",
+)
+@option(
+    "--train-steps",
     type=click.IntRange(min=1),
-    default=100,
+    default=150,
     show_default=True,
     metavar="N",
-    help="Passes over a set of --ipc images per class; rankers with other sets pass equally many images.",
+    help="Gradient steps on each candidate, each with a full batch of 64 images.",
 )
 @option(
     "--score",
@@ -180,7 +193,7 @@ Examples:
     default=10,
     show_default=True,
     metavar="N",
-    help="Of --truth full and --retrain.",
+    help="Of --truth full and --retrain: passes over all images.",
 )
 @option(
     "--truth-seeds",
@@ -207,25 +220,26 @@ Examples:
 @option("--retrain", "retrained", is_flag=True, help="Train the best architecture on all images at the end.")
 @SEED
 @DEVICE
+@option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="As of condense.")
 @JSON
 def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int, as_json: bool, **options: Any) -> int:
     """Check, load, compare, write."""
-    import nni
+    with needing_nni("condensekit search"):
+        import nni
 
-    from condensekit.compute import make_plan
-    from condensekit.nas.rankers.by_name import ranker
-    from condensekit.nas.rankers.training import check_score
-    from condensekit.nas.spaces.spaces import space
-    from condensekit.nas.study.contest import Contest
-    from condensekit.nas.study.plots import scatter
-    from condensekit.nas.trials.settings import Running, usual_workers
-    from condensekit.nas.trials.time_budget import OutOfTimeError
+        from condensekit.nas.rankers.by_name import ranker
+        from condensekit.nas.rankers.training import check_score
+        from condensekit.nas.spaces.spaces import space
+        from condensekit.nas.study.contest import Contest
+        from condensekit.nas.study.plots import scatter
+        from condensekit.nas.trials.settings import Running, usual_workers
+        from condensekit.nas.trials.time_budget import OutOfTimeError
 
     nni.silence_stdout()  # a space may log while it is built
     logging.getLogger("nni").setLevel(logging.WARNING)
     problems = Problems()
     rankers = []
-    for name in dict.fromkeys(part.strip() for part in options["rankers"].split(",") if part.strip()):
+    for name in dict.fromkeys(listed(options["rankers"])):
         with problems:
             rankers.append(ranker(name))
     with problems:
@@ -239,16 +253,21 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
             show.Bars(),
         )
     with problems:
-        device = make_plan((1, 1), device=options["device"]).device
+        machine = Machine(options["device"], options["precision"])
     with problems:
         if options["score"] not in SCORES:
             raise unknown("--score", options["score"], SCORES)
         check_score(options["score"], options["hopeless"])
+    with problems:
+        recipes = _recipe_options(options)
+    with problems:
+        protocol = _protocol(options)
     problems.refuse()
     train, test = source.load(show.Bars())
     made = space(options["space_name"], train.spec.shape, len(train.classes))
-    config = {**_deciding(options), "seed": seed, "rankers": [r.name for r in rankers], **source.record(out)}
-    setting, full = _setting(source.data, out, seed, device, options, train, test)
+    config = {**_deciding(options, recipes), "seed": seed, "rankers": [r.name for r in rankers], **source.record(out)}
+    setting = _setting(out, seed, machine, options, recipes, protocol, train)
+    full = _full(machine, options, protocol, train, test)
     contest = Contest(
         made,
         rankers,
@@ -276,57 +295,62 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     return 0 if found.best else UNSCORED
 
 
-def _deciding(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide the results, and so may not change on --resume."""
-    from condensekit.nas.rankers.batch_norm import IMAGES
+def _recipe_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that hold for every recipe among the rankers."""
+    _, given = catalog.named(" ".join(["--set", *options["settings"]]), "set of options")
+    usual = (None, "auto")
+    return {**{name: options[name] for name in RECIPE if options[name] not in usual}, **given}
 
-    names = [
-        "space_name",
-        "ipc",
-        "iterations",
-        "settings",
-        "epochs",
-        "score",
-        "strategy",
-        "trials",
-        "truth_name",
-        "trial_limit",
-    ]
+
+def _protocol(options: Mapping[str, Any]) -> ProxyProtocol:
+    """How a candidate is trained."""
+    from condensekit.nas.rankers.training import FLIP_CROP, ProxyProtocol
+
+    text = options["augment"]
+    augmentation = FLIP_CROP if text == "auto" else catalog.augmentation(text)
+    return ProxyProtocol(augmentation=augmentation, steps=options["train_steps"])
+
+
+def _deciding(options: Mapping[str, Any], recipes: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that decide the results, and so may not change on --resume."""
+    from condensekit.nas.rankers.batch_norm import STATISTICS_IMAGES
+
+    names = ["space_name", "ipc", "steps", "augment", "train_steps", "score", "strategy", "trials", "truth_name"]
+    names += ["trial_limit"]
     names += ["full_epochs", "truth_seeds"] if options["truth_name"] == "full" else []
     names += [name for name, usual in LATER.items() if options[name] != usual]
-    return {"recalibrate": IMAGES, **{name.removesuffix("_name"): options[name] for name in names}}
+    chosen = {name.removesuffix("_name"): options[name] for name in names}
+    return {"recalibrate": STATISTICS_IMAGES, **chosen, "options": recipes}
 
 
 def _setting(
-    data: str, out: Path, seed: int, device: str, options: Mapping[str, Any], train: Any, test: Any
-) -> tuple[Setting, FullTraining]:
-    """What the rankers share, and how an architecture is trained in full."""
-    from condensekit.catalog import UNFLIPPED
+    out: Path,
+    seed: int,
+    machine: Machine,
+    options: Mapping[str, Any],
+    recipes: Mapping[str, Any],
+    protocol: ProxyProtocol,
+    train: ClassImages,
+) -> Setting:
+    """What the rankers share."""
     from condensekit.nas.rankers.base import Setting
     from condensekit.nas.rankers.sets import Maker
-    from condensekit.nas.rankers.training import FLIP_CROP, ProxyProtocol
-    from condensekit.nas.study.full_training import FullTraining
-    from condensekit.recipe import Recipe
-    from condensekit.rng import Draw
 
-    rest, held = train.split(min(0.2, HELD / len(train)), Draw(seed))
-    augmentation = tuple(a for a in FLIP_CROP if data not in UNFLIPPED or "flip" not in a.ops)
-    protocol = ProxyProtocol(options["epochs"], augmentation=augmentation)
-    how = Recipe(**{name: options[name] for name in HOW})
-    maker = Maker(rest, data, options["iterations"], how, seed, out / "sets", device, show.Bars())
-    setting = Setting(
-        maker,
-        held,
-        protocol,
-        options["ipc"],
-        options["score"],
-        options["seeds"],
-        seed,
-        hopeless=options["hopeless"],
-        device=device,
+    rest, held = train.split(min(0.2, MAX_HELD / len(train)), seed)
+    maker = Maker(rest, options["steps"], recipes, seed, out / "sets", machine, show.Bars())
+    return Setting(
+        maker, held, protocol, options["ipc"], options["score"], options["seeds"], seed, hopeless=options["hopeless"]
     )
-    full = FullTraining(train, test, replace(protocol, epochs=options["full_epochs"]), options["truth_seeds"], device)
-    return setting, full
+
+
+def _full(
+    machine: Machine, options: Mapping[str, Any], protocol: ProxyProtocol, train: ClassImages, test: ClassImages
+) -> FullTraining:
+    """How an architecture is trained on all images."""
+    from condensekit.nas.study.full_training import FullTraining
+
+    whole = replace(protocol, epochs=options["full_epochs"], steps=None)
+    return FullTraining(train, test, whole, options["truth_seeds"], machine)
 
 
 def _earlier(file: Path, best: Mapping[str, Any] | None) -> Any:
@@ -363,12 +387,10 @@ def _retrain(
     return {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(file)}
 
 
-def _text(found: Comparison, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
+def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
     """What people read."""
-    from condensekit.nas.study.report import table
-
     retrained = record["retrained"]
-    lines = [table(found.rows), ""]
+    lines = [found.table(), ""]
     lines += [f"Note: {note}" for note in record["notes"]]
     if found.truth and found.truth["retest"] is not None:
         lines.append(

@@ -1,4 +1,4 @@
-"""``condensekit select``."""
+"""Command ``select``: choose a few real images per class."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.options import (
-    DEVICE,
     FACTOR,
     IPC,
     JSON,
+    QUIET,
     STORAGE,
     Command,
     Place,
     Source,
+    gathered,
+    machine_options,
     option,
     place_options,
     source_options,
 )
-from condensekit.compute import Compute, make_plan
-from condensekit.errors import Problems, refuse
+from condensekit.compute import Compute, Machine
+from condensekit.errors import refuse
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import RunDir
@@ -55,20 +57,22 @@ Examples:
 @FACTOR
 @STORAGE
 @place_options
-@DEVICE
+@machine_options
+@QUIET
 @JSON
 def command(
     source: Source,
     selection: str,
     ipc: int,
     factor: int | None,
-    storage: str,
+    storage: str | None,
     place: Place,
-    device: str,
+    machine: Machine,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Check, load, choose and save for each seed."""
-    problems = Problems()
+    problems = gathered()
     with problems:
         chosen_by, usual = catalog.baseline(selection)
         refuse(
@@ -76,16 +80,13 @@ def command(
             if factor == 1 and usual.factor > 1
             else None
         )
-        formation = Formation(factor or usual.factor, storage)
-    with problems:
-        plan = make_plan((1, 1), device=device)
+        formation = Formation(factor or usual.factor, storage or usual.dtype)
     with problems:
         folders = place.folders()
     problems.refuse()
-    train, _ = source.load(show.Bars())
-    plan = make_plan(train.spec.shape[1:], device=device)
+    train, _ = source.load(show.progress(quiet))
     runs = []
-    with Compute(plan) as compute:
+    with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
         for seed, folder in folders.items():
             made = selected_set(train, chosen_by, ipc, Draw(seed), compute, formation)
             config = {

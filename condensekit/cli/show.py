@@ -8,9 +8,12 @@ from typing import Any
 
 import click
 
-from condensekit.progress import Bars
+from condensekit.progress import SILENT, Bars, Progress
 
-__all__ = ["Bars", "columns", "emit", "pairs", "size"]
+
+def progress(quiet: bool) -> Progress:
+    """Bars on standard error, or nothing."""
+    return SILENT if quiet else Bars()
 
 
 def emit(as_json: bool, record: Mapping[str, Any], text: str) -> None:

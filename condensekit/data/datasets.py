@@ -1,4 +1,4 @@
-"""Where images come from: named sets, folders, ``.npz`` files and data set objects, all as :class:`ClassImages`.
+"""Data sets by name or place: named sets, folders and ``.npz`` files as :class:`ClassImages`.
 
 The only file that knows ``torchvision.datasets``. Pixels are decoded once, in one pass; nothing is
 downloaded unless asked for.
@@ -190,14 +190,14 @@ def _verify(name: str, place: Path, files: Mapping[Path, str], trust: bool) -> N
         if not file.is_file():
             raise DataError(
                 f"{name} is not in {place} ({file.relative_to(place)} is missing): "
-                "fetch it with download=True, or name its folder with root=... or CONDENSEKIT_DATA"
+                "fetch it with download=True, or name its folder with root=FOLDER or CONDENSEKIT_DATA"
             )
     for file, md5 in files.items():
         if not trust and (found := calculate_md5(file)) != md5:
             raise DataError(
                 f"{file} is not the published file (md5 {found}, expected {md5}): it is damaged or was altered, and a "
-                "pickle, as CIFAR's are, can run code; delete it and use download=True, or pass "
-                "trust_local_copy=True if you know where it comes from"
+                "pickle, as CIFAR's are, can run code; delete it and use download=True, or pass trust_local_copy=True "
+                "if you know where it comes from"
             )
 
 
@@ -263,7 +263,7 @@ def _tiny(path: Path) -> Source:
     if not (path / "train").is_dir() or not (path / "val").is_dir():
         raise DataError(
             f"tinyimagenet is not in {path.parent} ({TINY}/train or {TINY}/val is missing): unpack {TINY}.zip there "
-            "(download=True cannot fetch it), or name its folder with root=... or CONDENSEKIT_DATA"
+            "(download=True cannot fetch it), or name its folder with root=FOLDER or CONDENSEKIT_DATA"
         )
     files, labels, codes = _class_folders(path / "train")
     listed = path / "val" / "val_annotations.txt"

@@ -1,8 +1,7 @@
-"""Pixels on their way in: from an item, a file or an array to one (N, C, H, W) tensor, in memory or mapped."""
+"""Decoding: items, files and arrays as one (N, C, H, W) tensor, in memory or mapped."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from condensekit.errors import DataError, StoreError, refuse, whole
 from condensekit.progress import Progress
+from condensekit.runs.lock import waiting
 
 T = TypeVar("T")
 
@@ -215,8 +215,7 @@ def mapped(images: Iterable[Tensor], count: int, file: Path) -> Tensor:
 def _write_once(images: Iterable[Tensor], count: int, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    with file.with_suffix(".lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with waiting(file.with_suffix(".lock")):
         if file.exists():
             return
         try:

@@ -1,4 +1,4 @@
-"""What a place with images holds, before it is decoded and brought to one size."""
+"""Sources of images: what a folder or file holds before it is decoded."""
 
 from __future__ import annotations
 

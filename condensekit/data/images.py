@@ -1,4 +1,4 @@
-"""Real images, decoded once, kept as bytes and grouped by class."""
+"""Class images: real images, decoded once, kept as bytes and grouped by class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of a data set object: anything with a length and (image, label, ...) items, torchvision's or Avalanche's."""
+"""Data set objects: anything with a length and (image, label, ...) items, torchvision's or Avalanche's."""
 
 from __future__ import annotations
 

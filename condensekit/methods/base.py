@@ -1,4 +1,4 @@
-"""What a method is: hyper-parameters, a first state and one step. It never loops, logs, saves or picks a device."""
+"""Method interface: hyper-parameters, a first state and one step; no loop, log, file or device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far apart two sets of embeddings are: (real, synthetic, weights) -> one number for each class.
+"""Discrepancies between two sets of embeddings: (real, synthetic, weights) -> one number for each class.
 
 A :data:`Discrepancy` takes real_LND (L classes, N real images, D features), synthetic_LMD and weights
 (L, N) with mean 1, or None, all of one float type, and returns (L,). Classes never mix. Each is a plain

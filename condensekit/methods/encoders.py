@@ -1,4 +1,4 @@
-"""Where the networks that embed images come from."""
+"""Encoders: where the networks that embed images come from."""
 
 from __future__ import annotations
 

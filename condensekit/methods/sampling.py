@@ -1,4 +1,4 @@
-"""How the real images of a step are drawn from each class."""
+"""Sampling: how the real images of a step are drawn from each class."""
 
 from __future__ import annotations
 

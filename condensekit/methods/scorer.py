@@ -1,4 +1,4 @@
-"""A network trained a little on the real images, and on nothing else: it tells which are hard, and which alike."""
+"""Scorer: a lightly trained network that tells which real images are hard, and which are alike."""
 
 from __future__ import annotations
 

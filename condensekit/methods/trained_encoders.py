@@ -1,4 +1,4 @@
-"""Embedding networks trained for a short while on the classes at hand, and soft labels from them."""
+"""Trained encoders: embedding networks trained on the classes at hand, and soft labels from them."""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
 """Architecture search on NNI, with candidates ranked on a condensed set.
 
-Importing it imports nni; ``import condensekit`` does not. The names below are imported when first used.
+The names below are imported when they are first used. Importing this package imports no NNI.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from condensekit import lazy
+from condensekit.nas.names import needing_nni
 
 if TYPE_CHECKING:
     from condensekit.nas.engines.client import WarmServer
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
     from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, TrialResult, train_candidate
     from condensekit.nas.spaces.architecture import Architecture, key
     from condensekit.nas.spaces.spaces import build, convnet_space, enumerate_architectures, sample_architectures, space
-    from condensekit.nas.study.contest import Comparison, Contest
+    from condensekit.nas.study.contest import Contest
     from condensekit.nas.study.full_training import FullTraining, retrain
-    from condensekit.nas.study.report import table
+    from condensekit.nas.study.report import RankingRow
+    from condensekit.nas.study.result import SearchResult
     from condensekit.nas.study.truth import Truth, read_table
     from condensekit.nas.trials.driver import Portal, search
     from condensekit.nas.trials.log import Trial, TrialLog
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from condensekit.nas.trials.strategies import FixedList, strategy
     from condensekit.nas.trials.time_budget import TimeBudget
 
-with warnings.catch_warnings(), contextlib.suppress(ImportError):  # training and statistics work without it
-    warnings.simplefilter("ignore")  # at its first import nni warns about classes that torch has added since
-    importlib.import_module("nni.nas.nn.pytorch")
+# At its first import NNI warns about classes that torch has added since.
+warnings.filterwarnings("ignore", ".*is found to be not a nn.Module", RuntimeWarning, r"nni\.")
 
 _MODULES = {
     "engines.client": ("WarmServer",),
@@ -44,9 +43,10 @@ _MODULES = {
     "rankers.training": ("ProxyData", "ProxyProtocol", "TrialResult", "train_candidate"),
     "spaces.architecture": ("Architecture", "key"),
     "spaces.spaces": ("build", "convnet_space", "enumerate_architectures", "sample_architectures", "space"),
-    "study.contest": ("Comparison", "Contest"),
+    "study.contest": ("Contest",),
     "study.full_training": ("FullTraining", "retrain"),
-    "study.report": ("table",),
+    "study.report": ("RankingRow",),
+    "study.result": ("SearchResult",),
     "study.truth": ("Truth", "read_table"),
     "trials.driver": ("Portal", "search"),
     "trials.log": ("Trial", "TrialLog"),
@@ -54,11 +54,17 @@ _MODULES = {
     "trials.strategies": ("FixedList", "strategy"),
     "trials.time_budget": ("TimeBudget",),
 }
-__getattr__, __dir__ = lazy(__name__, _MODULES)
+_lazily, __dir__ = lazy(__name__, _MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported now."""
+    with needing_nni(f"condensekit.nas.{name}"):
+        return _lazily(name)
+
 
 __all__ = [
     "Architecture",
-    "Comparison",
     "Contest",
     "FixedList",
     "FullTraining",
@@ -67,7 +73,9 @@ __all__ = [
     "ProxyData",
     "ProxyEvaluator",
     "ProxyProtocol",
+    "RankingRow",
     "Running",
+    "SearchResult",
     "Setting",
     "TimeBudget",
     "Trial",
@@ -86,6 +94,5 @@ __all__ = [
     "search",
     "space",
     "strategy",
-    "table",
     "train_candidate",
 ]

@@ -1,4 +1,4 @@
-"""Network architectures as recipes, and the one way to give them fresh weights.
+"""Network interface: architectures without weights, and the one way to give them fresh weights.
 
 A :class:`Network` says *which* architecture, never *which weights*: it builds a module on the ``meta``
 device and fills it from counted randomness, again and again in the same tensors, so that one compiled

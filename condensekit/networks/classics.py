@@ -1,4 +1,4 @@
-"""The older networks of the field in its small-image forms, to which condensed sets should transfer.
+"""Classic networks in the field's small-image forms, to which condensed sets should transfer.
 
 As in the code of Zhao, Mopuri and Bilen (Dataset Condensation, ICLR 2021), whose layers these are; the sizes
 follow the image, where theirs are fixed for 28x28 and 32x32. Images of 28x28 and one channel are padded to

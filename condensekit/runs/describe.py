@@ -1,4 +1,4 @@
-"""Plain descriptions of configured objects, for run folders, provenance and table rows."""
+"""Descriptions of configured objects as JSON values, for run folders, provenance and table rows."""
 
 from __future__ import annotations
 

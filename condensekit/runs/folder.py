@@ -1,11 +1,9 @@
-"""Run folder: one owner at a time, what was asked for, where it ran, its figures and its checkpoints."""
+"""Run folder: its owner, its options, where it ran, its figures and its checkpoints."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -13,7 +11,6 @@ import logging
 import os
 import platform
 import re
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -34,6 +31,7 @@ from condensekit.runs.files import (
     write_json,
 )
 from condensekit.runs.kept import plain, refuse_other
+from condensekit.runs.lock import take
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +75,7 @@ class RunDir:
             raise _exists(path)  # before a lock is put into what may be any folder
         with staged(path, "create"):
             path.mkdir(parents=True, exist_ok=True)
-        lock = _take_lock(path / ".lock")
+        lock = take(path / ".lock")
         try:
             if not resume and _occupied(path):
                 raise _exists(path)
@@ -210,37 +208,6 @@ def _occupied(path: Path) -> bool:
 
 def _exists(path: Path) -> ConfigError:
     return ConfigError(f"{path} exists and is not empty: continue its run with resume=True, or choose another folder")
-
-
-def _take_lock(path: Path) -> int:
-    """A descriptor that holds the lock; the kernel frees it when the process ends, however it ends."""
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        reason = "it is a symbolic link: remove it" if error.errno == errno.ELOOP else error
-        raise failure(path, "lock", reason) from error
-    try:
-        if not stat.S_ISREG(os.fstat(lock).st_mode):
-            raise failure(path, "lock", "it is not a regular file: remove it")
-        _hold(path, lock)
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _hold(path: Path, lock: int) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 100, 0).decode(errors="replace").strip() or "unknown"
-        reason = f"in use by process {holder}: wait until it ends, or choose another folder"
-        raise ConfigError(f"{path.parent} is {reason}") from None
-    except OSError as error:
-        raise failure(path, "lock", error) from error
-    with staged(path, "write"):
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
 def _compare(path: Path, found: Any, asked: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Selections of real images: the interface, the set they give, and the checks of their results."""
+"""Selection interface: the choice of real images, the set it gives, and the checks of its result."""
 
 from __future__ import annotations
 

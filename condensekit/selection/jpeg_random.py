@@ -1,4 +1,4 @@
-"""Real images in the form a camera would store them: a control for what a condensed set's bytes are worth."""
+"""Random images as JPEG: a control for what a condensed set's bytes are worth."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The one exchange object: synthetic or selected images, how they are stored and what they came from."""
+"""Condensed set: synthetic or selected images, how they are stored and what they came from."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from condensekit.data.images import ImageSpec
-from condensekit.errors import CondensekitError, ConfigError, DataError, refuse, whole
+from condensekit.errors import CondensekitError, ConfigError, DataError, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors
+from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
 
 SET = "condensed set"  # kind of the file
@@ -133,13 +135,9 @@ class CondensedSet:
         )
 
     def _repr_html_(self) -> str:
-        from base64 import b64encode
-
-        from condensekit.sets.export import png_grid
-
         if self.spec.shape[0] not in (1, 3):
             return repr(self)
-        data = b64encode(png_grid(self)).decode()
+        data = b64encode(self.picture()).decode()
         return f'<div>{self!r}<br><img src="data:image/png;base64,{data}"></div>'
 
     @property
@@ -259,6 +257,26 @@ class CondensedSet:
         dataset = torch.utils.data.TensorDataset(images, self.targets())
         dataset.targets = labels.tolist()  # type: ignore[attr-defined]
         return dataset
+
+    def pixels(self) -> tuple[list[Pixels], list[int]]:
+        """Decoded images, (H, W) uint8 where grey and (H, W, 3) where coloured, and their labels.
+
+        Raises:
+            ConfigError: Images of neither 1 nor 3 channels.
+        """
+        channels = self.spec.shape[0]
+        require(channels in (1, 3), f"a PNG needs images of 1 or 3 channels, these have {channels}")
+        images, labels = self.decode()
+        pixels = (self.spec.to_pixels(images) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        return list(pixels[..., 0] if channels == 1 else pixels), labels.tolist()
+
+    def picture(self, per_class: int = 10) -> bytes:
+        """A PNG picture with a row for each class and at most ``per_class`` images in it.
+
+        Raises:
+            ConfigError: Images of neither 1 nor 3 channels.
+        """
+        return png_grid(*self.pixels(), per_class)
 
     def save(self, path: str | Path) -> None:
         """Write one file, atomically. Raises StoreError with path and stage."""

@@ -1,4 +1,4 @@
-"""Images coded as JPEG: the bytes they take, and the pixels that decoding gives."""
+"""JPEG: images coded, the bytes they take, and the pixels that decoding gives."""
 
 from __future__ import annotations
 

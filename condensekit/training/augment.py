@@ -1,4 +1,4 @@
-"""Differentiable augmentation as pure functions of explicit, counted parameters.
+"""Augmentation: differentiable, as pure functions of explicit, counted parameters.
 
 Siamese: one set of parameters per class, applied to its real and its synthetic images alike (Zhao and
 Bilen, Dataset Condensation with Differentiable Siamese Augmentation, ICML 2021). For training: the same

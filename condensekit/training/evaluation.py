@@ -1,4 +1,4 @@
-"""Evaluation of sets: accuracy of networks trained on them from scratch, compared with a reference, pair by pair."""
+"""Evaluation: accuracy of networks trained on sets from scratch, compared with a reference, pair by pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a network from scratch: named, frozen recipes and the one loop that follows them."""
+"""Training of a network from scratch: named, frozen protocols and the one loop that follows them."""
 
 from __future__ import annotations
 

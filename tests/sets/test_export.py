@@ -8,7 +8,8 @@ from PIL import Image
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, StoreError
 from condensekit.sets.condensed import CondensedSet, Formation
-from condensekit.sets.export import GAP, SMALLEST, to_folder, to_png_grid
+from condensekit.sets.export import to_folder, to_png_grid
+from condensekit.sets.grid import GAP, SMALLEST
 
 
 def make(channels=3, size=4, labels=(0, 0, 7), names=None, factor=1):

@@ -1,1 +1,1 @@
-"""Engines: processes that run trials."""
+"""Engines: what runs trials."""

@@ -1,4 +1,4 @@
-"""The search's end of the fork server: start it, give it a job, fork workers, kill them."""
+"""Client of the fork server: starts it, gives it a job, forks workers and kills them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from condensekit.errors import CondensekitError, ConfigError
 from condensekit.nas.engines import messages
 from condensekit.nas.engines.worker import Job
 
-START_S = 120  # seconds that the imports may take
+START_S = 120  # that the imports may take
 
 
 class WarmServer:
@@ -97,7 +97,7 @@ class WarmServer:
         self._expect("l")
 
     def guard(self, manager: int) -> None:
-        """Kill the process group of NNI's manager when this process ends; 0 for none any more."""
+        """Kill the process group of NNI's manager when this process ends; 0: there is no manager any more."""
         self._send("M", str(manager).encode())
 
     def end_of(self, pid: int) -> str:

@@ -1,4 +1,4 @@
-"""Why a candidate has no score: the exception that says so, and one line about any other. Needs no NNI."""
+"""Failures of candidates: the exception that says why there is no score, and one line about any other exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that has imported everything once and forks workers from itself in milliseconds.
+"""Fork server: a process that has imported everything once and forks workers from itself in milliseconds.
 
 ``python -m condensekit.nas.engines.forkserver DESCRIPTOR``; the descriptor is a socket to the process that started it
 (:mod:`condensekit.nas.engines.client`). When that end closes, whatever the reason, the server kills all that it

@@ -1,4 +1,4 @@
-"""An evaluator around any evaluator: why a trial failed reaches the search, whatever the engine."""
+"""Guarded evaluator: why a trial failed reaches the search, whatever evaluator and engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from condensekit.rng import isolated, key_of
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 1.0  # until a trial is interrupted again: an exception in a finaliser or a garbage collection is lost
+INTERRUPT_AGAIN_S = 1.0  # because an exception in a finaliser or a garbage collection is lost
 
 
 def interruptible() -> bool:
@@ -29,7 +29,7 @@ def interruptible() -> bool:
 
 
 class _TimeOverError(BaseException):
-    """No ``Exception``: a logger, which the timer may interrupt, or a trial that catches all of those would go on."""
+    """The time is over. It is no ``Exception``: a trial or logger that catches all exceptions would go on."""
 
 
 class Guarded(Evaluator):  # type: ignore[misc]
@@ -68,7 +68,8 @@ class Guarded(Evaluator):  # type: ignore[misc]
                 return self.evaluator._execute(model)
         except (Exception, SystemExit) as error:
             log.debug("the trial failed", exc_info=True)
-            spent = {"seconds": time.perf_counter() - start, "image_steps": getattr(error, "image_steps", 0)}
+            steps = error.image_steps if isinstance(error, TrialError) else 0
+            spent = {"seconds": time.perf_counter() - start, "image_steps": steps}
             nni.report_final_result({"failed": reason(error), **spent})
             raise
 
@@ -89,7 +90,7 @@ class Guarded(Evaluator):  # type: ignore[misc]
             raise _TimeOverError
 
         before = signal.signal(signal.SIGALRM, expired)
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), AGAIN_S)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), INTERRUPT_AGAIN_S)
         try:
             yield
         except _TimeOverError:

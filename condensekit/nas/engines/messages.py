@@ -1,4 +1,4 @@
-"""Messages with file descriptors over a Unix socket: one letter, a payload, descriptors. Standard library only."""
+"""Messages over a Unix socket: a letter, a payload, and file descriptors. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 
 _HEADER = struct.Struct("<cQ")
-_MOST = 8  # descriptors in a message
+_MAX_DESCRIPTORS = 8  # in a message
 
 
 def send(sock: socket.socket, kind: str, payload: bytes = b"", descriptors: Sequence[int] = ()) -> None:
@@ -20,7 +20,7 @@ def send(sock: socket.socket, kind: str, payload: bytes = b"", descriptors: Sequ
 def receive(sock: socket.socket) -> tuple[str, bytes, list[int]] | None:
     """The next message as (letter, payload, descriptors), or None at the end."""
     try:
-        header, descriptors, _, _ = socket.recv_fds(sock, _HEADER.size, _MOST)
+        header, descriptors, _, _ = socket.recv_fds(sock, _HEADER.size, _MAX_DESCRIPTORS)
         header += _exactly(sock, _HEADER.size - len(header)) if header else b""
         if not header:
             return None

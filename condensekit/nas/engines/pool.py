@@ -1,4 +1,4 @@
-"""An NNI execution engine of warm worker processes: a trial costs milliseconds, not seconds."""
+"""Pool engine: warm worker processes, in which a trial costs milliseconds and not seconds to start."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from nni.nas.execution import ExecutionEngine
 from nni.nas.execution.event import FinalMetricEvent, IntermediateMetricEvent, TrainingEndEvent
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 
 from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.engines.engine import Engine
 
-HELD = 1000  # messages at a look; more than a pipe holds, and an end for a trial that never stops reporting
+MAX_MESSAGES = 1000  # read at a look: more than a pipe holds, and an end for a trial that never stops reporting
 
 
 @dataclass(eq=False)
@@ -28,14 +28,14 @@ class _Worker:
     deadline: float | None = None
 
 
-class PoolEngine(ExecutionEngine):  # type: ignore[misc]
-    """Runs frozen models in worker processes, each in one at a time.
+class PoolEngine(Engine):
+    """Runs frozen models in worker processes, one model at a time in each.
 
     It has no thread: events are dispatched inside :meth:`pump`, which every way to wait calls.
 
     Args:
         server: Which has the job.
-        workers: At most so many, forked when there is work.
+        workers: Processes at most, forked when there is work.
         limit_s: Seconds for one trial; a worker that takes longer is killed.
     """
 
@@ -82,7 +82,7 @@ class PoolEngine(ExecutionEngine):  # type: ignore[misc]
 
     def _drain(self, worker: _Worker) -> None:
         """Read what is in the pipe, so that a trial that ended in time is not over its limit; then limits count."""
-        for _ in range(HELD):
+        for _ in range(MAX_MESSAGES):
             if worker.model is None or not worker.pipe.poll():
                 return
             self._read(worker)
@@ -103,7 +103,7 @@ class PoolEngine(ExecutionEngine):  # type: ignore[misc]
             self._ended(model, ModelStatus.Trained if value else ModelStatus.Failed)
 
     def _drop(self, worker: _Worker, why: str | None) -> None:
-        """A worker that died, or must: its trial has failed."""
+        """End a worker that died, or must die: its trial has failed."""
         if why is not None:
             self.server.kill(worker.pid)
         self._workers.remove(worker)

@@ -1,4 +1,4 @@
-"""What happens in a process forked by :mod:`condensekit.nas.engines.forkserver`."""
+"""Worker: what happens in a process that :mod:`condensekit.nas.engines.forkserver` forks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import sys
-import warnings
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +21,17 @@ from nni.runtime.trial_command_channel import (
     set_default_trial_command_channel,
 )
 
+PRELOADED = (
+    "nni.nas.execution.training_service",
+    "nni.nas.hub.pytorch",
+    "nni.nas.nn.pytorch",
+    "nni.nas.space",
+    "nni.nas.strategy",
+    "condensekit.nas.engines.guarded",
+    "condensekit.nas.rankers.evaluator",
+    "condensekit.nas.spaces.convnets",
+    "condensekit.nas.spaces.nasbench201",
+)  # modules that trials need
 METRICS = "metrics.jsonl"  # in the folder of a trial of NNI's training service
 
 
@@ -67,18 +77,8 @@ class Inherited(Evaluator):  # type: ignore[misc]
 def preload() -> None:
     """Import once what every trial needs."""
     nni.silence_stdout()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in ("execution.training_service", "hub.pytorch", "nn.pytorch", "space", "strategy"):
-            importlib.import_module(f"nni.nas.{name}")
-        for name in (
-            "spaces.convnets",
-            "rankers.evaluator",
-            "engines.guarded",
-            "spaces.nasbench201",
-            "rankers.training",
-        ):
-            importlib.import_module(f"condensekit.nas.{name}")
+    for name in PRELOADED:
+        importlib.import_module(name)
     torch.set_num_threads(1)
 
 

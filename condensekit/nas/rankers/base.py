@@ -1,46 +1,48 @@
-"""Ranker interface, and what all rankers of a comparison share."""
+"""Ranker interface, combinations of rankers, and the setting that all rankers of a contest share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from nni.nas.evaluator import Evaluator
 
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError, refuse, whole
-from condensekit.nas.rankers.batch_norm import IMAGES, real_images
-from condensekit.nas.rankers.evaluator import ProxyEvaluator
+from condensekit.nas.names import needing_nni
+from condensekit.nas.rankers.batch_norm import STATISTICS_IMAGES, real_images
 from condensekit.nas.rankers.sets import Maker, Preparation
 from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, check_score
 from condensekit.sets.condensed import CondensedSet
 
+if TYPE_CHECKING:
+    from nni.nas.evaluator import Evaluator
+
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all rankers of a comparison share.
+    """What all rankers of a contest share.
 
     Args:
-        maker: Makes their sets from the training images.
-        held: Held-out training images, on which candidates are scored; none of them is the maker's.
-        protocol: How a candidate is trained; its number of steps is the same for all rankers, see :attr:`steps`.
+        maker: Makes their sets from the training images; candidates are trained on its machine.
+        held: Held-out training images, on which candidates are scored; the maker has none of them.
+        protocol: How a candidate is trained; its number of steps is the same for all rankers, see :attr:`train_steps`.
         ipc: Images per class of a set whose ranker names no other number.
         score: Which score of a trained candidate counts.
         seeds: Trainings of each candidate.
-        seed: Of the first; the same for all candidates.
+        seed: Of the first training; the same for all candidates.
         last: Tests in the last tenth of the steps, over which scores are averaged.
         checks: Tests before those.
         hopeless: See :func:`~condensekit.nas.rankers.training.train_candidate`.
-        device: Where candidates are trained.
         recalibrate: Real training images, about as many, whose statistics batch norm has in a test; 0: those of
             training.
         extra: Image-steps that a ranker without a preparation gets for each candidate, over all its trainings, to cost
-            as much as one with.
+            as much as a ranker with a preparation.
 
     Raises:
-        ConfigError: An unknown score, or one that goes ill with ``hopeless``; a number below 0.
+        ConfigError: An unknown score, or a score that goes ill with ``hopeless``; a number below 0.
         DataError: An image that is both trained on and held out.
     """
 
@@ -54,8 +56,7 @@ class Setting:
     last: int = 5
     checks: int = 4
     hopeless: float | None = None
-    device: str = "cpu"
-    recalibrate: int = IMAGES
+    recalibrate: int = STATISTICS_IMAGES
     extra: float = 0.0
 
     def __post_init__(self) -> None:
@@ -68,14 +69,14 @@ class Setting:
             raise DataError("an image is both trained on and held out: split the training images first")
 
     @property
-    def steps(self) -> int:
+    def train_steps(self) -> int:
         """Gradient steps on each candidate, each with a full batch."""
         return self.protocol.steps_on(self.ipc * len(self.maker.train.classes))
 
     @property
-    def equal_steps(self) -> int:
-        """The same, and each training's part of those that a preparation would have cost."""
-        return self.steps + round(self.extra / (self.seeds * self.protocol.batch))
+    def equal_train_steps(self) -> int:
+        """The same, and each training's part of the steps that a preparation would have cost."""
+        return self.train_steps + round(self.extra / (self.seeds * self.protocol.batch))
 
     @cached_property
     def _test(self) -> ClassImages:
@@ -86,25 +87,47 @@ class Setting:
     def _statistics(self) -> ClassImages | None:
         return real_images(self.maker.train, self.recalibrate) if self.recalibrate else None
 
-    def trained(self, on: CondensedSet | ClassImages, steps: int | None = None) -> ProxyEvaluator:
+    def trained(self, on: CondensedSet | ClassImages, train_steps: int | None = None) -> Evaluator:
         """Training on a set, for as many steps as every other ranker takes, unless told otherwise."""
+        with needing_nni("a ranker that trains candidates"):
+            from condensekit.nas.rankers.evaluator import ProxyEvaluator
         return ProxyEvaluator(
             ProxyData(on, self._test, self._statistics),
-            replace(self.protocol, steps=steps or self.steps),
+            replace(self.protocol, steps=train_steps or self.train_steps),
             score=self.score,
             seeds=self.seeds,
             seed=self.seed,
             last=self.last,
             checks=self.checks,
             hopeless=self.hopeless,
-            device=self.device,
+            machine=self.maker.machine,
         )
 
 
 class Ranker(ABC):
-    """A way to score candidates."""
+    """A way to score candidates.
+
+    Attributes:
+        name: What tables call it.
+        free: Whether it scores without training.
+        combines: Whether it is made of other rankers' scores.
+        fitted: Whether it is told truths.
+    """
 
     name: str
+    free: ClassVar[bool] = False
+    combines: ClassVar[bool] = False
+    fitted: ClassVar[bool] = False
+
+    @property
+    def parts(self) -> tuple[Ranker, ...]:
+        """The rankers whose scores it needs: itself."""
+        return (self,)
+
+    @property
+    def at_equal_cost(self) -> bool:
+        """Whether what it may spend depends on what the other rankers spend."""
+        return False
 
     def check(self, setting: Setting) -> None:  # noqa: B027 - most need no check
         """Refuse what :meth:`prepare` could not make, before anything is spent.
@@ -121,15 +144,16 @@ class Ranker(ABC):
 
 @dataclass(frozen=True)
 class Combination:
-    """Scores made of other rankers' scores, once those are there.
+    """Scores made of other rankers' scores, as soon as those are there.
 
     Args:
         name: What tables call it.
-        parts: The rankers it is made of; none for the additive model, which looks at the architecture alone.
+        parts: The rankers it is made of; empty for the additive model, which looks at the architecture alone.
         fitted: Whether it is a regression on a few architectures whose truth is known (they are not among those that
             are ranked, and what their truths cost is counted), or the plain sum of ranks.
     """
 
     name: str
-    parts: tuple[Ranker, ...] = field(default=())
+    parts: tuple[Ranker, ...] = ()
     fitted: bool = False
+    combines: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Batch norm tested with the statistics of real images instead of those of the few that a candidate was trained on."""
+"""Batch norm in tests: the statistics of real images in place of those of the few images of a training set."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from condensekit.data.images import ClassImages
 from condensekit.rng import Draw
 
-BATCH = 50  # images whose statistics are averaged with those of the other batches
-IMAGES = 500  # that are enough for them
+BATCH_IMAGES = 50  # in a batch whose statistics are averaged with those of the other batches
+STATISTICS_IMAGES = 500  # real images that are enough for the statistics
 
 
 def real_images(train: ClassImages, count: int) -> ClassImages:
@@ -26,13 +26,13 @@ def real_images(train: ClassImages, count: int) -> ClassImages:
 
 @contextlib.contextmanager
 def in_evaluation(module: nn.Module, images: ClassImages | None, device: torch.device) -> Iterator[None]:
-    """For as long as it lasts, the module is in evaluation, and its batch norm has the statistics of these images.
+    """Put the module into evaluation for a while; its batch norm has the statistics of these images.
 
     Labels are not used. Afterwards the module is in training again, with the statistics it had. Running averages lag
-    behind the weights, and those of a condensed set are no real images': small networks lose points by either.
+    behind the weights, and a condensed set has other statistics than real images: small networks lose points by either.
 
     Args:
-        module: In training; batch norm that is not, because the network keeps it frozen, is left alone.
+        module: In training; batch norm in evaluation, which the network keeps frozen, is left alone.
         images: Real training images, at least 2; None leaves all statistics as they are.
         device: Where the module is.
     """
@@ -60,7 +60,7 @@ def _estimate(module: nn.Module, norms: Sequence[_BatchNorm], images: ClassImage
         norm.train()
     order = images.order[Draw(0).permutation("statistics", len(images))]
     with torch.no_grad():
-        for indices in order.tensor_split(max(1, len(order) // BATCH)):
+        for indices in order.tensor_split(max(1, len(order) // BATCH_IMAGES)):
             module(images.gather(indices, device))
     for norm in norms:
         norm.eval()

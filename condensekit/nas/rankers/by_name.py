@@ -3,60 +3,89 @@
 from __future__ import annotations
 
 from condensekit import catalog
-from condensekit.errors import ConfigError, unknown
-from condensekit.nas.names import ADDITIVE, COUNTS, EARLY, HALF, RIDGE, START, ZERO_COST
+from condensekit.catalog.names import written
+from condensekit.errors import ConfigError, refuse, require, unknown
+from condensekit.methods.base import Condenser
+from condensekit.methods.recipe import Recipe
+from condensekit.nas.names import ADDITIVE, COUNTS, EARLY, EQUAL, HALF, RIDGE, START, ZERO_COST
 from condensekit.nas.rankers.base import Combination, Ranker
-from condensekit.nas.rankers.trained import EarlyStop, OnSet, _is_selection, _method_of
+from condensekit.nas.rankers.trained import Condensed, EarlyStop, Half, Selected, Started
 from condensekit.nas.rankers.untrained import ZeroCost
 
-EQUAL = "-equal"  # after a selection: trained on longer, by what the dearest preparation costs
-FREE_SETS = (f"random{EQUAL}", f"{catalog.PACKED}random{EQUAL}")  # other selections have a preparation of their own
+AT_EQUAL_COST = (f"random{EQUAL}", f"{catalog.PACKED}random{EQUAL}")  # other selections have a cost of their own
+BY_PREFIX = {HALF: Half, START: Started, "": Condensed}
 
 
-def ranker(name: str) -> Ranker | Combination:
-    """The ranker called ``name``.
+def ranker(given: str | Recipe | Condenser) -> Ranker | Combination:
+    """A ranker by name, written ``NAME key=value ...``, or the one that trains on the set of a recipe.
+
+    >>> ranker("dm ipc=50 lr=3").ipc
+    50
 
     Args:
-        name: A method of the catalog (``dm``), a selection (``random``, ``packed-random``), ``half-`` and a method,
-            ``start-`` and a method (the real images that it starts from), ``random-equal`` or ``packed-random-equal``,
-            trained on longer by its share of the dearest preparation; each of these with ``@N`` for N images per class;
-            ``early-stop``, with ``@N`` for N epochs; ``params``, ``flops``, ``synflow``, ``nwot``, ``jacov``, ``zen``;
-            several of them joined by ``+`` for the sum of their ranks, ``ridge:`` before that for a regression; or
-            ``additive``, a regression on the choices alone.
+        given: A recipe; or a text:
+
+            - a method and options of its recipe (``dm``, ``m3d lr=3 init=kmeans``): its condensed set; with ``half-``
+              before it half of the images are real; with ``start-`` before it the real images that it starts from;
+            - a selection and its options (``random``, ``packed-random``, ``kmeans candidates=1000``);
+            - ``random-equal`` or ``packed-random-equal``: trained on for longer, by its share of the dearest set;
+            - each of these with ``ipc=N``, or ``@N`` for short: images per class;
+            - ``early-stop``, with ``epochs=N``, or ``@N`` for short: all images for a short time;
+            - ``params``, ``flops``, ``synflow``, ``nwot``, ``jacov``, ``zen``: without training;
+            - several of them joined by ``+``: the sum of their ranks; with ``ridge:`` before that: a regression;
+            - ``additive``: a regression on the choices alone.
 
     Raises:
-        ConfigError: An unknown name.
+        ConfigError: An unknown name, or options that make no sense with it.
     """
-    if name == ADDITIVE:
-        return Combination(name, fitted=True)
-    if name.startswith(RIDGE) or "+" in name:
-        parts = tuple(_single(part) for part in name.removeprefix(RIDGE).split("+"))
-        return Combination(name, parts, name.startswith(RIDGE))
-    return _single(name)
+    if not isinstance(given, str):
+        recipe = catalog.as_recipe(given)
+        return Condensed(catalog.name_of(recipe), recipe)
+    if given == ADDITIVE:
+        return Combination(given, fitted=True)
+    if given.startswith(RIDGE) or "+" in given:
+        parts = tuple(_single(part.strip()) for part in given.removeprefix(RIDGE).split("+"))
+        return Combination(given, parts, given.startswith(RIDGE))
+    return _single(given)
 
 
-def _single(name: str) -> Ranker:
-    kind, at, number = name.partition("@")
-    if at and not (number.isdecimal() and int(number)):
-        raise ConfigError(f"ranker {name!r}: after @ comes a number of at least 1")
-    size = int(number) if at else None
-    if kind == EARLY:
-        return EarlyStop(name, size)
+def _single(text: str) -> Ranker:
+    kind, options = catalog.named(text, "ranker")
+    kind, at, number = kind.partition("@")
+    counted = "epochs" if kind == EARLY else "ipc"
+    if at:
+        require(
+            counted not in options, f"ranker {text!r}: @{number} and {counted}= are the same: leave out one of them"
+        )
+        options[counted] = number
     if kind in (*COUNTS, *ZERO_COST):
-        if at:
-            raise ConfigError(f"ranker {name!r}: {kind} takes no number")
+        refuse(*(f"ranker {text!r}: {kind} takes no {option}" for option in options))
         return ZeroCost(kind)
-    if kind in FREE_SETS:
-        return OnSet(name, kind.removesuffix(EQUAL), size, equal=True)
-    plain = _method_of(kind)
-    if plain in catalog.METHODS or ":" in plain:
-        catalog.method(plain)
-    elif not _is_selection(kind):
-        sets = [*catalog.METHODS, *catalog.SELECTIONS, *_prefixed(), *FREE_SETS]
-        known = [EARLY, ADDITIVE, *COUNTS, *ZERO_COST, *sets]
-        raise unknown("ranker", name, known)
-    return OnSet(name, kind, size)
+    count = _count(text, counted, options.pop(counted, None))
+    if kind in (EARLY, *AT_EQUAL_COST):
+        refuse(*(f"ranker {text!r}: {kind} takes no {option}" for option in options))
+        return EarlyStop(text, count) if kind == EARLY else Selected(text, kind.removesuffix(EQUAL), count, equal=True)
+    if kind in (*catalog.SELECTIONS, *catalog.PACKED_SELECTIONS):
+        source = written(kind, options)
+        catalog.baseline(source)
+        return Selected(text, source, count)
+    prefix = next(before for before in BY_PREFIX if kind.startswith(before))
+    method = kind.removeprefix(prefix)
+    if method not in catalog.PUBLISHED and ":" not in method:
+        raise unknown("ranker", kind, _known())
+    catalog.recipe(method, **options)
+    return BY_PREFIX[prefix](text, written(method, options), count)
 
 
-def _prefixed() -> list[str]:
-    return [*(f"{before}{name}" for before in (HALF, START) for name in catalog.METHODS), *catalog.PACKED_SELECTIONS]
+def _count(text: str, option: str, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdecimal() and int(value)):
+        raise ConfigError(f"ranker {text!r}: {option} must be an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def _known() -> list[str]:
+    methods = [f"{before}{name}" for before in BY_PREFIX for name in catalog.PUBLISHED]
+    sets = [*methods, *catalog.SELECTIONS, *catalog.PACKED_SELECTIONS, *AT_EQUAL_COST]
+    return [EARLY, ADDITIVE, *COUNTS, *ZERO_COST, *sets]

@@ -1,38 +1,36 @@
-"""The small sets that candidates are trained on: made once, kept in the run folder, with what making them cost."""
+"""Sets of rankers: small sets that candidates are trained on, made once and kept with what they cost."""
 
 from __future__ import annotations
 
-import json
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from condensekit import catalog
-from condensekit.compute import Compute, make_plan
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
-from condensekit.driver import Saving, Status, condense
+from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import CondensekitError, ConfigError
-from condensekit.methods import Condenser
+from condensekit.methods.recipe import Recipe
 from condensekit.nas.names import START
-from condensekit.nas.rankers.set_costs import choosing_flops, condensing_flops
 from condensekit.nas.trials.time_budget import OutOfTimeError
 from condensekit.progress import SILENT, Progress
-from condensekit.recipe import Recipe
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
-from condensekit.runs.files import read_json, write_json
-from condensekit.runs.folder import changes
+from condensekit.runs.files import read_json
+from condensekit.runs.kept import kept
 from condensekit.selection.base import Selection, selected_set
 from condensekit.sets.condensed import CondensedSet, Formation
 
-REAL = "kmeans"  # the selection of the real half
+REAL_HALF = "kmeans"  # the selection of the half that is real
 
 
 class DivergedError(CondensekitError):
-    """A condensation that gave values that are not finite; its ranker has failed, others go on."""
+    """A condensation gave values that are not finite: its ranker has failed, others go on."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,27 @@ class Preparation:
 
     Args:
         seconds: Wall time.
-        flops: Estimated floating-point operations of the networks involved: images times passes, a backward pass
-            counted as two forward ones. Equal on every machine, so that "equal cost" is reproducible.
+        images: Images put through networks.
+        flops: Operations of these networks, counted as they ran; a backward pass counts as two forward passes. They
+            are equal on every machine, so that "equal cost" is reproducible.
     """
 
     seconds: float = 0.0
-    flops: float = 0.0
+    images: int = 0
+    flops: int = 0
+
+    def __add__(self, other: Preparation) -> Preparation:
+        return Preparation(self.seconds + other.seconds, self.images + other.images, self.flops + other.flops)
+
+    @classmethod
+    def of(cls, result: CondenseResult) -> Preparation:
+        """The cost of a condensation, what was done before a kill included."""
+        told, work = result.set.provenance, result.work.values()
+        seconds = told["preparation_s"] + told["elapsed_s"]
+        return cls(seconds, *(sum(int(part[unit]) for part in work) for unit in ("images", "flops")))
+
+
+Made = tuple[CondensedSet, Preparation]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,131 +68,137 @@ class Maker:
 
     Args:
         train: Real images, without those that candidates are tested on.
-        data: Name of the data set, for its augmentation.
-        iterations: Matching steps of a condensation.
-        recipe: How to condense, but for the method.
+        steps: Matching steps of a condensation.
+        options: Options of every recipe that is given as text, see :func:`condensekit.catalog.recipes.recipe`; those
+            in the text itself come first.
         seed: Of all sets.
-        folder: Where sets are kept, one folder each; None keeps nothing.
-        device: Where to condense.
+        folder: Where sets are kept, one folder for each; None keeps nothing.
+        machine: Where networks run, those of candidates included.
         progress: Told about each matching step.
         stop: Asked whether the time is over: before a set is made, and after each matching step.
     """
 
     train: ClassImages
-    data: str = ""
-    iterations: int = 300
-    recipe: Recipe = Recipe()  # noqa: RUF009 - frozen
+    steps: int = 300
+    options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     folder: Path | None = None
-    device: str = "auto"
+    machine: Machine = Machine()  # noqa: RUF009 - frozen
     progress: Progress = SILENT
     stop: Callable[[], bool] = lambda: False
 
-    def build(self, method: str) -> tuple[Condenser, dict[str, Any]]:
-        """The method, and the other arguments of ``condense``. Raises ConfigError for options that make no sense."""
-        return replace(self.recipe, method=method).build(self.data)
+    def recipe(self, given: str | Recipe) -> Recipe:
+        """A recipe as it is used on these images. Raises ConfigError for options that make no sense."""
+        if isinstance(given, str):
+            name, own = catalog.named(given, "recipe")
+            given = catalog.recipe(name, **{**self.options, **own})
+        return given.on(self.train.spec)
 
-    def condensed(self, method: str, ipc: int) -> tuple[CondensedSet, Preparation]:
-        """A set condensed by a method of the catalog; a killed condensation is taken up where it stopped.
+    def condensed(self, recipe: str | Recipe, ipc: int) -> Made:
+        """A condensed set; a killed condensation goes on where it stopped.
 
         Raises:
-            DivergedError: The condensation did.
+            DivergedError: The condensation diverged.
             OutOfTimeError: It was stopped, or had no time to start.
             KeyboardInterrupt: It was interrupted; SIGTERM does what it would have done.
         """
-        build = self.build(method)
+        used, name = self.recipe(recipe), _name(recipe)
 
-        def make(folder: Path | None) -> tuple[CondensedSet, Preparation]:
+        def make(folder: Path | None) -> Made:
             result = condense(
                 self.train,
-                build[0],
+                used,
                 ipc=ipc,
-                iterations=self.iterations,
+                steps=self.steps,
                 seed=self.seed,
-                device=self.device,
+                machine=self.machine,
                 saving=Saving(folder, resume=True) if folder else None,
                 stop=self.stop,
                 progress=self.progress,
-                **build[1],
             )
             if result.status is Status.INTERRUPTED and result.signum is None:
-                raise OutOfTimeError(f"condensing with {method}: the budget ended; {result.message}")
+                raise OutOfTimeError(f"condensing with {name}: the budget ended; {result.message}")
             if result.status is Status.INTERRUPTED:
                 signal.raise_signal(result.signum or signal.SIGINT)  # it has left a checkpoint: now let it act
                 raise KeyboardInterrupt
             if result.status is Status.DIVERGED:
-                raise DivergedError(f"condensing with {method}: {result.message}")
-            told = result.set.provenance
-            seconds = told["preparation_s"] + told["elapsed_s"]  # those before a kill as well
-            decoded = ipc * build[1]["formation"].factor ** 2
-            flops = condensing_flops(*build, self.train, decoded, self.iterations)
-            return result.set, Preparation(seconds, flops)
+                raise DivergedError(f"condensing with {name}: {result.message}")
+            return result.set, Preparation.of(result)
 
-        how = {"method": build[0], **build[1], "ipc": ipc, "iterations": self.iterations}
-        return self._kept(f"{method}-{ipc}", how, make)
+        return self._kept(f"{name}-{ipc}", {**describe(used), "ipc": ipc, "steps": self.steps}, make)
 
-    def selected(
-        self, selection: str, ipc: int, formation: Formation | None = None
-    ) -> tuple[CondensedSet, Preparation]:
+    def selected(self, selection: str, ipc: int, formation: Formation | None = None) -> Made:
         """A set of real images by a selection of the catalog, ``packed-`` before its name allowed."""
         chosen_by, usual = catalog.baseline(selection)
-        return self._chosen(selection, chosen_by, ipc, formation or usual)
+        return self._chosen(selection, chosen_by, formation or usual, ipc)
 
-    def start(self, method: str, ipc: int) -> tuple[CondensedSet, Preparation]:
+    def start(self, recipe: str | Recipe, ipc: int) -> Made:
         """The real images that a condensation starts from, packed as it packs them: the control for what it adds."""
-        how = self.build(method)[1]
-        return self._chosen(f"{START}{method}", how["init"], ipc, how["formation"])
+        return self._chosen(f"{START}{_name(recipe)}", *self.first(recipe), ipc)
 
-    def _chosen(
-        self, name: str, selection: Selection, ipc: int, formation: Formation
-    ) -> tuple[CondensedSet, Preparation]:
-        def make(folder: Path | None) -> tuple[CondensedSet, Preparation]:
+    def first(self, recipe: str | Recipe) -> tuple[Selection, Formation]:
+        """How a condensation chooses and packs its first images. Raises ConfigError where it starts from noise."""
+        used = self.recipe(recipe)
+        if not isinstance(used.init, Selection):
+            text = f"{START}{_name(recipe)}: a condensation from noise starts from no images; give another init"
+            raise ConfigError(text)
+        return used.init, used.formation
+
+    def _chosen(self, name: str, selection: Selection, formation: Formation, ipc: int) -> Made:
+        def make(folder: Path | None) -> Made:
             start = time.perf_counter()
-            with Compute(make_plan(self.train.spec.shape[1:], device=self.device)) as compute:
+            with Compute(self.machine, self.train.spec.shape[1:]) as compute:
                 made = selected_set(self.train, selection, ipc, Draw(self.seed), compute, formation)
-            return made, Preparation(time.perf_counter() - start, choosing_flops(selection, self.train))
+                spent = compute.spent
+            return made, Preparation(time.perf_counter() - start, spent.images, spent.flops)
 
-        how = {"selection": selection, "formation": formation, "ipc": ipc}
+        how = {"selection": describe(selection), "formation": describe(formation), "ipc": ipc}
         return self._kept(f"{name}-{ipc}-{formation.factor}", how, make)
 
-    def half(self, method: str, ipc: int) -> tuple[CondensedSet, Preparation]:
+    def half(self, recipe: str | Recipe, ipc: int) -> Made:
         """Half of the images of each class, at least 2, condensed; the other half real, nearest to k-means centres."""
-        made, first = self.condensed(method, ipc // 2)
-        real, second = self.selected(REAL, ipc - ipc // 2, made.formation)
-        return made.merge(real), Preparation(first.seconds + second.seconds, first.flops + second.flops)
+        made, first = self.condensed(recipe, ipc // 2)
+        real, second = self.selected(REAL_HALF, ipc - ipc // 2, made.formation)
+        return made.merge(real), first + second
 
-    def _kept(
-        self, name: str, how: Mapping[str, Any], make: Callable[[Path | None], tuple[CondensedSet, Preparation]]
-    ) -> tuple[CondensedSet, Preparation]:
+    def _kept(self, name: str, how: Mapping[str, Any], make: Callable[[Path | None], Made]) -> Made:
         """What ``make`` gives, or gave before in the same way; ``made.json`` is written last and says which way.
 
         A condensation that diverged is not tried again.
         """
         if self.folder is None:
             return self._in_time(name, make, None)
-        folder = self.folder / name.replace(":", "-")
-        recipe = json.loads(json.dumps({**describe(how), "seed": self.seed, "data": self.train.fingerprint()}))
-        if (folder / "made.json").is_file():
-            record = read_json(folder / "made.json")
-            if different := changes(record["recipe"], recipe):
-                raise ConfigError(
-                    f"{folder} holds a set made otherwise ({'; '.join(different)}): use the same, or another folder"
-                )
-            if record["diverged"]:
-                raise DivergedError(record["diverged"])
-            return CondensedSet.load(folder / "proxy.safetensors"), Preparation(**record["cost"])
-        try:
-            made, cost = self._in_time(name, make, folder / "run")
-        except DivergedError as error:
-            write_json(folder / "made.json", {"recipe": recipe, "cost": None, "diverged": str(error)})
-            raise
-        made.save(folder / "proxy.safetensors")
-        write_json(folder / "made.json", {"recipe": recipe, "cost": asdict(cost), "diverged": None})
-        return made, cost
+        folder = self.folder / re.sub(r"[^\w.+-]", "-", name)
+        _refuse_version_1(folder / "made.json")
 
-    def _in_time(
-        self, name: str, make: Callable[[Path | None], tuple[CondensedSet, Preparation]], folder: Path | None
-    ) -> tuple[CondensedSet, Preparation]:
+        def made() -> dict[str, Any]:
+            try:
+                images, cost = self._in_time(name, make, folder / "run")
+            except DivergedError as error:
+                return {"cost": None, "diverged": str(error)}
+            images.save(folder / "proxy.safetensors")
+            return {"cost": asdict(cost), "diverged": None}
+
+        where = {"seed": self.seed, "machine": self.machine.identity, "data": self.train.fingerprint()}
+        found = kept(folder / "made.json", {**how, **where}, made, "a set")
+        if found["diverged"]:
+            raise DivergedError(found["diverged"])
+        return CondensedSet.load(folder / "proxy.safetensors"), Preparation(**found["cost"])
+
+    def _in_time(self, name: str, make: Callable[[Path | None], Made], folder: Path | None) -> Made:
         if self.stop():
             raise OutOfTimeError(f"the budget ended before {name} was made")
         return make(folder)
+
+
+def _name(recipe: str | Recipe) -> str:
+    return recipe if isinstance(recipe, str) else catalog.name_of(recipe)
+
+
+def _refuse_version_1(file: Path) -> None:
+    """Raise ConfigError where a set was made by condensekit 0.1, which estimated its cost."""
+    if file.is_file() and "machine" not in read_json(file)["recipe"]:
+        raise ConfigError(
+            f"{file.parent} holds a set of condensekit 0.1, whose cost was estimated and not counted: finish with that "
+            "version, or use another folder"
+        )

@@ -1,18 +1,22 @@
-"""Rankers that train each candidate for a short time."""
+"""Trained rankers: score each candidate by a short training."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
-
-from nni.nas.evaluator import Evaluator
+from typing import TYPE_CHECKING
 
 from condensekit import catalog
-from condensekit.errors import ConfigError, refuse
-from condensekit.nas.names import EARLY, HALF, START
+from condensekit.errors import refuse, require
+from condensekit.methods.recipe import Recipe
+from condensekit.nas.names import EARLY
 from condensekit.nas.rankers.base import Ranker, Setting
-from condensekit.nas.rankers.sets import Preparation
-from condensekit.selection.base import Noise, check_sizes
+from condensekit.nas.rankers.sets import Made, Maker, Preparation
+from condensekit.selection.base import check_sizes
+
+if TYPE_CHECKING:
+    from nni.nas.evaluator import Evaluator
 
 
 @dataclass(frozen=True)
@@ -21,44 +25,93 @@ class OnSet(Ranker):
 
     Args:
         name: What tables call it.
-        kind: A method, a selection (``packed-`` before it allowed), or ``half-`` or ``start-`` and a method.
+        source: A recipe or its text; for :class:`Selected` the name of a selection.
         ipc: Images per class; None takes the setting's.
-        equal: Whether candidates get their share of the dearest preparation among the rankers as further steps, so that
-            all cost the same.
     """
 
     name: str
-    kind: str
+    source: str | Recipe
     ipc: int | None = None
-    equal: bool = False
 
-    def check(self, setting: Setting) -> None:
-        """See :meth:`Ranker.check`."""
-        maker, ipc = setting.maker, self.ipc or setting.ipc
-        if self.kind.startswith(HALF) and ipc < 2:
-            raise ConfigError(f"{self.name}: half condensed and half real needs at least 2 images per class, got {ipc}")
-        if _is_selection(self.kind):
-            formation = catalog.baseline(self.kind)[1]
-        else:
-            how = maker.build(_method_of(self.kind))[1]
-            formation = how["formation"]
-            if self.kind.startswith(START) and isinstance(how["init"], Noise):
-                raise ConfigError(f"{self.name}: a condensation from noise starts from no images; give another init")
-        refuse(formation.misfit(maker.train.spec.shape))
-        check_sizes(maker.train, ipc, formation.factor)
+    @abstractmethod
+    def make(self, maker: Maker, ipc: int) -> Made:
+        """The set, and what making it took."""
 
     def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
         """See :meth:`Ranker.prepare`."""
-        maker, ipc = setting.maker, self.ipc or setting.ipc
-        if self.kind.startswith(HALF):
-            made, cost = maker.half(_method_of(self.kind), ipc)
-        elif self.kind.startswith(START):
-            made, cost = maker.start(_method_of(self.kind), ipc)
-        elif _is_selection(self.kind):
-            made, cost = maker.selected(self.kind, ipc)
-        else:
-            made, cost = maker.condensed(self.kind, ipc)
-        return setting.trained(made, setting.equal_steps if self.equal else None), cost
+        made, cost = self.make(setting.maker, self.ipc or setting.ipc)
+        return setting.trained(made, setting.equal_train_steps if self.at_equal_cost else None), cost
+
+
+@dataclass(frozen=True)
+class Condensed(OnSet):
+    """Trains candidates on a condensed set."""
+
+    def check(self, setting: Setting) -> None:
+        """See :meth:`Ranker.check`."""
+        maker = setting.maker
+        maker.recipe(self.source).check(maker.train, self.ipc or setting.ipc, maker.machine)
+
+    def make(self, maker: Maker, ipc: int) -> Made:
+        """See :meth:`OnSet.make`."""
+        return maker.condensed(self.source, ipc)
+
+
+@dataclass(frozen=True)
+class Half(Condensed):
+    """Trains candidates on a set of which half is condensed and half is real."""
+
+    def check(self, setting: Setting) -> None:
+        """See :meth:`Ranker.check`."""
+        ipc = self.ipc or setting.ipc
+        require(ipc >= 2, f"{self.name}: half condensed and half real needs at least 2 images per class, got {ipc}")
+        super().check(setting)
+
+    def make(self, maker: Maker, ipc: int) -> Made:
+        """See :meth:`OnSet.make`."""
+        return maker.half(self.source, ipc)
+
+
+@dataclass(frozen=True)
+class Started(Condensed):
+    """Trains candidates on the real images that a condensation starts from."""
+
+    def check(self, setting: Setting) -> None:
+        """See :meth:`Ranker.check`."""
+        setting.maker.first(self.source)
+        super().check(setting)
+
+    def make(self, maker: Maker, ipc: int) -> Made:
+        """See :meth:`OnSet.make`."""
+        return maker.start(self.source, ipc)
+
+
+@dataclass(frozen=True)
+class Selected(OnSet):
+    """Trains candidates on selected real images.
+
+    Args:
+        equal: Whether candidates get their share of the dearest preparation among the rankers as further steps, so
+            that all rankers cost the same.
+    """
+
+    source: str
+    equal: bool = False
+
+    @property
+    def at_equal_cost(self) -> bool:
+        """See :class:`Ranker`."""
+        return self.equal
+
+    def check(self, setting: Setting) -> None:
+        """See :meth:`Ranker.check`."""
+        train, formation = setting.maker.train, catalog.baseline(self.source)[1]
+        refuse(formation.misfit(train.spec.shape))
+        check_sizes(train, self.ipc or setting.ipc, formation.factor)
+
+    def make(self, maker: Maker, ipc: int) -> Made:
+        """See :meth:`OnSet.make`."""
+        return maker.selected(self.source, ipc)
 
 
 @dataclass(frozen=True)
@@ -74,23 +127,13 @@ class EarlyStop(Ranker):
     name: str = EARLY
     epochs: int | None = None
 
+    @property
+    def at_equal_cost(self) -> bool:
+        """See :class:`Ranker`."""
+        return self.epochs is None
+
     def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
         """See :meth:`Ranker.prepare`."""
-        train = setting.maker.train
-        steps = math.ceil(self.epochs * len(train) / setting.protocol.batch) if self.epochs else setting.equal_steps
+        train, epochs = setting.maker.train, self.epochs
+        steps = math.ceil(epochs * len(train) / setting.protocol.batch) if epochs else setting.equal_train_steps
         return setting.trained(train, steps), Preparation()
-
-
-def at_equal_cost(one: Ranker) -> bool:
-    """Whether what the ranker may spend depends on what others spend."""
-    return one.equal if isinstance(one, OnSet) else isinstance(one, EarlyStop) and one.epochs is None
-
-
-def _method_of(kind: str) -> str:
-    """The method in ``half-`` or ``start-`` and a method; anything else as it is."""
-    before = next((prefix for prefix in (HALF, START) if kind.startswith(prefix)), "")
-    return kind.removeprefix(before)
-
-
-def _is_selection(kind: str) -> bool:
-    return kind in catalog.SELECTIONS or kind in catalog.PACKED_SELECTIONS

@@ -1,4 +1,4 @@
-"""Training one candidate on a proxy set and scoring it on held-out images, without NNI.
+"""Training of one candidate on a proxy set, and its scores on held-out images, without NNI.
 
 Every step takes a full batch, whatever the size of the set, and tests stand at equal fractions of the steps: rankers
 with equally many steps pass equally many images and average their scores over the same stretch.
@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condensekit.compute import Compute, make_plan, without_subnormals
-from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.compute import Compute, Machine, without_subnormals
+from condensekit.data.images import ClassImages, ImageSpec
+from condensekit.errors import ConfigError, DataError, refuse, require, unknown, whole
 from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.batch_norm import in_evaluation
 from condensekit.nas.trials.time_budget import OutOfTimeError
@@ -32,15 +32,15 @@ from condensekit.training.augment import Augmentation
 from condensekit.training.evaluation import targets_for
 from condensekit.training.train import TEST_PIXELS, class_indices
 
-CPU_TEST_PIXELS = 128 * 32 * 32  # of the images tested at a time: more falls out of the cache, at twice the time
+CPU_TEST_PIXELS = 128 * 32 * 32  # of images in one test batch: a larger one falls out of the cache, at twice the time
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "step": lambda done: 1.0 if done < 0.5 else 0.1,
     "constant": lambda done: 1.0,
 }
 STOPPABLE = ("accuracy", "tse")  # scores by which a candidate given up early stands below those that learn
-TAIL = 0.1  # the share of the steps, at the end, over whose tests scores are averaged
-LOOK_EVERY = 20  # steps between looks at whether the loss is finite
+LAST_SHARE = 0.1  # of the steps, at the end: scores are averaged over the tests in it
+LOOK_EVERY_STEPS = 20  # between looks at whether the loss is finite
 FLIP_CROP = (Augmentation(("crop",)), Augmentation(("flip",)))
 """Random crop and horizontal flip of every image: how most published networks are trained."""
 
@@ -107,12 +107,13 @@ class ProxyProtocol:
             fewer images is passed through more than once in a step.
         augmentation: Of the training images: one, several applied one after the other (:data:`FLIP_CROP`), or
             None.
+            On images that are not flippable it is used without ``flip``.
         schedule: ``cosine``, ``step`` (a tenth from half of the training on) or ``constant``.
         momentum: In [0, 1).
         nesterov: Nesterov's momentum.
         weight_decay: Of all parameters, at least 0.
-        steps: Gradient steps of the whole training in place of ``epochs``; None for none. Makes training equally
-            dear on sets of different sizes: it passes ``steps * batch`` images.
+        steps: Gradient steps of the whole training in place of ``epochs``; None: by epochs. With it training costs the
+            same on sets of different sizes: it passes ``steps * batch`` images.
 
     Raises:
         ConfigError: Values out of range, all of them listed.
@@ -129,9 +130,10 @@ class ProxyProtocol:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        lengths = {"epochs": self.epochs, "batch": self.batch, "steps": self.steps}
         refuse(
-            *(f"{k} must be at least 1, got {v}" for k, v in lengths.items() if v is not None and v < 1),
+            whole("epochs", self.epochs, 1),
+            whole("batch", self.batch, 1),
+            None if self.steps is None else whole("steps", self.steps, 1),
             None if 0 < self.lr < math.inf else f"lr must be positive and finite, got {self.lr}",
             None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
             None if 0 <= self.weight_decay < math.inf else f"weight_decay must be at least 0, got {self.weight_decay}",
@@ -144,10 +146,19 @@ class ProxyProtocol:
         """How many gradient steps training on that many images takes."""
         return self.steps or math.ceil(self.epochs * images / self.batch)
 
+    @property
+    def chain(self) -> tuple[Augmentation, ...]:
+        """The augmentations that are applied one after the other."""
+        return (self.augmentation,) if isinstance(self.augmentation, Augmentation) else self.augmentation or ()
+
+    def on(self, spec: ImageSpec) -> ProxyProtocol:
+        """The protocol as it is used on such data: without ``flip`` where a mirrored image shows another class."""
+        used = tuple(kept for augmentation in self.chain if (kept := augmentation.on(spec)) is not None)
+        return self if used == self.chain else replace(self, augmentation=used)
+
     def augment(self, batch: Tensor, draw: Draw) -> Tensor:
         """(n, C, H, W) images, augmented with parameters of their own."""
-        chain = (self.augmentation,) if isinstance(self.augmentation, Augmentation) else self.augmentation or ()
-        for place, augmentation in enumerate(chain):
+        for place, augmentation in enumerate(self.chain):
             batch = augmentation.apply_batch(batch, draw, f"augment/{place}")
         return batch
 
@@ -178,7 +189,7 @@ class TrialResult:
 
 
 def check_score(score: str, hopeless: float | None) -> None:
-    """Refuse a score that is none, or one by which candidates that are given up would come first.
+    """Refuse an unknown score, and a score by which candidates that are given up would come first.
 
     Args:
         score: Which score of a trained candidate counts.
@@ -189,12 +200,11 @@ def check_score(score: str, hopeless: float | None) -> None:
     """
     if score not in SCORES:
         raise unknown("score", score, SCORES)
-    refuse(
-        None
-        if hopeless is None or score in STOPPABLE
-        else f"hopeless={hopeless:g} with score {score!r} would rank candidates that are given up first: they are "
-        "scored before they become overconfident, and the others after; leave hopeless out, or score by "
-        f"{' or '.join(STOPPABLE)}"
+    require(
+        hopeless is None or score in STOPPABLE,
+        f"hopeless={hopeless} with score {score!r} would rank candidates that are given up first: they are scored "
+        "before they become overconfident, and the others after; leave hopeless out, or score by "
+        f"{' or '.join(STOPPABLE)}",
     )
 
 
@@ -207,7 +217,7 @@ def train_candidate(
     last: int = 5,
     checks: int = 4,
     hopeless: float | None = None,
-    device: str = "cpu",
+    machine: Machine = Machine(),  # noqa: B008 - frozen
     report: Callable[[Mapping[str, float]], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
@@ -216,13 +226,13 @@ def train_candidate(
     Args:
         make: Builds the module, with fresh weights from torch's global generator.
         data: Training and held-out images.
-        protocol: The recipe.
+        protocol: How it is trained.
         seed: Initial weights, batches and augmentation follow from it and from nothing else.
         last: Tests in the last tenth of the steps, over which the scores are averaged.
         checks: Tests spread over the training before those, for the curve.
-        hopeless: Give up at one of the checks where the accuracy is below this many times chance; None never. The
-            scores of such a training are those of that check, and only some may be ranked by: :func:`check_score`.
-        device: ``cpu`` (one thread), ``cuda``.
+        hopeless: Give up at a check where the accuracy is below this many times chance; None: never. The scores of such
+            a training are those of that check, and only some of them may rank: :func:`check_score`.
+        machine: Where; on a CPU in one thread.
         report: Told each entry of the curve at once.
         stop: Asked before each step whether to give everything up.
 
@@ -231,20 +241,21 @@ def train_candidate(
         ConfigError: Numbers out of range, a device that is not here.
     """
     refuse(
-        None if last >= 1 else f"last must be at least 1, got {last}",
-        None if checks >= 0 else f"checks must be at least 0, got {checks}",
+        whole("last", last, 1),
+        whole("checks", checks, 0),
         None if hopeless is None or hopeless > 0 else f"hopeless must be positive, got {hopeless}",
     )
     start = time.perf_counter()
     draw = Draw(seed)
-    plan = make_plan(data.test.spec.shape[1:], device=device, workers=1)
-    with _one_thread(plan.device), without_subnormals(), Compute(plan) as compute, isolated(draw.key("candidate")):
+    protocol = protocol.on(data.test.spec)
+    running = _Uncounted(replace(machine, workers=1), data.test.spec.shape[1:])
+    with running as compute, _one_thread(compute.device), without_subnormals(), isolated(draw.key("candidate")):
         with torch.random.fork_rng(devices=[]):
             module = make().to(compute.device).train()
         lesson = _Lesson(module, data, protocol, draw, compute)
         curve: list[Mapping[str, float]] = []
         stopped, recent = False, 0.0
-        early, late = tests(lesson.steps, last, checks)
+        early, late = tested_after(lesson.steps, last, checks)
         for step in sorted({*early, *late}):
             before, losses = lesson.done, lesson.losses
             if not lesson.learn(step, stop):
@@ -263,6 +274,13 @@ def train_candidate(
     if not all(map(math.isfinite, scores.values())):
         return TrialResult({}, tuple(curve), _since(start), lesson.seen, problem="diverged: outputs not finite")
     return TrialResult(scores, tuple(curve), _since(start), lesson.seen, stopped)
+
+
+class _Uncounted(Compute):
+    """Networks of any kind; what candidates cost is told by their image-steps."""
+
+    def count(self, module: nn.Module, images: int, passes: int) -> None:
+        """Nothing."""
 
 
 class _Lesson:
@@ -301,7 +319,7 @@ class _Lesson:
         """Train until that many steps are done; False as soon as the loss is found not to be finite."""
         device = self.compute.device
         while self.done < until:
-            total, end = torch.zeros((), device=device), min(until, self.done + LOOK_EVERY)
+            total, end = torch.zeros((), device=device), min(until, self.done + LOOK_EVERY_STEPS)
             while self.done < end:
                 if stop():
                     raise OutOfTimeError(f"out of time after {self.done} of {self.steps} training steps")
@@ -354,13 +372,13 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets, reduction="none")
 
 
-def tests(steps: int, last: int, checks: int) -> tuple[list[int], list[int]]:
+def tested_after(steps: int, last: int, checks: int) -> tuple[list[int], list[int]]:
     """The steps after which there are tests: those spread before the last tenth, and those in it whose scores count.
 
     They stand at the same fractions of every number of steps, as far as there are enough.
     """
-    late = {max(1, round(steps * (1 - TAIL * i / last))) for i in range(last)}
-    early = {round(steps * (1 - TAIL) * (i + 1) / (checks + 1)) for i in range(checks)}
+    late = {max(1, round(steps * (1 - LAST_SHARE * i / last))) for i in range(last)}
+    early = {round(steps * (1 - LAST_SHARE) * (i + 1) / (checks + 1)) for i in range(checks)}
     return sorted({step for step in early if 1 <= step < min(late)}), sorted(late)
 
 
@@ -369,10 +387,10 @@ def _since(start: float) -> float:
 
 
 @contextlib.contextmanager
-def _one_thread(device: str) -> Iterator[None]:
+def _one_thread(device: torch.device) -> Iterator[None]:
     """On a CPU: the same sums whatever else runs, and no threads that fight those of other workers."""
     before = torch.get_num_threads()
-    if device == "cpu":
+    if device.type == "cpu":
         torch.set_num_threads(1)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Scores of an untrained network from one batch of images: no training at all.
+"""Zero-cost scores of an untrained network, from one batch of images.
 
 Each is written from its paper. A score says only how networks compare, and only for networks drawn alike: give every
 candidate the same images, and initial weights from the same seed.
@@ -22,12 +22,12 @@ from condensekit.networks.cost import PASSES
 from condensekit.rng import Draw, isolated
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.SiLU, nn.Tanh, nn.GELU, nn.ELU, nn.ReLU6, nn.Hardswish)
-BATCH = 64  # images in the batch of a score
-SMALL = 1e-5  # jacov: what keeps the logarithm of an eigenvalue finite
-BLEND = 1e-2  # zen: how much of the second image is blended in
-REPEATS = 4  # zen: pairs of batches that are averaged over
-ZEN_BATCH = 16  # images at most, as many as the authors take
-RUNNING = 1 - 0.9**2  # zen: weight of a batch's variance, beside 1, in batch norm's running one after two batches
+BATCH_IMAGES = 64  # in the batch of a score
+EIGENVALUE_FLOOR = 1e-5  # jacov: keeps the logarithm of an eigenvalue finite
+BLENDED_SHARE = 1e-2  # zen: of the second image, added to the first
+ZEN_PAIRS = 4  # of batches that are averaged over
+ZEN_IMAGES = 16  # at most in a batch, as many as the authors take
+RUNNING_WEIGHT = 1 - 0.9**2  # zen: of the batches' variance in batch norm's running variance after two batches
 
 
 def synflow(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
@@ -86,7 +86,7 @@ def jacov(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noq
     length = centred.norm(dim=1, keepdim=True)
     if not bool((length > 0).all()):
         return -math.inf  # an image that does not reach the output
-    values = torch.linalg.eigvalsh((centred / length) @ (centred / length).T).clamp(min=0) + SMALL
+    values = torch.linalg.eigvalsh((centred / length) @ (centred / length).T).clamp(min=0) + EIGENVALUE_FLOOR
     return -float((values.log() + 1 / values).sum())
 
 
@@ -103,7 +103,7 @@ def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa:
 
     def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         variance = inputs[0].double().var((0, 2, 3)).mean()
-        scale.append((1 - RUNNING + RUNNING * variance).sqrt().log())
+        scale.append((1 - RUNNING_WEIGHT + RUNNING_WEIGHT * variance).sqrt().log())
 
     def keep(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         maps.append(inputs[0].double())
@@ -111,30 +111,30 @@ def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa:
     found = []
     norms = [part for part in gaussian.modules() if isinstance(part, _BatchNorm)]
     with isolated(key), torch.no_grad():
-        for _ in range(REPEATS):
+        for _ in range(ZEN_PAIRS):
             for part in gaussian.modules():
                 if isinstance(part, (nn.Conv2d, nn.Linear)):
                     part.weight.normal_()
                     if part.bias is not None:
                         part.bias.zero_()
-            first, second = torch.randn(2, *images_NCHW[:ZEN_BATCH].shape)
+            first, second = torch.randn(2, *images_NCHW[:ZEN_IMAGES].shape)
             with _hooked([_end(gaussian)], keep):
                 with _hooked(norms, note):
                     gaussian(first)
-                gaussian(first + BLEND * second)
+                gaussian(first + BLENDED_SHARE * second)
             before, after = maps
             moved = (after - before).abs().sum(tuple(range(1, before.ndim))).mean()
             found.append(float(moved.log() + sum(scale)))
             maps.clear()
             scale.clear()
-    return sum(found) / REPEATS
+    return sum(found) / ZEN_PAIRS
 
 
 def score(kind: str, module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float | None:  # noqa: N803
     """The score called ``kind``, the larger the better; None where it is not finite.
 
     Args:
-        kind: One of :data:`condensekit.ZERO_COST`.
+        kind: One of :data:`~condensekit.nas.names.ZERO_COST`.
         module: An untrained network on the CPU; its batch norm statistics may change.
         images_NCHW: A batch of normalised float32 images, at least two.
         key: Of the random numbers that zen draws.
@@ -181,12 +181,12 @@ def _hooked(parts: Sequence[nn.Module], call: Callable[..., None], before: bool 
 
 def batch(train: ClassImages, draw: Draw) -> Tensor:
     """(64, C, H, W) normalised training images to score networks on, as many of each class as can be."""
-    each = math.ceil(BATCH / len(train.classes))
+    each = math.ceil(BATCH_IMAGES / len(train.classes))
     drawn = train.sample(train.classes, each, draw, role="zero-cost")
-    return drawn.transpose(0, 1).flatten(0, 1)[:BATCH]
+    return drawn.transpose(0, 1).flatten(0, 1)[:BATCH_IMAGES]
 
 
 def image_steps(kind: str, images: int) -> int:
-    """Images forward and backward that cost as much as a score on a batch of ``images``; 0 for one that only counts."""
-    zen = math.ceil(2 * REPEATS * min(images, ZEN_BATCH) / PASSES)
+    """Images forward and backward that cost as much as a score on a batch of ``images``; 0 for a score that counts."""
+    zen = math.ceil(2 * ZEN_PAIRS * min(images, ZEN_IMAGES) / PASSES)
     return {"synflow": 1, "nwot": math.ceil(images / PASSES), "jacov": images, "zen": zen}.get(kind, 0)

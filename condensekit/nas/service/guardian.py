@@ -1,4 +1,4 @@
-"""A small process that outlives a killed search for just long enough to end NNI's manager.
+"""Guardian: a small process that outlives a killed search for just long enough to end NNI's manager.
 
 Both ends are here: the search starts ``python -I -S guardian.py`` and tells it a pid on its standard input; when that
 closes, whatever the reason, the process group of the last pid is killed. Standard library only.
@@ -23,7 +23,7 @@ class Guardian:
         )
 
     def guard(self, manager: int) -> None:
-        """Kill the process group of NNI's manager when this process ends; 0 for none any more."""
+        """Kill the process group of NNI's manager when this process ends; 0: there is no manager any more."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{manager}\n".encode())
         self.process.stdin.flush()

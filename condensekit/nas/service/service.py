@@ -1,4 +1,4 @@
-"""NNI's own training service and portal, with trials forked from a warm server instead of started anew."""
+"""Service engine: NNI's training service and portal, with trials forked from a warm server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import nni.experiment.launcher
 import nni.experiment.rest
 import nni.runtime.log
 from nni.nas.evaluator import Evaluator
-from nni.nas.execution import ExecutionEngine, TrainingServiceExecutionEngine
+from nni.nas.execution import TrainingServiceExecutionEngine
 from nni.nas.execution.engine import Middleware
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
 from nni.nas.nn.pytorch import ModelSpace
@@ -32,17 +32,17 @@ from nni.tools.nnictl.config_utils import Experiments
 
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.engines.engine import POLL_S, Engine
 from condensekit.nas.engines.worker import METRICS, Inherited
 from condensekit.nas.service import trialclient
 from condensekit.nas.service.guardian import Guardian
 
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
-POLL_S = 0.02  # between looks at trials that cannot be waited for
-START_S = 60  # seconds that the manager may take to answer; NNI gives it three
+START_S = 60  # that the manager may take to answer; NNI gives it 3 s
 
 
-class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
+class ServiceEngine(Engine, TrainingServiceExecutionEngine):  # type: ignore[misc]
     """NNI's engine for its training service, which notices when what it needs is gone, and when a metric was lost.
 
     The manager drops metrics of a trial that it has seen end, as happens to short ones on a busy machine, and of
@@ -73,7 +73,7 @@ class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
         super()._trial_end_callback(command)
 
     def check(self) -> None:
-        """Raise CondensekitError where the end of a trial is not its own: what trials need is gone."""
+        """See :meth:`Engine.check`: the fork server or NNI's manager may be gone."""
         server, process = self.nodejs_binding.server, self.nodejs_binding._proc
         if server is not None and server.process.poll() is not None:
             raise CondensekitError("the fork server has ended: its messages stand above; start the search again")
@@ -83,7 +83,7 @@ class ServiceEngine(TrainingServiceExecutionEngine):  # type: ignore[misc]
     def pump(self, timeout_s: float) -> None:
         """Wait a moment: events come in on NNI's own thread."""
         self.check()
-        time.sleep(min(timeout_s, POLL_S))
+        super().pump(timeout_s)
 
 
 class Service(NasExperiment):  # type: ignore[misc]
@@ -112,7 +112,7 @@ class Service(NasExperiment):  # type: ignore[misc]
         folder: Path,
         workers: int,
         limit_s: float | None,
-        journal: Callable[[ExecutionEngine], Middleware],
+        journal: Callable[[Engine], Middleware],
         server: WarmServer | None,
         training_service: Any = None,
     ) -> None:
@@ -129,7 +129,7 @@ class Service(NasExperiment):  # type: ignore[misc]
             config._trial_command_params = {"python": shlex.join(client)}
         super().__init__(space, evaluator if server is None else Inherited(), strategy, config)
 
-    def execution_engine_factory(self, config: Any) -> ExecutionEngine:
+    def execution_engine_factory(self, config: Any) -> Middleware:
         """NNI's engine below our journal."""
         return self.journal(ServiceEngine(self))
 
@@ -255,4 +255,4 @@ def check_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise ConfigError(f"port {port} is in use: pass another --port ({error.strerror})") from error
+            raise ConfigError(f"port {port} is in use: choose another port ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""Stands in for the Python that NNI's training service starts for a trial: hands it to the fork server and waits.
+"""Trial client: the Python that NNI's service starts for a trial; it hands the trial to the fork server and waits.
 
 Run as a file, ``python -I -S trialclient.py SOCKET ...``, with the standard library alone, so that it starts in
 milliseconds. The rest of the command line is what NNI added for its own entry, and is not needed.

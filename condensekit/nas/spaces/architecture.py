@@ -11,9 +11,9 @@ Architecture = dict[str, Any]
 
 
 def key(architecture: Mapping[str, Any]) -> str:
-    """The same text for the same architecture, whatever the order of its labels; None counts as left out.
+    """The same text for the same architecture, whatever the order of its labels; a value of None is left out.
 
-    Some of NNI's strategies note None for a constraint of the space, others nothing.
+    Some of NNI's strategies note None for a constraint of the space, others note nothing.
     """
     given = {label: value for label, value in architecture.items() if value is not None}
     return json.dumps(given, sort_keys=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""The grid of ConvNets that Dataset Condensation searches, as an NNI space."""
+"""ConvNet space: the grid of ConvNets that Dataset Condensation searches, as an NNI space."""
 
 from __future__ import annotations
 

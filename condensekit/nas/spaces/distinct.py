@@ -1,4 +1,4 @@
-"""Which architectures a comparison is about: no two that are known to compute the same thing."""
+"""Distinct architectures: lists in which no two are known to compute the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def by_key(architectures: Iterable[Architecture]) -> dict[str, Architecture]:
 
 
 def distinct(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
-    """``n`` architectures drawn at random of which no two are known to compute the same; all, where there are fewer.
+    """``n`` architectures drawn at random, no two of which are known to compute the same; all, where there are fewer.
 
     A longer list from the same seed begins with a shorter one.
     """

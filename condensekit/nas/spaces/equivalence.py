@@ -9,7 +9,7 @@ from condensekit.nas.spaces.nasbench201 import NasBench201Space, computation
 
 
 def canonical(space: ModelSpace, architecture: Architecture) -> Architecture:
-    """The architecture under which a table has this one, and others that differ in edges without effect only.
+    """The architecture that stands in a table for this one, and for others that differ in edges without effect.
 
     In NAS-Bench-201 an edge that the input does not reach, or from which the output is not reached, might as well hold
     ``none``: 9,445 of the 15,625 cells are left. Elsewhere each stands for itself.

@@ -1,4 +1,4 @@
-"""NNI's NAS-Bench-201 for images of any depth, and the names that benchmark tables give its cells."""
+"""NAS-Bench-201 for images of any depth, and the names that benchmark tables give its cells."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from nni.nas.hub.pytorch import NasBench201
 from torch import nn
 
-from condensekit.errors import DataError, refuse
+from condensekit.errors import DataError, refuse, whole
 from condensekit.nas.spaces.architecture import Architecture
 
-_TABLE = {"conv_1x1": "nor_conv_1x1", "conv_3x3": "nor_conv_3x3"}  # NNI's names of operations to the tables'
+_TABLE = {"conv_1x1": "nor_conv_1x1", "conv_3x3": "nor_conv_3x3"}  # names of operations in tables, by NNI's names
 _NNI = {theirs: ours for ours, theirs in _TABLE.items()}
 _OPERATIONS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")
 
@@ -30,7 +30,7 @@ class NasBench201Space(NasBench201):  # type: ignore[misc]
 
     def __init__(self, channels: int = 3, classes: int = 10, stem: int = 16, cells: int = 5) -> None:
         sizes = {"channels": channels, "classes": classes, "stem": stem, "cells": cells}
-        refuse(*(f"{name} must be at least 1, got {value}" for name, value in sizes.items() if value < 1))
+        refuse(*(whole(name, value, 1) for name, value in sizes.items()))
         super().__init__(stem_out_channels=stem, num_modules_per_stack=cells, num_labels=classes)
         if channels != 3:
             self.stem[0] = nn.Conv2d(channels, stem, kernel_size=3, padding=1, bias=False)

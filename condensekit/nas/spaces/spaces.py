@@ -19,7 +19,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import model_context
 from torch import nn
 
-from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.errors import ConfigError, DataError, refuse, require, unknown, whole
 from condensekit.nas.names import SPACES, imported
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.convnets import ConvNetSpace
@@ -31,8 +31,8 @@ from condensekit.rng import Draw, isolated
 log = logging.getLogger(__name__)
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function or an object, as Python shows it
-LISTED = 1 << 18  # architectures: a space of fewer is sampled by a permutation of its list
-DRAWS = 1_000  # for each architecture wanted from a larger one: constraints refuse some, and some come twice
+MAX_LISTED = 1 << 18  # architectures: a smaller space is sampled by a permutation of its list
+MAX_DRAWS = 1_000  # from a larger space for each architecture: constraints refuse some, and some come twice
 
 
 def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: Any) -> ModelSpace:
@@ -45,7 +45,7 @@ def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: A
         classes: Outputs; ``module:Class`` does not get it.
         options: Passed on to :func:`convnet_space`, :class:`NasBench201Space` or the class.
 
-    The names are those of :data:`condensekit.SPACES`.
+    The names are those of :data:`condensekit.nas.names.SPACES`.
 
     Raises:
         ConfigError: An unknown name, a class that cannot be imported or built, options it does not take.
@@ -148,7 +148,7 @@ def check_choices(space: ModelSpace) -> None:
 
 
 def choices(space: Mutable) -> dict[str, LabeledMutable]:
-    """What there is to choose, by label: a space's constraints are none of it."""
+    """What there is to choose, by label, without the space's constraints."""
     return {label: m for label, m in space.simplify().items() if not isinstance(m, MutableAnnotation)}
 
 
@@ -180,22 +180,22 @@ def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architect
     Raises:
         ConfigError: None of many draws satisfies the constraints of the space.
     """
-    refuse(None if n >= 1 else f"the number of architectures must be at least 1, got {n}")
+    refuse(whole("n", n, 1))
     draw = Draw(seed)
     count = size(space)
-    if count is not None and count <= LISTED:
+    if count is not None and count <= MAX_LISTED:
         listed = list(enumerate_architectures(space))
         return [listed[i] for i in draw.permutation("architectures", len(listed))[:n].tolist()]
     mutables, labels = MutableDict(space.simplify()), choices(space)
     found: dict[str, Architecture] = {}
     source = np.random.RandomState(draw.key("architectures") & 0xFFFFFFFF)
-    for _ in range(DRAWS * n):
+    for _ in range(MAX_DRAWS * n):
         with contextlib.suppress(SampleValidationError):  # a constraint is violated: draw again
             sample = plain(labels, mutables.random(random_state=source))
             found.setdefault(key(sample), sample)
         if len(found) == n:
             break
-    refuse(None if found else f"none of {DRAWS * n} random draws satisfies the constraints of this space: loosen them")
+    require(bool(found), f"none of {MAX_DRAWS * n} random draws satisfies the constraints of this space: loosen them")
     return list(found.values())
 
 

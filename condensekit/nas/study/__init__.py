@@ -1,1 +1,1 @@
-"""Studies of rankers: contests, truth, statistics and reports."""
+"""Studies of rankers: contests, truth, statistics and results."""

@@ -1,4 +1,4 @@
-"""How sure a rank correlation is: a paired bootstrap over distinct architectures."""
+"""Bootstrap: how sure a rank correlation is, by paired resamples of distinct architectures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from condensekit.errors import ConfigError, DataError
-from condensekit.nas.study.ranking import FEWEST, TOP, Floats, expected_first, measured, placed
+from condensekit.errors import DataError, refuse, whole
+from condensekit.nas.study.ranking import MIN_CANDIDATES, TOP_SHARE, Floats, expected_first, measured, placed
 from condensekit.rng import Draw
 
 RESAMPLES = 2000
@@ -41,7 +41,7 @@ def rank_correlation(scores: Floats, truth: Floats) -> Floats:
 
 def top_correlation(scores: Floats, truth: Floats) -> Floats:
     """The same inside the best half by truth of each row, with all that tie with the last of them."""
-    kept = max(1, math.ceil(TOP * truth.shape[1]))
+    kept = max(1, math.ceil(TOP_SHARE * truth.shape[1]))
     return _correlation(scores, truth, truth >= np.sort(truth, axis=1)[:, -kept, None])
 
 
@@ -94,8 +94,7 @@ def bootstrap(
         ConfigError: ``resamples`` is below 1.
         DataError: Lengths that differ, or a truth that is not finite.
     """
-    if resamples < 1:
-        raise ConfigError(f"resamples must be at least 1, got {resamples}")
+    refuse(whole("resamples", resamples, 1))
     ours = placed(scores)
     values = measured(truth, len(ours))
     theirs = None if against is None else placed(against)
@@ -104,10 +103,10 @@ def bootstrap(
         other = "" if theirs is None else f" and {len(theirs)} scores to compare with"
         raise DataError(f"there are {len(ours)} scores, but {len(names)} groups{other}: give one for each candidate")
     members = _members(names)
-    if len(members) < FEWEST:
+    if len(members) < MIN_CANDIDATES:
         return None
-    whole = _difference(statistic, ours, theirs, values, np.arange(len(ours))[None])
-    if not np.isfinite(whole[0]):
+    observed = _difference(statistic, ours, theirs, values, np.arange(len(ours))[None])
+    if not np.isfinite(observed[0]):
         return None
     drawn = _resampled(members, resamples, seed)
     found = np.concatenate([_difference(statistic, ours, theirs, values, rows) for rows in drawn])
@@ -115,7 +114,7 @@ def bootstrap(
     if not len(defined):
         return None
     lo, hi = np.percentile(defined, (2.5, 97.5))
-    return Interval(float(whole[0]), float(lo), float(hi))
+    return Interval(float(observed[0]), float(lo), float(hi))
 
 
 def _difference(

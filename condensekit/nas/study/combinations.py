@@ -1,4 +1,4 @@
-"""Scores made of other scores: the rank sum, a ridge regression on a few real evaluations, and an additive model."""
+"""Combinations: scores made of other scores, by a sum of ranks, a ridge regression or an additive model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from condensekit.errors import DataError
-from condensekit.nas.rankers.base import Combination
+from condensekit.nas.rankers.base import Combination, Ranker
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.nas.study.ranking import FEWEST, Floats, placed
+from condensekit.nas.study.ranking import MIN_CANDIDATES, Floats, placed
 from condensekit.nas.trials.log import Trial
 
 PENALTIES = tuple(10.0**power for power in range(-2, 4))  # of the ridge; leave-one-out chooses among them
@@ -54,9 +54,9 @@ def ridge(features: ArrayLike, truth: ArrayLike, wanted: ArrayLike) -> Floats:
     from sklearn.linear_model import RidgeCV
 
     known, asked, goal = (np.asarray(a, dtype=np.float64) for a in (features, wanted, truth))
-    if len(known) < FEWEST or len(known) != len(goal) or known.shape[1] != asked.shape[1]:
+    if len(known) < MIN_CANDIDATES or len(known) != len(goal) or known.shape[1] != asked.shape[1]:
         raise DataError(
-            f"a ridge needs at least {FEWEST} candidates with a truth each and the same features for all, "
+            f"a ridge needs at least {MIN_CANDIDATES} candidates with a truth each and the same features for all, "
             f"got features {known.shape}, truths {goal.shape}, to predict {asked.shape}"
         )
     both = np.vstack([known, asked])
@@ -91,20 +91,20 @@ def additive(
 
 
 def shared_by(
-    one: Combination, found: Mapping[str, Sequence[Trial]], some: Sequence[Architecture]
+    one: Ranker | Combination, found: Mapping[str, Sequence[Trial]], some: Sequence[Architecture]
 ) -> list[Architecture]:
     """Those of some architectures that all parts of a combination have scored, failed trials included."""
     tables = _tables(one, found)
     return [a for a in some if all(key(a) in table for table in tables)]
 
 
-def _tables(one: Combination, found: Mapping[str, Sequence[Trial]]) -> list[dict[str, Trial]]:
+def _tables(one: Ranker | Combination, found: Mapping[str, Sequence[Trial]]) -> list[dict[str, Trial]]:
     """Each part's trials by key of the architecture."""
     return [{key(t.architecture): t for t in found[part.name]} for part in one.parts]
 
 
 def combined(
-    one: Combination,
+    one: Ranker | Combination,
     found: Mapping[str, Sequence[Trial]],
     ranked: Sequence[Architecture],
     known: Sequence[Architecture],
@@ -121,7 +121,7 @@ def combined(
     """
     tables = _tables(one, found)
     shared, told = (shared_by(one, found, some) for some in (ranked, known))
-    if not shared or (one.fitted and (len(told) < FEWEST or len(told) < len(known))):
+    if not shared or (one.fitted and (len(told) < MIN_CANDIDATES or len(told) < len(known))):
         return []
 
     def features(some: Sequence[Architecture]) -> Floats:

@@ -1,21 +1,19 @@
-"""One comparison of rankers: the same architectures, the same engine and log, the truth, and a row for each."""
+"""Contest of rankers: the same architectures, engine and log for all, the truth, and a row for each."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
-from condensekit.errors import Problems, refuse, unknown
+from condensekit.errors import Problems, refuse, unknown, whole
 from condensekit.nas.names import LISTED, STRATEGIES
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
-from condensekit.nas.rankers.trained import at_equal_cost
-from condensekit.nas.rankers.untrained import ZeroCost
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.distinct import by_key, distinct, listed, others
 from condensekit.nas.spaces.equivalence import canonical, group
@@ -24,54 +22,18 @@ from condensekit.nas.study.combinations import combined, shared_by
 from condensekit.nas.study.costs import Ledger
 from condensekit.nas.study.full_training import FullTraining
 from condensekit.nas.study.races import Races
-from condensekit.nas.study.ranking import FEWEST
-from condensekit.nas.study.report import Ground, Scores, Spent, ranking_rows
+from condensekit.nas.study.ranking import MIN_CANDIDATES
+from condensekit.nas.study.report import Ground, RankerCost, Scores, ranking_rows
+from condensekit.nas.study.result import SearchResult
 from condensekit.nas.study.truth import Truth
 from condensekit.nas.trials.log import Trial
 from condensekit.nas.trials.settings import Running
 from condensekit.nas.trials.strategies import check_population, check_searchable, population
 
-FITTED = 10  # architectures whose truth a regression is told
-STRATA = 8  # choices that a label may have for the ranking to be reported apart in each of them
-REASONS = 3  # for failed trials that a note names
-SOME = 20  # architectures whose mean stands for what a search will ask for
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a :class:`Contest` found.
-
-    Args:
-        best: The first one of the first ranker that scored any: ``ranker``, ``architecture``, ``score``, ``params``,
-            ``flops``, ``truth``.
-        trials: Every ranker's trials, combinations included.
-        rows: See :func:`condensekit.nas.study.report.ranking_rows`.
-        truth: The truth's name, its repeats' agreement and its noise; None where there is none.
-        values: The truth's measurements in percent by key of the architecture.
-        notes: What the reader should know, a sentence each.
-    """
-
-    best: dict[str, Any] | None
-    trials: tuple[Trial, ...]
-    rows: list[dict[str, Any]]
-    truth: dict[str, Any] | None
-    values: Mapping[str, tuple[float, ...]]
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``search.json`` holds."""
-        shown = ("ranker", "architecture", "score", "cost_s", "status", "reason")
-        trials = [
-            {**{name: getattr(t, name) for name in shown}, "truth": _mean(self.values.get(key(t.architecture)))}
-            for t in self.trials
-        ]
-        return {
-            "best": self.best,
-            "trials": trials,
-            "ranking": self.rows,
-            "truth": self.truth,
-            "notes": list(self.notes),
-        }
+USUAL_FITTED = 10  # architectures whose truth a regression is told
+MAX_STRATA = 8  # choices of a label, for the ranking to be reported apart in each of them
+MAX_REASONS = 3  # for failed trials that a note names
+TYPICAL_SAMPLE = 20  # architectures whose mean stands for what a search will ask for
 
 
 class Contest:
@@ -85,20 +47,20 @@ class Contest:
         strategy: ``random`` or ``grid``: one list from the seed, scored by all. ``evolution`` or ``tpe``: a search for
             each ranker.
         trials: Architectures; of a random list no two compute the same thing.
-        architectures: The list itself, in place of ``strategy`` and ``trials``; what stands there twice, or is known to
-            compute the same as NAS-Bench-201 cells without an effect do, counts once.
+        architectures: The list itself, in place of ``strategy`` and ``trials``; of those that are the same, or known to
+            compute the same, one counts.
         truth: A table, how to measure it, or None.
         seed: Of the list or the search.
         groups: By key of an architecture: the name of all that compute the same thing, for the bootstrap; of those
             that it lacks, :func:`condensekit.nas.spaces.equivalence.group` says it.
         strata: Labels of the space, in whose values the ranking is reported apart; None: those with 2 to 8 choices.
-        fitted: Architectures whose truth a regression is told, at least three; they are none of the ranked ones.
+        fitted: Architectures whose truth a regression is told, at least three; they are not ranked.
 
     Raises:
-        ConfigError: An unknown strategy, one that cannot search the space, no ranker, one twice, combinations with a
-            strategy that has no common list, a regression without a truth, a stratum that is no label, a space with too
-            few architectures, fewer than three candidates to compare with a truth.
-        DataError: Architectures that the truth lacks, or that are none of the space.
+        ConfigError: An unknown strategy, a strategy that cannot search the space, no ranker, a ranker twice,
+            combinations with a strategy that has no common list, a regression without a truth, a stratum that is no
+            label, a space with too few architectures, fewer than three candidates to compare with a truth.
+        DataError: Architectures that the truth lacks, or that the space does not have.
     """
 
     def __init__(
@@ -114,12 +76,12 @@ class Contest:
         seed: int = 0,
         groups: Mapping[str, str] | None = None,
         strata: Sequence[str] | None = None,
-        fitted: int = FITTED,
+        fitted: int = USUAL_FITTED,
     ) -> None:
         if architectures is None and strategy not in STRATEGIES:
             raise unknown("strategy", strategy, STRATEGIES)
         names = [r.name for r in rankers]
-        mixed = [r for r in rankers if isinstance(r, Combination)]
+        mixed = [r for r in rankers if r.combines]
         told = [r for r in mixed if r.fitted]
         common = architectures is not None or strategy in LISTED
         labels = list(choices(space))
@@ -131,7 +93,7 @@ class Contest:
             f"{mixed[0].name!r} combines scores of one list: use strategy random or grid"
             if mixed and not common
             else None,
-            None if fitted >= FEWEST else f"fitted must be at least {FEWEST}, got {fitted}",
+            whole("fitted", fitted, MIN_CANDIDATES),
             *(f"stratum {s!r} is no label of the space: use {', '.join(labels)}" for s in foreign),
         )
         check_choices(space)
@@ -147,7 +109,7 @@ class Contest:
             ours = listed(space, strategy, trials, seed)
         self.ranked = ours
         self.trials = trials if self.ranked is None else len(self.ranked)
-        there = sample_architectures(space, min(trials, FEWEST), seed) if self.ranked is None else self.ranked
+        there = sample_architectures(space, min(trials, MIN_CANDIDATES), seed) if self.ranked is None else self.ranked
         asked = trials if architectures is None else self.trials
         refuse(_too_few(len(there), asked) if truth is not None else None)
         short = self.ranked is not None and len(there) < asked
@@ -161,7 +123,7 @@ class Contest:
             with problems:
                 one.check(setting)
         problems.refuse()
-        self.ledger = Ledger(space, setting.held.spec.shape)
+        self.ledger = Ledger(space, setting.held.spec.shape, len(setting.maker.train))
 
     def check(self, running: Running) -> None:
         """Refuse what cannot be run so.
@@ -172,7 +134,7 @@ class Contest:
         if self.ranked is None and self.strategy == "evolution":
             check_population(population(self.trials), 1 if running.engine == "sequential" else running.workers)
 
-    def run(self, running: Running = Running()) -> Comparison:  # noqa: B008 - frozen
+    def run(self, running: Running = Running()) -> SearchResult:  # noqa: B008 - frozen
         """Score, measure and report.
 
         Raises:
@@ -180,23 +142,36 @@ class Contest:
             CondensekitError: A set cannot be made, a search cannot start, or a file cannot be written.
         """
         self.check(running)
-        with running.budget() as budget, Races(self, running, budget) as races:
-            races.score()
-            return self._report(races, races.truth())
+        lists = [(one, self._list(one)) for one in self.singles()]
+        with (
+            running.budget() as budget,
+            Races(self.space, self.strategy, self.trials, self.seed, running, budget) as races,
+        ):
+            races.score(lists, self.setting, lambda made: self.ledger.share(made, self.some(), self.trials))
+            truth = self.wanted
+            if isinstance(truth, FullTraining):
+                truth = races.measure(truth, [*self.scored(races.found).values(), *self.extra])
+            return self._report(races, truth)
+
+    def _list(self, one: Ranker) -> Sequence[Architecture] | None:
+        """What a ranker scores: the list, and what a regression on its scores is fitted on; None: what it asks for."""
+        return [*self.ranked, *self.extra] if self.ranked and one.name in self.fitting else self.ranked
 
     def singles(self) -> list[Ranker]:
         """Every ranker that scores candidates by itself.
 
-        Free ones come first, lest a budget ends before them; those at equal cost last, when it is known what that is.
+        Free rankers come first, before a budget can end; rankers at equal cost last, when that cost is known.
         """
-        parts = itertools.chain(*(r.parts if isinstance(r, Combination) else (r,) for r in self.rankers))
-        return sorted(
-            {r.name: r for r in parts}.values(), key=lambda one: (at_equal_cost(one), not isinstance(one, ZeroCost))
-        )
+        parts = itertools.chain(*(r.parts for r in self.rankers))
+        return sorted({r.name: r for r in parts}.values(), key=lambda one: (one.at_equal_cost, not one.free))
 
     def some(self) -> list[Architecture]:
         """The list, or a few architectures like those that a search will ask for."""
-        return self.ranked if self.ranked is not None else distinct(self.space, min(self.trials, SOME), self.seed)
+        return (
+            self.ranked
+            if self.ranked is not None
+            else distinct(self.space, min(self.trials, TYPICAL_SAMPLE), self.seed)
+        )
 
     def scored(self, found: Mapping[str, Sequence[Trial]]) -> dict[str, Architecture]:
         """The list, or what any of the searches asked for."""
@@ -204,7 +179,7 @@ class Contest:
             return by_key(self.ranked)
         return by_key(t.architecture for t in itertools.chain(*found.values()))
 
-    def _report(self, races: Races, truth: Truth | None) -> Comparison:
+    def _report(self, races: Races, truth: Truth | None) -> SearchResult:
         """Scores, costs and rows."""
         found, prepared = races.found, races.prepared
         known = [a for a in self.extra if truth is not None and truth.holds(self.space, a)]
@@ -215,9 +190,9 @@ class Contest:
         notes = [*getattr(self.space, "notes", ()), *self.notes, *_left_out(mine, races.unmade, self.trials)]
         trials: list[Trial] = []
         scores: dict[str, Scores] = {}
-        spent: dict[str, Spent] = {}
+        costs: dict[str, RankerCost] = {}
         for one in self.rankers:
-            if isinstance(one, Combination):
+            if one.combines:
                 ours = combined(one, found, self.ranked or [], known, goal)
                 if len(ours) < self.trials:
                     told = len(shared_by(one, found, known))
@@ -229,14 +204,14 @@ class Contest:
             if truth is not None and without:
                 notes.append(f"{one.name}: {without} of {len(ours)} have no truth and are not compared")
             scores[one.name] = {key(t.architecture): t.score for t in ours}
-            spent[one.name] = self.ledger.spent(one, found, prepared, self.extra, truth)
-        rows = ranking_rows(scores, spent, ground, _baseline(self.rankers))
+            costs[one.name] = self.ledger.spent(one, found, prepared, self.extra, truth)
+        rows = ranking_rows(scores, costs, ground, _reference(self.rankers))
         values = {k: tuple(v) for k, v in zip(ground.keys, ground.truth.tolist(), strict=True)}
         scoring = [r.name for r in self.rankers if any(s is not None for s in scores[r.name].values())]
         best = self._best([t for t in trials if t.ranker == scoring[0]], values) if scoring else None
         if best is not None and best["ranker"] != self.rankers[0].name:
             notes.append(f"the best is that of {best['ranker']}, because {self.rankers[0].name} scored nothing")
-        return Comparison(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes))
+        return SearchResult(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes))
 
     def _ground(self, scored: Mapping[str, Architecture], truth: Truth | None) -> Ground:
         """What the rows need to know."""
@@ -276,21 +251,21 @@ class Contest:
 def _few(space: ModelSpace) -> list[str]:
     """The labels with 2 to 8 choices."""
     sizes = {label: len(getattr(mutable, "values", ())) for label, mutable in space.simplify().items()}
-    return [label for label, size in sizes.items() if 2 <= size <= STRATA]
+    return [label for label, size in sizes.items() if 2 <= size <= MAX_STRATA]
 
 
 def _too_few(there: int, asked: int) -> str | None:
     """Why nothing can be compared with a truth, if so, and the way out."""
-    if there >= FEWEST:
+    if there >= MIN_CANDIDATES:
         return None
-    way = f"ask for {FEWEST} or more" if asked < FEWEST else "take a larger space"
-    return f"a truth compares at least {FEWEST} architectures, got {there}: {way}, or leave out the truth"
+    way = f"ask for {MIN_CANDIDATES} or more" if asked < MIN_CANDIDATES else "take a larger space"
+    return f"a truth compares at least {MIN_CANDIDATES} architectures, got {there}: {way}, or leave out the truth"
 
 
 def _shortfall(
-    one: Combination, found: Mapping[str, Sequence[Trial]], scored: int, wanted: int, told: int, fitted: int
+    one: Ranker | Combination, found: Mapping[str, Sequence[Trial]], scored: int, wanted: int, told: int, fitted: int
 ) -> str:
-    """Why a combination lacks architectures, and the way out; ``told`` of the ``fitted`` ones can be fitted on."""
+    """Why a combination lacks architectures, and the way out; it can be fitted on ``told`` of ``fitted``."""
     short = [part.name for part in one.parts if len(found[part.name]) < wanted]
     if short:
         why, out = f"{' and '.join(short)} did not score all of them", "combine other rankers"
@@ -298,8 +273,8 @@ def _shortfall(
         why = f"only {told} of the {fitted} architectures that it is fitted on have a truth and all scores"
         out = "give a truth that holds them"
     return (
-        f"{one.name}: only {scored} of {wanted} architectures were scored, because {why}: resume with a larger "
-        f"--budget, or {out}"
+        f"{one.name}: only {scored} of {wanted} architectures were scored, because {why}: go on with a larger "
+        f"budget, or {out}"
     )
 
 
@@ -321,13 +296,13 @@ def _counted(reasons: Sequence[str]) -> str:
     found = Counter(reasons).most_common()
     if len(found) == 1:
         return found[0][0]
-    more = f"; {len(found) - REASONS} more" if len(found) > REASONS else ""
-    return "; ".join(f"{reason} ({n})" for reason, n in found[:REASONS]) + more
+    more = f"; {len(found) - MAX_REASONS} more" if len(found) > MAX_REASONS else ""
+    return "; ".join(f"{reason} ({n})" for reason, n in found[:MAX_REASONS]) + more
 
 
-def _baseline(rankers: Sequence[Ranker | Combination]) -> str | None:
+def _reference(rankers: Sequence[Ranker | Combination]) -> str | None:
     """The random subset, where it is among the rankers."""
-    return next((r.name for r in rankers if r.name.partition("@")[0] == "random"), None)
+    return next((r.name for r in rankers if re.match(r"random(@| |$)", r.name)), None)
 
 
 def _about(truth: Truth | None, ground: Ground) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Training on all of the data: what a ranking is measured by, and what is done with the winner."""
+"""Full training on all of the data: what a ranking is measured by, and what is done with the winner."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
+from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
 from condensekit.nas.rankers.evaluator import ProxyEvaluator
@@ -18,8 +19,8 @@ from condensekit.nas.spaces.architecture import Architecture
 from condensekit.nas.spaces.spaces import build, fingerprint
 from condensekit.runs.files import save_tensors
 
-NETWORK = "network"  # the kind of file that holds the weights
-TRUTH_SEED = 1_000  # full trainings share no initial weights with a ranker's
+NETWORK = "network"  # kind of the file that holds the weights
+FIRST_SEED = 1_000  # of full trainings, which share no initial weights with those of rankers
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,21 +30,21 @@ class FullTraining:
     Args:
         train: All training images, those held out from the rankers included.
         test: Test images.
-        protocol: The recipe.
+        protocol: How it is trained.
         seeds: Trainings of each architecture; two or more tell how noisy the truth is.
-        device: Where.
+        machine: Where.
     """
 
     train: ClassImages
     test: ClassImages
     protocol: ProxyProtocol
     seeds: int = 1
-    device: str = "cpu"
+    machine: Machine = Machine()  # noqa: RUF009 - frozen
 
     def evaluator(self, seed: int) -> ProxyEvaluator:
         """Trains and tests one architecture once; only its end counts."""
         data = ProxyData(self.train, self.test)
-        return ProxyEvaluator(data, self.protocol, seed=TRUTH_SEED + seed, last=1, checks=0, device=self.device)
+        return ProxyEvaluator(data, self.protocol, seed=FIRST_SEED + seed, last=1, checks=0, machine=self.machine)
 
 
 def retrain(
@@ -59,7 +60,7 @@ def retrain(
     Args:
         space: Of the architecture.
         architecture: The winner.
-        full: Data and recipe.
+        full: Data and protocol.
         seed: Of the training.
         path: Where the weights go, as ``.safetensors``; None keeps them in memory.
         stop: Asked before each step whether to give up.
@@ -78,7 +79,7 @@ def retrain(
         return made[0]
 
     data = ProxyData(full.train, full.test)
-    result = train_candidate(make, data, full.protocol, seed=seed, last=1, checks=0, device=full.device, stop=stop)
+    result = train_candidate(make, data, full.protocol, seed=seed, last=1, checks=0, machine=full.machine, stop=stop)
     if result.problem:
         raise CondensekitError(f"retraining the winner: {result.problem}; lower its learning rate")
     accuracy = float(result.scores["accuracy"])

@@ -1,4 +1,4 @@
-"""The picture of a comparison: each ranker's scores against the truth."""
+"""Picture of a search: each ranker's scores against the truth."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""The searches of one contest, one after the other, through one engine and one fork server."""
+"""Races: the searches of one contest, one after the other, through one engine and one fork server."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from nni.nas.evaluator import Evaluator
+from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import DataError
 from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.rankers.base import Ranker, Setting
 from condensekit.nas.rankers.sets import DivergedError, Preparation
-from condensekit.nas.rankers.trained import at_equal_cost
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.study.full_training import FullTraining
 from condensekit.nas.study.truth import Truth, from_trials
@@ -23,21 +23,24 @@ from condensekit.nas.trials.settings import Running
 from condensekit.nas.trials.strategies import FixedList
 from condensekit.nas.trials.time_budget import OutOfTimeError, TimeBudget
 
-if TYPE_CHECKING:
-    from condensekit.nas.study.contest import Contest
-
 
 class Races:
     """The searches of one contest: one for each ranker, one for each repeat of the truth.
 
     Args:
-        contest: What to do.
-        running: How.
+        space: Where the architectures come from.
+        strategy: How a search without a list asks for them.
+        trials: Architectures of a search without a list.
+        seed: Of the strategy.
+        running: How trials are run.
         budget: For everything, running.
     """
 
-    def __init__(self, contest: Contest, running: Running, budget: TimeBudget) -> None:
-        self.contest, self.running, self.budget = contest, running, budget
+    def __init__(
+        self, space: ModelSpace, strategy: str, trials: int, seed: int, running: Running, budget: TimeBudget
+    ) -> None:
+        self.space, self.strategy, self.trials, self.seed = space, strategy, trials, seed
+        self.running, self.budget = running, budget
         folder = running.folder
         self.log = TrialLog(folder / "trials.jsonl" if folder else None)
         self.truths = TrialLog(folder / "truth.jsonl" if folder else None)
@@ -55,56 +58,54 @@ class Races:
     def __exit__(self, *_: object) -> None:
         self.stack.close()
 
-    def score(self) -> None:
-        """Every single ranker's trials; none of one that has no set to train on."""
-        contest = self.contest
-        maker = replace(contest.setting.maker, stop=self.budget.spent)
-        for one in contest.singles():
-            setting = replace(contest.setting, maker=maker)
-            if at_equal_cost(one):
-                share = contest.ledger.share(self.prepared, contest.some(), contest.trials)
-                setting = replace(setting, extra=share)
+    def score(
+        self,
+        rankers: Sequence[tuple[Ranker, Sequence[Architecture] | None]],
+        setting: Setting,
+        share: Callable[[Mapping[str, Preparation]], float],
+    ) -> None:
+        """Every ranker's trials; no trials of a ranker that has no set to train on.
+
+        Args:
+            rankers: Each with its list of architectures; None for a search.
+            setting: What they share.
+            share: What the dearest preparation is worth in image-steps of each candidate.
+        """
+        setting = replace(setting, maker=replace(setting.maker, stop=self.budget.spent))
+        for one, wanted in rankers:
+            theirs = replace(setting, extra=share(self.prepared)) if one.at_equal_cost else setting
             try:
-                evaluator, self.prepared[one.name] = one.prepare(setting)
+                evaluator, self.prepared[one.name] = one.prepare(theirs)
             except (DivergedError, DataError, OutOfTimeError) as error:
                 self.unmade[one.name] = str(error)
                 self.found[one.name], self.prepared[one.name] = [], Preparation()
                 continue
-            wanted = contest.ranked
-            if wanted is not None and one.name in contest.fitting:
-                wanted = [*wanted, *contest.extra]
             self.found[one.name] = self._search(one.name, evaluator, wanted, self.log)
 
-    def truth(self) -> Truth | None:
-        """Read, or measured now: one seed after the other, so that a stop leaves whole repeats."""
-        wanted = self.contest.wanted
-        if not isinstance(wanted, FullTraining):
-            return wanted
-        asked = [*self.contest.scored(self.found).values(), *self.contest.extra]
-        runs = [
-            self._search(f"full-{seed}", wanted.evaluator(seed), asked, self.truths) for seed in range(wanted.seeds)
-        ]
+    def measure(self, full: FullTraining, asked: Sequence[Architecture]) -> Truth:
+        """The truth of some architectures: one seed after the other, so that a stop leaves whole repeats."""
+        runs = [self._search(f"full-{seed}", full.evaluator(seed), asked, self.truths) for seed in range(full.seeds)]
         names = {key(architecture) for architecture in asked}
         whole = [run for run in runs if names <= {key(trial.architecture) for trial in run}]
-        return from_trials("full training", self.contest.space, whole or [run for run in runs[:1] if run])
+        return from_trials("full training", self.space, whole or [run for run in runs[:1] if run])
 
     def _search(
         self, name: str, evaluator: Evaluator, wanted: Sequence[Architecture] | None, log: TrialLog
     ) -> list[Trial]:
         """One search, within what is left of the budget."""
-        contest, running = self.contest, self.running
+        running = self.running
         if self.budget.spent():
             return log.trials(name) if wanted is None else [t for a in wanted if (t := log.get(name, a))]
-        total = contest.trials if wanted is None else len(wanted)
+        total = self.trials if wanted is None else len(wanted)
         with running.progress.stage(name, total) as stage:
             return search(
-                contest.space,
+                self.space,
                 evaluator,
-                contest.strategy if wanted is None else FixedList(wanted),
+                self.strategy if wanted is None else FixedList(wanted),
                 trials=total,
                 engine=running.engine,
                 workers=running.workers,
-                seed=contest.seed,
+                seed=self.seed,
                 budget_s=self.budget,
                 trial_limit_s=running.trial_limit_s,
                 log=log,

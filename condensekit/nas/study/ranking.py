@@ -1,4 +1,4 @@
-"""How well scores rank architectures: pure functions of two lists, without NaN and with a rule for every tie.
+"""Ranking quality: how well scores rank architectures, without NaN and with a rule for every tie.
 
 ``scores`` are what a ranker says (None or a value that is not finite: the candidate failed), ``truth`` what full
 training says, in percentage points; larger is better in both. A failed candidate stands below all others, where a
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from condensekit.errors import ConfigError, DataError
+from condensekit.errors import DataError, refuse, whole
 
 Floats = NDArray[np.float64]
 
-FEWEST = 3  # candidates from which on there is anything to rank
-TOP = 0.5  # the share of candidates that counts as the top
-RECALLED = 0.1  # the share of candidates that a search is after
+MIN_CANDIDATES = 3  # for a ranking
+TOP_SHARE = 0.5  # of the candidates: the top
+RECALLED_SHARE = 0.1  # of the candidates: those that a search is after
 
 
 def placed(scores: Sequence[float | None] | ArrayLike) -> Floats:
@@ -36,7 +36,7 @@ def measured(truth: ArrayLike, count: int) -> Floats:
     """(count,) float64 truths.
 
     Raises:
-        DataError: Another number of them, or one that is not finite.
+        DataError: Another number of them, or a truth that is not finite.
     """
     values = np.asarray(truth, dtype=np.float64)
     if values.shape != (count,):
@@ -70,12 +70,12 @@ def kendall(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> flo
 def _correlation(statistic: object, scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> float | None:
     x = placed(scores)
     y = measured(truth, len(x))
-    if len(x) < FEWEST or np.ptp(y) == 0:
+    if len(x) < MIN_CANDIDATES or np.ptp(y) == 0:
         return None
     return 0.0 if np.ptp(x) == 0 else float(statistic(x, y).statistic)  # type: ignore[operator]
 
 
-def best(truth: ArrayLike, share: float = TOP) -> NDArray[np.bool_]:
+def best(truth: ArrayLike, share: float = TOP_SHARE) -> NDArray[np.bool_]:
     """(N,) which candidates belong to the best ``share`` by truth, with all that tie with the last of them."""
     values = np.asarray(truth, dtype=np.float64)
     kept = max(1, math.ceil(share * len(values)))
@@ -126,8 +126,7 @@ def regret(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, among: 
         ConfigError: ``among`` is below 1.
         DataError: Lengths that differ, or a truth that is not finite.
     """
-    if among < 1:
-        raise ConfigError(f"among must be at least 1, got {among}")
+    refuse(whole("among", among, 1))
     x = placed(scores)
     y = measured(truth, len(x))
     if len(x) < 2:
@@ -203,7 +202,7 @@ def partial(
     x, z = placed(scores), np.asarray(given, dtype=np.float64)
     y = measured(truth, len(x))
     _as_many("numbers to take out", z, x)
-    if len(x) <= FEWEST or np.ptp(y) == 0:
+    if len(x) <= MIN_CANDIDATES or np.ptp(y) == 0:
         return None
     rx, ry = (_without(stats.rankdata(values), stats.rankdata(z)) for values in (x, y))
     if rx is None or ry is None:
@@ -287,7 +286,7 @@ def retest(repeats: ArrayLike) -> Retest:
     if values.ndim != 2 or not np.isfinite(values).all():
         raise DataError(f"repeated measurements must be (N, R) finite numbers, got shape {values.shape}")
     n, r = values.shape
-    if r < 2 or n < FEWEST:
+    if r < 2 or n < MIN_CANDIDATES:
         return Retest(None, None, None, None)
     single = _mean_correlation(values)
     top = _mean_correlation(values[best(values.mean(1))])

@@ -1,4 +1,4 @@
-"""One row for each ranker: how well it ranks, how sure that is, what it cost and from when on it pays."""
+"""Ranking rows: how well each ranker ranks, how sure that is, what it cost and from when on it pays."""
 
 from __future__ import annotations
 
@@ -8,40 +8,107 @@ from typing import Any
 
 import numpy as np
 
+from condensekit import tables
 from condensekit.nas.study import ranking
-from condensekit.nas.study.bootstrap import Interval, bootstrap, mean_regret, top_correlation
+from condensekit.nas.study.bootstrap import Statistic, bootstrap, mean_regret, rank_correlation, top_correlation
 from condensekit.nas.study.ranking import Floats, Retest
 
-NOISE = 0.5  # percentage points: what two accuracies must differ by to count, where no repeats say
-AMONG, FEW = 100, 25  # candidates in a draw of the regret: as published, and few enough for a mean over many draws
+USUAL_NOISE = 0.5  # percentage points: what two accuracies must differ by to count, where no repeats say
+AMONG, AMONG_FEW = 100, 25  # candidates in a draw of the regret: as published; few enough for many draws
 Scores = Mapping[str, float | None]
 """By key of the architecture: None where the candidate failed, no entry where it was not scored."""
 
 
 @dataclass(frozen=True)
-class Spent:
+class RankerCost:
     """What a ranker cost on all its candidates.
 
     Args:
         preparation_s: Seconds before the first candidate.
         trials_s: Seconds of all trials together, as if one ran at a time.
-        flops: Estimated operations of both.
+        flops: Operations of both.
         image_steps: Images passed forward and backward through candidates.
         evaluations: Architectures whose truth it was told.
         truths_s: Seconds that those truths took; None where that is not known.
+        work: The images and operations of preparation and trials, and the passes over the data that they are worth.
     """
 
     preparation_s: float = 0.0
     trials_s: float = 0.0
-    flops: float = 0.0
+    flops: int = 0
     image_steps: int = 0
     evaluations: int = 0
     truths_s: float | None = 0.0
+    work: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total_s(self) -> float:
-        """Seconds, those of truths as far as known."""
+        """Seconds, those of truths as far as they are known."""
         return self.preparation_s + self.trials_s + (self.truths_s or 0.0)
+
+
+@dataclass(frozen=True)
+class RankingRow:
+    """What is known of one ranker; None where a figure is undefined or there is no truth.
+
+    Args:
+        ranker: Its name.
+        spearman: Rank correlation with the truth, over all candidates.
+        kendall: Kendall's tau.
+        spearman_top: Rank correlation in the truth's top half.
+        kendall_top: Kendall's tau there.
+        recall_top: Of the best tenth.
+        regret: In percentage points among 100 random candidates: the exact mean over all draws, a single draw of all
+            candidates where there are no more.
+        regret_25: The same among 25.
+        ci95_regret_25: Its interval: like all intervals [lo, hi], by a bootstrap over distinct architectures.
+        pairs: Accuracy on pairs that differ by more than the truth's noise.
+        partial: Rank correlation given the number of parameters.
+        strata: By label, by value: rank correlation and size of each stratum.
+        ci95: Interval of ``spearman``.
+        ci95_top: Interval of ``spearman_top``.
+        cost_s: Seconds, those of truths included.
+        preparation_s: Seconds before the first candidate.
+        flops: Operations, see :class:`RankerCost`.
+        image_steps: See there.
+        evaluations: See there.
+        work: See there.
+        pays_from: The number of candidates from which on ranking costs less than training them all.
+        failed: Candidates without a score.
+        n: Candidates.
+        agreement: Rank correlation with each other ranker.
+        reference: The ranker that it is compared with; None for the reference itself, and without one.
+        difference: [value, lo, hi] of ``spearman`` less that of the reference, paired.
+        difference_top: The same of ``spearman_top``.
+    """
+
+    ranker: str
+    spearman: float | None
+    kendall: float | None
+    spearman_top: float | None
+    kendall_top: float | None
+    recall_top: float | None
+    regret: float | None
+    regret_25: float | None
+    ci95_regret_25: list[float] | None
+    pairs: float | None
+    partial: float | None
+    strata: dict[str, dict[str, dict[str, Any]]]
+    ci95: list[float] | None
+    ci95_top: list[float] | None
+    cost_s: float
+    preparation_s: float
+    flops: int
+    image_steps: int
+    evaluations: int
+    work: Mapping[str, float]
+    pays_from: int | None
+    failed: int
+    n: int
+    agreement: dict[str, float | None] = field(default_factory=dict)
+    reference: str | None = None
+    difference: list[float] | None = None
+    difference_top: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,76 +148,66 @@ class Ground:
         return [self.groups.get(k, k) for k in keys]
 
 
-def row(name: str, scores: Scores, spent: Spent, ground: Ground) -> dict[str, Any]:
-    """What :func:`ranking_rows` says about one ranker, without the comparisons with others."""
-    keys, truth = ground.rows(scores)
-    values = [scores[k] for k in keys]
-    n = len(keys)
-    top = ranking.best(truth) if n else np.zeros(0, dtype=bool)
-    best = [values[i] for i in np.flatnonzero(top)]
-    noise = ground.retest.noise or NOISE
-    groups = ground.grouped(keys)
-    given = [float(ground.params[k]) for k in keys] if ground.params else []
-    count = len(scores)
-    return {
-        "ranker": name,
-        "spearman": ranking.spearman(values, truth),
-        "kendall": ranking.kendall(values, truth),
-        "spearman_top": ranking.spearman(best, truth[top]),
-        "kendall_top": ranking.kendall(best, truth[top]),
-        "recall_top": ranking.recall(values, truth, max(1, round(ranking.RECALLED * n))) if n else None,
-        "regret": ranking.regret(values, truth, AMONG) if n >= ranking.FEWEST else None,
-        "regret_25": ranking.regret(values, truth, FEW) if n >= ranking.FEWEST else None,
-        "ci95_regret_25": _ends(bootstrap(values, truth, groups, statistic=mean_regret(FEW), seed=ground.seed))
-        if n
-        else None,
-        "pairs": ranking.pair_accuracy(values, truth, noise) if n else None,
-        "partial": ranking.partial(values, truth, given) if given else None,
-        "strata": {label: _inside(values, truth, [of[k] for k in keys]) for label, of in ground.strata.items() if n},
-        "ci95": _ends(bootstrap(values, truth, groups, seed=ground.seed)) if n else None,
-        "ci95_top": _ends(bootstrap(values, truth, groups, statistic=top_correlation, seed=ground.seed))
-        if top.sum() >= ranking.FEWEST
-        else None,
-        "cost_s": round(spent.total_s, 3),
-        "preparation_s": round(spent.preparation_s, 3),
-        "flops": spent.flops,
-        "image_steps": spent.image_steps,
-        "evaluations": spent.evaluations,
-        "pays_from": _pays_from(spent, count, ground.full_s),
-        "failed": sum(value is None for value in scores.values()),
-        "n": n if ground.keys else count,
-    }
-
-
 def ranking_rows(
-    scores: Mapping[str, Scores], spent: Mapping[str, Spent], ground: Ground, baseline: str | None = "random"
-) -> list[dict[str, Any]]:
+    scores: Mapping[str, Scores], costs: Mapping[str, RankerCost], ground: Ground, reference: str | None = "random"
+) -> tuple[RankingRow, ...]:
     """A row for each ranker.
 
     Args:
         scores: By ranker.
-        spent: By ranker.
+        costs: By ranker.
         ground: The truth and what goes with it.
-        baseline: The ranker to compare the others with; None, or one that is not there, for none.
-
-    Returns:
-        Dictionaries of JSON values, None where something is undefined or there is no truth. Correlations are of all
-        candidates and of the truth's top half; ``recall_top`` of the best tenth; ``regret`` in percentage points
-        among 100 random candidates, and ``regret_25`` among 25: exact means over all draws, a single draw of all where
-        there are no more; ``pairs`` the accuracy on pairs that differ by more than the truth's noise; ``partial`` the
-        correlation given the number of parameters; ``ci95``, ``ci95_top`` and ``ci95_regret_25`` bootstrap intervals
-        over distinct architectures; ``pays_from`` the number of candidates from which on ranking costs less than
-        training them all; ``agreement`` Spearman's correlation with each other ranker; ``difference`` and
-        ``difference_top``: [value, lo, hi] to the baseline, paired.
+        reference: The ranker to compare the others with; None, or a ranker that is not there: no comparison.
     """
-    rows = []
-    for name, ours in scores.items():
-        found = row(name, ours, spent[name], ground)
-        found["agreement"] = {other: _agreement(ours, theirs) for other, theirs in scores.items() if other != name}
-        against = scores.get(baseline or "") if name != baseline else None
-        found["difference"], found["difference_top"] = differences(ours, against, ground)
-        rows.append(found)
-    return rows
+    return tuple(_row(name, scores, costs[name], ground, reference) for name in scores)
+
+
+def _row(
+    name: str, all_scores: Mapping[str, Scores], cost: RankerCost, ground: Ground, reference: str | None
+) -> RankingRow:
+    scores = all_scores[name]
+    compared = reference if reference in all_scores and reference != name else None
+    difference, difference_top = differences(scores, all_scores.get(compared or ""), ground)
+    keys, truth = ground.rows(scores)
+    values, n = [scores[k] for k in keys], len(keys)
+    top = ranking.best(truth) if n else np.zeros(0, dtype=bool)
+    best = [values[i] for i in np.flatnonzero(top)]
+    groups = ground.grouped(keys)
+    given = [float(ground.params[k]) for k in keys] if ground.params else []
+
+    def interval(statistic: Statistic = rank_correlation) -> list[float] | None:
+        found = bootstrap(values, truth, groups, statistic=statistic, seed=ground.seed) if n else None
+        return None if found is None else [found.lo, found.hi]
+
+    return RankingRow(
+        ranker=name,
+        spearman=ranking.spearman(values, truth),
+        kendall=ranking.kendall(values, truth),
+        spearman_top=ranking.spearman(best, truth[top]),
+        kendall_top=ranking.kendall(best, truth[top]),
+        recall_top=ranking.recall(values, truth, max(1, round(ranking.RECALLED_SHARE * n))) if n else None,
+        regret=ranking.regret(values, truth, AMONG) if n >= ranking.MIN_CANDIDATES else None,
+        regret_25=ranking.regret(values, truth, AMONG_FEW) if n >= ranking.MIN_CANDIDATES else None,
+        ci95_regret_25=interval(mean_regret(AMONG_FEW)),
+        pairs=ranking.pair_accuracy(values, truth, ground.retest.noise or USUAL_NOISE) if n else None,
+        partial=ranking.partial(values, truth, given) if given else None,
+        strata={label: _inside(values, truth, [of[k] for k in keys]) for label, of in ground.strata.items() if n},
+        ci95=interval(),
+        ci95_top=interval(top_correlation) if top.sum() >= ranking.MIN_CANDIDATES else None,
+        cost_s=round(cost.total_s, 3),
+        preparation_s=round(cost.preparation_s, 3),
+        flops=cost.flops,
+        image_steps=cost.image_steps,
+        evaluations=cost.evaluations,
+        work=dict(cost.work),
+        pays_from=_pays_from(cost, len(scores), ground.full_s),
+        failed=sum(value is None for value in scores.values()),
+        n=n if ground.keys else len(scores),
+        agreement={other: _agreement(scores, theirs) for other, theirs in all_scores.items() if other != name},
+        reference=compared,
+        difference=difference,
+        difference_top=difference_top,
+    )
 
 
 def differences(ours: Scores, theirs: Scores | None, ground: Ground) -> tuple[list[float] | None, list[float] | None]:
@@ -180,14 +237,10 @@ def _agreement(ours: Scores, theirs: Scores) -> float | None:
     return None if found is None or np.ptp(mine) == 0 else found
 
 
-def _ends(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.lo, interval.hi]
-
-
-def _pays_from(spent: Spent, count: int, full_s: float | None) -> int | None:
-    if not count or full_s is None or spent.truths_s is None:
+def _pays_from(cost: RankerCost, count: int, full_s: float | None) -> int | None:
+    if not count or full_s is None or cost.truths_s is None:
         return None
-    return ranking.break_even(spent.preparation_s + spent.truths_s, spent.trials_s / count, full_s)
+    return ranking.break_even(cost.preparation_s + cost.truths_s, cost.trials_s / count, full_s)
 
 
 COLUMNS = {
@@ -199,7 +252,7 @@ COLUMNS = {
     "ci95_top": "95 % interval",
     "recall_top": "recall of the top tenth",
     "regret": f"regret among {AMONG}",
-    "regret_25": f"regret among {FEW}",
+    "regret_25": f"regret among {AMONG_FEW}",
     "ci95_regret_25": "95 % interval",
     "pairs": "pairs",
     "partial": "rho given params",
@@ -210,29 +263,32 @@ COLUMNS = {
 }
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows in Markdown; without a truth only cost and agreement."""
-    names = [str(r["ranker"]) for r in rows]
-    if not any(r["spearman"] is not None for r in rows):
-        head = ["ranker", "cost, s", "n", *(f"with {name}" for name in names)]
-        body = [
-            [name, _shown(r["cost_s"]), _shown(r["n"]), *(_shown(r["agreement"].get(other)) for other in names)]
-            for name, r in zip(names, rows, strict=True)
-        ]
-    else:
-        head, body = list(COLUMNS.values()), [[_cell(r, column) for column in COLUMNS] for r in rows]
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def cells(rows: Sequence[RankingRow]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of a table of the rows; without a truth only cost and agreement."""
+    if any(row.spearman is not None for row in rows):
+        return list(COLUMNS.values()), [[_cell(row, column) for column in COLUMNS] for row in rows]
+    names = [row.ranker for row in rows]
+    head = ["ranker", "cost, s", "n", *(f"with {name}" for name in names)]
+    return head, [
+        [row.ranker, _shown(row.cost_s), _shown(row.n), *(_shown(row.agreement.get(other)) for other in names)]
+        for row in rows
+    ]
 
 
-def regret_text(row: Mapping[str, Any], name: str) -> str:
-    """The ``regret`` or ``regret_25`` of a row, and whether it is that of a single draw; empty where there is none."""
-    among = AMONG if name == "regret" else FEW
-    return _shown(row[name]) + " (one draw)" * (row[name] is not None and row["n"] <= among)
+def table(rows: Sequence[RankingRow]) -> str:
+    """The rows in Markdown."""
+    return tables.markdown(*cells(rows))
 
 
-def _cell(row: Mapping[str, Any], column: str) -> str:
-    return regret_text(row, column) if column in ("regret", "regret_25") else _shown(row[column])
+def regret_text(row: RankingRow, among: int) -> str:
+    """The regret among 100 or 25 candidates, and whether it is that of a single draw; empty where there is none."""
+    value = row.regret if among == AMONG else row.regret_25
+    return _shown(value) + " (one draw)" * (value is not None and row.n <= among)
+
+
+def _cell(row: RankingRow, column: str) -> str:
+    among = {"regret": AMONG, "regret_25": AMONG_FEW}
+    return regret_text(row, among[column]) if column in among else _shown(vars(row)[column])
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What architectures are really worth: read from a benchmark table, or measured by training on all of the data."""
+"""Truth: what architectures are really worth, from a benchmark table or from training on all of the data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from condensekit.nas.spaces.spaces import choices
 from condensekit.nas.study.ranking import Floats
 from condensekit.nas.trials.log import Trial
 
-CELL = "net_str"  # the column of a NAS-Bench-201 table that names the cell
-ACCURACIES = ("val_accs", "accuracy")  # columns with truths, or what their names start with
+CELL_COLUMN = "net_str"  # of a NAS-Bench-201 table
+ACCURACY_COLUMNS = ("val_accs", "accuracy")  # names of columns with truths, or their beginnings
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Truth:
         if missing:
             raise DataError(
                 f"{self.name} lacks {len(missing)} of {len(architectures)} architectures, the first is "
-                f"{key(missing[0])}: add them, or let --truth full measure all"
+                f"{key(missing[0])}: add them, or measure all by full training"
             )
         return np.array([self.values[key(canonical(space, a))] for a in architectures], dtype=np.float64)
 
@@ -73,8 +73,8 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
     one for each training seed. Other columns are passed over.
 
     Raises:
-        DataError: No such file, missing columns, labels that are no single choices, an architecture that is none of the
-            space's or stands twice, an accuracy that is no number in 0 to 100; the text names the line.
+        DataError: No such file, missing columns, labels that are no single choices, an architecture that the space
+            does not have or that stands twice, an accuracy that is no number in 0 to 100; the text names the line.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
@@ -83,18 +83,18 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"cannot read the truth table {path}: {error}") from error
-    measured = [name for name in columns if name.startswith(ACCURACIES)]
+    measured = [name for name in columns if name.startswith(ACCURACY_COLUMNS)]
     labels = list(choices(space))
-    if not measured or (CELL not in columns and not set(labels) <= set(columns)):
+    if not measured or (CELL_COLUMN not in columns and not set(labels) <= set(columns)):
         raise DataError(
-            f"{path} has columns {', '.join(columns) or 'nothing'}: expected {CELL}, or {', '.join(labels)}, "
-            f"and {' or '.join(ACCURACIES)}"
+            f"{path} has columns {', '.join(columns) or 'nothing'}: expected {CELL_COLUMN}, or {', '.join(labels)}, "
+            f"and {' or '.join(ACCURACY_COLUMNS)}"
         )
-    read = _cells if CELL in columns else _labels
+    read = _cells if CELL_COLUMN in columns else _labels
     several = [label for label in labels if not isinstance(choices(space)[label], Categorical)]
     if read is _labels and several:
         raise DataError(
-            f"{several[0]} is no choice of one out of several, which is all a truth table can hold: use --truth full"
+            f"{several[0]} is no single choice, which a truth table cannot hold: measure the truth by full training"
         )
     values: dict[str, tuple[float, ...]] = {}
     for line, row in rows:
@@ -112,10 +112,10 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
 
 def _cells(space: ModelSpace, row: Mapping[str, str]) -> Architecture:
     if not isinstance(space, NasBench201Space):
-        raise DataError(f"{CELL} names a NAS-Bench-201 cell: use --space nasbench201, or a column for each label")
-    if not row[CELL]:
-        raise DataError(f"no {CELL}")
-    return from_table(row[CELL])
+        raise DataError(f"{CELL_COLUMN} names cells of NAS-Bench-201: use its space, or a column for each label")
+    if not row[CELL_COLUMN]:
+        raise DataError(f"no {CELL_COLUMN}")
+    return from_table(row[CELL_COLUMN])
 
 
 def _labels(space: ModelSpace, row: Mapping[str, str]) -> Architecture:

@@ -1,4 +1,4 @@
-"""The one call that runs any strategy over any space through any engine."""
+"""Search driver: the one call that runs any strategy over any space through any engine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 import nni
 from nni.nas.evaluator import Evaluator, MutableEvaluator
-from nni.nas.execution import ExecutionEngine, SequentialExecutionEngine
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy import RegularizedEvolution, Strategy
 from nni.runtime import log as nni_logging
 
-from condensekit.errors import Problems, refuse
+from condensekit.errors import Problems, refuse, whole
 from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.engines.engine import Engine, SequentialEngine
 from condensekit.nas.engines.guarded import Guarded, interruptible
 from condensekit.nas.engines.pool import PoolEngine
 from condensekit.nas.engines.worker import Job
@@ -32,7 +32,7 @@ from condensekit.nas.trials.time_budget import FILE, TimeBudget
 
 log = logging.getLogger(__name__)
 
-MAX_DUMP = 1 << 30  # bytes of a space of the user's main script, which NNI pickles by value
+MAX_PICKLED_BYTES = 1 << 30  # of a space of the user's main script, which NNI pickles by value
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def search(
             with one as ``default``; higher is better. The dictionary may hold as well ``scores`` (a dictionary of
             numbers), ``seconds`` and ``image_steps`` (what the trial took, 0 or more), ``stopped`` (whether training
             was given up as hopeless), and ``failed`` (why the candidate has no score; an empty text says nothing).
-            One that reports anything else there, or raises, makes a failed trial. What its attribute ``recipe`` says,
-            JSON values, is kept with each trial, and trials of another recipe are refused.
-        strategy: A fresh NNI strategy, or one of :data:`condensekit.STRATEGIES`.
+            An evaluator that reports anything else there, or raises, makes a failed trial. What its attribute
+            ``recipe`` says, JSON values, is kept with each trial, and trials of another recipe are refused.
+        strategy: A fresh NNI strategy, or a name of :data:`~condensekit.nas.names.STRATEGIES`.
         trials: Distinct architectures to score at most, those in the log included; None leaves it to the strategy.
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (its training
             service, with portal). In ``sequential`` a SystemExit is taken for the candidate's, and fails it: a handler
@@ -92,8 +92,7 @@ def search(
         budget_s: Seconds in all, over every call with a budget and a log in the same folder, which keeps the time
             used; or a running :class:`~condensekit.nas.trials.time_budget.TimeBudget` that is shared with other
             work. What still runs at the end is cut off, and run again by a call with more. ``sequential`` outside
-            the main thread
-            cannot cut off: the search ends with the trial that runs then, and a warning says so at its start.
+            the main thread cannot cut off: the search ends with the trial that runs then, and a warning says so.
         trial_limit_s: Seconds for one trial; a longer one is ended and marked as failed. Not for ``sequential``
             outside the main thread, which could not end it.
         log: Finished trials are appended to it at once; None keeps them in memory.
@@ -133,7 +132,7 @@ def search(
         counted = getattr(evaluator, "seed", seed)
         terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe)
 
-        def journal(below: ExecutionEngine) -> Journal:
+        def journal(below: Engine) -> Journal:
             return Journal(below, book, terms, on_trial)
 
         stack.enter_context(_quiet())
@@ -143,7 +142,7 @@ def search(
             return _served(space, Guarded(evaluator), strategy, portal, workers, terms, journal, None)
         server = server or stack.enter_context(WarmServer())
         simplified = SimplifiedModelSpace.from_model(space, None)
-        server.prepare(Job(nni.dump(simplified, pickle_size_limit=MAX_DUMP), Guarded(evaluator)))
+        server.prepare(Job(nni.dump(simplified, pickle_size_limit=MAX_PICKLED_BYTES), Guarded(evaluator)))
         if engine == "nni" and portal is not None:
             return _served(space, evaluator, strategy, portal, workers, terms, journal, server)
         return _explore(space, evaluator, strategy, journal(PoolEngine(server, workers, trial_limit_s)))
@@ -165,7 +164,7 @@ def _check(
         check_running(engine, workers, trial_limit_s, None if portal is None else portal.port, elsewhere)
     with problems:
         refuse(
-            None if trials is None or trials >= 1 else f"trials must be at least 1, got {trials}",
+            None if trials is None else whole("trials", trials, 1),
             "engine='nni' needs portal=Portal(folder)" if engine == "nni" and portal is None else None,
             "portal is for engine='nni' only" if engine != "nni" and portal is not None else None,
             "an evaluator with choices of its own cannot be searched: put them into the space" if choosing else None,
@@ -182,7 +181,7 @@ def _here(
     evaluator: Evaluator,
     strategy: Strategy,
     terms: Terms,
-    journal: Callable[[ExecutionEngine], Journal],
+    journal: Callable[[Engine], Journal],
 ) -> list[Trial]:
     """Run a strategy and its trials in this thread."""
     if terms.deadline is not None and not interruptible():
@@ -190,7 +189,7 @@ def _here(
     guarded = Guarded(evaluator, terms.limit_s, terms.deadline)
     guarded.prepare()
     with _restored_trial(), _untraced():
-        return _explore(space, guarded, strategy, journal(SequentialExecutionEngine(continue_on_failure=True)))
+        return _explore(space, guarded, strategy, journal(SequentialEngine(continue_on_failure=True)))
 
 
 def _explore(space: ModelSpace, evaluator: Evaluator, strategy: Strategy, journal: Journal) -> list[Trial]:
@@ -211,7 +210,7 @@ def _served(
     portal: Portal,
     workers: int,
     terms: Terms,
-    make: Callable[[ExecutionEngine], Journal],
+    make: Callable[[Engine], Journal],
     server: WarmServer | None,
 ) -> list[Trial]:
     """Run a strategy on NNI's training service."""
@@ -225,7 +224,7 @@ def _served(
         log.warning(warning, portal.port)
     made: list[Journal] = []
 
-    def journal(engine: ExecutionEngine) -> Journal:
+    def journal(engine: Engine) -> Journal:
         made.append(make(engine))
         return made[0]
 

@@ -1,4 +1,4 @@
-"""The layer between any NNI strategy and any NNI engine that makes a search durable and keeps its budget."""
+"""Journal: the layer between strategy and engine that makes a search durable and keeps its budget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nni.nas.execution.engine import ExecutionEngine, Middleware
+from nni.nas.execution.engine import Middleware
 from nni.nas.execution.event import (
     FinalMetricEvent,
     IntermediateMetricEvent,
@@ -21,6 +21,7 @@ from nni.nas.execution.event import (
 )
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 
+from condensekit.nas.engines.engine import Engine
 from condensekit.nas.engines.failures import reason
 from condensekit.nas.engines.guarded import score_of
 from condensekit.nas.spaces.architecture import Architecture, key
@@ -29,8 +30,7 @@ from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
 
 log = logging.getLogger(__name__)
 
-REPEATS = 50  # a strategy that asks so often in a row for what it has asked for before has nothing left to ask
-POLL_S = 0.02  # between looks at an engine that cannot be waited for
+MAX_REPEATED_PROPOSALS = 50  # in a row; then the strategy has nothing new to propose
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Terms:
         ranker: The name.
         space: Fingerprint of the space.
         seed: Of the evaluator.
-        trials: Distinct architectures at most; None for no limit.
-        deadline: ``time.monotonic()`` at which the search ends; None for never.
+        trials: Distinct architectures at most; None: no limit.
+        deadline: ``time.monotonic()`` at which the search ends; None: never.
         limit_s: Seconds for one trial; a longer one has failed, whatever its engine says.
         recipe: How the evaluator scores, as JSON values.
     """
@@ -81,7 +81,7 @@ class Journal(Middleware):  # type: ignore[misc]
     """
 
     def __init__(
-        self, engine: ExecutionEngine, log: TrialLog, terms: Terms, on_trial: Callable[[Trial], None] | None = None
+        self, engine: Engine, log: TrialLog, terms: Terms, on_trial: Callable[[Trial], None] | None = None
     ) -> None:
         self.log, self.terms, self.on_trial = log, terms, on_trial
         self.asked: dict[str, Architecture] = {}
@@ -92,7 +92,7 @@ class Journal(Middleware):  # type: ignore[misc]
         self._closed = False
         super().__init__(engine)
 
-    def set_engine(self, engine: ExecutionEngine) -> None:
+    def set_engine(self, engine: Engine) -> None:
         """Listen to the engine."""
         super().set_engine(engine)
         for kind in ModelEventType:
@@ -140,13 +140,15 @@ class Journal(Middleware):  # type: ignore[misc]
                 trial.ended = (time.monotonic(), event.status)
             elif isinstance(event, (FinalMetricEvent, IntermediateMetricEvent)):
                 self._note(trial, event)
-        grace = getattr(self.engine, "grace_s", 0.0)
         for trial in list(self._running.values()):
-            if trial.ended is not None and (trial.metric is not None or time.monotonic() >= trial.ended[0] + grace):
-                self._end(trial, trial.ended[1])
+            if trial.ended is None:
+                continue
+            at, status = trial.ended
+            if trial.metric is not None or time.monotonic() >= at + self.engine.grace_s:
+                self._end(trial, status)
 
     def _note(self, trial: _Running, event: FinalMetricEvent | IntermediateMetricEvent) -> None:
-        """Keep a metric as the log will hold it; one that it cannot hold fails the trial."""
+        """Keep a metric as the log will hold it; a metric that the log cannot hold fails the trial."""
         try:
             metric = json.loads(json.dumps(event.metric, default=float))
         except Exception as error:  # whatever turning it into a number raises
@@ -162,7 +164,7 @@ class Journal(Middleware):  # type: ignore[misc]
         del self._running[key(running.models[0].sample)]
         if status != ModelStatus.Trained and self._spent():
             return  # cut off at the end of the budget: unfinished, not failed
-        if running.metric is None and hasattr(self.engine, "check"):
+        if running.metric is None:
             self.engine.check()  # first: it may have ended because what trials need is gone
         trial = self._judge(running, status)
         self.log.append(trial)
@@ -211,7 +213,7 @@ class Journal(Middleware):  # type: ignore[misc]
         self.dispatch_model_event(TrainingEndEvent(model, status))
 
     def idle_worker_available(self) -> bool:
-        """Wait until a model may be submitted; False where none may be any more."""
+        """Wait until a model may be submitted; False where no further model may be submitted."""
         while self.budget_available():
             if self.engine.idle_worker_available():
                 return True
@@ -222,7 +224,7 @@ class Journal(Middleware):  # type: ignore[misc]
         """Whether another architecture may be asked for."""
         self._deliver()
         full = self.terms.trials is not None and len(self.asked) >= self.terms.trials
-        return not (full or self._spent() or self._repeats >= REPEATS)
+        return not (full or self._spent() or self._repeats >= MAX_REPEATED_PROPOSALS)
 
     def _spent(self) -> bool:
         return self._closed or (self.terms.deadline is not None and time.monotonic() >= self.terms.deadline)
@@ -238,14 +240,11 @@ class Journal(Middleware):  # type: ignore[misc]
     def _wait(self) -> None:
         """Let the engine work for a moment."""
         left = 1.0 if self.terms.deadline is None else max(0.0, self.terms.deadline - time.monotonic())
-        if hasattr(self.engine, "pump"):
-            self.engine.pump(min(left, 1.0))
-        else:
-            time.sleep(min(left, POLL_S))
+        self.engine.pump(min(left, 1.0))
         self._deliver()
 
     def list_models(self, status: ModelStatus | None = None) -> Iterable[ExecutableModelSpace]:
-        """All models asked for, or those of one status."""
+        """All models that the strategy asked for, or those of one status."""
         return [model for model in self._models if status is None or model.status == status]
 
     def trials(self) -> list[Trial]:

@@ -1,4 +1,4 @@
-"""Finished trials, each on disk at once: the one file a killed search resumes from."""
+"""Trial log: one line for each finished trial, on disk at once, from which a killed search goes on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from condensekit.errors import ConfigError
+from condensekit.errors import require
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.runs.files import staged
-from condensekit.runs.folder import changes
+from condensekit.runs.kept import refuse_other
 
 log = logging.getLogger(__name__)
 FINISHED, FAILED = "finished", "failed"
@@ -39,7 +39,7 @@ class Trial:
             after the end of its trial is not among them. The score never depends on them.
         space: Which space it belongs to, see :func:`condensekit.nas.spaces.spaces.fingerprint`.
         stopped: Whether its training was given up as hopeless, and scored where it stood.
-        recipe: How the evaluator made the score, as JSON values; empty for one that does not say.
+        recipe: How the evaluator made the score, as JSON values; empty where it does not say.
     """
 
     ranker: str
@@ -62,7 +62,7 @@ class Trial:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Trial:
-        """The inverse of :meth:`to_json`; entries it does not know are passed over."""
+        """The inverse of :meth:`to_json`; unknown entries are passed over."""
         known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
         return cls(**{**known, "curve": tuple(record.get("curve", ()))})
 
@@ -122,15 +122,10 @@ class TrialLog:
             ConfigError: The text names both.
         """
         held = self.trials(ranker)
-        if any(trial.space not in ("", space) for trial in held):
-            raise ConfigError(f"{self.path} holds trials of {ranker!r} on another space: use another --out")
-        other = next((trial.recipe for trial in held if trial.recipe != recipe), None)
-        if other is not None:
-            different = "; ".join(changes(other, recipe))
-            raise ConfigError(
-                f"{self.path} holds trials of {ranker!r} that were scored otherwise ({different}): "
-                "use the same options, or another --out"
-            )
+        here = f"{self.path} holds trials of {ranker!r}"
+        require(all(t.space in ("", space) for t in held), f"{here} on another space: use another folder")
+        for trial in (t for t in held if t.recipe != recipe):
+            refuse_other(f"{here} that were scored otherwise", trial.recipe, recipe)
 
     def _read(self) -> Iterator[Trial]:
         if self.path is None or not self.path.exists():

@@ -1,4 +1,4 @@
-"""How the trials of a comparison are run, and the checks that every search makes before anything is spent."""
+"""Settings of trials: how they are run, and the checks that every search makes before anything is spent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class Running:
         with problems:
             refuse(
                 "engine 'nni' needs a folder for its files" if self.engine == "nni" and self.folder is None else None,
-                None if self.budget_s is None or self.budget_s > 0 else f"budget must be positive, got {self.budget_s}",
+                None
+                if self.budget_s is None or self.budget_s > 0
+                else f"budget_s must be positive, got {self.budget_s}",
             )
         problems.refuse()
 

@@ -1,4 +1,4 @@
-"""NNI's strategies by name, and one more: a given list of architectures."""
+"""Strategies: NNI's by name, and a given list of architectures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nni.nas.execution import ExecutionEngine
 from nni.nas.space import ExecutableModelSpace
 from nni.nas.strategy import GridSearch, Random, RegularizedEvolution, Strategy
 
-from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.errors import ConfigError, DataError, require
 from condensekit.nas.names import STRATEGIES, imported
 from condensekit.nas.spaces.architecture import Architecture, key
 
@@ -91,7 +91,7 @@ def check_searchable(name: str, space: Mutable) -> None:
     """Refuse a space with choices that TPE does not know; all others know every kind that NNI has.
 
     Args:
-        name: Of :data:`condensekit.STRATEGIES`.
+        name: Of :data:`~condensekit.nas.names.STRATEGIES`.
         space: To search.
 
     Raises:
@@ -109,7 +109,7 @@ def strategy(name: str, seed: int, trials: int | None = None) -> Strategy:
     """One of NNI's strategies, seeded; higher scores are better.
 
     Args:
-        name: Of :data:`condensekit.STRATEGIES`.
+        name: Of :data:`~condensekit.nas.names.STRATEGIES`.
         seed: What it draws follows from it.
         trials: How many it will be given.
 
@@ -145,10 +145,8 @@ def check_population(size: int, workers: int) -> None:
     Raises:
         ConfigError: The population is not larger than the number of workers.
     """
-    enough = f"use fewer --workers or at least {4 * (workers + 1)} --trials"
-    refuse(
-        None if size > workers else f"evolution needs a population above its {workers} workers, got {size}: {enough}"
-    )
+    enough = f"use fewer workers, or at least {4 * (workers + 1)} trials"
+    require(size > workers, f"evolution needs a population above its {workers} workers, got {size}: {enough}")
 
 
 def evolution(seed: int, trials: int) -> Strategy:

@@ -1,4 +1,4 @@
-"""Wall time that may be used in all, however often the work is killed and taken up again."""
+"""Time budget: wall time for all the work, however often it is killed and continued."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from condensekit.errors import CondensekitError, StoreError, refuse
+from condensekit.errors import CondensekitError, StoreError, require
 from condensekit.runs.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 1.0  # seconds between notes of the time used, and so the most that a kill makes forget
+NOTE_EVERY_S = 1.0  # the time used; what a kill forgets is no longer
 FILE = "time.json"  # beside the log of trials
 
 
@@ -26,7 +26,7 @@ class TimeBudget:
     """Seconds that everything inside ``with budget:`` may take together, over all processes that use the same file.
 
     Args:
-        seconds: In all, above 0; None for no limit, the time is noted all the same.
+        seconds: In all, above 0; None: no limit, the time is noted all the same.
         path: A JSON file with ``used_s``, rewritten every second; None keeps the time in memory.
 
     Raises:
@@ -35,7 +35,7 @@ class TimeBudget:
     """
 
     def __init__(self, seconds: float | None = None, path: Path | None = None) -> None:
-        refuse(None if seconds is None or seconds > 0 else f"budget_s must be positive, got {seconds}")
+        require(seconds is None or seconds > 0, f"budget_s must be positive, got {seconds}")
         self.seconds, self.path = seconds, path
         self._before = _used(path) if path is not None and path.is_file() else 0.0
         self._start: float | None = None
@@ -84,7 +84,7 @@ class TimeBudget:
             write_json(self.path, {"used_s": round(self.used_s, 3)})
 
     def _note_on(self) -> None:
-        while not self._ended.wait(BEAT_S):
+        while not self._ended.wait(NOTE_EVERY_S):
             try:
                 self._note()
             except StoreError as error:

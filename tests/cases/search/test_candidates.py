@@ -8,7 +8,7 @@ from tests.cases.command import condensekit
 
 SPACES = "tests.cases.search.spaces"
 SEARCH = shlex.split(
-    "search --data digits --rankers random,early-stop --ipc 2 --epochs 2 --trials 4 --engine pool --workers 1"
+    "search --data digits --rankers random,early-stop --ipc 2 --train-steps 1 --trials 4 --engine pool --workers 1"
 )
 
 

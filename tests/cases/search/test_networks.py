@@ -85,7 +85,7 @@ def test_the_winner_comes_with_its_normalisation(search, tmp_path):
     (images, labels), (test_images, test_labels) = pictures(40), pictures(20)
     data, out = tmp_path / "data.npz", tmp_path / "out"
     np.savez(data, images=images, labels=labels, test_images=test_images, test_labels=test_labels)
-    words = "--rankers random --ipc 5 --epochs 5 --trials 2 --engine sequential --retrain --full-epochs 20"
+    words = "--rankers random --ipc 5 --train-steps 4 --trials 2 --engine sequential --retrain --full-epochs 20"
     code, text = search("Coloured", f"--data {data} {words}")
     if code != 0:
         raise RuntimeError(text)

@@ -94,9 +94,9 @@ def test_a_log_scored_with_another_recipe_is_refused(space, tmp_path):
     assert run(space, ProxyEvaluator(load(), PROTOCOL), log=TrialLog(book.path)) == book.trials()
     train, test = images().split(0.5, Draw(0))
     for other, message in (
-        (ProxyEvaluator(load(), PROTOCOL, score="margin"), 'score: "accuracy" there, "margin" now'),
-        (ProxyEvaluator(load(), replace(PROTOCOL, lr=0.1)), r"protocol\.lr: 0\.025 there, 0\.1 now"),
-        (ProxyEvaluator(load(), PROTOCOL, seed=1), "seed: 0 there, 1 now"),
+        (ProxyEvaluator(load(), PROTOCOL, score="margin"), 'score: "accuracy" there, "margin" here'),
+        (ProxyEvaluator(load(), replace(PROTOCOL, lr=0.1)), r"protocol\.lr: 0\.025 there, 0\.1 here"),
+        (ProxyEvaluator(load(), PROTOCOL, seed=1), "seed: 0 there, 1 here"),
         (ProxyEvaluator(ProxyData(test, train), PROTOCOL), 'train: "'),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -146,5 +146,5 @@ def test_bad_options():
     for score in ("cross-entropy", "margin"):
         with pytest.raises(ConfigError, match=f"hopeless=1.5 with score '{score}' .*; leave hopeless out, or score by"):
             ProxyEvaluator(load, score=score, hopeless=1.5)
-    with pytest.raises(ConfigError, match="seeds must be"):
+    with pytest.raises(ConfigError, match="seeds must be an integer of at least 1, got 0"):
         ProxyEvaluator(load, seeds=0)

@@ -1,19 +1,19 @@
 """Rankers by name, the sets they train on, equal steps, costs, and that nothing is scored on what was trained on."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
-from condensekit.recipe import Recipe
 
-from condensekit import ClassImages, ConvNet
+from condensekit import ClassImages, ConvNet, Machine, recipes
 from condensekit.data import datasets
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas.rankers import zero_cost
 from condensekit.nas.rankers.base import Combination, Setting
 from condensekit.nas.rankers.by_name import ranker
 from condensekit.nas.rankers.sets import DivergedError, Maker
-from condensekit.nas.rankers.trained import EarlyStop, OnSet, at_equal_cost
+from condensekit.nas.rankers.trained import Condensed, EarlyStop, Half, Selected, Started
 from condensekit.nas.rankers.training import ProxyProtocol
 from condensekit.nas.rankers.untrained import ZeroCost
 from condensekit.nas.spaces import spaces
@@ -25,30 +25,38 @@ from condensekit.sets.condensed import CondensedSet
 
 TRAIN, HELD = datasets.load("digits")[0].split(0.2, Draw(0))
 
-WIDE, NARROW = (count(ConvNet(w).new((1, 8, 8), 10, Draw(0)), (1, 8, 8)).flops for w in (128, 32))  # a forward pass
+WIDE, NARROW = (ConvNet(w).new((1, 8, 8), 10, Draw(0)).flops for w in (128, 32))  # a forward pass
+EMBEDDING = ConvNet(32).new((1, 8, 8), 1, Draw(0)).flops  # of a network with one output
 
 
 @pytest.fixture
 def setting(tmp_path):
-    maker = Maker(TRAIN, "digits", iterations=2, folder=tmp_path / "sets", device="cpu")
+    maker = Maker(TRAIN, steps=2, folder=tmp_path / "sets", machine=Machine("cpu"))
     return Setting(maker, HELD, ProxyProtocol(3, batch=16, augmentation=None), ipc=4)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("dm", OnSet("dm", "dm")),
-        ("random@250", OnSet("random@250", "random", 250)),
-        ("packed-kmeans", OnSet("packed-kmeans", "packed-kmeans")),
-        ("half-m3d@10", OnSet("half-m3d@10", "half-m3d", 10)),
-        ("start-m3d", OnSet("start-m3d", "start-m3d")),
-        ("random-equal", OnSet("random-equal", "random", equal=True)),
-        ("packed-random-equal@5", OnSet("packed-random-equal@5", "packed-random", 5, equal=True)),
+        ("dm", Condensed("dm", "dm")),
+        ("dm ipc=50 lr=3", Condensed("dm ipc=50 lr=3", "dm lr=3", 50)),
+        ("m3d@5 init=kmeans", Condensed("m3d@5 init=kmeans", "m3d init=kmeans", 5)),
+        ("random@250", Selected("random@250", "random", 250)),
+        ("packed-kmeans", Selected("packed-kmeans", "packed-kmeans")),
+        ("kmeans ipc=3 candidates=40", Selected("kmeans ipc=3 candidates=40", "kmeans candidates=40", 3)),
+        ("half-m3d@10", Half("half-m3d@10", "m3d", 10)),
+        ("half-m3d lr=2", Half("half-m3d lr=2", "m3d lr=2")),
+        ("start-m3d", Started("start-m3d", "m3d")),
+        ("random-equal", Selected("random-equal", "random", equal=True)),
+        ("packed-random-equal@5", Selected("packed-random-equal@5", "packed-random", 5, equal=True)),
         ("early-stop@3", EarlyStop("early-stop@3", 3)),
+        ("early-stop epochs=3", EarlyStop("early-stop epochs=3", 3)),
         ("jacov", ZeroCost("jacov")),
         ("additive", Combination("additive", fitted=True)),
-        ("dm+jacov", Combination("dm+jacov", (OnSet("dm", "dm"), ZeroCost("jacov")))),
+        ("dm+jacov", Combination("dm+jacov", (Condensed("dm", "dm"), ZeroCost("jacov")))),
+        ("dm lr=3+jacov", Combination("dm lr=3+jacov", (Condensed("dm lr=3", "dm lr=3"), ZeroCost("jacov")))),
         ("ridge:params", Combination("ridge:params", (ZeroCost("params"),), True)),
+        (recipes.m3d(lr=3), Condensed("m3d lr=3", recipes.m3d(lr=3))),
     ],
 )
 def test_rankers_have_names(name, expected):
@@ -62,10 +70,16 @@ def test_rankers_have_names(name, expected):
         ("half-random", "unknown ranker 'half-random'"),
         ("half-start-dm", "unknown ranker 'half-start-dm'"),
         ("kmeans-equal", "unknown ranker 'kmeans-equal'"),
-        ("dm@0", "after @ comes a number of at least 1"),
-        ("dm@²", "after @ comes a number of at least 1"),
-        ("dm@ten", "after @ comes a number of at least 1"),
-        ("params@3", "params takes no number"),
+        ("dm@0", "ranker 'dm@0': ipc must be an integer of at least 1, got '0'"),
+        ("dm@²", "ipc must be an integer of at least 1, got '²'"),
+        ("dm@ten", "ipc must be an integer of at least 1, got 'ten'"),
+        ("early-stop@0", "epochs must be an integer of at least 1, got '0'"),
+        ("dm@3 ipc=4", "@3 and ipc= are the same: leave out one"),
+        ("dm lr", "a ranker is written NAME key=value ..., got 'lr' in 'dm lr'"),
+        ("dm speed=3", "unknown option of method 'dm' 'speed'"),
+        ("kmeans speed=3", "unknown option of selection 'kmeans' 'speed'"),
+        ("random-equal speed=3", "random-equal takes no speed"),
+        ("params@3", "params takes no ipc"),
         ("dm+", "unknown ranker ''"),
         ("nowhere:Method", "cannot import method"),
     ],
@@ -88,17 +102,17 @@ def test_sets_have_the_size_asked_for_and_train_equally_long(setting, name, imag
         assert sum(image.numpy().tobytes() not in real for image in data.images) == synthetic
     assert evaluator.protocol.steps_on(images) == 8  # 3 passes over 40 images, in full batches of 16
     assert cost.seconds > 0
-    assert (cost.flops > 0) == (name not in ("packed-random", "start-dm"))
+    assert (cost.flops > 0) == (cost.images > 0) == (name not in ("packed-random", "start-dm"))
 
 
 def test_a_start_is_that_of_the_condensation(setting):
-    recipe = Recipe(init="kmeans", factor=2, settings=("init.candidates=20",), lr=1e-30)
-    setting = replace(setting, maker=replace(setting.maker, recipe=recipe))
+    options = {"init": "kmeans", "factor": 2, "init.candidates": 20, "lr": 1e-30}
+    setting = replace(setting, maker=replace(setting.maker, options=options))
     (start, cost), (made, whole) = ranker("start-dm").prepare(setting), ranker("dm").prepare(setting)
     torch.testing.assert_close(start.data.images, made.data.images)
     assert whole.flops == cost.flops + WIDE * 2 * (10 * 256 + 3 * 160)
     with pytest.raises(ConfigError, match="start-dm: a condensation from noise starts from no images"):
-        ranker("start-dm").check(replace(setting, maker=replace(setting.maker, recipe=Recipe(init="noise"))))
+        ranker("start-dm").check(replace(setting, maker=replace(setting.maker, options={"init": "noise"})))
 
 
 def test_a_set_is_made_once(setting):
@@ -112,10 +126,11 @@ def test_a_set_is_made_once(setting):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("dm", {"iterations": 99}, "iterations: 2 there, 99 now"),
-        ("kmeans", {"seed": 3}, "seed: 0 there, 3 now"),
+        ("dm", {"steps": 99}, "steps: 2 there, 99 here"),
+        ("kmeans", {"seed": 3}, "seed: 0 there, 3 here"),
         ("random", {"train": HELD}, 'data: "'),
-        ("dm", {"recipe": Recipe(lr=3.0)}, r"method.lr: 1\.0 there, 3\.0 now"),
+        ("dm", {"options": {"lr": 3.0}}, r"method.lr: 1\.0 there, 3\.0 here"),
+        ("dm", {"machine": Machine("cpu", "bf16")}, r'machine.precision: "fp32" there, "bf16" here'),
     ],
 )
 def test_a_kept_set_made_otherwise_is_refused(setting, name, change, message):
@@ -125,8 +140,36 @@ def test_a_kept_set_made_otherwise_is_refused(setting, name, change, message):
         ranker(name).prepare(other)
 
 
+def test_a_set_of_version_1_is_refused_by_name(setting):
+    folder = setting.maker.folder / "dm-4"
+    folder.mkdir(parents=True)
+    recipe = {"method": {"type": "DistributionMatching", "lr": 1.0}, "ipc": 4, "iterations": 2, "seed": 0, "data": "x"}
+    record = {"recipe": recipe, "cost": {"seconds": 1.0, "flops": 2.0}, "diverged": None}
+    (folder / "made.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"dm-4 holds a set of condensekit 0\.1, .* or use another folder"):
+        ranker("dm").prepare(setting)
+
+
+def test_rankers_with_other_options_have_sets_of_their_own(setting):
+    (plain, cost), (steep, _) = (ranker(name).prepare(setting) for name in ("dm", "dm lr=9"))
+    assert not torch.equal(plain.data.images, steep.data.images)
+    assert sorted(path.name for path in setting.maker.folder.iterdir()) == ["dm-4", "dm-lr-9-4"]
+    same, again = Condensed("mine", recipes.dm()).prepare(setting)
+    assert torch.equal(plain.data.images, same.data.images)
+    assert again == cost  # it was not made again
+
+
+def test_a_killed_condensation_costs_what_it_did_before_as_well(setting):
+    _, whole = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None)))
+    asked = iter([False, True])
+    with pytest.raises(OutOfTimeError, match="after step 1 of 2"):
+        ranker("dm").prepare(replace(setting, maker=replace(setting.maker, stop=lambda: next(asked))))
+    _, resumed = ranker("dm").prepare(setting)
+    assert (resumed.images, resumed.flops) == (whole.images, whole.flops)
+
+
 def test_a_condensation_that_diverged_is_not_tried_again(setting):
-    bad = replace(setting, maker=replace(setting.maker, recipe=Recipe(lr=1e38)))
+    bad = replace(setting, maker=replace(setting.maker, options={"lr": 1e38}))
     with pytest.raises(DivergedError, match=r"condensing with dm: .* not finite") as first:
         ranker("dm").prepare(bad)
     never = replace(bad, maker=replace(bad.maker, stop=lambda: True))
@@ -136,9 +179,9 @@ def test_a_condensation_that_diverged_is_not_tried_again(setting):
 
 
 def test_a_condensation_that_is_stopped_goes_on_where_it_was(setting):
-    whole, _ = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None, iterations=4)))
+    whole, _ = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None, steps=4)))
     asked = iter([False, False, True])
-    maker = replace(setting.maker, iterations=4)
+    maker = replace(setting.maker, steps=4)
     with pytest.raises(OutOfTimeError, match="after step 2 of 4"):
         ranker("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: next(asked))))
     with pytest.raises(OutOfTimeError, match="before dm-4 was made"):
@@ -167,16 +210,16 @@ def test_condensing_costs_the_images_that_pass_through(setting):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "flops"),
+    ("options", "flops"),
     [
-        (Recipe(encoder="trained", settings=("encoder.count=2", "encoder.steps=7")), 2 * 7 * 3 * 64 * WIDE),
-        (Recipe(sampling="importance", settings=("sampling.refresh=1",)), 2 * (100 * 3 * 64 + len(TRAIN)) * NARROW),
-        (Recipe(sampling="kmeans"), len(TRAIN) * NARROW),
+        ({"encoder": "trained", "encoder.count": 2, "encoder.steps": 7}, 2 * 7 * 3 * 64 * WIDE),
+        ({"sampling": "importance", "sampling.refresh": 1}, 2 * (100 * 3 * 64 + len(TRAIN)) * NARROW),
+        ({"sampling": "kmeans"}, len(TRAIN) * EMBEDDING),
     ],
 )
-def test_networks_that_help_to_condense_are_counted(setting, recipe, flops):
+def test_networks_that_help_to_condense_are_counted(setting, options, flops):
     """Beside matching: encoders and scorers forward and back, what is scored or clustered forward."""
-    _, cost = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, recipe=recipe)))
+    _, cost = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, options=options)))
     assert cost.flops == WIDE * 2 * (10 * 256 + 3 * 40) + flops
 
 
@@ -185,7 +228,7 @@ def test_a_random_set_at_equal_cost_is_the_same_set_trained_on_longer(setting):
     plain, equal = (ranker(name).prepare(richer)[0] for name in ("random", "random-equal"))
     assert torch.equal(plain.data.images, equal.data.images)
     assert (plain.protocol.steps, equal.protocol.steps) == (8, 8 + 10)
-    assert [at_equal_cost(ranker(name)) for name in ("random", "random-equal", "early-stop", "early-stop@2")] == [
+    assert [ranker(name).at_equal_cost for name in ("random", "random-equal", "early-stop", "early-stop@2")] == [
         False,
         True,
         True,
@@ -229,15 +272,15 @@ def test_half_needs_two_images(setting):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "message"),
+    ("name", "options", "message"),
     [
-        ("random@500", (), "images but ipc=500"),
-        ("packed-kmeans@60", (), "with factor=2, which takes 240"),
-        ("dm", ("speed=3",), "unknown option of method 'dm' 'speed'"),
+        ("random@500", {}, "images but ipc=500"),
+        ("packed-kmeans@60", {}, "with factor=2, which takes 240"),
+        ("dm", {"speed": 3}, "unknown option of method 'dm' 'speed'"),
     ],
 )
-def test_sets_that_cannot_be_made_are_refused_early(setting, name, settings, message):
-    maker = replace(setting.maker, recipe=Recipe(settings=settings))
+def test_sets_that_cannot_be_made_are_refused_early(setting, name, options, message):
+    maker = replace(setting.maker, options=options)
     with pytest.raises((ConfigError, DataError), match=message):
         ranker(name).check(replace(setting, maker=maker))
     ranker("dm").check(setting)

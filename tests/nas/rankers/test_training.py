@@ -11,7 +11,7 @@ from condensekit.errors import ConfigError, DataError
 from condensekit.nas import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.training import FLIP_CROP
-from condensekit.nas.rankers.training import tests as placed
+from condensekit.nas.rankers.training import tested_after as placed
 from condensekit.nas.trials.time_budget import OutOfTimeError
 from condensekit.rng import Draw
 from condensekit.sets.condensed import CondensedSet
@@ -228,7 +228,7 @@ def test_batch_norm_and_unused_parameters(data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0, "lr": -1}, "epochs must be at least 1, got 0; lr must be positive"),
+        ({"epochs": 0, "lr": -1}, "epochs must be an integer of at least 1, got 0; lr must be positive"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
         ({"momentum": 0.0, "nesterov": True}, "nesterov needs"),
         ({"steps": 0}, "steps must be"),

@@ -66,7 +66,7 @@ def test_jacov_is_the_eigenvalue_score_of_the_jacobians_correlations():
         x = image[None].clone().requires_grad_(True)
         module(x).sum().backward()
         rows.append(x.grad.flatten())
-    values = torch.linalg.eigvalsh(torch.corrcoef(torch.stack(rows))) + zero_cost.SMALL
+    values = torch.linalg.eigvalsh(torch.corrcoef(torch.stack(rows))) + zero_cost.EIGENVALUE_FLOOR
     expected = -float((values.log() + 1 / values).sum())
     assert zero_cost.jacov(module, IMAGES.double()) == pytest.approx(expected, rel=1e-4)
 
@@ -87,18 +87,18 @@ def test_zen_undoes_the_scaling_by_batch_norms_running_variance():
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     expected = 0.0
     with isolated(3), torch.no_grad():
-        for _ in range(zero_cost.REPEATS):
+        for _ in range(zero_cost.ZEN_PAIRS):
             for part in module.modules():
                 if isinstance(part, nn.Conv2d | nn.Linear):
                     part.weight.normal_()
                     part.bias.zero_()
             for part in norms:
                 part.reset_running_stats()
-            first, second = torch.randn(2, *IMAGES[: zero_cost.ZEN_BATCH].shape)
-            maps = module.features(first), module.features(first + zero_cost.BLEND * second)
+            first, second = torch.randn(2, *IMAGES[: zero_cost.ZEN_IMAGES].shape)
+            maps = module.features(first), module.features(first + zero_cost.BLENDED_SHARE * second)
             expected += (maps[1] - maps[0]).abs().flatten(1).sum(1).mean().log()
             expected += sum(part.running_var.mean().sqrt().log() for part in norms)
-    assert zero_cost.zen(module, IMAGES, 3) == pytest.approx(float(expected) / zero_cost.REPEATS, rel=1e-3)
+    assert zero_cost.zen(module, IMAGES, 3) == pytest.approx(float(expected) / zero_cost.ZEN_PAIRS, rel=1e-3)
 
 
 def test_what_is_not_finite_is_none():

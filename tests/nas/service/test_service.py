@@ -175,7 +175,7 @@ def test_a_port_in_use(run, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port} is in use: pass another --port"):
+        with pytest.raises(ConfigError, match=f"port {port} is in use: choose another port"):
             search(Toy(), scoring(), "random", engine="nni", portal=Portal(tmp_path / "nni", port))
     with pytest.raises(ConfigError, match="port must lie in"):
         search(Toy(), scoring(), "random", engine="nni", portal=Portal(tmp_path / "nni", 80))

@@ -1,7 +1,6 @@
 """The scripts that fill and print the rankers' tables, on made-up cells and tiny searches."""
 
 import argparse
-import importlib
 import math
 import subprocess
 import sys
@@ -9,13 +8,22 @@ import time
 from collections import deque
 from dataclasses import asdict, replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
-from condensekit.recipe import Recipe
 from scipy import stats
 
+from benchmarks import record, tables
+from benchmarks.nas import cells as nas_cells
+from benchmarks.nas import grid as nas_grid
+from benchmarks.nas import overhead as nas_overhead
+from benchmarks.nas import regret as nas_regret
+from benchmarks.nas import run as nas
+from benchmarks.nas import sheets as nas_sheets
+from benchmarks.nas import tables as nas_tables
+from benchmarks.nas import tasks as nas_tasks
+from benchmarks.nas.cells import Cell, Training
+from condensekit import Recipe
 from condensekit.data import datasets
 from condensekit.errors import CondensekitError, ConfigError, DataError
 from condensekit.nas.rankers.sets import Preparation
@@ -28,13 +36,6 @@ from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from tests.nas.dying import died
-
-sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
-nas, nas_cells, nas_grid, nas_overhead, nas_regret, nas_sheets, nas_tables, nas_tasks = (
-    importlib.import_module(name if name == "nas" else f"nas_{name}")
-    for name in ("nas", "cells", "grid", "overhead", "regret", "sheets", "tables", "tasks")
-)
-Cell, Training = nas_cells.Cell, nas_cells.Training
 
 WHOLE, TEST = datasets.load("digits")
 TRAIN, HELD = WHOLE.split(0.2, Draw(0))
@@ -63,7 +64,7 @@ def made(ranker, noise, *, task="convnet", changes="", sample="all", recipe=None
         shared=2 * len(MANY),
         space={"trained": "a small space", "real": "a space"},
         held=1234,
-        preparation=asdict(Preparation(1.0, 2e9)),
+        preparation=asdict(Preparation(1.0, flops=2_000_000_000)),
         about={
             key(a): {
                 "group": key(a),
@@ -121,15 +122,15 @@ def test_cells_come_cheapest_first():
 def task():
     grid = convnet_space((1, 8, 8), 10, depths=(1,), widths=(4, 8), activations=("relu",), norms=("none",))
     sample = list(enumerate_architectures(grid))[:3]
-    return nas_tasks.Task("toy", "digits", TRAIN, HELD, grid, grid, {"all": sample}, sample, {})
+    return nas_tasks.Task("toy", TRAIN, HELD, grid, grid, {"all": sample}, sample, {})
 
 
 SHORT = Training(
     sets=1,
     ipc=4,
-    steps=4,
-    iterations=2,
-    condense="m3d batch_real=8 factor=1 network=ConvNet-w16",
+    train_steps=4,
+    steps=2,
+    condense="m3d batch_real=8 factor=1 encoder_network=ConvNet-w16",
     batch=20,
     held=100,
     seeds=2,
@@ -187,18 +188,22 @@ def test_a_trial_that_the_machine_lost_is_no_finding(task, tmp_path, server):
 
 
 def test_the_recipe_is_that_of_the_ranker_condensed_alone(task, tmp_path):
-    assert task.setting(SHORT, "condensed", 0, tmp_path).maker.recipe.method == "m3d"
-    assert task.setting(SHORT, "dm", 0, tmp_path).maker.recipe == Recipe("dm", batch_real=64)
-    assert (nas.named("condensed", SHORT).kind, nas.named("start", SHORT).kind) == ("m3d", "start-m3d")
-    assert task.setting(SHORT, "start", 0, tmp_path).maker.recipe.method == "m3d"
-    first, second = (task.setting(SHORT, "random", seed, tmp_path) for seed in (0, 1))
+    first, second = (task.setting(SHORT, seed, tmp_path) for seed in (0, 1))
+    condensed, start, dm = (nas.named(name, SHORT) for name in ("condensed", "start", "dm"))
+    assert (condensed.name, start.name, dm.name) == ("condensed", "start", "dm")
+    assert first.maker.recipe(condensed.source) == Recipe.parse(SHORT.condense).on(TRAIN.spec)
+    assert first.maker.recipe(start.source) == first.maker.recipe(condensed.source)
+    assert first.maker.recipe(dm.source) == Recipe.parse("dm batch_real=64").on(TRAIN.spec)
     assert (first.seed, second.seed, len(first._test)) == (0, 2, 100)
 
 
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
-        ({"steps": 0, "held": 6_000}, "steps must be .* at least 1.*; held must be at most 5,000, got 6000"),
+        (
+            {"train_steps": 0, "held": 6_000},
+            "train_steps must be .* at least 1.*; held must be at most 5,000, got 6000",
+        ),
         ({"condense": "dm batch_rael=3"}, "batch_rael"),
         ({"condense": "dmm"}, "dmm"),
         ({"lr": -1.0}, "lr must be positive"),
@@ -210,14 +215,14 @@ def test_options_that_make_no_sense_are_refused_at_once(options, wrong):
 
 
 def test_all_names_are_checked_before_anything_is_loaded(monkeypatch):
-    command = ["nas.py", "--task", "nb201", "--sample", "all,best", "--stem", "0"]
+    command = ["run.py", "--task", "nb201", "--sample", "all,best", "--stem", "0"]
     monkeypatch.setattr(sys, "argv", [*command, "--rankers", "rnadom,synflow+jacov,ridge:params,truth-0"])
     with pytest.raises(ConfigError) as refused:
         nas.main()
     for text in (
         "--stem must be",
         "unknown ranker 'rnadom'. Did you mean 'random'?",
-        "'synflow+jacov': it is computed by SUMS of nas_tables.py",
+        "'synflow+jacov': it is computed by SUMS of sheets.py",
         "'ridge:params': it is computed by condensekit search",
         "has no ranker truth-0",
         "unknown sample 'best'",
@@ -226,10 +231,10 @@ def test_all_names_are_checked_before_anything_is_loaded(monkeypatch):
 
 
 def command(tmp_path, *more):
-    options = ["--steps", "2", "--held", "20", "--iterations", "2", "--ipc", "1", "--batch", "4", "--condense"]
-    recipe = "dm batch_real=4 factor=1 network=ConvNet-w16 lr=1e30"
+    options = ["--train-steps", "2", "--held", "20", "--steps", "2", "--ipc", "1", "--batch", "4", "--condense"]
+    recipe = "dm batch_real=4 factor=1 encoder_network=ConvNet-w16 lr=1e30"
     where = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    return ["nas.py", "--task", "convnet", "--workers", "1", *where, *options, recipe, *more]
+    return ["run.py", "--task", "convnet", "--workers", "1", *where, *options, recipe, *more]
 
 
 def test_a_condensation_that_diverges_costs_its_own_ranker_only(task, tmp_path, monkeypatch, capsys):
@@ -238,7 +243,7 @@ def test_a_condensation_that_diverges_costs_its_own_ranker_only(task, tmp_path, 
     nas.main()
     condensed, random = capsys.readouterr().out.splitlines()
     assert "all-condensed-" in condensed
-    assert ": none, condensing with dm:" in condensed
+    assert ": none, condensing with dm " in condensed
     assert "s of trials in" in random
     assert [path.stem.split("-")[2] for path in (tmp_path / "results").iterdir()] == ["random"]
 
@@ -249,7 +254,7 @@ def test_a_file_made_with_other_options_is_refused(task, tmp_path, monkeypatch):
     nas.main()
     path = next((tmp_path / "results").glob("*random*"))
     path.write_text(path.read_text().replace('"held": 20', '"held": 30'))
-    with pytest.raises(ConfigError, match=r"made with other options .held: 30 there, 20 now.: move it away"):
+    with pytest.raises(ConfigError, match=r"made with other options .held: 30 there, 20 here.: move it away"):
         nas.main()
 
 
@@ -272,7 +277,7 @@ def test_published_scores_are_read_by_cell(tmp_path):
 def test_the_tables_hold_every_analysis():
     text = printed(CELLS)
     assert "**convnet, sample all, truth of 10,000 images x 10 epochs**: 40 architectures; trained ones" in text
-    assert f"; ipc {RECIPE['ipc']}, steps {RECIPE['steps']}" in text
+    assert f"; ipc {RECIPE['ipc']}, train steps {RECIPE['train_steps']}" in text
     assert "accuracy on 1,234 test images after 10 epochs on 10,000 images in batches of 77" in text
     assert "images 10000" not in text  # a truth's recipe is not that of the candidates
     assert "mean of 2 trainings" in text
@@ -297,7 +302,8 @@ def test_sets_are_the_replicates():
     scores = dict(nas_sheets.keyed(sheet.cells["condensed"]["trials"]))
     rho = spearman([scores[k]["score"] for k in ours], sheet.ground().truth.mean(1)[1::5])
     assert each[1].correlations()["condensed"] == pytest.approx(rho)
-    (line,) = (line for line in nas_tables._sets(sheet) if line.startswith("| condensed less random |"))
+    lines = "\n".join(nas_tables._sets(sheet)).splitlines()
+    (line,) = (line for line in lines if line.startswith("| condensed less random |"))
     differences = [one.correlations()["condensed"] - one.correlations()["random"] for one in each]
     _, listed, mean, interval, p = line.strip("| ").split(" | ")
     assert listed == ", ".join(f"{value:+.2f}" for value in differences)
@@ -338,7 +344,7 @@ def test_options_are_told_with_every_score():
     assert any(row.startswith("| usual | random |") and f"| {rho:.2f} ({summed:.2f}) |" in row for row in rows)
 
 
-def test_each_truth_has_a_sheet_and_a_table_of_its_own(tmp_path, monkeypatch):
+def test_each_truth_has_a_sheet_and_a_table_of_its_own(tmp_path):
     quick = [truth(0, 500, 1, "-images500-epochs1"), *CELLS]
     titles = [sheet.title for sheet in nas_tables.sheets(quick)]
     assert [title.partition("truth of ")[2] for title in titles] == [
@@ -346,18 +352,16 @@ def test_each_truth_has_a_sheet_and_a_table_of_its_own(tmp_path, monkeypatch):
         "500 images x 1 epochs",
     ]
     assert {len(sheet.truths) for sheet in nas_tables.sheets(quick) if sheet.budget == (500, 1)} == {1}
-    for number, record in enumerate(quick):
-        nas_tables.Path(tmp_path / f"{number}.json").write_text(nas_tables.json.dumps(record))
-    (tmp_path / "README.md").write_text("<!-- nas: begin -->\n<!-- nas: end -->\n")
-    monkeypatch.setattr(nas_tables, "HERE", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["nas_tables.py", "--results", str(tmp_path)])
-    nas_tables.main()
+    nas_tables.write_truths(quick, tmp_path)
     assert {path.name for path in tmp_path.glob("*.csv")} == {
         "convnet-truth-10000x10.csv",
         "convnet-truth-500x1.csv",
     }
     assert len((tmp_path / "convnet-truth-10000x10.csv").read_text().splitlines()) == 1 + len(MANY)
-    assert "condensed less random-equal" in (tmp_path / "README.md").read_text()
+    text = tables.rewritten("<!-- nas: begin -->\n<!-- nas: end -->\n", quick, ["nas"])
+    assert text.startswith("<!-- nas: begin -->\n\n")
+    assert text.endswith("\n\n<!-- nas: end -->\n")
+    assert "condensed less random-equal" in text
 
 
 def test_two_cells_of_one_ranker_are_refused():
@@ -368,7 +372,7 @@ def test_two_cells_of_one_ranker_are_refused():
 
 def test_cells_made_otherwise_are_not_put_into_one_table():
     other = made("packed-random", 3.0, recipe={**RECIPE, "held": 1_500})
-    with pytest.raises(DataError, match=r"were made with other options .held: 5000 there, 1500 now.: move one away"):
+    with pytest.raises(ConfigError, match=r"were made with other options .held: 5000 there, 1500 here.: move one away"):
         list(nas_tables.sheets([*CELLS, other]))
     fewer = made("packed-random", 3.0, recipe=RECIPE)
     fewer["trials"] = fewer["trials"][1:]
@@ -424,10 +428,10 @@ def test_regrets_are_put_together_from_both_samples():
     known = [[q] for q in QUALITY.tolist()]
     cells = [made(n, 5.0, task="nb201", truths=known, recipe=r) for n, r in (("params", None), ("random", RECIPE))]
     top = [made(n, 5.0, task="nb201", sample="top-200", truths=known, recipe=None) for n in ("params", "jacov")]
-    for record in top:
-        record["trials"] = [t for t in record["trials"] if t["truth"][0] > 50]
+    for cell in top:
+        cell["trials"] = [t for t in cell["trials"] if t["truth"][0] > 50]
     population = {"cells": 7, "regret": {"at random": 5.0, "params": 1.2}}
-    text = "\n".join(nas_tables.nas([*cells, *top], population=population))
+    text = printed([*cells, *top, {"population": population}])
     rows = text.split("**Regret@1 among 100 random cells**")[1].splitlines()
     assert "those of `top-200` and of `all`" in rows[0]
     assert "Over all draws from the 7 distinct computations: params 1.20, at random 5.00." in rows[0]
@@ -471,7 +475,7 @@ def test_published_columns_stand_beside_ours_and_say_which_truth():
 
 
 def test_a_network_that_kills_its_process_is_found_and_the_others_are_trained(tmp_path):
-    args = argparse.Namespace(processes=2, end=math.inf)
+    args = argparse.Namespace(workers=2, end=math.inf)
     log, left = TrialLog(tmp_path / "dm.jsonl"), deque({"width": w} for w in (1, 2, 3, 4, 5))
     suspects = nas_grid.side_by_side(died, left, None, log, args)
     assert {"width": 2} in suspects
@@ -484,7 +488,7 @@ def test_a_network_that_kills_its_process_is_found_and_the_others_are_trained(tm
 def test_a_network_that_cannot_be_trained_is_a_failed_trial(tmp_path):
     fits = {"width": 4, "depth": 1, "activation": "relu", "norm": "none", "pooling": "max"}
     wanted = [{**fits, "depth": 4}, fits]  # four poolings leave nothing of an 8x8 map
-    args = argparse.Namespace(processes=1, end=math.inf, device="cpu")
+    args = argparse.Namespace(workers=1, end=math.inf, device="cpu")
     data = ProxyData(TRAIN.subset(TRAIN.order[:64]), HELD.compact())
     for _ in range(2):
         log = TrialLog(tmp_path / "truth-0.jsonl")
@@ -501,7 +505,7 @@ def test_processes_that_cannot_start_are_no_networks_fault(tmp_path):
             return (int, ("no number",))
 
     log, left = TrialLog(tmp_path / "dm.jsonl"), deque([{"width": 1}])
-    args = argparse.Namespace(processes=1, end=math.inf)
+    args = argparse.Namespace(workers=1, end=math.inf)
     with pytest.raises(CondensekitError, match="a process ended before it trained anything"):
         nas_grid.side_by_side(died, left, Breaks(), log, args)
     assert len(log) == 0
@@ -521,3 +525,14 @@ def test_waiting_for_a_search_that_ended_says_why(tmp_path):
     assert time.monotonic() - start < 10
     (tmp_path / "trials.jsonl").write_text("x\n" * 4)
     nas_overhead.wait_for_trials(gone, tmp_path)
+
+
+def test_each_result_keeps_the_name_that_its_options_give_it():
+    usual = {**asdict(Training()), "stem": nas_tasks.STEM, "cells": nas_tasks.CELLS}
+    for path in (record.RESULTS / "nas").glob("*.json"):
+        found = record.read(path)
+        if "nas" in found:
+            cell = Cell(**found["nas"])
+            assert cell.stem == path.stem
+            if found["recipe"] and not cell.full:
+                assert cell.changes == nas_cells.suffix(nas_cells.changed(found["options"], usual))

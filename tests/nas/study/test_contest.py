@@ -3,13 +3,13 @@
 import json
 import logging
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from condensekit.recipe import Recipe
 from scipy import stats
 
+from condensekit.compute import Machine
 from condensekit.data import datasets
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas.rankers.base import Setting
@@ -24,7 +24,7 @@ from condensekit.nas.study.contest import Contest, _counted
 from condensekit.nas.study.full_training import FullTraining, retrain
 from condensekit.nas.study.plots import scatter
 from condensekit.nas.study.ranking import regret
-from condensekit.nas.study.report import Ground, Spent, ranking_rows, regret_text, table
+from condensekit.nas.study.report import Ground, RankerCost, ranking_rows, regret_text, table
 from condensekit.nas.study.truth import Truth
 from condensekit.nas.trials.log import TrialLog
 from condensekit.nas.trials.settings import Running
@@ -36,7 +36,7 @@ WHOLE, TEST = datasets.load("digits")
 TRAIN, HELD = WHOLE.split(0.2, Draw(0))
 GRID = convnet_space((1, 8, 8), 10, depths=(1,), widths=(4, 8), activations=("relu", "sigmoid"))
 PROTOCOL = ProxyProtocol(4, batch=32, augmentation=None)
-SETTING = Setting(Maker(TRAIN, "digits", iterations=2, device="cpu"), HELD, PROTOCOL, ipc=3)
+SETTING = Setting(Maker(TRAIN, steps=2, machine=Machine("cpu")), HELD, PROTOCOL, ipc=3)
 FULL = FullTraining(WHOLE, TEST, ProxyProtocol(1, batch=128, augmentation=None), seeds=2)
 EVERY = list(enumerate_architectures(GRID))
 TABLE = Truth("table", {key(a): (a["width"] + 0.1 * i, a["width"] + 1.0) for i, a in enumerate(EVERY)})
@@ -61,11 +61,11 @@ def test_rankers_score_one_list_and_are_measured_by_full_training(tmp_path):
     assert truth.shape == (6, 2)
     row = found.rows[0]
     mine = [scores(found, "random")[k] for k in found.values]
-    assert row["spearman"] == pytest.approx(stats.spearmanr(mine, truth.mean(1)).statistic)
-    assert row["ci95"][0] <= row["spearman"] <= row["ci95"][1]
-    assert sum(part["n"] for part in row["strata"]["activation"].values()) == row["n"] == 6
-    assert found.rows[2]["difference"] is not None
-    assert row["difference"] is None
+    assert row.spearman == pytest.approx(stats.spearmanr(mine, truth.mean(1)).statistic)
+    assert row.ci95[0] <= row.spearman <= row.ci95[1]
+    assert sum(part["n"] for part in row.strata["activation"].values()) == row.n == 6
+    assert found.rows[2].difference is not None
+    assert row.difference is None
     assert found.truth["repeats"] == 2
     assert found.best["architecture"] in [t.architecture for t in found.trials]
     assert found.best["score"] == max(mine)
@@ -74,6 +74,19 @@ def test_rankers_score_one_list_and_are_measured_by_full_training(tmp_path):
     assert len(TrialLog(tmp_path / "truth.jsonl")) == 12
     assert scatter(found.trials, found.values, tmp_path / "ranking.png")
     assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_result_shows_itself(tmp_path):
+    found = run("params,flops", truth=TABLE)
+    assert repr(found).startswith("SearchResult(params rho ")
+    assert len(repr(found)) < 120
+    assert str(found) == found.table()
+    assert found.table().count("\n") == 3
+    assert found._repr_html_().startswith("<table>")
+    frame = found.to_pandas()
+    assert list(frame["ranker"]) == ["params", "flops"]
+    assert frame["spearman"][0] == found.rows[0].spearman
+    assert found.rows[0].work["passes"] == 0
 
 
 def test_a_resumed_comparison_repeats_nothing_and_equals_the_first(tmp_path):
@@ -89,7 +102,9 @@ def test_a_resumed_comparison_repeats_nothing_and_equals_the_first(tmp_path):
             (t.ranker, t.architecture, t.score) for t in first.trials
         ]
     timed = ("cost_s", "preparation_s", "pays_from")
-    untimed = [[{k: v for k, v in row.items() if k not in timed} for row in found.rows] for found in (first, cut)]
+    untimed = [
+        [{k: v for k, v in asdict(row).items() if k not in timed} for row in found.rows] for found in (first, cut)
+    ]
     assert untimed[0] == untimed[1]
 
 
@@ -101,12 +116,12 @@ def test_the_pool_gives_the_same_scores():
 
 def test_regressions_are_fitted_on_architectures_that_are_not_ranked():
     found = run("ridge:params+synflow,additive,params", truth=TABLE, trials=8, fitted=4)
-    rows = {row["ranker"]: row for row in found.rows}
-    assert rows["ridge:params+synflow"]["evaluations"] == rows["additive"]["evaluations"] == 4
-    assert rows["params"]["evaluations"] == 0
-    assert {row["n"] for row in found.rows} == {8}
+    rows = {row.ranker: row for row in found.rows}
+    assert rows["ridge:params+synflow"].evaluations == rows["additive"].evaluations == 4
+    assert rows["params"].evaluations == 0
+    assert {row.n for row in found.rows} == {8}
     assert found.notes == ()  # those that a regression is fitted on are not counted among the ranked ones
-    assert rows["additive"]["spearman"] > 0.3
+    assert rows["additive"].spearman > 0.3
     ranked = {key(t.architecture) for t in found.trials}
     assert not ranked & {key(a) for a in others(GRID, [t.architecture for t in found.trials], 4, 0)}
 
@@ -114,7 +129,7 @@ def test_regressions_are_fitted_on_architectures_that_are_not_ranked():
 def test_combinations_that_lack_architectures_say_why(tmp_path):
     names = "params+flops,ridge:params"
     short = run(names, tmp_path, budget_s=1e-6, truth=TABLE, fitted=3)
-    parts = "params and flops did not score all of them: resume with a larger --budget, or combine other rankers"
+    parts = "params and flops did not score all of them: go on with a larger budget, or combine other rankers"
     assert f"params+flops: only 0 of 6 architectures were scored, because {parts}" in short.notes
     some = [key(a) for a in distinct(GRID, 6, 0)] + [key(a) for a in others(GRID, distinct(GRID, 6, 0), 3, 0)[:2]]
     partial = contest("ridge:params,params", truth=TABLE, fitted=3)
@@ -122,7 +137,7 @@ def test_combinations_that_lack_architectures_say_why(tmp_path):
     found = partial.run(Running("sequential"))
     why = "only 2 of the 3 architectures that it is fitted on have a truth and all scores"
     assert found.notes == (
-        f"ridge:params: only 0 of 6 architectures were scored, because {why}: resume with a larger --budget, or give a "
+        f"ridge:params: only 0 of 6 architectures were scored, because {why}: go on with a larger budget, or give a "
         "truth that holds them",
         "the best is that of params, because ridge:params scored nothing",
     )
@@ -130,33 +145,33 @@ def test_combinations_that_lack_architectures_say_why(tmp_path):
 
 def test_the_ranking_is_reported_apart_by_every_label_with_few_choices():
     row = run("params", truth=TABLE).rows[0]
-    assert set(row["strata"]) == {"width", "activation", "norm", "pooling"}  # of depth there is one
-    assert set(row["strata"]["pooling"]) <= {"none", "max", "avg"}
-    assert run("params", truth=TABLE, strata=()).rows[0]["strata"] == {}
+    assert set(row.strata) == {"width", "activation", "norm", "pooling"}  # of depth there is one
+    assert set(row.strata["pooling"]) <= {"none", "max", "avg"}
+    assert run("params", truth=TABLE, strata=()).rows[0].strata == {}
 
 
 def test_without_a_truth_there_is_agreement_and_cost():
     found = run("params,flops")
     first = found.rows[0]
-    assert first["agreement"] == {"flops": pytest.approx(found.rows[1]["agreement"]["params"])}
-    assert first["n"] == 6
-    assert first["cost_s"] >= 0
+    assert first.agreement == {"flops": pytest.approx(found.rows[1].agreement["params"])}
+    assert first.n == 6
+    assert first.cost_s >= 0
     empty = {"spearman", "kendall", "spearman_top", "recall_top", "regret", "ci95", "pairs", "partial", "difference"}
-    assert all(first[name] is None for name in empty)
-    assert "with flops" in table(found.rows)
+    assert all(asdict(first)[name] is None for name in empty)
+    assert "with flops" in found.table()
     assert not scatter(found.trials, found.values, None)
 
 
 def test_evolution_searches_for_each_ranker(tmp_path):
     found = run("params,flops", tmp_path, strategy="evolution", trials=8, truth=TABLE, engine="pool")
     assert {len(scores(found, name)) for name in ("params", "flops")} == {8}
-    assert all(row["n"] == 8 for row in found.rows)
+    assert all(row.n == 8 for row in found.rows)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_rankers_at_equal_cost_cost_what_the_dearest_set_costs(seeds):
     found = run("random-equal,dm,early-stop,random", trials=4, setting=replace(SETTING, seeds=seeds))
-    spent = {row["ranker"]: row["flops"] for row in found.rows}
+    spent = {row.ranker: row.flops for row in found.rows}
     assert spent["early-stop"] == spent["random-equal"] == pytest.approx(spent["dm"], rel=0.1)
     assert spent["random"] < 0.5 * seeds * spent["dm"]
 
@@ -165,9 +180,9 @@ def test_what_a_search_asked_for_and_the_truth_lacks_is_told():
     some = Truth("some.csv", {k: v for k, v in TABLE.values.items() if "sigmoid" in k and 'norm":"none' not in k})
     found = run("params,flops", strategy="evolution", trials=8, truth=some)
     for row in found.rows:
-        without = 8 - row["n"]
+        without = 8 - row.n
         assert 0 < without < 8
-        assert f"{row['ranker']}: {without} of 8 have no truth and are not compared" in found.notes
+        assert f"{row.ranker}: {without} of 8 have no truth and are not compared" in found.notes
 
 
 def test_a_space_smaller_than_asked_for_is_told_and_too_small_a_one_refused():
@@ -208,7 +223,7 @@ def test_a_spent_budget_leaves_out_what_is_not_done():
 
 
 def test_the_budget_bounds_condensation_and_all_resumes(tmp_path):
-    long = replace(SETTING, maker=replace(SETTING.maker, iterations=100_000, folder=tmp_path / "sets"))
+    long = replace(SETTING, maker=replace(SETTING.maker, steps=100_000, folder=tmp_path / "sets"))
     for _ in range(3):
         start = time.monotonic()
         found = Contest(GRID, [ranker("params"), ranker("dm")], long, trials=4).run(
@@ -225,31 +240,31 @@ def test_the_budget_bounds_condensation_and_all_resumes(tmp_path):
 
 @pytest.mark.parametrize("lr", [1e30, 1e38])  # the loss is not finite; the images are not
 def test_a_condensation_that_diverges_fails_its_ranker_alone(tmp_path, lr):
-    bad = replace(SETTING, maker=replace(SETTING.maker, recipe=Recipe(lr=lr), folder=tmp_path / "sets"))
+    bad = replace(SETTING, maker=replace(SETTING.maker, options={"lr": lr}, folder=tmp_path / "sets"))
     for _ in range(2):
         names = ("dm", "random", "early-stop", "dm+random")
         contestants = [ranker(name) for name in names]
         found = Contest(GRID, contestants, bad, trials=4, truth=TABLE).run(Running("sequential", folder=tmp_path))
-        rows = {row["ranker"]: row for row in found.rows}
-        assert rows["dm"]["n"] == rows["dm+random"]["n"] == 0
-        assert rows["random"]["n"] == rows["early-stop"]["n"] == 4
+        rows = {row.ranker: row for row in found.rows}
+        assert rows["dm"].n == rows["dm+random"].n == 0
+        assert rows["random"].n == rows["early-stop"].n == 4
         assert found.best["ranker"] == "random"
         assert "the best is that of random, because dm scored nothing" in found.notes
         assert any(note.startswith("dm failed: ") and "not finite" in note for note in found.notes)
         assert "dm+random: only 0 of 4 architectures were scored, because dm did not" in " ".join(found.notes)
         json.dumps(found.to_json(), allow_nan=False)
-        assert "nan" not in table(found.rows).lower()
+        assert "nan" not in found.table().lower()
 
 
 def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
     names = "ridge:random,random,params"
     found = run(names, truth=FULL, trials=5, fitted=3)
-    rows = {row["ranker"]: row for row in found.rows}
-    assert rows["random"]["image_steps"] == 5 * 4 * 32  # 4 passes over 30 images in batches of 32
+    rows = {row.ranker: row for row in found.rows}
+    assert rows["random"].image_steps == 5 * 4 * 32  # 4 passes over 30 images in batches of 32
     full = 2 * -(-len(WHOLE) // 128) * 128
-    assert rows["ridge:random"]["image_steps"] == 8 * 4 * 32 + 3 * full
-    assert rows["ridge:random"]["flops"] > rows["random"]["flops"]
-    assert rows["ridge:random"]["cost_s"] > rows["random"]["cost_s"]
+    assert rows["ridge:random"].image_steps == 8 * 4 * 32 + 3 * full
+    assert rows["ridge:random"].flops > rows["random"].flops
+    assert rows["ridge:random"].cost_s > rows["random"].cost_s
 
 
 @pytest.mark.parametrize(
@@ -259,7 +274,7 @@ def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
         ("ridge:params", {}, "is fitted on truths, and there are none"),
         ("params+flops", {"strategy": "tpe"}, "combines scores of one list"),
         ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+ more: rank fewer"),
-        ("additive", {"truth": TABLE, "fitted": 2}, "fitted must be at least 3, got 2"),
+        ("additive", {"truth": TABLE, "fitted": 2}, "fitted must be an integer of at least 3, got 2"),
         ("params", {"trials": 2, "truth": TABLE}, "at least 3 architectures, got 2: ask for 3 or more, or leave out"),
         ("params", {"trials": 2, "truth": FULL, "strategy": "tpe"}, "got 2: ask for 3 or more"),
         ("params", {"truth": TABLE, "architectures": EVERY[:1]}, "got 1: ask for 3 or more"),
@@ -274,9 +289,9 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(names, options, mes
 
 def test_a_population_is_checked_before_anything_is_condensed(monkeypatch, tmp_path):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
-    long = replace(SETTING, maker=replace(SETTING.maker, iterations=100_000, folder=tmp_path / "sets"))
+    long = replace(SETTING, maker=replace(SETTING.maker, steps=100_000, folder=tmp_path / "sets"))
     whole = Contest(GRID, [ranker("dm")], long, strategy="evolution", trials=8)
-    enough = "population above its 5 workers, got 5: use fewer --workers or at least 24 --trials$"
+    enough = "population above its 5 workers, got 5: use fewer workers, or at least 24 trials$"
     with pytest.raises(ConfigError, match=enough):
         whole.run(Running("pool", workers=5, folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -328,14 +343,14 @@ def test_failures_and_constants_have_rows_without_nan():
         "half": {"a": 1.0, "b": None},
         "empty": {},
     }
-    rows = {row["ranker"]: row for row in ranking_rows(given, dict.fromkeys(given, Spent()), ground)}
-    json.dumps(rows, allow_nan=False)
-    assert rows["good"]["spearman"] == pytest.approx(1.0)
-    assert rows["random"]["spearman"] == rows["failed"]["spearman"] == 0.0
-    assert rows["failed"]["failed"] == 5
-    assert rows["half"]["spearman"] is None
-    assert (rows["half"]["n"], rows["half"]["failed"], rows["empty"]["n"]) == (2, 1, 0)
-    assert rows["good"]["difference"][0] == pytest.approx(1.0)
+    rows = {row.ranker: row for row in ranking_rows(given, dict.fromkeys(given, RankerCost()), ground)}
+    json.dumps([asdict(row) for row in rows.values()], allow_nan=False)
+    assert rows["good"].spearman == pytest.approx(1.0)
+    assert rows["random"].spearman == rows["failed"].spearman == 0.0
+    assert rows["failed"].failed == 5
+    assert rows["half"].spearman is None
+    assert (rows["half"].n, rows["half"].failed, rows["empty"].n) == (2, 1, 0)
+    assert rows["good"].difference[0] == pytest.approx(1.0)
     assert "nan" not in table(list(rows.values())).lower()
 
 
@@ -345,10 +360,10 @@ def test_a_regret_among_all_candidates_is_called_one_draw():
     scores = dict(zip(keys, (truth[:, 0] + np.random.default_rng(1).normal(size=101)).tolist(), strict=True))
     for n, hundred, few in ((101, False, False), (60, True, False), (25, True, True)):
         mine = {"it": {k: scores[k] for k in keys[:n]}}
-        row = ranking_rows(mine, {"it": Spent()}, Ground(tuple(keys[:n]), truth[:n]))[0]
-        assert row["regret_25"] == pytest.approx(regret(list(mine["it"].values()), truth[:n, 0], 25))
-        assert row["ci95_regret_25"][0] <= row["regret_25"] <= row["ci95_regret_25"][1]
-        shown = [regret_text(row, name).endswith("(one draw)") for name in ("regret", "regret_25")]
+        row = ranking_rows(mine, {"it": RankerCost()}, Ground(tuple(keys[:n]), truth[:n]))[0]
+        assert row.regret_25 == pytest.approx(regret(list(mine["it"].values()), truth[:n, 0], 25))
+        assert row.ci95_regret_25[0] <= row.regret_25 <= row.ci95_regret_25[1]
+        shown = [regret_text(row, among).endswith("(one draw)") for among in (100, 25)]
         assert shown == [hundred, few]
         assert table([row]).count("(one draw)") == hundred + few
 

@@ -138,8 +138,12 @@ def test_truths_must_fit():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ranking.regret([1, 2], [1, 2], 0), ConfigError, "among must be at least 1, got 0"),
-        (lambda: bootstrap(SCORES, TRUTH, resamples=0), ConfigError, "resamples must be at least 1, got 0"),
+        (lambda: ranking.regret([1, 2], [1, 2], 0), ConfigError, "among must be an integer of at least 1, got 0"),
+        (
+            lambda: bootstrap(SCORES, TRUTH, resamples=0),
+            ConfigError,
+            "resamples must be an integer of at least 1, got 0",
+        ),
         (lambda: bootstrap(SCORES, TRUTH, "ab"), DataError, "60 scores, but 2 groups"),
         (lambda: bootstrap([1, 2, 3], [1, 2, 3], against=[1]), DataError, "and 1 scores to compare with"),
         (lambda: ranking.partial([1, 2, 3, 4], [1, 2, 3, 4], [1]), DataError, "4 scores but 1 numbers to take out"),
@@ -181,8 +185,8 @@ def test_the_top_half_holds_all_that_tie_with_its_last():
 
 def test_agreement_with_equal_scores_is_undefined_both_ways():
     scores = {"flat": dict.fromkeys("abcd", 1.0), "steep": dict(zip("abcd", range(4), strict=True))}
-    rows = report.ranking_rows(scores, dict.fromkeys(scores, report.Spent()), report.Ground(seed=0))
-    assert [row["agreement"] for row in rows] == [{"steep": None}, {"flat": None}]
+    rows = report.ranking_rows(scores, dict.fromkeys(scores, report.RankerCost()), report.Ground(seed=0))
+    assert [row.agreement for row in rows] == [{"steep": None}, {"flat": None}]
 
 
 def test_bootstrap_covers_and_pairs():

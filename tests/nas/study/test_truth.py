@@ -61,7 +61,7 @@ def test_a_missing_architecture_is_named(table):
         (lambda lines: ["depth,width", "1,2"], "has columns depth, width: expected net_str"),
         (lambda lines: [""], "has columns nothing"),
         (lambda lines: [lines[0], "1,4,relu,none,avg,0.5,0.6,x"], "expected percent, not fractions"),
-        (lambda lines: ["net_str,val_accs", "|none~0|,3"], "use --space nasbench201"),
+        (lambda lines: ["net_str,val_accs", "|none~0|,3"], "names cells of NAS-Bench-201: use its space"),
         (lambda lines: [*lines[:3], "", "", *lines[3:], lines[1]], r"line 8: .*stands here a second time"),
     ],
     ids=["duplicate", "stranger", "nan", "empty", "columns", "nothing", "fractions", "cells", "blank"],
@@ -84,7 +84,7 @@ def test_labels_that_no_table_can_hold_are_named(table, mutable):
             super().__init__()
             self.layer = mutable()
 
-    with pytest.raises(DataError, match="odd is no choice of one out of several, which is all a truth table can hold"):
+    with pytest.raises(DataError, match="odd is no single choice, which a truth table cannot hold"):
         read_table(table(["odd,accuracy", "1,50"]), Odd())
 
 

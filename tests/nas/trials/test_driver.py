@@ -296,7 +296,7 @@ def test_bad_options(options, message):
 
 
 def test_a_small_population_is_refused():
-    with pytest.raises(ConfigError, match="population above its 1 workers, got 1: use fewer --workers or at least 8"):
+    with pytest.raises(ConfigError, match="population above its 1 workers, got 1: use fewer workers, or at least 8"):
         search(Toy(), scoring(), RegularizedEvolution(population_size=1, sample_size=1), engine="sequential")
 
 

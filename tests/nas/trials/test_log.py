@@ -99,7 +99,7 @@ def test_trials_of_another_space_or_recipe_are_refused(tmp_path):
     again.check("other", "two", {})
     with pytest.raises(ConfigError, match="another space"):
         again.check("dm", "two", {})
-    named = r"trials of 'dm' .*score: \"tse\" there, \"margin\" now; protocol\.lr: 0\.1 there, 0\.2 now\)"
+    named = r"trials of 'dm' .*score: \"tse\" there, \"margin\" here; protocol\.lr: 0\.1 there, 0\.2 here\)"
     with pytest.raises(ConfigError, match=named):
         again.check("dm", "one", {"score": "margin", "protocol": {"lr": 0.2, "steps": 5}})
 

@@ -1,0 +1,1 @@
+"""Benchmarks: the scripts that measure, and what they found."""

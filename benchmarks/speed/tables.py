@@ -1,0 +1,97 @@
+"""The tables of speed, pace, memory and of continual-learning loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.record import Record, hardware
+from condensekit.tables import markdown
+
+
+def speed(records: list[Record]) -> Iterator[str]:
+    """One step beside the public code, from every file of ``run.py``."""
+    columns = (
+        *("machine", "classes", "real batch", "ipc", "precision", "compiled", "reference s", "ours s"),
+        *("times faster (min, median, max)", "gradient error"),
+    )
+    rows = [
+        (
+            hardware([record]),
+            record["settings"]["classes"],
+            record["settings"]["real_batch"],
+            row["ipc"],
+            row["precision"],
+            "yes" if record["settings"]["compiled"] else "no",
+            f"{row['reference_s']:.4f}",
+            f"{row['ours_s']:.4f}",
+            f"{row['ratio_min']:.2f}, **{row['ratio_median']:.2f}**, {row['ratio_max']:.2f}",
+            f"{row['gradient_rel_error']:.1e}",
+        )
+        for record in records
+        for row in record.get("rows", [])
+        if "ratio_median" in row
+    ]
+    if rows:
+        yield markdown(columns, rows)
+
+
+def memory(records: list[Record]) -> Iterator[str]:
+    """Peaks of memory, from every file of ``memory.py``."""
+    rows = [
+        (
+            hardware([record]),
+            record["settings"]["images"],
+            record["settings"]["ipc"],
+            row["case"],
+            f"{row['imports_mib']:.0f}",
+            f"{row['above_import_mib']:.0f}",
+        )
+        for record in records
+        for row in record.get("rows", [])
+        if "case" in row
+    ]
+    if rows:
+        yield markdown(("machine", "images", "ipc", "case", "imports alone, MiB", "above them, MiB"), rows)
+
+
+def pace(records: list[Record]) -> Iterator[str]:
+    """Seconds of each recipe."""
+    columns = ("recipe", "s before the first step", "s per step", "steps in 60 s", "steps in 300 s")
+    for record in (r for r in records if "pace" in r):
+        yield f"{record['settings']['data']}, ipc {record['settings']['ipc']}; {hardware([record])}:"
+        yield ""
+        yield markdown(
+            columns,
+            [
+                (
+                    row["recipe"],
+                    f"{row['preparation_s']:.1f}",
+                    f"{row['step_s']:.2f}",
+                    row["steps_in_60_s"],
+                    row["steps_in_300_s"],
+                )
+                for row in record["pace"]
+            ],
+        )
+        yield ""
+
+
+def loop(records: list[Record]) -> Iterator[str]:
+    """What loops cost beside plain PyTorch."""
+    columns = ("loop", "microseconds per step", "ratio", "of the fastest rounds", "with reading")
+    ratios = ("ratio", "best_ratio", "whole_ratio")
+    for record in (r for r in records if "loops" in r):
+        yield (
+            f"{record['samples']:,} images in an experience, {record['epochs']} epochs, batches of {record['batch']}, "
+            f"with replay as many of {record['memory']} stored images more, {record['rounds']} rounds; "
+            f"{hardware([record])}:"
+        )
+        yield ""
+        yield markdown(
+            columns,
+            [
+                (name, f"{row['us_per_step']:.1f}", *(f"{row[key]:.2f}" for key in ratios))
+                for name, row in record["loops"].items()
+            ],
+        )
+        yield ""

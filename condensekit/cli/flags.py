@@ -1,0 +1,33 @@
+"""Flags: the arguments that the library's messages name, as options of the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+
+def flag(argument: str) -> str:
+    """``soft_labels`` -> ``--soft-labels``."""
+    return "--" + argument.replace("_", "-")
+
+
+FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"\b(resume|download|nested|compiled|soft_labels|trust_local_copy)=True\b", lambda found: flag(found[1])),
+    (r"\baugmentation=None\b", "--augment none"),
+    (r"\bencoder=Trained\(\)", "--encoder trained"),
+    (r"\b(space|labels)='(\w+)'", r"--set \1=\2"),
+    (r"\bimage_size=N\b", "--image-size N"),
+    (r"\broot=FOLDER\b", "--data-root FOLDER"),
+    (r"\bgive it a value, (\w+)=VALUE", r"give it a value (--set \1=VALUE)"),
+    (r"\btakes no (\w+): ", lambda found: f"takes no {flag(found[1])}: "),
+    (r"\buse (encoder|precision|device)='?(\w+)'?", r"use --\1 \2"),
+    (r"\banother folder\b", "another --out"),
+)
+"""Arguments of the library as its messages write them, each with its option here."""
+
+
+def as_flags(text: str) -> str:
+    """A message of the library, its arguments written as the options of the command line."""
+    for argument, option in FLAGS:
+        text = re.sub(argument, option, text)
+    return text

@@ -1,0 +1,61 @@
+"""Lock: one process at a time in a folder or at a file; the kernel frees it when the process ends, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from condensekit.errors import ConfigError
+from condensekit.runs.files import failure, staged
+
+
+def take(path: Path) -> int:
+    """A descriptor that holds the lock of the folder in which the file ``path`` lies; closing it frees the lock.
+
+    Raises:
+        ConfigError: Another process holds it; the text names that process.
+        StoreError: The file cannot be locked.
+    """
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        reason = "it is a symbolic link: remove it" if error.errno == errno.ELOOP else error
+        raise failure(path, "lock", reason) from error
+    try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            raise failure(path, "lock", "it is not a regular file: remove it")
+        _hold(path, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _hold(path: Path, lock: int) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 100, 0).decode(errors="replace").strip() or "unknown"
+        reason = f"in use by process {holder}: wait until it ends, or choose another folder"
+        raise ConfigError(f"{path.parent} is {reason}") from None
+    except OSError as error:
+        raise failure(path, "lock", error) from error
+    with staged(path, "write"):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
+@contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """The lock of a file, which is made where missing; waits while another process holds it."""
+    import fcntl
+
+    with path.open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

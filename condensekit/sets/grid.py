@@ -1,0 +1,38 @@
+"""Grid: one picture of many images, a row for each class."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+GAP = 2  # pixels between the images
+SMALLEST = 32  # pixels: smaller images are enlarged
+
+Pixels = NDArray[np.uint8]
+
+
+def png_grid(pixels: Sequence[Pixels], labels: Sequence[int], per_class: int = 10) -> bytes:
+    """A PNG picture with a row for each class, in the order of the labels; small images are enlarged.
+
+    Args:
+        pixels: Images, (H, W) uint8 where grey and (H, W, 3) where coloured.
+        labels: One for each.
+        per_class: At most this many images of each class.
+    """
+    rows = [[image for image, of in zip(pixels, labels, strict=True) if of == label] for label in sorted(set(labels))]
+    columns = min(per_class, max(len(row) for row in rows))
+    factor = max(1, -(-SMALLEST // min(pixels[0].shape[:2])))
+    height, width = (factor * side + GAP for side in pixels[0].shape[:2])
+    canvas = np.full((len(rows) * height + GAP, columns * width + GAP, *pixels[0].shape[2:]), 255, np.uint8)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row[:columns]):
+            top, left = GAP + r * height, GAP + c * width
+            large = image.repeat(factor, 0).repeat(factor, 1)
+            canvas[top : top + large.shape[0], left : left + large.shape[1]] = large
+    buffer = io.BytesIO()
+    Image.fromarray(canvas).save(buffer, "PNG")
+    return buffer.getvalue()
