@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import click
 
 from condensekit import catalog
+from condensekit.catalog import recipes
 from condensekit.cli import show
 from condensekit.cli.demo_search import searched
-from condensekit.cli.options import DATA_ROOT, DEVICE, JSON, SEED, Command, Place, Source, option
-from condensekit.compute import Compute, make_plan
-from condensekit.driver import Saving, Status, condense
-from condensekit.replay.memory.fillers import Interrupted
+from condensekit.cli.flags import as_flags
+from condensekit.cli.options import (
+    JSON,
+    QUIET,
+    SEED,
+    Command,
+    Place,
+    Source,
+    gathered,
+    machine_options,
+    option,
+)
+from condensekit.compute import Compute, Machine
+from condensekit.driver import CondenseResult, Saving, Status, condense
+from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.memories import Making
 from condensekit.replay.study.protocol import Settings
-from condensekit.replay.study.results import table
 from condensekit.replay.study.runner import PLOT, run_protocol
 from condensekit.rng import Draw
 from condensekit.runs.files import write_json
@@ -24,13 +36,14 @@ from condensekit.selection.base import selected_set
 from condensekit.selection.classic import Random
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_png_grid
-from condensekit.training.evaluation import Candidate, evaluate
+from condensekit.training.evaluation import Candidate, Evaluation, evaluate
+from condensekit.training.train import SHORT
 
-SETS, NETWORKS, ITERATIONS, IPC = 5, 3, 200, 1
+SETS, NETWORKS, STEPS, IPC = 5, 3, 200, 1
 ORDERS, REPLAYED = 3, 3  # of the replay chapter: class orders, images per class
 CANDIDATES = 12  # of the search chapter
-BATCH_REAL = 64  # the digits have some 140 images a class
-
+RECIPE = recipes.dm(batch_real=64)  # the digits have some 140 images a class
+CHAPTERS = ("condense", "replay", "search")
 
 HELP = """Condense scikit-learn's 8x8 digits to one image per class, and compare with one random image per class.
 
@@ -48,71 +61,76 @@ Example:
 
 @click.command("demo", cls=Command, help=HELP)
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The folder to make.")
+@option(
+    "--until",
+    type=click.Choice(CHAPTERS),
+    default=CHAPTERS[-1],
+    show_default=True,
+    help="The last chapter to run.",
+)
 @SEED
-@DATA_ROOT
-@DEVICE
+@machine_options
+@QUIET
 @JSON
-def command(out: Path, seed: int, data_root: Path | None, device: str, as_json: bool) -> int:
-    """Condense, select, evaluate, draw."""
-    source = Source("digits", None, data_root, download=False, trust_local_copy=False)
-    train, test = source.load(show.Bars())
-    method = catalog.method("dm", batch_real=BATCH_REAL)
-    name = catalog.row_name(method)
+def command(out: Path, until: str, seed: int, machine: Machine, quiet: bool, as_json: bool) -> int:
+    """Condense and compare, replay, search."""
+    gathered().refuse()
+    source = Source("digits", None, None, download=False, trust_local_copy=False)
+    progress = show.progress(quiet)
+    train, test = source.load(progress)
     folders = Place(out, resume=True, seeds=SETS, seed=seed).folders()
-    sets = []
+    results: list[CondenseResult] = []
     for number, folder in folders.items():
-        result = condense(
-            train,
-            method,
-            ipc=IPC,
-            iterations=ITERATIONS,
-            seed=number,
-            augmentation=catalog.augmentation("auto", source.data),
-            device=device,
-            saving=Saving(folder, resume=True, record={"name": name, **source.record(folder)}),
-            progress=show.Bars(),
+        results.append(
+            condense(
+                train,
+                RECIPE,
+                ipc=IPC,
+                steps=STEPS,
+                seed=number,
+                machine=machine,
+                saving=Saving(folder, resume=True),
+                record={"name": catalog.name_of(RECIPE), **source.record(folder)},
+                progress=progress,
+            )
         )
-        if result.status is Status.INTERRUPTED:
-            click.echo(f"{folder}: {result.message}", err=True)
-            return 128 + (result.signum or 0)
-        sets.append(result.set)
-    with Compute(make_plan(train.spec.shape[1:], device=device)) as compute:
+        if results[-1].status is Status.INTERRUPTED:
+            click.echo(f"{folder}: {as_flags(results[-1].message)}", err=True)
+            return 128 + (results[-1].signum or 0)
+    with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
+        sets = [result.set for result in results]
         random = [selected_set(train, Random(), IPC, Draw(number), compute) for number in folders]
-        evaluation = evaluate(
-            [Candidate(name, tuple(sets), IPC), Candidate("random", tuple(random), IPC)],
-            test,
-            networks=NETWORKS,
-            protocol=catalog.protocol("short", source.data),
-            seed=seed,
-            compute=compute,
-            progress=show.Bars(),
+        candidates = [Candidate("random", tuple(random), IPC)]
+        candidates.insert(0, Candidate(catalog.name_of(RECIPE), tuple(sets), IPC))
+        found: Evaluation = evaluate(
+            candidates, test, networks=NETWORKS, protocol=SHORT, seed=seed, compute=compute, progress=progress
         )
-    write_json(out / "evaluation.json", evaluation.to_json())
+    write_json(out / "evaluation.json", found.to_json())
     to_png_grid(functools.reduce(CondensedSet.merge, [*sets, *random]), out / "demo.png")
-    try:
-        replayed = run_protocol(
-            train,
-            test,
-            memories=("dm", "random"),
-            out=out / "replay",
-            settings=Settings(
-                per_class=REPLAYED, orders=ORDERS, protocol=catalog.protocol("short", source.data), seed=seed
-            ),
-            making=Making(ITERATIONS, BATCH_REAL),
-            data=source.data,
-            device=device,
-            resume=True,
-            progress=show.Bars(),
+    record: dict[str, Any] = found.to_json()
+    text = [f"{found.table()}\n\nImages: {out / 'demo.png'}"]
+    if until != "condense":
+        try:
+            replayed = run_protocol(
+                train,
+                test,
+                memories=("dm", "random"),
+                out=out / "replay",
+                settings=Settings(ipc=REPLAYED, orders=ORDERS, seed=seed),
+                making=Making(STEPS, {"batch_real": 64}, machine=machine),
+                resume=True,
+                progress=progress,
+            )
+        except Interrupted as stopped:
+            click.echo(f"{out / 'replay'}: {as_flags(str(stopped))}", err=True)
+            return 128 + stopped.signum
+        record["replay"] = replayed.to_json()
+        head = "Two classes at a time, from scratch on the memory:"
+        text.append(f"{head}\n\n{replayed.table()}\n\nPlot: {out / 'replay' / PLOT}")
+    if until == "search":
+        record["search"], chapter = searched(
+            train, test, out / "search", candidates=CANDIDATES, steps=STEPS, seed=seed, progress=progress
         )
-    except Interrupted as stopped:
-        click.echo(f"{out / 'replay'}: {stopped}", err=True)
-        return 128 + stopped.signum
-    search, chapter = searched(
-        train, test, source.data, out / "search", candidates=CANDIDATES, iterations=ITERATIONS, seed=seed
-    )
-    text = (
-        f"{evaluation.table()}\n\nImages: {out / 'demo.png'}\n\nTwo classes at a time, from scratch on the memory:\n\n"
-        f"{table(replayed)}\n\nPlot: {out / 'replay' / PLOT}\n\n{chapter}"
-    )
-    show.emit(as_json, {**evaluation.to_json(), "replay": replayed, "search": search}, text)
+        text.append(chapter)
+    show.emit(as_json, record, "\n\n".join(text))
     return 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from condensekit.cli import show
 from condensekit.data.images import ClassImages
+from condensekit.progress import Progress
 from condensekit.runs.files import write_json
 from condensekit.runs.folder import RunDir
 
@@ -15,7 +15,7 @@ IPC, TRAIN_STEPS, FULL_EPOCHS = 5, 32, 4
 
 
 def searched(
-    train: ClassImages, test: ClassImages, out: Path, *, candidates: int, steps: int, seed: int
+    train: ClassImages, test: ClassImages, out: Path, *, candidates: int, steps: int, seed: int, progress: Progress
 ) -> tuple[dict[str, Any], str]:
     """Rank small ConvNets on condensed digits: what ``search.json`` holds, and a text.
 
@@ -26,6 +26,7 @@ def searched(
         candidates: Architectures.
         steps: Matching steps.
         seed: Everything random follows from it.
+        progress: Told about each step and trial.
     """
     from condensekit.nas.rankers.base import Setting
     from condensekit.nas.rankers.by_name import ranker
@@ -38,7 +39,7 @@ def searched(
     from condensekit.nas.trials.settings import Running
 
     rest, held = train.split(0.2, seed)
-    maker = Maker(rest, steps, seed=seed, folder=out / "sets", progress=show.Bars())
+    maker = Maker(rest, steps, seed=seed, folder=out / "sets", progress=progress)
     setting = Setting(maker, held, ProxyProtocol(steps=TRAIN_STEPS), IPC, seed=seed)
     space = convnet_space(train.spec.shape, len(train.classes), depths=(1, 2), widths=(8, 16, 32))
     full = FullTraining(train, test, ProxyProtocol(FULL_EPOCHS))
@@ -46,7 +47,7 @@ def searched(
     config = {"candidates": candidates, "steps": steps, "seed": seed, "rankers": list(RANKERS)}
     picture = out / "ranking.png"
     with RunDir.create(out, config, resume=True, data_fingerprint=train.fingerprint()):
-        found = contest.run(Running("sequential", folder=out, progress=show.Bars()))
+        found = contest.run(Running("sequential", folder=out, progress=progress))
         scatter(found.trials, found.values, picture)
         write_json(out / "search.json", found.to_json())
     head = f"{candidates} ConvNets, ranked without training them on all digits:"

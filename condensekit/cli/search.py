@@ -1,4 +1,4 @@
-"""Command ``condensekit search``."""
+"""Command ``search``: rank architectures on a small proxy set."""
 
 from __future__ import annotations
 
@@ -17,22 +17,29 @@ from condensekit.cli.options import (
     DEVICE,
     DISCREPANCY,
     ENCODER,
+    ENCODER_NETWORK,
     FACTOR,
     INIT,
     JSON,
-    NETWORK,
+    PRECISION,
+    QUIET,
     SAMPLING,
     SEED,
+    SET,
     Command,
     Positive,
     Source,
+    gathered,
     listed,
     option,
+    settings_of,
     source_options,
+    together,
 )
-from condensekit.compute import PRECISIONS, Machine
-from condensekit.errors import Problems, unknown
+from condensekit.compute import Machine
+from condensekit.errors import unknown
 from condensekit.nas.names import SCORES, STRATEGIES, needing_nni
+from condensekit.progress import Progress
 from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import RunDir
 
@@ -95,7 +102,12 @@ Examples:
 """
 
 
-@click.command("search", cls=Command, help=HELP)
+@click.command(
+    "search",
+    cls=Command,
+    help=HELP,
+    renamed={"--iterations": "--steps", "--epochs": "--train-steps", "--network": "--encoder-network"},
+)
 @source_options
 @option(
     "--space",
@@ -115,28 +127,13 @@ Examples:
     metavar="N",
     help="Matching steps of a condensation.",
 )
-@option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="An option of the recipes, or of a part of them (init.NAME=VALUE). This and the next six are as of condense, "
-    "and hold for every recipe among the rankers.",
-)
+@SET
 @DISCREPANCY
 @INIT
 @SAMPLING
 @ENCODER
-@option("--encoder-network", metavar="NAME", help=NETWORK)
+@ENCODER_NETWORK
 @FACTOR
-@option(
-    "--augment",
-    default="auto",
-    show_default=True,
-    metavar="LIST",
-    help="Of color,crop,cutout,flip,scale,rotate, or none: for condensing, and for candidates and full trainings. auto "
-    "is each recipe's usual one, and crop and flip in trainings; where mirrored images make no sense, without flip.",
-)
 @option(
     "--train-steps",
     type=click.IntRange(min=1),
@@ -220,10 +217,21 @@ Examples:
 @option("--retrain", "retrained", is_flag=True, help="Train the best architecture on all images at the end.")
 @SEED
 @DEVICE
-@option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="As of condense.")
+@PRECISION
+@QUIET
 @JSON
-def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int, as_json: bool, **options: Any) -> int:
+def command(
+    source: Source,
+    out: Path,
+    resume: bool,
+    retrained: bool,
+    seed: int,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Check, load, compare, write."""
+    progress, options["augment"] = show.progress(quiet), source.augment
     with needing_nni("condensekit search"):
         import nni
 
@@ -237,7 +245,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
 
     nni.silence_stdout()  # a space may log while it is built
     logging.getLogger("nni").setLevel(logging.WARNING)
-    problems = Problems()
+    problems = gathered()
     rankers = []
     for name in dict.fromkeys(listed(options["rankers"])):
         with problems:
@@ -250,7 +258,7 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
             out,
             options["port"],
             options["budget"],
-            show.Bars(),
+            progress,
         )
     with problems:
         machine = Machine(options["device"], options["precision"])
@@ -263,10 +271,10 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
     with problems:
         protocol = _protocol(options)
     problems.refuse()
-    train, test = source.load(show.Bars())
+    train, test = source.load(progress)
     made = space(options["space_name"], train.spec.shape, len(train.classes))
     config = {**_deciding(options, recipes), "seed": seed, "rankers": [r.name for r in rankers], **source.record(out)}
-    setting = _setting(out, seed, machine, options, recipes, protocol, train)
+    setting = _setting(out, progress, seed, machine, options, recipes, protocol, train)
     full = _full(machine, options, protocol, train, test)
     contest = Contest(
         made,
@@ -297,9 +305,8 @@ def command(source: Source, out: Path, resume: bool, retrained: bool, seed: int,
 
 def _recipe_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that hold for every recipe among the rankers."""
-    _, given = catalog.named(" ".join(["--set", *options["settings"]]), "set of options")
-    usual = (None, "auto")
-    return {**{name: options[name] for name in RECIPE if options[name] not in usual}, **given}
+    flags = {name: options[name] for name in RECIPE if options[name] != "auto"}
+    return together(flags, settings_of(options["settings"]))
 
 
 def _protocol(options: Mapping[str, Any]) -> ProxyProtocol:
@@ -325,6 +332,7 @@ def _deciding(options: Mapping[str, Any], recipes: Mapping[str, Any]) -> dict[st
 
 def _setting(
     out: Path,
+    progress: Progress,
     seed: int,
     machine: Machine,
     options: Mapping[str, Any],
@@ -337,7 +345,7 @@ def _setting(
     from condensekit.nas.rankers.sets import Maker
 
     rest, held = train.split(min(0.2, MAX_HELD / len(train)), seed)
-    maker = Maker(rest, options["steps"], recipes, seed, out / "sets", machine, show.Bars())
+    maker = Maker(rest, options["steps"], recipes, seed, out / "sets", machine, progress)
     return Setting(
         maker, held, protocol, options["ipc"], options["score"], options["seeds"], seed, hopeless=options["hopeless"]
     )
