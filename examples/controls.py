@@ -8,13 +8,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from condensekit import Candidate, Formation, Random, evaluate, selected_set
-from condensekit.compute import Compute, make_plan
-from condensekit.data import datasets
-from condensekit.networks.convnet import ConvNet
-from condensekit.rng import Draw
-from condensekit.selection.jpeg_random import JpegRandom
-from condensekit.training.evaluation import SHORT
+import condensekit as ck
+from condensekit.catalog import protocol
 
 
 def main() -> None:
@@ -22,30 +17,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ipc", type=int, default=5, help="images per class whose bytes all three may take")
     args = parser.parse_args()
-    train, test = datasets.load("digits", image_size=16)
+    train, test = ck.load("digits", image_size=16)
 
     # The first two take as many bytes; JPEG as many as fit into those of the pixels, one image at least.
-    controls = {
-        "random": (Random(), Formation(dtype="uint8")),
-        "packed-random": (Random(), Formation(factor=2, dtype="uint8")),
-        "jpeg-random": (JpegRandom(quality=50), Formation()),
+    sets = {
+        "random": ck.select(train, "random", ipc=args.ipc, formation=ck.Formation(dtype="uint8")),
+        "packed-random": ck.select(train, "random", ipc=args.ipc, formation=ck.Formation(factor=2, dtype="uint8")),
+        "jpeg-random": ck.select(train, "jpeg-random quality=50", ipc=args.ipc),
     }
-    with Compute(make_plan(train.spec.shape[1:])) as compute:
-        sets = {
-            name: selected_set(train, selection, args.ipc, Draw(0), compute, formation)
-            for name, (selection, formation) in controls.items()
-        }
-        for name, made in sets.items():
-            print(f"{name}: {len(made.decode()[0])} images to train on, {made.nbytes:,} bytes")
-        evaluation = evaluate(
-            [Candidate(name, (made,)) for name, made in sets.items()],
-            test,
-            networks=1,
-            architectures=(ConvNet(width=32),),
-            protocol=replace(SHORT, steps=60, augmentation=SHORT.augmentation.without("flip")),
-            compute=compute,
-        )
-    print(evaluation.table())
+    for name, made in sets.items():
+        print(f"{name}: {len(made.decode()[0])} images to train on, {made.nbytes:,} bytes")
+    short = replace(protocol("short"), steps=60)
+    print(ck.evaluate(sets, test, against=None, network="ConvNet-w32", networks=1, protocol=short))
 
 
 if __name__ == "__main__":

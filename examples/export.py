@@ -12,10 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from condensekit import CondensedSet, Herding, selected_set
-from condensekit.compute import Compute, make_plan
-from condensekit.data import datasets
-from condensekit.rng import Draw
+import condensekit as ck
 from condensekit.sets.export import to_folder, to_png_grid
 
 
@@ -26,13 +23,12 @@ def main() -> None:
     out = parser.parse_args().out or Path(tempfile.mkdtemp())
 
     # Selected images come in the same type as condensed ones: all of this holds for both.
-    train, _ = datasets.load("digits")
-    with Compute(make_plan(train.spec.shape[1:])) as compute:
-        chosen = selected_set(train, Herding(), 3, Draw(0), compute)
+    train, _ = ck.load("digits")
+    chosen = ck.select(train, "herding", ipc=3)
 
     # One file, checksummed, without pickle.
     chosen.save(out / "digits.safetensors")
-    again = CondensedSet.load(out / "digits.safetensors")
+    again = ck.CondensedSet.load(out / "digits.safetensors")
     assert torch.equal(again.images, chosen.images)
 
     # A quarter of the size: 8 bits, with a range for each image and channel.

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import argparse
 
-from condensekit import Candidate, KernelRidge, condense, evaluate
-from condensekit.data import datasets
+import condensekit as ck
 
 
 def main() -> None:
     """Condense with fixed and with learned soft labels, and count what the labels take."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=60)
     args = parser.parse_args()
-    train, test = datasets.load("digits")
-    candidates = []
-    for labels in ("fixed", "soft"):
-        # A regression on the features of random networks, fitted to the synthetic images in closed form, is to
-        # predict the labels of real ones. All classes share one Gram matrix.
-        result = condense(train, KernelRidge(labels=labels), ipc=1, iterations=args.iterations, augmentation=None)
+    train, test = ck.load("digits")
+
+    # A regression on the features of random networks, fitted to the synthetic images in closed form, is to
+    # predict the labels of real ones. All classes share one Gram matrix.
+    made = {labels: ck.condense(train, f"krr labels={labels}", ipc=1, steps=args.steps) for labels in ("fixed", "soft")}
+    for labels, result in made.items():
         print(f"{labels}: {result.message}; {result.set.nbytes} bytes")
-        candidates.append(Candidate(labels, (result.set,), 1))
-    print(evaluate(candidates, test, networks=1, baseline="fixed").table())
+    print(ck.evaluate(made, test, train=train, networks=1))
 
 
 if __name__ == "__main__":

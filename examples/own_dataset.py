@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from condensekit import ClassImages, DistributionMatching, KMeans, condense
-from condensekit.data import datasets
+import condensekit as ck
 
 SHAPES = {3: "horizontal", 8: "vertical", 11: "square"}  # labels may have gaps
+Pictures = dict[int, list[np.ndarray]]
 
 
 def draw(kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -28,28 +29,26 @@ def draw(kind: str, rng: np.random.Generator) -> np.ndarray:
     return image.astype(np.uint8)
 
 
-def from_arrays(pictures: dict[int, list[np.ndarray]]) -> ClassImages:
-    """Pixels and labels you already hold. Mean and standard deviation are computed."""
+def as_arrays(pictures: Pictures) -> tuple[np.ndarray, list[int]]:
+    """Pixels (N, C, H, W) and labels (N,) that you already hold."""
     labels = [label for label, rows in pictures.items() for _ in rows]
     images = np.stack([image for rows in pictures.values() for image in rows])  # (N, H, W, 3)
-    return ClassImages.from_arrays(images.transpose(0, 3, 1, 2).copy(), labels, class_names=SHAPES)
+    return images.transpose(0, 3, 1, 2).copy(), labels
 
 
-def from_folder(pictures: dict[int, list[np.ndarray]], folder: Path) -> ClassImages:
-    """One sub-folder per class, as torchvision's ImageFolder reads it; a fifth of each class is held out."""
+def in_folder(pictures: Pictures, folder: Path) -> Path:
+    """One sub-folder per class, as torchvision's ImageFolder reads it."""
     for label, rows in pictures.items():
         (folder / SHAPES[label]).mkdir(parents=True)
         for number, image in enumerate(rows):
             Image.fromarray(image).save(folder / SHAPES[label] / f"{number}.png")
-    train, held_out = datasets.load(str(folder))
-    print(f"folder: {len(train)} images to condense, {len(held_out)} held out")
-    return train
+    return folder
 
 
 class MyDataset(torch.utils.data.Dataset[tuple[Image.Image, int]]):
     """Anything with a length and (image, label) items: torchvision's and Avalanche's data sets are such."""
 
-    def __init__(self, pictures: dict[int, list[np.ndarray]]) -> None:
+    def __init__(self, pictures: Pictures) -> None:
         self.items = [(Image.fromarray(image), label) for label, rows in pictures.items() for image in rows]
 
     def __len__(self) -> int:
@@ -63,17 +62,19 @@ def main() -> None:
     """Make the same pictures three ways and condense each."""
     rng = np.random.default_rng(0)
     pictures = {label: [draw(kind, rng) for _ in range(40)] for label, kind in SHAPES.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        sources = {
-            "arrays": from_arrays(pictures),
-            "folder": from_folder(pictures, Path(folder) / "shapes"),
-            "data set object": datasets.from_dataset(MyDataset(pictures)),
-        }
+    with tempfile.TemporaryDirectory() as temporary:
+        # What `load` reads comes in two parts: of a source without test images a fixed fifth of each class.
+        train, test = ck.load(in_folder(pictures, Path(temporary) / "shapes"))
+    print(f"folder: {len(train)} images to condense, {len(test)} held out")
+
+    sources: dict[str, Any] = {"arrays": as_arrays(pictures), "folder": train, "data set object": MyDataset(pictures)}
     for name, data in sources.items():
         # Starting from the images nearest to the k-means centroids instead of random ones.
-        result = condense(data, DistributionMatching(batch_real=32), ipc=2, iterations=20, init=KMeans())
-        labels = {k: data.spec.class_names[k] for k in result.set.classes}
-        print(f"{name}: {data} -> {len(result.set)} images of {labels}")
+        made = ck.condense(data, "dm batch_real=32 init=kmeans", ipc=2, steps=20).set
+        print(f"{name}: {len(made)} images of {', '.join(made.spec.class_names.values())}")
+
+    # Images whose mirror image shows another class (digits, letters, signs) are not augmented by mirroring:
+    print("flippable:", train.with_spec(flippable=False).spec.flippable)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from condensekit import ConvNet, DistributionMatching, Fresh, condense
-from condensekit.data import datasets
-from condensekit.errors import refuse, whole
+import condensekit as ck
+from condensekit.errors import positive, refuse, whole
 from condensekit.methods import Condenser, State, StepContext
 from condensekit.methods.base import keep_if
 
@@ -45,10 +44,7 @@ class MomentMatching(Condenser):
     separable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        refuse(
-            whole("order", self.order, 1),
-            None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
-        )
+        refuse(whole("order", self.order, 1), positive("lr", self.lr))
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
         """Nothing but the images: (K, ipc, C, H, W)."""
@@ -74,12 +70,12 @@ class MomentMatching(Condenser):
 
 def main() -> None:
     """Run the new method beside DM."""
-    train, _ = datasets.load("digits")
-    encoder = Fresh(ConvNet(width=32))  # your own network goes here as well
-    for method in (DistributionMatching(batch_real=64), MomentMatching(order=2)):
-        result = condense(train, method, ipc=1, iterations=50, encoder=encoder)
-        first, last = result.history[0]["loss"], result.history[-1]["loss"]
-        print(f"{method.name}: {result.message}; loss {first:.3g} -> {last:.3g}")
+    train, _ = ck.load("digits")
+    encoder = ck.Fresh(ck.ConvNet(width=32))  # your own network goes here as well
+    for method in (ck.DistributionMatching(batch_real=64), MomentMatching(order=2)):
+        made = ck.condense(train, ck.Recipe(method, encoder), ipc=1, steps=50)
+        first, last = made.history[0]["loss"], made.history[-1]["loss"]
+        print(f"{method.name}: {made.message}; loss {first:.3g} -> {last:.3g}")
 
 
 if __name__ == "__main__":

@@ -171,8 +171,9 @@ def recipe(name: str, /, **options: Any) -> Recipe:
     refuse(_text(name))
     published = PUBLISHED.get(name)
     unfit = published.unfit if published else {}
-    problems = [f"{name} takes no {option}: {unfit[option]}" for option in options if _part(option) in unfit]
-    fitting = {option: value for option, value in options.items() if _part(option) not in unfit}
+    strange = [option for option in options if _part(option) in unfit]
+    problems = [f"{name} takes no {o}: {unfit[_part(o)]}" for o in strange if not _idle(options[o])]
+    fitting = {option: value for option, value in options.items() if option not in strange}
     gathered = Problems()
     own: dict[str, Any] = {}
     fields: dict[str, Any] = {}
@@ -237,9 +238,16 @@ def _encoder_name(ours: Encoder, theirs: Encoder) -> dict[str, Any]:
 
 
 def _part(option: str) -> str:
-    """``init.candidates`` -> ``init``; any other option as it is."""
-    part, dot, _ = option.partition(".")
-    return part if dot else option
+    """``init.candidates`` -> ``init``, ``augmentation`` -> ``augment``; any other option as it is."""
+    part = option.partition(".")[0]
+    return "augment" if part == "augmentation" else part
+
+
+def _idle(value: Any) -> bool:
+    """Whether a value asks for nothing, so that a method which does not take the option may be given it."""
+    if isinstance(value, str):
+        return value in ("auto", "none") or names.FLAGS.get(value.lower()) is False
+    return value is None or value is False
 
 
 def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -314,6 +322,9 @@ def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The base's encoder, but for what is asked for; an architecture in its place embeds like the base's."""
     given, options, keep = fields.get("encoder"), _options(fields, "encoder"), fields.get("keep")
     wanted = fields.get("encoder_network")
+    refuse(
+        "keep and encoder.keep are the same: leave out one of them" if keep is not None and "keep" in options else None
+    )
     usual = names.encoder_name(base.encoder)
     if given is None or given == usual:
         found = names.configured("option of encoder", base.encoder, options) if options else base.encoder

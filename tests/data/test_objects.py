@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from condensekit.data import datasets
 from condensekit.data.images import ImageSpec
+from condensekit.data.objects import FLIPS, as_images
 from condensekit.errors import ConfigError, DataError
 from condensekit.progress import Progress, Stage
 
@@ -156,6 +157,39 @@ def test_every_image_is_reported():
 
 
 @pytest.mark.filterwarnings("ignore:no QP solver found")
+def named(name):
+    """A data set of a class of that name, as torchvision's."""
+    return type(name, (Listed,), {})([(FACE, 3), (FACE, 4)])
+
+
+FACE = np.zeros((8, 8), np.uint8)
+
+
+@pytest.mark.parametrize("name", ["MNIST", "QMNIST", "KMNIST", "EMNIST", "SVHN", "USPS", "Omniglot"])
+def test_digits_and_letters_of_torchvision_are_not_flippable(name):
+    dataset = named(name)
+    mine = type("Mine", (type(dataset),), {})(dataset.items)
+    wrapped = Subset(Subset(dataset, [0, 1]), [1])
+    joined = ConcatDataset([named("CIFAR10"), dataset])
+    for given in (dataset, mine, wrapped, joined):
+        assert not as_images(given).spec.flippable
+
+
+def test_other_data_sets_are_flippable():
+    digits = type(named("MNIST"))
+    clothes = type("FashionMNIST", (digits,), {})([(FACE, 0), (FACE, 1)])  # torchvision's is a subclass of MNIST
+    for given in (named("CIFAR10"), named("FakeData"), clothes, Subset(clothes, [0]), (FACE[None], [0])):
+        assert as_images(given).spec.flippable
+
+
+def test_it_is_torchvision_that_has_these_names():
+    import torchvision
+
+    for name in FLIPS:
+        assert hasattr(torchvision.datasets, name)
+    assert issubclass(torchvision.datasets.FashionMNIST, torchvision.datasets.MNIST)
+
+
 class TestAvalanche:
     """Real Avalanche data sets, as its benchmarks hand them out."""
 
@@ -203,3 +237,26 @@ class TestAvalanche:
         _, labels, dataset = self.sources()
         data = datasets.from_dataset(Subset(dataset, [5, 3]))
         assert data.labels.tolist() == labels[[5, 3]].tolist()
+
+    def test_an_experience_is_its_images_and_knows_whether_they_flip(self):
+        from avalanche.benchmarks import nc_benchmark
+
+        images, labels, _ = self.sources()
+        for name, flips in (("MNIST", False), ("CIFAR10", True)):
+            source = type(name, (Listed,), {})([(image / 255, int(k)) for image, k in zip(images, labels, strict=True)])
+            source.targets = labels.tolist()
+            words = {"task_labels": False, "seed": 0, "train_transform": upside_down, "eval_transform": to_float}
+            benchmark = nc_benchmark(source, source, n_experiences=2, **words)
+            data = as_images(benchmark.train_stream[0])
+            assert data.spec.flippable is flips
+            assert data.images.dtype == torch.uint8
+            for label in data.classes:  # read with the transforms of evaluation, in order
+                assert torch.equal(data.images[data.indices_of(label)], images[labels == label])
+
+
+def upside_down(image):
+    return image.flip(-2)
+
+
+def to_float(image):
+    return image.float()
