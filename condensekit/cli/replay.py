@@ -1,29 +1,32 @@
-"""``condensekit replay``."""
+"""Command ``replay``: learn classes in several experiences with condensed memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from condensekit import catalog
 from condensekit.cli import show
+from condensekit.cli.flags import as_flags
 from condensekit.cli.options import (
-    DEVICE,
     JSON,
+    QUIET,
     SEED,
+    SET,
     Command,
     Source,
+    gathered,
     listed,
+    machine_options,
     option,
     packed,
+    settings_of,
     source_options,
+    together,
 )
-from condensekit.compute import PRECISIONS, Machine
-from condensekit.errors import Problems, refuse
+from condensekit.compute import Machine
 from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.memories import AVALANCHE, REGIMES, Making, memory
 from condensekit.replay.study.protocol import Online, Settings
@@ -95,7 +98,12 @@ online_options = packed(
 )
 
 
-@click.command("replay", cls=Command, help=HELP)
+@click.command(
+    "replay",
+    cls=Command,
+    help=HELP,
+    renamed={"--per-class": "--ipc", "--iterations": "--steps", "--batch-real": "--set batch_real=N"},
+)
 @source_options
 @option("--experiences", type=int, default=5, show_default=True, help="How many, of equally many classes.")
 @option("--ipc", type=int, required=True, metavar="N", help="Stored images of each class.")
@@ -116,12 +124,6 @@ online_options = packed(
 @option("--network", default="ConvNet", show_default=True, metavar="NAME", help="Their architecture, or the learner's.")
 @option("--protocol", default="short", show_default=True, metavar="NAME", help="From scratch: dc, idc or short.")
 @option("--train-epochs", type=int, metavar="N", help="Its epochs.  [default: the protocol's]")
-@option(
-    "--augment",
-    metavar="LIST",
-    help="Augmentation in condensing and training: none, or some of color,crop,cutout,flip,scale,rotate.  "
-    "[default: the method's and the protocol's, without flip where a mirrored image shows another class]",
-)
 @option("--steps", type=int, default=1000, show_default=True, metavar="N", help="Matching steps of each condensation.")
 @option(
     "--encoder-network",
@@ -135,26 +137,13 @@ online_options = packed(
     show_default=True,
     help="How condensed images are stored; real ones always take 8 bits.",
 )
-@option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Of condensation; see `condensekit condense --help`.",
-)
-@option(
-    "--set",
-    "pairs",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="An option of the recipes that have it: lr=3, batch_real=64, init=kmeans, init.candidates=1000, sampling, "
-    "encoder, keep; see `condensekit condense --help`.",
-)
+@SET
 @online_options
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Go on where RUN stopped.")
 @SEED
-@DEVICE
+@machine_options
+@QUIET
 @JSON
 def command(
     source: Source,
@@ -169,29 +158,24 @@ def command(
     network: str,
     protocol: str,
     train_epochs: int | None,
-    augment: str | None,
     steps: int,
     encoder_network: str | None,
     storage: str,
-    precision: str,
-    pairs: tuple[str, ...],
+    settings: tuple[str, ...],
     online: Online,
     out: Path,
     resume: bool,
     seed: int,
-    device: str,
+    machine: Machine,
+    quiet: bool,
     as_json: bool,
 ) -> int:
     """Build every object, load the data, run, report."""
-    problems = Problems()
-    machine, options = Machine(), dict[str, Any]()
+    problems, making = gathered(), Making()
+    augment = None if source.augment == "auto" else source.augment
     with problems:
-        machine = Machine(device, precision)
-    with problems:
-        options = _options(pairs, {"encoder_network": encoder_network, "augment": augment})
-    making = Making()
-    with problems:
-        making = Making(steps, options, storage, machine)
+        options = together(settings_of(settings), {"encoder_network": encoder_network, "augment": augment})
+        making = Making(steps, options, storage, machine or Machine())
     for name in memories:
         with problems:
             memory(name, making)
@@ -202,7 +186,7 @@ def command(
         training = catalog.protocol(protocol)
         training = training if train_epochs is None else replace(training, epochs=train_epochs)
         training = training if augment is None else replace(training, augmentation=catalog.augmentation(augment))
-        settings = Settings(
+        stream = Settings(
             experiences=experiences,
             ipc=ipc,
             orders=orders,
@@ -215,39 +199,23 @@ def command(
             seed=seed,
         )
     problems.refuse()
-    train, test = source.load(show.Bars())
+    progress = show.progress(quiet)
+    train, test = source.load(progress)
     try:
         result = run_protocol(
             train,
             test,
             memories=memories,
             regimes=regimes,
-            settings=settings,
+            settings=stream,
             making=making,
             out=out,
             resume=resume,
             record=source.record(out),
-            progress=show.Bars(),
+            progress=progress,
         )
     except Interrupted as stopped:
-        click.echo(f"{out}: {stopped}".replace("resume=True", "--resume"), err=True)
+        click.echo(f"{out}: {as_flags(str(stopped))}", err=True)
         return 128 + stopped.signum
     show.emit(as_json, result.to_json(), f"{result.table()}\n\nPlot: {out / PLOT}")
     return 0
-
-
-def _options(pairs: tuple[str, ...], named: Mapping[str, str | None]) -> dict[str, Any]:
-    """The options of ``--set`` and those that have a flag of their own.
-
-    Raises:
-        ConfigError: A text that is not written NAME=VALUE.
-    """
-    refuse(
-        *(
-            f"--set takes NAME=VALUE such as lr=3, got {text!r}"
-            for text in pairs
-            if not text.partition("=")[0] or "=" not in text
-        )
-    )
-    given = {name: value for name, value in named.items() if value is not None}
-    return given | dict(text.split("=", 1) for text in pairs)
