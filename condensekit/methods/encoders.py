@@ -51,10 +51,10 @@ class Encoder(ABC):
         module = self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
         return module.requires_grad_(False).eval()
 
-    def observe(self, agent: Any, exp: Any) -> None:
+    def observe(self, agent: Any, exp: Any) -> None:  # noqa: B027 - most have no use for it
         """Look at a learner before and after it learns an experience; nothing by default."""
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027 - likewise
         """Let go of what was observed; nothing by default."""
 
     def fingerprint(self) -> str:

@@ -144,11 +144,12 @@ class GradientMatching(Condenser):
         network, which has no second derivative; other networks than fresh ones; labels by such networks; the
         name of DC under an augmentation, or of DSA without one.
         """
+        encoder = recipe.encoder
         return (
             space_misfit(self.name, self.space, data),
-            f"{self.name} takes no encoder but Fresh(), got {type(recipe.encoder).__name__}, keep={recipe.encoder.keep}: "
+            f"{self.name} takes no encoder but Fresh(), got {type(encoder).__name__}, keep={encoder.keep}: "
             f"{UNFIT['encoder']}"
-            if recipe.encoder.trained or recipe.encoder.keep > 1
+            if encoder.trained or encoder.keep > 1
             else None,
             f"{self.name} takes no soft_labels: {UNFIT['soft_labels']}" if recipe.soft_labels else None,
             None if len(data.classes) > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
