@@ -274,7 +274,7 @@ def test_a_run_writes_what_it_promises_and_repeats_nothing(digits, tmp_path):
         go(digits, out, (mine,), resume=True, record=record)
     with pytest.raises(ConfigError, match="option lrr=3: none of dm, unpacked-m3d has this option"):
         go(digits, out, making=replace(MAKING, options={"lrr": 3}), resume=True)
-    with pytest.raises(ConfigError, match='making.machine.precision: "fp32" there, "mixed" here'):
+    with pytest.raises(ConfigError, match=r'making\.machine\.precision: "fp32" there, "mixed" here'):
         go(digits, out, making=replace(MAKING, machine=Machine("cpu", "mixed")), resume=True, record=record)
     with pytest.raises(ConfigError, match="test_fingerprint"):
         go((digits[0], digits[1].subset(digits[1].order[1::2])), out, resume=True, record=record)
