@@ -74,6 +74,17 @@ def test_what_a_checkpoint_leaves_out(tmp_path):
         CondensedBuffer.of(naive())
 
 
+def test_a_checkpoint_is_written_after_a_network_was_compiled(tmp_path):
+    torch.compile(network())  # imports torch's compiler, to which dill follows the class of an optimiser
+    memory = buffer(Images(12))
+    strategy, benchmark = replaying(memory), stream()
+    strategy.train(benchmark.train_stream[0])
+    save_checkpoint(strategy, tmp_path / "checkpoint")
+    again, start = maybe_load_checkpoint(replaying(buffer(Images(12))), tmp_path / "checkpoint")
+    assert (start, type(again.optimizer)) == (1, torch.optim.SGD)
+    assert torch.equal(CondensedBuffer.of(again).memory.images, memory.memory.images)
+
+
 @pytest.mark.parametrize(
     "other", [{"data": Pictures(seed=9)}, {"order": [5, 4, 3, 2, 1, 0]}], ids=["other data", "other order"]
 )
