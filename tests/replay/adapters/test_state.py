@@ -147,6 +147,16 @@ def test_a_state_is_cut_to_the_budget_at_hand():
         buffer(Bytes(100)).load_state_dict(memory.state_dict())
 
 
+def test_a_state_of_version_0_1():
+    memory, other = buffer(Images(12)), buffer(Images(12))
+    memory.post_adapt(None, stream().train_stream[0])
+    state = memory.state_dict()
+    former = {**state, "memory": [{**part, "formation": [1, "uint8"], "coded": None} for part in state["memory"]]}
+    del former["work"]
+    other.load_state_dict(through_a_file(former))
+    assert torch.equal(other.memory.images, memory.memory.images)
+
+
 def test_states_that_do_not_fit():
     memory = buffer(Images(12))
     memory.post_adapt(None, stream().train_stream[0])

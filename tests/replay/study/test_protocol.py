@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -75,9 +76,7 @@ def test_seeds_and_work():
     assert len({settings.network_seed(o, n) for o in range(3) for n in range(3)}) == 9
     assert (settings.work(4).steps, settings.work(4).batch) == (300, 40)
     assert (settings.work(100).steps, settings.work(100).batch) == (1200, 256)
-    with pytest.raises(
-        ConfigError, match=r"orders must be an integer of at least 1.*seeds must be an integer"
-    ):
+    with pytest.raises(ConfigError, match=r"orders must be an integer of at least 1.*seeds must be an integer"):
         Settings(orders=0, seeds=0)
     with pytest.raises(ConfigError, match=r"epochs must be an integer of at least 1.*lr must be positive"):
         Online(epochs=0, lr=0)
@@ -302,9 +301,7 @@ def test_each_experience_is_condensed_from_its_own_classes(digits, tmp_path):
 def test_orders_with_one_seed_share_their_classes(digits, tmp_path):
     result = go(digits, tmp_path / "run", ("dm",), replace(SMALL, seeds=1))
     folders = sorted(p.name for p in (tmp_path / "run" / "sets" / "dm-2").iterdir() if p.is_dir())
-    assert folders == [
-        f"order-0-experience-{i}-of-5" for i in range(1, 6)
-    ]  # none for the second order
+    assert folders == [f"order-0-experience-{i}-of-5" for i in range(1, 6)]  # none for the second order
     assert len(list((tmp_path / "run" / "sets" / "classes").iterdir())) == 10
     sets = tmp_path / "run" / "sets" / "dm-2"
     spent = [
@@ -544,3 +541,21 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(digits, tmp_path, regi
     resumed = go(digits, tmp_path / "killed", ("dm",), settings, LONG, regimes=(regime,), resume=True)
     whole = go(digits, tmp_path / "whole", ("dm",), settings, LONG, regimes=(regime,))
     assert unchanging(resumed) == unchanging(whole)
+
+
+def test_a_run_of_version_0_1_opens_and_is_not_continued(digits, tmp_path):
+    former = Path(__file__).with_name("version_0_1")
+    result = ReplayResult.load(former)
+    dm, random = result.rows
+    assert (dm.memory, dm.ipc, dm.reference, dm.work) == ("dm", 2, "random", None)
+    assert (random.difference, random.reference) == (None, None)
+    assert dm.train_steps == read_json(former / "replay.json")["rows"][0]["gradient_steps"]
+    assert dm.difference == pytest.approx(dm.final_accuracy_mean - random.final_accuracy_mean)
+    assert list(result.accuracy_by_experience) == ["from-scratch/dm", "from-scratch/random"]
+    assert result.contrasts[0].primary
+    assert "| dm | from-scratch | 20 | 1,600 |" in result.table()
+    shutil.copytree(former, tmp_path / "run")
+    with pytest.raises(
+        ConfigError, match=r"holds a run of condensekit 0\.1, which this version can read"
+    ):
+        go(digits, tmp_path / "run", resume=True)
