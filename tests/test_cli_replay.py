@@ -66,7 +66,7 @@ def test_every_mistake_is_listed_at_once(cli, tmp_path):
         (("--memory", "gdumb", "--out", "x"), "runs in er only"),
         (
             ("--memory", "dm,m3d,random", "--set", "lrr=3", "--out", "x"),
-            "option lrr=3: none of dm, m3d has this option",
+            "option lrr=3: none of dm, m3d has this",
         ),
         (("--memory", "random", "--set", "lr=3", "--out", "x"), "option lr=3: nothing is condensed"),
         (("--memory", "dm", "--set", "lr", "--out", "x"), "--set takes NAME=VALUE such as lr=3, got 'lr'"),

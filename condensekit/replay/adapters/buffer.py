@@ -20,7 +20,7 @@ from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.adapters.replayed import ClassView, check_replayed, replayed, transform_groups
-from condensekit.replay.adapters.state import restored, stored
+from condensekit.replay.adapters.state import reach_optimisers, restored, stored
 from condensekit.replay.adapters.stream import (
     Key,
     Layout,
@@ -101,6 +101,7 @@ class CondensedBuffer(ExemplarsBuffer):
         cache: MutableMapping[str, CondensedSet] | None = None,
     ) -> None:
         super().__init__(0)
+        reach_optimisers()
         filler = as_filler(recipe)
         refuse(
             instance("budget", budget, Budget, "Images(2000), or Bytes(2_000_000)") or filler.budget_misfit(budget),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,18 @@ def restored(state: Mapping[str, Any], formation: Formation) -> tuple[Content, C
         raise
     except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"no state of a CondensedBuffer ({type(error).__name__}: {error})") from error
+
+
+def reach_optimisers() -> None:
+    """Let dill, by which Avalanche saves a strategy, find the modules of torch's optimisers.
+
+    dill looks for them in ``torch.optim``, which deletes them, and then saves an optimiser's class with all that it
+    refers to. Once a network was compiled that is torch's whole compiler, which cannot be saved.
+    """
+    for name, module in list(sys.modules.items()):
+        package, _, child = name.rpartition(".")
+        if package == "torch.optim" and not hasattr(torch.optim, child):
+            setattr(torch.optim, child, module)
 
 
 def _part(record: Mapping[str, Any]) -> CondensedSet:

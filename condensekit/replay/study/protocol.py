@@ -15,7 +15,7 @@ from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving
 from condensekit.errors import DataError, refuse, require, whole
-from condensekit.networks.base import Network
+from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory.base import CHECKPOINT_STEPS, Job
@@ -292,8 +292,15 @@ def predictions(module: nn.Module, images: ClassImages, compute: Compute) -> tor
     """(N,) int64 largest output for each of the images, in the order of ``images.order``; in evaluation mode."""
     module.eval()
     block = max(2, TEST_PIXELS // (images.spec.shape[1] * images.spec.shape[2]))
-    parts = [
-        compute.logits(module, images.gather(indices, compute.device)).argmax(1).cpu()  # type: ignore[arg-type]
-        for indices in images.order.split(block)
-    ]
+    with torch.no_grad():
+        parts = [
+            _outputs(module, images.gather(indices, compute.device), compute).argmax(1).cpu()
+            for indices in images.order.split(block)
+        ]
     return torch.cat(parts)
+
+
+def _outputs(module: nn.Module, images: torch.Tensor, compute: Compute) -> torch.Tensor:
+    """(N, outputs) of a network; one of another package runs in one piece."""
+    found: torch.Tensor = compute.logits(module, images) if isinstance(module, FeatureNetwork) else module(images)
+    return found
