@@ -22,11 +22,17 @@ from condensekit.runs.kept import refuse_other
 HERE = Path(__file__).resolve().parent
 RESULTS, RUNS = HERE / "results", HERE.parent / "runs"
 RENAMED = {
+    "": {"accuracy_by_step": "accuracy_by_experience"},
     "cell": {"iterations": "steps", "architectures": "network"},
     "rows": {"architecture": "network", "difference_to_random": "difference"},
     "search": {"iterations": "steps", "judge": "network", "steps": "train_steps"},
     "continual": {"steps": "experiences", "per_class": "ipc", "iterations": "steps"},
-    "row": {"per_class": "ipc", "difference_to_random": "difference"},
+    "row": {
+        "per_class": "ipc",
+        "difference_to_random": "difference",
+        "condense_s_per_step": "condense_s_per_experience",
+        "gradient_steps": "train_steps",
+    },
     "settings": {
         "steps": "experiences",
         "per_class": "ipc",
@@ -37,7 +43,12 @@ RENAMED = {
     "options": {"steps": "train_steps", "iterations": "steps"},
 }
 """By part of a record: what version 0.1 called its entries, and what they are called now."""
-OLD = {"iterations", "architecture", "difference_to_random"}  # entries that only parts of version 0.1 have
+OLD = {
+    "iterations",
+    "architecture",
+    "difference_to_random",
+    "accuracy_by_step",
+}  # entries that only parts of version 0.1 have
 RECIPES = ("recipe", "condense")  # entries that hold the text of a recipe
 Record = dict[str, Any]
 

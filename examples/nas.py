@@ -11,9 +11,8 @@ from nni.mutable import ensure_frozen
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
-from condensekit.data import datasets
-from condensekit.nas import Contest, FullTraining, Maker, ProxyProtocol, Running, Setting, ranker, table
-from condensekit.rng import Draw
+import condensekit as ck
+from condensekit.nas import Contest, FullTraining, Maker, ProxyProtocol, Running, Setting, ranker
 
 
 class Digits(ModelSpace):
@@ -39,10 +38,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("nas"), help="folder for the sets and the trials")
     args = parser.parse_args()
 
-    whole, test = datasets.load("digits")
-    train, held_out = whole.split(0.2, Draw(0))  # candidates are scored on images that the sets have not seen
-    protocol = ProxyProtocol(epochs=30, augmentation=None)
-    setting = Setting(Maker(train, "digits", iterations=50, folder=args.out / "sets"), held_out, protocol, ipc=5)
+    whole, test = ck.load("digits")
+    train, held_out = whole.split(0.2, seed=0)  # candidates are scored on images that the sets have not seen
+    protocol = ProxyProtocol(steps=24, augmentation=None)
+    setting = Setting(Maker(train, steps=50, folder=args.out / "sets"), held_out, protocol, ipc=5)
 
     # Every ranker scores the same twelve architectures; full training says which of them are good.
     rankers = [ranker(name) for name in ("dm", "random", "params", "dm+params")]
@@ -51,7 +50,7 @@ def main() -> None:
 
     # Killed and started again, it goes on where it stopped: every finished trial is in nas/trials.jsonl.
     found = contest.run(Running(engine="sequential", folder=args.out))
-    print(table(found.rows))
+    print(found)
     print("best:", found.best)
 
 

@@ -10,16 +10,15 @@ from avalanche.models import SimpleMLP
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
 
-from condensekit.catalog import augmentation, method
-from condensekit.data import datasets
+import condensekit as ck
 from condensekit.replay import CondensedBuffer, Images
 
-digits = [torch.utils.data.TensorDataset(d.gather(d.order), d.labels[d.order]) for d in datasets.load("digits")]
+digits = [torch.utils.data.TensorDataset(d.gather(d.order), d.labels[d.order]) for d in ck.load("digits")]
 for dataset in digits:
     dataset.targets = dataset.tensors[1].tolist()  # Avalanche looks for them
 stream = nc_benchmark(*digits, n_experiences=5, task_labels=False, seed=0)
-plain = augmentation("auto", "digits")  # no mirrored digits
-condensed = CondensedBuffer(Images(20), method("dm", batch_real=32), classes=10, iterations=100, augmentation=plain)
+recipe = "dm batch_real=32 augment=color,crop,cutout,scale,rotate"  # no mirrored digits
+condensed = CondensedBuffer(Images(20), recipe, classes=10, steps=100)
 for name, plugins in {"no memory": [], "condensed memory": [ReplayPlugin(20, storage_policy=condensed)]}.items():
     torch.manual_seed(0)
     model = SimpleMLP(num_classes=10, input_size=64)

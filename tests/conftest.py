@@ -9,6 +9,13 @@ import pytest
 from condensekit.cli import main
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that start processes of their own run one after the other, on one worker of pytest-xdist."""
+    for item in items:
+        if item.get_closest_marker("kill") or item.get_closest_marker("nni"):
+            item.add_marker(pytest.mark.xdist_group("processes"))
+
+
 @pytest.fixture
 def cli(capsys):
     """Run a command in this process: (exit code, standard output, standard error)."""

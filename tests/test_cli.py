@@ -229,7 +229,7 @@ def test_inspect(cli, run):
 def test_demo_in_small(cli, tmp_path, monkeypatch):
     from condensekit.cli import demo
 
-    for name, value in {"SETS": 2, "NETWORKS": 1, "ITERATIONS": 2, "ORDERS": 1, "REPLAYED": 1, "CANDIDATES": 3}.items():
+    for name, value in {"SETS": 2, "NETWORKS": 1, "STEPS": 2, "ORDERS": 1, "REPLAYED": 1, "CANDIDATES": 3}.items():
         monkeypatch.setattr(demo, name, value)
     out = tmp_path / "demo"
     code, printed, err = cli("demo", "--out", out)

@@ -10,14 +10,25 @@ import time
 import pytest
 
 FAST = (
-    *("replay", "--data", "digits", "--per-class", "2", "--iterations", "3", "--batch-real", "8", "--steps", "2"),
-    *("--encoder-network", "ConvNet-w8", "--network", "ConvNet-w8", "--train-epochs", "5", "--orders", "2"),
+    *("replay", "--data", "digits", "--ipc", "2", "--steps", "3", "--experiences", "2", "--orders", "2"),
+    *("--encoder-network", "ConvNet-w8", "--network", "ConvNet-w8", "--train-epochs", "5"),
 )
 
 
 def test_both_regimes_end_in_a_table_a_plot_and_a_record(cli, tmp_path):
     out = tmp_path / "run"
-    options = ("--memory", "dm,random,herding", "--regime", "from-scratch,er", "--er-epochs", "1", "--out", out)
+    options = (
+        "--set",
+        "batch_real=8",
+        "--memory",
+        "dm,random,herding",
+        "--regime",
+        "from-scratch,er",
+        "--er-epochs",
+        "1",
+        "--out",
+        out,
+    )
     code, shown, _ = cli(*FAST, *options)
     assert code == 0
     assert "| dm | from-scratch | 20 | 1,600 |" in shown
@@ -26,12 +37,12 @@ def test_both_regimes_end_in_a_table_a_plot_and_a_record(cli, tmp_path):
     assert shown.startswith((out / "replay.md").read_text())
     record = json.loads((out / "replay.json").read_text())
     promised = {
-        *("memory", "regime", "per_class", "nbytes", "final_accuracy_mean", "final_accuracy_std"),
-        *("average_accuracy_mean", "forgetting_mean", "n", "difference_to_random", "ci95", "condense_s", "train_s"),
+        *("memory", "regime", "ipc", "nbytes", "work", "reference", "final_accuracy_mean", "final_accuracy_std"),
+        *("average_accuracy_mean", "forgetting_mean", "n", "difference", "ci95", "condense_s", "train_s"),
     }
     assert len(record["rows"]) == 6
     assert all(promised <= set(found) for found in record["rows"])
-    assert len(record["accuracy_by_step"]) == 6
+    assert len(record["accuracy_by_experience"]) == 6
     assert record["settings"]["protocol"]["epochs"] == 5
     code, shown, _ = cli(*FAST, *options, "--resume", "--json")
     assert code == 0
@@ -53,10 +64,13 @@ def test_every_mistake_is_listed_at_once(cli, tmp_path):
     ("options", "said"),
     [
         (("--memory", "gdumb", "--out", "x"), "runs in er only"),
-        (("--memory", "dm,m3d,random", "--set", "lrr=3", "--out", "x"), "--set lrr=3: none of dm, m3d has this option"),
-        (("--memory", "random", "--set", "lr=3", "--out", "x"), "--set lr=3: nothing is condensed"),
+        (
+            ("--memory", "dm,m3d,random", "--set", "lrr=3", "--out", "x"),
+            "option lrr=3: none of dm, m3d has this",
+        ),
+        (("--memory", "random", "--set", "lr=3", "--out", "x"), "option lr=3: nothing is condensed"),
         (("--memory", "dm", "--set", "lr", "--out", "x"), "--set takes NAME=VALUE such as lr=3, got 'lr'"),
-        (("--memory", "dm", "--steps", "3", "--out", "x"), "steps=3 does not divide 10 classes"),
+        (("--memory", "dm", "--experiences", "3", "--out", "x"), "experiences=3 does not divide 10 classes"),
         (("--memory", "dm", "--er-lr", "0", "--out", "x"), "lr must be positive"),
         (
             ("--memory", "dm", "--distillation", "inf", "--out", "x"),
@@ -78,7 +92,7 @@ def test_every_mistake_is_listed_at_once(cli, tmp_path):
             ("--memory", "dm,jpeg-random", "--out", "x"),
             "memory 'jpeg-random' has 160 bytes for each class, and an image",
         ),
-        (("--memory", "jpeg-random", "--regime", "er", "--out", "x"), "use --per-class 6, or leave it out"),
+        (("--memory", "jpeg-random", "--regime", "er", "--out", "x"), "use ipc=6, or leave it out"),
         (("--out", "x"), "--memory"),
     ],
 )
@@ -93,7 +107,7 @@ def test_bad_options_end_with_2_and_make_no_folder(cli, tmp_path, monkeypatch, o
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupt_ends_within_a_step_and_is_resumed(cli, tmp_path, signum, code):
     out = tmp_path / "run"
-    long = ("--iterations", "2000", "--orders", "1", "--memory", "dm", "--out", str(out))
+    long = ("--steps", "2000", "--set", "batch_real=8", "--orders", "1", "--memory", "dm", "--out", str(out))
     child = subprocess.Popen(
         [sys.executable, "-m", "condensekit", *FAST, *long],
         stderr=subprocess.PIPE,
@@ -101,7 +115,7 @@ def test_an_interrupt_ends_within_a_step_and_is_resumed(cli, tmp_path, signum, c
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     try:
-        folder = out / "sets" / "dm-2" / "order-0-step-1-of-2"
+        folder = out / "sets" / "dm-2" / "order-0-experience-1-of-2"
         limit = time.monotonic() + 60
         while not (folder / "metrics.csv").exists() and time.monotonic() < limit:
             time.sleep(0.05)

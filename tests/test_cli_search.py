@@ -138,6 +138,9 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
         (("--encoder-network", "ConvNot"), "unknown network"),
         (("--score", "margin", "--hopeless", "0.5"), "leave hopeless out, or score by accuracy or tse"),
         (("--seeds", "0"), "0 is not in the range"),
+        (("--set", "lr"), "is written NAME key=value ..., got 'lr'"),
+        (("--augment", "flipp"), "Did you mean 'flip'"),
+        (("--rankers", "dc", "--discrepancy", "linear"), "dc takes no discrepancy: "),
         (("--strategy", "tpe", "--space", "tests.nas.toy:Constrained"), "tpe cannot search this space"),
         (("--strategy", "evolution", "--trials", "12", "--workers", "5"), "population above its 5 workers, got 5"),
     ],
@@ -167,7 +170,51 @@ def test_how_to_condense_and_train_can_be_chosen(cli, tmp_path):
     code, _, err = cli(*options, "--resume")
     assert code == 2
     assert 'options.init: "kmeans" there, nothing here' in err
-    assert "seeds: 2 there, nothing here" in err
+    assert "seeds: 2 there, 1 here" in err
+
+
+def test_augmentation_holds_for_sets_and_candidates(cli, tmp_path):
+    out = tmp_path / "run"
+    options = (
+        "--rankers",
+        "dm lr=2",
+        "--engine",
+        "sequential",
+        "--out",
+        out,
+        "--augment",
+        "crop,scale",
+        "--set",
+        "lr=3",
+    )
+    code, _, err = cli(*options, "--precision", "bf16")
+    assert code == 0, err
+    made = json.loads((out / "sets" / "dm-lr-2-2" / "made.json").read_text())["recipe"]
+    assert made["augmentation"]["ops"] == ["crop", "scale"]
+    assert made["method"]["lr"] == 2.0  # of the ranker, before that of every recipe
+    assert made["machine"]["precision"] == "bf16"
+    for trial in lines(out / "trials.jsonl"):
+        assert trial["recipe"]["protocol"]["augmentation"]["ops"] == ["crop", "scale"]
+        assert trial["recipe"]["precision"] == "bf16"
+        assert trial["image_steps"] == 2 * 64
+
+
+def test_digits_are_never_mirrored(cli, tmp_path):
+    code, _, err = cli("--data", "digits", "--rankers", "dm", "--engine", "sequential", "--out", tmp_path / "run")
+    assert code == 0, err
+    made = json.loads((tmp_path / "run/sets/dm-2/made.json").read_text())["recipe"]
+    assert "flip" not in made["augmentation"]["ops"]
+    (crop,) = lines(tmp_path / "run/trials.jsonl")[0]["recipe"]["protocol"]["augmentation"]
+    assert crop["ops"] == ["crop"]
+
+
+def test_without_nni_one_line_says_so(cli, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nni"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "nni", None)
+    code, _, err = cli("--rankers", "params", "--out", tmp_path / "run")
+    assert code == 2
+    assert err == "Error: condensekit search needs NNI, which is not installed: pip install 'nni>=3.0,<4'\n"
 
 
 def test_a_search_that_scores_nothing_says_why_and_fails(cli, tmp_path):

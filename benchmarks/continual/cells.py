@@ -166,7 +166,8 @@ def _cpu() -> Iterator[Cell]:
     for name in (*COLOUR, *BOUNDS):
         yield replace(replayed, memory=name)
     yield from _from_scratch("cifar10")
-    for beside, name in product(({"fine_tune": 100}, {"ipc": 5}, {"ipc": 20}), TELLING):
+    besides: tuple[dict[str, Any], ...] = ({"fine_tune": 100}, {"ipc": 5}, {"ipc": 20})
+    for beside, name in product(besides, TELLING):
         yield replace(replayed, **beside, memory=name)
     for ipc, name in product((10, 5, 20), TELLING):
         yield replace(replayed, network="ResNet18-w8", ipc=ipc, memory=name)

@@ -1,40 +1,39 @@
 """What condensing one experience takes: seconds, bytes and memory, for several kinds of memory.
 
-    python benchmarks/experience.py --data cifar100 --steps 10 --per-class 20 --json FILE
+    python benchmarks/continual/experience.py --data cifar100 --experiences 10 --ipc 20 --out FILE
 
-The classes are those of the first step of class order 0, their real images those of the training set. No network is
-trained on the memory.
+The classes are those of the first experience of class order 0, their real images those of the training set. No network
+is trained on the memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from continual import peak_memory
-from record import start, write
-
+from benchmarks.continual.run import peak_memory
+from benchmarks.record import Record, data_parser, start, write
+from condensekit.compute import Machine
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
+from condensekit.replay.memory.base import Job
 from condensekit.replay.memory.content import SECONDS
 from condensekit.replay.memory.fillers import filled
 from condensekit.replay.study.memories import Making, memory
 from condensekit.replay.study.protocol import Settings, numbered
 
 
-def measure(name: str, data: ClassImages, making: Making, args: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, data: ClassImages, making: Making, args: argparse.Namespace) -> Record:
     """One memory's row."""
-    kind = memory(name, making, args.data)
+    kind = memory(name, making)
     if kind.filler is None:
         raise ConfigError(f"{name!r} is made by no method of this package: use one such as dm or herding")
     with peak_memory() as peak:
-        parts = filled(kind.filler, data, args.per_class, replace(kind.how, device=args.device))
+        parts = filled(kind.filler, data, args.ipc, Job(steps=making.steps, machine=making.machine))
     return {
         "memory": name,
         "images": sum(map(len, parts.values())),
@@ -46,29 +45,28 @@ def measure(name: str, data: ClassImages, making: Making, args: argparse.Namespa
 
 def main() -> None:
     """Measure each memory and write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = data_parser(__doc__)
     parser.add_argument("--data", default="cifar100")
-    parser.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
-    parser.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
-    parser.add_argument("--steps", type=int, default=10, help="experiences of the whole stream")
-    parser.add_argument("--per-class", type=int, default=20)
+    parser.add_argument("--experiences", type=int, default=10, help="of the whole stream")
+    parser.add_argument("--ipc", type=int, default=20)
     parser.add_argument("--memory", nargs="+", default=["random", "herding", "dm", "m3d", "hybrid"])
-    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=100, help="matching steps")
     parser.add_argument("--batch-real", type=int, default=64)
-    parser.add_argument("--network", default="ConvNet-w64", help="what embeds")
+    parser.add_argument("--encoder-network", default="ConvNet-w64", help="what embeds")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
     args = parser.parse_args()
     train, _ = numbered(*datasets.load(args.data, root=args.data_root, trust_local_copy=args.trust_local_copy))
-    classes = Settings(steps=args.steps).experiences(0, len(train.classes))[0]
-    making = Making(args.iterations, args.batch_real, args.network)
+    classes = Settings(experiences=args.experiences).stream(0, len(train.classes))[0]
+    options = {"batch_real": args.batch_real, "encoder_network": args.encoder_network}
+    making = Making(args.steps, options, machine=Machine(args.device))
     rows = []
     for name in args.memory:
         rows.append(measure(name, train.select(classes), making, args))
         print(f"{name}: {rows[-1]['condense_s']:.1f} s, {rows[-1]['nbytes']:,} bytes", flush=True)
-    asked = ("data", "steps", "per_class", "iterations", "batch_real", "network", "device")
+    asked = ("data", "experiences", "ipc", "steps", "batch_real", "encoder_network", "device")
     settings = {**{name: getattr(args, name) for name in asked}, "classes": len(classes)}
-    write(args.json, {"experience": rows, "settings": settings})
+    write(args.out, {"experience": rows, "settings": settings})
 
 
 if __name__ == "__main__":

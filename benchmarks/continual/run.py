@@ -1,13 +1,13 @@
 """Condensed memory against real images in class-incremental learning.
 
-    python benchmarks/continual.py --scale cpu --data-root PATH
-    python benchmarks/continual.py --scale cpu --data-root PATH --tune --only 5x10-er-ConvNet-w32 --memory herding \
+    python benchmarks/continual/run.py --scale cpu --data-root PATH
+    python benchmarks/continual/run.py --scale cpu --data-root PATH --tune --only 5x10-er-ConvNet-w32 --memory herding \
         --lr 0.01 0.03 0.1 --batch-mem 32 64
     python benchmarks/tables.py
 
-One JSON file for each cell of ``continual_cells.py`` (data set, steps, images per class, regime, network, memory) under
+One JSON file for each cell of ``cells.py`` (data set, experiences, images per class, regime, network, memory) under
 ``benchmarks/results/``. A cell that is there is skipped, so the script can be stopped and started again; within a cell
-finished orders, steps and condensations are kept under ``--runs``. The cells that matter most come first.
+finished orders, experiences and condensations are kept under ``--runs``. The cells that matter most come first.
 From-scratch cells need no Avalanche.
 
 Nothing here is chosen by test accuracy: orders 0, 1, ... are reported. With ``--tune`` a tenth of the training images
@@ -28,14 +28,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from continual_cells import Cell, cells, primary
-from record import cell_parser, fill, start
-from tuning import HELD_OUT
 
+from benchmarks.accuracy.tuning import HELD_OUT
+from benchmarks.continual.cells import Cell, cells, primary
+from benchmarks.record import Record, cell_parser, fill, start
 from condensekit import catalog
+from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.replay.study.memories import Making, memory
 from condensekit.replay.study.protocol import Online, Settings
@@ -46,7 +47,7 @@ OPTIONS = {
     "orders": (int, "class orders"),
     "first_order": (int, "number of the first one"),
     "train_epochs": (int, "epochs of each training from scratch"),
-    "iterations": (int, "matching steps of each condensation"),
+    "steps": (int, "matching steps of each condensation"),
     "epochs": (int, "passes over an experience of a learner that goes on"),
     "lr": (float, "its learning rate"),
     "batch_mem": (int, "replayed images in each of its steps"),
@@ -55,14 +56,14 @@ OPTIONS = {
 }
 
 
-def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> dict[str, Any]:
+def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> Record:
     """Run the memory, and describe everything that led to the figure."""
     if cell.tuning:
         train, test = train.split(HELD_OUT, Draw(0))
-    protocol = catalog.protocol(cell.protocol, cell.data)
+    protocol = catalog.protocol(cell.protocol)
     settings = Settings(
-        steps=cell.steps,
-        per_class=cell.per_class,
+        experiences=cell.experiences,
+        ipc=cell.ipc,
         orders=cell.orders,
         first_order=cell.first_order,
         networks=cell.networks,
@@ -77,7 +78,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
             fine_tune=cell.fine_tune,
         ),
     )
-    making = Making(cell.iterations, cell.batch_real, cell.encoder, precision=args.precision, settings=cell.options)
+    making = Making(cell.steps, recipe_options(cell), machine=Machine(args.device, args.precision))
     start = time.perf_counter()
     with peak_memory() as peak:
         result = run_protocol(
@@ -87,38 +88,42 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
             regimes=[cell.regime],
             settings=settings,
             making=making,
-            data=cell.data,
-            device=args.device,
             out=args.runs / cell.folder,
             resume=True,
-            room=room(cell, making, train),
+            room=room(cell, train),
         )
     place = f"{cell.regime}/{cell.memory}"
     return {
         "continual": asdict(cell),
         "primary": primary(cell.regime, cell.data),
-        "row": next(row for row in result["rows"] if f"{row['regime']}/{row['memory']}" == place),
-        "accuracy_by_step": result["accuracy_by_step"][place],
-        "settings": result["settings"],
-        "making": result["making"],
+        "row": next(asdict(row) for row in result.rows if f"{row.regime}/{row.memory}" == place),
+        "accuracy_by_experience": result.accuracy_by_experience[place],
+        "settings": result.settings,
+        "making": result.making,
         "wall_s": time.perf_counter() - start,
         "peak_mib": peak,
         "command": command(cell, args),
     }
 
 
-def room(cell: Cell, making: Making, train: ClassImages) -> int:
+def recipe_options(cell: Cell) -> dict[str, Any]:
+    """The options of a cell's recipe; real images have the network that embeds alone."""
+    own = dict(option.split("=", 1) for option in cell.options)
+    condensing = {"batch_real": cell.batch_real, **own} if memory(cell.memory).learnt else {}
+    return {"encoder_network": cell.encoder, **condensing}
+
+
+def room(cell: Cell, train: ClassImages) -> int:
     """Bytes of each class of the largest condensed memory in the cell's table."""
-    making = replace(making, settings=())  # none changes an image's bytes
-    kinds = [memory(other.memory, making, cell.data) for other in cells(cell.scale) if other.group == cell.group]
-    kinds = [kind for kind in kinds if kind.learnt] or [memory("dm", making, cell.data)]
-    return cell.per_class * max(kind.bytes_each(train) for kind in kinds)
+    kinds = [memory(other.memory) for other in cells(cell.scale) if other.group == cell.group]
+    kinds = [kind for kind in kinds if kind.learnt] or [memory("dm")]
+    return cell.ipc * max(kind.bytes_each(train) for kind in kinds)
 
 
 def command(cell: Cell, args: argparse.Namespace) -> str:
     """What repeats the cell."""
     words = [
-        "python benchmarks/continual.py",
+        "python benchmarks/continual/run.py",
         f"--scale {cell.scale}",
         f"--only {cell.group}-",
         f"--memory {cell.memory}",

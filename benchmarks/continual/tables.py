@@ -12,8 +12,9 @@ from PIL import Image
 
 from benchmarks.continual.cells import TUNED, TUNED_AT, Cell
 from benchmarks.record import HERE, Record, hardware
+from condensekit.replay.study.contrasts import RANDOM, contrasts
 from condensekit.replay.study.memories import EQUAL_BYTES, FROM_SCRATCH, memory
-from condensekit.replay.study.results import RANDOM, contrasts, plot
+from condensekit.replay.study.plot import plot
 from condensekit.stats import paired_interval
 from condensekit.tables import markdown, signed
 
@@ -145,11 +146,11 @@ def _table(mine: list[Record], rows: dict[str, Record]) -> str:
 
 def _plotted(mine: list[Record], folder: Path) -> str:
     """The name of the table's plot, which is drawn anew where its figures have changed."""
-    figures = {f"{r['row']['regime']}/{r['row']['memory']}": r["accuracy_by_step"] for r in mine}
+    figures = {f"{r['row']['regime']}/{r['row']['memory']}": r["accuracy_by_experience"] for r in mine}
     digest = hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()
     path = folder / f"continual-{Cell(**mine[0]['continual']).group}.png"
     if not path.exists() or _source(path) != digest:
-        plot({"rows": [r["row"] for r in mine], "accuracy_by_step": figures}, path, source=digest)
+        plot(figures, path, source=digest)
     return path.name
 
 
@@ -172,9 +173,9 @@ def _row(record: Record, rows: dict[str, Record]) -> tuple[str, ...]:
         _above(row, rows.get(EQUAL_BYTES)),
         f"{len(row['finals'])} x {len(row['finals'][0])}",
         _options(cell),
-        f"{row['gradient_steps']:.0f}",
+        f"{row['train_steps']:.0f}",
         "-" if row["memory_passes"] is None else f"{row['memory_passes']:.0f}",
-        f"{row['condense_s_per_step']:.1f}",
+        f"{row['condense_s_per_experience']:.1f}",
         f"{row['train_s']:.0f}",
         _peak(record["peak_mib"]),
     )
@@ -194,22 +195,22 @@ def _contrasts(mine: list[Record]) -> Iterator[str]:
     finals = {r["row"]["memory"]: r["row"]["finals"] for r in mine if len(r["row"]["finals"]) == orders}
     learnt = [name for name in finals if memory(name).learnt]
     real = [name for name in finals if memory(name).control]
-    first, second = mine[0]["primary"]
-    found = list(contrasts(finals, learnt, real, (first, second)))
-    for entry in found:
-        p = entry["p"] if entry["primary"] else entry["p_holm"]
+    cell = mine[0]["continual"]
+    found = list(contrasts(cell["regime"], finals, learnt, real, tuple(mine[0]["primary"])))
+    for one in found:
+        p = one.p if one.primary else one.p_holm
         yield (
-            f"- {'**primary contrast**' if entry['primary'] else 'corrected by Holm'}: {entry['memory']} against "
-            f"{' and '.join([entry['against'], *entry['same']])} {signed(entry['difference'], entry['ci95'])}"
+            f"- {'**primary contrast**' if one.primary else 'corrected by Holm'}: {one.memory} against "
+            f"{' and '.join([one.against, *one.same])} {signed(one.difference, one.ci95)}"
             f"{'' if p is None else f', p = {p:.2g}'}"
         )
-    scratch = mine[0]["continual"]["regime"] == FROM_SCRATCH
+    scratch = cell["regime"] == FROM_SCRATCH
     for name in learnt:
         bounds = {
-            rival: entry["ci95"][0]
-            for entry in found
-            if entry["memory"] == name and entry["ci95"]
-            for rival in (entry["against"], *entry["same"])
+            rival: one.ci95[0]
+            for one in found
+            if one.memory == name and one.ci95
+            for rival in (one.against, *one.same)
             if RANDOM in rival or not scratch
         }
         if bounds:

@@ -192,7 +192,7 @@ def record(
         held: Images on which they were scored.
         preparation: What one of its sets cost before the first candidate, on average.
         about: By key of the architecture: ``group``, ``params``, ``truth``, ``flops`` of a forward pass of the network
-            that was scored, and ``set``, the seed of the set it was trained on, None for none.
+            that was scored, and ``set``, the seed of the set it was trained on, or None.
         wall_s: Seconds of this run.
         workers: Trials at a time.
         command: What made it, with all options that matter and without this machine's folders.

@@ -28,6 +28,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -92,8 +93,14 @@ def _load(data: ProxyData) -> None:
     global _DATA
     _DATA = data
     parent = multiprocessing.parent_process()
-    if parent is not None:  # no process stays when this script is killed
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """No process stays when this script is killed."""
+    parent.join()
+    os._exit(1)
 
 
 def _train(

@@ -131,7 +131,7 @@ def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells:
 
 def one_of_each(groups: Mapping[str, str]) -> list[str]:
     """The first cell of each group."""
-    return list({group: name for name, group in reversed(groups.items())}.values())
+    return list({group: name for name, group in reversed(list(groups.items()))}.values())
 
 
 def population(task: Task) -> dict[str, Any]:

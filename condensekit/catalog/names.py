@@ -175,7 +175,7 @@ def baseline(given: Any, argument: str = "selection") -> tuple[Selection, Format
         return as_selection(given, argument), Formation()
     name = given
     packed = name.startswith(PACKED)
-    if packed and name not in PACKED_SELECTIONS:
+    if packed and name.split()[0] not in PACKED_SELECTIONS:
         raise unknown("selection", name, PACKED_SELECTIONS)
     return selection(name.removeprefix(PACKED)), Formation(factor=2 if packed else 1)
 

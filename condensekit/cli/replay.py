@@ -1,4 +1,4 @@
-"""``condensekit replay``."""
+"""Command ``replay``: learn classes in several experiences with condensed memory."""
 
 from __future__ import annotations
 
@@ -9,42 +9,47 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
+from condensekit.cli.flags import as_flags
 from condensekit.cli.options import (
-    DEVICE,
     JSON,
+    QUIET,
     SEED,
+    SET,
     Command,
     Source,
+    gathered,
     listed,
+    machine_options,
     option,
     packed,
+    settings_of,
     source_options,
+    together,
 )
-from condensekit.compute import PRECISIONS, make_plan
-from condensekit.errors import Problems
-from condensekit.replay.memory.fillers import Interrupted
-from condensekit.replay.study.memories import AVALANCHE, REGIMES, Making, memory, refuse_unused
-from condensekit.replay.study.protocol import Online, Settings, check_regime
-from condensekit.replay.study.results import table
-from condensekit.replay.study.runner import FILE, PLOT, TABLE, run_protocol
+from condensekit.compute import Machine
+from condensekit.replay.memory.base import Interrupted
+from condensekit.replay.study.memories import AVALANCHE, REGIMES, Making, memory
+from condensekit.replay.study.protocol import Online, Settings
+from condensekit.replay.study.results import FILE
+from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
 
 MEMORIES = ", ".join(name for name, stock in AVALANCHE.items() if stock.control)
 STRATEGIES = "; ".join(f"{name} ({stock.note})" for name, stock in AVALANCHE.items() if not stock.control)
-HELP = f"""Learn the classes of a data set step by step, and replay memories of the former ones.
+HELP = f"""Learn the classes of a data set in several experiences, and replay memories of the former ones.
 
-Each step's classes are condensed from their own images alone; every memory meets the same class orders, network
+Each experience's classes are condensed from their own images alone; every memory meets the same class orders, network
 seeds, gradient steps, images in a step and augmentation, so that differences to random real images are paired.
 
-The order of --memory names the primary contrast, the one that is not corrected for others: the first condensed memory
-against random-equal-bytes, or else random, or else the first real one.
+The order of --memory names the primary contrast, which is not corrected for others: the first condensed memory against
+random-equal-bytes, or else random, or else the first real memory.
 
 \b
 Regimes (--regime):
-  from-scratch  after each step a new network is trained on the memory alone, as in GDumb and DM
-  er            the learner goes on with each step's real images and as many replayed ones
+  from-scratch  after each experience a new network is trained on the memory alone, as in GDumb and DM
+  er            the learner goes on with each experience's real images and as many replayed ones
   er-ace, der++ the same under the losses of these methods
 \b
-Memories (--memory):
+Memories (--memory), each NAME or 'NAME key=value ...', with the options of --set for this memory alone:
   a method (dm, m3d, ...) or selection (herding, kmeans, ...)
   packed-NAME, unpacked-NAME  four of its images in each stored one, or one (m3d packs by itself)
   random              as many real images as condensed ones
@@ -65,55 +70,15 @@ those it has are kept, with as many orders as the new ones.
 
 \b
 Examples:
-  condensekit replay --data digits --steps 5 --per-class 3 --memory dm,random,herding --orders 6 --out runs/digits
-  condensekit replay --data cifar100 --steps 10 --per-class 20 --memory dm,m3d,random,random-equal-bytes \\
-      --regime from-scratch,er --orders 5 --networks 3 --protocol dc --iterations 20000 --out runs/cl
+  condensekit replay --data digits --experiences 5 --ipc 3 --memory dm,random,herding --orders 6 --out runs/digits
+  condensekit replay --data cifar100 --experiences 10 --ipc 20 --memory dm,m3d,random,random-equal-bytes \\
+      --regime from-scratch,er --orders 5 --networks 3 --protocol dc --steps 20000 --out runs/cl
 """
 
-making_options = packed(
-    Making,
-    "making",
-    option(
-        "--iterations",
-        type=click.IntRange(min=1),
-        default=1000,
-        show_default=True,
-        metavar="N",
-        help="Matching steps of each condensation.",
-    ),
-    option("--batch-real", type=click.IntRange(min=1), metavar="N", help="Real images per class and matching step."),
-    option(
-        "--encoder-network",
-        metavar="NAME",
-        help="What embeds images to condense or choose them from scratch.  [default: the method's]",
-    ),
-    option(
-        "--storage",
-        type=click.Choice(["uint8", "float16", "float32"]),
-        default="uint8",
-        show_default=True,
-        help="How condensed images are stored; real ones always take 8 bits.",
-    ),
-    option(
-        "--precision",
-        type=click.Choice(PRECISIONS),
-        default="fp32",
-        show_default=True,
-        help="Of condensation; see `condensekit condense --help`.",
-    ),
-    option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="An option of the methods that have it (lr=3), or how they run: init=kmeans, init.candidates=1000, "
-        "sampling, encoder, keep, augment; see `condensekit condense --help`.",
-    ),
-)
 online_options = packed(
     Online,
     "online",
-    option("--er-epochs", "epochs", type=int, default=5, show_default=True, help="Passes over each step's images."),
+    option("--er-epochs", "epochs", type=int, default=5, show_default=True, help="Passes over an experience's images."),
     option("--er-lr", "lr", type=float, default=0.03, show_default=True, help="Learning rate of the learner."),
     option("--er-momentum", "momentum", type=float, default=0.0, show_default=True, help="Its momentum."),
     option("--er-weight-decay", "weight_decay", type=float, default=0.0, show_default=True, help="Its weight decay."),
@@ -123,7 +88,7 @@ online_options = packed(
         "--learner-encoder/--own-encoder",
         "learner_encoder",
         default=True,
-        help="Condense with the learner's weights, unless it has batch norm, or with the memory's own networks.  "
+        help="Condense with the learner's weights, unless it has batch norm, or with the recipe's own networks.  "
         "[default: learner]",
     ),
     option("--distillation", type=float, default=0.0, show_default=True, help="Weight of distillation; 0 for none."),
@@ -133,10 +98,15 @@ online_options = packed(
 )
 
 
-@click.command("replay", cls=Command, help=HELP)
+@click.command(
+    "replay",
+    cls=Command,
+    help=HELP,
+    renamed={"--per-class": "--ipc", "--iterations": "--steps", "--batch-real": "--set batch_real=N"},
+)
 @source_options
-@option("--steps", type=int, default=5, show_default=True, help="Experiences, of equally many classes.")
-@option("--per-class", type=int, required=True, metavar="N", help="Stored images of each class.")
+@option("--experiences", type=int, default=5, show_default=True, help="How many, of equally many classes.")
+@option("--ipc", type=int, required=True, metavar="N", help="Stored images of each class.")
 @option("--memory", "memories", type=listed, required=True, metavar="LIST", help="What is replayed; see above.")
 @option(
     "--regime",
@@ -154,17 +124,31 @@ online_options = packed(
 @option("--network", default="ConvNet", show_default=True, metavar="NAME", help="Their architecture, or the learner's.")
 @option("--protocol", default="short", show_default=True, metavar="NAME", help="From scratch: dc, idc or short.")
 @option("--train-epochs", type=int, metavar="N", help="Its epochs.  [default: the protocol's]")
-@making_options
+@option("--steps", type=int, default=1000, show_default=True, metavar="N", help="Matching steps of each condensation.")
+@option(
+    "--encoder-network",
+    metavar="NAME",
+    help="What embeds images to condense or choose them from scratch.  [default: the method's]",
+)
+@option(
+    "--storage",
+    type=click.Choice(["uint8", "float16", "float32"]),
+    default="uint8",
+    show_default=True,
+    help="How condensed images are stored; real ones always take 8 bits.",
+)
+@SET
 @online_options
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Go on where RUN stopped.")
 @SEED
-@DEVICE
+@machine_options
+@QUIET
 @JSON
 def command(
     source: Source,
-    steps: int,
-    per_class: int,
+    experiences: int,
+    ipc: int,
     memories: list[str],
     regimes: list[str],
     orders: int,
@@ -174,61 +158,64 @@ def command(
     network: str,
     protocol: str,
     train_epochs: int | None,
-    making: Making,
+    steps: int,
+    encoder_network: str | None,
+    storage: str,
+    settings: tuple[str, ...],
     online: Online,
     out: Path,
     resume: bool,
     seed: int,
-    device: str,
+    machine: Machine,
+    quiet: bool,
     as_json: bool,
 ) -> int:
     """Build every object, load the data, run, report."""
-    problems = Problems()
-    kinds = []
+    problems, making = gathered(), Making()
+    augment = None if source.augment == "auto" else source.augment
+    with problems:
+        options = together(settings_of(settings), {"encoder_network": encoder_network, "augment": augment})
+        making = Making(steps, options, storage, machine or Machine())
     for name in memories:
         with problems:
-            kinds.append(memory(name, making, source.data))
-    if len(kinds) == len(memories):
-        with problems:
-            refuse_unused(making, kinds)
+            memory(name, making)
     for name in regimes:
         with problems:
-            check_regime(name, REGIMES)
+            check_regime(name)
     with problems:
-        make_plan((1, 1), device=device)
-    with problems:
-        recipe = catalog.protocol(protocol, source.data)
-        settings = Settings(
-            steps=steps,
-            per_class=per_class,
+        training = catalog.protocol(protocol)
+        training = training if train_epochs is None else replace(training, epochs=train_epochs)
+        training = training if augment is None else replace(training, augmentation=catalog.augmentation(augment))
+        stream = Settings(
+            experiences=experiences,
+            ipc=ipc,
             orders=orders,
             first_order=first_order,
             seeds=seeds,
             networks=networks,
             network=catalog.network(network),
-            protocol=recipe if train_epochs is None else replace(recipe, epochs=train_epochs),
+            protocol=training,
             online=online,
             seed=seed,
         )
     problems.refuse()
-    train, test = source.load(show.Bars())
+    progress = show.progress(quiet)
+    train, test = source.load(progress)
     try:
         result = run_protocol(
             train,
             test,
             memories=memories,
             regimes=regimes,
-            settings=settings,
+            settings=stream,
             making=making,
-            data=source.data,
-            device=device,
             out=out,
             resume=resume,
             record=source.record(out),
-            progress=show.Bars(),
+            progress=progress,
         )
     except Interrupted as stopped:
-        click.echo(f"{out}: {stopped}", err=True)
+        click.echo(f"{out}: {as_flags(str(stopped))}", err=True)
         return 128 + stopped.signum
-    show.emit(as_json, result, f"{table(result)}\n\nPlot: {out / PLOT}")
+    show.emit(as_json, result.to_json(), f"{result.table()}\n\nPlot: {out / PLOT}")
     return 0

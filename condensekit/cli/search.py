@@ -39,14 +39,10 @@ from condensekit.cli.options import (
 from condensekit.compute import Machine
 from condensekit.errors import unknown
 from condensekit.nas.names import SCORES, STRATEGIES, needing_nni
-from condensekit.progress import Progress
 from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import RunDir
 
 if TYPE_CHECKING:
-    from condensekit.data.images import ClassImages
-    from condensekit.nas.rankers.base import Setting
-    from condensekit.nas.rankers.training import ProxyProtocol
     from condensekit.nas.study.full_training import FullTraining
     from condensekit.nas.study.result import SearchResult
     from condensekit.nas.study.truth import Truth
@@ -54,8 +50,23 @@ if TYPE_CHECKING:
 
 MAX_HELD = 5_000  # training images, or a fifth of them, on which candidates are scored
 RECIPE = ("discrepancy", "init", "sampling", "encoder", "encoder_network", "factor", "augment")  # options of recipes
-LATER = {"seeds": 1, "hopeless": None, "precision": "fp32"}  # options that not every run folder names
+DECIDING = (
+    "space_name",
+    "ipc",
+    "steps",
+    "augment",
+    "train_steps",
+    "score",
+    "seeds",
+    "hopeless",
+    "strategy",
+    "trials",
+    "truth_name",
+    "trial_limit",
+    "precision",
+)  # options that decide the results, and so may not change on --resume
 UNSCORED = 3  # exit code
+COUNT: dict[str, Any] = {"type": click.IntRange(min=1), "show_default": True, "metavar": "N"}  # of an option
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -118,15 +129,8 @@ Examples:
     help="convnet (720 ConvNets), convnet-small, nasbench201, or module:Class of your own ModelSpace.",
 )
 @option("--rankers", default="dm,random,params", show_default=True, metavar="LIST", help="See above.")
-@option("--ipc", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Images per class.")
-@option(
-    "--steps",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    metavar="N",
-    help="Matching steps of a condensation.",
-)
+@option("--ipc", default=10, **COUNT, help="Images per class.")
+@option("--steps", default=300, **COUNT, help="Matching steps of a condensation.")
 @SET
 @DISCREPANCY
 @INIT
@@ -135,12 +139,7 @@ Examples:
 @ENCODER_NETWORK
 @FACTOR
 @option(
-    "--train-steps",
-    type=click.IntRange(min=1),
-    default=150,
-    show_default=True,
-    metavar="N",
-    help="Gradient steps on each candidate, each with a full batch of 64 images.",
+    "--train-steps", default=150, **COUNT, help="Gradient steps on each candidate, each with a full batch of 64 images."
 )
 @option(
     "--score",
@@ -152,10 +151,8 @@ Examples:
 )
 @option(
     "--seeds",
-    type=click.IntRange(min=1),
     default=1,
-    show_default=True,
-    metavar="N",
+    **COUNT,
     help="Trainings of each candidate by each ranker that trains; their scores are averaged.",
 )
 @option(
@@ -174,7 +171,7 @@ Examples:
     show_default=True,
     help="random and grid draw one list that every ranker scores; evolution and tpe search once for each.",
 )
-@option("--trials", type=click.IntRange(min=1), default=48, show_default=True, metavar="N", help="Architectures.")
+@option("--trials", default=48, **COUNT, help="Architectures.")
 @option(
     "--truth",
     "truth_name",
@@ -184,21 +181,9 @@ Examples:
     help="What rankers are measured by: training on all images; a table (CSV: net_str or a column for each label, and "
     "val_accs or accuracy* in percent); nothing.",
 )
+@option("--full-epochs", default=10, **COUNT, help="Of --truth full and --retrain: passes over all images.")
 @option(
-    "--full-epochs",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="Of --truth full and --retrain: passes over all images.",
-)
-@option(
-    "--truth-seeds",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Full trainings of each architecture; two show the truth's own noise.",
+    "--truth-seeds", default=1, **COUNT, help="Full trainings of each architecture; two show the truth's own noise."
 )
 @option(
     "--budget",
@@ -235,10 +220,14 @@ def command(
     with needing_nni("condensekit search"):
         import nni
 
+        from condensekit.nas.rankers.base import Setting
+        from condensekit.nas.rankers.batch_norm import STATISTICS_IMAGES
         from condensekit.nas.rankers.by_name import ranker
-        from condensekit.nas.rankers.training import check_score
+        from condensekit.nas.rankers.sets import Maker
+        from condensekit.nas.rankers.training import ProxyProtocol, check_score
         from condensekit.nas.spaces.spaces import space
         from condensekit.nas.study.contest import Contest
+        from condensekit.nas.study.full_training import FullTraining
         from condensekit.nas.study.plots import scatter
         from condensekit.nas.trials.settings import Running, usual_workers
         from condensekit.nas.trials.time_budget import OutOfTimeError
@@ -269,13 +258,33 @@ def command(
     with problems:
         recipes = _recipe_options(options)
     with problems:
-        protocol = _protocol(options)
+        augmentation = _augmentation(options["augment"])
     problems.refuse()
     train, test = source.load(progress)
     made = space(options["space_name"], train.spec.shape, len(train.classes))
-    config = {**_deciding(options, recipes), "seed": seed, "rankers": [r.name for r in rankers], **source.record(out)}
-    setting = _setting(out, progress, seed, machine, options, recipes, protocol, train)
-    full = _full(machine, options, protocol, train, test)
+    config = {
+        **{name.removesuffix("_name"): options[name] for name in DECIDING},
+        **({name: options[name] for name in ("full_epochs", "truth_seeds")} if options["truth_name"] == "full" else {}),
+        "recalibrate": STATISTICS_IMAGES,
+        "options": recipes,
+        "seed": seed,
+        "rankers": [r.name for r in rankers],
+        **source.record(out),
+    }
+    protocol = ProxyProtocol(augmentation=augmentation, steps=options["train_steps"])
+    rest, held = train.split(min(0.2, MAX_HELD / len(train)), seed)
+    setting = Setting(
+        Maker(rest, options["steps"], recipes, seed, out / "sets", machine, progress),
+        held,
+        protocol,
+        options["ipc"],
+        options["score"],
+        options["seeds"],
+        seed,
+        hopeless=options["hopeless"],
+    )
+    longer = replace(protocol, epochs=options["full_epochs"], steps=None)
+    full = FullTraining(train, test, longer, options["truth_seeds"], machine)
     contest = Contest(
         made,
         rankers,
@@ -309,56 +318,11 @@ def _recipe_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return together(flags, settings_of(options["settings"]))
 
 
-def _protocol(options: Mapping[str, Any]) -> ProxyProtocol:
-    """How a candidate is trained."""
-    from condensekit.nas.rankers.training import FLIP_CROP, ProxyProtocol
+def _augmentation(text: str) -> Any:
+    """Of candidates and full trainings."""
+    from condensekit.nas.rankers.training import FLIP_CROP
 
-    text = options["augment"]
-    augmentation = FLIP_CROP if text == "auto" else catalog.augmentation(text)
-    return ProxyProtocol(augmentation=augmentation, steps=options["train_steps"])
-
-
-def _deciding(options: Mapping[str, Any], recipes: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide the results, and so may not change on --resume."""
-    from condensekit.nas.rankers.batch_norm import STATISTICS_IMAGES
-
-    names = ["space_name", "ipc", "steps", "augment", "train_steps", "score", "strategy", "trials", "truth_name"]
-    names += ["trial_limit"]
-    names += ["full_epochs", "truth_seeds"] if options["truth_name"] == "full" else []
-    names += [name for name, usual in LATER.items() if options[name] != usual]
-    chosen = {name.removesuffix("_name"): options[name] for name in names}
-    return {"recalibrate": STATISTICS_IMAGES, **chosen, "options": recipes}
-
-
-def _setting(
-    out: Path,
-    progress: Progress,
-    seed: int,
-    machine: Machine,
-    options: Mapping[str, Any],
-    recipes: Mapping[str, Any],
-    protocol: ProxyProtocol,
-    train: ClassImages,
-) -> Setting:
-    """What the rankers share."""
-    from condensekit.nas.rankers.base import Setting
-    from condensekit.nas.rankers.sets import Maker
-
-    rest, held = train.split(min(0.2, MAX_HELD / len(train)), seed)
-    maker = Maker(rest, options["steps"], recipes, seed, out / "sets", machine, progress)
-    return Setting(
-        maker, held, protocol, options["ipc"], options["score"], options["seeds"], seed, hopeless=options["hopeless"]
-    )
-
-
-def _full(
-    machine: Machine, options: Mapping[str, Any], protocol: ProxyProtocol, train: ClassImages, test: ClassImages
-) -> FullTraining:
-    """How an architecture is trained on all images."""
-    from condensekit.nas.study.full_training import FullTraining
-
-    whole = replace(protocol, epochs=options["full_epochs"], steps=None)
-    return FullTraining(train, test, whole, options["truth_seeds"], machine)
+    return FLIP_CROP if text == "auto" else catalog.augmentation(text)
 
 
 def _earlier(file: Path, best: Mapping[str, Any] | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ from condensekit.networks.base import FeatureNetwork, separable
 from condensekit.rng import Draw
 from condensekit.sets.packing import unpack
 from condensekit.training.augment import Augmentation
+
+if TYPE_CHECKING:
+    from condensekit.compute import Machine
+    from condensekit.methods.recipe import Recipe
 
 State = dict[str, Tensor]  # what a checkpoint holds; "images" is (K, ipc, C, H, W), normalised
 SPACES = ("normalised", "pixel")
@@ -155,29 +159,28 @@ class StepContext:
 class Condenser(ABC):
     """A condensation method: frozen hyper-parameters with :meth:`init` and :meth:`step`.
 
-    ``separable`` tells whether the classes can be condensed apart, each giving the same images as in a
-    joint run.
+    Attributes:
+        name: What run folders and tables call it.
+        separable: Whether the classes can be condensed apart, each giving the same images as in a joint run.
+        features_only: Whether it compares features alone, so that a network which somebody else trains can embed.
     """
 
     separable: ClassVar[bool]
+    features_only: ClassVar[bool] = False
     name: str
 
-    def misfits(
-        self,
-        data: ClassImages,
-        encoder: Encoder,
-        soft_labels: bool,
-        compiled: bool,
-        augmentation: Augmentation | None,
-    ) -> Sequence[str | None]:
+    @property
+    def gives_soft_labels(self) -> bool:
+        """Whether :meth:`soft_labels` returns labels."""
+        return False
+
+    def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
         """Why the method cannot run so, asked before anything is made; None or nothing where it can.
 
         Args:
             data: The real images, whose classes are condensed together.
-            encoder: Where its networks come from.
-            soft_labels: Whether trained networks are to label the images.
-            compiled: Whether its networks run compiled.
-            augmentation: Of real and synthetic images, or None.
+            recipe: What surrounds it.
+            machine: Where networks run.
         """
         return ()
 

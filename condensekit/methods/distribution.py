@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,10 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import function, instance, positive, refuse
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
 from condensekit.methods.discrepancy import Discrepancy, mean
-from condensekit.methods.encoders import Encoder
-from condensekit.training.augment import Augmentation
+
+if TYPE_CHECKING:
+    from condensekit.compute import Machine
+    from condensekit.methods.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class DistributionMatching(Condenser):
     calibration: float = 0.0
     name: str = "dm"
     separable: ClassVar[bool] = True
+    features_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         refuse(
@@ -72,20 +75,13 @@ class DistributionMatching(Condenser):
             function("discrepancy", self.discrepancy, "MMD()"),
         )
 
-    def misfits(
-        self,
-        data: ClassImages,
-        encoder: Encoder,
-        soft_labels: bool,
-        compiled: bool,
-        augmentation: Augmentation | None,
-    ) -> Sequence[str | None]:
+    def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
         """Pixel space for images that are no pixels; calibration with an encoder of untrained networks."""
         return (
             space_misfit(self.name, self.space, data),
-            f"calibration={self.calibration} needs networks that classify, and {type(encoder).__name__} draws "
+            f"calibration={self.calibration} needs networks that classify, and {type(recipe.encoder).__name__} draws "
             "untrained ones: use encoder=Trained()"
-            if self.calibration and not encoder.trained
+            if self.calibration and not recipe.encoder.trained
             else None,
         )
 

@@ -46,6 +46,21 @@ class Encoder(ABC):
         """What :meth:`load` needs, worked out once before the first step; nothing by default."""
         return {}
 
+    def embedder(self, data: ClassImages, draw: Draw, compute: Compute) -> FeatureNetwork:
+        """The network by whose features real images are chosen to stand beside condensed ones; an untrained one."""
+        module = self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
+        return module.requires_grad_(False).eval()
+
+    def observe(self, agent: Any, exp: Any) -> None:  # noqa: B027 - most have no use for it
+        """Look at a learner before and after it learns an experience; nothing by default."""
+
+    def forget(self) -> None:  # noqa: B027 - likewise
+        """Let go of what was observed; nothing by default."""
+
+    def fingerprint(self) -> str:
+        """What tells the observed learner from another; empty where none is observed."""
+        return ""
+
     @abstractmethod
     def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
         """Put the weights of step ``draw.step`` (the first is 1) into ``module``, in place."""

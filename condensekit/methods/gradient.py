@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from condensekit.data.images import ClassImages
 from condensekit.errors import function, positive, refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
-from condensekit.methods.encoders import Encoder
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.cost import PASSES
 from condensekit.sets.packing import unpack
-from condensekit.training.augment import Augmentation
+
+if TYPE_CHECKING:
+    from condensekit.compute import Machine
+    from condensekit.methods.recipe import Recipe
 
 Gradients = Sequence[Tensor]  # one for each parameter of a network, in its order
 Distance = Callable[[Gradients, Gradients], Tensor]
@@ -135,34 +137,28 @@ class GradientMatching(Condenser):
             whole("batch_net", self.batch_net, 1),
         )
 
-    def misfits(
-        self,
-        data: ClassImages,
-        encoder: Encoder,
-        soft_labels: bool,
-        compiled: bool,
-        augmentation: Augmentation | None,
-    ) -> Sequence[str | None]:
+    def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
         """What makes no sense with it.
 
         Pixel space for images that are no pixels; a single class, which nothing is to be told from; a compiled
         network, which has no second derivative; other networks than fresh ones; labels by such networks; the
         name of DC under an augmentation, or of DSA without one.
         """
+        encoder = recipe.encoder
         return (
             space_misfit(self.name, self.space, data),
             f"{self.name} takes no encoder but Fresh(), got {type(encoder).__name__}, keep={encoder.keep}: "
             f"{UNFIT['encoder']}"
             if encoder.trained or encoder.keep > 1
             else None,
-            f"{self.name} takes no soft_labels: {UNFIT['soft_labels']}" if soft_labels else None,
+            f"{self.name} takes no soft_labels: {UNFIT['soft_labels']}" if recipe.soft_labels else None,
             None if len(data.classes) > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
-            f"{self.name} takes no compiled network: {UNFIT['compiled']}" if compiled else None,
+            f"{self.name} takes no compiled network: {UNFIT['compiled']}" if machine.compiled else None,
             "dc takes no augmentation, under which it is dsa: give augmentation=None, or name the method dsa"
-            if self.name == "dc" and augmentation is not None
+            if self.name == "dc" and recipe.augmentation is not None
             else None,
             "dsa needs an augmentation, without which it is dc: leave out augmentation=None, or name the method dc"
-            if self.name == "dsa" and augmentation is None
+            if self.name == "dsa" and recipe.augmentation is None
             else None,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,10 @@ from torch import Tensor
 from condensekit.data.images import ClassImages
 from condensekit.errors import positive, refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, keep_if
-from condensekit.methods.encoders import Encoder
-from condensekit.training.augment import Augmentation
+
+if TYPE_CHECKING:
+    from condensekit.compute import Machine
+    from condensekit.methods.recipe import Recipe
 
 LABELS = ("fixed", "learned", "soft")
 JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # of the mean diagonal; the first that makes the Gram matrix regular
@@ -68,19 +70,17 @@ class KernelRidge(Condenser):
             None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",
         )
 
-    def misfits(
-        self,
-        data: ClassImages,
-        encoder: Encoder,
-        soft_labels: bool,
-        compiled: bool,
-        augmentation: Augmentation | None,
-    ) -> Sequence[str | None]:
+    @property
+    def gives_soft_labels(self) -> bool:
+        """See :class:`Condenser`."""
+        return self.labels == "soft"
+
+    def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
         """A single class: its centred labels are all 0. Soft labels that would take the place of the learned ones."""
         return (
             None if len(data.classes) > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",
             f"{self.name} with labels='soft' takes no soft_labels: it learns its own"
-            if soft_labels and self.labels == "soft"
+            if recipe.soft_labels and self.labels == "soft"
             else None,
         )
 

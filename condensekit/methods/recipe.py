@@ -120,7 +120,7 @@ class Recipe:
             "soft_labels=True needs trained networks: use encoder=Trained()"
             if self.soft_labels and not self.encoder.can_label
             else None,
-            *self.method.misfits(data, self.encoder, self.soft_labels, machine.compiled, self.augmentation),
+            *self.method.misfits(data, self, machine),
         )
 
 

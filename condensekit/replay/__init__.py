@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from condensekit.replay.memory.hybrid import Hybrid
     from condensekit.replay.memory.jpeg import Coded
     from condensekit.replay.memory.learner import LearnerEncoder
+    from condensekit.replay.study.memories import Making
     from condensekit.replay.study.protocol import Online, Settings
+    from condensekit.replay.study.results import ReplayResult
     from condensekit.replay.study.runner import run_protocol
 
 _MODULES = {
@@ -35,7 +37,9 @@ _MODULES = {
     "adapters.loader": ("TensorLoader",),
     "adapters.metrics": ("condense_seconds_metrics", "memory_bytes_metrics", "old_new_accuracy_metrics"),
     "adapters.plugins": ("Distillation", "FineTuneOnMemory", "FromScratchOnMemory"),
+    "study.memories": ("Making",),
     "study.protocol": ("Online", "Settings"),
+    "study.results": ("ReplayResult",),
     "study.runner": ("run_protocol",),
     "adapters.strategies": ("CondensedReplay", "DERpp", "ERACE"),
 }
@@ -54,7 +58,9 @@ __all__ = [
     "Hybrid",
     "Images",
     "LearnerEncoder",
+    "Making",
     "Online",
+    "ReplayResult",
     "Settings",
     "TensorLoader",
     "condense_seconds_metrics",

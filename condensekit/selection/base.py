@@ -61,6 +61,10 @@ class Start(ABC):
             DataError: A class with too few images.
         """
 
+    def with_embedding(self, embedding: Embedding) -> Start:
+        """The same start, an untrained network's embedding replaced by this one; itself where it has none."""
+        return self
+
     @abstractmethod
     def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
         """The first images.

@@ -18,6 +18,7 @@ from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
 
 SET = "condensed set"  # kind of the file
+TENSORS = ("images", "labels", "ranges", "soft_labels", "coded")  # fields of a set that are tensors
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 
 
@@ -278,39 +279,43 @@ class CondensedSet:
         """
         return png_grid(*self.pixels(), per_class)
 
-    def save(self, path: str | Path) -> None:
-        """Write one file, atomically. Raises StoreError with path and stage."""
-        tensors = {
-            "images": self.images,
-            "labels": self.labels,
-            "ranges": self.ranges,
-            "soft_labels": self.soft_labels,
-            "coded": self.coded,
-        }
-        manifest = {
+    def to_state(self) -> dict[str, Any]:
+        """The set as tensors and JSON values, by name; :meth:`from_state` is the inverse."""
+        return {
+            **{name: getattr(self, name) for name in TENSORS if getattr(self, name) is not None},
             "spec": self.spec.to_json(),
             "formation": {"factor": int(self.formation.factor), "dtype": self.formation.dtype},
             "provenance": dict(self.provenance),
         }
-        save_tensors(Path(path), {name: t for name, t in tensors.items() if t is not None}, manifest, SET)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> CondensedSet:
+        """The set of :meth:`to_state`.
+
+        Raises:
+            DataError: The state of something else.
+        """
+        try:
+            tensors = {name: state[name] for name in TENSORS if state.get(name) is not None}
+            spec, formation = ImageSpec.from_json(state["spec"]), Formation(**state["formation"])
+            return cls(**tensors, spec=spec, formation=formation, provenance=state["provenance"])
+        except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"it holds no valid condensed set ({error})") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write one file, atomically. Raises StoreError with path and stage."""
+        manifest = self.to_state()
+        tensors = {name: manifest.pop(name) for name in TENSORS if name in manifest}
+        save_tensors(Path(path), tensors, manifest, SET)
 
     @classmethod
     def load(cls, path: str | Path) -> CondensedSet:
         """Read a file of :meth:`save`. Raises DataError where it is missing, StoreError where it is unusable."""
         tensors, manifest = load_tensors(Path(path), SET)
         try:
-            return cls(
-                tensors["images"],
-                tensors["labels"],
-                ImageSpec.from_json(manifest["spec"]),
-                Formation(**manifest["formation"]),
-                tensors.get("ranges"),
-                tensors.get("soft_labels"),
-                manifest["provenance"],
-                tensors.get("coded"),
-            )
-        except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise failure(Path(path), "read", f"it holds no valid condensed set ({error})") from error
+            return cls.from_state({**manifest, **tensors})
+        except DataError as error:
+            raise failure(Path(path), "read", error) from error
 
 
 def _check_shape(images: Tensor, spec: ImageSpec) -> None:

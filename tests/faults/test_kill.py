@@ -14,6 +14,8 @@ import torch
 from condensekit.sets.condensed import CondensedSet
 from tests.faults.kill_child import METHODS, STEPS
 
+pytestmark = pytest.mark.kill
+
 CHILD = [sys.executable, "-m", "tests.faults.kill_child"]
 ROOT = Path(__file__).parents[2]
 POINTS = [("before-temporary", 3), ("mid-write", 9), ("before-rename", 5), ("after-rename", 6), ("mid-step", 27)]

@@ -14,6 +14,8 @@ from condensekit.nas import TrialLog, search
 from tests.faults.kill_nas_child import run
 from tests.nas.toy import Toy, scoring
 
+pytestmark = pytest.mark.kill
+
 ROOT = Path(__file__).parents[2]
 MARK = "CONDENSEKIT_KILL_TEST"
 

@@ -45,13 +45,13 @@ def main(folder, step):
     """Train on what is left; returns the memory, the accuracy and the matching steps this took."""
     torch.set_num_threads(1)
     bar = Ending(step)
-    memory = buffer(Images(12), iterations=110, out=folder / "condense", progress=bar)
+    memory = buffer(Images(12), steps=110, out=folder / "condense", progress=bar)
     strategy, benchmark = replaying(memory, model=network(), epochs=2), stream()
     if not (folder / "checkpoint").exists():
         RNGManager.set_random_seeds(0)
     strategy, start = maybe_load_checkpoint(strategy, folder / "checkpoint")
     memory = CondensedBuffer.of(strategy)
-    memory.rules.how.__dict__["progress"] = bar
+    memory.rules.job.__dict__["progress"] = bar
     for experience in benchmark.train_stream[start:]:
         strategy.train(experience)
         save_checkpoint(strategy, folder / "checkpoint")

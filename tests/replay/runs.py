@@ -1,7 +1,8 @@
-"""A small class-incremental run on digits, without Avalanche: what the tests of the runner start."""
+"""Runs on digits, small and without Avalanche: what the tests of the study start."""
 
 from dataclasses import replace
 
+from condensekit.compute import Machine
 from condensekit.networks.convnet import ConvNet
 from condensekit.replay.study.memories import Making
 from condensekit.replay.study.protocol import Online, Settings
@@ -10,18 +11,17 @@ from condensekit.training.train import SHORT
 
 NET = ConvNet(width=8)
 SMALL = Settings(
-    steps=5,
-    per_class=2,
+    experiences=5,
+    ipc=2,
     orders=2,
     network=NET,
-    protocol=replace(SHORT, epochs=10, full_epochs=1, augmentation=SHORT.augmentation.without("flip")),
+    protocol=replace(SHORT, epochs=10, full_epochs=1),
     online=Online(epochs=1, lr=0.05, batch=64, batch_mem=16),
 )
-MAKING = Making(iterations=3, batch_real=8, encoder_network="ConvNet-w8")
-LONG = replace(MAKING, iterations=105)  # with a checkpoint on the way
+PLAIN = Making(steps=3, machine=Machine("cpu"))
+MAKING = replace(PLAIN, options={"batch_real": 8, "encoder_network": "ConvNet-w8"})
+LONG = replace(MAKING, steps=105)  # with a checkpoint on the way
 
 
-def go(digits, out, memories=("dm", "random"), settings=SMALL, making=MAKING, data="digits", **options):
-    return run_protocol(
-        *digits, memories=memories, out=out, settings=settings, making=making, data=data, device="cpu", **options
-    )
+def go(digits, out, memories=("dm", "random"), settings=SMALL, making=MAKING, **options):
+    return run_protocol(*digits, memories=memories, out=out, settings=settings, making=making, **options)

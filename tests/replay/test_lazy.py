@@ -22,7 +22,9 @@ def test_avalanche_is_imported_only_where_it_is_needed(line, loaded):
 def test_every_name_is_there():
     for name in condensekit.replay.__all__:
         assert getattr(condensekit.replay, name) is not None
-    assert sorted(condensekit.replay.__all__) == sorted(condensekit.replay._HOME)
+    assert sorted(condensekit.replay.__all__) == sorted(
+        name for names in condensekit.replay._MODULES.values() for name in names
+    )
     assert set(condensekit.replay.__all__) <= set(dir(condensekit.replay))
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         condensekit.replay.Nothing  # noqa: B018

@@ -16,17 +16,24 @@ from avalanche.training.supervised import Naive
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
+from condensekit.compute import Machine
 from condensekit.data.images import ImageSpec
 from condensekit.methods import DistributionMatching
+from condensekit.methods.base import Condenser
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.networks.convnet import ConvNet
 from condensekit.replay import CondensedBuffer
+from condensekit.replay.memory.fillers import Selecting
 from condensekit.rng import isolated
+from condensekit.selection.base import Selection
+from condensekit.sets.condensed import Formation
 
 MEAN, STD = 0.4, 0.25
 SPEC = ImageSpec((1, 8, 8), (MEAN,), (STD,))
 DM = DistributionMatching(batch_real=8)
-QUICK = {"iterations": 2, "encoder": Fresh(ConvNet(width=8, depth=2)), "augmentation": None, "device": "cpu"}
+CPU = Machine("cpu")
+NET = ConvNet(width=8, depth=2)
 PIL = Compose([ToTensor(), Normalize((MEAN,), (STD,))])
 
 
@@ -55,7 +62,7 @@ class Pictures(torch.utils.data.Dataset):
         return ((pixels.float() / 255 - MEAN) / STD).to(self.dtype), self.targets[i]
 
 
-def stream(kind="nc", *, steps=3, train_transform=None, eval_transform=None, data=None, order=None, **options):
+def stream(kind="nc", *, experiences=3, train_transform=None, eval_transform=None, data=None, order=None, **options):
     """A benchmark of (x, y, t) samples (``nc``; ``tasked``, which keeps tensor targets) or of (x, y) ones (``ci``)."""
     train = data or Pictures(**options)
     test = Pictures(**{**options, "seed": 1})
@@ -66,7 +73,7 @@ def stream(kind="nc", *, steps=3, train_transform=None, eval_transform=None, dat
         return nc_benchmark(
             train,
             test,
-            n_experiences=steps,
+            n_experiences=experiences,
             task_labels=False,
             fixed_class_order=order,
             train_transform=train_transform,
@@ -76,7 +83,7 @@ def stream(kind="nc", *, steps=3, train_transform=None, eval_transform=None, dat
     with isolated(0):
         return class_incremental_benchmark(
             {"train": _wrapped(train, kind, groups), "test": _wrapped(test, kind, groups.__copy__())},
-            num_experiences=steps,
+            num_experiences=experiences,
             class_order=order or list(range(len(set(int(t) for t in train.targets)))),
         )
 
@@ -89,8 +96,18 @@ def _wrapped(data, kind, groups):
     return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes, transform_groups=groups)
 
 
-def buffer(budget, method=DM, **options):
-    return CondensedBuffer(budget, method, **{**QUICK, **options})
+def quick(method=DM, **fields):
+    """A recipe for tests: a small network, no augmentation."""
+    return Recipe(method, **{"encoder": Fresh(NET), "augmentation": None, **fields})
+
+
+def buffer(budget, made_by=DM, *, factor=1, own=None, **options):
+    """A condensed memory for tests; ``own`` are other fields of its recipe."""
+    if isinstance(made_by, Condenser):
+        made_by = quick(made_by, **{"formation": Formation(factor), **(own or {})})
+    elif isinstance(made_by, Selection):
+        made_by = Selecting(made_by, Formation(factor))
+    return CondensedBuffer(budget, made_by, **{"steps": 2, "machine": CPU, **options})
 
 
 def network(classes=6, seed=0):

@@ -39,7 +39,7 @@ class Guarded(Evaluator):  # type: ignore[misc]
         evaluator: Whose trials.
         limit_s: Seconds after which a trial is interrupted from inside, by a timer signal; None for engines that
             kill from outside. Outside the main thread nothing is interrupted.
-        deadline: ``time.monotonic()`` at which it is interrupted likewise.
+        deadline: ``time.monotonic()`` at which it is interrupted in the same way.
     """
 
     def __init__(self, evaluator: Evaluator, limit_s: float | None = None, deadline: float | None = None) -> None:

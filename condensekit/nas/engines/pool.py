@@ -117,7 +117,7 @@ class PoolEngine(Engine):
         self.dispatch_model_event(TrainingEndEvent(model, status))
 
     def list_models(self, status: ModelStatus | None = None) -> Iterable[ExecutableModelSpace]:
-        """All models submitted, or those of one status."""
+        """All submitted models, or the models of one status."""
         return [model for model in self._models if status is None or model.status == status]
 
     def idle_worker_available(self) -> bool:

@@ -36,8 +36,8 @@ class Setting:
         last: Tests in the last tenth of the steps, over which scores are averaged.
         checks: Tests before those.
         hopeless: See :func:`~condensekit.nas.rankers.training.train_candidate`.
-        recalibrate: Real training images, about as many, whose statistics batch norm has in a test; 0: those of
-            training.
+        recalibrate: Real training images, about as many, whose statistics batch norm has in a test; 0: the
+            statistics of training.
         extra: Image-steps that a ranker without a preparation gets for each candidate, over all its trainings, to cost
             as much as a ranker with a preparation.
 
@@ -149,8 +149,8 @@ class Combination:
     Args:
         name: What tables call it.
         parts: The rankers it is made of; empty for the additive model, which looks at the architecture alone.
-        fitted: Whether it is a regression on a few architectures whose truth is known (they are not among those that
-            are ranked, and what their truths cost is counted), or the plain sum of ranks.
+        fitted: Whether it is a regression on a few architectures whose truth is known (they are not
+            ranked themselves, and what their truths cost is counted), or the plain sum of ranks.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Batch norm in tests: the statistics of real images in place of those of the few images of a training set."""
+"""Batch norm in tests: with the statistics of real images, not of the few images of a training set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATISTICS_IMAGES = 500  # real images that are enough for the statistics
 
 
 def real_images(train: ClassImages, count: int) -> ClassImages:
-    """About ``count``, at least 1, of the training images: equally many of each class, all of one that has fewer."""
+    """About ``count`` training images, at least 1: equally many of each class, or all that a class has."""
     each = math.ceil(count / len(train.classes))
     drawn = [train.draw_indices([c], min(each, train.count(c)), Draw(0), role="statistics") for c in train.classes]
     return train.subset(torch.cat(drawn, 1)[0]).compact()

@@ -17,7 +17,7 @@ BY_PREFIX = {HALF: Half, START: Started, "": Condensed}
 
 
 def ranker(given: str | Recipe | Condenser) -> Ranker | Combination:
-    """A ranker by name, written ``NAME key=value ...``, or the one that trains on the set of a recipe.
+    """A ranker by name, written ``NAME key=value ...``, or the ranker that trains on the set of a recipe.
 
     >>> ranker("dm ipc=50 lr=3").ipc
     50

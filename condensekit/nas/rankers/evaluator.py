@@ -40,7 +40,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         score: Which of :data:`~condensekit.nas.names.SCORES` is the final result.
         seeds: Trainings of each candidate, with seeds ``seed``, ``seed + 1``, ...; scores are averaged.
         seed: Of the first training; the same for all candidates.
-        last: See :func:`train_candidate`; the following likewise.
+        last: See :func:`train_candidate`.
         checks: See there.
         hopeless: See there.
         machine: See there.

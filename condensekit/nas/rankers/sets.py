@@ -67,13 +67,13 @@ class Maker:
     """Makes sets from one data set.
 
     Args:
-        train: Real images, without those that candidates are tested on.
+        train: Real images, without the images that candidates are tested on.
         steps: Matching steps of a condensation.
         options: Options of every recipe that is given as text, see :func:`condensekit.catalog.recipes.recipe`; those
             in the text itself come first.
         seed: Of all sets.
         folder: Where sets are kept, one folder for each; None keeps nothing.
-        machine: Where networks run, those of candidates included.
+        machine: Where networks run, candidates included.
         progress: Told about each matching step.
         stop: Asked whether the time is over: before a set is made, and after each matching step.
     """

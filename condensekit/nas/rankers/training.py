@@ -38,7 +38,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "step": lambda done: 1.0 if done < 0.5 else 0.1,
     "constant": lambda done: 1.0,
 }
-STOPPABLE = ("accuracy", "tse")  # scores by which a candidate given up early stands below those that learn
+STOPPABLE = ("accuracy", "tse")  # scores by which a candidate given up early stands below candidates that learn
 LAST_SHARE = 0.1  # of the steps, at the end: scores are averaged over the tests in it
 LOOK_EVERY_STEPS = 20  # between looks at whether the loss is finite
 FLIP_CROP = (Augmentation(("crop",)), Augmentation(("flip",)))
@@ -52,7 +52,7 @@ class ProxyData:
     Args:
         train: A condensed or selected set, or real images (a fraction of the data, or all of it).
         test: Held-out training images; outputs stand for its classes, ascending.
-        statistics: Real training images whose statistics batch norm has in a test; None: those of training.
+        statistics: Real training images whose statistics batch norm has in a test; None: the statistics of training.
 
     Raises:
         DataError: Sets whose images or classes do not fit.
@@ -230,8 +230,8 @@ def train_candidate(
         seed: Initial weights, batches and augmentation follow from it and from nothing else.
         last: Tests in the last tenth of the steps, over which the scores are averaged.
         checks: Tests spread over the training before those, for the curve.
-        hopeless: Give up at a check where the accuracy is below this many times chance; None: never. The scores of such
-            a training are those of that check, and only some of them may rank: :func:`check_score`.
+        hopeless: Give up at a check where the accuracy is below this many times chance; None: never. Then the
+            scores of that check count, and only some of them may rank: :func:`check_score`.
         machine: Where; on a CPU in one thread.
         report: Told each entry of the curve at once.
         stop: Asked before each step whether to give everything up.
@@ -388,7 +388,7 @@ def _since(start: float) -> float:
 
 @contextlib.contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU: the same sums whatever else runs, and no threads that fight those of other workers."""
+    """On a CPU: the same sums whatever else runs, and no threads that fight the threads of other workers."""
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)

@@ -22,7 +22,7 @@ class ConvNetSpace(ModelSpace):  # type: ignore[misc]
         shape: (C, H, W) of the images.
         classes: Outputs.
         depths: Choices, each of which fits the images.
-        widths: Choices; the others likewise, see :class:`condensekit.networks.convnet.ConvNet`.
+        widths: Choices, see :class:`condensekit.networks.convnet.ConvNet`.
         activations: See there.
         norms: See there.
         poolings: See there.

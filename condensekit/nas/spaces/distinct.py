@@ -34,7 +34,7 @@ def distinct(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
 
 
 def listed(space: ModelSpace, strategy: str, n: int, seed: int) -> list[Architecture] | None:
-    """The architectures that all rankers score under a strategy; None for one that searches for each ranker anew.
+    """The architectures that all rankers score under a strategy; None where the strategy searches for each ranker.
 
     ``grid`` is a shuffled list of the space as it is, ``random`` one of architectures that differ in what they compute.
     """

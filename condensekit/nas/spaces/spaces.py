@@ -89,7 +89,7 @@ def convnet_space(
         depths: Blocks. Depths at which pooling leaves a map below 1x1 are dropped; :attr:`ConvNetSpace.notes`
             and a logged warning say so.
         widths: Channels of every block.
-        activations: Names that ConvNet knows; the other two likewise.
+        activations: Names that ConvNet knows.
         norms: See there.
         poolings: See there.
 

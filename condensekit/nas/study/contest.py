@@ -47,7 +47,7 @@ class Contest:
         strategy: ``random`` or ``grid``: one list from the seed, scored by all. ``evolution`` or ``tpe``: a search for
             each ranker.
         trials: Architectures; of a random list no two compute the same thing.
-        architectures: The list itself, in place of ``strategy`` and ``trials``; of those that are the same, or known to
+        architectures: The list itself, in place of ``strategy`` and ``trials``; of architectures that are known to
             compute the same, one counts.
         truth: A table, how to measure it, or None.
         seed: Of the list or the search.
@@ -89,7 +89,7 @@ class Contest:
         refuse(
             None if names else "no ranker: name at least one",
             *(f"ranker {name!r} is named twice" for name in dict.fromkeys(names) if names.count(name) > 1),
-            f"{told[0].name!r} is fitted on truths, and there are none: give a truth" if told and not truth else None,
+            f"{told[0].name!r} is fitted on truths: give a truth" if told and not truth else None,
             f"{mixed[0].name!r} combines scores of one list: use strategy random or grid"
             if mixed and not common
             else None,

@@ -66,7 +66,7 @@ class Ledger:
 
         Args:
             one: The ranker.
-            found: Trials by single ranker, those that a regression is fitted on included.
+            found: Trials by single ranker, with those that a regression is fitted on.
             prepared: Preparations by single ranker.
             extra: The architectures that a regression is fitted on; their trials count for regressions alone.
             truth: Where their truths come from.

@@ -26,7 +26,7 @@ RECALLED_SHARE = 0.1  # of the candidates: those that a search is after
 
 
 def placed(scores: Sequence[float | None] | ArrayLike) -> Floats:
-    """(N,) finite float64: the scores, those of failed candidates below the smallest other one."""
+    """(N,) finite float64: the scores; a failed candidate stands below the smallest score."""
     values = np.array([np.nan if s is None else s for s in np.asarray(scores, dtype=object)], dtype=np.float64)
     good = np.isfinite(values)
     return np.where(good, values, np.nextafter(values[good].min() - 1, -np.inf) if good.any() else 0.0)

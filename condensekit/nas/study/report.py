@@ -43,7 +43,7 @@ class RankerCost:
 
     @property
     def total_s(self) -> float:
-        """Seconds, those of truths as far as they are known."""
+        """Seconds of everything, of truths as far as they are known."""
         return self.preparation_s + self.trials_s + (self.truths_s or 0.0)
 
 
@@ -67,7 +67,7 @@ class RankingRow:
         strata: By label, by value: rank correlation and size of each stratum.
         ci95: Interval of ``spearman``.
         ci95_top: Interval of ``spearman_top``.
-        cost_s: Seconds, those of truths included.
+        cost_s: Seconds of everything, of truths as well.
         preparation_s: Seconds before the first candidate.
         flops: Operations, see :class:`RankerCost`.
         image_steps: See there.

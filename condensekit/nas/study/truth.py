@@ -32,7 +32,7 @@ class Truth:
         values: Measurements by the :func:`~condensekit.nas.spaces.architecture.key` of the :func:`canonical`
             architecture, each the same number of them.
         cost_s: Seconds that all measurements of an architecture took; empty where that is not known.
-        image_steps: Images that passed through in them; likewise.
+        image_steps: Images that passed through in them; empty where that is not known.
     """
 
     name: str

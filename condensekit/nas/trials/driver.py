@@ -71,8 +71,8 @@ def search(
     """Search a space; kill it at any time and call it again with the same log to go on.
 
     A resumed search starts the same strategy again from its seed, and architectures in the log are answered from
-    it: nothing finished is run twice. Its trials are those of an uninterrupted search for strategies that do not
-    look at results, and with one worker for those that do.
+    it: nothing finished is run twice. It has the trials of an uninterrupted search where the strategy does not
+    look at results, or where there is one worker.
 
     Args:
         space: Where to search.

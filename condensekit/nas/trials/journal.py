@@ -244,7 +244,7 @@ class Journal(Middleware):  # type: ignore[misc]
         self._deliver()
 
     def list_models(self, status: ModelStatus | None = None) -> Iterable[ExecutableModelSpace]:
-        """All models that the strategy asked for, or those of one status."""
+        """All models that the strategy asked for, or the models of one status."""
         return [model for model in self._models if status is None or model.status == status]
 
     def trials(self) -> list[Trial]:

@@ -35,8 +35,8 @@ class Trial:
         image_steps: Images passed through the network in training, forward and backward.
         seed: The evaluator's first seed.
         reason: Why it failed; empty for a finished one.
-        curve: Intermediate results, oldest first. NNI's training service delivers each on its own: one that arrives
-            after the end of its trial is not among them. The score never depends on them.
+        curve: Intermediate results, oldest first. NNI's training service delivers each on its own: results that arrive
+            after the end of their trial are left out. The score never depends on them.
         space: Which space it belongs to, see :func:`condensekit.nas.spaces.spaces.fingerprint`.
         stopped: Whether its training was given up as hopeless, and scored where it stood.
         recipe: How the evaluator made the score, as JSON values; empty where it does not say.
@@ -95,7 +95,7 @@ class TrialLog:
         return self._trials.get((ranker, key(architecture)))
 
     def trials(self, ranker: str | None = None) -> list[Trial]:
-        """All trials, or those of one ranker, oldest first."""
+        """All trials, or the trials of one ranker, oldest first."""
         return [trial for trial in self._trials.values() if ranker in (None, trial.ranker)]
 
     def append(self, trial: Trial) -> None:

@@ -26,7 +26,7 @@ class Running:
     """How trials are run, the same for every ranker.
 
     Args:
-        engine: See :func:`condensekit.nas.trials.driver.search`; ``workers`` and ``trial_limit_s`` likewise.
+        engine: See :func:`condensekit.nas.trials.driver.search`.
         workers: See there.
         trial_limit_s: See there.
         folder: Trials go to ``trials.jsonl`` and truths to ``truth.jsonl`` in it, the time used to ``time.json``,

@@ -24,7 +24,8 @@ class FixedList(Strategy):  # type: ignore[misc]
     """Scores given architectures, in order, each once.
 
     Args:
-        architectures: Of the space that is searched; a DataError names one that is not when the search starts.
+        architectures: Of the space that is searched; when the search starts, a DataError names an architecture
+            that is not.
     """
 
     def __init__(self, architectures: Iterable[Architecture]) -> None:
@@ -75,7 +76,7 @@ class TPE(stock.TPE):  # type: ignore[misc]
 
 
 def _legacy(space: Mutable) -> dict[str, Any]:
-    """The choices as NNI's tuners know them; a NotImplementedError for those that they do not know."""
+    """The choices as NNI's tuners know them; a NotImplementedError for unknown kinds."""
     return {label: mutable.as_legacy_dict() for label, mutable in space.simplify().items()}
 
 

@@ -1,1 +1,1 @@
-"""Avalanche's side of replay: plugins, strategies, loaders, metrics."""
+"""Adapters to Avalanche: storage policy, plugins, strategies, loaders, metrics."""

@@ -1,10 +1,10 @@
-"""A replay memory of condensed images that goes wherever Avalanche takes a storage policy."""
+"""Condensed memory as an Avalanche storage policy."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import MutableMapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
+from condensekit.compute import Machine, Spent
 from condensekit.data.images import ImageSpec
-from condensekit.errors import DataError, refuse
-from condensekit.methods import Condenser
-from condensekit.methods.encoders import Encoder
-from condensekit.methods.sampling import Sampling, Uniform
+from condensekit.errors import DataError, instance, refuse, whole
+from condensekit.methods.base import Condenser
+from condensekit.methods.recipe import Recipe
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.adapters.replayed import ClassView, check_replayed, replayed, transform_groups
-from condensekit.replay.adapters.state import restored, stored
+from condensekit.replay.adapters.state import reach_optimisers, restored, stored
 from condensekit.replay.adapters.stream import (
     Key,
     Layout,
@@ -30,18 +30,21 @@ from condensekit.replay.adapters.stream import (
     key_of,
     task_labels,
 )
-from condensekit.replay.memory.budget import Budget, Images
-from condensekit.replay.memory.content import Memory
-from condensekit.replay.memory.fillers import Filler, Filling, filler
-from condensekit.replay.memory.jpeg import Coded
+from condensekit.replay.memory.base import Filler, Job
+from condensekit.replay.memory.budget import Budget
+from condensekit.replay.memory.content import Content
+from condensekit.replay.memory.names import as_filler
 from condensekit.replay.memory.rules import Rules
-from condensekit.selection.base import Noise, Selection
-from condensekit.sets.condensed import CondensedSet, Formation
-from condensekit.training.augment import Augmentation
+from condensekit.selection.base import Selection
+from condensekit.sets.condensed import CondensedSet
 
 
 class CondensedBuffer(ExemplarsBuffer):
     """Condenses each experience (or selects from it) once and replays the result.
+
+    >>> from condensekit.replay import CondensedBuffer, Images
+    >>> CondensedBuffer(Images(20), "m3d lr=3", classes=10).max_size
+    20
 
     ``max_size`` counts stored images; with a factor f each is decoded to f * f. A class that appears again keeps a
     part of its images, in proportion to the real images they stand for. Images are condensed as the stream's
@@ -56,26 +59,23 @@ class CondensedBuffer(ExemplarsBuffer):
             storage_policy=buffer)`` always fits.
         condense_s: Seconds that each experience took, in whichever run: those before a kill and those of sets read
             from a cache are counted as they were spent.
-        wall_s: Wall seconds that the last one took here.
+        work: What networks did for each experience, counted in the same way.
+        wall_s: Wall seconds that the last experience took here.
 
     Args:
         budget: How much may be stored, :class:`Images` or :class:`Bytes`.
-        method: A condenser, a selection, or a :class:`~condensekit.replay.memory.fillers.Filler`.
+        recipe: What fills the memory: the text of a recipe (``"m3d lr=3"``), of a selection (``"herding"``) or of
+            another filler (``"hybrid-m3d-25"``, see :mod:`condensekit.replay.memory.names`); a
+            :class:`~condensekit.methods.recipe.Recipe`; a bare method, which is surrounded as in DM; a selection; or a
+            :class:`~condensekit.replay.memory.base.Filler`. The learner is shown to the recipe's encoder.
         classes: How many classes will come; each then gets its part of a total from the start.
-        storage: ``uint8``, ``float16`` or ``float32``.
-        factor: Packing; see :class:`condensekit.Formation`.
+        steps: Matching steps of each condensation.
         seed: Everything random follows from it; the same in each experience.
-        iterations: Matching steps of each condensation.
-        init: Where a condenser's images start; None: random real images.
-        sampling: How its real batches are drawn.
-        encoder: Where its embedding networks come from; one with ``observe(agent, exp)`` is shown the learner, and
-            ``forget()`` tells it, where it has that, that the experience is done with.
-        augmentation: Siamese augmentation while condensing; leave out ``flip`` for digits.
-        precision: How networks run.
+        machine: Where networks run while the memory is filled.
+        storage: How values are kept, ``uint8``, ``float16`` or ``float32``; None: as the recipe says.
         spec: The stream's normalisation, where its images come from 8-bit pixels: then they are kept as bytes, and
-            methods that work on pixels know where these lie.
+            methods that work on pixels know where these lie. With ``flippable=False`` no image is mirrored.
         transforms: Of replayed images: an Avalanche ``TransformGroups``, or a callable for training alone.
-        device: Where to condense.
         out: Folder in which a condensation that was killed is continued.
         progress: Told about each step.
         cache: Sets of single classes to take and to give; see :func:`condensekit.replay.memory.fillers.filled`.
@@ -87,90 +87,37 @@ class CondensedBuffer(ExemplarsBuffer):
     def __init__(
         self,
         budget: Budget,
-        method: Condenser | Selection | Filler,
+        recipe: str | Recipe | Condenser | Selection | Filler = "m3d",
         *,
         classes: int | None = None,
-        storage: str = "uint8",
-        factor: int = 1,
+        steps: int = 500,
         seed: int = 0,
-        iterations: int = 500,
-        init: Selection | Noise | None = None,
-        sampling: Sampling = Uniform(),  # noqa: B008 - frozen
-        encoder: Encoder | None = None,
-        augmentation: Augmentation | None = Augmentation(),  # noqa: B008 - frozen
-        precision: str = "fp32",
+        machine: Machine = Machine(),  # noqa: B008 - frozen
+        storage: str | None = "uint8",
         spec: ImageSpec | None = None,
         transforms: Any = None,
-        device: str = "auto",
         out: str | Path | None = None,
         progress: Progress = SILENT,
         cache: MutableMapping[str, CondensedSet] | None = None,
     ) -> None:
-        how = Filling(
-            seed=seed,
-            iterations=iterations,
-            init=init,
-            encoder=encoder,
-            augmentation=augmentation,
-            sampling=sampling,
-            formation=Formation(factor, storage),
-            device=device,
-            precision=precision,
-            progress=progress,
-        )
-        self._start(budget, method, how, classes, spec, transforms, out, cache)
-
-    @classmethod
-    def from_filling(
-        cls,
-        budget: Budget,
-        method: Condenser | Selection | Filler,
-        how: Filling,
-        *,
-        classes: int | None = None,
-        spec: ImageSpec | None = None,
-        transforms: Any = None,
-        out: str | Path | None = None,
-        cache: MutableMapping[str, CondensedSet] | None = None,
-    ) -> CondensedBuffer:
-        """A buffer whose options stand together in a ``Filling``; see the class.
-
-        Sets are nested where ``how`` says so or the budget shrinks; ``how.saving`` gives way to ``out``.
-
-        Raises:
-            ConfigError: Options that make no sense.
-        """
-        made = cls.__new__(cls)
-        made._start(budget, method, how, classes, spec, transforms, out, cache)
-        return made
-
-    def _start(
-        self,
-        budget: Budget,
-        method: Condenser | Selection | Filler,
-        how: Filling,
-        classes: int | None,
-        spec: ImageSpec | None,
-        transforms: Any,
-        out: str | Path | None,
-        cache: MutableMapping[str, CondensedSet] | None,
-    ) -> None:
-        """An empty memory."""
         super().__init__(0)
+        reach_optimisers()
+        filler = as_filler(recipe)
         refuse(
-            None if isinstance(budget, Budget) else f"budget must be Images(...) or Bytes(...), got {budget!r}",
-            "Coded stores several images in the bytes of one: give a budget in bytes, such as Bytes(per_class=30_800)"
-            if isinstance(method, Coded) and isinstance(budget, Images)
-            else None,
-            None if classes is None or classes >= 1 else f"classes must be at least 1, got {classes}",
-            None if how.iterations >= 1 else f"iterations must be at least 1, got {how.iterations}",
+            instance("budget", budget, Budget, "Images(2000), or Bytes(2_000_000)") or filler.budget_misfit(budget),
+            None if classes is None else whole("classes", classes, 1),
+            whole("steps", steps, 1),
+            whole("seed", seed),
         )
-        nested = how.nested or (budget.shrinks and classes is None)
-        self.rules = Rules(budget, classes, filler(method), replace(how, nested=nested))
+        if filler.recipe and budget.shrinks and classes is None:
+            filler = filler.with_recipe(filler.recipe.replace(nested=True))
+        filler = filler if storage is None else filler.with_storage(storage)
+        self.rules = Rules(budget, classes, filler, Job(seed, steps, machine, progress=progress))
         self.spec, self.transforms = spec, transform_groups(transforms)
         self.out = None if out is None else Path(out)
         self.cache = cache
         self.condense_s: list[float] = []
+        self.work: list[Spent] = []
         self.wall_s = 0.0
         self._layout = Layout(False, None)
         self._taken: list[Key] = []
@@ -178,7 +125,7 @@ class CondensedBuffer(ExemplarsBuffer):
         self._tensors: tuple[Tensor, Tensor] | None = None
         self._dataset: AvalancheDataset | None = None
         self._groups: dict[int, ClassView] | None = None
-        self._set(Memory())
+        self._set(Content())
 
     @property
     def memory(self) -> CondensedSet | None:
@@ -186,21 +133,21 @@ class CondensedBuffer(ExemplarsBuffer):
 
         Its soft labels, if any, are widened to all classes; they take less in the buffer.
         """
-        return self._memory.joined() if self._memory.parts else None
+        return self._content.joined() if self._content.parts else None
 
     @property
     def nbytes(self) -> int:
         """Every stored byte, as :attr:`CondensedSet.nbytes` counts them."""
-        return self._memory.nbytes
+        return self._content.nbytes
 
     @property
     def buffer(self) -> AvalancheDataset:
         """The replayed data set: decoded images with the stream's fields and kind of targets; made once."""
         if self._dataset is None:
-            if not self._memory.parts:
+            if not self._content.parts:
                 return self._buffer
             images, labels = self.decoded()
-            self._dataset = replayed(images, labels, self._memory.tasks, self._layout, self.transforms)
+            self._dataset = replayed(images, labels, self._content.tasks, self._layout, self.transforms)
         return self._dataset
 
     def decoded(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -264,12 +211,12 @@ class CondensedBuffer(ExemplarsBuffer):
         """Store at most ``new_size`` images from now on; a budget in bytes or per class holds as well.
 
         Raises:
-            ConfigError: Less than one image for each class; nothing is dropped then.
+            ConfigError: Less than one image for each class; then nothing is dropped.
         """
-        rules = self.rules.resized(new_size, self._memory.classes)
-        memory = rules.trimmed(self._memory)
+        rules = self.rules.resized(new_size, self._content.classes)
+        content = rules.trimmed(self._content)
         self.rules = rules
-        self._set(memory)
+        self._set(content)
 
     @property
     def buffer_groups(self) -> dict[int, ClassView]:
@@ -279,7 +226,7 @@ class CondensedBuffer(ExemplarsBuffer):
             rows: dict[int, list[int]] = {}
             for row, label in enumerate(getattr(whole, "targets", ())):
                 rows.setdefault(int(label), []).append(row)
-            parts = self._memory.parts
+            parts = self._content.parts
             self._groups = {label: ClassView(whole.subset(found), len(parts[label])) for label, found in rows.items()}
         return self._groups
 
@@ -290,14 +237,15 @@ class CondensedBuffer(ExemplarsBuffer):
 
     def state_dict(self) -> dict[str, Any]:
         """The memory as tensors and plain values: what ``torch.load(weights_only=True)`` takes."""
-        formation = self.rules.how.formation
+        formation = self.rules.filler.formation
         return {
-            "memory": stored(self._memory),
+            "memory": stored(self._content),
             "formation": [formation.factor, formation.dtype],
             "layout": [self._layout.tasked, str(self._layout.target or "").removeprefix("torch.")],
             "limit": self.rules.limit,
             "taken": [list(key) for key in self._taken],
             "condense_s": list(self.condense_s),
+            "work": [asdict(spent) for spent in self.work],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -307,25 +255,26 @@ class CondensedBuffer(ExemplarsBuffer):
             DataError: No such state.
             ConfigError: Another formation, or a budget below one image per class.
         """
-        memory, found = restored(state, self.rules.how.formation)
-        rules = self.rules if found.limit is None else self.rules.resized(found.limit, memory.classes)
-        memory = rules.trimmed(memory)
+        content, found = restored(state, self.rules.filler.formation)
+        rules = self.rules if found.limit is None else self.rules.resized(found.limit, content.classes)
+        content = rules.trimmed(content)
         self.rules = rules
-        self._set(memory)
-        self._layout, self._taken, self.condense_s = found.layout, found.taken, found.condense_s
+        self._set(content)
+        self._layout, self._taken = found.layout, found.taken
+        self.condense_s, self.work = found.condense_s, found.work
         self._from_elsewhere = True
 
     def __getstate__(self) -> dict[str, Any]:
         """What a checkpoint keeps: no decoded images, no progress bar, no cache."""
-        rules = replace(self.rules, how=replace(self.rules.how, progress=SILENT))
+        rules = replace(self.rules, job=replace(self.rules.job, progress=SILENT))
         kept = {**self.__dict__, "rules": rules, "cache": None}
         return kept | {"_tensors": None, "_dataset": None, "_groups": None, "_from_elsewhere": True}
 
     @staticmethod
     def all_of(strategy: Any) -> list[CondensedBuffer]:
         """Each condensed memory that a strategy or one of its plugins uses, once."""
-        found = [getattr(user, "storage_policy", None) for user in (strategy, *strategy.plugins)]
-        return list({id(policy): policy for policy in found if isinstance(policy, CondensedBuffer)}.values())
+        found = (condensed(getattr(user, "storage_policy", None)) for user in (strategy, *strategy.plugins))
+        return list({id(memory): memory for memory in found if memory}.values())
 
     @staticmethod
     def of(strategy: Any) -> CondensedBuffer:
@@ -338,34 +287,38 @@ class CondensedBuffer(ExemplarsBuffer):
             return found[0]
         raise DataError("neither the strategy nor a plugin of it has a CondensedBuffer as its storage_policy")
 
-    def _set(self, memory: Memory) -> None:
-        """Make ``memory`` the content."""
-        self.max_size = self.rules.max_size(memory)
-        self._memory = memory
+    def _set(self, content: Content) -> None:
+        self.max_size = self.rules.max_size(content)
+        self._content = content
         self._tensors = self._dataset = self._groups = None
 
     def _observe(self, agent: Any, exp: Any) -> None:
-        observe = getattr(self.rules.how.encoder, "observe", None)
-        if observe:
-            observe(agent, exp)
+        if self.rules.filler.recipe:
+            self.rules.filler.recipe.encoder.observe(agent, exp)
 
     def _update(self, dataset: Any) -> None:
         """Condense, shrink what was there, and only then make it the content."""
         start = time.perf_counter()
         layout, data = Layout.of(dataset), class_images(dataset, self.spec)
         check_batchable(dataset, data.spec.shape, "an image of the stream")
-        memory = self.rules.taken(self._memory, data, len(self.condense_s), self.out, self.cache)
-        before = self._memory, self._layout
+        content = self.rules.taken(self._content, data, len(self.condense_s), self.out, self.cache)
+        before = self._content, self._layout
         self._layout = layout
-        self._set(replace(memory, tasks={**task_labels(dataset), **self._memory.tasks}))
+        self._set(replace(content, tasks={**task_labels(dataset), **self._content.tasks}))
         try:
             check_replayed(self.buffer, data.spec.shape)
         except BaseException:
             self._layout = before[1]
             self._set(before[0])
             raise
-        forget = getattr(self.rules.how.encoder, "forget", None)
-        if forget:
-            forget()
+        if self.rules.filler.recipe:
+            self.rules.filler.recipe.encoder.forget()
         self.wall_s = time.perf_counter() - start
-        self.condense_s.append(max(self.wall_s, memory.seconds_since(before[0])))
+        seconds, spent = content.spent_since(before[0])
+        self.condense_s.append(max(self.wall_s, seconds))
+        self.work.append(spent)
+
+
+def condensed(storage_policy: Any) -> CondensedBuffer | None:
+    """The storage policy, where it is a condensed memory; None for Avalanche's own."""
+    return storage_policy if isinstance(storage_policy, CondensedBuffer) else None

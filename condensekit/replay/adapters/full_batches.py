@@ -1,4 +1,4 @@
-"""Replay with full memory batches: equal images in every gradient step, however small the memory is."""
+"""Full memory batches: equally many replayed images in every gradient step, however small the memory is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from avalanche.benchmarks.utils.data_loader import ReplayDataLoader
 from avalanche.training.plugins import ReplayPlugin
 from torch.utils.data import BatchSampler, RandomSampler
 
-from condensekit.errors import ConfigError, refuse
+from condensekit.errors import ConfigError, require
+from condensekit.replay.adapters.buffer import condensed
 
 
 class FullReplayLoader(ReplayDataLoader):
@@ -38,11 +39,10 @@ class Replay(ReplayPlugin):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        refuse(
+        require(
+            not self.task_balanced_dataloader,
             "task_balanced_dataloader=True: memory batches are full, whatever their tasks: leave it out, or use "
-            "Avalanche's ReplayPlugin"
-            if self.task_balanced_dataloader
-            else None
+            "Avalanche's ReplayPlugin",
         )
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -68,7 +68,9 @@ class Replay(ReplayPlugin):
 
 def refuse_soft(storage_policy: Any, user: str) -> None:
     """Raise ConfigError where a memory has soft labels and ``user`` replays hard ones."""
-    if getattr(getattr(storage_policy, "memory", None), "soft_labels", None) is not None:
+    policy = condensed(storage_policy)
+    memory = policy.memory if policy else None
+    if memory is not None and memory.soft_labels is not None:
         raise ConfigError(
             f"{user} replays hard labels and the memory has soft ones: use FromScratchOnMemory or FineTuneOnMemory, "
             "or a method without soft labels"

@@ -1,4 +1,4 @@
-"""Batches by index from tensors, instead of Avalanche's sample by sample."""
+"""Loader of batches by index from tensors, in place of Avalanche's, which reads sample by sample."""
 
 from __future__ import annotations
 

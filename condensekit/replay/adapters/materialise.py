@@ -1,4 +1,4 @@
-"""Data sets that are the same each time they are read, as tensors."""
+"""Tensors of a data set that is the same each time it is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Avalanche metrics of a replay memory: its bytes, the seconds it took, old and new classes apart."""
+"""Metrics of a replay memory in Avalanche: its bytes, its seconds, old and new classes apart."""
 
 from __future__ import annotations
 

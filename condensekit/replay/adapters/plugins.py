@@ -1,4 +1,4 @@
-"""Plugins for any Avalanche strategy: train from scratch on the memory, distil, fine-tune on the memory."""
+"""Plugins of an Avalanche strategy: training from scratch on the memory, distillation, fine-tuning on the memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from condensekit.errors import ConfigError, DataError, refuse
 from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.replay.adapters.buffer import condensed
 from condensekit.replay.adapters.seeds import network_draw
 from condensekit.replay.adapters.stream import check_head
 from condensekit.rng import Draw, isolated
-from condensekit.training.evaluation import SHORT
-from condensekit.training.train import TrainProtocol, batches, optimiser_at
+from condensekit.training.train import SHORT, TrainProtocol, batches, optimiser_at
 
 
 class FromScratchOnMemory(SupervisedPlugin):
@@ -159,8 +159,8 @@ class FineTuneOnMemory(SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Train."""
-        if hasattr(self.storage_policy, "decoded"):
-            self.storage_policy.post_adapt(strategy, strategy.experience)
+        if memory := condensed(self.storage_policy):
+            memory.post_adapt(strategy, strategy.experience)
         images, labels = memory_tensors(self.storage_policy)
         outputs = outputs_of(strategy, images)
         targets = memory_targets(self.storage_policy, labels, outputs)
@@ -208,9 +208,8 @@ def memory_tensors(storage_policy: Any) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: Nothing is stored yet.
     """
-    if hasattr(storage_policy, "decoded"):
-        found: tuple[Tensor, Tensor] = storage_policy.decoded()
-        return found
+    if memory := condensed(storage_policy):
+        return memory.decoded()
     items = storage_policy.buffer.eval()
     if len(items) == 0:
         raise DataError(
@@ -230,7 +229,8 @@ def memory_targets(storage_policy: Any, labels: Tensor, outputs: int) -> Tensor:
         DataError: A label beyond the outputs.
     """
     check_head(outputs, labels)
-    memory = getattr(storage_policy, "memory", None)
+    policy = condensed(storage_policy)
+    memory = policy.memory if policy else None
     if memory is None or memory.soft_labels is None:
         return labels
     soft = torch.zeros(len(labels), outputs)

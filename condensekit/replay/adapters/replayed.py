@@ -1,4 +1,4 @@
-"""Decoded memory as an Avalanche data set whose samples look like the stream's."""
+"""Replayed data set: decoded memory whose samples look like the stream's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The randomness that the runner and the plugins share."""
+"""Seeds that the study and the plugins share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Avalanche strategies that replay any storage policy: ER, ER-ACE and DER++."""
+"""Strategies of Avalanche that replay any storage policy: ER, ER-ACE and DER++."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from avalanche.training.supervised import DER, ER_ACE
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
-from condensekit.errors import ConfigError, refuse
-from condensekit.methods import DistributionMatching
+from condensekit.catalog import PUBLISHED
+from condensekit.errors import ConfigError, refuse, whole
+from condensekit.methods.encoders import Fresh
 from condensekit.networks.base import separable
-from condensekit.replay.adapters.buffer import CondensedBuffer
+from condensekit.replay.adapters.buffer import CondensedBuffer, condensed
 from condensekit.replay.adapters.full_batches import Replay, refuse_soft
 from condensekit.replay.adapters.loader import TensorLoader
 from condensekit.replay.adapters.plugins import Distillation, FineTuneOnMemory, memory_tensors
@@ -31,7 +32,7 @@ class CondensedReplay(SupervisedTemplate):
     Every step has ``batch_size_mem`` replayed images, also where the memory holds fewer: each is then used several
     times (:class:`~condensekit.replay.adapters.full_batches.Replay`).
 
-    A ``CondensedBuffer`` of distribution matching that was given no encoder embeds with the learner itself
+    A ``CondensedBuffer`` whose method compares features alone and has its usual encoder embeds with the learner itself
     (:class:`~condensekit.replay.memory.learner.LearnerEncoder`), unless that has batch norm; where its images start
     from real ones chosen by the features of an untrained network, the learner's features choose them too.
 
@@ -174,7 +175,7 @@ class DERpp(DER):
         plugins: list[Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(storage_policy, CondensedBuffer):
+        if condensed(storage_policy) is None:
             raise ConfigError(
                 f"DERpp keeps logits of a CondensedBuffer, got a {type(storage_policy).__name__}: use Avalanche's DER"
             )
@@ -235,22 +236,25 @@ class DERpp(DER):
 
 
 def embed_with_learner(storage_policy: Any, learner: nn.Module) -> None:
-    """Let a memory of distribution matching that was given no encoder embed with the learner, unless it has batch norm.
+    """Let a memory embed with a learner without batch norm, where its method fits and its encoder is the usual one.
 
-    Trained batch norms make features so steep that images may run away, and few images give them poor statistics: two
-    digits of 8x8 pixels under a small ResNet reached 500 standard deviations.
+    The usual encoder is that of the published recipe, or a new ConvNet in each step. Trained batch norms make features
+    so steep that images may run away, and few images give them poor statistics: two digits of 8x8 pixels under a small
+    ResNet reached 500 standard deviations.
     """
-    if not isinstance(storage_policy, CondensedBuffer) or not separable(learner):
+    memory = condensed(storage_policy)
+    recipe = memory.rules.filler.recipe if memory and separable(learner) else None
+    if memory is None or recipe is None or not recipe.method.features_only:
         return
-    rules = storage_policy.rules
-    if rules.how.encoder is None and isinstance(getattr(rules.method, "method", None), DistributionMatching):
-        storage_policy.rules = replace(rules, how=by_learner(rules.how))
+    published = PUBLISHED.get(recipe.method.name)
+    if recipe.encoder == (published.recipe.encoder if published else Fresh()):
+        memory.rules = replace(memory.rules, filler=memory.rules.filler.with_recipe(by_learner(recipe)))
 
 
 def watch(storage_policy: Any, strategy: Any) -> None:
-    """Show the learner, as it is before training, to a memory that wants to see it."""
-    if hasattr(storage_policy, "pre_adapt"):
-        storage_policy.pre_adapt(strategy, strategy.experience)
+    """Show the learner, as it is before training, to a condensed memory."""
+    if memory := condensed(storage_policy):
+        memory.pre_adapt(strategy, strategy.experience)
 
 
 def _draw_of(strategy: Any) -> Draw:
@@ -278,4 +282,4 @@ def _memory_batches(
 
 
 def _check_batch(size: int) -> None:
-    refuse(None if size >= 1 else f"batch_size_mem must be at least 1, got {size}")
+    refuse(whole("batch_size_mem", size, 1))

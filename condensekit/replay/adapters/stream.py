@@ -1,10 +1,10 @@
-"""Avalanche's data sets as the engine reads them, with what is silently wrong there made an error."""
+"""Streams of Avalanche as real images by class; what Avalanche takes in silence and trains wrongly is an error."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ def class_images(dataset: Any, spec: ImageSpec | None = None) -> ClassImages:
         plain = ImageSpec((shape[0], shape[1], shape[2]), (0.0,) * channels, (1.0,) * channels, names)
         return ClassImages(images, labels, plain)
     named = {label: spec.class_names.get(label, name) for label, name in names.items()}
-    return ClassImages(images, labels, ImageSpec(spec.shape, spec.mean, spec.std, named))
+    return ClassImages(images, labels, replace(spec, class_names=named))
 
 
 def task_labels(dataset: Any) -> dict[int, int]:

@@ -1,1 +1,1 @@
-"""Replay memory: what is kept, within which budget, and what fills it."""
+"""Replay memory: what is stored, within which budget, and what fills it."""

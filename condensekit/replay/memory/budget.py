@@ -1,19 +1,23 @@
-"""How much a replay memory may hold: in stored images or in stored bytes, in all or for each class."""
+"""Budget of a replay memory: stored images or stored bytes, in all or for each class."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from condensekit.errors import ConfigError, refuse
+from condensekit.errors import ConfigError, refuse, whole
 
 
 @dataclass(frozen=True)
 class Budget(ABC):
     """A size in the subclass's unit: exactly one of ``total`` and ``per_class``.
+
+    Attributes:
+        in_images: Whether the unit is images, and not bytes.
 
     Args:
         total: Of the whole memory. Each class gets the same part: of the classes announced to the buffer, or else
@@ -21,9 +25,10 @@ class Budget(ABC):
         per_class: Of each class; the memory grows with the classes.
 
     Raises:
-        ConfigError: Both or none, or a size below 1.
+        ConfigError: Both or neither, or a size below 1.
     """
 
+    in_images: ClassVar[bool] = False
     total: int | None = None
     per_class: int | None = field(default=None, kw_only=True)
 
@@ -33,11 +38,7 @@ class Budget(ABC):
             f"{kind} takes a total or per_class, exactly one of them, got {self.total} and {self.per_class}"
             if (self.total is None) == (self.per_class is None)
             else None,
-            *(
-                f"{kind} {name} must be an integer of at least 1, got {size!r}"
-                for name, size in sizes.items()
-                if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1)
-            ),
+            *(whole(f"{kind} {name}", size, 1) for name, size in sizes.items() if size is not None),
         )
 
     def __str__(self) -> str:
@@ -67,6 +68,14 @@ class Budget(ABC):
             )
         return found
 
+    def max_size(self, classes: int) -> int:
+        """Stored images that ``classes`` classes have room for; 0 where that depends on their bytes."""
+        return 0
+
+    def resized(self, size: int) -> Budget:
+        """The same budget for at most ``size`` stored images, where it is a total in images."""
+        return self
+
     @abstractmethod
     def fitting(self, classes: int, sizes: Tensor) -> int:
         """How many of one class's stored images, from the first, its part has room for.
@@ -81,7 +90,7 @@ class Budget(ABC):
         """How many images of ``bytes_each`` bytes a part of ``share`` units has room for."""
 
     def _least(self, classes: int, bytes_each: int) -> str:
-        unit = bytes_each if isinstance(self, Bytes) else 1
+        unit = 1 if self.in_images else bytes_each
         return str(type(self)(unit * classes) if self.total is not None else type(self)(per_class=unit))
 
 
@@ -89,8 +98,18 @@ class Budget(ABC):
 class Images(Budget):
     """A budget in stored images: ``Images(2000)`` in all, ``Images(per_class=20)`` for each class.
 
-    A stored image counts once, however many smaller ones a formation factor has packed into it.
+    A stored image counts once, however many smaller images are packed into it.
     """
+
+    in_images: ClassVar[bool] = True
+
+    def max_size(self, classes: int) -> int:
+        """See :meth:`Budget.max_size`."""
+        return self.total if self.total is not None else self.share(1) * classes
+
+    def resized(self, size: int) -> Budget:
+        """See :meth:`Budget.resized`."""
+        return Images(size) if self.shrinks else self
 
     def fitting(self, classes: int, sizes: Tensor) -> int:
         """See :meth:`Budget.fitting`."""

@@ -1,25 +1,27 @@
-"""The content of a replay memory: of each class its stored images, the most important first."""
+"""Content of a replay memory: of each class its stored images, the most important first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from condensekit.compute import Spent
 from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError
 from condensekit.rng import Draw
 from condensekit.sets.condensed import CondensedSet
 
-SECONDS = "class_s"  # in the provenance of a class's images: seconds that it took to make them
+SECONDS = "class_s"  # in the provenance of a class's images: seconds that making them took
+WORK = "class_work"  # likewise, what networks did for them: images and flops
 Room = Callable[[Tensor], int]  # bytes (n,) of one class's stored images -> how many of them, from the first, may stay
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
-    """What is stored. It never changes: an update makes another one, so that a failure loses nothing.
+class Content:
+    """What is stored. It never changes: an update makes another content, so that a failure loses nothing.
 
     Args:
         parts: By label, the class's images.
@@ -42,12 +44,12 @@ class Memory:
 
     @property
     def spec(self) -> ImageSpec:
-        """Shape and normalisation of a memory that is not empty."""
+        """Shape and normalisation of the images; there is at least one."""
         return next(iter(self.parts.values())).spec
 
     @property
     def coded(self) -> bool:
-        """Whether the images take other bytes than their tensors show."""
+        """Whether the bytes of the images are not those of their tensors."""
         return any(part.coded is not None for part in self.parts.values())
 
     @property
@@ -55,17 +57,17 @@ class Memory:
         """Every stored byte; soft labels count over the classes of their own experience."""
         return sum(part.nbytes for part in self.parts.values())
 
-    def seconds_since(self, before: Memory) -> float:
-        """What making the images took that are here and were not in ``before``, as their provenance says."""
-        made = [k for k, part in self.parts.items() if k not in before.parts or not _same(part, before.parts[k])]
-        return sum(float(self.parts[label].provenance.get(SECONDS, 0)) for label in made)
+    def spent_since(self, before: Content) -> tuple[float, Spent]:
+        """Seconds and work of the images that are here and were not in ``before``, as their provenance says."""
+        made = [part for k, part in self.parts.items() if k not in before.parts or not _same(part, before.parts[k])]
+        return spent_on(made)
 
-    def trimmed(self, room: Room) -> Memory:
+    def trimmed(self, room: Room) -> Content:
         """The same classes, each with as many of its first images as there is room for."""
         return replace(self, parts={label: first(part, room(sizes(part))) for label, part in self.parts.items()})
 
     def joined(self) -> CondensedSet:
-        """All classes in one set, ascending; soft labels are widened to all classes, with 0 for those unknown then."""
+        """All classes in one set, ascending; soft labels get columns for all classes, 0 for later ones."""
         names = {k: name for part in self.parts.values() for k, name in part.spec.class_names.items()}
         parts = [_widened(self.parts[label], names) for label in self.classes]
         kept = {id(part.provenance): dict(part.provenance) for part in parts}
@@ -80,8 +82,15 @@ class Memory:
         )
 
 
+def spent_on(parts: Iterable[CondensedSet]) -> tuple[float, Spent]:
+    """Seconds and work that making the images of single classes took, as their provenance says."""
+    told = [part.provenance for part in parts]
+    work = (Spent(**record[WORK]) for record in told if WORK in record)
+    return sum(float(record.get(SECONDS, 0)) for record in told), sum(work, Spent())
+
+
 def first(part: CondensedSet, n: int) -> CondensedSet:
-    """The first ``n`` stored images; the set itself where it has no more."""
+    """The first ``n`` stored images; all where there are fewer."""
     return part if n >= len(part) else part.take(torch.arange(n))
 
 
@@ -135,7 +144,7 @@ def mixed(old: CondensedSet, new: CondensedSet) -> CondensedSet:
 
 
 def _same(part: CondensedSet, before: CondensedSet) -> bool:
-    """Whether a class's images are those it had, or the first of them: an update gives them another provenance."""
+    """Whether no image of a class is new: an update gives the images another provenance."""
     return part.provenance is before.provenance
 
 
@@ -152,5 +161,5 @@ def _widened(part: CondensedSet, names: Mapping[int, str]) -> CondensedSet:
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
     given = [part for part in parts if part is not None]
     if given and len(given) != len(parts):
-        raise DataError("the memory holds classes with and without ranges, soft labels or codes: use one method")
+        raise DataError("the memory holds classes with and without ranges, soft labels or codes: use one filler")
     return torch.cat(given) if given else None

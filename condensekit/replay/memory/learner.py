@@ -1,10 +1,10 @@
-"""Embedding networks taken from the learner itself: free, of its own family, and blind to later classes."""
+"""Learner as encoder: embedding networks that cost no training and have seen no later class."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -12,21 +12,21 @@ from torch import nn
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.errors import ConfigError, DataError, refuse, whole
 from condensekit.methods.encoders import Encoder, Prepared
+from condensekit.methods.recipe import Recipe
 from condensekit.methods.trained_encoders import CLASSES, END, START, Trained
 from condensekit.networks.adaptor import as_feature_network
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.cost import Shape
 from condensekit.progress import SILENT, Progress
-from condensekit.replay.memory.fillers import Filling
 from condensekit.rng import Draw
-from condensekit.selection.embeddings import Embed, Embedding, RandomEmbedding, embed_with
+from condensekit.selection.embeddings import Embed, Embedding, embed_with
 
 
 @dataclass(frozen=True)
 class LearnerNetwork(Network):
-    """The architecture of a module that somebody else made: its last linear layer is the classifier.
+    """Architecture of a learner: its last linear layer is the classifier.
 
     Args:
         module: The learner.
@@ -49,7 +49,7 @@ class LearnerNetwork(Network):
         return found.train()
 
     def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
-        """The learner's own weights, and a classifier of zeros: no fresh ones are known for any module."""
+        """The learner's own weights and a classifier of zeros: how such a module draws fresh weights is not known."""
         with torch.no_grad():
             theirs = as_feature_network(self.module, module.shape).state_dict()
             for name, value in module.state_dict().items():
@@ -80,7 +80,7 @@ class LearnerEncoder(Encoder):
     trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        refuse(None if self.keep >= 1 else f"keep must be at least 1 step, got {self.keep}")
+        refuse(whole("keep", self.keep, 1))
         self._experience: Any = None
         self._learners: list[nn.Module] = []  # before and after the experience
 
@@ -97,11 +97,13 @@ class LearnerEncoder(Encoder):
         self._experience = experience
 
     def forget(self) -> None:
-        """Let go of the copies: what they were for is made."""
+        """Let go of the copies."""
         self._experience, self._learners = None, []
 
     def fingerprint(self) -> str:
-        """sha256 of the weights at both ends: what is condensed with other ones is another set."""
+        """sha256 of the weights at both ends; empty where no learner is observed."""
+        if not self._learners:
+            return ""
         found = hashlib.sha256()
         for learner in self._learners:
             for name, value in learner.state_dict().items():
@@ -146,7 +148,7 @@ class LearnerEncoder(Encoder):
         """Fill in the weights after the experience."""
         self._between().load_trained(module, draw, prepared)
 
-    def after(self, data: ClassImages, draw: Draw, compute: Compute) -> FeatureNetwork:
+    def embedder(self, data: ClassImages, draw: Draw, compute: Compute) -> FeatureNetwork:
         """The learner after the experience, in evaluation mode, on the device of ``compute``."""
         module = self.network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
         prepared = {name: value.to(compute.device) for name, value in self.prepare(data, draw, compute).items()}
@@ -169,16 +171,13 @@ class LearnerEmbedding(Embedding):
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
         """See :meth:`condensekit.selection.embeddings.Embedding.prepare`."""
-        return embed_with(self.encoder.after(data, draw, compute), data, compute)
+        return embed_with(self.encoder.embedder(data, draw, compute), data, compute)
 
 
-def by_learner(how: Filling) -> Filling:
-    """The same, with the learner's features in place of those of untrained networks: in matching and in the start."""
-    encoder = LearnerEncoder(keep=getattr(how.encoder, "keep", 1))
-    start: Any = how.init
-    if isinstance(getattr(start, "embedding", None), RandomEmbedding):
-        start = replace(start, embedding=LearnerEmbedding(encoder))
-    return replace(how, encoder=encoder, init=start)
+def by_learner(recipe: Recipe) -> Recipe:
+    """The same recipe, with the learner's features in place of untrained networks': in matching and in the start."""
+    encoder = LearnerEncoder(keep=recipe.encoder.keep)
+    return recipe.replace(encoder=encoder, init=recipe.init.with_embedding(LearnerEmbedding(encoder)))
 
 
 def _check_rows(data: ClassImages, outputs: int) -> None:

@@ -1,4 +1,4 @@
-"""How an experience becomes memory: what each class may have, what is made anew, what stays."""
+"""Rules of a replay memory: how many images each class may have, which are made anew, and which stay."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.driver import Saving
-from condensekit.errors import ConfigError, DataError
-from condensekit.replay.memory.budget import Budget, Images
-from condensekit.replay.memory.content import Memory, first, mixed, turnover
-from condensekit.replay.memory.fillers import EVERY, Filler, Filling, bytes_each, eight_bit, filled
+from condensekit.errors import DataError, require
+from condensekit.replay.memory.base import CHECKPOINT_STEPS, Filler, Job
+from condensekit.replay.memory.budget import Budget
+from condensekit.replay.memory.content import Content, first, mixed, turnover
+from condensekit.replay.memory.fillers import filled
 from condensekit.rng import Draw
 from condensekit.sets.condensed import CondensedSet
 
@@ -24,16 +25,16 @@ class Rules:
 
     Args:
         budget: How much may be stored.
-        classes: How many classes will come; None where nobody knows.
-        method: Makes the images.
-        how: And how.
+        classes: How many classes will come; None where that is not known.
+        filler: Makes the images.
+        job: Seed, steps and machine of the filler.
         limit: Stored images besides the budget; None for no limit.
     """
 
     budget: Budget
     classes: int | None
-    method: Filler
-    how: Filling
+    filler: Filler
+    job: Job
     limit: int | None = None
 
     def sharing(self, seen: Sequence[int]) -> int:
@@ -46,61 +47,60 @@ class Rules:
         Raises:
             ConfigError: Less than one image for each class.
         """
-        sharing = self.sharing(seen)
-        if size < sharing:
-            raise _too_small(size, sharing)
-        budget = Images(size) if isinstance(self.budget, Images) and self.budget.shrinks else self.budget
-        return replace(self, budget=budget, limit=size)
+        _check_size(size, self.sharing(seen))
+        return replace(self, budget=self.budget.resized(size), limit=size)
 
-    def per_class(self, seen: Sequence[int], spec: ImageSpec, pixels: bool) -> int:
-        """Stored images of each class when the classes ``seen`` have come; see :func:`bytes_each` for the rest.
+    def ipc(self, seen: Sequence[int], spec: ImageSpec, pixels: bool) -> int:
+        """Stored images of each class when the classes ``seen`` have come.
+
+        Args:
+            seen: Labels.
+            spec: Shape of the images.
+            pixels: Whether the real images are pixels of 8 bits.
 
         Raises:
-            ConfigError: Not even one.
+            ConfigError: Less than one.
         """
         sharing = self.sharing(seen)
-        found = self.budget.images(sharing, bytes_each(self.method, spec, self.how.formation, pixels))
-        return self._limited(found, sharing)
+        return self._limited(self.budget.images(sharing, self.filler.bytes_each(spec, pixels)), sharing)
 
-    def trimmed(self, memory: Memory) -> Memory:
-        """The images of ``memory`` that may stay.
+    def trimmed(self, content: Content) -> Content:
+        """The images of ``content`` that may stay.
 
         Raises:
             ConfigError: Less than one of some class.
         """
-        sharing = self.sharing(memory.classes)
+        sharing = self.sharing(content.classes)
 
         def room(sizes: Tensor) -> int:
             fitting = self.budget.fitting(sharing, sizes)
             if fitting < 1:
-                self.budget.images(sharing, int(sizes[0]))  # says so
+                self.budget.images(sharing, int(sizes[0]))  # raises the error
             return self._limited(fitting, sharing)
 
-        return memory.trimmed(room)
+        return content.trimmed(room)
 
-    def max_size(self, memory: Memory) -> int:
-        """Stored images there is room for; 0 where that takes a first experience to know."""
-        if isinstance(self.budget, Images) and self.budget.total is not None:
-            return self.budget.total
-        if not memory.parts:
-            return self.budget.share(1) * self.classes if isinstance(self.budget, Images) and self.classes else 0
-        room = self.per_class(memory.classes, memory.spec, memory.coded) * self.sharing(memory.classes)
-        return max(room, len(memory))  # coded images take less than their pixels
+    def max_size(self, content: Content) -> int:
+        """Stored images there is room for; 0 where that is known after a first experience only."""
+        if not content.parts or self.budget.in_images:
+            return self.budget.max_size(self.classes or len(content.classes))
+        room = self.ipc(content.classes, content.spec, content.coded) * self.sharing(content.classes)
+        return max(room, len(content))  # coded images take less than their pixels
 
     def taken(
         self,
-        memory: Memory,
+        content: Content,
         data: ClassImages,
-        step: int,
+        update: int,
         out: Path | None = None,
         cache: MutableMapping[str, CondensedSet] | None = None,
-    ) -> Memory:
-        """``memory`` with the images of ``data``.
+    ) -> Content:
+        """``content`` with the images of ``data``.
 
         Args:
-            memory: What was there; it stays as it is.
+            content: What was there; it stays as it is.
             data: The experience.
-            step: Which update this is, from 0.
+            update: Its number, from 0.
             out: Folder for condensations that can be continued.
             cache: See :func:`condensekit.replay.memory.fillers.filled`.
 
@@ -108,49 +108,50 @@ class Rules:
             ConfigError: A budget below one image per class, or more classes than announced.
             DataError: Images unlike those in the memory, or a new class with too few of them.
         """
-        seen = self._check(memory, data)
-        per_class = self.per_class(seen, data.spec, eight_bit(data))
-        parts, counts, wanted, kept = dict(memory.parts), dict(memory.seen), dict[int, list[int]](), dict[int, int]()
+        seen = self._check(content, data)
+        ipc = self.ipc(seen, data.spec, data.whole_bytes)
+        parts, counts = dict(content.parts), dict(content.seen)
+        wanted, kept = dict[int, list[int]](), dict[int, int]()
         for label in data.classes:
-            kept[label], made = self._turnover(memory, data, label, per_class, step)
+            kept[label], made = self._turnover(content, data, label, ipc, update)
             counts[label] = counts.get(label, 0) + data.count(label)
             wanted.setdefault(made, []).append(label)
         for made in sorted(set(wanted) - {0}):
-            how = replace(self.how, saving=self._saving(out, step, made))
-            for label, part in filled(self.method, data.select(wanted[made]), made, how, cache).items():
+            job = replace(self.job, saving=self._saving(out, update, made))
+            for label, part in filled(self.filler, data.select(wanted[made]), made, job, cache).items():
                 parts[label] = mixed(first(parts[label], kept[label]), part) if kept[label] else part
-        return self.trimmed(replace(memory, parts=parts, seen=counts))
+        return self.trimmed(replace(content, parts=parts, seen=counts))
 
-    def _saving(self, out: Path | None, step: int, made: int) -> Saving | None:
+    def _saving(self, out: Path | None, update: int, made: int) -> Saving | None:
         """A folder for each update; where the learner embeds, for each state of the learner as well."""
         if out is None:
             return None
-        told = getattr(self.how.encoder, "fingerprint", None)
-        name = f"{step:03d}-{made}" + (f"-{told()[:12]}" if told else "")
-        return Saving(out / name, resume=True, every=EVERY)
+        learner = self.filler.recipe.encoder.fingerprint() if self.filler.recipe else ""
+        name = f"{update:03d}-{made}" + (f"-{learner[:12]}" if learner else "")
+        return Saving(out / name, resume=True, every=CHECKPOINT_STEPS)
 
-    def _check(self, memory: Memory, data: ClassImages) -> list[int]:
+    def _check(self, content: Content, data: ClassImages) -> list[int]:
         """All classes seen so far, these included."""
-        seen = sorted({*memory.classes, *data.classes})
-        if self.classes is not None and len(seen) > self.classes:
-            raise ConfigError(
-                f"classes={self.classes} were announced and {len(seen)} have come ({seen}): "
-                "announce as many as the stream has, or leave out classes"
-            )
-        if memory.parts:
-            here, there = data.spec, memory.spec
-            if (here.shape, here.mean, here.std) != (there.shape, there.mean, there.std):
+        seen = sorted({*content.classes, *data.classes})
+        require(
+            self.classes is None or len(seen) <= self.classes,
+            f"classes={self.classes} were announced and {len(seen)} have come ({seen}): "
+            "announce as many as the stream has, or leave out classes",
+        )
+        if content.parts:
+            here, there = data.spec, content.spec
+            if not here.alike(there):
                 raise DataError(
                     f"images of the stream have shape {here.shape}, mean {here.mean} and std {here.std}; "
                     f"those in the memory {there.shape}, {there.mean} and {there.std}: use a new buffer"
                 )
         return seen
 
-    def _turnover(self, memory: Memory, data: ClassImages, label: int, per_class: int, step: int) -> tuple[int, int]:
+    def _turnover(self, content: Content, data: ClassImages, label: int, ipc: int, update: int) -> tuple[int, int]:
         """How many images of the class stay, and how many are made."""
-        fresh, factor = data.count(label), self.how.formation.factor
+        fresh, factor = data.count(label), self.filler.formation.factor
         available = fresh // factor**2
-        old = memory.parts.get(label)
+        old = content.parts.get(label)
         if old is None:
             if available == 0:
                 name = data.spec.name_of(label)
@@ -158,24 +159,23 @@ class Rules:
                     f"class {name} has {fresh} images and factor={factor} packs {factor**2} into one: lower the "
                     "factor, or give the class more images"
                 )
-            return 0, min(per_class, available)
-        draw = Draw(self.how.seed, step + 1)
-        return turnover(len(old), memory.seen[label], fresh, available, per_class, draw, label)
+            return 0, min(ipc, available)
+        return turnover(len(old), content.seen[label], fresh, available, ipc, Draw(self.job.seed, update + 1), label)
 
     def _limited(self, images: int, sharing: int) -> int:
         """No more than the limit.
 
         Raises:
-            ConfigError: It does not reach.
+            ConfigError: The limit is below one image for each class.
         """
         if self.limit is None:
             return images
-        if self.limit < sharing:
-            raise _too_small(self.limit, sharing)
+        _check_size(self.limit, sharing)
         return min(images, self.limit // sharing)
 
 
-def _too_small(size: int, sharing: int) -> ConfigError:
-    return ConfigError(
-        f"a size of {size} is less than one image for each of {sharing} classes: resize to {sharing} or more"
+def _check_size(size: int, sharing: int) -> None:
+    require(
+        size >= sharing,
+        f"a size of {size} is less than one image for each of {sharing} classes: resize to {sharing} or more",
     )

@@ -1,1 +1,1 @@
-"""Studies of memories: protocols, baselines, results."""
+"""Study of memories: protocol, regimes, baselines, results."""

@@ -1,4 +1,4 @@
-"""Avalanche's own strategies and storage policies as baselines, with the memory, steps and augmentation of ours."""
+"""Baselines: Avalanche's own strategies and storage policies, with the memory, steps and augmentation of all others."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class Learner:
         strategy: Any Avalanche strategy.
         nbytes: Stored bytes now: images with their labels, and logits where they are kept; no copy of the network.
         images: Stored images now.
-        replayed: Images that they decode to, from which memory batches are drawn; None where they are not.
+        replayed: Images that they decode to, from which memory batches are drawn; None where no batch is drawn.
         condense_s: Seconds that filling the memory took in an experience, where that is known.
+        work: What networks did for that, where it is known.
         waited_s: Of these, what the last experience took in this process.
         before: Called with the number of classes seen before each experience is learnt.
         at_once: Whether it learns the whole stream at once.
@@ -47,6 +48,7 @@ class Learner:
     images: Callable[[], int]
     replayed: Callable[[], int] | None = None
     condense_s: Callable[[int], float] = lambda i: 0.0
+    work: Callable[[int], dict[str, int] | None] = lambda i: None
     waited_s: Callable[[], float] = lambda: 0.0
     before: Callable[[int], None] = lambda classes: None
     at_once: bool = False
@@ -69,13 +71,13 @@ class Parts:
     @property
     def total(self) -> int:
         """Images when all classes have come."""
-        return self.bench.settings.per_class * len(self.bench.train.classes)
+        return self.bench.settings.ipc * len(self.bench.train.classes)
 
     @property
     def bytes_each(self) -> int:
         """Of a stored image with its label."""
         data = self.bench.train
-        return math.prod(data.spec.shape) * (1 if data.images.element_size() == 1 else 4) + LABEL
+        return math.prod(data.spec.shape) * (1 if data.whole_bytes else 4) + LABEL
 
     @property
     def loader(self) -> TensorLoader:
@@ -95,7 +97,7 @@ class Parts:
         """
 
         def grow(classes: int) -> None:
-            policy.max_size = self.bench.settings.per_class * classes
+            policy.max_size = self.bench.settings.ipc * classes
 
         def held() -> int:
             return len(policy.buffer)
@@ -133,7 +135,7 @@ class GDumb(GDumbPlugin):
 class Herded(HerdingSelectionStrategy):
     """Avalanche's ``HerdingSelectionStrategy`` for the ``most`` images that are ever kept of a class.
 
-    They are the first of those that it puts in order; it goes through all images of the class, which takes several
+    They are the first in its order. Avalanche's class goes through all images of the class, which takes several
     times as long as training on them.
     """
 
@@ -190,7 +192,7 @@ def _icarl(parts: Parts) -> Learner:
         **{key: value for key, value in parts.common.items() if key != "model"},
         feature_extractor=parts.body,
         classifier=parts.common["model"].classifier,
-        memory_size=parts.bench.settings.per_class,
+        memory_size=parts.bench.settings.ipc,
         buffer_transform=None,
         fixed_memory=False,
         plugins=[parts.loader],

@@ -1,4 +1,4 @@
-"""What a run would stumble over later is refused before it begins."""
+"""Checks of a run: what it would stumble over later is refused before it begins."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from itertools import accumulate, count
 
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError, refuse
-from condensekit.networks.base import Network, separable
-from condensekit.replay.memory.jpeg import Coded
+from condensekit.networks.base import separable
 from condensekit.replay.study.memories import FROM_SCRATCH, UNBOUNDED, MemoryKind
 from condensekit.replay.study.protocol import Settings
-from condensekit.rng import Draw
-from condensekit.selection.jpeg_random import JpegRandom
 
 
 def check_run(places: Iterable[tuple[str, MemoryKind]], settings: Settings, train: ClassImages, room: int) -> None:
@@ -33,9 +30,11 @@ def check_run(places: Iterable[tuple[str, MemoryKind]], settings: Settings, trai
     kinds = list({kind.name: kind for _, kind in places}.values())
     shape, classes = train.spec.shape, len(train.classes)
     module = settings.network.build(shape, classes)
-    for network in filter(None, map(_embedding, kinds)):
+    for network in (network for kind in kinds if kind.filler for network in kind.filler.networks):
         network.build(shape, classes)
-    refuse(*(_unpackable(kind, train) for kind in kinds), *(_beyond(kind, settings, train, room) for kind in kinds))
+    refuse(
+        *(_misfit(kind, settings, train, room) for kind in kinds), *(_beyond(k, settings, train, room) for k in kinds)
+    )
     for kind in kinds:
         _check_enough(kind, settings, train, room)
     if not separable(module):
@@ -43,55 +42,40 @@ def check_run(places: Iterable[tuple[str, MemoryKind]], settings: Settings, trai
         refuse(_alone(learners, settings, train))
 
 
-def _embedding(kind: MemoryKind) -> Network | None:
-    """What a memory embeds its images with, where it is no learner."""
-    chooses = getattr(kind.filler, "selection", getattr(kind.filler, "method", None))
-    owners = (kind.how.encoder, kind.filler, getattr(chooses, "embedding", None))
-    found = (getattr(owner, "network", None) for owner in owners)
-    return next((network for network in found if isinstance(network, Network)), None)
-
-
-def _unpackable(kind: MemoryKind, train: ClassImages) -> str | None:
-    misfit = kind.how.formation.misfit(train.spec.shape)
+def _misfit(kind: MemoryKind, settings: Settings, train: ClassImages, room: int) -> str | None:
+    misfit = kind.filler and kind.filler.misfit(train, kind.images(settings.ipc, train, room))
     return f"memory {kind.name!r}: {misfit}" if misfit else None
 
 
 def _beyond(kind: MemoryKind, settings: Settings, train: ClassImages, room: int) -> str | None:
     """What is wrong with a memory whose first image of some class takes more bytes than the class may fill."""
-    if not kind.equal_bytes:
+    if kind.filler is None or not kind.equal_bytes:
         return None
-    if isinstance(kind.filler, Coded):
-        misfit = kind.filler.misfit(train, kind.images(settings.per_class, train, room))
-        return f"memory {kind.name!r}: {misfit}" if misfit else None
     each = kind.bytes_each(train)
-    most, label = each, train.classes[0]
-    selection = getattr(kind.filler, "selection", None)
-    if isinstance(selection, JpegRandom):
-        seeds = {settings.set_seed(order) for order in settings.order_numbers()}
-        most, label = max(selection.least(train, Draw(seed)) for seed in sorted(seeds))
+    most, label = kind.filler.least(train, sorted({settings.set_seed(order) for order in settings.order_numbers()}))
     if most <= room // each * each:
         return None
-    would_do = next(n for n in count(1) if room * n // settings.per_class // each * each >= most)
+    would_do = next(n for n in count(1) if room * n // settings.ipc // each * each >= most)
     return (
         f"memory {kind.name!r} has {room:,} bytes for each class, and an image of class "
-        f"{train.spec.name_of(label)} takes {most:,}: use --per-class {would_do}, or leave it out"
+        f"{train.spec.name_of(label)} takes {most:,}: use ipc={would_do}, or leave it out"
     )
 
 
 def _check_enough(kind: MemoryKind, settings: Settings, train: ClassImages, room: int) -> None:
     """Raise DataError where the smallest class has fewer images than are stored, or packed, of it."""
-    if kind.filler is None and kind.name in UNBOUNDED:
+    if kind.name in UNBOUNDED:
         return
-    wanted = kind.images(settings.per_class, train, room) * (kind.filler.times if isinstance(kind.filler, Coded) else 1)
-    packed = kind.how.formation.factor**2
+    stored, packed = kind.images(settings.ipc, train, room), kind.packed
+    needed = kind.filler.needed(stored) if kind.filler else stored
     label = min(train.classes, key=train.count)
-    if train.count(label) < wanted * packed:
+    if train.count(label) < needed:
         each = f", each packed of {packed}" if packed > 1 else ""
-        most = settings.per_class * train.count(label) // (wanted * packed)
-        fewer = f"use --per-class {most} or less, or " if most else ""
+        most = settings.ipc * train.count(label) // needed
+        fewer = f"use ipc={most} or less, or " if most else ""
         raise DataError(
-            f"memory {kind.name!r} keeps {wanted} images of each class{each}, and class {train.spec.name_of(label)} "
-            f"has {train.count(label)}: {fewer}leave it out"
+            f"memory {kind.name!r} keeps {needed // packed} images of each class{each}, and class "
+            f"{train.spec.name_of(label)} has {train.count(label)}: {fewer}leave it out"
         )
 
 
@@ -100,13 +84,13 @@ def _alone(kinds: Sequence[MemoryKind], settings: Settings, train: ClassImages) 
     names, batch = {kind.name for kind in kinds}, settings.online.batch
     sizes: list[tuple[str, int]] = []
     for order in settings.order_numbers() if kinds else ():
-        steps = settings.experiences(order, len(train.classes))
-        new = [sum(map(train.count, step)) for step in steps]
+        stream = settings.stream(order, len(train.classes))
+        new = [sum(map(train.count, classes)) for classes in stream]
         sizes += [(f"an experience of order {order}", size) for size in new]
         if names & {"cumulative", "joint"}:
             sizes += [(f"all images so far in order {order}", size) for size in accumulate(new)]
         if "icarl" in names:
-            former = (settings.per_class * sum(map(len, steps[:i])) for i in range(len(steps)))
+            former = (settings.ipc * sum(map(len, stream[:i])) for i in range(len(stream)))
             sizes += [
                 (f"an experience of order {order} with icarl's memory", sum(two))
                 for two in zip(new, former, strict=True)
@@ -117,5 +101,5 @@ def _alone(kinds: Sequence[MemoryKind], settings: Settings, train: ClassImages) 
     other = next(b for b in count(batch + 1) if all(size % b != 1 or size == 1 for _, size in sizes))
     return (
         f"{settings.network.name} has batch norm, and {found[0]} has {found[1]} images: in batches of {batch} one "
-        f"image is left alone; use another --er-batch, such as {other}"
+        f"image is left alone; use another batch for the learner, such as {other}"
     )

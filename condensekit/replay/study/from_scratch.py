@@ -1,4 +1,4 @@
-"""The from-scratch regime: after each step, networks trained anew on the memory of all classes seen so far.
+"""From-scratch regime: after each experience, networks are trained anew on the memory of all classes seen so far.
 
 The same as :class:`~condensekit.replay.adapters.plugins.FromScratchOnMemory` in an Avalanche strategy (a test compares
 them), many times faster: trainings run side by side, and none of the stream's real images is passed through a loader.
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import reduce
 from itertools import product
 
 from torch import Tensor
 
 from condensekit.data.images import ClassImages
-from condensekit.driver import Saving
 from condensekit.progress import Shared
 from condensekit.replay.adapters.seeds import network_draw
-from condensekit.replay.memory.content import SECONDS
-from condensekit.replay.memory.fillers import EVERY, filled
-from condensekit.replay.study.memories import FROM_SCRATCH, SAME, MemoryKind
-from condensekit.replay.study.protocol import Bench, Cache, Record
+from condensekit.replay.memory.content import spent_on
+from condensekit.replay.memory.fillers import filled
+from condensekit.replay.study.memories import FROM_SCRATCH, MemoryKind
+from condensekit.replay.study.protocol import Bench, Record
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import LABEL
 from condensekit.training.train import train_network
@@ -38,82 +37,65 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
         bench: The rest.
 
     Returns:
-        For each step: ``scores``, one for each network (see :meth:`Bench.score`); ``nbytes`` and ``images`` stored
-        by then; ``condense_s`` of the step; ``train_s``, the mean seconds of a network on one worker; ``steps``, its
-        gradient steps; ``passes``, how often each decoded image was seen in them.
+        For each experience: ``scores``, one for each network (see :meth:`Bench.score`); ``nbytes`` and ``images``
+        stored by then; ``condense_s`` and ``work`` of filling the memory; ``train_s``, the mean seconds of a network on
+        one worker; ``train_steps``, its gradient steps; ``passes``, how often each decoded image was seen in them.
     """
     settings, train = bench.settings, bench.train
-    experiences = settings.experiences(order, len(train.classes))
-    sets = [step_set(memory, order, i, bench) for i in range(len(experiences))] if memory.filler else []
-    tasks = list(product(range(len(experiences)), range(settings.networks)))
-    lengths = [_steps(memory, experiences[: i + 1], bench) for i, _ in tasks]
+    stream = settings.stream(order, len(train.classes))
+    sets = [experience_set(memory, order, i, bench) for i in range(len(stream))] if memory.filler else []
+    tasks = list(product(range(len(stream)), range(settings.networks)))
+    lengths = [_steps(memory, stream[: i + 1], bench) for i, _ in tasks]
     with bench.progress.stage(f"{memory.name}, order {order}", sum(lengths)) as stage:
         shared = Shared(stage)
 
         def one(task: tuple[int, int]) -> Record:
             i, network = task
-            name = f"{FROM_SCRATCH}/{folder_of(memory, bench)}/order-{order}/step-{i + 1}-network-{network}"
-            seen = experiences[: i + 1]
+            name = f"{FROM_SCRATCH}/order-{order}/experience-{i + 1}-network-{network}"
+            seen, stored = stream[: i + 1], sets[: i + 1]
             with shared.ending_all():
-                return bench.remember(name, lambda: _train(memory, sets[: i + 1], seen, order, network, bench, shared))
+                return bench.remember(memory, name, lambda: _train(memory, stored, seen, order, network, bench, shared))
 
         with shared.ending_all():
             found = dict(zip(tasks, bench.compute.map(one, tasks), strict=True))
     rows = []
-    for i in range(len(experiences)):
+    for i in range(len(stream)):
         mine = [found[i, network] for network in range(settings.networks)]
         rows.append(
             {
                 "scores": [record["score"] for record in mine],
-                **{key: mine[0][key] for key in ("nbytes", "images", "steps", "passes")},
+                **{key: mine[0][key] for key in ("nbytes", "images", "train_steps", "passes")},
                 "condense_s": sets[i].provenance["seconds"] if sets else 0.0,
+                "work": sets[i].provenance["work"] if sets else None,
                 "train_s": sum(record["train_s"] for record in mine) / len(mine),
             }
         )
     return rows
 
 
-def step_set(memory: MemoryKind, order: int, step: int, bench: Bench) -> CondensedSet:
-    """The memory of the classes of one step, made from their images alone; from the run folder where it is there."""
+def experience_set(memory: MemoryKind, order: int, i: int, bench: Bench) -> CondensedSet:
+    """The memory of the classes of experience ``i``, made from their images alone; read where the run folder has it."""
     assert memory.filler is not None
     settings, train = bench.settings, bench.train
-    classes = settings.experiences(order, len(train.classes))[step]
-    seed, folder = settings.set_seed(order), bench.out / "sets" / folder_of(memory, bench)
-    file = folder / f"order-{order}-step-{step + 1}-of-{settings.steps}.safetensors"
+    classes = settings.stream(order, len(train.classes))[i]
+    name = f"order-{order}-experience-{i + 1}-of-{settings.experiences}"
+    folder = bench.out / "sets" / bench.folder(memory) / name
+    file = folder.with_suffix(".safetensors")
     if file.exists():
         return CondensedSet.load(file)
-    how = replace(
-        memory.how,
-        seed=seed,
-        device=str(bench.compute.device),
-        saving=Saving(file.with_suffix(""), resume=True, every=EVERY),
-        progress=bench.progress,
-    )
-    count = memory.images(settings.per_class, train, bench.room)
-    parts = filled(memory.filler, train.select(classes), count, how, cache_of(bench))
-    seconds = sum(float(part.provenance[SECONDS]) for part in parts.values())
+    count = memory.images(settings.ipc, train, bench.room)
+    parts = filled(memory.filler, train.select(classes), count, bench.job(order, folder), bench.cache)
+    seconds, spent = spent_on(parts.values())
     made = reduce(CondensedSet.merge, (parts[label] for label in sorted(parts)))
-    made = replace(made, provenance={"seconds": seconds, "parts": [dict(part.provenance) for part in parts.values()]})
+    told = [dict(part.provenance) for part in parts.values()]
+    made = replace(made, provenance={"seconds": seconds, "work": asdict(spent), "parts": told})
     made.save(file)
     return made
 
 
-def cache_of(bench: Bench) -> Cache:
-    """Where the sets of single classes are, for orders that share a seed."""
-    return Cache(bench.out / "sets" / "classes")
-
-
-def folder_of(memory: MemoryKind, bench: Bench) -> str:
-    """Name and images per class, fit for a path; of equal memories the same, see :data:`SAME`."""
-    if memory.filler is None:
-        return memory.name
-    name = SAME.get(memory.name, memory.name).replace("/", "_")
-    return f"{name}-{memory.images(bench.settings.per_class, bench.train, bench.room)}"
-
-
-def _steps(memory: MemoryKind, experiences: Sequence[Sequence[int]], bench: Bench) -> int:
+def _steps(memory: MemoryKind, stream: Sequence[Sequence[int]], bench: Bench) -> int:
     """Gradient steps of one network."""
-    seen = [label for step in experiences for label in step]
+    seen = [label for classes in stream for label in classes]
     if memory.filler is None:
         return bench.settings.protocol.for_full().steps_on(len(bench.train.select(seen)))
     return bench.settings.work(len(seen)).steps_on(1)
@@ -122,15 +104,15 @@ def _steps(memory: MemoryKind, experiences: Sequence[Sequence[int]], bench: Benc
 def _train(
     memory: MemoryKind,
     sets: Sets,
-    experiences: Sequence[Sequence[int]],
+    stream: Sequence[Sequence[int]],
     order: int,
     network: int,
     bench: Bench,
     stage: Shared,
 ) -> Record:
-    """Train and score one network on the memory after the last of ``experiences``."""
+    """Train and score one network on the memory after the last experience of ``stream``."""
     settings, classes = bench.settings, bench.train.classes
-    seen = [label for step in experiences for label in step]
+    seen = [label for labels in stream for label in labels]
     start = time.perf_counter()
     images: Tensor | ClassImages
     if memory.filler is None:
@@ -146,10 +128,10 @@ def _train(
     seconds = time.perf_counter() - start
     steps = protocol.steps_on(len(images))
     return {
-        "score": bench.score(module, experiences),
+        "score": bench.score(module, stream),
         "nbytes": nbytes,
         "images": count,
         "train_s": seconds,
-        "steps": steps,
+        "train_steps": steps,
         "passes": protocol.passes_on(len(images)),
     }

@@ -1,4 +1,4 @@
-"""The regimes that keep the learner: replay beside each experience's real images, by Avalanche's strategies.
+"""Incremental regimes: the learner is kept and replays, by Avalanche's strategies.
 
 A cell that is killed starts again with its first experience; its condensations are continued where they stopped, and
 the trainings between them repeat themselves exactly, because their randomness is counted anew for each experience.
@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,22 +26,24 @@ from condensekit.networks.base import separable
 from condensekit.replay.adapters.buffer import CondensedBuffer
 from condensekit.replay.adapters.plugins import FineTuneOnMemory
 from condensekit.replay.adapters.strategies import ERACE, CondensedReplay, DERpp
+from condensekit.replay.memory.base import DivergedError
 from condensekit.replay.memory.budget import Bytes, Images
-from condensekit.replay.memory.fillers import DivergedError, coded, eight_bit
 from condensekit.replay.memory.learner import by_learner
 from condensekit.replay.study.baselines import BASELINES, Learner, Parts
-from condensekit.replay.study.from_scratch import cache_of, folder_of
 from condensekit.replay.study.memories import DER, ER, ER_ACE, MemoryKind
 from condensekit.replay.study.protocol import Bench, Record, Settings
 from condensekit.rng import Draw, isolated
 from condensekit.training.train import TrainProtocol
 
 EVALUATED = 256  # images at a time where a memory of Avalanche's own looks at their features
-NOTHING = {"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "train_s": 0.0, "steps": 0, "passes": None}
+NOTHING = {
+    **{"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "work": None},
+    **{"train_s": 0.0, "train_steps": 0, "passes": None},
+}  # the record of an experience in which nothing is learnt
 
 
 class Stream(Dataset[tuple[Tensor, int]]):
-    """Real images as Avalanche wants them, normalised one by one, so that a stream takes no more than its bytes.
+    """Real images as an Avalanche data set, normalised one by one, so that a stream takes no more than its bytes.
 
     Args:
         data: The images.
@@ -77,7 +79,7 @@ class Finite(SupervisedPlugin):
         if not all(bool(torch.isfinite(weights).all()) for weights in strategy.model.parameters()):
             raise DivergedError(
                 f"the learner's weights are not finite in experience {strategy.clock.train_exp_counter + 1}: lower its "
-                f"learning rate (--er-lr), which is {self.lr}"
+                f"learning rate, which is {self.lr}"
             )
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -89,30 +91,30 @@ def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> li
     """One memory in one class order, under ``er``, ``er-ace`` or ``der++``.
 
     Returns:
-        As :func:`condensekit.replay.study.from_scratch.from_scratch`; ``train_s`` is that of the step without
-        condensation, ``steps`` and ``passes`` count a fine-tune on the memory as well. ``passes`` are of the images
-        in the memory, None for strategies that use their memories in ways of their own. A memory that learns all at
-        once has scores of the last step alone.
+        As :func:`condensekit.replay.study.from_scratch.from_scratch`; ``train_s`` is that of the experience without
+        condensation, ``train_steps`` and ``passes`` count a fine-tune on the memory as well. ``passes`` are of the
+        images in the memory, None for strategies that use their memories in ways of their own. A memory that learns all
+        at once has scores of the last experience alone.
     """
     settings = bench.settings
     found = []
     for network in range(settings.networks):
-        name = f"{regime}/{folder_of(memory, bench)}/order-{order}-network-{network}"
-        with bench.progress.stage(f"{regime}, {memory.name}, order {order}", settings.steps) as stage:
+        name = f"{regime}/order-{order}-network-{network}"
+        with bench.progress.stage(f"{regime}, {memory.name}, order {order}", settings.experiences) as stage:
             cell = partial(_run, memory, regime, order, network, bench, stage.advance)
-            found.append(bench.remember(name, cell)["steps"])
+            found.append(bench.remember(memory, name, cell)["experiences"])
     rows = []
-    for steps in zip(*found, strict=True):
-        mean = {key: sum(step[key] for step in steps) / len(steps) for key in ("condense_s", "train_s")}
-        scores = [step["score"] for step in steps if step["score"] is not None]
-        same = {key: steps[0][key] for key in ("nbytes", "images", "steps", "passes")}
+    for networks in zip(*found, strict=True):
+        mean = {key: sum(record[key] for record in networks) / len(networks) for key in ("condense_s", "train_s")}
+        scores = [record["score"] for record in networks if record["score"] is not None]
+        same = {key: networks[0][key] for key in ("nbytes", "images", "work", "train_steps", "passes")}
         rows.append({"scores": scores, **same, **mean})
     return rows
 
 
 @contextmanager
 def without_avalanches_warnings() -> Iterator[None]:
-    """Keep back what Avalanche warns of its own parts, whose filters override any other; pass on the rest."""
+    """Keep back Avalanche's warnings of its own parts, whose filters override any other; pass on all others."""
     caught: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -128,8 +130,8 @@ def _run(
 ) -> Record:
     """One learner through the whole stream."""
     settings, classes = bench.settings, bench.train.classes
-    experiences = settings.experiences(order, len(classes))
-    flat = [label for step in experiences for label in step]
+    experiences = settings.stream(order, len(classes))
+    flat = [label for labels in experiences for label in labels]
     seed = settings.network_seed(order, network)
     rows: list[Record] = []
     with without_avalanches_warnings():
@@ -162,13 +164,14 @@ def _run(
                     "nbytes": learner.nbytes(),
                     "images": learner.images(),
                     "condense_s": learner.condense_s(i),
+                    "work": learner.work(i),
                     "train_s": seconds - learner.waited_s(),
-                    "steps": done + sum(plugin.steps for plugin in tuned),
+                    "train_steps": done + sum(plugin.steps for plugin in tuned),
                     "passes": sum(passes) if passes else None,
                 }
             )
             advance()
-    return {"steps": rows}
+    return {"experiences": rows}
 
 
 def _held(learner: Learner) -> int:
@@ -221,6 +224,7 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
         images=lambda: len(buffer.memory or ()),
         replayed=lambda: len(buffer.buffer),
         condense_s=lambda i: buffer.condense_s[i],
+        work=lambda i: asdict(buffer.work[i]),
         waited_s=lambda: buffer.wall_s,
     )
 
@@ -228,7 +232,7 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
 def _fine_tuning(settings: Settings, classes: int) -> TrainProtocol:
     """How the learner is trained on the memory alone after each experience.
 
-    A step has no more images than every memory holds after the first experience: as many for one as for another.
+    A step has no more images than every memory holds after the first experience: equally many for all memories.
     """
     online = settings.online
     return TrainProtocol(
@@ -236,7 +240,7 @@ def _fine_tuning(settings: Settings, classes: int) -> TrainProtocol:
         epochs=1,
         full_epochs=1,
         steps=online.fine_tune,
-        batch=min(online.batch + online.batch_mem, settings.per_class * classes // settings.steps),
+        batch=min(online.batch + online.batch_mem, settings.ipc * classes // settings.experiences),
         lr=online.lr,
         momentum=online.momentum,
         weight_decay=online.weight_decay,
@@ -251,18 +255,20 @@ def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Be
     """
     assert memory.filler is not None
     settings, train = bench.settings, bench.train
-    count = memory.images(settings.per_class, train, bench.room)
-    how = replace(memory.how, seed=settings.set_seed(order), device=str(bench.compute.device), progress=bench.progress)
+    count, filler = memory.images(settings.ipc, train, bench.room), memory.filler
     learner = settings.network.build(train.spec.shape, len(train.classes))
     embeds = regime in (ER, DER) and settings.online.learner_encoder and separable(learner)
-    if embeds and memory.embeds_with_learner:
-        how = by_learner(how)
-    place = Path("sets") / regime / folder_of(memory, bench) / f"order-{order}-network-{network}"
-    return CondensedBuffer.from_filling(
-        Bytes(per_class=count * memory.bytes_each(train)) if coded(memory.filler) else Images(per_class=count),
-        memory.filler,
-        how,
-        spec=train.spec if eight_bit(train) else None,
-        out=bench.out / place,
-        cache=cache_of(bench),
+    if embeds and memory.embeds_with_learner and filler.recipe:
+        filler = filler.with_recipe(by_learner(filler.recipe))
+    return CondensedBuffer(
+        Bytes(per_class=count * memory.bytes_each(train)) if filler.codes else Images(per_class=count),
+        filler,
+        steps=bench.making.steps,
+        seed=settings.set_seed(order),
+        machine=bench.making.machine,
+        storage=None,
+        spec=train.spec if train.whole_bytes else None,
+        out=bench.out / "sets" / regime / bench.folder(memory) / f"order-{order}-network-{network}",
+        progress=bench.progress,
+        cache=bench.cache,
     )

@@ -1,10 +1,9 @@
-"""What a class-incremental run consists of: orders, steps, seeds, the scores after each step, and what is on disk."""
+"""Protocol of a class-incremental run: orders, experiences, seeds, scores, and what is kept on disk."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,19 @@ import torch
 from torch import nn
 
 from condensekit.compute import Compute
-from condensekit.data.images import ClassImages, ImageSpec
-from condensekit.errors import ConfigError, DataError, refuse
-from condensekit.networks.base import Network
+from condensekit.data.images import ClassImages
+from condensekit.driver import Saving
+from condensekit.errors import DataError, refuse, require, whole
+from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
+from condensekit.replay.memory.base import CHECKPOINT_STEPS, Job
+from condensekit.replay.study.memories import SAME, Making, MemoryKind
 from condensekit.rng import Draw
-from condensekit.runs.files import read_json, write_json
+from condensekit.runs.describe import describe
+from condensekit.runs.kept import kept, plain
 from condensekit.sets.condensed import CondensedSet
-from condensekit.training.evaluation import SHORT
-from condensekit.training.train import TEST_PIXELS, TrainProtocol, class_indices
+from condensekit.training.train import SHORT, TEST_PIXELS, TrainProtocol, class_indices
 
 Record = dict[str, Any]
 
@@ -38,8 +40,8 @@ class Online:
         weight_decay: At least 0, finite.
         batch: New images in a gradient step.
         batch_mem: Replayed images beside them.
-        learner_encoder: Condense by distribution matching with the learner's own weights, unless it has batch norm;
-            False: as the memory says.
+        learner_encoder: Condense with the learner's own weights where the method compares features alone and the
+            learner has no batch norm; False: as the recipe says.
         distillation: Weight of the distillation term, finite; 0 for none.
         fine_tune: Gradient steps on the memory alone after each experience; 0 for none.
 
@@ -58,9 +60,11 @@ class Online:
     fine_tune: int = 0
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch": 1, "batch_mem": 1, "fine_tune": 0}
         refuse(
-            *(f"{k} must be at least {v}, got {getattr(self, k)}" for k, v in least.items() if getattr(self, k) < v),
+            whole("epochs", self.epochs, 1),
+            whole("batch", self.batch, 1),
+            whole("batch_mem", self.batch_mem, 1),
+            whole("fine_tune", self.fine_tune, 0),
             None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
             None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
             *(
@@ -75,20 +79,20 @@ class Online:
 class Settings:
     """A class-incremental protocol; the defaults are those of a CPU.
 
-    DM's (Zhao and Bilen, WACV 2023): ``steps`` 5 or 10 on CIFAR-100, 20 images per class, 5 orders, 3 networks,
-    the recipe ``DC``.
+    DM's (Zhao and Bilen, WACV 2023): 5 or 10 ``experiences`` on CIFAR-100, 20 images per class, 5 orders, 3 networks,
+    the training protocol ``DC``.
 
     Args:
-        steps: Experiences, of equally many classes each.
-        per_class: Stored images of each class; the memory grows with the classes.
-        orders: Class orders; order number o is the permutation that DM's code makes of seed o (:meth:`experiences`).
+        experiences: How many there are, of equally many classes each.
+        ipc: Stored images of each class; the memory grows with the classes.
+        orders: Class orders; order number o is the permutation that DM's code makes of seed o (:meth:`stream`).
         first_order: Number of the first one. Options are tuned on other orders than those reported.
         seeds: Different seeds of condensation and selection over the orders; None: another one for each order.
             With fewer, classes condensed with one seed are reused by other orders where the method allows it.
         networks: Networks trained on each memory.
         network: Their architecture, or the learner's; one output for each class from the start, none masked.
         protocol: How networks are trained from scratch; its augmentation holds for all regimes. Every memory gets
-            the gradient steps and the batch of ``per_class`` images of each class, however many it decodes to.
+            the gradient steps and the batch of ``ipc`` images of each class, however many it decodes to.
         online: How a learner is trained in the other regimes.
         seed: Everything random but the orders follows from it.
 
@@ -96,8 +100,8 @@ class Settings:
         ConfigError: Counts below 1 (``first_order`` below 0), an order beyond NumPy's largest seed, all of them listed.
     """
 
-    steps: int = 5
-    per_class: int = 10
+    experiences: int = 5
+    ipc: int = 10
     orders: int = 5
     first_order: int = 0
     seeds: int | None = None
@@ -108,11 +112,13 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = {"steps": self.steps, "per_class": self.per_class, "orders": self.orders, "networks": self.networks}
         refuse(
-            *(f"{name} must be at least 1, got {value}" for name, value in counts.items() if value < 1),
-            None if self.seeds is None or self.seeds >= 1 else f"seeds must be at least 1, got {self.seeds}",
-            None if self.first_order >= 0 else f"first_order must be at least 0, got {self.first_order}",
+            whole("experiences", self.experiences, 1),
+            whole("ipc", self.ipc, 1),
+            whole("orders", self.orders, 1),
+            whole("networks", self.networks, 1),
+            None if self.seeds is None else whole("seeds", self.seeds, 1),
+            whole("first_order", self.first_order, 0),
             None
             if self.first_order + self.orders <= 2**32
             else f"class orders are permutations of NumPy's seeds, below {2**32}, got first_order={self.first_order} "
@@ -123,19 +129,18 @@ class Settings:
         """The numbers of the class orders."""
         return range(self.first_order, self.first_order + self.orders)
 
-    def experiences(self, order: int, classes: int) -> list[list[int]]:
-        """The classes 0..classes-1 in the given order, cut into the steps.
+    def stream(self, order: int, classes: int) -> list[list[int]]:
+        """The classes 0..classes-1 in the given order, a list for each experience.
 
         Raises:
-            ConfigError: A number of steps that does not divide that of the classes.
+            ConfigError: A number of experiences that does not divide that of the classes.
         """
-        refuse(
-            f"steps={self.steps} does not divide {classes} classes: use 1, {classes} or another divisor"
-            if classes % self.steps
-            else None
+        require(
+            classes % self.experiences == 0,
+            f"experiences={self.experiences} does not divide {classes} classes: use 1, {classes} or another divisor",
         )
-        found = np.random.RandomState(order).permutation(classes).tolist()  # the stream of DM's code
-        size = classes // self.steps
+        found = np.random.RandomState(order).permutation(classes).tolist()  # the permutation of DM's code
+        size = classes // self.experiences
         return [found[i : i + size] for i in range(0, classes, size)]
 
     def set_seed(self, order: int) -> int:
@@ -147,8 +152,8 @@ class Settings:
         return Draw(self.seed).key(f"replay/{order}/{network}")
 
     def work(self, classes: int) -> TrainProtocol:
-        """The recipe when ``classes`` classes have been seen: equal steps and batches for every memory."""
-        return self.protocol.as_on(self.per_class * classes)
+        """The training when ``classes`` classes have been seen: equal steps and batches for every memory."""
+        return self.protocol.as_on(self.ipc * classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +164,7 @@ class Bench:
         train: Real images with labels 0..K-1; see :func:`numbered`.
         test: Likewise, whole.
         settings: The protocol.
+        making: How condensed memories are made.
         out: The run folder.
         compute: Where networks run.
         room: Bytes of each class that memories of equal bytes may fill, at least 1; each stores one image at least.
@@ -168,32 +174,56 @@ class Bench:
     train: ClassImages
     test: ClassImages
     settings: Settings
+    making: Making
     out: Path
     compute: Compute
     room: int
     progress: Progress = SILENT
 
-    def remember(self, name: str, make: Callable[[], Record]) -> Record:
-        """What ``make`` returns, or returned in an earlier run of this folder."""
-        path = self.out / "cells" / f"{name}.json"
-        if path.exists():
-            found: Record = read_json(path)
-            return found
-        made: Record = json.loads(json.dumps(make()))
-        write_json(path, made)
-        return made
+    def remember(self, kind: MemoryKind, name: str, make: Callable[[], Record]) -> Record:
+        """What ``make`` returns, or returned in an earlier run of this folder.
 
-    def score(self, module: nn.Module, experiences: Sequence[Sequence[int]]) -> Record:
-        """How a network does on the test images of the classes seen so far, one list of them for each experience.
+        Args:
+            kind: The memory.
+            name: Of the file; it begins with the regime.
+            make: Trains and scores.
+
+        Raises:
+            ConfigError: The earlier run had another memory under this name.
+        """
+        regime, _, rest = name.partition("/")
+        path = self.out / "cells" / regime / self.folder(kind) / f"{rest}.json"
+        return kept(path, {"filler": describe(kind.filler)}, lambda: plain(make()), f"a cell of memory {kind.name!r}")
+
+    def folder(self, kind: MemoryKind) -> str:
+        """Name and images per class, fit for a path; of equal memories the same, see :data:`SAME`."""
+        if kind.filler is None:
+            return kind.name
+        name = SAME.get(kind.name, kind.name).replace("/", "_").replace(" ", "_")
+        return f"{name}-{kind.images(self.settings.ipc, self.train, self.room)}"
+
+    def job(self, order: int, out: Path | None = None) -> Job:
+        """What the run adds to the recipe of a memory in an order; ``out`` is the folder of the condensation."""
+        saving = None if out is None else Saving(out, resume=True, every=CHECKPOINT_STEPS)
+        making, seed = self.making, self.settings.set_seed(order)
+        return Job(seed, making.steps, making.machine, saving, self.progress)
+
+    @property
+    def cache(self) -> Cache:
+        """Where the sets of single classes are, for orders that share a seed."""
+        return Cache(self.out / "sets" / "classes")
+
+    def score(self, module: nn.Module, seen: Sequence[Sequence[int]]) -> Record:
+        """How a network does on the test images of the classes seen so far, a list of labels for each experience.
 
         Returns:
             ``right`` and ``count``: test images of each experience that are recognised, and all of them;
             ``old_to_new``: the fraction of those of former classes that are taken for one of the newest, or None.
         """
-        old, newest = [label for step in experiences[:-1] for label in step], list(experiences[-1])
-        seen = self.test.select([*old, *newest])
-        wanted, found = seen.labels[seen.order], predictions(module, seen, self.compute)
-        parts = [torch.isin(wanted, torch.tensor(list(step))) for step in experiences]
+        old, newest = [label for classes in seen[:-1] for label in classes], list(seen[-1])
+        images = self.test.select([*old, *newest])
+        wanted, found = images.labels[images.order], predictions(module, images, self.compute)
+        parts = [torch.isin(wanted, torch.tensor(list(classes))) for classes in seen]
         former = torch.isin(wanted, torch.tensor(old, dtype=torch.int64))
         taken = torch.isin(found[former], torch.tensor(newest))
         return {
@@ -249,7 +279,7 @@ def numbered(train: ClassImages, test: ClassImages) -> tuple[ClassImages, ClassI
     names = {i: train.spec.class_names.get(label, str(label)) for i, label in enumerate(train.classes)}
 
     def renamed(data: ClassImages) -> ClassImages:
-        spec = ImageSpec(data.spec.shape, data.spec.mean, data.spec.std, names)
+        spec = replace(data.spec, class_names=names)
         labels = class_indices(data.labels, train.classes)
         if len(data) < len(data.labels):  # listed images only: others may have other labels
             return ClassImages(data.images, labels, spec).subset(data.order)
@@ -262,14 +292,15 @@ def predictions(module: nn.Module, images: ClassImages, compute: Compute) -> tor
     """(N,) int64 largest output for each of the images, in the order of ``images.order``; in evaluation mode."""
     module.eval()
     block = max(2, TEST_PIXELS // (images.spec.shape[1] * images.spec.shape[2]))
-    parts = [
-        compute.logits(module, images.gather(indices, compute.device)).argmax(1).cpu()  # type: ignore[arg-type]
-        for indices in images.order.split(block)
-    ]
+    with torch.no_grad():
+        parts = [
+            _outputs(module, images.gather(indices, compute.device), compute).argmax(1).cpu()
+            for indices in images.order.split(block)
+        ]
     return torch.cat(parts)
 
 
-def check_regime(name: str, known: Sequence[str]) -> None:
-    """Raise ConfigError for an unknown regime."""
-    if name not in known:
-        raise ConfigError(f"unknown regime {name!r}. Known: {', '.join(known)}")
+def _outputs(module: nn.Module, images: torch.Tensor, compute: Compute) -> torch.Tensor:
+    """(N, outputs) of a network; one of another package runs in one piece."""
+    found: torch.Tensor = compute.logits(module, images) if isinstance(module, FeatureNetwork) else module(images)
+    return found

@@ -1,25 +1,210 @@
-"""Rows, contrasts, table and plot of a class-incremental run."""
+"""Results of a class-incremental run: typed rows, the table, and what ``replay.json`` holds."""
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from condensekit.replay.study.memories import EQUAL_BYTES, MemoryKind
-from condensekit.replay.study.protocol import Record, Settings
-from condensekit.training.evaluation import paired_interval
+from condensekit import tables
+from condensekit.compute import Spent
+from condensekit.data.images import ClassImages
+from condensekit.replay.study.contrasts import RANDOM, Contrast, Pair
+from condensekit.replay.study.memories import MemoryKind
+from condensekit.replay.study.protocol import Settings
+from condensekit.replay.study.scores import Cell, averages, by_seed, final_accuracies, forgettings, mean, share
+from condensekit.runs.files import read_json
+from condensekit.stats import paired_interval
 
-Cell = list[list[Record]]  # of each order, of each step: scores of the networks, bytes, seconds
-RANDOM = "random"
-K = TypeVar("K")
-Pair = tuple[str, str]  # a condensed memory, and the real one it is compared with
+FILE = "replay.json"
+FORMER = {
+    "per_class": "ipc",
+    "condense_s_per_step": "condense_s_per_experience",
+    "gradient_steps": "train_steps",
+    "difference_to_random": "difference",
+    "accuracy_by_step": "accuracy_by_experience",
+}  # names in files of version 0.1, and those of today
 
 
-def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings: Settings) -> dict[str, Any]:
-    """One row of ``replay.json``. Accuracies are fractions; those of all classes seen weigh each test image alike.
+@dataclass(frozen=True)
+class ReplayRow:
+    """What one memory gave in one regime. Accuracies are fractions; each test image of the classes seen counts alike.
+
+    What is not known is None.
+
+    Args:
+        memory: What was replayed.
+        learnt: Whether it is condensed.
+        regime: How it was used.
+        ipc: Stored images of each class, as asked for.
+        images: Stored images at the end.
+        nbytes: Stored bytes at the end.
+        packed: Images in each stored one.
+        final_accuracy_mean: After the last experience; over orders, each the mean of its networks.
+        final_accuracy_std: Sample standard deviation over orders; 0 for a single order.
+        average_accuracy_mean: Over the experiences.
+        forgetting_mean: How far the accuracy on an experience's classes lies below its best, over all but the last.
+        n: Orders x networks.
+        old_accuracy_mean: Of all but the newest classes, after the last experience.
+        new_accuracy_mean: Of the newest classes.
+        old_to_new_mean: Part of the former classes' images that are taken for one of the newest.
+        difference: To ``reference``, paired by order and network.
+        ci95: Its t interval over ``unit``.
+        reference: ``random``: real images in equal number.
+        unit: ``set`` (one seed of condensation) where there are at least three of them, else ``network``.
+        sets: Different seeds of condensation.
+        condense_s: Seconds of filling the memory in a whole order, on average. Where classes are reused from an order
+            with the same seed, or read after a kill, what making them took then.
+        work: What networks did meanwhile, in images and operations, and in passes over the training images.
+        train_s: Seconds of training in a whole order, on average.
+        condense_s_per_experience: Seconds of filling the memory in one experience.
+        train_steps: Gradient steps of a whole order, fine-tuning on the memory included.
+        memory_passes: How often each image of the memory was seen in the training of the last experience: equal steps
+            are unequal epochs where memories hold different numbers of images.
+        note: What is not equal to the others, if anything.
+        finals: Every final accuracy, a list for each order.
+    """
+
+    memory: str
+    learnt: bool
+    regime: str
+    ipc: int
+    images: int
+    nbytes: int
+    packed: int
+    final_accuracy_mean: float
+    final_accuracy_std: float
+    average_accuracy_mean: float | None
+    forgetting_mean: float | None
+    n: int
+    old_accuracy_mean: float | None
+    new_accuracy_mean: float | None
+    old_to_new_mean: float | None
+    difference: float | None
+    ci95: list[float] | None
+    reference: str | None
+    unit: str | None
+    sets: int
+    condense_s: float
+    work: Mapping[str, float] | None
+    train_s: float
+    condense_s_per_experience: float
+    train_steps: float
+    memory_passes: float | None
+    note: str
+    finals: list[list[float]]
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ReplayRow:
+        """The row of a file; of version 0.1 as well, whose rows know no work."""
+        found = {FORMER.get(name, name): value for name, value in record.items()}
+        compared = found.get("difference") is not None
+        found = {"work": None, "reference": RANDOM if compared else None, **found}
+        return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls)})
+
+
+COLUMNS = (
+    "memory",
+    "regime",
+    "images",
+    "bytes",
+    "final accuracy %",
+    "average %",
+    "forgetting %",
+    "above random, 95 % interval",
+    "n",
+    "condense s",
+    "passes",
+    "train s",
+)
+
+
+@dataclass(frozen=True, repr=False)
+class ReplayResult:
+    """What :func:`condensekit.replay.run_protocol` found; ``print`` shows the table.
+
+    Args:
+        rows: One for each memory and regime.
+        accuracy_by_experience: By ``regime/memory``: ``mean``, ``std`` (over orders) and ``orders`` (each one's) of the
+            accuracy after each experience.
+        primary_contrast: The condensed memory and the real one whose comparison was named beforehand; or None.
+        contrasts: All comparisons.
+        settings: The protocol.
+        making: How condensed memories were made.
+        environment: Versions and hardware.
+    """
+
+    rows: tuple[ReplayRow, ...]
+    accuracy_by_experience: Mapping[str, Mapping[str, Any]]
+    primary_contrast: Pair | None
+    contrasts: tuple[Contrast, ...]
+    settings: Mapping[str, Any]
+    making: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: str | Path) -> ReplayResult:
+        """Read a run folder, or its ``replay.json``; of version 0.1 as well.
+
+        Raises:
+            DataError: There is no such file.
+            StoreError: It is damaged.
+        """
+        path = Path(path)
+        record = read_json(path / FILE if path.is_dir() else path)
+        found = {FORMER.get(name, name): value for name, value in record.items()}
+        named = found["primary_contrast"]
+        return cls(
+            tuple(map(ReplayRow.from_json, found["rows"])),
+            found["accuracy_by_experience"],
+            (named["memory"], named["against"]) if named else None,
+            tuple(Contrast(**entry) for entry in found["contrasts"]),
+            found["settings"],
+            found["making"],
+            found["environment"],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values only: what ``replay.json`` holds."""
+        pair = self.primary_contrast
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "accuracy_by_experience": dict(self.accuracy_by_experience),
+            "primary_contrast": None if pair is None else {"memory": pair[0], "against": pair[1]},
+            "contrasts": [asdict(contrast) for contrast in self.contrasts],
+            "settings": dict(self.settings),
+            "making": dict(self.making),
+            "environment": dict(self.environment),
+        }
+
+    def table(self) -> str:
+        """The rows in Markdown, and the notes on them; accuracies and differences in percent."""
+        notes = {row.memory: row.note for row in self.rows if row.note}
+        lines = [*([""] if notes else []), *(f"- {name}: {note}." for name, note in notes.items())]
+        return "\n".join([tables.markdown(COLUMNS, map(_cells, self.rows)), *lines])
+
+    def to_pandas(self) -> Any:
+        """The rows as a pandas data frame. Raises ConfigError without pandas."""
+        return tables.as_frame(self.rows)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{row.memory} {100 * row.final_accuracy_mean:.1f} %" for row in self.rows[:3])
+        return f"ReplayResult({found}{', ...' * (len(self.rows) > 3)}; print it for the table)"
+
+    def _repr_html_(self) -> str:
+        return tables.as_html(COLUMNS, map(_cells, self.rows))
+
+
+def row(
+    kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings: Settings, train: ClassImages
+) -> ReplayRow:
+    """One row.
 
     Args:
         kind: The memory.
@@ -27,62 +212,66 @@ def row(kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings
         cell: What was found.
         random: The same of random images in equal number, or None.
         settings: The protocol.
-
-    Returns:
-        ``memory``, ``learnt`` (condensed or not), ``regime``, ``per_class``: what was asked for; ``images``,
-        ``nbytes``: stored at the end; ``packed``: real or synthetic images in each stored one.
-        ``final_accuracy_mean``, ``final_accuracy_std``: after the last step; over orders, each the mean of its
-        networks. ``average_accuracy_mean``: over the steps. ``forgetting_mean``: how far the accuracy on an
-        experience's classes lies below its best, over all experiences but the last. ``n``: orders x networks.
-        ``old_accuracy_mean``, ``new_accuracy_mean``, ``old_to_new_mean``: after the last step, see
-        :meth:`condensekit.replay.study.protocol.Bench.score`.
-        ``difference_to_random``, ``ci95``: paired by order and network; t interval over ``unit``, which is the
-        ``set`` (one seed of condensation) where there are at least three of them, else the ``network``.
-        ``sets``: different seeds; ``condense_s``, ``train_s``: seconds of a whole order, on average; where classes
-        are reused from an order with the same seed, ``condense_s`` is what making them took there. It is wall time;
-        of what was read from a cache, or begun before a kill, it is that of the process that made it, on whatever
-        else that machine did then. ``condense_s_per_step``: of one experience. ``gradient_steps``: of a whole order,
-        fine-tuning on the memory included. ``memory_passes``: how often
-        each image of the memory was seen in the training of the last step: equal steps are unequal epochs where
-        memories hold different numbers of images. ``note``: what is not equal to the others, if anything.
-        ``finals``: every final accuracy, a list for each order. What nothing is known of is None.
+        train: The real images.
     """
     finals = final_accuracies(cell)
     means = [statistics.fmean(networks) for networks in finals]
-    last = [step["scores"] for step in (order[-1] for order in cell)]
+    last = [score for order in cell for score in order[-1]["scores"]]
     difference, interval, unit = None, None, None
     if random is not None and kind.name != RANDOM:
-        difference, interval, unit = paired_interval(
-            by_seed(finals, settings), by_seed(final_accuracies(random), settings)
-        )
-    return {
-        "memory": kind.name,
-        "learnt": kind.learnt,
-        "regime": regime,
-        "per_class": settings.per_class,
-        "images": cell[0][-1]["images"],
-        "nbytes": cell[0][-1]["nbytes"],
-        "packed": kind.how.formation.factor**2,
-        "final_accuracy_mean": statistics.fmean(means),
-        "final_accuracy_std": statistics.stdev(means) if len(means) > 1 else 0.0,
-        "average_accuracy_mean": _mean(_averages(cell)),
-        "forgetting_mean": _mean(_forgettings(cell)),
-        "n": sum(map(len, finals)),
-        "old_accuracy_mean": _mean(_share(score, slice(0, -1)) for scores in last for score in scores),
-        "new_accuracy_mean": _mean(_share(score, slice(-1, None)) for scores in last for score in scores),
-        "old_to_new_mean": _mean(score["old_to_new"] for scores in last for score in scores),
-        "difference_to_random": difference,
-        "ci95": None if interval is None else list(interval),
-        "unit": unit,
-        "sets": len({settings.set_seed(order) for order in settings.order_numbers()}),
-        "condense_s": statistics.fmean(sum(step["condense_s"] for step in order) for order in cell),
-        "train_s": statistics.fmean(sum(step["train_s"] for step in order) for order in cell),
-        "condense_s_per_step": statistics.fmean(step["condense_s"] for order in cell for step in order),
-        "gradient_steps": statistics.fmean(sum(step["steps"] for step in order) for order in cell),
-        "memory_passes": _mean(order[-1]["passes"] for order in cell),
-        "note": _note(kind, settings),
-        "finals": finals,
-    }
+        theirs = by_seed(final_accuracies(random), settings)
+        difference, interval, unit = paired_interval(by_seed(finals, settings), theirs)
+    return ReplayRow(
+        memory=kind.name,
+        learnt=kind.learnt,
+        regime=regime,
+        ipc=settings.ipc,
+        images=cell[0][-1]["images"],
+        nbytes=cell[0][-1]["nbytes"],
+        packed=kind.packed,
+        final_accuracy_mean=statistics.fmean(means),
+        final_accuracy_std=statistics.stdev(means) if len(means) > 1 else 0.0,
+        average_accuracy_mean=mean(averages(cell)),
+        forgetting_mean=mean(forgettings(cell)),
+        n=sum(map(len, finals)),
+        old_accuracy_mean=mean(share(score, slice(0, -1)) for score in last),
+        new_accuracy_mean=mean(share(score, slice(-1, None)) for score in last),
+        old_to_new_mean=mean(score["old_to_new"] for score in last),
+        difference=difference,
+        ci95=None if interval is None else list(interval),
+        reference=None if difference is None else RANDOM,
+        unit=unit,
+        sets=len({settings.set_seed(order) for order in settings.order_numbers()}),
+        condense_s=statistics.fmean(sum(found["condense_s"] for found in order) for order in cell),
+        work=_work(cell, train),
+        train_s=statistics.fmean(sum(found["train_s"] for found in order) for order in cell),
+        condense_s_per_experience=statistics.fmean(found["condense_s"] for order in cell for found in order),
+        train_steps=statistics.fmean(sum(found["train_steps"] for found in order) for order in cell),
+        memory_passes=mean(order[-1]["passes"] for order in cell),
+        note=_note(kind, settings),
+        finals=finals,
+    )
+
+
+def _cells(row: ReplayRow) -> tuple[object, ...]:
+    return (
+        row.memory,
+        row.regime,
+        f"{row.images:,}",
+        f"{row.nbytes:,}",
+        f"{100 * row.final_accuracy_mean:.1f} ± {100 * row.final_accuracy_std:.1f}",
+        _percent(row.average_accuracy_mean),
+        _percent(row.forgetting_mean),
+        tables.signed(row.difference, row.ci95) or "-",
+        row.n,
+        f"{row.condense_s:.0f}",
+        f"{row.work['passes']:.3g}" if row.work else "-",
+        f"{row.train_s:.0f}",
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _note(kind: MemoryKind, settings: Settings) -> str:
@@ -92,221 +281,11 @@ def _note(kind: MemoryKind, settings: Settings) -> str:
     return "; ".join([kind.note] * bool(kind.note) + missing)
 
 
-def steps_of(cell: Cell) -> dict[str, Any]:
-    """``mean``, ``std`` (over orders) and ``orders`` (each one's) of the accuracy after each step; None: unknown."""
-    orders = [[_mean(_share(score) for score in step["scores"]) for step in order] for order in cell]
-    columns = [[value for value in column if value is not None] for column in zip(*orders, strict=True)]
-    return {
-        "mean": [statistics.fmean(column) if column else None for column in columns],
-        "std": [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns],
-        "orders": orders,
-    }
-
-
-def named_pair(memories: Sequence[MemoryKind]) -> Pair | None:
-    """The primary contrast of a run, from the order in which its memories were named.
-
-    The first condensed memory against random images at equal bytes, or in equal number where those are not there, or
-    else against the first memory of real images; None where one kind is missing. What was found plays no part.
-    """
-    learnt = [kind.name for kind in memories if kind.learnt]
-    real = [kind.name for kind in memories if kind.control]
-    if not learnt or not real:
+def _work(cell: Cell, train: ClassImages) -> dict[str, float] | None:
+    """What networks did while the memory was filled, in a whole order on average; None where it was not counted."""
+    told = [found["work"] for order in cell for found in order]
+    if any(work is None for work in told):
         return None
-    return learnt[0], next((name for name in (EQUAL_BYTES, RANDOM) if name in real), real[0])
-
-
-def contrasts(
-    finals: Mapping[str, Sequence[Sequence[float]]], learnt: Sequence[str], real: Sequence[str], primary: Pair
-) -> Iterator[dict[str, Any]]:
-    """Each condensed memory against each kind of real images; first the pair that was named beforehand.
-
-    Args:
-        finals: Final accuracies by memory, a list for each independent set, paired between memories.
-        learnt: The condensed ones.
-        real: The real ones.
-        primary: The contrast that was named before anything was measured, see :func:`named_pair`.
-
-    Yields:
-        ``memory``, ``against``, ``difference`` and ``ci95`` of the final accuracies, ``p`` (paired t test over
-        sets) and ``primary``, true for one at most. The others' ``p_holm`` is corrected for their number by Holm's
-        procedure. ``same``: further real memories that did exactly the same, as random images in equal number and at
-        equal bytes often are: they are one comparison and count once.
-    """
-    twins = _twins(finals, [name for name in (primary[1], *real) if name in finals])
-    first = [name for name in (primary[0], *learnt) if name in finals]
-    pairs = list(product(dict.fromkeys(first), twins))
-    p = {pair: _p_value(finals[pair[0]], finals[pair[1]]) for pair in pairs}
-    corrected = holm({pair: value for pair, value in p.items() if pair != primary and value is not None})
-    for pair in pairs:
-        difference, interval, unit = paired_interval(finals[pair[0]], finals[pair[1]])
-        yield {
-            "memory": pair[0],
-            "against": pair[1],
-            "same": twins[pair[1]],
-            "difference": difference,
-            "ci95": None if interval is None else list(interval),
-            "unit": unit,
-            "p": p[pair],
-            "p_holm": corrected.get(pair),
-            "primary": pair == primary,
-        }
-
-
-def _twins(finals: Mapping[str, Sequence[Sequence[float]]], names: Sequence[str]) -> dict[str, list[str]]:
-    """The first of the names that have equal accuracies, and with it the others."""
-    found: dict[str, list[str]] = {}
-    for name in dict.fromkeys(names):
-        same = next((known for known in found if finals[known] == finals[name]), None)
-        if same is None:
-            found[name] = []
-        else:
-            found[same].append(name)
-    return found
-
-
-def final_accuracies(cell: Cell) -> list[list[float]]:
-    """Each network's accuracy on all classes after the last step, a list for each order."""
-    return [[_accuracy(score) for score in order[-1]["scores"]] for order in cell]
-
-
-def by_seed(values: Sequence[Sequence[float]], settings: Settings) -> list[list[float]]:
-    """The values of orders that share a condensation seed together: they come from the same images."""
-    groups: dict[int, list[float]] = {}
-    for order, found in zip(settings.order_numbers(), values, strict=True):
-        groups.setdefault(settings.set_seed(order), []).extend(found)
-    return list(groups.values())
-
-
-def holm(p_values: Mapping[K, float]) -> dict[K, float]:
-    """Holm's step-down correction (1979): adjusted p values, by name."""
-    adjusted, worst = dict[K, float](), 0.0
-    for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = worst
-    return adjusted
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """The rows in Markdown, and the notes on them; accuracies and differences in percent."""
-    lines = [
-        "| memory | regime | images | bytes | final accuracy % | average % | forgetting % "
-        "| above random, 95 % interval | n | condense s | train s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for found in result["rows"]:
-        difference = "-" if found["difference_to_random"] is None else f"{100 * found['difference_to_random']:+.1f}"
-        if found["ci95"] is not None:
-            difference += " [{:+.1f}, {:+.1f}]".format(*(100 * bound for bound in found["ci95"]))
-        cells = (
-            found["memory"],
-            found["regime"],
-            f"{found['images']:,}",
-            f"{found['nbytes']:,}",
-            f"{100 * found['final_accuracy_mean']:.1f} ± {100 * found['final_accuracy_std']:.1f}",
-            _percent(found["average_accuracy_mean"]),
-            _percent(found["forgetting_mean"]),
-            difference,
-            found["n"],
-            f"{found['condense_s']:.0f}",
-            f"{found['train_s']:.0f}",
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    notes = {found["memory"]: found["note"] for found in result["rows"] if found["note"]}
-    return "\n".join([*lines, *([""] if notes else []), *(f"- {name}: {note}." for name, note in notes.items())])
-
-
-def plot(result: Mapping[str, Any], path: Path, source: str = "") -> None:
-    """Accuracy after each step, a panel for each regime, a line for each memory, bands of one standard deviation.
-
-    Args:
-        result: ``rows`` and ``accuracy_by_step`` of a run.
-        path: A PNG file.
-        source: What the file shall say of where it comes from.
-    """
-    import matplotlib.pyplot as plt
-    from matplotlib.figure import Figure
-
-    regimes = list(dict.fromkeys(found["regime"] for found in result["rows"]))
-    figure = Figure(figsize=(6 * len(regimes), 4.5), layout="constrained")
-    colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
-    names = list(dict.fromkeys(found["memory"] for found in result["rows"]))
-    steps = len(next(iter(result["accuracy_by_step"].values()))["mean"])
-    for axes, regime in zip(figure.subplots(1, len(regimes), squeeze=False)[0], regimes, strict=True):
-        for name in names:
-            found = result["accuracy_by_step"].get(f"{regime}/{name}")
-            if found is None:
-                continue
-            points = [
-                (i + 1, 100 * m, 100 * s)
-                for i, (m, s) in enumerate(zip(found["mean"], found["std"], strict=True))
-                if m is not None
-            ]
-            at, means, spreads = zip(*points, strict=True)
-            colour = colours[names.index(name) % len(colours)]
-            axes.plot(at, means, marker="o", color=colour, label=name)
-            low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
-            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.set(
-            title=regime,
-            xlabel="step",
-            ylabel="accuracy on all classes seen, %",
-            xticks=range(1, steps + 1),
-        )
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Source": source})
-
-
-def _accuracy(score: Record) -> float:
-    return float(sum(score["right"]) / sum(score["count"]))
-
-
-def _share(score: Record, which: slice = slice(None)) -> float | None:
-    """Accuracy on the test images of some of the experiences."""
-    total = sum(score["count"][which])
-    return float(sum(score["right"][which]) / total) if total else None
-
-
-def _mean(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _averages(cell: Cell) -> Iterator[float | None]:
-    """Of each order, the mean accuracy over the steps; None where a step's is not known."""
-    for order in steps_of(cell)["orders"]:
-        yield None if None in order else statistics.fmean(order)
-
-
-def _forgettings(cell: Cell) -> Iterator[float | None]:
-    """Of each network: how far each experience but the last has fallen from its best before the end, on average."""
-    for order in cell:
-        if any(not step["scores"] for step in order) or len(order) < 2:
-            yield None
-            continue
-        for network in range(len(order[-1]["scores"])):
-            parts = [step["scores"][network] for step in order]
-            now = parts[-1]
-            falls = [
-                max(part["right"][i] / part["count"][i] for part in parts[i:-1]) - now["right"][i] / now["count"][i]
-                for i in range(len(order) - 1)
-            ]
-            yield statistics.fmean(falls)
-
-
-def _p_value(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float | None:
-    """Two-sided paired t test over sets; None below three of them, or where nothing varies."""
-    if len(ours) < 3:
-        return None
-    from scipy.stats import ttest_rel
-
-    x, y = ([statistics.fmean(values) for values in found] for found in (ours, theirs))
-    if len({a - b for a, b in zip(x, y, strict=True)}) == 1:
-        return None
-    return float(ttest_rel(x, y).pvalue)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+    total = sum((Spent(**work) for work in told), Spent())
+    spent = Spent(total.images // len(cell), total.flops // len(cell))
+    return {**asdict(spent), **spent.passes(len(train), train.spec.shape)}

@@ -13,7 +13,6 @@ from torch import nn
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from condensekit.catalog import selection
 from condensekit.replay import ERACE, CondensedBuffer, CondensedReplay, DERpp, Images
 from condensekit.rng import isolated
 from tests.cases.streams.digits import Net, digits, training
@@ -75,7 +74,7 @@ class Seen(SupervisedPlugin):
 @pytest.mark.parametrize("kind", [CondensedReplay, ERACE, DERpp])
 def test_an_image_is_drawn_anew_in_each_epoch(kind, coin):
     seen = Seen({0, 1})
-    memory = CondensedBuffer(Images(8), selection("random"))
+    memory = CondensedBuffer(Images(8), "random")
     with isolated(0):
         data = Mirrored(COINS[coin])
         benchmark = nc_benchmark(data, data, 2, task_labels=False, fixed_class_order=[0, 1, 2, 3])
@@ -87,7 +86,7 @@ def test_an_image_is_drawn_anew_in_each_epoch(kind, coin):
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="replayed images are not augmented as the stream's are")
 def test_replayed_images_are_augmented_as_those_of_stock_buffers_are():
     crop = transforms.Compose([transforms.RandomCrop(8, padding=2), *FIXED])
-    memory = CondensedBuffer(Images(STORED), selection("random"))
+    memory = CondensedBuffer(Images(STORED), "random")
     with isolated(0):
         data = Pictures()
         test = transforms.Compose(FIXED)

@@ -8,8 +8,8 @@ from avalanche.models import IncrementalClassifier, as_multitask
 from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
+from condensekit.compute import Machine
 from condensekit.errors import ConfigError
-from condensekit.methods import DistributionMatching
 from condensekit.replay import CondensedBuffer, CondensedReplay, Images
 from condensekit.rng import isolated
 from tests.cases.streams.digits import Net, dataset, digits, training
@@ -61,7 +61,7 @@ class Steps(SupervisedPlugin):
 def test_a_head_that_cannot_embed_is_found_before_any_step(make):
     images, labels = digits()
     data, steps = dataset(images[:300], labels[:300]), Steps()
-    memory = CondensedBuffer(Images(20), DistributionMatching(batch_real=8), classes=10, iterations=3, device="cpu")
+    memory = CondensedBuffer(Images(20), "dm batch_real=8", classes=10, steps=3, machine=Machine("cpu"))
     refusal = None
     with isolated(0):
         benchmark = nc_benchmark(data, data, 5, task_labels=make is several, seed=0)

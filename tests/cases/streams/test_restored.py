@@ -8,7 +8,6 @@ from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.supervised import Naive
 from torch import nn
 
-from condensekit.catalog import selection
 from condensekit.errors import DataError
 from condensekit.replay import CondensedBuffer, Images
 from condensekit.rng import isolated
@@ -30,7 +29,7 @@ def strategy_of(memory):
 
 
 def empty():
-    return CondensedBuffer(Images(40), selection("random"))
+    return CondensedBuffer(Images(40), "random")
 
 
 @pytest.mark.xfail(strict=True, raises=DataError, reason="a restored memory takes new data for another data set")

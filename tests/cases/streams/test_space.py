@@ -7,7 +7,6 @@ import torch
 from avalanche.benchmarks import nc_benchmark
 from torchvision import transforms
 
-from condensekit.catalog import selection
 from condensekit.errors import CondensekitError
 from condensekit.replay import CondensedBuffer, Images
 from tests.cases.streams.digits import dataset
@@ -27,7 +26,7 @@ def test_a_stream_that_normalises_in_training_alone_is_refused_or_replayed_in_it
     first = nc_benchmark(
         data, data, 2, task_labels=False, seed=0, train_transform=normalise, eval_transform=unchanged
     ).train_stream[0]
-    memory = CondensedBuffer(Images(8), selection("random"))
+    memory = CondensedBuffer(Images(8), "random")
     try:
         memory.post_adapt(SimpleNamespace(model=None, plugins=[], device="cpu"), first)
     except CondensekitError:

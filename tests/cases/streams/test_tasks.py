@@ -38,7 +38,7 @@ def distance(image, rows):
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="the memory is keyed by label: all tasks become task 0")
 @pytest.mark.parametrize(("benchmark", "outputs"), [(restarting, 2), (returning, 10)])
 def test_each_replayed_image_has_the_task_that_it_came_from(benchmark, outputs):
-    memory = CondensedBuffer(Images(40), catalog.selection("random"))
+    memory = CondensedBuffer(Images(40), "random")
     with isolated(0):
         stream = benchmark().train_stream
         net = as_multitask(Net(outputs), "classifier")
@@ -52,12 +52,12 @@ def test_each_replayed_image_has_the_task_that_it_came_from(benchmark, outputs):
 
 
 def fine_tuned(net, memory):
-    protocol = catalog.protocol("short", "digits")
+    protocol = catalog.protocol("short")
     return naive(net, ReplayPlugin(40, storage_policy=memory), FineTuneOnMemory(memory, protocol=protocol))
 
 
 def from_scratch(net, memory):
-    return naive(net, FromScratchOnMemory(memory, protocol=catalog.protocol("short", "digits")))
+    return naive(net, FromScratchOnMemory(memory, protocol=catalog.protocol("short")))
 
 
 def er_ace(net, memory):
@@ -70,7 +70,7 @@ def der(net, memory):
 
 def accuracies(make):
     """Accuracy on each of five tasks of two digits after the last; no digit is in two tasks."""
-    memory = CondensedBuffer(Images(40), catalog.selection("random"))
+    memory = CondensedBuffer(Images(40), "random")
     with isolated(0):
         data = dataset(*digits())
         benchmark = nc_benchmark(data, data, 5, task_labels=True, seed=0)

@@ -44,6 +44,7 @@ def setting(tmp_path):
         ("random@250", Selected("random@250", "random", 250)),
         ("packed-kmeans", Selected("packed-kmeans", "packed-kmeans")),
         ("kmeans ipc=3 candidates=40", Selected("kmeans ipc=3 candidates=40", "kmeans candidates=40", 3)),
+        ("packed-kmeans candidates=40", Selected("packed-kmeans candidates=40", "packed-kmeans candidates=40")),
         ("half-m3d@10", Half("half-m3d@10", "m3d", 10)),
         ("half-m3d lr=2", Half("half-m3d lr=2", "m3d lr=2")),
         ("start-m3d", Started("start-m3d", "m3d")),

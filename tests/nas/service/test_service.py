@@ -24,7 +24,10 @@ from condensekit.nas.service.service import ServiceEngine, _await, _launching
 from condensekit.nas.trials.strategies import strategy
 from tests.nas.toy import Toy, failing, measuring, scoring, where_home_is
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets nni leaves open
+pytestmark = [
+    pytest.mark.nni,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]  # sockets nni leaves open
 ROOT = Path(__file__).parents[3]
 TWO = min(2, len(os.sched_getaffinity(0)))
 LIST = [{"width": w, "act": "tanh"} for w in (3, 1, 4)]

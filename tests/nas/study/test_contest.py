@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,16 @@ def test_a_resumed_comparison_repeats_nothing_and_equals_the_first(tmp_path):
         [{k: v for k, v in asdict(row).items() if k not in timed} for row in found.rows] for found in (first, cut)
     ]
     assert untimed[0] == untimed[1]
+
+
+def test_a_log_of_version_1_is_gone_on_with(tmp_path):
+    written = Path(__file__).with_name("trials-0.1.jsonl").read_bytes()  # by condensekit 0.1, four trials of dm
+    (tmp_path / "trials.jsonl").write_bytes(written)
+    found = run("dm", tmp_path, trials=4)
+    assert (tmp_path / "trials.jsonl").read_bytes() == written
+    assert [t.score for t in found.trials] == [t.score for t in TrialLog(tmp_path / "trials.jsonl").trials("dm")]
+    with pytest.raises(ConfigError, match=r"holds trials of 'dm' that were scored otherwise .*: 0 there, 1 here"):
+        run("dm", tmp_path, trials=4, setting=replace(SETTING, seed=1))
 
 
 def test_the_pool_gives_the_same_scores():
@@ -271,7 +282,7 @@ def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
     ("names", "options", "message"),
     [
         ("params,params", {}, "named twice"),
-        ("ridge:params", {}, "is fitted on truths, and there are none"),
+        ("ridge:params", {}, "is fitted on truths: give a truth"),
         ("params+flops", {"strategy": "tpe"}, "combines scores of one list"),
         ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+ more: rank fewer"),
         ("additive", {"truth": TABLE, "fitted": 2}, "fitted must be an integer of at least 3, got 2"),

@@ -1,5 +1,4 @@
 import zlib
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,18 +8,23 @@ from avalanche.benchmarks.utils.classification_dataset import ClassificationData
 from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from avalanche.training.plugins import ReplayPlugin
 
-from condensekit.catalog import method
+from condensekit.catalog import recipes
 from condensekit.errors import ConfigError, DataError
-from condensekit.replay import Bytes, CondensedBuffer, Images
+from condensekit.methods.recipe import Recipe
+from condensekit.methods.trained_encoders import Trained
+from condensekit.replay import Bytes, Coded, CondensedBuffer, Hybrid, Images
 from condensekit.replay.adapters.metrics import coded_bytes
-from condensekit.replay.memory.fillers import Filling
+from condensekit.replay.memory.base import Job
+from condensekit.replay.memory.fillers import Condensing, Selecting
 from condensekit.selection.classic import Herding, KMeans, Random
 from condensekit.selection.jpeg_random import JpegRandom
+from condensekit.sets.condensed import Formation
 from tests.replay.worlds import (
+    CPU,
     DM,
     MEAN,
+    NET,
     PIL,
-    QUICK,
     SPEC,
     STD,
     Pictures,
@@ -28,6 +32,7 @@ from tests.replay.worlds import (
     buffer,
     naive,
     network,
+    quick,
     replaying,
     stream,
 )
@@ -45,11 +50,11 @@ def per_class(memory):
 
 
 def test_the_line_of_the_issue_in_a_stock_naive():
-    memory = CondensedBuffer(Images(20), method("dm"), classes=10)
+    memory = CondensedBuffer(Images(20), recipes.dm(), classes=10)
     ReplayPlugin(20, storage_policy=memory)
-    memory = CondensedBuffer(Images(20), method("dm"), classes=10, iterations=2, device="cpu")
+    memory = CondensedBuffer(Images(20), "dm", classes=10, steps=2, machine=CPU)
     strategy = naive(ReplayPlugin(20, storage_policy=memory), model=network(10))
-    for experience in stream(classes=10, steps=5).train_stream:
+    for experience in stream(classes=10, experiences=5).train_stream:
         strategy.train(experience)
     assert per_class(memory) == dict.fromkeys(range(10), 2)
     assert len(memory.condense_s) == 5
@@ -90,7 +95,7 @@ BUDGETS = [Images(9), Images(per_class=2), Bytes(9 * 80 + 5), Bytes(per_class=2 
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
 @pytest.mark.parametrize("announced", [None, 6])
 @pytest.mark.parametrize(
-    ("filler", "options"),
+    ("fill", "options"),
     [
         (DM, {}),
         (DM, {"factor": 2}),
@@ -99,12 +104,12 @@ BUDGETS = [Images(9), Images(per_class=2), Bytes(9 * 80 + 5), Bytes(per_class=2 
         (JpegRandom(quality=20), {"spec": SPEC, "storage": "float32"}),
     ],
 )
-def test_no_budget_is_ever_exceeded(budget, announced, filler, options):
+def test_no_budget_is_ever_exceeded(budget, announced, fill, options):
     if options.get("storage") == "float16" and isinstance(budget, Bytes):
         budget = Bytes(budget.total and budget.total * 2, per_class=budget.per_class and budget.per_class * 2)
-    if isinstance(filler, JpegRandom) and isinstance(budget, Bytes):
+    if isinstance(fill, JpegRandom) and isinstance(budget, Bytes):
         budget = Bytes(budget.total and budget.total * 9, per_class=budget.per_class and budget.per_class * 9)
-    memory = buffer(budget, filler, classes=announced, **options)
+    memory = buffer(budget, fill, classes=announced, **options)
     for seen, experience in enumerate(stream(pil=True, each=40).train_stream, 1):
         memory.post_adapt(None, experience)
         classes = announced or 2 * seen
@@ -118,7 +123,7 @@ def test_no_budget_is_ever_exceeded(budget, announced, filler, options):
                 assert count <= (budget.per_class or budget.total // classes)
             else:
                 assert each <= (budget.per_class or budget.total / classes)
-                if not isinstance(filler, JpegRandom):
+                if not isinstance(fill, JpegRandom):
                     assert each + each / count > (budget.per_class or budget.total // classes)
         if budget.total is not None:
             assert (len(memory.memory) if isinstance(budget, Images) else memory.nbytes) <= budget.total
@@ -230,7 +235,7 @@ def test_a_stream_of_small_experiences():
 
 
 def test_an_experience_of_one_class():
-    memory = filled(buffer(Images(12), classes=6), stream(steps=6))
+    memory = filled(buffer(Images(12), classes=6), stream(experiences=6))
     assert per_class(memory) == dict.fromkeys(range(6), 2)
 
 
@@ -349,11 +354,39 @@ def test_training_leaves_no_trace_on_the_memory_nor_the_memory_on_training():
     assert not torch.equal(first.memory.images, other.memory.images)
 
 
-def test_options_that_stand_together_are_all_kept():
-    how = Filling(**QUICK, seed=3, nested=True, soft_labels=True)
-    assert CondensedBuffer.from_filling(Images(per_class=2), DM, how).rules.how == how
-    assert CondensedBuffer.from_filling(Images(6), DM, replace(how, nested=False)).rules.how == how  # it shrinks
-    assert buffer(Images(6), classes=6, seed=3).rules.how == Filling(**QUICK, seed=3)
+def test_a_recipe_is_used_as_it_is_but_for_storage_and_nesting():
+    recipe = quick(nested=True, soft_labels=True, encoder=Trained(NET), formation=Formation(2))
+    job = Job(3, 2, CPU)
+    kept = CondensedBuffer(Images(per_class=2), recipe, steps=2, seed=3, machine=CPU, storage=None).rules
+    assert (kept.filler, kept.job) == (Condensing(recipe), job)
+    nested = CondensedBuffer(Images(6), recipe.replace(nested=False), storage=None).rules  # it shrinks
+    assert nested.filler == Condensing(recipe)
+    announced = buffer(Images(6), classes=6, seed=3).rules
+    assert (announced.filler, announced.job) == (Condensing(quick(formation=Formation(1, "uint8"))), job)
+
+
+@pytest.mark.parametrize(
+    ("text", "recipe"),
+    [
+        ("m3d lr=3 init=kmeans", recipes.m3d(lr=3, init="kmeans")),
+        ("dm factor=2", recipes.dm(factor=2)),
+        (DM, Recipe(DM)),
+        (recipes.krr(), recipes.krr()),
+    ],
+)
+def test_a_recipe_by_text_or_method(text, recipe):
+    assert CondensedBuffer(Images(6), text, classes=6, storage=None).rules.filler == Condensing(recipe)
+
+
+def test_selections_and_other_fillers_by_text():
+    assert CondensedBuffer(Images(6), "herding", storage=None).rules.filler == Selecting(Herding())
+    packed = CondensedBuffer(Images(6), "packed-kmeans").rules.filler
+    assert packed == Selecting(KMeans(), Formation(2, "uint8"))
+    assert CondensedBuffer(Images(6), "kmeans factor=2").rules.filler == packed
+    hybrid = CondensedBuffer(Images(6), "hybrid-m3d-25", classes=6, storage=None).rules.filler
+    assert hybrid == Hybrid(recipes.m3d(), 0.25)
+    assert CondensedBuffer(Images(6), "hybrid method=m3d percent=25", classes=6, storage=None).rules.filler == hybrid
+    assert CondensedBuffer(Bytes(9000), "jpeg-dm-9", classes=6).rules.filler == Coded(Condensing(recipes.dm()), 9)
 
 
 def test_update_from_dataset_counts_each_time():
@@ -369,19 +402,21 @@ def test_update_from_dataset_counts_each_time():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"budget": 20}, "budget must be Images"),
-        ({"classes": 0}, "classes must be at least 1"),
-        ({"iterations": 0}, "iterations must be at least 1"),
+        ({"budget": 20}, r"budget must be a Budget, got 20 \(int\): pass Images\(2000\)"),
+        ({"classes": 0}, "classes must be an integer of at least 1"),
+        ({"steps": 0}, "steps must be an integer of at least 1"),
         ({"storage": "int4"}, "storage dtype must be one of"),
-        ({"factor": 0}, "factor must be an integer"),
-        ({"method": "dm"}, "a buffer takes a condenser, a selection or an object with fill"),
+        ({"recipe": "dm factor=0"}, "factor must be an integer"),
+        ({"recipe": "dn"}, "unknown memory 'dn'. Did you mean 'dm'"),
+        ({"recipe": 3}, r"recipe must be a text .* or a Filler, got 3"),
+        ({"recipe": Random}, r"got the class Random: pass Random\(\)"),
         ({"transforms": 3}, "transforms must be a TransformGroups or a callable"),
     ],
 )
 def test_options_that_make_no_sense(options, text):
-    options = {"budget": Images(20), "method": DM, **QUICK, **options}
+    options = {"budget": Images(20), "recipe": DM, **options}
     with pytest.raises(ConfigError, match=text):
-        CondensedBuffer(options.pop("budget"), options.pop("method"), **options)
+        CondensedBuffer(**options)
 
 
 def test_real_pixels_of_8_bits_need_no_ranges():

@@ -152,14 +152,14 @@ class Shaky(torch.utils.data.Dataset):
 def test_data_that_differ_from_reading_to_reading_keep_the_stock_loader():
     loader = TensorLoader()
     strategy = naive(loader)
-    strategy.train(stream("ci", data=Shaky(), steps=1, classes=2).train_stream[0])
+    strategy.train(stream("ci", data=Shaky(), experiences=1, classes=2).train_stream[0])
     assert loader.fallback == "a sample differs from reading to reading"
 
 
 def test_an_augmentation_that_cannot_be_applied_is_never_dropped():
     strategy = naive(TensorLoader(lambda images: images))
     with pytest.raises(ConfigError, match="cannot be applied batch by batch: a sample differs from reading to reading"):
-        strategy.train(stream("ci", data=Shaky(), steps=1, classes=2).train_stream[0])
+        strategy.train(stream("ci", data=Shaky(), experiences=1, classes=2).train_stream[0])
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_samples_of_several_shapes_keep_the_stock_loader():
             return (image, label) if i < 12 else (image[..., :4], label)
 
     with pytest.raises(Unfit, match="its samples do not stack"):
-        materialise(stream("ci", data=Growing(), steps=1).train_stream[0].dataset)
+        materialise(stream("ci", data=Growing(), experiences=1).train_stream[0].dataset)
     small, large = (stream("ci", size=size).train_stream[0].dataset for size in (8, 12))
     with pytest.raises(Unfit, match="the samples of its data sets do not stack"):
         TensorBatches(ReplayDataLoader(small, large, batch_size=5, batch_size_mem=3), "cpu")

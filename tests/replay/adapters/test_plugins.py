@@ -10,7 +10,7 @@ from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamplingBuffer
 
-from condensekit.compute import Compute, make_plan
+from condensekit.compute import Compute, Machine
 from condensekit.errors import ConfigError, DataError
 from condensekit.networks.convnet import ConvNet
 from condensekit.replay import Distillation, FineTuneOnMemory, FromScratchOnMemory, Images
@@ -18,6 +18,7 @@ from condensekit.replay.adapters.plugins import memory_targets, memory_tensors
 from condensekit.replay.adapters.seeds import network_draw
 from condensekit.replay.memory.fillers import Selecting
 from condensekit.rng import Draw
+from condensekit.selection.base import Selection
 from condensekit.selection.classic import Random
 from condensekit.training.train import DC, train_network
 from tests.replay.worlds import accuracy, buffer, naive, network, replaying, stream
@@ -32,7 +33,7 @@ def fresh():
 
 def twin(x, y, classes_seen, protocol, seed=0):
     """What the engine trains on the same memory."""
-    with Compute(make_plan((8, 8), device="cpu", workers=0, chunk=0)) as compute:
+    with Compute(Machine("cpu", workers=0, chunk=0), (8, 8)) as compute:
         return train_network(x, y, NET, protocol, network_draw(seed, classes_seen), compute, 6)
 
 
@@ -227,13 +228,13 @@ def test_fine_tuning_an_empty_memory_says_what_to_do():
 
 
 @dataclass(frozen=True)
-class Soft:
+class Soft(Selecting):
     """Random images whose labels say 3 to 1 for their own class, within their experience."""
 
-    name: str = "soft"
+    selection: Selection = Random()  # noqa: RUF009 - frozen
 
-    def fill(self, data, ipc, how):
-        made = Selecting(Random()).fill(data, ipc, how)
+    def fill(self, data, ipc, job):
+        made = super().fill(data, ipc, job)
         own = torch.eye(len(data.classes)).repeat_interleave(ipc, 0)
         return made.with_soft_labels(0.5 * own + 0.25, data.classes)
 

@@ -67,11 +67,22 @@ def test_what_a_checkpoint_leaves_out(tmp_path):
     assert restored is again.plugins[0].storage_policy
     assert restored is not memory
     assert torch.equal(restored.memory.images, memory.memory.images)
-    assert not isinstance(restored.rules.how.progress, Bar)
+    assert not isinstance(restored.rules.job.progress, Bar)
     assert restored.cache is None
     strategy.train(benchmark.train_stream[1])
     with pytest.raises(DataError, match="nor a plugin of it has a CondensedBuffer"):
         CondensedBuffer.of(naive())
+
+
+def test_a_checkpoint_is_written_after_a_network_was_compiled(tmp_path):
+    torch.compile(network())  # imports torch's compiler, to which dill follows the class of an optimiser
+    memory = buffer(Images(12))
+    strategy, benchmark = replaying(memory), stream()
+    strategy.train(benchmark.train_stream[0])
+    save_checkpoint(strategy, tmp_path / "checkpoint")
+    again, start = maybe_load_checkpoint(replaying(buffer(Images(12))), tmp_path / "checkpoint")
+    assert (start, type(again.optimizer)) == (1, torch.optim.SGD)
+    assert torch.equal(CondensedBuffer.of(again).memory.images, memory.memory.images)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +145,16 @@ def test_a_state_is_cut_to_the_budget_at_hand():
     assert len(small.memory) == 4
     with pytest.raises(ConfigError, match="less than one image"):
         buffer(Bytes(100)).load_state_dict(memory.state_dict())
+
+
+def test_a_state_of_version_0_1():
+    memory, other = buffer(Images(12)), buffer(Images(12))
+    memory.post_adapt(None, stream().train_stream[0])
+    state = memory.state_dict()
+    former = {**state, "memory": [{**part, "formation": [1, "uint8"], "coded": None} for part in state["memory"]]}
+    del former["work"]
+    other.load_state_dict(through_a_file(former))
+    assert torch.equal(other.memory.images, memory.memory.images)
 
 
 def test_states_that_do_not_fit():

@@ -9,13 +9,14 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamplingBuffer
 
 from condensekit.errors import ConfigError
-from condensekit.replay import ERACE, Bytes, CondensedReplay, DERpp, Images, LearnerEncoder
+from condensekit.methods.encoders import Fresh
+from condensekit.replay import ERACE, Bytes, CondensedBuffer, CondensedReplay, DERpp, Images, LearnerEncoder
 from condensekit.replay.adapters.full_batches import Replay
 from condensekit.replay.memory.fillers import Selecting
 from condensekit.selection.classic import Random
 from condensekit.training.augment import Augmentation
 from condensekit.training.train import TrainProtocol
-from tests.replay.worlds import accuracy, buffer, network, stream
+from tests.replay.worlds import DM, accuracy, buffer, network, quick, stream
 
 KINDS = ("nc", "ci", "tasked")
 CUT = Augmentation(ops=("crop", "cutout"))
@@ -76,18 +77,23 @@ def test_condensed_replay_with_all_its_terms():
 
 
 def test_the_learners_weights_are_the_default_encoder_of_distribution_matching_alone():
-    own = buffer(Images(per_class=2), encoder=None)
-    learn(CondensedReplay, own)
-    assert isinstance(own.rules.how.encoder, LearnerEncoder)
-    given = buffer(Images(per_class=2))
-    learn(CondensedReplay, given)
-    assert not isinstance(given.rules.how.encoder, LearnerEncoder)
-    chosen = buffer(Images(per_class=2), Random(), encoder=None)
+    for recipe, keep in (("dm", 1), ("m3d", 5), (DM, 1)):
+        own = CondensedBuffer(Images(per_class=2), recipe)
+        learn(CondensedReplay, own)
+        assert isinstance(own.rules.filler.recipe.encoder, LearnerEncoder)
+        assert own.rules.filler.recipe.encoder.keep == keep
+    for recipe in (quick(), "dm encoder=kept", "dc", "krr"):
+        given = CondensedBuffer(Images(per_class=2), recipe)
+        before = given.rules
+        learn(CondensedReplay, given)
+        assert given.rules is before
+    chosen = buffer(Images(per_class=2), Random())
     learn(CondensedReplay, chosen)
-    left = buffer(Images(per_class=2), encoder=None)
+    assert chosen.rules.filler.recipe is None
+    left = CondensedBuffer(Images(per_class=2), "dm")
     learn(CondensedReplay, left, learner_encoder=False)
     learn(DERpp, left, learner_encoder=False)
-    assert chosen.rules.how.encoder is left.rules.how.encoder is None
+    assert left.rules.filler.recipe.encoder == Fresh()
 
 
 @pytest.mark.parametrize("strategy", [CondensedReplay, ERACE, DERpp])
@@ -102,7 +108,9 @@ def test_resume_from_a_checkpoint_is_exact(strategy, kind, tmp_path):
         return learner
 
     def made():
-        return learn(strategy, buffer(Images(per_class=2), encoder=None), batch_size_mem=4, augmentation=CUT)
+        return learn(
+            strategy, buffer(Images(per_class=2), own={"encoder": Fresh()}), batch_size_mem=4, augmentation=CUT
+        )
 
     exps = list(benchmark.train_stream)
     whole = run(exps, made())
@@ -217,7 +225,7 @@ def test_memory_batches_balanced_by_task_are_refused():
 def test_bad_input():
     with pytest.raises(ConfigError, match="DERpp keeps logits of a CondensedBuffer, got a ReservoirSamplingBuffer"):
         learn(DERpp, ReservoirSamplingBuffer(4))
-    with pytest.raises(ConfigError, match="batch_size_mem must be at least 1"):
+    with pytest.raises(ConfigError, match="batch_size_mem must be an integer of at least 1"):
         learn(ERACE, buffer(Images(6), classes=6), batch_size_mem=0)
 
 
@@ -266,8 +274,8 @@ def test_every_step_has_full_batches_whatever_the_memory_holds(kind, policy):
 
 def test_soft_labels_are_refused_where_hard_ones_are_replayed():
     class Soft(Selecting):
-        def fill(self, data, ipc, how):
-            made = super().fill(data, ipc, how)
+        def fill(self, data, ipc, job):
+            made = super().fill(data, ipc, job)
             return made.with_soft_labels(torch.full((len(made), len(data.classes)), 0.5), data.classes)
 
     for strategy in (CondensedReplay, ERACE, DERpp):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from condensekit.data.images import ImageSpec
-from condensekit.replay.memory.content import Memory, first, mixed, sizes, turnover
+from condensekit.replay.memory.content import Content, first, mixed, sizes, turnover
 from condensekit.rng import Draw
 from condensekit.sets.condensed import CondensedSet, Formation
 
@@ -31,7 +31,7 @@ def test_bytes_of_the_images_sum_to_those_of_the_set(found):
 
 
 def test_joined_holds_all_classes_in_order():
-    memory = Memory({4: part(4, [7], classes=(4,)), 1: part(1, [5, 6])}, {1: 9, 4: 9})
+    memory = Content({4: part(4, [7], classes=(4,)), 1: part(1, [5, 6])}, {1: 9, 4: 9})
     joined = memory.joined()
     assert joined.labels.tolist() == [1, 1, 4]
     assert joined.images[:, 0, 3, 3].tolist() == [0, 0, 0]
@@ -44,7 +44,7 @@ def test_joined_holds_all_classes_in_order():
 def test_soft_labels_are_widened_to_all_classes():
     a = part(0, [1], soft=torch.tensor([[0.75, 0.25]]), classes=(0, 2))
     b = part(1, [1], soft=torch.tensor([[0.5, 0.5]]), classes=(1, 3))
-    memory = Memory({0: a, 1: b}, {})
+    memory = Content({0: a, 1: b}, {})
     assert memory.joined().soft_labels.tolist() == [[0.75, 0, 0.25, 0], [0, 0.5, 0, 0.5]]
     assert memory.nbytes == a.nbytes + b.nbytes < memory.joined().nbytes
 

@@ -10,15 +10,18 @@ from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.replay import Bytes, Images
-from condensekit.replay.memory.fillers import Condensing, DivergedError, Filler, Filling, Interrupted, Selecting, filler
+from condensekit.replay.memory.base import DivergedError, Filler, Interrupted
+from condensekit.replay.memory.fillers import Condensing, Selecting
+from condensekit.replay.memory.names import as_filler
 from condensekit.selection.base import Noise
 from condensekit.selection.classic import Herding, Random
-from condensekit.sets.condensed import CondensedSet
-from tests.replay.worlds import DM, MEAN, SPEC, STD, Pictures, buffer, stream
+from condensekit.sets.condensed import CondensedSet, Formation
+from tests.replay.worlds import DM, MEAN, SPEC, STD, Pictures, buffer, quick, stream
 
 
 class Counting(Progress):
@@ -50,34 +53,41 @@ def taken(memory, *steps, **options):
 
 def spent_on(memory, *labels):
     """Seconds of the one condensation of these classes, as it was recorded."""
-    first = memory._memory.parts[labels[0]].provenance
-    assert all(memory._memory.parts[label].provenance["elapsed_s"] == first["elapsed_s"] for label in labels)
+    first = memory._content.parts[labels[0]].provenance
+    assert all(memory._content.parts[label].provenance["elapsed_s"] == first["elapsed_s"] for label in labels)
     return first["elapsed_s"] + first["preparation_s"]
 
 
 def test_what_a_buffer_takes():
-    assert filler(DM) == Condensing(DM)
-    assert filler(Herding()) == Selecting(Herding())
-    assert isinstance(filler(DM), Filler)
-    assert filler(filler(DM)) == Condensing(DM)
-    for wrong in (3, None, "dm", DistributionMatching):
-        with pytest.raises(ConfigError, match="a buffer takes a condenser"):
-            filler(wrong)
+    assert as_filler(DM) == Condensing(Recipe(DM))
+    assert as_filler(Herding()) == Selecting(Herding())
+    assert isinstance(as_filler(DM), Filler)
+    assert as_filler(as_filler(DM)) == Condensing(Recipe(DM))
+    assert as_filler(lambda data, ipc, draw, compute: None).name == "<lambda>"
+    for wrong in (3, None, DistributionMatching, Herding):
+        with pytest.raises(ConfigError, match="recipe must be a text"):
+            as_filler(wrong)
+    for wrong in (DM, Condensing(Recipe(DM)), Recipe):
+        with pytest.raises(ConfigError, match=r"recipe must be a Recipe, got .*: pass recipes.m3d\(\)"):
+            Condensing(wrong)
+    with pytest.raises(ConfigError, match="recipe must be a Recipe, got None"):
+        Condensing()
 
 
 @dataclass(frozen=True)
-class Means:
+class Means(Filler):
     """A filler of one's own: the mean image of every class, again and again."""
 
     spec: ImageSpec | None = None
     shift: int = 0
+    formation: Formation = Formation()  # noqa: RUF009 - frozen
     name: str = "means"
 
-    def fill(self, data, ipc, how):
+    def fill(self, data, ipc, job):
         images = torch.stack([data.gather(data.indices_of(label)).mean(0) for label in data.classes])
         labels = torch.tensor(data.classes).repeat_interleave(ipc) + self.shift
         spec = self.spec or data.spec
-        return CondensedSet.from_images(images.repeat_interleave(ipc, 0), labels, spec, formation=how.formation)
+        return CondensedSet.from_images(images.repeat_interleave(ipc, 0), labels, spec, formation=self.formation)
 
 
 def test_a_filler_of_ones_own():
@@ -96,7 +106,7 @@ def test_a_filler_that_makes_something_else(wrong):
 
 def test_ctrl_c_ends_training_with_the_memory_as_it_was(tmp_path):
     bar = Counting()
-    options = {"iterations": 30, "out": tmp_path / "run"}
+    options = {"steps": 30, "out": tmp_path / "run"}
     memory = taken(buffer(Images(12), progress=bar, **options), 0)
     before = memory.memory.images
     bar.at, bar.then = bar.steps + 5, lambda: os.kill(os.getpid(), signal.SIGINT)
@@ -110,13 +120,13 @@ def test_ctrl_c_ends_training_with_the_memory_as_it_was(tmp_path):
     taken(memory, 1)
     assert bar.steps - done == 25
     assert memory.condense_s[1] >= spent_on(memory, 2, 3)  # before the interruption as well
-    whole = taken(buffer(Images(12), iterations=30), 0, 1)
+    whole = taken(buffer(Images(12), steps=30), 0, 1)
     assert torch.equal(memory.memory.images, whole.memory.images)
 
 
 def test_a_folder_is_read_again_at_no_cost(tmp_path):
     first, second = Counting(), Counting()
-    options = {"iterations": 3, "out": tmp_path / "run"}
+    options = {"steps": 3, "out": tmp_path / "run"}
     a = taken(buffer(Images(12), progress=first, **options), 0, 1)
     b = taken(buffer(Images(12), progress=second, **options), 0, 1)
     assert (first.steps, second.steps) == (6, 0)
@@ -130,7 +140,7 @@ def test_a_condensation_that_diverges_changes_nothing():
     memory = taken(buffer(Images(12)), 0)
     before = memory.memory.images
     wild = DistributionMatching(batch_real=8, lr=1e38)
-    memory.rules = replace(memory.rules, method=filler(wild))
+    memory.rules = replace(memory.rules, filler=Condensing(quick(wild)))
     with pytest.raises(DivergedError, match=r"filling the memory with dm: .* not finite") as caught:
         taken(memory, 1)
     assert caught.value.exit_code == 3
@@ -139,7 +149,7 @@ def test_a_condensation_that_diverges_changes_nothing():
 
 def test_methods_on_pixels_need_the_normalisation():
     pixel = DistributionMatching(batch_real=8, space="pixel", lr=1e-3)
-    with pytest.raises(ConfigError, match=r"dm works on pixels in \[0, 1\] .* give the buffer spec=ImageSpec"):
+    with pytest.raises(ConfigError, match=r"dm works on pixels in \[0, 1\] .* \(a replay memory: spec=ImageSpec"):
         taken(buffer(Images(12), pixel), 0)
     images = taken(buffer(Images(12), pixel, spec=SPEC, storage="float32"), 0).decoded()[0] * STD + MEAN
     assert images.min() >= -1e-6
@@ -192,7 +202,7 @@ class Torn(dict):
 
 def test_a_kill_between_two_files_of_the_cache_does_not_block_the_resume(tmp_path):
     cache = Torn(left=1)
-    options = {"cache": cache, "out": tmp_path / "run", "iterations": 3}
+    options = {"cache": cache, "out": tmp_path / "run", "steps": 3}
     with pytest.raises(Killed):
         taken(buffer(Images(per_class=2), **options), 0)
     assert len(cache) == 1
@@ -200,20 +210,20 @@ def test_a_kill_between_two_files_of_the_cache_does_not_block_the_resume(tmp_pat
     memory = taken(buffer(Images(per_class=2), progress=bar, **options), 0, 1)
     assert bar.steps == 6  # the class that is left, then both of the next experience
     assert len(cache) == 4
-    whole = taken(buffer(Images(per_class=2), iterations=3), 0, 1)
+    whole = taken(buffer(Images(per_class=2), steps=3), 0, 1)
     torch.testing.assert_close(memory.decoded()[0], whole.decoded()[0], atol=0.02, rtol=0)
 
 
 def test_sets_that_depend_on_other_classes_are_not_kept():
     cache = {}
     trained = Trained(ConvNet(width=8, depth=2), count=1, steps=2)
-    taken(buffer(Images(12), cache=cache, encoder=trained), 0)
+    taken(buffer(Images(12), cache=cache, own={"encoder": trained}), 0)
     taken(buffer(Images(12), Random(), cache=cache), 0)
     assert cache == {}
 
 
 def test_noise_starts_and_other_encoders():
-    memory = taken(buffer(Images(12), init=Noise(), encoder=Fresh(ConvNet(width=4, depth=1), keep=2)), 0, 1)
+    memory = taken(buffer(Images(12), own={"init": Noise(), "encoder": Fresh(ConvNet(width=4, depth=1), keep=2)}), 0, 1)
     assert len(memory.memory) == 12
 
 
@@ -227,7 +237,7 @@ class Watching(Fresh):
 def test_an_encoder_is_shown_the_learner_before_and_after():
     encoder = Watching(ConvNet(width=8, depth=2))
     object.__setattr__(encoder, "seen", [])
-    memory, benchmark = buffer(Images(12), encoder=encoder), stream()
+    memory, benchmark = buffer(Images(12), own={"encoder": encoder}), stream()
     memory.pre_adapt("before", benchmark.train_stream[0])
     memory.post_adapt("after", benchmark.train_stream[0])
     memory.post_adapt("again", benchmark.train_stream[0])
@@ -237,8 +247,8 @@ def test_an_encoder_is_shown_the_learner_before_and_after():
 def test_soft_labels_stay_within_a_budget_in_bytes():
     @dataclass(frozen=True)
     class Soft(Means):
-        def fill(self, data, ipc, how: Filling):
-            made = super().fill(data, ipc, how)
+        def fill(self, data, ipc, job):
+            made = super().fill(data, ipc, job)
             return made.with_soft_labels(torch.full((len(made), len(data.classes)), 0.5), data.classes)
 
     memory = taken(buffer(Bytes(700), Soft()), 0, 1, 2)

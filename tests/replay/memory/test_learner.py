@@ -4,19 +4,21 @@ import pytest
 import torch
 from avalanche.models import IncrementalClassifier, SimpleMLP
 
-from condensekit.compute import Compute, make_plan
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import condense
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching
+from condensekit.methods.recipe import Recipe
+from condensekit.networks.adaptor import as_feature_network
 from condensekit.networks.convnet import ConvNet
 from condensekit.replay import CondensedBuffer, CondensedReplay, Images, LearnerEncoder
-from condensekit.replay.memory.fillers import Filling
-from condensekit.replay.memory.learner import LearnerEmbedding, as_feature_network, by_learner
+from condensekit.replay.memory.learner import LearnerEmbedding, by_learner
 from condensekit.rng import Draw, isolated
+from condensekit.selection.base import Noise
 from condensekit.selection.classic import Herding, KMeans, Random
 from condensekit.selection.embeddings import Pixels
-from tests.replay.worlds import DM, buffer, network, stream
+from tests.replay.worlds import CPU, DM, buffer, network, quick, stream
 
 
 class Agent:
@@ -46,7 +48,7 @@ def mlp(seed):
 
 
 def prepared_by(encoder, data):
-    with Compute(make_plan((8, 8), device="cpu", workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0), (8, 8)) as compute:
         return encoder.prepare(data, Draw(0), compute)
 
 
@@ -75,10 +77,10 @@ def test_weights_lie_between_before_and_after(make):
 
 
 def test_a_start_is_chosen_by_the_learners_features_after_the_experience():
-    data, how = images(), by_learner(Filling(init=Herding()))
+    data, how = images(), by_learner(Recipe(DM, init=Herding()))
     for learner in (conv(1), conv(2)):
         how.encoder.observe(Agent(learner), Experience(0))
-    with Compute(make_plan((8, 8), device="cpu", workers=0)) as compute:
+    with Compute(Machine("cpu", workers=0), (8, 8)) as compute:
         embed = how.init.embedding.prepare(data, Draw(0), compute)
         chosen = how.init(data, 2, Draw(0), compute)
     with torch.no_grad():
@@ -88,9 +90,9 @@ def test_a_start_is_chosen_by_the_learners_features_after_the_experience():
 
 
 def test_only_starts_by_untrained_networks_are_chosen_anew():
-    for start in (None, Random(), KMeans(embedding=Pixels())):
-        assert by_learner(Filling(init=start)).init == start
-    how = by_learner(Filling(init=KMeans(candidates=9)))
+    for start in (Noise(), Random(), KMeans(embedding=Pixels())):
+        assert by_learner(Recipe(DM, init=start)).init == start
+    how = by_learner(Recipe(DM, init=KMeans(candidates=9)))
     assert how.init == KMeans(LearnerEmbedding(how.encoder), 9)
 
 
@@ -110,7 +112,7 @@ def test_a_new_experience_starts_anew_and_one_look_gives_both_ends():
 def test_condensed_replay_leaves_out_a_learner_with_batch_norm(norm):
     model, memory = ConvNet(width=8, depth=2, norm=norm).new((1, 8, 8), 6, Draw(0)), CondensedBuffer(Images(2), DM)
     CondensedReplay(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.05), storage_policy=memory)
-    assert isinstance(memory.rules.how.encoder, LearnerEncoder) is (norm == "instance")
+    assert isinstance(memory.rules.filler.recipe.encoder, LearnerEncoder) is (norm == "instance")
 
 
 def test_the_learner_is_not_touched():
@@ -118,7 +120,7 @@ def test_the_learner_is_not_touched():
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     encoder.observe(Agent(learner), Experience(0))
     method = DistributionMatching(batch_real=4, calibration=0.1)
-    result = condense(data, method, ipc=1, iterations=2, encoder=encoder, augmentation=None, device="cpu")
+    result = condense(data, quick(method, encoder=encoder), ipc=1, steps=2, machine=CPU)
     assert result.set.provenance["separable"] is False
     assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
     assert all(p.requires_grad for p in learner.parameters())
@@ -126,7 +128,7 @@ def test_the_learner_is_not_touched():
 
 def test_bad_learners_are_refused():
     with pytest.raises(ConfigError, match="has seen no learner"):
-        condense(images(), DM, ipc=1, iterations=1, encoder=LearnerEncoder(), device="cpu")
+        condense(images(), quick(encoder=LearnerEncoder()), ipc=1, steps=1, machine=CPU)
     with pytest.raises(ConfigError, match="no linear layer"):
         as_feature_network(torch.nn.Conv2d(1, 1, 1), (1, 8, 8))
     headed = torch.nn.Sequential(torch.nn.Flatten(), IncrementalClassifier(64, 6))
@@ -148,7 +150,7 @@ def test_condensed_replay_embeds_with_the_learner_before_and_after():
             seen.append((data.classes, len(self._learners)))
             return super().prepare(data, draw, compute)
 
-    memory = buffer(Images(per_class=2), encoder=Spy())
+    memory = buffer(Images(per_class=2), own={"encoder": Spy()})
     model = conv(0)
     strategy = CondensedReplay(
         model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.05), storage_policy=memory, train_mb_size=8
@@ -160,7 +162,7 @@ def test_condensed_replay_embeds_with_the_learner_before_and_after():
 
 def test_the_copies_of_the_learner_are_let_go_of_once_the_memory_is_filled():
     encoder = LearnerEncoder()
-    memory = buffer(Images(per_class=2), encoder=encoder)
+    memory = buffer(Images(per_class=2), own={"encoder": encoder})
     exps = stream().train_stream
     memory.pre_adapt(Agent(conv(1)), exps[0])
     assert encoder.network.module is not None
@@ -175,7 +177,7 @@ def test_the_copies_of_the_learner_are_let_go_of_once_the_memory_is_filled():
 
 def test_copies_stay_where_filling_failed():
     encoder = LearnerEncoder()
-    memory = buffer(Images(per_class=2), encoder=encoder, classes=1)
+    memory = buffer(Images(per_class=2), own={"encoder": encoder}, classes=1)
     exp = stream().train_stream[0]
     memory.pre_adapt(Agent(conv(1)), exp)
     with pytest.raises(ConfigError, match="classes=1 were announced"):
@@ -185,7 +187,7 @@ def test_copies_stay_where_filling_failed():
 
 def test_a_folder_does_not_give_one_learner_the_images_of_another(tmp_path):
     def condensed(seed, out):
-        memory, exp = buffer(Images(per_class=2), encoder=LearnerEncoder(), out=out), stream().train_stream[0]
+        memory, exp = buffer(Images(per_class=2), own={"encoder": LearnerEncoder()}, out=out), stream().train_stream[0]
         memory.pre_adapt(Agent(conv(seed)), exp)
         memory.post_adapt(Agent(conv(seed + 1)), exp)
         return memory.memory.images

@@ -2,30 +2,22 @@
 
 import argparse
 import json
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
+from benchmarks import record
+from benchmarks.continual import cells as benchmark
+from benchmarks.continual.cells import BOUNDS, COLOUR, TELLING, cells, primary
+from benchmarks.continual.run import recipe_options
+from benchmarks.continual.tables import continual
+from benchmarks.speed.tables import loop
 from condensekit.errors import CondensekitError
 from condensekit.replay.study.memories import memory
-
-FOLDER = Path(__file__).parents[3] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield
-    for name in [name for name, module in sys.modules.items() if str(FOLDER) in str(getattr(module, "__file__", ""))]:
-        del sys.modules[name]
 
 
 def found(cell, finals, **row):
     """The record of a cell, as a run would leave it."""
-    from continual_cells import primary
-
     kind = memory(cell.memory)
     mean = sum(finals) / len(finals)
     return json.loads(
@@ -35,12 +27,12 @@ def found(cell, finals, **row):
                 "primary": primary(cell.regime, cell.data),
                 "row": {
                     **{"memory": cell.memory, "regime": cell.regime, "images": 100, "nbytes": 8000, "note": kind.note},
-                    **{"packed": kind.how.formation.factor**2, "finals": [[value] for value in finals]},
+                    **{"packed": kind.packed, "finals": [[value] for value in finals]},
                     **{"final_accuracy_mean": mean, "final_accuracy_std": 0.01, "average_accuracy_mean": mean},
-                    **{"forgetting_mean": 0.1, "gradient_steps": 50.0, "memory_passes": 5.0},
-                    **{"condense_s_per_step": 1.0, "train_s": 2.0, **row},
+                    **{"forgetting_mean": 0.1, "train_steps": 50.0, "memory_passes": 5.0},
+                    **{"condense_s_per_experience": 1.0, "train_s": 2.0, **row},
                 },
-                "accuracy_by_step": {"mean": [0.9, 0.8, 0.7, 0.6, mean], "std": [0.01] * 5},
+                "accuracy_by_experience": {"mean": [0.9, 0.8, 0.7, 0.6, mean], "std": [0.01] * 5},
                 "peak_mib": {},
                 "environment": {"device": "a machine", "torch": "2"},
             }
@@ -48,11 +40,9 @@ def found(cell, finals, **row):
     )
 
 
-def of(data, regime, network="ConvNet-w32", per_class=10, steps=5):
-    from continual_cells import cells
-
-    wanted = (data, regime, network, per_class, steps)
-    mine = [c for c in cells("cpu") if (c.data, c.regime, c.network, c.per_class, c.steps) == wanted]
+def of(data, regime, network="ConvNet-w32", ipc=10, experiences=5):
+    wanted = (data, regime, network, ipc, experiences)
+    mine = [c for c in cells("cpu") if (c.data, c.regime, c.network, c.ipc, c.experiences) == wanted]
     return {cell.memory: cell for cell in mine}
 
 
@@ -71,8 +61,6 @@ def from_scratch():
 
 
 def test_what_is_compared_was_named_before():
-    from continual_cells import BOUNDS, COLOUR, TELLING, cells, primary
-
     assert tuple(of("cifar10", "er", "ConvNet-w32", 10)) == (*COLOUR, *BOUNDS)
     assert tuple(of("cifar10", "er", "ResNet18-w8", 5)) == TELLING
     assert primary("from-scratch", "fashionmnist") == ("dm", "jpeg-random")
@@ -87,8 +75,6 @@ def test_what_is_compared_was_named_before():
 
 
 def test_a_table_shows_contrasts_verdicts_and_one_plot(tmp_path):
-    from continual_tables import continual
-
     text = "\n".join(continual(from_scratch(), tmp_path / "plots"))
     assert "- **primary contrast**: dm against jpeg-random +9.8 [" in text
     assert "- corrected by Holm: dm against random and random-equal-bytes +14.8 [" in text
@@ -97,20 +83,18 @@ def test_a_table_shows_contrasts_verdicts_and_one_plot(tmp_path):
     assert "- m3d is **not** above packed-random: the lowest bound of the 95 % intervals is -" in text
     assert "| m3d | 100 | 4 | 8,000 |" in text
     (plot,) = (tmp_path / "plots").iterdir()
-    assert f"![Accuracy after each step](plots/{plot.name})" in text
+    assert f"![Accuracy after each experience](plots/{plot.name})" in text
     assert 10_000 < plot.stat().st_size <= 100_000
     before = plot.stat().st_mtime_ns
     assert "\n".join(continual(from_scratch(), tmp_path / "plots")) == text
     assert plot.stat().st_mtime_ns == before
     more = from_scratch()
-    more[0]["accuracy_by_step"]["mean"][0] = 0.95
+    more[0]["accuracy_by_experience"]["mean"][0] = 0.95
     list(continual(more, tmp_path / "plots"))
     assert plot.stat().st_mtime_ns > before
 
 
 def test_what_was_tried_beside_does_not_replace_what_was_listed(tmp_path):
-    from continual_tables import continual
-
     records, dm = from_scratch(), of("fashionmnist", "from-scratch")["dm"]
     plain = "\n".join(continual(records, tmp_path))
     tried = dm.varied({"options": ("init=herding",), "orders": 4})
@@ -127,29 +111,25 @@ def test_what_was_tried_beside_does_not_replace_what_was_listed(tmp_path):
     assert "primary" not in alone
 
 
-def test_equal_finals_in_one_step_and_in_five_are_said_to_be_equal(tmp_path):
-    from continual_tables import continual
-
-    at_once = [found(cell, (0.5, 0.52, 0.49, 0.51)) for cell in of("fashionmnist", "from-scratch", steps=1).values()]
+def test_equal_finals_in_one_experience_and_in_five_are_said_to_be_equal(tmp_path):
+    at_once = [
+        found(cell, (0.5, 0.52, 0.49, 0.51)) for cell in of("fashionmnist", "from-scratch", experiences=1).values()
+    ]
     text = "\n".join(continual([*from_scratch(), *at_once], tmp_path))
-    assert "random in 5 steps less the same in one: nothing, to the last digit in all 4 orders" in text
-    assert "dm in 5 steps less the same in one: +14.8 [" in text
+    assert "random in 5 experiences less the same in one: nothing, to the last digit in all 4 orders" in text
+    assert "dm in 5 experiences less the same in one: +14.8 [" in text
 
 
 def test_options_found_by_a_search_make_another_cell_and_the_table_says_where(tmp_path, monkeypatch):
-    import continual_cells
-    from continual_tables import continual
-    from record import fill
-
     before = of("cifar10", "er", "ResNet18-w8", 5)["hybrid"]
-    monkeypatch.setitem(continual_cells.TUNED, ("er", "cifar10", "ResNet18-w8", "hybrid"), {"lr": 0.1})
+    monkeypatch.setitem(benchmark.TUNED, ("er", "cifar10", "ResNet18-w8", "hybrid"), {"lr": 0.1})
     after = of("cifar10", "er", "ResNet18-w8", 5)["hybrid"]
     assert after.stem == before.stem
     (tmp_path / f"{before.stem}.json").write_text(json.dumps(found(before, (0.1, 0.2, 0.1))))
     asked = argparse.Namespace(results=tmp_path, only=before.stem, list=True)
-    fill([before], asked, None, None)
-    with pytest.raises(CondensekitError, match=r"was measured with lr 0.03 for 0.1: move it away"):
-        fill([after], asked, None, None)
+    record.fill([before], asked, None, None)
+    with pytest.raises(CondensekitError, match=r"measured otherwise .lr: 0.03 there, 0.1 here.: move it away"):
+        record.fill([after], asked, None, None)
     assert after.folder != before.folder
     text = "\n".join(continual([found(after, (0.1, 0.2, 0.1))], tmp_path))
     assert "real images per class, options found at 10 images per class; " in text
@@ -165,12 +145,28 @@ def test_equal_memories_share_a_folder():
 
 
 def test_the_table_of_loops():
-    from continual_tables import loop
-
     row = {"us_per_step": 123.46, "ratio": 1.2, "best_ratio": 1.1, "whole_ratio": 1.5, "ratios": [1.2]}
     asked = {"rounds": 5, "samples": 2000, "epochs": 10, "batch": 64, "memory": 200, "device": "cpu"}
-    record = {**asked, "loops": {"plain": row}, "environment": {"device": "a machine", "torch": "2"}}
-    text = "\n".join(loop([record, {"rows": []}]))
+    made = {**asked, "loops": {"plain": row}, "environment": {"device": "a machine", "torch": "2"}}
+    text = "\n".join(loop([made, {"rows": []}]))
     assert "| plain | 123.5 | 1.20 | 1.10 | 1.50 |" in text
     assert "5 rounds; a machine, torch 2:" in text
     assert list(loop([])) == []
+
+
+def test_each_result_is_that_of_its_cell():
+    listed = {cell.stem: json.loads(json.dumps(asdict(cell))) for cell in [*cells("cpu"), *cells("gpu")]}
+    found = {path.stem: record.read(path) for path in record.RESULTS.glob("*.json")}
+    mine = {stem: result["continual"] for stem, result in found.items() if "continual" in result}
+    assert len(mine) > 100
+    for stem, cell in mine.items():
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in cell.items()}
+        assert benchmark.Cell(**given).stem == stem
+        assert cell["changed"] or cell == listed[stem]
+
+
+def test_options_go_to_those_memories_alone_that_have_them():
+    cell = of("cifar10", "er")["jpeg-dm-9"]
+    condensing = {"batch_real": 64, "init": "herding", "lr": "20"}
+    assert recipe_options(cell) == {"encoder_network": "ConvNet-w32", **condensing}
+    assert recipe_options(replace(cell, memory="herding", options=())) == {"encoder_network": "ConvNet-w32"}

@@ -7,16 +7,16 @@ import torch
 from avalanche.benchmarks.utils import as_classification_dataset
 from torch.utils.data import TensorDataset
 
-from condensekit.compute import Compute, make_plan
+from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
-from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh
 from condensekit.methods.sampling import Clustered
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.replay import Bytes, Coded, CondensedBuffer, Hybrid, Images, LearnerEncoder
-from condensekit.replay.memory.fillers import Condensing, Filling, Selecting
+from condensekit.replay.memory.base import Job
+from condensekit.replay.memory.fillers import Condensing, Selecting
 from condensekit.replay.memory.hybrid import SoftLabelled, _alternating
 from condensekit.replay.study.baselines import BASELINES
 from condensekit.replay.study.memories import (
@@ -34,11 +34,11 @@ from condensekit.selection.classic import Herding, Random
 from condensekit.selection.embeddings import RandomEmbedding
 from condensekit.sets.condensed import Formation
 from condensekit.sets.jpeg import as_jpeg
-from tests.replay.worlds import naive, stream
+from condensekit.training.augment import Augmentation
+from tests.replay.worlds import CPU, DM, NET, naive, quick, stream
 
-NET = ConvNet(width=8, depth=2)
-DM = DistributionMatching(batch_real=8)
-HOW = Filling(iterations=3, encoder=Fresh(NET), augmentation=None, device="cpu")
+JOB = Job(steps=3, machine=CPU)
+BYTES = Formation(dtype="uint8")
 
 
 def images(each=24, classes=(2, 5), size=8):
@@ -71,20 +71,49 @@ def images(each=24, classes=(2, 5), size=8):
     ],
 )
 def test_names(name, learnt, factor, storage):
-    found = memory(name, Making(iterations=7, batch_real=8, storage="float16"), "digits")
+    found = memory(name, Making(options={"batch_real": 8}, storage="float16"))
     assert (found.name, found.learnt) == (name, learnt)
-    assert found.how.formation == Formation(factor, storage)
+    assert found.filler.formation == Formation(factor, storage)
+    assert found.packed == factor**2
     if learnt:
-        assert found.how.iterations == 7
-        assert "flip" not in (found.how.augmentation.ops if found.how.augmentation else ())
+        assert found.filler.recipe.method.batch_real == 8
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("hybrid-m3d-25", "hybrid method=m3d percent=25"),
+        ("hybrid", "hybrid method=dm percent=50"),
+        ("jpeg-dm-9", "jpeg method=dm times=9"),
+        ("jpeg-kmeans-9", "jpeg times=9 method=kmeans"),
+        ("packed-kmeans", "kmeans factor=2"),
+        ("packed-dm", "dm factor=2"),
+        ("unpacked-m3d", "m3d factor=1"),
+        ("downscaled-4", "random factor=4"),
+        ("random-soft", "soft method=random"),
+        (EQUAL_BYTES, "random equal_bytes=true"),
+    ],
+)
+def test_short_names_are_written_in_full_as_well(short, long):
+    assert replace(memory(long), name=short) == memory(short)
+
+
+def test_options_of_a_name_go_before_those_of_the_run():
+    making = Making(options={"lr": 3, "batch_real": 8}, storage="float16")
+    found = memory("hybrid method=m3d percent=25 lr=2 storage=float32", making).filler
+    assert (found.recipe.method.lr, found.recipe.method.batch_real, found.share) == (2, 8, 0.25)
+    assert found.formation == Formation(2, "float32")
+    assert memory("kmeans candidates=9", making).filler.selection.candidates == 9
+    with pytest.raises(ConfigError, match="a hybrid condenses, and kmeans chooses real images"):
+        memory("hybrid-kmeans-50")
 
 
 def test_coded_names_carry_method_and_number():
     found = memory("jpeg-dm-8", Making(storage="float16"))
     assert (found.filler.name, found.filler.times, found.equal_bytes) == ("jpeg-dm-8", 8, True)
-    found = memory("jpeg-kmeans-3", Making(encoder_network="ConvNet-w4-d1"))
+    found = memory("jpeg-kmeans-3", Making(options={"encoder_network": "ConvNet-w4-d1"}))
     assert (found.filler.name, found.learnt, found.control, found.equal_bytes) == ("jpeg-kmeans-3", False, True, True)
-    assert found.filler.method.embedding.network.width == 4
+    assert found.filler.images.selection.embedding.network.width == 4
     for name in ("jpeg-packed-kmeans-3", "jpeg-nothing-3", "jpeg-packed-dm-3"):
         with pytest.raises(ConfigError, match=f"unknown memory '{name}'"):
             memory(name)
@@ -96,20 +125,20 @@ def test_coded_names_carry_method_and_number():
 
 
 def test_coded_images_take_the_bytes_of_fewer():
-    data, how = images(each=30, size=16), replace(HOW, formation=Formation(1, "uint8"))
-    made = Coded(DM, 3).fill(data, 2, how)
+    data = images(each=30, size=16)
+    made = Coded(Condensing(quick(formation=BYTES)), 3).fill(data, 2, JOB)
     assert made.labels.tolist() == [2] * 6 + [5] * 6
     assert made.formation == Formation()
-    plain = Condensing(DM).fill(data, 6, replace(HOW, formation=Formation()))
+    plain = Condensing(quick()).fill(data, 6, JOB)
     assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
     for label in made.classes:
         assert made.select([label]).nbytes <= 2 * (3 * 16 * 16 + 8)
 
 
 def test_real_images_are_chosen_then_coded():
-    data, how = images(each=30, size=16), replace(HOW, formation=Formation(1, "uint8"))
-    made = Coded(Random(), 3).fill(data, 2, how)
-    plain = Selecting(Random()).fill(data, 6, replace(HOW, formation=Formation()))
+    data = images(each=30, size=16)
+    made = Coded(Selecting(Random(), BYTES), 3).fill(data, 2, JOB)
+    plain = Selecting(Random()).fill(data, 6, JOB)
     assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
     assert made.labels.tolist() == [2] * 6 + [5] * 6
 
@@ -118,8 +147,8 @@ def test_coded_images_stay_within_a_budget_in_bytes_and_go_through_a_state():
     data, room = images(each=30, size=16), Bytes(per_class=2 * (3 * 16 * 16 + 8))
     seen = TensorDataset(data.gather(data.order), data.labels[data.order])
     seen.targets = data.labels[data.order].tolist()
-    options = {"spec": data.spec, "iterations": 2, "encoder": Fresh(NET), "device": "cpu"}
-    memory, other = (CondensedBuffer(room, Coded(DM, 3), **options) for _ in range(2))
+    coded = Coded(Condensing(quick(augmentation=Augmentation())), 3)
+    memory, other = (CondensedBuffer(room, coded, spec=data.spec, steps=2, machine=CPU) for _ in range(2))
     memory.update_from_dataset(as_classification_dataset(seen))
     assert memory.memory.labels.tolist() == [2] * 6 + [5] * 6
     assert all(memory.memory.select([label]).nbytes <= room.per_class for label in (2, 5))
@@ -130,14 +159,16 @@ def test_coded_images_stay_within_a_budget_in_bytes_and_go_through_a_state():
 
 def test_coded_images_that_cannot_fit_are_refused_first():
     with pytest.raises(ConfigError, match="20 images of class 2 take more bytes, coded, than 1 that are not"):
-        Coded(DM, 20).fill(images(size=16), 1, HOW)
+        Coded(Condensing(quick()), 20).fill(images(size=16), 1, JOB)
     plain = ClassImages.from_arrays(torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 1]))
     with pytest.raises(ConfigError, match=r"jpeg-dm-2 needs 8-bit images of 1 or 3 channels, got torch\.float32"):
-        Coded(DM, 2).fill(plain, 1, HOW)
+        Coded(Condensing(quick()), 2).fill(plain, 1, JOB)
     with pytest.raises(ConfigError, match="times must be"):
-        Coded(DM, 0)
-    with pytest.raises(ConfigError, match="give a budget in bytes"):
-        CondensedBuffer(Images(20), Coded(DM))
+        Coded(Condensing(quick()), 0)
+    with pytest.raises(ConfigError, match="images must be a Filler, got DistributionMatching"):
+        Coded(DM)
+    with pytest.raises(ConfigError, match="use a budget in bytes"):
+        CondensedBuffer(Images(20), Coded(Condensing(quick())))
 
 
 def test_hybrid_names_carry_method_and_share():
@@ -159,41 +190,39 @@ def test_avalanches_own_have_no_filler_and_their_regimes():
 
 
 def test_settings_reach_the_methods_and_their_parts():
-    parts = ("init=kmeans", "init.candidates=1000", "sampling=kmeans", "sampling.refresh=100")
+    parts = {"init": "kmeans", "init.candidates": "1000", "sampling": "kmeans", "sampling.refresh": 100}
     for name in ("dm", "hybrid", "packed-dm"):
-        found = memory(name, Making(batch_real=8, settings=("lr=3", *parts)), "digits")
-        method = found.filler.method
-        assert (method.lr, method.batch_real) == (3, 8)
-        assert (found.how.init.name, found.how.init.candidates) == ("kmeans", 1000)
-        assert (found.how.sampling, found.own_encoder) == (Clustered(refresh=100), False)
-    assert memory("dm", Making(batch_real=8, settings=("batch_real=4",))).filler.method.batch_real == 4
-    trained = memory("dm", Making(encoder_network="ConvNet-w8", settings=("encoder=trained", "encoder.count=1")))
-    assert trained.how.encoder == Trained(ConvNet(width=8), count=1)
-    assert (trained.own_encoder, trained.embeds_with_learner) == (True, False)
-    assert memory("dm", Making(settings=("keep=7",))).embeds_with_learner
-    assert memory("dm", Making(settings=("keep=7",))).how.encoder.keep == 7
-    assert memory("dc", Making(settings=("encoder=trained", "augment=none"))) == memory("dc")  # it has none of these
+        found = memory(name, Making(options={"batch_real": 8, "lr": "3", **parts}))
+        recipe = found.filler.recipe
+        assert (recipe.method.lr, recipe.method.batch_real) == (3, 8)
+        assert (recipe.init.name, recipe.init.candidates) == ("kmeans", 1000)
+        assert (recipe.sampling, found.own_encoder) == (Clustered(refresh=100), False)
+    trained = Making(options={"encoder_network": "ConvNet-w8", "encoder": "trained", "encoder.count": 1})
+    assert memory("dm", trained).filler.recipe.encoder == Trained(ConvNet(width=8), count=1)
+    assert (memory("dm", trained).own_encoder, memory("dm", trained).embeds_with_learner) == (True, False)
+    assert memory("dm encoder=kept").own_encoder
+    assert memory("dm", Making(options={"encoder": Fresh(NET)})).filler.recipe.encoder == Fresh(NET)
+    assert memory("dm", Making(options={"keep": 7})).embeds_with_learner
+    assert memory("dm", Making(options={"keep": "7"})).filler.recipe.encoder.keep == 7
+    unfit = Making(options={"encoder": "trained", "augment": "none"})
+    assert memory("dc", unfit) == memory("dc")  # it has none of these
 
 
-@pytest.mark.parametrize("setting", ["lrr=3", "network=ConvNet-w8", "factor=2", "nested=true", "method.lr=3"])
-def test_settings_that_no_memory_has_are_refused(setting):
-    making = Making(settings=(setting,))
+@pytest.mark.parametrize("option", ["lrr", "network", "factor", "nested", "method.lr", "storage"])
+def test_options_that_no_memory_has_are_refused(option):
+    making = Making(options={option: "3"})
     kinds = [memory(name, making) for name in ("random", "dm", "m3d")]
-    with pytest.raises(ConfigError, match=rf"--set {setting}: none of dm, m3d has this option. Known: augment, .*lr"):
+    with pytest.raises(ConfigError, match=rf"option {option}=3: none of dm, m3d has this .* Known: augment, .*lr"):
         refuse_unused(making, kinds)
-    with pytest.raises(ConfigError, match=f"--set {setting}: nothing is condensed"):
+    with pytest.raises(ConfigError, match=f"option {option}=3: nothing is condensed"):
         refuse_unused(making, kinds[:1])
 
 
-def test_a_setting_that_one_memory_has_is_fine():
-    making = Making(settings=("encoder=trained", "distance=cosine"))
+def test_an_option_that_one_memory_has_is_fine():
+    making = Making(options={"encoder": "trained", "distance": "cosine"})
     refuse_unused(making, [memory(name, making) for name in ("dm", "dc")])
-
-
-@pytest.mark.parametrize("setting", ["lr", "=3"])
-def test_settings_are_written_with_a_value(setting):
-    with pytest.raises(ConfigError, match=f"--set takes NAME=VALUE such as lr=3, got '{setting}'"):
-        Making(settings=(setting,))
+    shared = Making(options={"encoder_network": "ConvNet-w8", "augment": "color"})
+    refuse_unused(shared, [memory("random", shared)])
 
 
 def test_a_kind_of_ones_own_needs_a_filler():
@@ -225,10 +254,9 @@ def test_equal_bytes_count_what_is_stored():
 @pytest.mark.parametrize("share", [0, 0.4, 1])
 def test_hybrid_holds_its_share_of_both(share, factor):
     data, ipc = images(), 5
-    how = Filling(iterations=3, encoder=Fresh(NET), augmentation=None, formation=Formation(factor), device="cpu")
-    made = Hybrid(DM, share, NET).fill(data, ipc, how)
+    made = Hybrid(quick(formation=Formation(factor)), share).fill(data, ipc, JOB)
     assert made.labels.tolist() == [2] * 5 + [5] * 5
-    assert made.formation == how.formation
+    assert made.formation == Formation(factor)
     if factor == 1:
         real = data.gather(data.order)
         found = [(image == real).flatten(1).all(1).any().item() for image in made.images]
@@ -237,17 +265,16 @@ def test_hybrid_holds_its_share_of_both(share, factor):
 
 def test_hybrid_of_no_synthetic_images_is_herding():
     data = images()
-    made = Hybrid(DM, 0, NET).fill(data, 4, Filling(seed=3, formation=Formation(), device="cpu"))
-    with Compute(make_plan((8, 8), device="cpu")) as compute:
+    made = Hybrid(quick(), 0).fill(data, 4, Job(3, machine=CPU))
+    with Compute(CPU, (8, 8)) as compute:
         chosen = Herding(RandomEmbedding(NET))(data, 4, Draw(3), compute)
     assert torch.equal(made.images, data.gather(chosen.indices))
 
 
 def test_real_images_of_a_hybrid_make_up_for_the_synthetic_ones():
     data = images(each=60)
-    how = Filling(seed=1, iterations=1, encoder=Fresh(NET), augmentation=None, formation=Formation(), device="cpu")
-    made = Hybrid(DM, 0.5, NET).fill(data, 6, how)
-    with Compute(make_plan((8, 8), device="cpu")) as compute:
+    made = Hybrid(quick(), 0.5).fill(data, 6, Job(1, 1, CPU))
+    with Compute(CPU, (8, 8)) as compute:
         module = NET.new(data.spec.shape, 1, Draw(1), "embedding").eval()
         gaps = []
         for label in data.classes:
@@ -269,24 +296,25 @@ def test_every_prefix_has_its_share(ipc, synthetic):
 
 
 def test_one_network_embeds_what_is_condensed_and_what_is_chosen():
-    narrow = Making(encoder_network="ConvNet-w8")
+    narrow = Making(options={"encoder_network": "ConvNet-w8"})
     assert memory("herding", narrow).filler.selection == Herding(embedding=RandomEmbedding(ConvNet(width=8)))
     assert memory("packed-kmeans", narrow).filler.selection.embedding == RandomEmbedding(ConvNet(width=8))
-    assert memory("hybrid", narrow).filler.network == ConvNet(width=8)
+    assert memory("hybrid", narrow).filler.recipe.encoder.network == ConvNet(width=8)
     assert memory("random", narrow) == memory("random")
     assert memory("herding", Making()).filler.selection == Herding()
 
 
 def test_learned_soft_labels_are_for_training_from_scratch():
-    assert memory("krr", Making(settings=("labels=soft",))).regimes == (FROM_SCRATCH,)
-    assert memory("krr", Making(settings=("labels=learned",))).regimes == REGIMES
+    assert memory("krr labels=soft").regimes == (FROM_SCRATCH,)
+    assert memory("dm encoder=trained soft_labels=true").regimes == (FROM_SCRATCH,)
+    assert memory("krr", Making(options={"labels": "learned"})).regimes == REGIMES
 
 
 def test_soft_labels_are_within_the_classes_and_counted():
     data = images()
     teacher = Trained(NET, count=2, steps=3)
-    plain = Selecting(Random()).fill(data, 3, HOW)
-    made = SoftLabelled(Selecting(Random()), teacher).fill(data, 3, HOW)
+    real = Selecting(Random(), BYTES)
+    plain, made = real.fill(data, 3, JOB), SoftLabelled(real, teacher).fill(data, 3, JOB)
     assert torch.equal(made.images, plain.images)
     assert made.soft_labels.shape == (6, 2)
     torch.testing.assert_close(made.soft_labels.sum(1), torch.ones(6))
@@ -297,10 +325,10 @@ def test_soft_labels_are_within_the_classes_and_counted():
 def test_a_hybrid_goes_into_a_buffer_and_takes_the_learners_encoder():
     from condensekit.replay.adapters.strategies import embed_with_learner
 
-    memory = CondensedBuffer(Images(per_class=4), Hybrid(DM, 0.5, NET), iterations=2, encoder=None, device="cpu")
+    memory = CondensedBuffer(Images(per_class=4), "hybrid-dm-50", steps=2, machine=CPU)
     embed_with_learner(memory, naive().model)
-    assert isinstance(memory.rules.how.encoder, LearnerEncoder)
-    memory = CondensedBuffer(Images(per_class=4), Hybrid(DM, 0.5, NET), iterations=2, encoder=Fresh(NET), device="cpu")
+    assert isinstance(memory.rules.filler.recipe.encoder, LearnerEncoder)
+    memory = CondensedBuffer(Images(per_class=4), Hybrid(quick(), 0.5), steps=2, machine=CPU)
     strategy = naive()
     exp = stream().train_stream[0]
     strategy.train(exp)

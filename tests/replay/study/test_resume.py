@@ -3,10 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from condensekit.rng import isolated
 from tests.replay.killed import main
+
+pytestmark = pytest.mark.kill
 
 
 def test_a_run_that_was_killed_within_a_condensation_ends_as_if_it_had_not_been(tmp_path):

@@ -1,0 +1,174 @@
+"""Names of fillers: which filler the text of a memory stands for.
+
+``NAME key=value ...``, where NAME is a recipe (``m3d lr=3``), a selection (``kmeans candidates=1000 factor=2``), or one
+of ``hybrid method=m3d percent=25``, ``jpeg method=dm times=9`` and ``soft method=random``, whose further options are
+those of the method. Short forms: ``hybrid-m3d-25``, ``jpeg-dm-9``, ``random-soft``, ``packed-NAME`` (factor=2),
+``unpacked-METHOD`` (factor=1), ``downscaled-N`` (``random factor=N``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from condensekit import catalog
+from condensekit.errors import ConfigError, require, unknown
+from condensekit.methods.base import Condenser
+from condensekit.methods.recipe import Recipe
+from condensekit.replay.memory.base import Filler
+from condensekit.replay.memory.fillers import Condensing, Selecting
+from condensekit.replay.memory.hybrid import Hybrid, SoftLabelled
+from condensekit.replay.memory.jpeg import Coded
+from condensekit.selection.embeddings import RandomEmbedding
+from condensekit.selection.jpeg_random import JpegRandom
+from condensekit.sets.condensed import Formation
+
+HYBRID, JPEG, SOFT = "hybrid", "jpeg", "soft"  # what is made of the images of a method
+DOWNSCALED = "downscaled"
+UNPACKED = "unpacked-"  # before a method that packs its images: each stored one is a single image
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the text of a memory says.
+
+    Args:
+        text: The whole.
+        kind: :data:`HYBRID`, :data:`JPEG` or :data:`SOFT`; empty where the images stay as they are.
+        method: Name of a recipe or a selection.
+        options: Of both.
+    """
+
+    text: str
+    kind: str
+    method: str
+    options: Mapping[str, Any]
+
+    @property
+    def condenses(self) -> bool:
+        """Whether the method is a recipe, and not a selection."""
+        return not _is_selection(self.method)
+
+    def filler(self, usual: Mapping[str, Any] | None = None) -> Filler:
+        """The filler.
+
+        Args:
+            usual: Options that hold where the text has no other value for them.
+
+        Raises:
+            ConfigError: Options that make no sense.
+        """
+        options = {**(usual or {}), **self.options}
+        if self.kind == HYBRID:
+            require(self.condenses, f"{self.text!r}: a hybrid condenses, and {self.method} chooses real images")
+            share = float(catalog.convert("percent", options.pop("percent", 50), float)) / 100
+            return Hybrid(catalog.recipe(self.method, **options), share)
+        times = catalog.convert("times", options.pop("times", 4), int) if self.kind == JPEG else 1
+        images = Condensing(catalog.recipe(self.method, **options)) if self.condenses else self._selecting(options)
+        if self.kind == JPEG:
+            return Coded(images, times)
+        return SoftLabelled(images) if self.kind == SOFT else images
+
+    def _selecting(self, options: dict[str, Any]) -> Filler:
+        """Real images; ``factor``, ``storage`` and ``encoder_network`` mean the same as in a recipe."""
+        factor = catalog.convert("factor", options.pop("factor", 1), int)
+        formation = Formation(factor, options.pop("storage", "float32"))
+        network = options.pop("encoder_network", None)
+        selection = catalog.selection(self.method, **options)
+        if network is not None:
+            selection = selection.with_embedding(RandomEmbedding(catalog.as_network(network, "encoder_network")))
+        return Selecting(selection, formation)
+
+
+def read(text: str, others: Iterable[str] = ()) -> Named:
+    """What a text says.
+
+    Args:
+        text: See the module.
+        others: Further names that errors offer.
+
+    Raises:
+        ConfigError: An unknown name, or a short form that is not complete.
+    """
+    name, written = catalog.named(text, "memory")
+    kind, method, short = _long(name)
+    options: dict[str, Any] = {**short, **written}
+    if kind:
+        method = options.pop("method", method)
+    known = method in catalog.PUBLISHED or ":" in method or _is_selection(method) or _is_plugin("methods", method)
+    if not known or (name.startswith(UNPACKED) and _is_selection(method)):
+        special = [HYBRID, DOWNSCALED, "random-soft"]
+        raise unknown("memory", text, [*catalog.PUBLISHED, *catalog.SELECTIONS, *special, *others])
+    return Named(text, kind, method, options)
+
+
+def as_filler(given: Any) -> Filler:
+    """A filler from what a user gives: text, a recipe, a bare method, a selection, or a filler.
+
+    >>> as_filler("hybrid-m3d-25").name
+    'hybrid-m3d-25'
+
+    Raises:
+        ConfigError: Something else, or a text that names nothing.
+    """
+    if isinstance(given, Filler):
+        return given
+    if isinstance(given, str):
+        return read(given).filler()
+    if isinstance(given, Recipe | Condenser):
+        return Condensing(catalog.as_recipe(given))
+    if callable(given) and not isinstance(given, type):
+        return Selecting(catalog.as_selection(given))
+    got = f"the class {given.__name__}: pass {given.__name__}()" if isinstance(given, type) else f"{given!r:.60}"
+    raise ConfigError(f'recipe must be a text ("m3d lr=3"), a recipe, a method, a selection or a Filler, got {got}')
+
+
+def _long(name: str) -> tuple[str, str, dict[str, Any]]:
+    """Kind, method and options of a name without blanks; see the module for its short forms."""
+    parts = name.split("-")
+    if name == "random-soft":
+        return SOFT, "random", {}
+    if name in (JPEG, SOFT):
+        return name, "", {}
+    if parts[0] == HYBRID:
+        return HYBRID, *_hybrid(name, parts[1:])
+    if parts[0] == DOWNSCALED:
+        side = name.removeprefix(DOWNSCALED).removeprefix("-") or "2"
+        require(
+            side.isdecimal() and int(side) > 0,
+            f"{name!r}: expected downscaled-N with a whole number N of at least 1, such as downscaled-4",
+        )
+        return "", "random", {"factor": int(side)}
+    for prefix, factor in ((catalog.PACKED, 2), (UNPACKED, 1)):
+        if name.startswith(prefix):
+            return "", name.removeprefix(prefix), {"factor": factor}
+    if parts[0] == JPEG and name != JpegRandom.name:
+        method, _, times = name.removeprefix(f"{JPEG}-").rpartition("-")
+        require(
+            bool(method) and times.isdecimal() and int(times) > 0,
+            f"{name!r}: expected jpeg-random, or jpeg-METHOD-TIMES such as jpeg-dm-4: four images in the bytes of one",
+        )
+        return JPEG, method, {"times": int(times)}
+    return "", name, {}
+
+
+def _hybrid(name: str, parts: list[str]) -> tuple[str, dict[str, Any]]:
+    """Method and options of ``hybrid``, ``hybrid-METHOD``, ``hybrid-PERCENT`` or ``hybrid-METHOD-PERCENT``."""
+    method = parts.pop(0) if parts and not parts[0].isdecimal() else "dm"
+    percent = parts.pop(0) if parts else None
+    require(
+        not parts and (percent is None or percent.isdecimal()),
+        f"{name!r}: expected hybrid, hybrid-METHOD, hybrid-PERCENT or hybrid-METHOD-PERCENT, such as hybrid-m3d-25",
+    )
+    return method, {} if percent is None else {"percent": int(percent)}
+
+
+def _is_selection(name: str) -> bool:
+    return name in catalog.SELECTIONS or _is_plugin("selections", name)
+
+
+def _is_plugin(group: str, name: str) -> bool:
+    """Whether an installed package declares an entry point of that name."""
+    return any(point.name == name for point in entry_points(group=f"condensekit.{group}"))

@@ -1,0 +1,49 @@
+"""Plot of a class-incremental run: accuracy after each experience."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def plot(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str = "") -> None:
+    """Draw a panel for each regime, a line for each memory, bands of one standard deviation.
+
+    Args:
+        curves: By ``regime/memory``, the ``mean`` and ``std`` of the accuracy after each experience, see
+            :attr:`condensekit.replay.study.results.ReplayResult.accuracy_by_experience`.
+        path: A PNG file.
+        source: What the file shall say of where it comes from.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+
+    named = {(key.partition("/")[0], key.partition("/")[2]): curve for key, curve in curves.items()}
+    regimes, memories = (list(dict.fromkeys(key[place] for key in named)) for place in (0, 1))
+    figure = Figure(figsize=(6 * len(regimes), 4.5), layout="constrained")
+    colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
+    experiences = len(next(iter(curves.values()))["mean"])
+    for axes, regime in zip(figure.subplots(1, len(regimes), squeeze=False)[0], regimes, strict=True):
+        for name in (memory for where, memory in named if where == regime):
+            curve = named[regime, name]
+            points = [
+                (i + 1, 100 * m, 100 * s)
+                for i, (m, s) in enumerate(zip(curve["mean"], curve["std"], strict=True))
+                if m is not None
+            ]
+            at, means, spreads = zip(*points, strict=True)
+            colour = colours[memories.index(name) % len(colours)]
+            axes.plot(at, means, marker="o", color=colour, label=name)
+            low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set(
+            title=regime,
+            xlabel="experience",
+            ylabel="accuracy on all classes seen, %",
+            xticks=range(1, experiences + 1),
+        )
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Source": source})

@@ -1,0 +1,69 @@
+"""Scores of a class-incremental run: accuracies and forgetting over experiences and orders."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from condensekit.replay.study.protocol import Record, Settings
+
+Cell = list[list[Record]]  # of each order, of each experience: scores of the networks, bytes, seconds
+
+
+def curve(cell: Cell) -> dict[str, Any]:
+    """``mean``, ``std`` (over orders) and ``orders`` of the accuracy after each experience; None where not known."""
+    orders = [[mean(share(score) for score in found["scores"]) for found in order] for order in cell]
+    columns = [[value for value in column if value is not None] for column in zip(*orders, strict=True)]
+    return {
+        "mean": [statistics.fmean(column) if column else None for column in columns],
+        "std": [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns],
+        "orders": orders,
+    }
+
+
+def final_accuracies(cell: Cell) -> list[list[float]]:
+    """Each network's accuracy on all classes after the last experience, a list for each order."""
+    return [[sum(score["right"]) / sum(score["count"]) for score in order[-1]["scores"]] for order in cell]
+
+
+def by_seed(values: Sequence[Sequence[float]], settings: Settings) -> list[list[float]]:
+    """The values of orders that share a condensation seed together: they come from the same images."""
+    groups: dict[int, list[float]] = {}
+    for order, found in zip(settings.order_numbers(), values, strict=True):
+        groups.setdefault(settings.set_seed(order), []).extend(found)
+    return list(groups.values())
+
+
+def share(score: Record, which: slice = slice(None)) -> float | None:
+    """Accuracy on the test images of some of the experiences."""
+    total = sum(score["count"][which])
+    return float(sum(score["right"][which]) / total) if total else None
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def averages(cell: Cell) -> Iterator[float | None]:
+    """Of each order, the mean accuracy over the experiences; None where an accuracy is not known."""
+    for order in curve(cell)["orders"]:
+        yield None if None in order else statistics.fmean(order)
+
+
+def forgettings(cell: Cell) -> Iterator[float | None]:
+    """Of each network: how far each experience but the last has fallen from its best before the end, on average."""
+    for order in cell:
+        if any(not found["scores"] for found in order) or len(order) < 2:
+            yield None
+            continue
+        for network in range(len(order[-1]["scores"])):
+            parts = [found["scores"][network] for found in order]
+            now = parts[-1]
+            falls = [
+                max(part["right"][i] / part["count"][i] for part in parts[i:-1]) - now["right"][i] / now["count"][i]
+                for i in range(len(order) - 1)
+            ]
+            yield statistics.fmean(falls)
