@@ -235,8 +235,8 @@ class _Loop:
         found: Prepared
         if path and path.exists():
             found, manifest = load_tensors(path, "prepared")
-            self.preparation_s = float(manifest.get("seconds", 0.0))  # files of earlier versions have none
-            self.prepared_with = Spent(**manifest.get("spent", {}))
+            self.preparation_s = float(manifest["seconds"])
+            self.prepared_with = Spent(**manifest["spent"])
         else:
             start = time.perf_counter()
             found = self.recipe.encoder.prepare(self.data, self.draw, self.compute, self.progress)
@@ -285,8 +285,8 @@ class _Loop:
         self.state = {name: t.to(self.compute.device) for name, t in tensors.items()}
         self.step, self.elapsed_s = step, float(manifest["elapsed_s"])
         self.preparation_s = float(manifest["preparation_s"])
-        self.prepared_with = Spent(**manifest.get("prepared_with", {}))  # version 0.1 counted nothing
-        self.earlier = Spent(**manifest.get("spent", {}))
+        self.prepared_with = Spent(**manifest["prepared_with"])
+        self.earlier = Spent(**manifest["spent"])
         self.finished = bool(manifest["finished"])
         if not self.finished:
             self._sampler(self.draw.at(step + 1))

@@ -182,7 +182,6 @@ class GradientMatching(Condenser):
         outer, inner = self.schedule(images.shape[1])
         number, turn = divmod(ctx.draw.step - 1, outer)
         loop = torch.full((), number, dtype=torch.int64, device=images.device)
-        state = {"loop": loop, **state}  # checkpoints of earlier versions have none
         if turn > 0:  # where the loop's first step was not finite, its network is not kept: a fresh one goes on
             ours = state["loop"] == loop
             fresh = module.state_dict()

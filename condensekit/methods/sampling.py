@@ -290,14 +290,14 @@ def mean_one(weights: Tensor) -> Tensor:
 
 
 def relative(losses: Tensor, epsilon: float) -> Tensor:
-    """(N,) probabilities (1 - epsilon) loss / sum + epsilon / N; equal ones where the sum is 0 or not finite.
+    """(N,) probabilities (1 - epsilon) loss / sum + epsilon / N; equal ones where the sum is as good as 0 or not finite.
 
     Args:
         losses: (N,) float64, at least 0.
         epsilon: Share of the equal part, in [0, 1].
     """
     total, equal = losses.sum(), torch.full_like(losses, 1 / len(losses))
-    if not (torch.isfinite(total) and total > 0):
+    if not (torch.isfinite(total) and total >= torch.finfo(total.dtype).tiny):  # below it products lose digits
         return equal
     return (1 - epsilon) * losses / total + epsilon * equal
 

@@ -193,6 +193,33 @@ def test_spec_survives_json():
 GREY = np.zeros((4, 8, 8), np.uint8)
 
 
+def test_specs_of_version_0_1_are_flippable_pixels():
+    record = ImageSpec((1, 8, 8), (0.5,), (0.25,), {0: "cat"}, flippable=False, pixels=False).to_json()
+    assert not ImageSpec.from_json(record).flippable
+    assert not ImageSpec.from_json(record).pixels
+    del record["flippable"], record["pixels"]
+    assert ImageSpec.from_json(record) == ImageSpec((1, 8, 8), (0.5,), (0.25,), {0: "cat"})
+
+
+def test_specs_that_fit_in_one_batch():
+    spec = ImageSpec((1, 8, 8), (0.5,), (0.25,), {0: "cat"})
+    assert spec.alike(ImageSpec((1, 8, 8), (0.5,), (0.25,), {7: "horse"}, flippable=False))
+    for other in (ImageSpec((1, 9, 8), (0.5,), (0.25,)), ImageSpec((1, 8, 8), (0.4,), (0.25,))):
+        assert not spec.alike(other)
+
+
+def test_the_same_images_with_another_spec():
+    data = numbered({0: 9, 4: 5})
+    part = data.split(0.2, seed=0)[0]
+    upright = part.with_spec(flippable=False, class_names={0: "zero", 4: "four"})
+    assert (upright.spec.flippable, part.spec.flippable) == (False, True)
+    assert upright.spec.name_of(4) == "4 ('four')"
+    assert torch.equal(upright.order, part.order)
+    assert upright.images is part.images
+    assert upright.fingerprint() == part.fingerprint()
+    assert all(not half.spec.flippable for half in upright.split(0.5))
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "reason"),
     [

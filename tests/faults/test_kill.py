@@ -27,7 +27,7 @@ def launch(folder, method, point="never", occurrence=0):
 
 def finish(folder, method):
     child = launch(folder, method)
-    _, errors = child.communicate(timeout=120)
+    _, errors = child.communicate(timeout=400)
     assert child.returncode == 0, errors.decode()
     with (folder / "metrics.csv").open() as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, STEPS + 1))
@@ -43,7 +43,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(("point", "occurrence"), POINTS)
 def test_kill_at_a_named_point(tmp_path, whole, method, point, occurrence):
     child = launch(tmp_path / "run", method, point, occurrence)
-    child.communicate(timeout=120)
+    child.communicate(timeout=400)
     assert child.returncode == -signal.SIGKILL
     assert torch.equal(finish(tmp_path / "run", method), whole[method])
 

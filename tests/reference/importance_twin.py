@@ -49,7 +49,7 @@ def kmeans_cost(x, centres, weights):
 def relative(losses, epsilon):
     """Mixture of relative losses and equal probabilities."""
     total = sum(losses)
-    if not np.isfinite(total) or total <= 0:
+    if not np.isfinite(total) or total < np.finfo(float).tiny:
         return [1 / len(losses)] * len(losses)
     return [(1 - epsilon) * loss / total + epsilon / len(losses) for loss in losses]
 
