@@ -54,7 +54,7 @@ class CondensedBuffer(ExemplarsBuffer):
     herding, random and k-center selections are nested by themselves.
 
     Attributes:
-        max_size: Stored images the budget has room for; of a budget in bytes, or of one per class without
+        max_size: Stored images the budget has room for. For a budget in bytes, and for a budget per class without
             ``classes``, it is known after the first experience and 0 before. ``ReplayPlugin(buffer.max_size,
             storage_policy=buffer)`` always fits.
         condense_s: Seconds that each experience took, in whichever run: those before a kill and those of sets read
@@ -121,7 +121,7 @@ class CondensedBuffer(ExemplarsBuffer):
         self.wall_s = 0.0
         self._layout = Layout(False, None)
         self._taken: list[Key] = []
-        self._from_elsewhere = False  # restored: whether it belongs to the stream at hand is still to be seen
+        self._from_elsewhere = False  # restored, and not compared with the stream at hand yet
         self._tensors: tuple[Tensor, Tensor] | None = None
         self._dataset: AvalancheDataset | None = None
         self._groups: dict[int, ClassView] | None = None
@@ -166,19 +166,19 @@ class CondensedBuffer(ExemplarsBuffer):
         return self._tensors
 
     def pre_adapt(self, agent: Any, exp: Any) -> None:
-        """Show the learner before training to an encoder that wants to see it; stock plugins do not call this."""
+        """Show the learner, as it is before training, to the encoder; stock plugins do not call this."""
         self._observe(agent, exp)
 
     def post_adapt(self, agent: Any, exp: Any) -> None:
-        """Take the experience into the memory; nothing for one that was taken already, by whomever.
+        """Take the experience into the memory; an experience that was taken before, by any plugin, changes nothing.
 
         Raises:
-            DataError: A stream that cannot be condensed, or another one than that of a restored memory.
+            DataError: A stream that cannot be condensed, or another stream than that of a restored memory.
             ConfigError: A budget below one image per class, or more classes than announced.
             Interrupted: A signal ended the condensation.
             DivergedError: It met values that are not finite.
 
-        After any of these the memory is what it was before.
+        After any error the memory is as it was before.
         """
         if len(exp.dataset) == 0:
             return
@@ -197,7 +197,7 @@ class CondensedBuffer(ExemplarsBuffer):
 
         Args:
             new_data: The data set.
-            strategy: Shown, where it is given, to an encoder that wants to see the learner.
+            strategy: Its learner is shown to the encoder; None shows nothing.
 
         Raises:
             ConfigError, DataError: As in :meth:`post_adapt`.
@@ -249,10 +249,10 @@ class CondensedBuffer(ExemplarsBuffer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace the memory by one of :meth:`state_dict`; what is over this buffer's budget is dropped.
+        """Replace the memory by that of a :meth:`state_dict`; images over this buffer's budget are dropped.
 
         Raises:
-            DataError: No such state.
+            DataError: Something else than such a state.
             ConfigError: Another formation, or a budget below one image per class.
         """
         content, found = restored(state, self.rules.filler.formation)
@@ -272,16 +272,16 @@ class CondensedBuffer(ExemplarsBuffer):
 
     @staticmethod
     def all_of(strategy: Any) -> list[CondensedBuffer]:
-        """Each condensed memory that a strategy or one of its plugins uses, once."""
+        """Each condensed memory that a strategy or a plugin of it uses, once."""
         found = (condensed(getattr(user, "storage_policy", None)) for user in (strategy, *strategy.plugins))
         return list({id(memory): memory for memory in found if memory}.values())
 
     @staticmethod
     def of(strategy: Any) -> CondensedBuffer:
-        """The buffer that a strategy uses; ``maybe_load_checkpoint`` puts another one into its place.
+        """The buffer that a strategy uses; ``maybe_load_checkpoint`` puts another buffer into its place.
 
         Raises:
-            DataError: Neither the strategy nor a plugin has one.
+            DataError: Neither the strategy nor a plugin has a buffer.
         """
         if found := CondensedBuffer.all_of(strategy):
             return found[0]
@@ -297,7 +297,7 @@ class CondensedBuffer(ExemplarsBuffer):
             self.rules.filler.recipe.encoder.observe(agent, exp)
 
     def _update(self, dataset: Any) -> None:
-        """Condense, shrink what was there, and only then make it the content."""
+        """Make the new content first, and replace the old content only when all has gone well."""
         start = time.perf_counter()
         layout, data = Layout.of(dataset), class_images(dataset, self.spec)
         check_batchable(dataset, data.spec.shape, "an image of the stream")

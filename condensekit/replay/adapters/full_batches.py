@@ -34,7 +34,7 @@ class Replay(ReplayPlugin):
 
     Raises:
         ConfigError: ``task_balanced_dataloader``; while training, a memory with soft labels, which a batch of hard
-            ones cannot hold.
+            labels cannot hold.
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -35,7 +35,7 @@ def old_new_accuracy_metrics() -> list[PluginMetric]:
 
     ``Accuracy_Old`` and ``Accuracy_New``: of classes of earlier experiences and of the last one.
     ``Confusion_OldToNew`` and ``Confusion_NewToOld``: the share of old images that the network takes for a new class,
-    and of new ones for an old class. What no image stands for is left out, as old classes are in the first experience.
+    and of new images for an old class. A share of no images is left out, say of old classes at first.
     """
     return [_OldNew()]
 

@@ -36,7 +36,7 @@ class FromScratchOnMemory(SupervisedPlugin):
     Args:
         storage_policy: Any Avalanche ``ExemplarsBuffer``.
         protocol: How the network is trained.
-        network: The recipe whose weights are drawn; None asks each layer of the strategy's model for new ones.
+        network: The architecture whose weights are drawn; None asks each layer of the strategy's model for new weights.
         seed: Of weights, batches and augmentation.
 
     Raises:
@@ -128,7 +128,7 @@ class Distillation(SupervisedPlugin):
         strategy.loss += self.weight * self.temperature**2 * gap
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """The classes of this experience are former ones from now on."""
+        """The classes of this experience are former classes from now on."""
         self.known = sorted({*self.known, *map(int, strategy.experience.dataset.targets)})
         self.teacher = None
 
@@ -179,7 +179,7 @@ class FineTuneOnMemory(SupervisedPlugin):
 
 
 class _Epochs:
-    """A loader of which each pass gives the next epoch of one training, as lists of tensors.
+    """A loader whose passes give the epochs of one training in turn, as lists of tensors.
 
     Args:
         lessons: All batches of the training.
@@ -200,7 +200,7 @@ class _Epochs:
 
 
 def memory_tensors(storage_policy: Any) -> tuple[Tensor, Tensor]:
-    """What a memory replays, decoded: (N, C, H, W) float32 images and (N,) int64 labels, on the CPU.
+    """The replayed images of a memory, decoded: (N, C, H, W) float32, and their (N,) int64 labels, on the CPU.
 
     Args:
         storage_policy: A ``CondensedBuffer``, or any other policy, whose data set is read in evaluation mode.
@@ -221,7 +221,7 @@ def memory_tensors(storage_policy: Any) -> tuple[Tensor, Tensor]:
 
 
 def memory_targets(storage_policy: Any, labels: Tensor, outputs: int) -> Tensor:
-    """What a network of so many outputs learns from a memory: its labels (N,), or soft ones (N, outputs).
+    """The targets of a memory for a network of so many outputs: labels (N,), or soft labels (N, outputs).
 
     The soft labels of a class's experience go to the outputs of its classes; all others get 0.
 
@@ -243,11 +243,11 @@ def fresh_weights(model: nn.Module, network: Network | None, draw: Draw) -> None
 
     Args:
         model: Any module.
-        network: The recipe of ``model``; None uses each layer's own ``reset_parameters``.
+        network: The architecture of ``model``; None uses each layer's own ``reset_parameters``.
         draw: Decides the weights.
 
     Raises:
-        ConfigError: A layer with parameters and no ``reset_parameters``, or a recipe of another kind of module.
+        ConfigError: A layer with parameters and no ``reset_parameters``, or an architecture of another module.
     """
     if network is not None:
         if not isinstance(model, FeatureNetwork):

@@ -222,7 +222,7 @@ class DERpp(DER):
 
     @torch.no_grad()
     def _take_logits(self, new: set[int]) -> None:
-        """Logits of the images of the ``new`` classes and of those without; of the others as many as are stored."""
+        """Take the logits of images of the ``new`` classes and of images without logits; cut the others."""
         images, labels = self.storage_policy.decoded()
         former, self.logits = self.logits, {}
         self.model.eval()

@@ -15,15 +15,15 @@ from condensekit.errors import DataError
 from condensekit.rng import isolated
 
 TASKS = "targets_task_labels"  # the attribute that Avalanche appends to each sample of an (x, y, t) stream
-LOOKED_AT = 8  # images that tell one experience from another with the same labels
-EXACT = 0.01  # how far, in steps of 8-bit pixels, an image may lie from whole ones
+LOOKED_AT = 8  # images by which experiences with the same labels are told apart
+EXACT = 0.01  # how far a value may lie from a whole 8-bit pixel
 
 Key = tuple[str, int, int, str]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a sample of a stream looks like, so that replayed ones look the same.
+    """What a sample of a stream looks like, so that replayed samples look the same.
 
     Args:
         tasked: (x, y, t) instead of (x, y).
@@ -116,7 +116,7 @@ def check_head(outputs: int, targets: Tensor) -> None:
 
 
 def key_of(exp: Any) -> Key:
-    """What tells an experience from all others, in another process too: its stream, numbers and images."""
+    """What identifies an experience, in another process too: its stream, numbers and images."""
     exp = exp.logging()  # a view that hides nothing
     whole = _told(_told(exp, "origin_experience", None), "current_experience", -1)
     stream = _told(exp, "origin_stream", None)

@@ -1,4 +1,4 @@
-"""Filler: the interface of what makes the images of a replay memory, and what it is told."""
+"""Filler: the interface of what makes the images of a replay memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Job:
     progress: Progress = SILENT
 
     def compute(self, data: ClassImages) -> Compute:
-        """What runs networks on such images."""
+        """A :class:`Compute` for images of this size."""
         return Compute(self.machine, (data.spec.shape[1], data.spec.shape[2]))
 
 
@@ -67,7 +67,7 @@ class Interrupted(KeyboardInterrupt):
 class Filler(ABC):
     """Makes the memory of the classes of one experience.
 
-    A filler of your own is a frozen dataclass with a field ``formation``, or one that overrides :meth:`with_storage`.
+    A filler of your own is a frozen dataclass with a field ``formation``, or it overrides :meth:`with_storage`.
     """
 
     @property

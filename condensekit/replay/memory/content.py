@@ -106,7 +106,7 @@ def sizes(part: CondensedSet) -> Tensor:
 
 
 def turnover(old: int, seen: int, fresh: int, available: int, room: int, draw: Draw, label: int) -> tuple[int, int]:
-    """How many stored images of a class stay and how many new ones join them when it is met again.
+    """How many stored images of a class stay, and how many new images join them, when the class comes again.
 
     Old and new stand in the memory as their real images do among all that were seen; what is left over by rounding
     is drawn at random, so that a stream of small experiences neither forgets the first nor ignores the last.

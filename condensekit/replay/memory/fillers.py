@@ -190,7 +190,7 @@ def filled(
         work that all classes made with it took together: before a kill, in other runs and for preparation included.
 
     Raises:
-        DataError: A filler of one's own that returns other classes, or images of another shape or normalisation.
+        DataError: A filler that returns other classes, or images of another shape or normalisation.
     """
     keys = {} if cache is None else {label: _key(filler, data, label, ipc, job) for label in data.classes}
     known = {label: cache[key] for label, key in keys.items() if cache is not None and key in cache}

@@ -92,8 +92,8 @@ class Parts:
     def keeping(self, strategy: Any, policy: Any, extra: int = 0) -> Learner:
         """A strategy with a policy that keeps real images, and ``extra`` bytes with each.
 
-        Where Avalanche would give all of the memory to the first classes, its size grows with the classes, as that of
-        the condensed ones does.
+        Avalanche would give all of the memory to the first classes; here its size grows with the classes, as that of
+        condensed memories does.
         """
 
         def grow(classes: int) -> None:

@@ -1,4 +1,4 @@
-"""Checks of a run: what it would stumble over later is refused before it begins."""
+"""Checks of a run before it begins."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
     """One memory in one class order.
 
     Args:
-        memory: What is trained on; one without a filler stands for all real images of the classes seen.
+        memory: What is trained on; a memory without a filler stands for all real images of the classes seen.
         order: Number of the class order.
         bench: The rest.
 

@@ -175,7 +175,7 @@ def _run(
 
 
 def _held(learner: Learner) -> int:
-    """How many images memory batches are drawn from; 0 where the strategy draws none, or has none yet."""
+    """How many images memory batches are drawn from; 0 where no batch is drawn yet, or ever."""
     return learner.replayed() if learner.replayed else 0
 
 

@@ -1,4 +1,4 @@
-"""Memories of a study by name: condensed, real, mixed, and those that parts of Avalanche keep by themselves."""
+"""Memories of a study by name: condensed, real, mixed, and Avalanche's own."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Stock:
 
     Args:
         regimes: Where it can be used.
-        control: Whether it is a memory of real images under the terms of all others, but for what it keeps.
-        note: What differs otherwise; tables show it.
+        control: Whether it keeps real images and is otherwise used as all others are.
+        note: What else differs; tables show it.
     """
 
     regimes: tuple[str, ...] = (ER,)
@@ -66,7 +66,7 @@ AVALANCHE: dict[str, Stock] = {
     "cumulative": Stock(note="all images so far: an upper bound; more steps, fewer images in each"),
     "joint": Stock((FROM_SCRATCH, ER), note="all images at once: an upper bound; more steps, fewer images in each"),
 }
-UNBOUNDED = ("naive", "cumulative", "joint")  # of these, those that keep no images, or all
+UNBOUNDED = ("naive", "cumulative", "joint")  # of AVALANCHE: they keep no images, or all
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class MemoryKind:
 
     def __post_init__(self) -> None:
         refuse(
-            f"memory {self.name!r} has no filler and is none of Avalanche's own ({', '.join(AVALANCHE)}): "
+            f"memory {self.name!r} has no filler and is not one of Avalanche's own ({', '.join(AVALANCHE)}): "
             "give filler=Condensing(recipe), Selecting(selection) or a Filler of your own"
             if self.filler is None and self.name not in AVALANCHE
             else None
@@ -118,7 +118,7 @@ class MemoryKind:
 
     @property
     def control(self) -> bool:
-        """Whether real images are kept under the terms of all others, to compare condensed ones with."""
+        """Whether it keeps real images, with which condensed images are compared on equal terms."""
         return AVALANCHE[self.name].control if self.filler is None else not self.learnt
 
     @property
@@ -210,7 +210,7 @@ def refuse_unused(making: Making, kinds: Sequence[MemoryKind]) -> None:
 
 
 def _known(named: Named) -> tuple[str, ...]:
-    """The options of a run that a memory has, but for those of parts."""
+    """Names of the options of a run that a memory has; options of parts count as the part."""
     if not named.condenses:
         return ("encoder_network",)
     published = catalog.PUBLISHED.get(named.method)

@@ -86,9 +86,9 @@ class Settings:
         experiences: How many there are, of equally many classes each.
         ipc: Stored images of each class; the memory grows with the classes.
         orders: Class orders; order number o is the permutation that DM's code makes of seed o (:meth:`stream`).
-        first_order: Number of the first one. Options are tuned on other orders than those reported.
+        first_order: Number of the first order. Options are tuned on orders that are not reported.
         seeds: Different seeds of condensation and selection over the orders; None: another one for each order.
-            With fewer, classes condensed with one seed are reused by other orders where the method allows it.
+            With fewer seeds, classes condensed with a seed are reused by other orders where the method allows it.
         networks: Networks trained on each memory.
         network: Their architecture, or the learner's; one output for each class from the start, none masked.
         protocol: How networks are trained from scratch; its augmentation holds for all regimes. Every memory gets

@@ -26,7 +26,7 @@ FORMER = {
     "gradient_steps": "train_steps",
     "difference_to_random": "difference",
     "accuracy_by_step": "accuracy_by_experience",
-}  # names in files of version 0.1, and those of today
+}  # names in files of version 0.1, and today's
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ReplayRow:
         n: Orders x networks.
         old_accuracy_mean: Of all but the newest classes, after the last experience.
         new_accuracy_mean: Of the newest classes.
-        old_to_new_mean: Part of the former classes' images that are taken for one of the newest.
+        old_to_new_mean: Part of the former classes' images that are taken for a newest class.
         difference: To ``reference``, paired by order and network.
         ci95: Its t interval over ``unit``.
         reference: ``random``: real images in equal number.

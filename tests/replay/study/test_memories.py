@@ -226,7 +226,7 @@ def test_an_option_that_one_memory_has_is_fine():
 
 
 def test_a_kind_of_ones_own_needs_a_filler():
-    with pytest.raises(ConfigError, match=r"memory 'mine' has no filler and is none of Avalanche's own \(class-bal"):
+    with pytest.raises(ConfigError, match=r"memory 'mine' has no filler and is not one of Avalanche's own \(class-bal"):
         MemoryKind("mine")
 
 
