@@ -145,7 +145,7 @@ def test_gradient_matching_trains_them():
         (DistributionMatching, r"got the class DistributionMatching: pass DistributionMatching\(\)"),
         (
             None,
-            r'network must be an architecture, got None \(NoneType\): pass "ConvNet", ConvNet\(\) or torchvision.models.r',
+            r'network must be an architecture, got None \(NoneType\): pass "ConvNet", ConvNet\(\) or torch',
         ),
         (3, r"network must be an architecture, got 3 \(int\): pass"),
         ("resnet19", "unknown network 'resnet19'. Did you mean 'resnet18'"),
