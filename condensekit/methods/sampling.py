@@ -290,7 +290,7 @@ def mean_one(weights: Tensor) -> Tensor:
 
 
 def relative(losses: Tensor, epsilon: float) -> Tensor:
-    """(N,) probabilities (1 - epsilon) loss / sum + epsilon / N; equal ones where the sum is as good as 0 or not finite.
+    """(N,) probabilities (1 - epsilon) loss / sum + epsilon / N; equal ones where the sum is about 0 or not finite.
 
     Args:
         losses: (N,) float64, at least 0.
