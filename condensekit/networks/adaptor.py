@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,24 @@ CLASSES = "num_classes"  # the parameter by which torchvision's functions are to
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
+class _Constructed(Network):
+    """A network whose constructor draws its initial weights."""
+
+    @abstractmethod
+    def _construct(self, shape: Shape, classes: int) -> FeatureNetwork:
+        """A new module."""
+
+    def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
+        """Construct the model anew under its own key and copy every tensor, in place."""
+        with isolated(draw.key(role)):
+            fresh = self._construct(module.shape, module.classifier.out_features)
+        with torch.no_grad():
+            for old, new in zip(_tensors(module), _tensors(fresh), strict=True):
+                old.copy_(new)
+
+
 @dataclass(frozen=True)
-class TorchvisionNetwork(Network):
+class TorchvisionNetwork(_Constructed):
     """Any classifier of ``torchvision.models``, untrained, with the constructor's own initialisation.
 
     The embedding is the input of its last linear layer. Dropout and stochastic depth are switched off:
@@ -63,14 +80,6 @@ class TorchvisionNetwork(Network):
             raise ConfigError(f"torchvision's {self.model} does not fit {size} images: {_line(error)}") from error
         return module.train()
 
-    def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
-        """Construct the model anew under its own key and copy every tensor, in place."""
-        with isolated(draw.key(role)):
-            fresh = self._construct(module.shape, module.classifier.out_features)
-        with torch.no_grad():
-            for old, new in zip(_tensors(module), _tensors(fresh), strict=True):
-                old.copy_(new)
-
     def _construct(self, shape: Shape, classes: int) -> FeatureNetwork:
         from torchvision import models
 
@@ -106,7 +115,7 @@ class TorchvisionNetwork(Network):
 
 
 @dataclass(frozen=True)
-class ModuleNetwork(Network):
+class ModuleNetwork(_Constructed):
     """Any function or class that makes a classifier, untrained, with the constructor's own initialisation.
 
     The embedding is the input of its last linear layer, which is replaced where it has another number of outputs.
@@ -137,14 +146,6 @@ class ModuleNetwork(Network):
             size = "x".join(map(str, shape))
             raise ConfigError(f"network {self.name} does not fit {size} images: {_line(error)}") from error
         return made.to("meta")
-
-    def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
-        """Construct the module anew under its own key and copy every tensor, in place."""
-        with isolated(draw.key(role)):
-            fresh = self._construct(module.shape, module.classifier.out_features)
-        with torch.no_grad():
-            for old, new in zip(_tensors(module), _tensors(fresh), strict=True):
-                old.copy_(new)
 
     def _construct(self, shape: Shape, classes: int) -> FeatureNetwork:
         takes = inspect.signature(self.make).parameters
