@@ -19,7 +19,7 @@ from condensekit.sets.condensed import Formation
 from condensekit.training.augment import Augmentation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """What is done in each step of a condensation, and where its images start.
 
@@ -70,6 +70,14 @@ class Recipe:
             instance("formation", self.formation, Formation, "Formation(factor=2)"),
             instance("nested", self.nested, bool, "True or False"),
             instance("soft_labels", self.soft_labels, bool, "True or False"),
+        )
+
+    def __repr__(self) -> str:
+        ops = "none" if self.augmentation is None else ",".join(self.augmentation.ops)
+        encoder = f"{type(self.encoder).__name__}({self.encoder.network.name})"
+        return (
+            f"Recipe({self.method.name}, encoder={encoder}, augment={ops}, init={self.init.name}, "
+            f"sampling={self.sampling.name}, factor={self.formation.factor})"
         )
 
     @property
