@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -276,6 +276,30 @@ class ClassImages:
         """The same (n, C, H, W) images alone, without the others of their array; source indices are then 0 to n - 1."""
         order = self.order.sort().values
         return ClassImages(self.images[order.to(self.images.device)], self.labels[order], self.spec)
+
+    # What training reads alike of real images and of a condensed set.
+
+    ipc: ClassVar[None] = None  # a whole data set has no number of images per class
+    soft_labels: ClassVar[None] = None
+
+    @property
+    def training_images(self) -> ClassImages:
+        """Themselves: real images are normalised batch by batch."""
+        return self
+
+    @property
+    def source_images(self) -> int:
+        """How many real images they are."""
+        return len(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the listed pixels and labels."""
+        return len(self) * (self.images[0].numel() * self.images.element_size() + self.labels.element_size())
+
+    def targets(self) -> Tensor:
+        """(n,) int64 labels of the listed images, in the order of ``order``."""
+        return self.labels[self.order]
 
     def with_spec(self, **changes: Any) -> ClassImages:
         """The same images with other entries of their :class:`ImageSpec`, say ``flippable=False``."""

@@ -164,6 +164,17 @@ class CondensedSet:
         images = _decode(self.images, self.ranges)
         return unpack(images, self.formation.factor), self.labels.repeat_interleave(self.formation.factor**2)
 
+    @property
+    def training_images(self) -> Tensor:
+        """The images of :meth:`decode`."""
+        return self.decode()[0]
+
+    @property
+    def source_images(self) -> int | None:
+        """How many real images the set stands for; None where nobody wrote it down."""
+        found = self.provenance.get("images")
+        return int(found) if isinstance(found, int) else None
+
     def targets(self) -> Tensor:
         """What training uses: int64 labels (M * f * f,), or the soft labels where there are any."""
         return self.labels.repeat_interleave(self.formation.factor**2) if self.soft_labels is None else self.soft_labels

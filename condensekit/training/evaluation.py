@@ -230,17 +230,6 @@ class _Lesson:
     def steps(self) -> int:
         return self.protocol.steps_on(len(self.targets))
 
-    def images(self) -> Tensor | ClassImages:
-        return self.item if isinstance(self.item, ClassImages) else self.item.decode()[0]
-
-    @property
-    def source_images(self) -> int | None:
-        """How many real images the set stands for; None where nobody wrote it down."""
-        if isinstance(self.item, ClassImages):
-            return len(self.item)
-        found = self.item.provenance.get("images")
-        return int(found) if isinstance(found, int) else None
-
 
 def _lesson(
     candidate: Candidate, item: CondensedSet | ClassImages, test: ClassImages, protocol: TrainProtocol, equal: bool
@@ -248,7 +237,7 @@ def _lesson(
     """The set, its labels turned into places in the test images' classes; raises DataError where it does not fit."""
     targets = targets_for(candidate.name, item, test)
     protocol = protocol.on(item.spec).on(test.spec)
-    if isinstance(item, ClassImages):
+    if item.ipc is None:
         return _Lesson(item, targets, protocol.for_full())
     nominal = (candidate.ipc or item.ipc) * len(item.classes)
     if equal and protocol.steps is None and len(targets) != nominal:
@@ -273,16 +262,13 @@ def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) 
             f"{name!r} and the test images differ in shape or normalisation: {ours.shape}, mean {ours.mean}, "
             f"std {ours.std} against {theirs.shape}, mean {theirs.mean}, std {theirs.std}"
         )
-    soft = None if isinstance(item, ClassImages) else item.soft_labels
-    used = item.classes
+    soft, used = item.soft_labels, item.classes
     if soft is not None:  # a set of some classes has labels for all of its spec, and test images of its own may do
         mass = soft.sum(0) > 0
         used, soft = tuple(c for c, some in zip(ours.classes, mass.tolist(), strict=True) if some), soft[:, mass]
     missing = sorted(set(used) - set(test.classes))
     if missing:
         raise DataError(f"{name!r} has class {ours.name_of(missing[0])}, of which there are no test images")
-    if isinstance(item, ClassImages):
-        return class_indices(item.labels[item.order], test.classes)
     if soft is None:
         return class_indices(item.targets(), test.classes)
     targets = torch.zeros(len(soft), len(test.classes))
@@ -303,19 +289,19 @@ class _Bench:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.compute.device)
         start, before = time.perf_counter(), self.compute.spent
-        tasks = product([(lesson, lesson.images()) for lesson in lessons], self.seeds)
+        tasks = product([(lesson, lesson.item.training_images) for lesson in lessons], self.seeds)
         with self.stage.ending_all():
             flat = self.compute.map(lambda task: self._one(*task[0], task[1], network), tasks)
         accuracies = [flat[i : i + len(self.seeds)] for i in range(0, len(flat), len(self.seeds))]
         values, unit = units(accuracies)
         peak = torch.cuda.max_memory_allocated(self.compute.device) if on_gpu else _resident_peak()
         first, images = lessons[0], len(lessons[0].targets)
-        ipc, nbytes = _size(candidate)
+        stored = candidate.sets[0]
         return EvaluationRow(
             set=candidate.name,
             network=network.name,
-            ipc=ipc,
-            nbytes=nbytes,
+            ipc=candidate.ipc or stored.ipc,
+            nbytes=stored.nbytes,
             images=images,
             epochs=round(first.protocol.passes_on(images), 2),
             steps=first.steps,
@@ -345,18 +331,9 @@ class _Bench:
 
 def _work(spent: Spent, lesson: _Lesson, test: ClassImages) -> dict[str, float]:
     """What networks did, testing included."""
-    known = lesson.source_images
+    known = lesson.item.source_images
     passes = spent.passes(known, test.spec.shape) if known else {}
     return {**asdict(spent), **passes}
-
-
-def _size(candidate: Candidate) -> tuple[int | None, int]:
-    """Images per class and stored bytes of the first set."""
-    first = candidate.sets[0]
-    if isinstance(first, CondensedSet):
-        return candidate.ipc or first.ipc, first.nbytes
-    each = first.images[0].numel() * first.images.element_size() + first.labels.element_size()
-    return candidate.ipc, len(first) * each
 
 
 def _compared(row: EvaluationRow, rows: Sequence[EvaluationRow], reference: str | None) -> EvaluationRow:

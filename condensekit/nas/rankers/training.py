@@ -77,7 +77,7 @@ class ProxyData:
     @cached_property
     def images(self) -> Tensor | ClassImages:
         """Decoded images (N, C, H, W), normalised float32, of a condensed set; real images as they are."""
-        return self.train if isinstance(self.train, ClassImages) else self.train.decode()[0]
+        return self.train.training_images
 
     def fingerprints(self) -> dict[str, str]:
         """What tells these images from others: the start of a sha256 of each part."""
