@@ -555,7 +555,5 @@ def test_a_run_of_version_0_1_opens_and_is_not_continued(digits, tmp_path):
     assert result.contrasts[0].primary
     assert "| dm | from-scratch | 20 | 1,600 |" in result.table()
     shutil.copytree(former, tmp_path / "run")
-    with pytest.raises(
-        ConfigError, match=r"holds a run of condensekit 0\.1, which this version can read"
-    ):
+    with pytest.raises(ConfigError, match=r"holds a run of condensekit 0\.1, which this version can read"):
         go(digits, tmp_path / "run", resume=True)
