@@ -186,7 +186,7 @@ class Condenser(ABC):
 
     @abstractmethod
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Make the first state from the first images (K, ipc, C, H, W), classes in the order of ``ctx.data.classes``."""
+        """Make the first state from the first images (K, ipc, C, H, W); class k is ``ctx.data.classes[k]``."""
 
     @abstractmethod
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
@@ -198,7 +198,7 @@ class Condenser(ABC):
         """
 
     def soft_labels(self, state: State) -> Tensor | None:
-        """The soft labels that the set stores: (K * ipc * f * f, K) probabilities; None (the default): no soft labels."""
+        """The soft labels of the set: (K * ipc * f * f, K) probabilities; None (the default): no soft labels."""
         return None
 
 
@@ -241,5 +241,5 @@ def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepCo
 
 
 def keep_if(finite: Tensor, new: State, old: State) -> State:
-    """``new`` if the 0-dim flag ``finite`` is True, else ``old``; decided on the device, so that the CPU need not wait."""
+    """``new`` if the 0-dim flag ``finite`` is True, else ``old``; decided on the device, so the CPU does not wait."""
     return {name: torch.where(finite, value, old[name]) for name, value in new.items()}
