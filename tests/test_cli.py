@@ -357,7 +357,7 @@ BAD = [
     ("--factor 0", "--factor"),
     ("--factor 3", "factor 3 does not divide the image size 8x8"),
     ("--factor 4", "12 images but ipc=2 with factor=4, which takes 32"),
-    ("--nested --ipc 1", "nested sets need an ipc of at least 2"),
+    ("--nested --ipc 1", "--nested needs an ipc of at least 2"),
     ("--encoder-network ConvNet-bach", "Did you mean 'batch'"),
     ("--keep 0", "--keep"),
     ("--augment flop", "flop"),

@@ -478,7 +478,7 @@ def test_a_part_of_the_images_is_not_taken_for_all(digits):
 
 def test_images_that_nobody_can_read_again_are_asked_for(arrays):
     made = ck.condense(arrays, SMALL, ipc=1, steps=1)
-    with pytest.raises(ConfigError, match=r"does not say where they are: pass train=, or against=None"):
+    with pytest.raises(ConfigError, match=r"does not record where they are: pass train=, or against=None"):
         ck.evaluate(made, arrays, **QUICK)
     assert len(ck.evaluate(made, arrays, against=None, **QUICK).rows) == 1
 

@@ -154,7 +154,7 @@ def test_a_recipe_that_fits_passes_the_check():
         ({}, 0, "ipc must be an integer of at least 1, got 0"),
         ({}, "1", "ipc must be an integer of at least 1, got '1'"),
         ({"formation": Formation(factor=3)}, 1, "factor 3 does not divide the image size 8x8"),
-        ({"nested": True}, 1, "nested sets need an ipc of at least 2"),
+        ({"nested": True}, 1, "nested=True needs an ipc of at least 2"),
         ({"soft_labels": True}, 1, r"soft_labels=True needs trained networks: use encoder=Trained\(\)"),
         ({"method": DistributionMatching(calibration=1.0)}, 1, "calibration=1.0 needs networks that classify"),
         ({"method": GradientMatching(), "augmentation": None}, 1, "dsa needs an augmentation"),
