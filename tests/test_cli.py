@@ -351,7 +351,7 @@ BAD = [
         "--method krr --soft-labels --encoder trained --set labels=soft --set encoder.count=1",
         "krr with --set labels=soft takes no --soft-labels",
     ),
-    ("--method dsa --augment none", "dsa needs an augmentation, without which it is dc"),
+    ("--method dsa --augment none", "dsa needs an augmentation (without it, it is dc)"),
     ("--init kmeans --set init.candidates=1", "2 images per class cannot be chosen among 1 candidates"),
     ("--lr 3 --set lr=1", "lr is given 2 times"),
     ("--factor 0", "--factor"),

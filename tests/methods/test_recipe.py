@@ -160,7 +160,7 @@ def test_a_recipe_that_fits_passes_the_check():
         ({"method": GradientMatching(), "augmentation": None}, 1, "dsa needs an augmentation"),
         ({"encoder": Fresh(ConvNet(depth=9))}, 1, "depth=9 leaves nothing of a 8x8 image"),
         ({"init": KMeans(candidates=1)}, 2, "2 images per class cannot be chosen among 1 candidates"),
-        ({"init": JpegRandom()}, 1, "jpeg-random images count as they are coded"),
+        ({"init": JpegRandom()}, 1, "jpeg-random images are stored as JPEG"),
     ],
 )
 def test_what_makes_no_sense_with_the_data_is_refused(changes, ipc, says):

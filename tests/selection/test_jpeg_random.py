@@ -142,13 +142,13 @@ def test_coded_bytes_must_be_one_whole_number_for_each_image(compute, bad):
 
 
 def test_coded_images_are_no_start(tmp_path, cli):
-    with pytest.raises(ConfigError, match=r"jpeg-random images count as they are coded, .* start from uncoded ones"):
+    with pytest.raises(ConfigError, match=r"jpeg-random images are stored as JPEG, .* use another start"):
         condense(shapes(), Recipe(DistributionMatching(), init=JpegRandom()), ipc=1, steps=1)
     init = "condensekit.selection.jpeg_random:JpegRandom"
     run = tmp_path / "run"
     code, _, err = cli("condense", "--data", "digits", "--ipc", 1, "--steps", 1, "--init", init, "--out", run)
     assert code == 2
-    assert "jpeg-random images count as they are coded" in err
+    assert "jpeg-random images are stored as JPEG" in err
     assert not run.exists()
 
 
