@@ -210,7 +210,7 @@ def test_other_networks_than_its_own_are_refused(options, says):
 def test_dc_and_dsa_are_told_apart_by_the_augmentation():
     with pytest.raises(ConfigError, match="dc takes no augmentation, with which it is dsa: give augmentation=None"):
         condense(DATA, recipes.dc().method, ipc=1, steps=1)
-    with pytest.raises(ConfigError, match="dsa needs an augmentation .without it, it is dc"):
+    with pytest.raises(ConfigError, match=r"dsa needs an augmentation .without it, it is dc"):
         condense(DATA, recipes.dsa(augmentation=None), ipc=1, steps=1)
 
 
