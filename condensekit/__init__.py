@@ -1,7 +1,7 @@
 """condensekit: learn a few synthetic images per class that stand for a whole data set.
 
-The names below are the everyday ones; each module holds more. They are imported when first used, so
-that ``import condensekit`` itself costs nothing.
+The names below are the most used ones; the modules hold more. A name is imported when it is first used, so that
+``import condensekit`` takes no time.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __version__ = "0.2.0"
 
 
 def lazy(package: str, modules: Mapping[str, tuple[str, ...]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` of a package whose public names are imported when first used.
+    """Make ``__getattr__`` and ``__dir__`` of a package whose public names are imported when they are first used.
 
     Args:
-        package: Its name.
-        modules: Public names by the module in it that has them; a name that is the module's own is the module.
+        package: Name of the package.
+        modules: Public names, by the module that defines them. A name equal to that of the module is the module.
     """
     home = {name: module for module, names in modules.items() for name in names}
 

@@ -1,9 +1,9 @@
 """Machine and compute: device, precision, chunks, worker threads, compilation, and the count of image passes.
 
-Nothing else in the package decides these. On a CPU the work is cut into cache-sized chunks that run on
-one-thread workers (several times faster than one large batch with a thread pool inside each operation);
-on a GPU one large batch is right. Instance-wise networks give the same result either way. Networks with
-batch norm do not, so their batches are never cut.
+Only this module decides these. On a CPU, a batch is cut into chunks that fit the cache and run on
+one-thread workers: several times faster than one large batch with many threads in each operation. On a
+GPU, one large batch is fastest. A network without batch norm gives the same result either way. A network
+with batch norm does not, so its batches are never cut.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ from condensekit.networks.cost import PASSES, Shape
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
-Graph = tuple[Tensor, Tensor]  # a leaf and the output computed from it
+Graph = tuple[Tensor, Tensor]  # a leaf, and the output computed from it
 
 PRECISIONS = ("fp32", "mixed", "bf16")
-CHUNK_PIXELS = 16 * 32 * 32  # what fits a core's cache, in pixels of the input
-SUBNORMAL = 1e-39  # in float32
-KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # graphs kept between forward and backward
+CHUNK_PIXELS = 16 * 32 * 32  # input pixels of a chunk that fits the cache of a core
+SUBNORMAL = 1e-39  # a number that is subnormal in float32
+KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # input pixels of a batch whose graphs are kept
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where networks run, and how exactly.
+    """Device, precision and parallelism of all networks.
 
-    On one device ``precision``, ``compiled`` and ``chunk`` change the last bits of a result; ``workers`` does not.
+    On one device, ``precision``, ``compiled`` and ``chunk`` change the last bits of a result; ``workers`` does not.
 
     Args:
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``fp32``; ``mixed`` (real images in bfloat16, synthetic ones in float32); ``bf16`` (both).
-        compiled: Run networks through ``torch.compile``; then without workers, because the compiler keeps
-            state for each thread. On a quiet CPU faster than the workers, on a busy one slower; takes up to a
-            minute first.
-        chunk: Images in one network call; 0 for the whole batch. None fits the cache on a CPU and takes whole
-            batches elsewhere.
-        workers: One-thread workers on a CPU; 0 computes in the calling thread. None takes torch's number of threads.
+        compiled: Run networks through ``torch.compile``. There are no workers then, because the compiler keeps
+            state for each thread. On an idle CPU this is faster than workers, on a busy CPU slower. Compiling takes
+            up to a minute.
+        chunk: Images in one network call; 0: the whole batch. None: as many as fit the cache on a CPU, and the whole
+            batch on a GPU.
+        workers: One-thread workers on a CPU; 0: compute in the calling thread. None: torch's number of threads.
 
     Raises:
-        ConfigError: A device that is not here, an unknown precision, a chunk of one image, no C++ compiler; all of
-            them listed.
+        ConfigError: A missing device, an unknown precision, a chunk of one image, a missing C++ compiler; all
+            problems listed.
     """
 
     device: str = "auto"
@@ -83,7 +83,7 @@ class Machine:
         )
 
     def resolved(self, size: tuple[int, int] = (32, 32)) -> Machine:
-        """The same machine with nothing left open, for images of this (height, width)."""
+        """The same machine with the values for ``auto`` and None filled in, for images of this (height, width)."""
         where = _best_device() if str(self.device) == "auto" else str(self.device)
         on_cpu = where == "cpu"
         chunk = self.chunk
@@ -94,17 +94,17 @@ class Machine:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What changes the bits of a result on the same device, as JSON values."""
+        """The fields that change the bits of a result on the same device, as JSON values."""
         return {"precision": self.precision, "compiled": self.compiled, "chunk": self.chunk}
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; ``Machine(**record)`` reads it back."""
+        """All fields as a dictionary; ``Machine(**record)`` is the inverse."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Work done by networks, which is the same on any machine.
+    """Work done by networks; the same run does the same work on every machine.
 
     Args:
         images: Images put through a network; forward and backward together count once.
@@ -128,8 +128,8 @@ class Spent:
             shape: (C, H, W) of each.
 
         Returns:
-            ``passes``: images put through a network for each training image. ``w128_passes``: operations in units
-            of one forward pass of every training image through a ConvNet of depth 3 and width 128.
+            ``passes``: images put through a network, divided by the training images. ``w128_passes``: operations,
+            divided by those of one forward pass of all training images through a ConvNet of depth 3 and width 128.
         """
         return {
             "passes": round(self.images / images, 4),
@@ -139,7 +139,7 @@ class Spent:
 
 @lru_cache
 def _reference_flops(shape: Shape) -> int:
-    """Operations of one image's forward pass in the ConvNet of the papers, or the deepest that fits the image."""
+    """Operations of one image's forward pass in the papers' ConvNet, or in the deepest ConvNet that fits the image."""
     for depth in (3, 2, 1):
         with suppress(ConfigError):
             return ConvNet(depth=depth).build(shape, 10).flops
@@ -153,7 +153,7 @@ def _best_device() -> str:
 
 
 def device_misfit(name: str) -> str | None:
-    """Why nothing can be computed on the device called ``name`` (``auto`` is none); None where it can."""
+    """The problem of the device called ``name``, which must not be ``auto``; None if it can be used."""
     if not re.fullmatch(r"cpu|mps|cuda(:(0|[1-9][0-9]*))?", name):
         return f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps"
     kind, _, index = name.partition(":")
@@ -168,21 +168,21 @@ def device_misfit(name: str) -> str | None:
 
 
 def can_compile() -> bool:
-    """Whether there is a C++ compiler, which compiled networks need."""
+    """Whether this computer has a C++ compiler, which compiled networks need."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None or shutil.which("clang++") is not None
 
 
 class Compute:
-    """Runs networks as a :class:`Machine` says, and counts what they do. Use as a context manager, or :meth:`close` it.
+    """Runs networks on a :class:`Machine`, and counts their work. Use it as a context manager, or :meth:`close` it.
 
     Every method may be called from inside :meth:`map`; it then stays on that worker.
 
     Args:
-        machine: Where to run.
-        size: (height, width) of the images, for the size of chunks.
+        machine: Device, precision and parallelism.
+        size: (height, width) of the images; it decides the size of chunks.
 
     Attributes:
-        machine: The machine with nothing left open.
+        machine: The machine with the values for ``auto`` and None filled in.
     """
 
     def __init__(self, machine: Machine = Machine(), size: tuple[int, int] = (32, 32)) -> None:
@@ -205,7 +205,7 @@ class Compute:
         return self._spent
 
     def count(self, module: FeatureNetwork, images: int, passes: int) -> None:
-        """Add to :attr:`spent`: so many images through a network, each at the cost of ``passes`` forward passes."""
+        """Add ``images`` through a network to :attr:`spent`; each costs as much as ``passes`` forward passes."""
         with self._lock:
             self._spent += Spent(images, images * passes * module.flops)
 
@@ -227,23 +227,23 @@ class Compute:
         self._local.worker = True
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """``[function(item) for item in items]``, in order, on the workers where there are any."""
+        """``[function(item) for item in items]``, in order, on the workers if there are workers."""
         if self._pool is None or getattr(self._local, "worker", False):
             return [function(item) for item in items]
         return list(self._pool.map(function, items))
 
     def features(self, module: FeatureNetwork, images_NCHW: Tensor) -> Tensor:  # noqa: N803
-        """Embeddings without a graph.
+        """Embed images without a graph.
 
         Args:
             module: A network with ``features``.
             images_NCHW: (N, C, H, W) float32, normalised.
 
         Returns:
-            (N, D) float32. When a GPU runs out of memory the chunk is halved and the pass repeated.
+            (N, D) float32. If a GPU runs out of memory, the chunk is halved and the pass is repeated.
 
         Raises:
-            ConfigError: Out of memory with a batch-norm network, whose batch cannot be cut.
+            ConfigError: Out of memory with a network whose batch cannot be cut, because it has batch norm.
         """
         low = self.machine.precision in ("mixed", "bf16")
         self.count(module, len(images_NCHW), 1)
@@ -264,10 +264,10 @@ class Compute:
         return torch.cat(self.map(one, self._split(module, images_NCHW)))
 
     def pullback(self, module: FeatureNetwork, images_NCHW: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:  # noqa: N803
-        """Embeddings, and the function that takes their gradient back to the images.
+        """Embed images, and return the function that takes a gradient of the embeddings back to the images.
 
-        Chunk by chunk: the graphs of a small batch are kept; those of a large one are built again in
-        the backward pass, so that memory does not grow with the batch.
+        Both work chunk by chunk. The graphs of a small batch are kept. The graphs of a large batch are built
+        again in the backward pass, so that memory does not grow with the batch.
 
         Args:
             module: A network with ``features`` whose parameters need no gradient.
@@ -314,19 +314,19 @@ class Compute:
         targets: Tensor,
         loss: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
-        """Mean loss over a batch; its gradients are added to the parameters' ``grad``.
+        """Compute the mean loss over a batch, and add its gradients to the parameters' ``grad``.
 
         Args:
-            module: A network whose parameters need gradients; those it does not use get gradients of 0.
+            module: A network whose parameters need gradients; unused parameters get gradients of 0.
             images_NCHW: (N, C, H, W) float32, normalised.
-            targets: (N, ...) whatever ``loss`` takes.
+            targets: (N, ...) second argument of ``loss``.
             loss: (logits (n, K), targets (n, ...)) -> (n,) losses.
 
         Returns:
             The mean loss, detached.
         """
         parameters = [p for p in module.parameters() if p.requires_grad]
-        cut = self.chunk and separable(module)  # not by workers: sums over chunks depend on where they are cut
+        cut = self.chunk and separable(module)  # workers must not matter: a sum over chunks depends on the cuts
         chunks = images_NCHW.split(self.chunk if cut else len(images_NCHW))
         parts = list(zip(chunks, targets.split([len(c) for c in chunks]), strict=True))
 
@@ -344,7 +344,7 @@ class Compute:
         return total
 
     def _split(self, module: FeatureNetwork, images: Tensor) -> Sequence[Tensor]:
-        """Chunks small enough to keep every worker busy; the whole batch for a network that mixes its images."""
+        """Chunks that keep every worker busy; the whole batch for a network with batch norm."""
         if self.chunk == 0 or not separable(module):
             return [images]
         share = max(2, -(-len(images) // max(1, self.machine.workers or 0)))
@@ -371,10 +371,10 @@ class Compute:
         return embed
 
     def _halve(self, module: FeatureNetwork, batch: int) -> None:
-        """Cut the chunk after running out of memory, or say why that cannot be done."""
+        """Halve the chunk after running out of memory, or raise the reason why that is impossible."""
         if not separable(module):
             raise ConfigError(
-                f"out of memory on {self.device} with a batch-norm network, whose batch of {batch} images cannot "
+                f"out of memory on {self.device} with a network with batch norm, whose batch of {batch} images cannot "
                 "be cut into chunks: lower the real batch, or use norm='instance'"
             )
         size = min(self.chunk, batch) if self.chunk else batch
@@ -387,7 +387,7 @@ class Compute:
 
 
 def _run(entry: str, module: FeatureNetwork, images: Tensor, low: bool) -> Tensor:
-    """One call of the network, in bfloat16 where ``low``; float32 comes out."""
+    """Call the network, in bfloat16 if ``low``; the result is float32."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
         output: Tensor = module(images) if entry == "forward" else module.features(images)
     return output.float()
@@ -400,9 +400,9 @@ def _compile() -> Callable[[str, FeatureNetwork, Tensor, bool], Tensor]:
 
 @contextmanager
 def without_subnormals() -> Iterator[None]:
-    """Count numbers too small for full precision (below 1.2e-38 in float32) as 0, in this thread and those it starts.
+    """Replace subnormal numbers (below 1.2e-38 in float32) by 0, in this thread and in the threads it starts.
 
-    The gradients of a network that does not learn come down to them, and a CPU then takes up to 25 times as long.
+    The gradients of a network that does not learn can become this small, and make a CPU up to 25 times slower.
     """
     before = not torch.full((), SUBNORMAL, dtype=torch.float32, device="cpu").mul(1)
     torch.set_flush_denormal(True)
@@ -413,17 +413,17 @@ def without_subnormals() -> Iterator[None]:
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library keep what a chunk frees, for the next one.
+    """Make the C library keep freed memory for the next chunk.
 
-    glibc returns freed blocks above a threshold to the kernel, and fetching them again costs a page fault
-    every 4 KiB: a third of the time of a chunk. The threshold follows the largest block freed so far, up
-    to 32 MiB; so one such block is made and freed.
+    glibc returns freed blocks above a threshold to the kernel. To get them back costs a page fault every
+    4 KiB: a third of the time of a chunk. The threshold is the size of the largest block freed so far, up to
+    32 MiB. Therefore this function makes and frees a block of nearly that size.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def _pad(images: Tensor, size: int) -> Tensor:
-    """The batch, its last image repeated until there are ``size``."""
+    """The batch, with its last image repeated up to ``size`` images."""
     if len(images) == size:
         return images
     return torch.cat([images, images[-1:].expand(size - len(images), -1, -1, -1)])

@@ -1,4 +1,4 @@
-"""Driver: the one loop of a condensation, with its budget, log, checkpoints and policy for bad values."""
+"""Driver: the loop of every condensation, with its budget, log, checkpoints and rule for values that are not finite."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from condensekit.runs.folder import RunDir, environment
 from condensekit.sets.condensed import CondensedSet
 
 log = logging.getLogger(__name__)
-READ_EVERY = {"cuda": 50, "mps": 50}  # steps between looks at a device's results; a CPU is read every step
+READ_EVERY = {"cuda": 50, "mps": 50}  # steps between two reads of the metrics from a GPU; on a CPU every step
 
 
 class Status(Enum):
@@ -45,15 +45,15 @@ class Status(Enum):
 
 @dataclass(frozen=True, eq=False)
 class CondenseResult:
-    """What :func:`condense` gives back.
+    """The result of :func:`condense`.
 
     Args:
-        set: The condensed images; the last finite ones where the run diverged.
+        set: The condensed images; of a run that diverged, the last finite images.
         status: How the run ended.
         message: One sentence: what happened and what to do next.
-        history: One dictionary of figures for each step of this call.
+        history: One dictionary of metrics for each step of this call.
         signum: The signal that interrupted the run, or None.
-        work: ``preparation`` and ``condensing``: what networks did, in images, operations and passes over the data.
+        work: ``preparation`` and ``condensing``: the work of networks in images, operations and passes over the data.
     """
 
     set: CondensedSet
@@ -72,11 +72,11 @@ class Saving:
     """Where and how often a run is saved.
 
     Args:
-        out: The run folder; made if missing, refused if it holds a run and ``resume`` is off.
-        resume: Continue from the newest valid checkpoint in ``out``; from the start where there is none.
-        every: Steps between checkpoints; None for none by count.
+        out: The run folder. It is made if missing; it is an error if it holds a run and ``resume`` is off.
+        resume: Continue from the newest valid checkpoint in ``out``; without a checkpoint, start from step 1.
+        every: Steps between checkpoints; None: only ``minutes`` decides.
         minutes: Minutes between checkpoints.
-        snapshot_every: Steps between PNG grids of the images; None for none.
+        snapshot_every: Steps between PNG pictures of the images; None: no pictures.
     """
 
     out: Path
@@ -103,27 +103,27 @@ def condense(
     """Learn ``ipc`` synthetic images for each class of ``data``.
 
     Args:
-        data: The real images; every class listed in it is condensed.
-        recipe: How; a bare method is surrounded as in DM.
+        data: The real images; every class of them is condensed.
+        recipe: A recipe; or a method, which then uses the encoder, augmentation and start of DM.
         ipc: Images per class, at least 1.
-        steps: Matching steps, at least 1. Give this or ``minutes``.
-        minutes: Wall time of the loop instead, above 0; it goes on counting over a resume.
-        seed: Everything random follows from it; the same seed gives the same images on a CPU.
-        machine: Where networks run.
+        steps: Matching steps, at least 1. Give either ``steps`` or ``minutes``.
+        minutes: Wall time of all steps, above 0; a resumed run keeps the time it has used.
+        seed: Seed of all random numbers; the same seed gives the same images on a CPU.
+        machine: Device and precision of the networks.
         saving: Run folder, checkpoints and resume; None keeps everything in memory.
-        record: Further entries for ``config.json`` and the set's provenance, such as ``name``. JSON values.
-        stop: Asked after each step whether the run shall end there, with a checkpoint, as a signal would end it.
-        progress: Told about each step.
+        record: Further entries for ``config.json`` and the provenance of the set, such as ``name``. JSON values.
+        stop: Called after each step; when it returns True, the run ends with a checkpoint, as after a signal.
+        progress: Receives each step.
 
     Returns:
-        The set and how the run ended. Ctrl-C or SIGTERM ends it after the running step, with a checkpoint; before
-        the first step, where there is nothing to keep yet, they have their usual effect at once.
+        The set and how the run ended. Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint. Before
+        the first step there is nothing to save, and they end the program at once.
 
     Raises:
-        ConfigError: Options that make no sense, or a resume with other options (the text shows the difference), or on a
-            machine without the device the run was made on.
-        DataError: Classes too small for ``ipc`` images of the chosen start.
-        StoreError: The run folder cannot be written; its attribute ``result`` holds what was learnt so far.
+        ConfigError: Wrong options; a resume with other options (the text shows the difference); or a resume on a
+            machine that lacks the device of the run.
+        DataError: A class with too few images for ``ipc`` first images.
+        StoreError: The run folder cannot be written; its attribute ``result`` holds the images learnt so far.
     """
     refuse(instance("machine", machine, Machine, "Machine('cpu')"))
     made, problems = as_recipe(recipe).on(data.spec), Problems()
@@ -140,7 +140,7 @@ def condense(
     with problems:
         made.check(data, ipc, machine)
     problems.refuse()
-    ipc, seed, steps = int(ipc), int(seed), None if steps is None else int(steps)  # NumPy's as well
+    ipc, seed, steps = int(ipc), int(seed), None if steps is None else int(steps)  # they may be NumPy integers
     config = {
         **describe(made),
         "ipc": ipc,
@@ -178,10 +178,10 @@ def condense(
 
 
 def _machine_of(manifest: Mapping[str, Any]) -> Machine:
-    """The machine that a checkpoint was made with, which a resume keeps.
+    """The machine that wrote a checkpoint; a resumed run uses the same machine.
 
     Raises:
-        ConfigError: It needs what is not here.
+        ConfigError: This computer lacks its device or its compiler.
     """
     made = manifest["plan"]
     way_out = "resume it there, or start anew in another folder"
@@ -197,7 +197,7 @@ def _machine_of(manifest: Mapping[str, Any]) -> Machine:
 
 
 class _Loop:
-    """One run of one recipe: its state, and what happens around each step."""
+    """One run of one recipe: its state, and the work before and after each step."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class _Loop:
     ) -> None:
         self.data, self.recipe, self.compute, self.draw = data, recipe, compute, draw
         self.provenance, self.saving, self.run, self.progress = provenance, saving, run, progress
-        self.asked = asked  # to stop, by the caller
+        self.asked = asked  # whether the caller wants to stop
         network = recipe.encoder.network
         module = network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
         self.module = module.requires_grad_(False)
@@ -222,15 +222,15 @@ class _Loop:
         self.sampler: Sampler | None = None
         self.state: State = {}
         self.step = 0
-        self.preparation_s = self.elapsed_s = 0.0  # before the first step; of all steps
-        self.prepared_with = self.earlier = Spent()  # work before the first step; of all steps before a resume
+        self.preparation_s = self.elapsed_s = 0.0  # seconds before the first step; seconds of all steps
+        self.prepared_with = self.earlier = Spent()  # work before the first step; work of all steps before a resume
         self.history: list[dict[str, float]] = []
         self.pending: list[tuple[int, int, dict[str, Tensor], float]] = []
         self.failures = 0
         self.finished = False
 
     def prepare(self) -> None:
-        """What the encoder needs: from the run folder, or worked out now and kept there with what it took."""
+        """Make the tensors that the encoder needs and save them, or read them from the run folder."""
         path = self.run.path / "prepared.safetensors" if self.run else None
         found: Prepared
         if path and path.exists():
@@ -269,7 +269,7 @@ class _Loop:
         )
 
     def begin(self, ipc: int) -> None:
-        """The first state, from real images or noise."""
+        """Make the first state, from real images or noise."""
         start, init = time.perf_counter(), self.recipe.init
         with self.progress.stage(f"initialise ({init.name})", 1) as stage:
             images = init.first(self.data, ipc, self.recipe.formation.factor, self.draw, self.compute)
@@ -280,7 +280,7 @@ class _Loop:
         self.before = self.compute.spent
 
     def restore(self, step: int, tensors: State, manifest: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint; what the next step draws from is made again here, not in the time of a step."""
+        """Continue from a checkpoint; the sampler is made again here, so that its time does not count as a step."""
         start = time.perf_counter()
         self.state = {name: t.to(self.compute.device) for name, t in tensors.items()}
         self.step, self.elapsed_s = step, float(manifest["elapsed_s"])
@@ -296,17 +296,17 @@ class _Loop:
 
     @property
     def spent(self) -> Spent:
-        """The work of all steps, those before a resume included."""
+        """The work of all steps, including the steps before a resume."""
         return self.earlier + self.compute.spent - self.before
 
     def _sampler(self, draw: Draw) -> Sampler:
-        """What draws the real images of the step of ``draw``; kept for the next one."""
+        """The sampler of real images for the step of ``draw``; it is kept for the next step."""
         made = self.recipe.sampling.sampler(self.data, draw, self.compute, self.sampler, self.progress)
         self.sampler = made
         return made
 
     def run_until(self, steps: int | None, minutes: float | None) -> CondenseResult:
-        """The loop."""
+        """Run the loop until the budget is used up, the run diverges, or somebody stops it."""
         read_every = READ_EVERY.get(self.compute.device.type, 1)
         saved_step, saved_at = self.step, time.monotonic()
         with self.progress.stage(f"condense ({self.recipe.method.name})", steps, self.step) as stage:
@@ -332,7 +332,7 @@ class _Loop:
         return minutes is not None and self.elapsed_s >= 60 * minutes
 
     def _advance(self) -> None:
-        """One step; on a CPU a failed one is retried at once with a new draw."""
+        """Run one step; on a CPU, repeat a failed step once with new random numbers."""
         start = time.perf_counter()
         for attempt in (0, 1):
             self.state, metrics = self.recipe.method.step(self.state, self.context(self.step + 1, attempt))
@@ -345,7 +345,7 @@ class _Loop:
         self.pending.append((self.step, attempt, metrics, seconds))
 
     def _read(self, stage: Stage) -> None:
-        """Fetch the results of the steps since the last look, log them, count failures in a row."""
+        """Fetch the metrics of the steps since the last read, log them, and count failed steps in a row."""
         for step, attempt, metrics, seconds in self.pending:
             values = {name: float(value) for name, value in metrics.items() if name != "finite"}
             good = bool(metrics["finite"])
@@ -386,7 +386,7 @@ class _Loop:
             to_png_grid(self._set(Status.INTERRUPTED), self.run.path / "snapshots" / f"step-{self.step:06d}.png")
 
     def _end(self, steps: int | None, minutes: float | None) -> CondenseResult:
-        """Save what is due and say how it went."""
+        """Save the last checkpoint and the set, and make the result."""
         total = f" of {steps}" if steps is not None else ""
         if self.failures >= 2:
             return self._close(
@@ -419,13 +419,13 @@ class _Loop:
         return CondenseResult(made, status, message, self.history, self.stop.signum, work)
 
     def work(self) -> dict[str, dict[str, float]]:
-        """Passes over the data of the networks before the first step, and of all steps; see :class:`Spent`."""
+        """The work of networks before the first step, and in all steps; see :class:`Spent`."""
         size, shape = len(self.data), self.data.spec.shape
         parts = {"preparation": self.prepared_with, "condensing": self.spent}
         return {name: {**asdict(spent), **spent.passes(size, shape)} for name, spent in parts.items()}
 
     def _set(self, status: Status) -> CondensedSet:
-        """The images as they are, with the labels that the method learnt."""
+        """The present images as a set, with the soft labels that the method learnt, if any."""
         images = self.state["images"]
         provenance = {
             **self.provenance,

@@ -1,4 +1,4 @@
-"""Errors: the three kinds that a user can meet, and the exit code of each."""
+"""Errors: the three kinds that a user can meet, their exit codes, and the checks that raise them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class CondensekitError(Exception):
 
 
 class DataError(CondensekitError):
-    """The images or labels handed in cannot be used; the text names the offending item."""
+    """The given images or labels cannot be used; the text names the wrong item."""
 
 
 class ConfigError(CondensekitError):
-    """An option or a combination of options makes no sense; lists every problem found at once."""
+    """An option, or a combination of options, is wrong; the error lists every problem."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
@@ -29,9 +29,9 @@ class ConfigError(CondensekitError):
 
 
 class StoreError(CondensekitError):
-    """A file is damaged, foreign, or cannot be written; the text names path and stage.
+    """A file is damaged, has an unknown format, or cannot be written; the text names the path and the stage.
 
-    ``result`` holds what a run had learnt in memory when its folder could not be written, else None.
+    ``result`` holds the result in memory of a run whose folder could not be written, else None.
     """
 
     exit_code = 4
@@ -39,7 +39,7 @@ class StoreError(CondensekitError):
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that is in no table: it offers the nearest match and the whole list."""
+    """Make the error for an unknown name: it offers the nearest match and the list of known names."""
     names = sorted(known)
     spelt = {name.lower(): name for name in names}
     near = difflib.get_close_matches(value.lower(), spelt, n=1, cutoff=0.5)
@@ -48,26 +48,26 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> ConfigError:
 
 
 def refuse(*problems: str | None) -> None:
-    """Raise one :class:`ConfigError` that lists all given problems; ``None`` entries are no problem."""
+    """Raise one :class:`ConfigError` that lists all given problems; entries that are None are ignored."""
     found = [p for p in problems if p]
     if found:
         raise ConfigError(*found)
 
 
 def require(condition: bool, problem: str) -> None:
-    """Raise a :class:`ConfigError` with this text unless the condition holds."""
+    """Raise a :class:`ConfigError` with the text ``problem`` if the condition is false."""
     if not condition:
         raise ConfigError(problem)
 
 
 def instance(name: str, value: object, kind: type, way_out: str) -> str | None:
-    """What is wrong with an argument that must be an object of a kind; None where nothing is.
+    """The problem of an argument that must be an object of a class; None if there is no problem.
 
     Args:
-        name: The argument.
-        value: What was given.
-        kind: What is expected.
-        way_out: A call that would work.
+        name: The name of the argument.
+        value: The given value.
+        kind: The expected class.
+        way_out: A value that would work.
     """
     if isinstance(value, kind):
         return None
@@ -76,14 +76,14 @@ def instance(name: str, value: object, kind: type, way_out: str) -> str | None:
 
 
 def function(name: str, value: object, way_out: str) -> str | None:
-    """What is wrong with an argument that must be a function, or an object that is called like one; see above."""
+    """The problem of an argument that must be a function or another callable object; None if there is no problem."""
     if callable(value) and not isinstance(value, type):
         return None
     return f"{name} must be a function, got {quoted(value)}: pass {way_out}"
 
 
 def quoted(value: object) -> str:
-    """A value in the line of an error: a class by its name, anything else as far as 60 characters show it."""
+    """A value as an error message shows it: the name of a class, or the first 60 characters of another value."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     text = " ".join(repr(value).split())
@@ -91,9 +91,9 @@ def quoted(value: object) -> str:
 
 
 def whole(name: str, value: object, low: int | None = None) -> str | None:
-    """What is wrong with a value that must be an integer, at least ``low`` where that is given; None where nothing is.
+    """The problem of a value that must be an integer, and at least ``low`` if given; None if there is no problem.
 
-    NumPy's integers are as good as Python's; True and False are none.
+    NumPy's integers are accepted; True and False are not.
     """
     if not isinstance(value, bool) and isinstance(value, Integral) and (low is None or int(value) >= low):
         return None
@@ -102,12 +102,12 @@ def whole(name: str, value: object, low: int | None = None) -> str | None:
 
 
 def finite(value: object) -> bool:
-    """Whether a value is a finite number; True and False are none."""
+    """Whether a value is a finite number; True and False do not count as numbers."""
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def positive(name: str, value: Any, zero: bool = False) -> str | None:
-    """What is wrong with a value that must be a finite number above 0, or at least 0; None where nothing is."""
+    """The problem of a value that must be finite and above 0 (or at least 0 if ``zero``); None if there is none."""
     if finite(value) and (value > 0 or (zero and value == 0)):
         return None
     return (
@@ -118,7 +118,7 @@ def positive(name: str, value: Any, zero: bool = False) -> str | None:
 
 
 class Problems:
-    """Gathers the problems of several objects: build each inside ``with problems:``, then :meth:`refuse`."""
+    """Collector of problems: build each object inside ``with problems:``, then call :meth:`refuse`."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -133,5 +133,5 @@ class Problems:
         return False
 
     def refuse(self) -> None:
-        """Raise one ConfigError with everything found."""
+        """Raise one ConfigError with all collected problems."""
         refuse(*self.found)

@@ -1,6 +1,6 @@
-"""Public doors: load, condense, select and evaluate take what people have, and make objects of it.
+"""Public functions: load, condense, select and evaluate accept names, paths, arrays and objects of other libraries.
 
-Text and foreign objects become condensekit's own here and nowhere deeper.
+Only this module converts them into condensekit's own objects; all other modules work on these objects.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from condensekit.training.evaluation import Candidate, Evaluation
 from condensekit.training.evaluation import evaluate as evaluate_candidates
 from condensekit.training.train import TrainProtocol
 
-FULL = "full"  # in ``against``: all training images
-ELSEWHERE = {"iterations": "steps", "per_class": "ipc", "out": "saving"}  # what condense() calls its arguments
+FULL = "full"  # the name in ``against`` for all training images
+ELSEWHERE = {"iterations": "steps", "per_class": "ipc", "out": "saving"}  # wrong name: the argument of condense()
 
 
 def load(
@@ -46,7 +46,7 @@ def load(
     flippable: bool | None = None,
     progress: Progress | None = None,
 ) -> tuple[ClassImages, ClassImages]:
-    """Training and test images, both with the training images' normalisation and class names.
+    """Load training and test images, both with the normalisation and class names of the training images.
 
     >>> import condensekit as ck
     >>> train, test = ck.load("digits")
@@ -54,18 +54,19 @@ def load(
     (1438, 359, (1, 8, 8))
 
     Args:
-        source: A name, a folder or an ``.npz`` file, see :func:`condensekit.data.datasets.load`; or what
-            :func:`condensekit.data.objects.as_images` takes, of which a fixed 20 % of each class are held out to test.
-        root: Folder of the named sets; the following are for names and files only.
-        image_size: Resize every image to this many pixels in height and width.
-        download: Fetch a named set that is missing.
-        trust_local_copy: Read a named set's files even if their checksums differ from the published ones.
-        mmap: Folder for the decoded pixels, which are then mapped from there.
-        flippable: Whether a mirrored image still shows its class; None: as is known, else True.
-        progress: Told how many images are read; None shows a bar in a terminal.
+        source: A name, a folder or an ``.npz`` file, see :func:`condensekit.data.datasets.load`; or an object that
+            :func:`condensekit.data.objects.as_images` accepts. Of an object, a fixed 20 % of each class are held out
+            as test images.
+        root: Folder of the named data sets. For names and files only, as are the next four arguments.
+        image_size: Resize every image to this height and width in pixels.
+        download: Download a named data set that is missing.
+        trust_local_copy: Read the files of a named data set even if their checksums differ from the published ones.
+        mmap: Folder for the decoded pixels; the images are then memory-mapped from there.
+        flippable: Whether a mirrored image still shows its class; None: as known for the data set, else True.
+        progress: Receives the number of images read; None shows a bar in a terminal.
 
     Raises:
-        DataError: Images that are missing, damaged or ill-fitting; the text names the file or item.
+        DataError: Images that are missing, damaged or do not fit; the text names the file or item.
         ConfigError: An unknown name, or an ``image_size`` below 1.
     """
     if isinstance(source, str | Path):
@@ -112,22 +113,22 @@ def condense(
     CondensedSet(10 images of (1, 8, 8), 10 classes, 1 per class, 2,640 bytes: dm)
 
     Args:
-        data: Training images in any form that :func:`load` takes but a name or path.
-        recipe: How: the text of a recipe (``"m3d lr=3"``), a :class:`Recipe`, or a method, which is surrounded as in
-            DM. See :mod:`condensekit.catalog.recipes`.
+        data: Training images: any object that :func:`load` accepts, but no name and no path.
+        recipe: The text of a recipe (``"m3d lr=3"``), a :class:`Recipe`, or a method, which then uses the encoder,
+            augmentation and start of DM. See :mod:`condensekit.catalog.recipes`.
         ipc: Images per class, at least 1.
-        steps: Matching steps, at least 1. Give this or ``minutes``.
-        minutes: Wall time of the loop instead, above 0.
-        seed: Everything random follows from it; the same seed gives the same images on a CPU.
-        machine: Where networks run.
-        saving: Run folder, or :class:`Saving` for how often it is written and whether a run in it is resumed.
-        record: Further entries for ``config.json`` and the set's provenance. JSON values.
-        stop: Asked after each step whether the run shall end there.
-        progress: Told about each step; None shows a bar in a terminal.
-        misplaced: None: arguments of the recipe or the machine are refused here, with the call that takes them.
+        steps: Matching steps, at least 1. Give either ``steps`` or ``minutes``.
+        minutes: Wall time of all steps, above 0.
+        seed: Seed of all random numbers; the same seed gives the same images on a CPU.
+        machine: Device and precision of the networks.
+        saving: Run folder; or a :class:`Saving`, which also says how often to save and whether to resume.
+        record: Further entries for ``config.json`` and the provenance of the set. JSON values.
+        stop: Called after each step; the run ends when it returns True.
+        progress: Receives each step; None shows a bar in a terminal.
+        misplaced: Arguments of the recipe or the machine: the error names the call that accepts them.
 
     Returns:
-        The set (``.set``), how the run ended, its figures, and the work of the networks. See
+        The set (``.set``), how the run ended, the metrics of each step, and the work of the networks. See
         :func:`condensekit.driver.condense`, also for the errors.
     """
     refuse(*(_misplaced(name) for name in misplaced))
@@ -162,7 +163,7 @@ def select(
     formation: Formation | None = None,
     machine: Machine = Machine(),  # noqa: B008 - frozen
 ) -> CondensedSet:
-    """Choose ``ipc`` real images of each class: the baselines of a condensation.
+    """Choose ``ipc`` real images of each class: a baseline for a condensed set.
 
     >>> import condensekit as ck
     >>> train, test = ck.load("digits")
@@ -172,15 +173,15 @@ def select(
     Args:
         data: Training images, as in :func:`condense`.
         selection: A name (``kmeans``, ``packed-random``), a :class:`~condensekit.selection.base.Selection`, or a
-            function like one.
+            function with the same arguments.
         ipc: Stored images per class, at least 1.
-        seed: What is random follows from it.
-        formation: How the images are stored; None: as the name says.
-        machine: Where networks run.
+        seed: Seed of all random numbers.
+        formation: How the images are stored; None: as the name of the selection says.
+        machine: Device and precision of the networks.
 
     Raises:
-        ConfigError: An unknown name, or options that make no sense.
-        DataError: Classes too small.
+        ConfigError: An unknown name, or wrong options.
+        DataError: A class with too few images.
     """
     chosen_by, usual = names.baseline(selection)
     refuse(
@@ -206,29 +207,29 @@ def evaluate(
     equal_steps: bool = True,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Train networks from scratch on sets, test them, and compare with real images of the same number.
+    """Train networks from scratch on sets, test them, and compare the sets with equally many real images.
 
     Args:
-        sets: A set, a result of :func:`condense`, the path of a run folder or of a set's file, or a list of these; a
-            dictionary names them. Sets that differ only in the seed form one row.
-        test: Test images in any form; they are normalised as the sets are.
-        train: Training images, from which baselines are drawn; None: those that the sets were made from, read again.
-        against: Selections to compare with: a name, a selection, a list of these, or None; ``full`` is all training
-            images.
-        network: What is trained and judged: a name, a function that makes a module, or a list of these.
-        networks: Trainings on each set.
-        protocol: How: ``short``, ``dc``, ``idc``, or a :class:`TrainProtocol`.
-        seed: Of the first network.
-        machine: Where networks run.
-        equal_steps: Whether a set that decodes to more images gets no more training.
-        progress: Told about each gradient step; None shows a bar in a terminal.
+        sets: A set, a result of :func:`condense`, the path of a run folder or of a set's file, or a list of these; the
+            keys of a dictionary become the names of rows. Sets that differ only in the seed form one row.
+        test: Test images in any form; they get the normalisation of the sets.
+        train: Training images, from which baselines are chosen; None: the data of the sets are read again.
+        against: Selections to compare with: a name, a selection, a list of these, or None. ``full`` is all training
+            images. The first entry is the reference of the differences.
+        network: The network to train and judge: a name, a function that makes a module, or a list of these.
+        networks: Number of networks trained on each set.
+        protocol: How networks are trained: ``short``, ``dc``, ``idc``, or a :class:`TrainProtocol`.
+        seed: Seed of the first network.
+        machine: Device and precision of the networks.
+        equal_steps: Whether packed sets, which decode to more images, are trained on for the same number of steps.
+        progress: Receives each gradient step; None shows a bar in a terminal.
 
     Returns:
-        Rows of accuracies with paired differences; ``print`` shows them as a table.
+        One row of accuracies for each set, with the difference to the reference; ``print`` shows a table.
 
     Raises:
-        ConfigError: Unknown names, or a baseline without training images to draw from.
-        DataError: Images that do not fit.
+        ConfigError: Unknown names, or a baseline without training images.
+        DataError: Images that do not fit the sets.
     """
     wanted: list[str] = []
     problems = Problems()
@@ -280,7 +281,7 @@ def baselines(
     train: ClassImages,
     compute: Compute,
 ) -> list[Candidate]:
-    """For each size among ``groups``: each selection's sets, with the seeds of the group that has most."""
+    """For each ``ipc`` of ``groups``, the sets of each selection, with the seeds of the group with the most seeds."""
     made = []
     for ipc in dict.fromkeys(g.ipc for g in groups):
         alike = [g for g in groups if g.ipc == ipc]
@@ -298,7 +299,7 @@ def _size(images: ClassImages) -> tuple[int, int]:
 
 
 def _misplaced(name: str) -> str:
-    """Where an argument belongs that ``condense`` does not take."""
+    """The error message for an argument that ``condense`` does not accept: the call that accepts it."""
     if name in {field.name for field in dataclasses.fields(Machine)}:
         return f"condense() takes no {name}=: pass machine=Machine({name}=...)"
     of_methods = {
@@ -313,7 +314,7 @@ def _misplaced(name: str) -> str:
 
 
 def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
-    """The test images with the set's normalisation, where they are pixels of the same shape."""
+    """The test images with the normalisation of the set, if they are uint8 pixels of the same shape."""
     ours, theirs = made.spec, test.spec
     if ours.alike(theirs) or ours.shape != theirs.shape or not test.whole_bytes:
         return test
@@ -321,7 +322,7 @@ def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
 
 
 def _check_classes(train: ClassImages, made: CondensedSet) -> None:
-    """Raise DataError where a baseline would lack a class that the set has."""
+    """Raise DataError if the training images lack a class of the set."""
     missing = sorted(set(made.classes) - set(train.classes))
     if missing:
         raise DataError(
@@ -331,23 +332,23 @@ def _check_classes(train: ClassImages, made: CondensedSet) -> None:
 
 
 def _training_images(train: Any, made: CondensedSet) -> ClassImages:
-    """The images that baselines are drawn from.
+    """The training images, from which baselines are chosen: the given images, or the data of the set read again.
 
     Raises:
-        ConfigError: None given, and those that the set was made from cannot be read again.
+        ConfigError: No images are given, and the data of the set cannot be read again.
     """
     if train is not None:
         return _normalised(as_images(train, "train"), made)
     source, wanted = made.provenance.get("source"), made.provenance.get("data")
     if not source:
         raise ConfigError(
-            "a baseline is drawn from the training images, and the set does not say where they are: pass train=, or "
+            "a baseline needs the training images, and the set does not record where they are: pass train=, or "
             "against=None"
         )
     parts = datasets.load(source["name"], root=source.get("root"), image_size=source.get("image_size"))
     read = next((part for part in parts if part.fingerprint() == wanted), None)
     if read is None:
         raise ConfigError(
-            f"the set was made from other images than those of {source['name']!r} now (a part of them?): pass train="
+            f"the set was not made from the present images of {source['name']!r} (perhaps from a part): pass train="
         )
     return read

@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C and SIGTERM as a flag, so that a running step ends before the run does."""
+"""Interrupts: Ctrl-C and SIGTERM as a flag, so that a run ends after its current step."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from types import FrameType
 
 
 class Stop:
-    """Whether a signal has asked the run to end."""
+    """The signal that asked the run to end; ``signum`` is None before a signal."""
 
     signum: int | None = None
 
 
 @contextmanager
 def caught() -> Iterator[Stop]:
-    """Turn the first SIGINT or SIGTERM into ``Stop.signum``; a second one acts as usual.
+    """Store the first SIGINT or SIGTERM in ``Stop.signum``; the second signal has its usual effect.
 
-    Outside the main thread, where Python allows no handlers, signals keep their meaning.
+    Outside the main thread, Python allows no handlers, and signals keep their usual effect.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Progress: reports of long work; the library calls, the caller decides what to show."""
+"""Progress: reports of long work. The library reports, and the caller decides what to show."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 class Stage:
-    """One running piece of work; silent unless a subclass shows it."""
+    """A running piece of work; a subclass may show it."""
 
     def advance(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
-        """``steps`` more are done; ``values`` are the newest figures (say ``{"loss": 1.2}``)."""
+        """Report that ``steps`` more steps are done; ``values`` are the newest metrics, such as ``{"loss": 1.2}``."""
 
 
 class Shared(Stage):
-    """One stage that several workers advance, and through which the failure of one reaches the others."""
+    """A stage that several workers share; when one worker fails, the others stop."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -25,7 +25,7 @@ class Shared(Stage):
         self.failure: BaseException | None = None
 
     def advance(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
-        """Pass on; raises what failed elsewhere."""
+        """Advance the stage; raises the error of another worker."""
         with self.lock:
             if self.failure:
                 raise self.failure
@@ -33,7 +33,7 @@ class Shared(Stage):
 
     @contextmanager
     def ending_all(self) -> Iterator[None]:
-        """Whatever is raised inside, Ctrl-C included, ends the work of all workers at their next step."""
+        """Make an error raised inside, or Ctrl-C, stop all workers at their next step."""
         try:
             yield
         except BaseException as error:
@@ -46,7 +46,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Stage]:
-        """A piece of work called ``name`` of ``total`` steps (None: unknown), ``done`` already finished."""
+        """Begin a piece of work with ``total`` steps (None: unknown), of which ``done`` are finished already."""
         yield Stage()
 
 
@@ -54,7 +54,7 @@ SILENT = Progress()
 
 
 class Bar(Stage):
-    """A stage shown as a bar of tqdm with its newest figures."""
+    """A stage shown as a bar of tqdm with its newest metrics."""
 
     def __init__(self, bar: Any) -> None:
         self.bar = bar
@@ -67,7 +67,7 @@ class Bar(Stage):
 
 
 class Bars(Progress):
-    """One bar for each stage on standard error, with the remaining time; nothing where that is no terminal."""
+    """A bar for each stage on standard error, with the remaining time; no output if it is not a terminal."""
 
     @contextmanager
     def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Stage]:

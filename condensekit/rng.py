@@ -1,10 +1,10 @@
-"""Counted randomness: every random number is a pure function of what it is for.
+"""Random numbers: every number is a function of the seed and of its purpose.
 
 Indices and augmentation parameters are a 64-bit hash of (seed, step, attempt, role, class label,
-sample). Nothing is streamed, so a resumed run, a run over some of the classes, and a run on another
-device draw the same numbers. Network weights come from one :class:`torch.Generator` per
-(seed, step, attempt, role). Code that insists on the global generator runs inside :func:`isolated`,
-the only place that touches it.
+sample). No number depends on earlier numbers. Therefore a resumed run, a run with some of the classes,
+and a run on another device draw the same numbers. Network weights come from one
+:class:`torch.Generator` per (seed, step, attempt, role). Code that needs the global generator runs
+inside :func:`isolated`; nothing else uses that generator.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ def _mix_tensor(x: Tensor) -> Tensor:
 
 
 def key_of(text: str) -> int:
-    """A 63-bit key of a text, the same in every process (unlike ``hash``)."""
+    """A 63-bit key of a text; unlike ``hash``, it is the same in every process."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The randomness of one step: hashes, uniforms, indices and generators, each named by its role.
+    """The random numbers of one step: hashes, uniforms, indices and generators, each named by its role.
 
     Args:
-        seed: The run's seed, any integer.
-        step: Which step this is; 0 before the loop.
-        attempt: 0, or 1 when the step is retried after a non-finite value.
+        seed: Seed of the run, any integer.
+        step: Number of the step; 0 before the first step.
+        attempt: 0; 1 if the step is repeated after a value that is not finite.
     """
 
     seed: int
@@ -73,7 +73,7 @@ class Draw:
     attempt: int = 0
 
     def at(self, step: int, attempt: int = 0) -> Draw:
-        """The same seed at another step."""
+        """The random numbers of another step, with the same seed."""
         return replace(self, step=step, attempt=attempt)
 
     def key(self, role: str) -> int:
@@ -117,9 +117,9 @@ class Draw:
 
 @contextlib.contextmanager
 def isolated(key: int) -> Iterator[None]:
-    """Run code that uses the global generators (torch, numpy, random) from ``key``; restore them after.
+    """Seed the global generators (torch, numpy, random) with ``key``, and restore them at the end.
 
-    One thread at a time; it may be nested.
+    Only one thread at a time runs inside; calls may be nested.
     """
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with _ALONE, torch.random.fork_rng(devices=cuda):

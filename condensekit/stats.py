@@ -1,4 +1,4 @@
-"""Statistics of paired comparisons."""
+"""Statistics: paired differences, their intervals and p values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-ENOUGH_SETS = 3  # from here on an interval is over sets, which are independent; networks on one set are not
+ENOUGH_SETS = 3  # sets from which an interval is over sets; sets are independent, networks on one set are not
 
 Accuracies = Sequence[Sequence[float]]
 K = TypeVar("K")
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """The t interval of the mean of independent values; None for a single one."""
+    """The t interval of the mean of independent values; None for a single value."""
     if len(values) < 2:
         return None
     if min(values) == max(values):  # scipy warns of the variance 0
@@ -31,12 +31,13 @@ def paired_interval(ours: Accuracies, theirs: Accuracies) -> tuple[float, tuple[
     'set'
 
     Args:
-        ours: A list of networks' accuracies for each set.
-        theirs: The same of the reference; paired set by set and network by network, as far as both reach.
+        ours: For each set, the accuracies of its networks.
+        theirs: The same for the reference; set i is paired with set i, and network j with network j. Sets and networks
+            without a partner are left out.
 
     Returns:
-        ``ours - theirs`` on average; (lo, hi), None for a single unit; ``set`` where there are at least three
-        pairs of sets (their networks are averaged first), else ``network``.
+        The mean of ``ours - theirs``; (lo, hi), or None for a single unit; the unit. It is ``set`` if there are at
+        least three pairs of sets (the networks of a set are averaged first), else ``network``.
     """
     pairs = [[a - b for a, b in zip(x, y, strict=False)] for x, y in zip(ours, theirs, strict=False)]
     values, unit = units(pairs)
@@ -44,14 +45,14 @@ def paired_interval(ours: Accuracies, theirs: Accuracies) -> tuple[float, tuple[
 
 
 def units(values: Accuracies) -> tuple[list[float], str]:
-    """One value for each independent unit, and what the unit is: ``set`` or ``network``."""
+    """A value for each independent unit, and the name of the unit: ``set`` or ``network``."""
     if len(values) >= ENOUGH_SETS:
         return [statistics.fmean(networks) for networks in values], "set"
     return [value for networks in values for value in networks], "network"
 
 
 def paired_p(ours: Accuracies, theirs: Accuracies) -> float | None:
-    """Two-sided p of a paired t test over sets; None for fewer than :data:`ENOUGH_SETS`, or where nothing varies."""
+    """Two-sided p of a paired t test over sets; None for fewer than :data:`ENOUGH_SETS`, or for equal differences."""
     if len(ours) < ENOUGH_SETS:
         return None
     from scipy.stats import ttest_rel

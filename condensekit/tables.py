@@ -34,7 +34,7 @@ def as_html(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def as_frame(rows: Iterable[Any]) -> Any:
-    """A pandas data frame with a line for each row, a dataclass.
+    """A pandas data frame with a line for each row; the rows are dataclasses.
 
     Raises:
         ConfigError: pandas is not installed.
@@ -47,7 +47,7 @@ def as_frame(rows: Iterable[Any]) -> Any:
 
 
 def signed(value: float | None, interval: Sequence[float] | None = None) -> str:
-    """A difference of fractions in points: ``+1.2 [+0.3, +2.1]``; empty where there is none."""
+    """A difference of fractions in percentage points: ``+1.2 [+0.3, +2.1]``; empty text for None."""
     if value is None:
         return ""
     bounds = "" if interval is None else " [{:+.1f}, {:+.1f}]".format(*(100 * bound for bound in interval))

@@ -51,7 +51,7 @@ NARROW = Fresh(ConvNet(width=8))
 def context(
     data: ClassImages, compute: Compute, seed: int = 0, step: int = 1, encoder: Encoder = NARROW
 ) -> StepContext:
-    """A step's context without augmentation; the module has random weights, or trained ones of ``encoder``."""
+    """A context of a step without augmentation; the module has random weights, or trained weights of ``encoder``."""
     draw = Draw(seed, step)
     prepared = encoder.prepare(data, Draw(seed), compute)
     module = encoder.network.new(data.spec.shape, len(data.classes), draw).requires_grad_(False)
@@ -61,7 +61,7 @@ def context(
 
 
 class MethodContract(ABC):
-    """What a condensation method promises. Override :meth:`make`."""
+    """Tests of a condensation method. Override :meth:`make`."""
 
     encoder: Encoder = NARROW
 
@@ -70,7 +70,7 @@ class MethodContract(ABC):
         """The method under test."""
 
     def recipe(self, method: Condenser | None = None) -> Recipe:
-        """What the runs below take: the method from noise."""
+        """The recipe of the runs below: the method, with noise as first images."""
         return Recipe(method or self.make(), encoder=self.encoder, init=Noise())
 
     def run(self, data: ClassImages, steps: int = 4, ipc: int = 2, seed: int = 0) -> torch.Tensor:
@@ -108,7 +108,7 @@ class MethodContract(ABC):
         assert all((images[k] - start[k]).abs().max() > 0 for k in range(len(data.classes)))
 
     def test_same_seed_same_images(self) -> None:
-        """The seed decides; the global generator does not."""
+        """The seed decides the images; the global generator does not matter."""
         first = self.run(shapes())
         torch.rand(17)
         assert torch.equal(first, self.run(shapes()))
@@ -132,7 +132,7 @@ class MethodContract(ABC):
         data, whole = shapes(), self.run(shapes(), steps=6)
 
         class Cut(type(self.make())):  # type: ignore[misc]
-            """The same method, pulling the plug in step 5."""
+            """The same method, which fails in step 5."""
 
             def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, torch.Tensor]]:
                 if ctx.draw.step == 5:
@@ -153,7 +153,7 @@ class MethodContract(ABC):
         assert torch.equal(whole.flatten(0, 1), result.set.images)
 
     def test_non_finite_step_changes_nothing(self) -> None:
-        """A NaN on the way out leaves the state as it was and is reported."""
+        """A step with a NaN does not change the state, and reports it."""
         data = shapes()
         with Compute(Machine("cpu", workers=0)) as compute:
             ctx = context(data, compute, encoder=self.encoder)
@@ -166,7 +166,7 @@ class MethodContract(ABC):
 
 
 class SelectionContract(ABC):
-    """What a selection promises. Override :meth:`make`."""
+    """Tests of a selection. Override :meth:`make`."""
 
     @abstractmethod
     def make(self) -> Selection:

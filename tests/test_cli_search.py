@@ -129,7 +129,7 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
         (("--truth", "missing.csv"), "cannot read the truth table missing.csv"),
         (("--engine", "pol", "--workers", "999", "--rankers", "dn"), "Did you mean 'pool'"),
         (("--workers", "999"), "workers must lie in 1 to"),
-        (("--budget", "soon"), "'soon' is no time: write 90s, 30m or 2h"),
+        (("--budget", "soon"), "'soon' is not a time: write 90s, 30m or 2h"),
         (("--score", "loss"), "unknown --score 'loss'"),
         (("--rankers", "ridge:params"), "give a truth"),
         (("--trials", "0"), "0 is not in the range"),

@@ -104,7 +104,7 @@ def test_out_of_memory_halves_the_chunk(monkeypatch, caplog):
         assert seen[:4] == [64, 32, 16, 8]
         torch.testing.assert_close(got, net.features(x), rtol=1e-5, atol=1e-5)
         assert compute.chunk == 8
-        with pytest.raises(ConfigError, match="batch-norm"):
+        with pytest.raises(ConfigError, match="batch norm"):
             compute.features(network("batch"), x)
     assert "chunks of 8" in caplog.text
 

@@ -464,21 +464,21 @@ def test_a_run_folder_remembers_where_its_images_are(arrays, tmp_path):
     expected = rows_of(ck.evaluate(tmp_path / "run", train, train=train, **QUICK))
     assert rows_of(ck.evaluate(tmp_path / "run", train, **QUICK)) == expected
     in_npz(255 - arrays[0], arrays[1], tmp_path)
-    with pytest.raises(ConfigError, match=r"made from other images than those of '.*x\.npz' now .*: pass train="):
+    with pytest.raises(ConfigError, match=r"not made from the present images of '.*x\.npz' .*: pass train="):
         ck.evaluate(tmp_path / "run", train, **QUICK)
 
 
 def test_a_part_of_the_images_is_not_taken_for_all(digits):
     rest, held = digits[0].split(0.2, seed=0)
     made = ck.condense(rest, SMALL, ipc=1, steps=1)
-    with pytest.raises(ConfigError, match=r"made from other images than those of 'digits' now \(a part of them\?\)"):
+    with pytest.raises(ConfigError, match=r"not made from the present images of 'digits' \(perhaps from a part\)"):
         ck.evaluate(made, held, **QUICK)
     assert ck.evaluate(made, held, train=rest, **QUICK).rows[1].set == "random"
 
 
 def test_images_that_nobody_can_read_again_are_asked_for(arrays):
     made = ck.condense(arrays, SMALL, ipc=1, steps=1)
-    with pytest.raises(ConfigError, match=r"does not say where they are: pass train=, or against=None"):
+    with pytest.raises(ConfigError, match=r"does not record where they are: pass train=, or against=None"):
         ck.evaluate(made, arrays, **QUICK)
     assert len(ck.evaluate(made, arrays, against=None, **QUICK).rows) == 1
 

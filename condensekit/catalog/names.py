@@ -1,8 +1,8 @@
-"""Names: which object the name of a network, selection, encoder, sampling or protocol stands for.
+"""Names: the objects behind the names of networks, selections, encoders, samplings and protocols.
 
-A name is one of the tables below, an entry point that an installed package declares in the group
-``condensekit.methods`` or ``condensekit.selections``, or ``module:object`` for something of your own: a
-class, a function that makes the object, or the finished object itself. Options follow as ``key=value``.
+A name is a key of a table below, an entry point of an installed package in the group
+``condensekit.methods`` or ``condensekit.selections``, or ``module:object`` for your own object: a class, a
+function that makes the object, or the object itself. Options follow as ``key=value``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from condensekit.errors import ConfigError, quoted, refuse, unknown
+from condensekit.errors import ConfigError, quoted, refuse, require, unknown
 from condensekit.methods.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.gradient import DISTANCES
@@ -83,13 +83,13 @@ OBJECTS: dict[str, Mapping[str, Any]] = {
 
 
 def named(text: str, kind: str) -> tuple[str, dict[str, str]]:
-    """A name and its options, written ``NAME key=value ...``: the one way in which anything with options is written.
+    """Read a name and its options, written ``NAME key=value ...``.
 
     >>> named("m3d lr=3 init=kmeans", "recipe")
     ('m3d', {'lr': '3', 'init': 'kmeans'})
 
     Raises:
-        ConfigError: A part without ``=``, a key that is there twice.
+        ConfigError: A part without ``=``, or a key given twice.
     """
     name, *parts = text.split() or [""]
     keys = [part.partition("=")[0] for part in parts]
@@ -181,7 +181,7 @@ def baseline(given: Any, argument: str = "selection") -> tuple[Selection, Format
 
 
 def baseline_name(chosen_by: Selection, formation: Formation) -> str:
-    """What a table calls a set of :func:`baseline`, ``packed-kmeans`` say, and how else it is stored."""
+    """The name of a set of :func:`baseline` in tables, such as ``packed-kmeans``, with its storage options."""
     parts = [PACKED * (formation.factor > 1) + chosen_by.name]
     parts += [f"factor={formation.factor}"] * (formation.factor > 2)
     parts += [f"storage={formation.dtype}"] * (formation.dtype != "float32")
@@ -211,7 +211,7 @@ def network(name: str) -> Network:
     name, options = named(name, "network")
     kind, *parts = name.split("-")
     if options and kind in NETWORKS:
-        refuse("write options of a network as key=value or after dashes, not both" if parts else None)
+        require(not parts, "write options of a network as key=value or after dashes, not both")
         made: Network = configured(f"option of network {kind!r}", NETWORKS[kind], options)
         return made
     if kind in NETWORKS:
@@ -226,7 +226,7 @@ def network(name: str) -> Network:
 
 
 def as_network(given: Any, name: str = "network") -> Network:
-    """An architecture in any form that people have.
+    """Convert an architecture in any supported form to a network.
 
     Args:
         given: A name (see :func:`network`), a :class:`~condensekit.networks.base.Network`, a function or class that
@@ -379,12 +379,12 @@ def configured(kind: str, found: Any, options: Mapping[str, Any], hidden: Contai
 
 
 def _parameters(found: Any) -> set[str]:
-    """Everything that can be given where ``found``, or the class of an object, is called."""
+    """The names of all parameters of ``found``, or of the class of an object."""
     return set(inspect.signature(found if _makes(found) else type(found)).parameters)
 
 
 def _required(found: Any) -> list[str]:
-    """What must be given where ``found`` is called."""
+    """The names of the parameters of ``found`` without defaults."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     try:
         parameters = inspect.signature(found).parameters.items()
@@ -394,7 +394,7 @@ def _required(found: Any) -> list[str]:
 
 
 def convert(name: str, value: Any, kind: type) -> Any:
-    """``value``, where it is a text: as ``kind``, or the object of that name; a whole number where one is a float."""
+    """Convert a text to ``kind``, or to the object of that name, and an integer to float if ``kind`` is float."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, str) or kind is str:
@@ -413,7 +413,7 @@ def convert(name: str, value: Any, kind: type) -> Any:
 
 
 def find(kind: str, name: str, table: Mapping[str, Any]) -> Any:
-    """What the table, an entry point or ``module:object`` holds under ``name``."""
+    """The object called ``name`` in the table, among the entry points, or at ``module:object``."""
     if name in table:
         return table[name]
     if ":" in name:

@@ -1,8 +1,8 @@
-"""Recipes by name: each published method as its paper runs it, and recipes from text.
+"""Recipes by name: the recipe of each published paper, and recipes from text.
 
 ``recipes.m3d(lr=3)`` and ``recipes.parse("m3d lr=3")`` are the same recipe. An option is a hyper-parameter of the
-method, a field of the :class:`~condensekit.methods.recipe.Recipe`, or one of :data:`SHORT`; with a dot it belongs to
-a part: ``init.candidates=1000``. Values may be text or objects: ``init="kmeans"``, ``init=KMeans()``.
+method, a field of the :class:`~condensekit.methods.recipe.Recipe`, or a name in :data:`SHORT`. An option with a dot
+belongs to a part: ``init.candidates=1000``. Values may be text or objects: ``init="kmeans"``, ``init=KMeans()``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from condensekit.catalog import names
-from condensekit.errors import ConfigError, Problems, instance, quoted, refuse, unknown
+from condensekit.errors import ConfigError, Problems, instance, quoted, refuse, require, unknown
 from condensekit.methods.base import Condenser
 from condensekit.methods.discrepancy import MMD
 from condensekit.methods.distribution import DistributionMatching
@@ -27,15 +27,15 @@ from condensekit.selection.base import Noise, Start
 from condensekit.sets.condensed import Formation
 from condensekit.training.augment import Augmentation
 
-PARTS = ("init", "sampling", "encoder")  # what may take options of its own
+PARTS = ("init", "sampling", "encoder")  # parts of a recipe that have options
 SHORT = {
-    "encoder_network": "architecture of the encoder",
-    "keep": "steps for which the encoder uses one network",
+    "encoder_network": "network of the encoder",
+    "keep": "steps for which the encoder keeps one network",
     "augment": "none, or a comma-separated list of operations",
     "factor": "packing of the stored images",
     "storage": "how values are stored: float32, float16 or uint8",
 }
-"""Options that stand for a part of a field of the recipe."""
+"""Options that set one part of a field of the recipe, each with its meaning."""
 COSTS = {
     "light": "real images once forward, synthetic ones forward and back",
     "medium": "light, and a linear solve for all classes",
@@ -48,10 +48,10 @@ class Published:
     """A recipe that has a name.
 
     Args:
-        recipe: As its paper runs it.
-        paper: Where it was published.
-        cost: One of :data:`COSTS`.
-        unfit: Options that make no sense with it, each with the reason.
+        recipe: The recipe of the paper.
+        paper: The paper.
+        cost: A key of :data:`COSTS`.
+        unfit: Options that do not fit this recipe, each with the reason.
     """
 
     recipe: Recipe
@@ -125,11 +125,10 @@ def krr(**options: Any) -> Recipe:
 
 
 def parse(text: str) -> Recipe:
-    """The recipe written as ``METHOD NAME=VALUE ...``: ``m3d lr=3 init=kmeans sampling.refresh=100``.
+    """Read a recipe written ``METHOD NAME=VALUE ...``: ``m3d lr=3 init=kmeans sampling.refresh=100``.
 
     Raises:
-        ConfigError: Unknown names, a part without ``=``, a name that is there twice, or values that make no sense; all
-            of them listed.
+        ConfigError: Unknown names, a word without ``=``, an option given twice, or wrong values; all of them listed.
     """
     refuse(_text(text))
     name, options = names.named(text, "recipe")
@@ -137,10 +136,10 @@ def parse(text: str) -> Recipe:
 
 
 def as_recipe(given: Any) -> Recipe:
-    """A recipe, a bare method (in DM's surroundings), or the text of a recipe.
+    """Make a recipe of a recipe, of a method (with the other parts of DM), or of the text of a recipe.
 
     Raises:
-        ConfigError: Something else, with a call that would work; a text that is no recipe.
+        ConfigError: Another object (the text shows a call that would work), or a text that cannot be read.
     """
     if isinstance(given, str):
         return parse(given)
@@ -157,16 +156,16 @@ def as_recipe(given: Any) -> Recipe:
 
 
 def recipe(name: str, /, **options: Any) -> Recipe:
-    """The recipe of a method by its name, with some options changed.
+    """Make the recipe of a method by its name, with some options changed.
 
     Args:
-        name: One of :data:`PUBLISHED`, an entry point of the group ``condensekit.methods``, or ``module:object``; what
-            is none of the first is run in DM's surroundings.
+        name: A key of :data:`PUBLISHED`, an entry point of the group ``condensekit.methods``, or ``module:object``. A
+            method that is not in :data:`PUBLISHED` gets the other parts of DM.
         options: See the module. Texts are converted.
 
     Raises:
-        ConfigError: Unknown names (with the nearest match), options that make no sense with the method, and values
-            that make no sense; all of them listed.
+        ConfigError: Unknown names (with the nearest match), options that do not fit the method, and wrong values; all
+            of them listed.
     """
     refuse(_text(name))
     published = PUBLISHED.get(name)
@@ -197,7 +196,7 @@ def _text(given: object) -> str | None:
 
 
 def name_of(made: Recipe) -> str:
-    """The shortest text of a recipe: the method, and what is neither its own nor its paper's default."""
+    """The shortest text of a recipe: the name of the method, and the options that differ from their defaults."""
     method = made.method
     published = PUBLISHED.get(method.name)
     usual = published.recipe if published else Recipe(method)
@@ -222,7 +221,7 @@ def name_of(made: Recipe) -> str:
 
 
 def _encoder_name(ours: Encoder, theirs: Encoder) -> dict[str, Any]:
-    """The options by which an encoder differs from the usual one."""
+    """The options in which the encoder ``ours`` differs from ``theirs``, the default."""
     changed: dict[str, Any] = {}
     kind = names.encoder_name(ours)
     if kind != names.encoder_name(theirs):
@@ -238,23 +237,23 @@ def _encoder_name(ours: Encoder, theirs: Encoder) -> dict[str, Any]:
 
 
 def _part(option: str) -> str:
-    """``init.candidates`` -> ``init``, ``augmentation`` -> ``augment``; any other option as it is."""
+    """``init.candidates`` -> ``init``, ``augmentation`` -> ``augment``; other options are unchanged."""
     part = option.partition(".")[0]
     return "augment" if part == "augmentation" else part
 
 
 def _idle(value: Any) -> bool:
-    """Whether a value asks for nothing, so that a method which does not take the option may be given it."""
+    """Whether a value has no effect; then it is accepted by methods that do not have the option."""
     if isinstance(value, str):
         return value in ("auto", "none") or names.FLAGS.get(value.lower()) is False
     return value is None or value is False
 
 
 def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the method, and those of the recipe and its parts.
+    """Split the options into those of the method, and those of the recipe and its parts.
 
     Raises:
-        ConfigError: A dotted option of what has none.
+        ConfigError: A dotted option of a field that has no options.
     """
     known = {*(f.name for f in dataclasses.fields(Recipe)), *SHORT} - {"method"}
     own: dict[str, Any] = {}
@@ -263,14 +262,14 @@ def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     for option, value in options.items():
         part, dot, _ = option.partition(".")
         if dot and part not in PARTS:
-            problems.append(f"{option}: only {', '.join(PARTS)} have options of their own")
+            problems.append(f"{option}: only {', '.join(PARTS)} have options")
         (fields if part in known else own)[option] = value
     refuse(*problems)
     return own, fields
 
 
 def _base(name: str, published: Published | None, own: Mapping[str, Any]) -> Recipe:
-    """The recipe with its method configured."""
+    """The recipe called ``name``, with the options ``own`` of its method."""
     kind = f"option of method {name!r}"
     if published is not None:
         return published.recipe.replace(method=names.configured(kind, published.recipe.method, own, _hidden(name)))
@@ -279,7 +278,7 @@ def _base(name: str, published: Published | None, own: Mapping[str, Any]) -> Rec
     if isinstance(made, Recipe):
         refuse(
             *(
-                f"{option}: method {name!r} is a whole recipe, which has no such option"
+                f"{option}: method {name!r} is a whole recipe, which does not have this option"
                 for option in own
                 if made is found
             )
@@ -295,7 +294,7 @@ def _hidden(name: str) -> tuple[str, ...]:
 
 
 def _options(fields: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """``{"candidates": 1000}`` of ``init.candidates`` and so on."""
+    """The options of one part: ``{"candidates": 1000}`` from ``init.candidates=1000``."""
     return {k.partition(".")[2]: v for k, v in fields.items() if k.startswith(f"{part}.")}
 
 
@@ -319,12 +318,10 @@ def _sampling(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The base's encoder, but for what is asked for; an architecture in its place embeds like the base's."""
+    """The encoder of the base with the given changes; a network given as ``encoder`` replaces only its network."""
     given, options, keep = fields.get("encoder"), _options(fields, "encoder"), fields.get("keep")
     wanted = fields.get("encoder_network")
-    refuse(
-        "keep and encoder.keep are the same: leave out one of them" if keep is not None and "keep" in options else None
-    )
+    require(keep is None or "keep" not in options, "keep and encoder.keep are the same: leave out one of them")
     usual = names.encoder_name(base.encoder)
     if given is None or given == usual:
         found = names.configured("option of encoder", base.encoder, options) if options else base.encoder
@@ -334,17 +331,16 @@ def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
         found = names.configured("option of encoder", given, options) if options else given
     elif isinstance(given, str) and not _is_network(given):
         raise unknown("encoder", given, names.ENCODERS)
-    else:  # an architecture, in any form
+    else:  # a network, in any form
         found = base.encoder.replace(network=names.as_network(given, "encoder"))
         found = names.configured("option of encoder", found, options) if options else found
     if wanted is not None:
         found = found.replace(network=names.as_network(wanted, "encoder_network"))
     if keep is not None:
         number = names.convert("keep", keep, int)
-        refuse(
-            f"encoder=fresh draws a network for each step: leave out keep={number}, or use encoder=kept"
-            if given == "fresh" and number > 1
-            else None
+        require(
+            given != "fresh" or number <= 1,
+            f"encoder=fresh draws a network for each step: leave out keep={number}, or use encoder=kept",
         )
         found = found.replace(keep=number)
     return {"encoder": found} if found is not base.encoder else {}
@@ -358,10 +354,9 @@ def _is_network(text: str) -> bool:
 
 
 def _augmentation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
-    refuse(
-        "augment and augmentation are the same: leave out one of them"
-        if "augment" in fields and "augmentation" in fields
-        else None
+    require(
+        "augment" not in fields or "augmentation" not in fields,
+        "augment and augmentation are the same: leave out one of them",
     )
     given = fields.get("augment", fields.get("augmentation", "auto"))
     if isinstance(given, str):
@@ -381,7 +376,7 @@ def _formation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that hold a number, a text or yes and no."""
+    """The fields that hold a number, a text, or True or False."""
     kinds = {f.name: names.PLAIN[str(f.type)] for f in dataclasses.fields(Recipe) if f.type in names.PLAIN}
     return {name: names.convert(name, fields[name], kind) for name, kind in kinds.items() if name in fields}
 

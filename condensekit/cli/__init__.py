@@ -1,4 +1,4 @@
-"""Command line: the only place that prints. One file per command, imported when it is called."""
+"""Command line: one file for each command, imported when the command is called. Only this package prints."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from condensekit.errors import CondensekitError
 COMMANDS = {
     "condense": "Learn a few synthetic images per class.",
     "select": "Choose a few real images per class.",
-    "code": "Code a set's images as JPEG: more of them in the same bytes.",
-    "methods": "List the methods and what goes with each.",
+    "code": "Code a set's images as JPEG: more images in the same bytes.",
+    "methods": "List the methods and their options.",
     "evaluate": "Train networks from scratch on sets; compare them with baselines.",
-    "replay": "Learn classes step by step with condensed memory, against random replay.",
+    "replay": "Learn classes in several experiences with condensed memory; compare with random memory.",
     "search": "Rank architectures by training them on a small proxy set.",
     "export": "Write a set as PNG files, one folder per class.",
-    "inspect": "Show what a set is and where it came from.",
-    "demo": "Condense embedded digits and beat random images; minutes, no download.",
+    "inspect": "Show the contents of a set and how it was made.",
+    "demo": "Condense small digits and compare with random images; minutes, no download.",
 }
 
 
 class Commands(click.Group):
-    """A group whose help needs no command's code, in the order of :data:`COMMANDS`."""
+    """The group of all commands; its help imports no command, and lists them in the order of :data:`COMMANDS`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of a session."""
@@ -41,12 +41,12 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Import the command that was asked for."""
+        """Import the given command."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, importlib.import_module(f"condensekit.cli.{name}").command, rest
 
 
-HELP = """Learn a few synthetic images per class that stand for a whole data set, and measure what they are worth.
+HELP = """Learn a few synthetic images per class that stand for a whole data set, and measure how good they are.
 
 \b
 A session:
@@ -55,15 +55,15 @@ A session:
   condensekit evaluate runs/dm --against random,kmeans
   condensekit export runs/dm --to images
 
-A run folder (--out) holds the set (set.safetensors), the options and environment that made it, one row of
-figures per step (metrics.csv) and the newest checkpoints. Every command takes --json, which prints one
-JSON object on standard output and nothing else.
+A run folder (--out) holds the set (set.safetensors), its options (config.json) and environment (env.json), the
+metrics of each step (metrics.csv) and the newest checkpoints. With --json, every command prints one JSON object
+on standard output and nothing else.
 
 \b
 Exit codes:
   0    done
   2    bad input: an option, the data, or a run folder that holds another run
-  3    the run diverged, the last finite images are kept; or a search scored no candidate
+  3    the run diverged, and the last finite images are saved; or a search scored no candidate
   4    a file is damaged or could not be written
   130  interrupted by Ctrl-C, 143 by SIGTERM; condense leaves a checkpoint (--resume)
 """
@@ -77,14 +77,14 @@ Exit codes:
 )
 @click.version_option(__version__, prog_name="condensekit")
 def group() -> None:
-    """Every command hangs here."""
+    """The group of all commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; every expected failure is one line on standard error."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _terminated)
-    sys.path.append(os.getcwd())  # so that module:object finds a file beside the user
+    sys.path.append(os.getcwd())  # so that module:object finds files in the current folder
     try:
         code = group.main(arguments, prog_name="condensekit", standalone_mode=False)
     except click.Abort as error:
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM. Libraries that take a SystemExit for the failure of what they run let this pass, as they do Ctrl-C."""
+    """SIGTERM. Libraries handle a KeyboardInterrupt as Ctrl-C; they may take a SystemExit for a failure."""
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Command ``code``: a set's images as JPEG."""
+"""Command ``code``: code the images of a set as JPEG."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from condensekit.runs.folder import RunDir
 from condensekit.sets.found import find, find_one, read
 from condensekit.sets.jpeg import as_jpeg, plain_bytes
 
-HELP = """Code the images of RUN as JPEG: more of them in the same bytes.
+HELP = """Code the images of RUN as JPEG: more images in the same bytes.
 
-Each class gets the highest quality at which its files and labels take no more than --ipc plain images of 8-bit pixels.
-So condense several times as many first: nine for one of CIFAR-10, two for one of Fashion-MNIST, with a step size that
-grows with their number. The rival to compare with is jpeg-random, real images in the same bytes.
+Each class gets the highest quality at which its files and labels take no more bytes than --ipc images of 8-bit pixels.
+Therefore condense more images first: nine times as many for CIFAR-10, twice as many for Fashion-MNIST, with --lr
+raised in proportion. Compare the result with jpeg-random, which is real images in the same bytes.
 
 \b
 Examples:
@@ -29,13 +29,17 @@ Examples:
 @click.command("code", cls=Command, help=HELP)
 @click.argument("run", type=click.Path(path_type=Path))
 @option(
-    "--ipc", type=click.IntRange(min=1), required=True, metavar="N", help="Plain images per class that they replace."
+    "--ipc",
+    type=click.IntRange(min=1),
+    required=True,
+    metavar="N",
+    help="Images per class, not coded, that give the bytes.",
 )
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="A new or empty folder.")
-@option("--seed", type=int, help="Which set of a RUN that has several.  [default: all]")
+@option("--seed", type=int, help="Seed of one set, if RUN has several sets.  [default: all sets]")
 @JSON
 def command(run: Path, ipc: int, out: Path, seed: int | None, as_json: bool) -> None:
-    """Code the sets of the run, each into a folder of its own."""
+    """Code each set of the run into its own folder."""
     rows = []
     for file in find(run) if seed is None else [find_one(run, seed)]:
         made = read(file)

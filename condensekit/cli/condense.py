@@ -30,14 +30,18 @@ from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import require
 from condensekit.methods.recipe import Recipe
 
-EXIT = {Status.FINISHED: 0, Status.DIVERGED: 3, Status.INTERRUPTED: 128}  # an interrupt adds the signal's number
+EXIT = {
+    Status.FINISHED: 0,
+    Status.DIVERGED: 3,
+    Status.INTERRUPTED: 128,
+}  # after an interrupt, the number of the signal is added
 
 
 HELP = """Learn a few synthetic images per class that stand for a whole data set.
 
-Starts from real images or noise (--init) and improves them for a number of --steps, or of --minutes. The set
-lands in RUN/set.safetensors; `condensekit evaluate RUN` measures it. A method brings the start, encoder,
-augmentation and packing (--factor) of its paper; every one of them can be changed.
+The images start as real images or noise (--init), and improve for a number of --steps or --minutes. The set is
+written to RUN/set.safetensors; `condensekit evaluate RUN` measures it. The defaults of --init, --encoder,
+--augment and --factor are those of the method's paper.
 
 \b
 Examples:
@@ -47,10 +51,11 @@ Examples:
   condensekit condense --data photos/ --image-size 64 --method dm --ipc 5 --minutes 30 --out runs/photos
   condensekit condense --data digits --method mine:Method --set strength=0.3 --ipc 1 --steps 100 --out run
 
-`condensekit methods` lists the methods and their options (--set NAME=VALUE). One of your own is module:object.
+`condensekit methods` lists the methods and their options (--set NAME=VALUE). Your own method is written
+module:object.
 
-An interrupted run (Ctrl-C, SIGTERM, a crash) goes on with the same command and --resume; on a CPU it gives the
-same images bit for bit as an uninterrupted one. Resuming with other options is refused.
+To continue an interrupted run (Ctrl-C, SIGTERM, a crash), repeat the command with --resume. On a CPU, this gives
+the same images, bit for bit, as a run without interruption. A run cannot be resumed with other options.
 """
 
 
@@ -93,7 +98,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Load the data, and make one run for each seed."""
+    """Load the data, and make a run for each seed."""
     problems = gathered()
     with problems:
         require((steps is None) != (minutes is None), "give --steps or --minutes, exactly one of them")

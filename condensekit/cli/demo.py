@@ -1,4 +1,4 @@
-"""Command ``demo``: a tour on embedded digits."""
+"""Command ``demo``: condensation, replay and search on small digits."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ from condensekit.training.evaluation import Candidate, Evaluation, evaluate
 from condensekit.training.train import SHORT
 
 SETS, NETWORKS, STEPS, IPC = 5, 3, 200, 1
-ORDERS, REPLAYED = 3, 3  # of the replay chapter: class orders, images per class
-CANDIDATES = 12  # of the search chapter
-RECIPE = recipes.dm(batch_real=64)  # the digits have some 140 images a class
+ORDERS, REPLAYED = 3, 3  # class orders and images per class of the chapter replay
+CANDIDATES = 12  # architectures of the chapter search
+RECIPE = recipes.dm(batch_real=64)  # the digits have about 140 images per class
 CHAPTERS = ("condense", "replay", "search")
 
 HELP = """Condense scikit-learn's 8x8 digits to one image per class, and compare with one random image per class.
 
-Takes a few minutes on two cores and downloads nothing. RUN gets one folder for each set, the table as
-evaluation.json, and a picture, demo.png: a row a class, condensed images on the left, random ones on the right.
-Then the digits come two classes at a time, and networks are trained from scratch on three stored images of each class
-seen so far: condensed ones against random ones, in RUN/replay. At the end it ranks small networks on condensed digits,
-and says how good the ranking is, in RUN/search. Run again with the same RUN, it takes up what is there.
+Takes a few minutes on two cores and downloads nothing. RUN gets a folder for each set, the table as evaluation.json,
+and the picture demo.png: a row for each class, condensed images on the left, random images on the right.
+The chapter replay shows the digits two classes at a time, and trains networks from scratch on three stored images of
+each class so far, condensed or random (RUN/replay). The chapter search ranks small networks on condensed digits, and
+measures the ranking (RUN/search). Repeat the command to continue an interrupted demo.
 
 \b
 Example:
@@ -73,7 +73,7 @@ Example:
 @QUIET
 @JSON
 def command(out: Path, until: str, seed: int, machine: Machine, quiet: bool, as_json: bool) -> int:
-    """Condense and compare, replay, search."""
+    """Run the chapters condense, replay and search."""
     gathered().refuse()
     source = Source("digits", None, None, download=False, trust_local_copy=False)
     progress = show.progress(quiet)

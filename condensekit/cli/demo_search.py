@@ -1,4 +1,4 @@
-"""Search chapter of ``condensekit demo``."""
+"""Search chapter of ``condensekit demo``: a ranking of small networks on condensed digits."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ IPC, TRAIN_STEPS, FULL_EPOCHS = 5, 32, 4
 def searched(
     train: ClassImages, test: ClassImages, out: Path, *, candidates: int, steps: int, seed: int, progress: Progress
 ) -> tuple[dict[str, Any], str]:
-    """Rank small ConvNets on condensed digits: what ``search.json`` holds, and a text.
+    """Rank small ConvNets on condensed digits; returns the content of ``search.json``, and a text.
 
     Args:
-        train: All training images; a fifth is held out, the rest condensed.
+        train: All training images; a fifth is held out, and the rest is condensed.
         test: Test images, for the truth.
-        out: Folder of the search; a search that is there goes on.
-        candidates: Architectures.
+        out: Folder of the search; a search in the folder is continued.
+        candidates: Number of architectures.
         steps: Matching steps.
-        seed: Everything random follows from it.
-        progress: Told about each step and trial.
+        seed: Seed of all random numbers.
+        progress: Receives each step and trial.
     """
     from condensekit.nas.rankers.base import Setting
     from condensekit.nas.rankers.by_name import ranker

@@ -1,4 +1,4 @@
-"""Command ``evaluate``: train networks on sets and compare."""
+"""Command ``evaluate``: train networks on sets, and compare the sets."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from condensekit.sets.found import Group, groups
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.
 
-Runs that differ only in the seed form one row (a folder made with --seeds is such a group). A row gives the
-mean accuracy, its spread, and the difference to random images under the same network and set seeds, with a 95%
-interval: over sets where there are at least three, else over networks. The table is printed; everything goes to
-evaluation.json in the first RUN.
+Runs that differ only in the seed form one row of the table, as do the runs of a folder made with --seeds. A row
+shows the mean accuracy, its standard deviation, and the difference to the reference (the first name of --against)
+for the same seeds, with a 95% interval. The interval is over sets if there are at least three sets, else over
+networks. All results are written to evaluation.json in the first RUN.
 
 \b
 Examples:
@@ -54,9 +54,9 @@ Examples:
     metavar="LIST",
     default="random",
     show_default=True,
-    help="Baselines from the same data, with the same images per class and seeds: random, herding, kmeans, kcenter, "
-    "importance-kmeans, importance-krr, any of these packed (packed-random), jpeg-random, module:object; full is all "
-    "training images; none is no baseline.",
+    help="Baselines from the same data, with the same ipc and seeds; the first is the reference: random, herding, "
+    "kmeans, kcenter, importance-kmeans, importance-krr, these names after packed-, jpeg-random, or module:object; "
+    "full: all training images; none: no baseline.",
 )
 @option(
     "--networks",
@@ -71,13 +71,13 @@ Examples:
     default="short",
     show_default=True,
     metavar="NAME",
-    help="How they are trained: dc and idc are the recipes of the papers; short is dc in 300 epochs, for a CPU.",
+    help="How networks are trained: dc and idc as in these papers; short is dc with 300 epochs, for a CPU.",
 )
 @option(
     "--equal-epochs",
     is_flag=True,
-    help="Train on packed sets for as many epochs as on others, as their papers do: more steps of more images. By "
-    "default all sets of as many stored images get equal steps.",
+    help="Train on all sets for equally many epochs, as the papers do; packed sets then get more steps. By default, "
+    "sets of the same ipc get equally many steps.",
 )
 @option(
     "--network",
@@ -85,9 +85,13 @@ Examples:
     metavar="LIST",
     default="ConvNet",
     show_default=True,
-    help="What is trained and judged, say ConvNet,ResNet18, ConvNet-d4-w64-batch, or names from torchvision.models.",
+    help="Networks to train and judge: ConvNet,ResNet18, ConvNet-d4-w64-batch, or names from torchvision.models.",
 )
-@option("--data", metavar="NAME|PATH", help="Where the runs' data is now.  [default: as in the run's config.json]")
+@option(
+    "--data",
+    metavar="NAME|PATH",
+    help="The data of the runs, if its name or path changed.  [default: as in config.json]",
+)
 @option(
     "--data-root",
     type=click.Path(path_type=Path),
@@ -118,7 +122,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Gather the runs, read their data, measure, write."""
+    """Check the options, read the runs and their data, evaluate, and write the results."""
     problems = gathered()
     for name in network:
         with problems:
@@ -155,10 +159,10 @@ def command(
 
 
 def _source(found: Sequence[Group], given: Source) -> Source:
-    """The data the runs were made from: as recorded, but for what is ``given``.
+    """The data of the runs: as recorded, with the changes in ``given``.
 
     Raises:
-        ConfigError: The runs' data differ, or are not on record and not given.
+        ConfigError: The runs have different data, or their data is neither recorded nor given.
     """
     configs = [g.runs[0].config for g in found]
     recorded = configs[0].get("data")
@@ -177,7 +181,7 @@ def _source(found: Sequence[Group], given: Source) -> Source:
 
 
 def _same_data(found: Sequence[Group], train: ClassImages) -> None:
-    """Refuse to measure on data that a run was not made from."""
+    """Raise ConfigError if a run was made from other training images."""
     now = train.fingerprint()
     for made in (made for g in found for made in g.runs):
         if made.config["data_fingerprint"] != now:

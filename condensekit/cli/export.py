@@ -1,4 +1,4 @@
-"""Command ``export``: a set as pictures."""
+"""Command ``export``: write a set as pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from condensekit.sets.found import find_one
 HELP = """Write the images of RUN as PNG files.
 
 --to makes one folder per class, the layout that torchvision's ImageFolder, Keras and most tools read.
-Values are brought back to pixels and clipped to what a PNG can hold.
+Values are turned back into pixels and clipped to the range of a PNG file.
 
 \b
 Examples:
@@ -29,11 +29,16 @@ Examples:
 @click.command("export", cls=Command, help=HELP)
 @click.argument("run", type=click.Path(path_type=Path))
 @option("--to", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="A new or empty folder of images.")
-@option("--grid", type=click.Path(path_type=Path), metavar="FILE.png", help="One picture of all images, a row a class.")
-@option("--seed", type=int, help="Which set of a RUN that has several.  [default: the first]")
+@option(
+    "--grid",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help="One picture of all images, with a row for each class.",
+)
+@option("--seed", type=int, help="Seed of one set, if RUN has several sets.  [default: the first]")
 @JSON
 def command(run: Path, folder: Path | None, grid: Path | None, seed: int | None, as_json: bool) -> None:
-    """Load the set and write what was asked for."""
+    """Load the set, and write the folder and the picture."""
     if folder is None and grid is None:
         raise ConfigError("nothing to write: give --to FOLDER or --grid FILE.png")
     chosen = CondensedSet.load(find_one(run, seed))

@@ -1,4 +1,4 @@
-"""Flags: the arguments that the library's messages name, as options of the command line."""
+"""Flags: translation of the arguments in the library's messages into options of the command line."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\buse (encoder|precision|device)='?(\w+)'?", r"use --\1 \2"),
     (r"\banother folder\b", "another --out"),
 )
-"""Arguments of the library as its messages write them, each with its option here."""
+"""Arguments as the library's messages write them, each with its option on the command line."""
 
 
 def as_flags(text: str) -> str:
-    """A message of the library, its arguments written as the options of the command line."""
+    """A message of the library, with its arguments written as options of the command line."""
     for argument, option in FLAGS:
         text = re.sub(argument, option, text)
     return text

@@ -1,4 +1,4 @@
-"""Command ``inspect``: what a set is and what made it."""
+"""Command ``inspect``: show the contents of a set and how it was made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from condensekit.cli.options import JSON, Command, option
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.found import find_one
 
-HELP = """Show what the set of RUN is, and what made it. The file's checksum is verified on the way.
+HELP = """Show the contents of the set of RUN and how it was made. The checksum of the file is verified.
 
 \b
 Examples:
@@ -23,7 +23,7 @@ Examples:
 
 @click.command("inspect", cls=Command, help=HELP)
 @click.argument("run", type=click.Path(path_type=Path))
-@option("--seed", type=int, help="Which set of a RUN that has several.  [default: the first]")
+@option("--seed", type=int, help="Seed of one set, if RUN has several sets.  [default: the first]")
 @JSON
 def command(run: Path, seed: int | None, as_json: bool) -> None:
     """Load the set and describe it."""

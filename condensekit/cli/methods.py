@@ -21,7 +21,7 @@ PARTS: dict[str, Mapping[str, Any]] = {
 
 CHOICES = (*(name for name in FLAGS if name not in ("lr", "batch_real", "storage")), "augment", "compiled")
 
-HELP = """List the methods, and which options of `condense` go with each.
+HELP = """List the methods, and the options of `condense` that fit each method.
 
 \b
 Examples:
@@ -47,7 +47,7 @@ def command(as_json: bool) -> None:
 
 
 def _record(published: Published) -> dict[str, Any]:
-    """Everything about one method."""
+    """The description of one method as JSON values."""
     recipe = published.recipe
     return {
         "paper": published.paper,
@@ -64,7 +64,7 @@ def _record(published: Published) -> dict[str, Any]:
 
 
 def _details(name: str, record: dict[str, Any]) -> str:
-    """The options of one method, and those it refuses, each with the reason."""
+    """The options of one method, and the options that do not fit it, each with the reason."""
     takes = " ".join(map(flag, record["fits"]))
     lines = [name, f"  takes    {takes}", f"  --set    {_values(record['options'])}"]
     lines += [f"  refuses  {flag(choice)}: {reason}" for choice, reason in record["unfit"].items()]
@@ -72,7 +72,7 @@ def _details(name: str, record: dict[str, Any]) -> str:
 
 
 def _parts(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """The options of what a run is made of beside the method."""
+    """The options of init, sampling and encoder."""
     lines = ["options of parts (--set PART.NAME=VALUE)"]
     for part, table in parts.items():
         lines += [f"  --{part} {name}: {_values(options, part + '.')}" for name, options in table.items() if options]
@@ -86,7 +86,7 @@ def _values(options: Mapping[str, Any], prefix: str = "") -> str:
 def _legend() -> str:
     costs = [f"  {name:<8} {text}" for name, text in COSTS.items()]
     foot = (
-        "separable: each class can be condensed apart, with the same result;",
+        "separable: a class can be condensed without the others, with the same result;",
         "  not with --encoder trained, --sampling importance or a network with batch norm.",
     )
     return "\n".join(["cost of a step", *costs, *foot])

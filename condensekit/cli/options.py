@@ -1,4 +1,4 @@
-"""Options that several commands share, and the rule that all bad values are reported together."""
+"""Options: the options that several commands share, and the report of all wrong values together."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from condensekit.progress import Progress
 from condensekit.runs.folder import RunDir
 
 F = TypeVar("F", bound=Callable[..., Any])
-_FOUND = "condensekit.problems"
-_BUILT = "condensekit.built"
+_FOUND = "condensekit.problems"  # key of the context: problems of single options
+_BUILT = "condensekit.built"  # key of the context: problems of objects built from options
 
 
 class Command(click.Command):
-    """A command that lists every bad option before it does anything.
+    """A command that lists every wrong option before it starts.
 
     Args:
-        renamed: Former spellings of its options, each with the one of today; they are refused by name.
+        renamed: Former names of its options, each with the present name; the error for a former name shows it.
     """
 
     def __init__(self, *args: Any, renamed: Mapping[str, str] | None = None, **settings: Any) -> None:
@@ -38,7 +38,7 @@ class Command(click.Command):
         self.renamed = renamed or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse all options, then refuse the bad ones together."""
+        """Parse all options, then raise one error for all wrong options."""
         former = [name for name in (arg.partition("=")[0] for arg in args) if name in self.renamed]
         refuse(*(f"{name} is called {self.renamed[name]} now" for name in dict.fromkeys(former)))
         rest = super().parse_args(ctx, args)
@@ -47,12 +47,12 @@ class Command(click.Command):
 
 
 class Option(click.Option):
-    """An option that notes a bad or missing value for :class:`Command` to report."""
+    """An option that records a wrong or missing value, for :class:`Command` to report."""
 
     def handle_parse_result(
         self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
     ) -> tuple[Any, list[str]]:
-        """Parse the value; a bad one becomes a note."""
+        """Parse the value; record the problem of a wrong value."""
         try:
             return super().handle_parse_result(ctx, opts, args)
         except click.BadParameter as error:
@@ -69,7 +69,7 @@ class Positive(click.FloatRange):
         super().__init__(min=0, min_open=True)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Refuse NaN and infinity as well."""
+        """Convert the value; NaN and infinity are errors, too."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{number} is not finite.", param, ctx)
@@ -77,12 +77,12 @@ class Positive(click.FloatRange):
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """``click.option`` that takes part in the joint report."""
+    """``click.option`` with the class :class:`Option`."""
     return click.option(*names, cls=Option, **settings)
 
 
 def packed(kind: type[Any], name: str, *decorators: Callable[[Any], Any]) -> Callable[[F], Any]:
-    """Options whose values reach the command as one ``kind``, a dataclass with a field for each, called ``name``."""
+    """A decorator for options whose values the command gets as one argument ``name``, an object of class ``kind``."""
 
     def decorate(function: F) -> Any:
         @functools.wraps(function)
@@ -101,9 +101,9 @@ def packed(kind: type[Any], name: str, *decorators: Callable[[Any], Any]) -> Cal
 
 
 def gathered() -> Problems:
-    """The problems of the running command, a context for each object that is built, to be refused at the end.
+    """The collector of problems of the running command; the command raises them together.
 
-    Options that make an object (a machine, say) have put theirs there already.
+    It already has the problems of objects that are made from options, such as a machine.
     """
     found: Problems = click.get_current_context().meta.setdefault(_BUILT, Problems())
     return found
@@ -116,16 +116,16 @@ def listed(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Source:
-    """Which images, and where to look for them.
+    """Options that say which images to read, and from where.
 
     Args:
         data: A name, or the path of a folder or ``.npz`` file.
-        image_size: Resize to this many pixels while reading, or None.
-        data_root: Folder of the named data sets, or None for the default.
-        download: Fetch a named data set that is missing.
-        trust_local_copy: Read a copy whose checksum differs.
-        mmap: Folder for the decoded images, which are then mapped instead of held in memory; None to hold them.
-        augment: ``auto``, ``none`` or a list of operations, which says whether the images may be mirrored.
+        image_size: Resize to this height and width in pixels while reading; None: do not resize.
+        data_root: Folder of the named data sets; None: the default folder.
+        download: Download a named data set that is missing.
+        trust_local_copy: Read files whose checksums differ from the published ones.
+        mmap: Folder for the decoded images, which are then memory-mapped; None: images are held in memory.
+        augment: ``auto``, ``none`` or a list of operations; a list also says whether images may be mirrored.
     """
 
     data: str
@@ -138,7 +138,7 @@ class Source:
 
     @property
     def flippable(self) -> bool | None:
-        """Whether a list of operations allows to mirror the images; None where there is no list."""
+        """Whether the list of operations contains ``flip``; None if ``augment`` is not a list."""
         return None if self.augment in ("auto", "none") else "flip" in self.augment.split(",")
 
     def load(self, progress: Progress) -> tuple[ClassImages, ClassImages]:
@@ -155,10 +155,10 @@ class Source:
         )
 
     def record(self, folder: Path) -> dict[str, Any]:
-        """What ``config.json`` in ``folder`` keeps: enough for ``evaluate`` to look for the same images.
+        """The entries of ``config.json`` in ``folder`` from which ``evaluate`` finds the same images.
 
-        A resumed run may find its data elsewhere: the first place stays on record. Trust is never recorded:
-        a run folder may be a stranger's.
+        A resumed run may read its data from another folder; the first folder stays recorded. Trust is never
+        recorded, because a run folder may come from somebody else.
         """
         root = str(self.data_root.resolve()) if self.data_root else None
         if (folder / "config.json").exists():
@@ -169,13 +169,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs go.
+    """Options that say which run folders to make.
 
     Args:
-        out: The run folder; with several seeds, the parent of ``seed-<seed>``.
-        resume: Continue what is there.
-        seeds: How many sets to make.
-        seed: The first one's seed.
+        out: The run folder; with several seeds, the folder that contains ``seed-<seed>``.
+        resume: Continue the runs in the folder.
+        seeds: Number of sets to make.
+        seed: Seed of the first set.
     """
 
     out: Path
@@ -210,25 +210,26 @@ DATA_ROOT = option(
     metavar="FOLDER",
     help="Folder of the named data sets.  [default: $CONDENSEKIT_DATA, else ~/.cache/condensekit]",
 )
-DOWNLOAD = option("--download", is_flag=True, help="Fetch a named data set that is missing.")
+DOWNLOAD = option("--download", is_flag=True, help="Download a named data set that is missing.")
 TRUST = option(
     "--trust-local-copy",
     is_flag=True,
-    help="Read a copy whose checksum is not the published one. CIFAR files are pickles: only for files you checked.",
+    help="Read files whose checksums differ from the published ones. CIFAR files are pickles, which can run code: use "
+    "this only for files that you trust.",
 )
 MMAP = option(
     "--mmap",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Decode the images of a folder once into FOLDER and map them from there: for a set larger than memory.",
+    help="Decode the images once into FOLDER, and memory-map them: for a data set larger than memory.",
 )
 AUGMENT = option(
     "--augment",
     default="auto",
     show_default=True,
     metavar="LIST",
-    help="Of color,crop,cutout,flip,scale,rotate, or none; auto is the usual one, without flip for digits. A list "
-    "without flip says that mirrored images of your data show another class.",
+    help="Operations of color,crop,cutout,flip,scale,rotate; or none; or auto: the default of the method or protocol, "
+    "without flip for digits. A list without flip also says that mirrored images show another class.",
 )
 DEVICE = option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
 PRECISION = option(
@@ -236,13 +237,13 @@ PRECISION = option(
     type=click.Choice(PRECISIONS),
     default="fp32",
     show_default=True,
-    help="fp32; mixed embeds real images in bfloat16; bf16 embeds all images so.",
+    help="fp32; mixed: embed real images in bfloat16; bf16: run networks in bfloat16.",
 )
 WORKERS = option(
-    "--workers", type=click.IntRange(min=0), metavar="N", help="Threads on a CPU.  [default: as torch has]"
+    "--workers", type=click.IntRange(min=0), metavar="N", help="Threads on a CPU.  [default: torch's number]"
 )
 COMPILED = option(
-    "--compiled", is_flag=True, help="Compile the network: faster for long runs on a quiet CPU; needs g++."
+    "--compiled", is_flag=True, help="Compile the network: faster for long runs on an idle CPU; needs g++."
 )
 QUIET = option("--quiet", is_flag=True, help="Show no progress.")
 SET = option(
@@ -250,45 +251,46 @@ SET = option(
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the method, or of init, sampling or encoder (sampling.NAME=VALUE); repeatable.",
+    help="An option of the method, or of init, sampling or encoder (sampling.NAME=VALUE); may be repeated.",
 )
 JSON = option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
-SEED = option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
+SEED = option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 IPC = option("--ipc", type=click.IntRange(min=1), required=True, metavar="N", help="Images per class.")
 FACTOR = option(
     "--factor",
     type=click.IntRange(min=1),
     metavar="F",
-    help="Pack F x F smaller images into each stored one: more to train on in the same bytes.",
+    help="Pack F x F smaller images into each stored image: more training images in the same bytes.",
 )
 DISCREPANCY = option(
     "--discrepancy",
     metavar="NAME",
-    help=f"What is matched: {', '.join(catalog.DISCREPANCIES)}, moments-P. Each wants its own lr: for m3d "
-    "gaussian 1, linear 0.1, moments-3 0.03 (tuned on Fashion-MNIST).",
+    help=f"Distance between real and synthetic images: {', '.join(catalog.DISCREPANCIES)}, moments-P. Each needs its "
+    "own lr; for m3d: gaussian 1, linear 0.1, moments-3 0.03 (tuned on Fashion-MNIST).",
 )
 INIT = option("--init", metavar="NAME", help=f"First images: {', '.join(catalog.STARTS)}.")
 SAMPLING = option(
     "--sampling",
     metavar="NAME",
-    help=f"Real batches: {', '.join(catalog.SAMPLINGS)}. importance: what a lightly trained network "
-    "finds hard comes more often, weighted back; kmeans: what is nearest to cluster centres.  [default: uniform]",
+    help=f"How real batches are drawn: {', '.join(catalog.SAMPLINGS)}. importance: images that are hard for a lightly "
+    "trained network come more often, with smaller weights; kmeans: images nearest to cluster centres.  "
+    "[default: uniform]",
 )
 ENCODER = option(
     "--encoder",
     metavar="NAME",
-    help=f"Networks that embed images: {', '.join(catalog.ENCODERS)}. fresh: a new random one in each step; kept: one "
-    "for --keep steps; trained: points between initial and trained weights of a few short-trained ones.",
+    help=f"Networks that embed images: {', '.join(catalog.ENCODERS)}. fresh: a new random network in each step; kept: "
+    "a random network for --keep steps; trained: weights between the initial and trained weights of a few networks.",
 )
 ENCODER_NETWORK = option(
     "--encoder-network",
     metavar="NAME",
-    help="Their architecture, say ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models.",
+    help="Network of the encoder: ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models.",
 )
 STORAGE = option(
     "--storage",
     type=click.Choice(["float32", "float16", "uint8"]),
-    help="How the set's values are stored; uint8 keeps a range for each image and channel.  [default: float32]",
+    help="How the values of the set are stored; uint8 adds a range for each image and channel.  [default: float32]",
 )
 
 METHOD = option(
@@ -296,7 +298,7 @@ METHOD = option(
     default="dm",
     show_default=True,
     metavar="NAME",
-    help='How to condense, see above; or a recipe in quotes: "m3d lr=3 init=kmeans".',
+    help='A method (see `condensekit methods`), or a recipe in quotes: "m3d lr=3 init=kmeans".',
 )
 FLAGS = {
     "lr": option("--lr", type=float, metavar="X", help="Step size of the images."),
@@ -306,17 +308,19 @@ FLAGS = {
     "sampling": SAMPLING,
     "encoder": ENCODER,
     "encoder_network": ENCODER_NETWORK,
-    "keep": option("--keep", type=click.IntRange(min=1), metavar="K", help="Steps for which one network is used."),
+    "keep": option(
+        "--keep", type=click.IntRange(min=1), metavar="K", help="Steps for which the encoder keeps one network."
+    ),
     "factor": FACTOR,
     "storage": STORAGE,
     "nested": option(
-        "--nested", is_flag=True, help="Make every prefix of the set a set of its own, so that it may shrink later."
+        "--nested", is_flag=True, help="Make the first images of each class useful alone, so that the set may shrink."
     ),
     "soft_labels": option(
-        "--soft-labels", is_flag=True, help="Label images as the networks of --encoder trained do; it costs bytes."
+        "--soft-labels", is_flag=True, help="Store the predictions of the networks of --encoder trained; costs bytes."
     ),
 }
-"""Options of a recipe that have a flag; all others go by --set."""
+"""Options of a recipe that have a flag; the other options are given by --set."""
 
 source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, AUGMENT)
 machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS)
@@ -325,7 +329,9 @@ place_options = packed(
     Place,
     "place",
     option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make."),
-    option("--resume", is_flag=True, help="Go on where RUN stopped; a finished run only gets its outputs rewritten."),
+    option(
+        "--resume", is_flag=True, help="Continue an interrupted run; of a finished run, only write the outputs again."
+    ),
     option(
         "--seeds",
         type=click.IntRange(min=1),
@@ -342,17 +348,17 @@ def settings_of(texts: Sequence[str]) -> dict[str, str]:
     """``NAME=VALUE`` texts as a dictionary.
 
     Raises:
-        ConfigError: A text without ``=``, or a name that is there twice.
+        ConfigError: A text without ``=``, or a name given twice.
     """
     refuse(*(f"--set takes NAME=VALUE such as lr=3, got {text!r}" for text in texts if "=" not in text))
     return together(*(dict([text.split("=", 1)]) for text in texts))
 
 
 def together(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Options from several places; what was not given (None, no flag) is left out.
+    """Join the options of several dictionaries; options that are None or False are left out.
 
     Raises:
-        ConfigError: One that is given in two places.
+        ConfigError: An option is given in two dictionaries.
     """
     given = [{k: v for k, v in part.items() if v is not None and v is not False} for part in parts]
     count = Counter(name for part in given for name in part)
@@ -361,7 +367,7 @@ def together(*parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_options(function: F) -> Any:
-    """The options of a recipe; they reach the command as one :class:`Recipe` called ``recipe``."""
+    """A decorator for the options of a recipe; the command gets them as one argument ``recipe``."""
 
     @functools.wraps(function)
     def call(method: str, settings: tuple[str, ...], **values: Any) -> Any:

@@ -35,38 +35,38 @@ from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_proto
 
 MEMORIES = ", ".join(name for name, stock in AVALANCHE.items() if stock.control)
 STRATEGIES = "; ".join(f"{name} ({stock.note})" for name, stock in AVALANCHE.items() if not stock.control)
-HELP = f"""Learn the classes of a data set in several experiences, and replay memories of the former ones.
+HELP = f"""Learn the classes of a data set in several experiences, with a memory of the former classes.
 
-Each experience's classes are condensed from their own images alone; every memory meets the same class orders, network
-seeds, gradient steps, images in a step and augmentation, so that differences to random real images are paired.
+The classes of an experience are condensed from the images of this experience only. All memories get the same class
+orders, network seeds, gradient steps, images in a step and augmentation, so that their differences are paired.
 
-The order of --memory names the primary contrast, which is not corrected for others: the first condensed memory against
-random-equal-bytes, or else random, or else the first real memory.
+The primary contrast, whose p value is not corrected, is the first condensed memory of --memory against
+random-equal-bytes, else against random, else against the first real memory.
 
 \b
 Regimes (--regime):
-  from-scratch  after each experience a new network is trained on the memory alone, as in GDumb and DM
-  er            the learner goes on with each experience's real images and as many replayed ones
-  er-ace, der++ the same under the losses of these methods
+  from-scratch  after each experience, a new network is trained on the memory only, as in GDumb and DM
+  er            one network learns the real images of each experience, and as many replayed images
+  er-ace, der++ as er, with the losses of these methods
 \b
-Memories (--memory), each NAME or 'NAME key=value ...', with the options of --set for this memory alone:
+Memories (--memory), each NAME or 'NAME key=value ...', with the options of --set for this memory only:
   a method (dm, m3d, ...) or selection (herding, kmeans, ...)
-  packed-NAME, unpacked-NAME  four of its images in each stored one, or one (m3d packs by itself)
-  random              as many real images as condensed ones
-  random-equal-bytes  as many as fit into the bytes of the largest condensed memory
-  jpeg-random         likewise, coded: more images in the same bytes
-  jpeg-NAME-TIMES     TIMES of its images in the bytes of one, coded: jpeg-dm-9 or jpeg-kmeans-9 for 32x32 photographs
-  downscaled-N        N x N random images, shrunk, in the bytes of one; downscaled is downscaled-2
-  random-soft         random images with soft labels; from scratch only
-  hybrid-METHOD-PERCENT  so many percent condensed, the rest real and chosen to complement them; hybrid: dm, 50
+  packed-NAME, unpacked-NAME  four smaller images in each stored image, or one image (m3d is packed by default)
+  random              real images, as many as condensed images
+  random-equal-bytes  real images, as many as fit into the bytes of the largest condensed memory
+  jpeg-random         real images coded as JPEG, as many as fit into the same bytes
+  jpeg-NAME-TIMES     TIMES as many images as JPEG in the same bytes: jpeg-dm-9 or jpeg-kmeans-9 for 32x32 photographs
+  downscaled-N        N x N smaller random images in the bytes of one image; downscaled is downscaled-2
+  random-soft         random images with soft labels; for from-scratch only
+  hybrid-METHOD-PERCENT  PERCENT condensed images; the others are real images that complement them; hybrid: dm, 50
 
-Avalanche's own memories, for er (the first three for er-ace too): {MEMORIES}.
+Avalanche's own memories, for er (the first three also for er-ace): {MEMORIES}.
 
-Avalanche's own strategies, for er, as bounds and where terms differ (--distillation and --fine-tune leave them as
-they are): {STRATEGIES}.
+Avalanche's own strategies, for er, as bounds; their conditions may differ (--distillation and --fine-tune do not
+change them): {STRATEGIES}.
 
-RUN gets {FILE}, {TABLE}, {PLOT} and everything needed to go on (--resume), also with more memories, regimes or orders:
-those it has are kept, with as many orders as the new ones.
+RUN gets {FILE}, {TABLE}, {PLOT} and all data for --resume. A resumed run may have more memories, regimes or orders: its
+results are kept, and all memories get equally many orders.
 
 \b
 Examples:
@@ -78,22 +78,40 @@ Examples:
 online_options = packed(
     Online,
     "online",
-    option("--er-epochs", "epochs", type=int, default=5, show_default=True, help="Passes over an experience's images."),
+    option(
+        "--er-epochs", "epochs", type=int, default=5, show_default=True, help="Epochs over the images of an experience."
+    ),
     option("--er-lr", "lr", type=float, default=0.03, show_default=True, help="Learning rate of the learner."),
-    option("--er-momentum", "momentum", type=float, default=0.0, show_default=True, help="Its momentum."),
-    option("--er-weight-decay", "weight_decay", type=float, default=0.0, show_default=True, help="Its weight decay."),
+    option("--er-momentum", "momentum", type=float, default=0.0, show_default=True, help="Momentum of the learner."),
+    option(
+        "--er-weight-decay",
+        "weight_decay",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="Weight decay of the learner.",
+    ),
     option("--er-batch", "batch", type=int, default=32, show_default=True, help="New images in a gradient step."),
-    option("--er-batch-mem", "batch_mem", type=int, default=32, show_default=True, help="Replayed ones beside them."),
+    option(
+        "--er-batch-mem",
+        "batch_mem",
+        type=int,
+        default=32,
+        show_default=True,
+        help="Replayed images in a gradient step.",
+    ),
     option(
         "--learner-encoder/--own-encoder",
         "learner_encoder",
         default=True,
-        help="Condense with the learner's weights, unless it has batch norm, or with the recipe's own networks.  "
+        help="Condense with the weights of the learner (unless it has batch norm), or with those of the recipe.  "
         "[default: learner]",
     ),
-    option("--distillation", type=float, default=0.0, show_default=True, help="Weight of distillation; 0 for none."),
     option(
-        "--fine-tune", type=int, default=0, show_default=True, help="Steps on the memory alone after each experience."
+        "--distillation", type=float, default=0.0, show_default=True, help="Weight of distillation; 0: no distillation."
+    ),
+    option(
+        "--fine-tune", type=int, default=0, show_default=True, help="Steps on the memory only, after each experience."
     ),
 )
 
@@ -105,9 +123,11 @@ online_options = packed(
     renamed={"--per-class": "--ipc", "--iterations": "--steps", "--batch-real": "--set batch_real=N"},
 )
 @source_options
-@option("--experiences", type=int, default=5, show_default=True, help="How many, of equally many classes.")
+@option(
+    "--experiences", type=int, default=5, show_default=True, help="Number of experiences, with equally many classes."
+)
 @option("--ipc", type=int, required=True, metavar="N", help="Stored images of each class.")
-@option("--memory", "memories", type=listed, required=True, metavar="LIST", help="What is replayed; see above.")
+@option("--memory", "memories", type=listed, required=True, metavar="LIST", help="Memories; see above.")
 @option(
     "--regime",
     "regimes",
@@ -115,32 +135,36 @@ online_options = packed(
     default="from-scratch",
     show_default=True,
     metavar="LIST",
-    help=f"How it is used: {', '.join(REGIMES)}.",
+    help=f"How a memory is used: {', '.join(REGIMES)}.",
 )
 @option("--orders", type=int, default=5, show_default=True, help="Class orders: permutations of numpy seeds 0, 1, ...")
-@option("--first-order", type=int, default=0, show_default=True, help="The first one, to tune on other orders.")
+@option(
+    "--first-order", type=int, default=0, show_default=True, help="Number of the first class order; use others to tune."
+)
 @option("--seeds", type=int, metavar="S", help="Condensation seeds over the orders.  [default: one for each order]")
-@option("--networks", type=int, default=1, show_default=True, metavar="N", help="Networks on each memory.")
-@option("--network", default="ConvNet", show_default=True, metavar="NAME", help="Their architecture, or the learner's.")
-@option("--protocol", default="short", show_default=True, metavar="NAME", help="From scratch: dc, idc or short.")
-@option("--train-epochs", type=int, metavar="N", help="Its epochs.  [default: the protocol's]")
+@option("--networks", type=int, default=1, show_default=True, metavar="N", help="Networks trained on each memory.")
+@option("--network", default="ConvNet", show_default=True, metavar="NAME", help="Network to train and judge.")
+@option(
+    "--protocol", default="short", show_default=True, metavar="NAME", help="Training from scratch: dc, idc or short."
+)
+@option("--train-epochs", type=int, metavar="N", help="Epochs from scratch.  [default: the protocol's]")
 @option("--steps", type=int, default=1000, show_default=True, metavar="N", help="Matching steps of each condensation.")
 @option(
     "--encoder-network",
     metavar="NAME",
-    help="What embeds images to condense or choose them from scratch.  [default: the method's]",
+    help="Network that embeds images, to condense or choose them for from-scratch.  [default: the method's]",
 )
 @option(
     "--storage",
     type=click.Choice(["uint8", "float16", "float32"]),
     default="uint8",
     show_default=True,
-    help="How condensed images are stored; real ones always take 8 bits.",
+    help="How condensed images are stored; real images always take 8 bits.",
 )
 @SET
 @online_options
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
-@option("--resume", is_flag=True, help="Go on where RUN stopped.")
+@option("--resume", is_flag=True, help="Continue an interrupted run.")
 @SEED
 @machine_options
 @QUIET
@@ -170,7 +194,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Build every object, load the data, run, report."""
+    """Check the options, load the data, run the study, and show the results."""
     problems, making = gathered(), Making()
     augment = None if source.augment == "auto" else source.augment
     with problems:

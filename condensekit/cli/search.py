@@ -1,4 +1,4 @@
-"""Command ``search``: rank architectures on a small proxy set."""
+"""Command ``search``: rank architectures by training them on a small proxy set."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from condensekit.nas.study.truth import Truth
     from condensekit.nas.trials.settings import Running
 
-MAX_HELD = 5_000  # training images, or a fifth of them, on which candidates are scored
+MAX_HELD = 5_000  # training images held out to score candidates, at most a fifth of them
 RECIPE = ("discrepancy", "init", "sampling", "encoder", "encoder_network", "factor", "augment")  # options of recipes
 DECIDING = (
     "space_name",
@@ -64,10 +64,14 @@ DECIDING = (
     "truth_name",
     "trial_limit",
     "precision",
-)  # options that decide the results, and so may not change on --resume
-UNSCORED = 3  # exit code
-COUNT: dict[str, Any] = {"type": click.IntRange(min=1), "show_default": True, "metavar": "N"}  # of an option
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+)  # options that decide the results; they must not change on --resume
+UNSCORED = 3  # exit code of a search that scored no candidate
+COUNT: dict[str, Any] = {
+    "type": click.IntRange(min=1),
+    "show_default": True,
+    "metavar": "N",
+}  # settings of an option that is a number of things
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}  # seconds of each unit of time
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -76,31 +80,31 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds; plain numbers are seconds."""
+        """Convert a time to seconds; a number without unit is seconds."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
         if not found or not float(found[1]):
-            self.fail(f"{value!r} is no time: write 90s, 30m or 2h.", param, ctx)
+            self.fail(f"{value!r} is not a time: write 90s, 30m or 2h.", param, ctx)
         return float(found[1]) * UNITS[found[2]]
 
 
-HELP = """Rank architectures by training them on a small proxy set, and say how well each ranker does.
+HELP = """Rank architectures by training them on a small proxy set, and measure how good each ranker is.
 
-Candidates are trained on a condensed or selected set and scored on training images held out before anything is made
-from the rest. Every finished trial is in RUN/trials.jsonl at once: killed at any time, the same command with --resume
-goes on, and trains nothing finished again. RUN/search.json gets the best architecture, all trials and one row for each
-ranker; RUN/ranking.png its scores against the truth.
+Candidates are trained on a condensed or selected set, and scored on held-out training images. The set is made from
+the other training images. Each finished trial is written to RUN/trials.jsonl at once: after an interruption, repeat
+the command with --resume, and only unfinished trials run. RUN/search.json gets the best architecture, all trials and a
+row for each ranker; RUN/ranking.png shows the scores against the truth.
 
 \b
-Rankers, a comma-separated list; the best architecture is the top choice of the first that scored any:
-  dm, m3d lr=3, ...         the set condensed by this recipe; half-dm: half of its images real, by k-means;
-                            start-dm: the real images that it starts from
-  random, kmeans, ...       a selection's set; packed-random: four images shrunk into each
-  dm ipc=50, random@250     with that many images per class instead of --ipc, in equally many steps of full batches
-  early-stop                all images for a short time, at the cost of the dearest set; early-stop@3: 3 epochs
-  random-equal              as random, but trained on for longer: at the cost of the dearest set as well
-  params, flops, synflow, nwot, jacov, zen       without training
-  dm+synflow+jacov          the sum of their ranks; ridge:dm+params: a regression on 10 truths;
-                            additive: a regression on the choices alone, on 10 truths
+Rankers, a comma-separated list. The best architecture is the top choice of the first ranker that scored one:
+  dm, m3d lr=3, ...         the set condensed by this recipe; half-dm: half of its images are real, chosen by k-means;
+                            start-dm: the real images from which dm starts
+  random, kmeans, ...       the set of a selection; packed-random: four smaller images in each stored image
+  dm ipc=50, random@250     with this ipc instead of --ipc, in equally many steps of full batches
+  early-stop                all images for a short time, at the cost of the most expensive set; early-stop@3: 3 epochs
+  random-equal              as random, but trained for longer, at the cost of the most expensive set
+  params, flops, synflow, nwot, jacov, zen       scores without training
+  dm+synflow+jacov          the sum of the ranks; ridge:dm+params: a regression on 10 truths;
+                            additive: a regression on the choices of the architecture, on 10 truths
 
 \b
 Examples:
@@ -128,9 +132,9 @@ Examples:
     metavar="NAME",
     help="convnet (720 ConvNets), convnet-small, nasbench201, or module:Class of your own ModelSpace.",
 )
-@option("--rankers", default="dm,random,params", show_default=True, metavar="LIST", help="See above.")
+@option("--rankers", default="dm,random,params", show_default=True, metavar="LIST", help="Rankers; see above.")
 @option("--ipc", default=10, **COUNT, help="Images per class.")
-@option("--steps", default=300, **COUNT, help="Matching steps of a condensation.")
+@option("--steps", default=300, **COUNT, help="Matching steps of each condensation.")
 @SET
 @DISCREPANCY
 @INIT
@@ -146,14 +150,14 @@ Examples:
     default="accuracy",
     show_default=True,
     metavar="NAME",
-    help="Of a trained candidate: accuracy, cross-entropy or margin, the mean of the tests in its last tenth of steps, "
-    "or tse (training losses).",
+    help="Score of a trained candidate: accuracy, cross-entropy or margin (the mean of the tests in the last tenth of "
+    "the steps), or tse (the sum of training losses).",
 )
 @option(
     "--seeds",
     default=1,
     **COUNT,
-    help="Trainings of each candidate by each ranker that trains; their scores are averaged.",
+    help="Trainings of each candidate by each ranker; their scores are averaged.",
 )
 @option(
     "--hopeless",
@@ -163,42 +167,45 @@ Examples:
 )
 @option("--engine", default="pool", show_default=True, metavar="NAME", help="sequential, pool, or nni with its portal.")
 @option("--workers", type=int, metavar="N", help="Trials at a time.  [default: 2, or 1 on a single core]")
-@option("--port", type=int, default=8080, show_default=True, metavar="N", help="Of NNI's portal.")
+@option("--port", type=int, default=8080, show_default=True, metavar="N", help="Port of NNI's portal.")
 @option(
     "--strategy",
     type=click.Choice([*STRATEGIES]),
     default="random",
     show_default=True,
-    help="random and grid draw one list that every ranker scores; evolution and tpe search once for each.",
+    help="random and grid: all rankers score the same architectures; evolution and tpe: a search for each ranker.",
 )
-@option("--trials", default=48, **COUNT, help="Architectures.")
+@option("--trials", default=48, **COUNT, help="Number of architectures.")
 @option(
     "--truth",
     "truth_name",
     default="none",
     show_default=True,
     metavar="full|FILE|none",
-    help="What rankers are measured by: training on all images; a table (CSV: net_str or a column for each label, and "
-    "val_accs or accuracy* in percent); nothing.",
+    help="Accuracies that measure the rankers: full: train on all images; FILE: a table (CSV: net_str or a column for "
+    "each label, and val_accs or accuracy* in percent); none: rankers are not measured.",
 )
-@option("--full-epochs", default=10, **COUNT, help="Of --truth full and --retrain: passes over all images.")
+@option("--full-epochs", default=10, **COUNT, help="Epochs over all images for --truth full and --retrain.")
 @option(
-    "--truth-seeds", default=1, **COUNT, help="Full trainings of each architecture; two show the truth's own noise."
+    "--truth-seeds",
+    default=1,
+    **COUNT,
+    help="Full trainings of each architecture; two also measure the noise of the truth.",
 )
 @option(
     "--budget",
     type=Duration(),
     metavar="TIME",
-    help="For everything, resumes included, say 30m; what is not done then is left out.",
+    help="Time for the whole search, including resumes: 30m, 2h. Trials that do not fit are left out.",
 )
 @option(
     "--trial-limit",
     type=Duration(),
     metavar="TIME",
-    help="For one trial, those of --truth full included; a longer one is ended, and has failed.",
+    help="Time for one trial, including trials of --truth full. A longer trial is stopped and counts as failed.",
 )
 @option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
-@option("--resume", is_flag=True, help="Go on where RUN stopped.")
+@option("--resume", is_flag=True, help="Continue an interrupted run.")
 @option("--retrain", "retrained", is_flag=True, help="Train the best architecture on all images at the end.")
 @SEED
 @DEVICE
@@ -215,7 +222,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Check, load, compare, write."""
+    """Check the options, load the data, run the search, and write the results."""
     progress, options["augment"] = show.progress(quiet), source.augment
     with needing_nni("condensekit search"):
         import nni
@@ -232,7 +239,7 @@ def command(
         from condensekit.nas.trials.settings import Running, usual_workers
         from condensekit.nas.trials.time_budget import OutOfTimeError
 
-    nni.silence_stdout()  # a space may log while it is built
+    nni.silence_stdout()  # spaces may log while they are built
     logging.getLogger("nni").setLevel(logging.WARNING)
     problems = gathered()
     rankers = []
@@ -313,20 +320,20 @@ def command(
 
 
 def _recipe_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that hold for every recipe among the rankers."""
+    """The options of all recipes among the rankers."""
     flags = {name: options[name] for name in RECIPE if options[name] != "auto"}
     return together(flags, settings_of(options["settings"]))
 
 
 def _augmentation(text: str) -> Any:
-    """Of candidates and full trainings."""
+    """The augmentation of candidates and of full trainings."""
     from condensekit.nas.rankers.training import FLIP_CROP
 
     return FLIP_CROP if text == "auto" else catalog.augmentation(text)
 
 
 def _earlier(file: Path, best: Mapping[str, Any] | None) -> Any:
-    """What an earlier ``--retrain`` of the same winner said."""
+    """The result of an earlier ``--retrain`` of the same architecture, or None."""
     if best is None or not file.is_file():
         return None
     before = read_json(file)
@@ -334,12 +341,12 @@ def _earlier(file: Path, best: Mapping[str, Any] | None) -> Any:
 
 
 def _retrained(earlier: Mapping[str, Any] | None, full: FullTraining) -> bool:
-    """Whether it was trained as long before, and its weights are still there."""
+    """Whether an earlier retraining had as many epochs, and its weights still exist."""
     return earlier is not None and earlier["epochs"] == full.protocol.epochs and Path(earlier["file"]).is_file()
 
 
 def _truth(name: str, space: Any, full: FullTraining) -> Truth | FullTraining | None:
-    """What ``--truth`` means."""
+    """The truth that ``--truth`` names."""
     from condensekit.nas.study.truth import read_table
 
     if name == "none":
@@ -350,7 +357,7 @@ def _truth(name: str, space: Any, full: FullTraining) -> Truth | FullTraining | 
 def _retrain(
     space: Any, best: Mapping[str, Any], full: FullTraining, seed: int, out: Path, running: Running
 ) -> dict[str, Any]:
-    """Train the winner on all images within what is left of the budget, and keep its weights."""
+    """Train the best architecture on all images within the rest of the budget, and save its weights."""
     from condensekit.nas.study.full_training import retrain
 
     file = out / "retrained.safetensors"
@@ -360,14 +367,14 @@ def _retrain(
 
 
 def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
-    """What people read."""
+    """The result as text."""
     retrained = record["retrained"]
     lines = [found.table(), ""]
     lines += [f"Note: {note}" for note in record["notes"]]
     if found.truth and found.truth["retest"] is not None:
         lines.append(
-            f"The truth, {found.truth['repeats']} times: two of its measurements agree to {found.truth['retest']:.2f}; "
-            f"no ranker can be expected above {found.truth['ceiling']:.2f}."
+            f"The truth was measured {found.truth['repeats']} times; two measurements correlate with "
+            f"{found.truth['retest']:.2f}, so that no ranker can be expected above {found.truth['ceiling']:.2f}."
         )
     if drawn:
         lines.append(f"Scores against the truth: {out / 'ranking.png'}")

@@ -22,7 +22,7 @@ from condensekit.cli.options import (
     source_options,
 )
 from condensekit.compute import Compute, Machine
-from condensekit.errors import refuse
+from condensekit.errors import require
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import RunDir
@@ -31,8 +31,8 @@ from condensekit.sets.condensed import Formation
 
 HELP = """Choose a few real images per class: the baselines that condensation must beat.
 
-The set lands in RUN/set.safetensors, in the same form as a condensed one; `evaluate`, `export` and `inspect`
-cannot tell them apart.
+The set is written to RUN/set.safetensors in the same form as a condensed set, for `evaluate`, `export` and
+`inspect`.
 
 \b
 Examples:
@@ -48,10 +48,10 @@ Examples:
     default="random",
     show_default=True,
     metavar="NAME",
-    help="random; herding (running mean nearest to the class mean); kmeans (nearest to the centroids); kcenter "
-    "(farthest first); importance-kmeans and importance-krr (drawn by how much they matter to the loss of k-means "
-    "or kernel ridge regression); jpeg-random (as many as fit, coded, into the bytes of ipc images); or "
-    "module:object. packed- before a name is --factor 2. Distances are those of one random network's embedding.",
+    help="random; herding (images whose mean is nearest to the class mean); kmeans (nearest to the centroids); kcenter "
+    "(farthest first); importance-kmeans and importance-krr (drawn by their importance for the loss of k-means or "
+    "kernel ridge regression); jpeg-random (as many JPEG images as fit into the bytes of ipc images); or "
+    "module:object. packed- before a name means --factor 2. Distances are between embeddings of one random network.",
 )
 @IPC
 @FACTOR
@@ -71,14 +71,13 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Check, load, choose and save for each seed."""
+    """Check the options, load the data, and choose and save a set for each seed."""
     problems = gathered()
     with problems:
         chosen_by, usual = catalog.baseline(selection)
-        refuse(
-            f"{selection} is packed, got --factor 1: leave out the factor or {catalog.PACKED!r}"
-            if factor == 1 and usual.factor > 1
-            else None
+        require(
+            factor != 1 or usual.factor == 1,
+            f"{selection} is packed, got --factor 1: leave out the factor or {catalog.PACKED!r}",
         )
         formation = Formation(factor or usual.factor, storage or usual.dtype)
     with problems:

@@ -12,12 +12,12 @@ from condensekit.progress import SILENT, Bars, Progress
 
 
 def progress(quiet: bool) -> Progress:
-    """Bars on standard error, or nothing."""
+    """Bars on standard error; no output if ``quiet``."""
     return SILENT if quiet else Bars()
 
 
 def emit(as_json: bool, record: Mapping[str, Any], text: str) -> None:
-    """Print a result: as one JSON object, or for people."""
+    """Print a result, as one JSON object or as text."""
     click.echo(json.dumps(record, indent=1) if as_json else text)
 
 
@@ -28,7 +28,7 @@ def pairs(values: Mapping[str, Any]) -> str:
 
 
 def size(nbytes: int) -> str:
-    """``2.5 KiB`` and the like."""
+    """A number of bytes with a unit: ``2.5 KiB``."""
     power = min(3, (max(1, nbytes).bit_length() - 1) // 10)
     return f"{nbytes / 1024**power:.4g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
 

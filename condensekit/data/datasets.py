@@ -1,7 +1,7 @@
 """Data sets by name or place: named sets, folders and ``.npz`` files as :class:`ClassImages`.
 
-The only file that knows ``torchvision.datasets``. Pixels are decoded once, in one pass; nothing is
-downloaded unless asked for.
+Only this file uses ``torchvision.datasets``. Pixels are decoded once, in one pass. Data are downloaded
+only with ``download=True``.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ TORCHVISION = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
 }
-UNFLIPPED = ("digits", "mnist", "svhn")  # a mirrored digit is no digit
+UNFLIPPED = ("digits", "mnist", "svhn")  # data sets whose images must not be mirrored
 TINY = "tiny-imagenet-200"  # the folder that the archive of TinyImageNet unpacks to
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-IDX_MD5 = {  # of the unpacked files; torchvision knows those of the archives only
+IDX_MD5 = {  # md5 of the unpacked files; torchvision knows only the md5 of the archives
     "mnist": (
         "6bbc9ace898e44ae57da46a324031adb",
         "a25bea736e30d166cdddb491f175f624",
@@ -85,15 +85,15 @@ def load(
             ``~/.cache/condensekit``. ``tinyimagenet`` is the folder ``tiny-imagenet-200`` in it, as its archive
             unpacks; its files are pictures without published checksums.
         image_size: Resize every image to this many pixels in height and width.
-        download: Fetch a named set that is missing.
-        trust_local_copy: Read a named set's files even if their checksums differ from the published ones.
-        mmap: Folder for the decoded pixels, written there once and mapped from then on, so that a set of files
-            may be larger than memory (arrays of named sets and ``.npz`` files are read whole first).
-        flippable: Whether a mirrored image still shows its class; None: as is known of a named set, else True.
-        progress: Told how many images are read.
+        download: Download a named data set that is missing.
+        trust_local_copy: Read the files of a named data set even if their checksums differ from the published ones.
+        mmap: Folder for the decoded pixels, which are written once and then memory-mapped, so that a folder of images
+            may be larger than memory (named sets and ``.npz`` files are read into memory first).
+        flippable: Whether a mirrored image still shows its class; None: as known for a named data set, else True.
+        progress: Receives the number of images read.
 
     Raises:
-        DataError: Missing, altered, damaged or ill-fitting files; the text names the file and the way out.
+        DataError: Files that are missing, altered, damaged or do not fit; the text names the file and a solution.
         ConfigError: An unknown name, or an ``image_size`` below 1.
         StoreError: The decoded pixels cannot be written to ``mmap``.
     """
@@ -132,7 +132,7 @@ def load(
 
 
 def held_out(images: ClassImages) -> tuple[ClassImages, ClassImages]:
-    """(training, test) images of a set that brings no test images: the same 20 % of each class every time.
+    """Split images without test images into (training, test): always the same 20 % of each class are test images.
 
     Raises:
         DataError: A class of one image.
@@ -183,7 +183,7 @@ def _published(name: str, kind: Any, place: Path) -> dict[Path, str]:
 
 
 def _verify(name: str, place: Path, files: Mapping[Path, str], trust: bool) -> None:
-    """Refuse missing files, and altered ones unless trusted."""
+    """Raise DataError for missing files, and for altered files unless ``trust``."""
     from torchvision.datasets.utils import calculate_md5
 
     for file in files:

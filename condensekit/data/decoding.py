@@ -1,4 +1,4 @@
-"""Decoding: items, files and arrays as one (N, C, H, W) tensor, in memory or mapped."""
+"""Decoding: items, files and arrays as one (N, C, H, W) tensor, in memory or memory-mapped."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from condensekit.runs.lock import waiting
 T = TypeVar("T")
 
 GREY = ("1", "L", "LA")  # Pillow's modes that hold one 8-bit channel
-WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # more than 8 bits: Pillow would cut them off without a word
-BATCH = 16  # files decoded at a time: large photographs at full size must fit into memory
+WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits, which it would cut without a warning
+BATCH = 16  # files decoded together; large photographs at full size must fit into memory
 
 
 def as_nchw(images: Tensor) -> Tensor:
-    """(N, C, H, W) uint8 or float32 from that, from (N, H, W, C) or from (N, H, W), of any float type.
+    """Convert images (N, C, H, W), (N, H, W, C) or (N, H, W) of uint8 or any float type to (N, C, H, W).
 
     Raises:
-        DataError: Another type, or both or neither of axes 1 and 3 have size 1 or 3 and could be the channels.
+        DataError: Another type; or it is unclear which of the axes 1 and 3 are the channels.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise DataError(f"pixels must be uint8 or floating point, got {images.dtype}: {as_what(images)}")
@@ -66,7 +66,7 @@ def as_tensor(images: Any) -> Tensor:
 
 
 def as_what(images: Tensor) -> str:
-    """How to convert images that are neither uint8 nor float32 without damage, in words."""
+    """The advice for images that are neither uint8 nor float32: how to convert them without loss."""
     if images.is_floating_point():
         return "convert with astype('float32')"
     if images.dtype == torch.bool:
@@ -114,7 +114,7 @@ def decoded(files: Sequence[Path]) -> Iterator[Tensor]:
     """The uint8 (C, H, W) image in each file, in order; grey only if all files are, else RGB.
 
     Raises:
-        DataError: A file that is no image, is damaged, or has more than 8 bits; the text names it.
+        DataError: A file that is not an image, is damaged, or has more than 8 bits; the text names the file.
     """
     grey = all(_each(files, lambda image: image.mode in GREY))  # reads no more than headers, up to the first RGB one
     yield from _each(files, lambda image: _from_pil(image, "L" if grey else "RGB"))
@@ -172,7 +172,7 @@ def alike(images: Iterable[Tensor], name_of: Callable[[int], str], size: int | N
 
 
 def shown(images: Iterable[Tensor], count: int, progress: Progress) -> Iterator[Tensor]:
-    """The images, each one counted as it passes."""
+    """The images; each image advances the progress."""
     with progress.stage("read images", count) as stage:
         for image in images:
             stage.advance()
@@ -194,9 +194,9 @@ def stacked(images: Iterable[Tensor], count: int) -> Tensor:
 
 
 def mapped(images: Iterable[Tensor], count: int, file: Path) -> Tensor:
-    """(count, C, H, W) mapped copy-on-write from ``file``, which is written first if it is not there.
+    """(count, C, H, W) memory-mapped copy-on-write from ``file``, which is written first if it is missing.
 
-    Writers take turns, and the file appears whole or not at all; ``images`` is not touched where it exists.
+    Only one process writes at a time, and an incomplete file never appears. If the file exists, ``images`` is unused.
 
     Raises:
         StoreError: The file cannot be written, or is damaged.

@@ -1,4 +1,4 @@
-"""Sources of images: what a folder or file holds before it is decoded."""
+"""Sources of images: the content of a folder or file before it is decoded."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from condensekit.progress import Progress
 from condensekit.rng import Draw
 
 Pair = tuple[Tensor, Tensor]  # of the training and of the test images
-HELD_OUT = 0.2  # of each class, where a source brings no test images
+HELD_OUT = 0.2  # share of each class that is held out if a source has no test images
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images that were found but not brought to one size yet.
+    """Images and labels that were found, before the images are resized.
 
     Args:
         labels: int64 labels of the training and of the test images.
         names: Class name by label.
-        files: What was read. Without ``arrays``: one image in each, training images first.
-        arrays: (N, C, H, W) training and test images, where they are in memory already.
+        files: The files. Without ``arrays``, each file is one image, training images first.
+        arrays: (N, C, H, W) training and test images, if they are in memory already.
         statistics: Mean and std of each channel in [0, 1]; None: computed from the training images.
         flippable: Whether a mirrored image still shows its class.
     """
@@ -69,7 +69,7 @@ def npz(path: Path) -> Source:
     """Arrays ``images`` and ``labels``, and perhaps ``test_images`` and ``test_labels``."""
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is no .npz archive")
+            raise ValueError("it is not a .npz archive")
         with np.load(path, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
     except Exception as error:  # a damaged archive may raise anything
@@ -104,7 +104,7 @@ def npz(path: Path) -> Source:
 
 
 def hold_out(labels: Tensor, names: Mapping[int, str]) -> Pair:
-    """Rows to train on and rows held out, both ascending: the same :data:`HELD_OUT` of each class every time."""
+    """Training rows and held-out rows, both ascending; always the same :data:`HELD_OUT` of each class is held out."""
     train, test = [], []
     for label in torch.unique(labels).tolist():
         rows = (labels == label).nonzero()[:, 0]

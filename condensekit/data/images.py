@@ -1,4 +1,4 @@
-"""Class images: real images, decoded once, kept as bytes and grouped by class."""
+"""Class images: real images in memory, decoded once and grouped by class."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from condensekit.data.decoding import as_tensor, as_what
 from condensekit.errors import DataError, finite, instance, refuse, whole
 from condensekit.rng import Draw
 
-COUNTED = 1 << 22  # pixels counted at a time, as 8-byte integers
-LEVELS = 8  # whole numbers in floats up to this may be normalised; up to a higher one, at most 255, they are pixels
-HASHED_WHOLE = 1 << 30  # bytes: a larger set is fingerprinted by 4,096 of its images
+COUNTED = 1 << 22  # pixels counted in one call, as 8-byte integers
+LEVELS = 8  # float images of whole numbers are taken for pixels if their maximum is above this, and at most 255
+HASHED_WHOLE = 1 << 30  # bytes; of a larger data set, only 4,096 images are hashed
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What every image of a set has in common.
+    """The common properties of all images of a set: shape, normalisation and class names.
 
     Args:
         shape: (channels, height, width).
         mean: Per-channel mean of the pixels, which lie in [0, 1].
         std: Per-channel standard deviation of the pixels, above 0.
         class_names: Class name by integer label; labels may have gaps.
-        flippable: Whether a mirrored image still shows its class; digits and letters do not.
-        pixels: Whether ``mean`` and ``std`` take the values back to pixels in [0, 1]. False for float32 images that
+        flippable: Whether a mirrored image still shows its class; False for digits and letters.
+        pixels: Whether ``mean`` and ``std`` turn the values back into pixels in [0, 1]. False for float32 images that
             were normalised elsewhere.
     """
 
@@ -61,18 +61,18 @@ class ImageSpec:
 
     @property
     def range(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Lowest and highest value of each channel, where pixels end; None where that is not known."""
+        """The values of the pixels 0 and 1 in each channel; None if they are unknown."""
         if not self.pixels:
             return None
         pairs = list(zip(self.mean, self.std, strict=True))
         return tuple(-m / s for m, s in pairs), tuple((1 - m) / s for m, s in pairs)
 
     def alike(self, other: ImageSpec) -> bool:
-        """Whether images of both have the same shape and normalisation, so that they may stand in one batch."""
+        """Whether both have the same shape and normalisation, so that their images may share a batch."""
         return (self.shape, self.mean, self.std) == (other.shape, other.mean, other.std)
 
     def name_of(self, label: int) -> str:
-        """``7 ('horse')``, or ``7`` where the name is the number itself."""
+        """A label and its class name: ``7 ('horse')``, or ``7`` if the name is the number."""
         name = self.class_names.get(label, str(label))
         return str(label) if name == str(label) else f"{label} ({name!r})"
 
@@ -83,12 +83,12 @@ class ImageSpec:
         return mean[:, None, None], std[:, None, None]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels (..., C, H, W) in 0..255 to normalised float32 of the same shape."""
+        """Turn uint8 pixels (..., C, H, W) in 0..255 into normalised float32 images."""
         mean, std = self.constants(pixels.device)
         return (pixels.to(torch.float32) * (1 / 255) - mean) / std
 
     def to_pixels(self, images: Tensor) -> Tensor:
-        """Normalised (..., C, H, W) to float32 pixels, clamped to [0, 1]."""
+        """Turn normalised images (..., C, H, W) into float32 pixels, clamped to [0, 1]."""
         mean, std = self.constants(images.device)
         return (images.to(torch.float32) * std + mean).clamp(0, 1)
 
@@ -114,20 +114,20 @@ class ImageSpec:
 
 
 class ClassImages:
-    """Real images grouped by class: the one form in which condensation, selection and training read data.
+    """Real images grouped by class: the input of every condensation, selection, training and test.
 
     Args:
-        images: (N, C, H, W) uint8 pixels in 0..255, or float32 already normalised (then ``spec`` has
-            mean 0 and std 1). In memory or memory-mapped, on any device.
-        labels: (N,) integers; gaps and negative values are kept.
-        spec: Shape, normalisation and class names. Float images that leave [0, 1] are no pixels, whatever it says.
-        source: How :func:`condensekit.load` read them, as JSON values; None where nobody knows.
+        images: (N, C, H, W) uint8 pixels in 0..255, or float32 images that are normalised already (then
+            ``spec`` has mean 0 and std 1). In memory or memory-mapped, on any device.
+        labels: (N,) integers; they may have gaps and be negative.
+        spec: Shape, normalisation and class names. Float images with values outside [0, 1] get ``pixels=False``.
+        source: The arguments of :func:`condensekit.load` that read the images, as JSON values; None if unknown.
 
     Raises:
-        DataError: Sizes, types or values that do not fit; the text says what was got and expected.
+        DataError: Sizes, types or values that do not fit; the text says what was given and what is expected.
 
-    Indices always refer to the order of ``images``. A subset (:meth:`select`, :meth:`split`) shares
-    the images and narrows which of them are listed.
+    Indices always refer to the order of ``images``. A subset (:meth:`select`, :meth:`split`) shares the
+    images, and lists only some of them.
     """
 
     def __init__(
@@ -161,14 +161,14 @@ class ClassImages:
         class_names: Mapping[int, str] | None = None,
         flippable: bool = True,
     ) -> ClassImages:
-        """Group arrays; the normalisation is computed where it is not given.
+        """Make class images from arrays; the normalisation is computed if it is not given.
 
         Args:
             images: (N, C, H, W) or (N, H, W), numpy array or tensor, uint8 or float32 (see the class).
             labels: (N,) or (N, 1) integers, or strings, which become class names in sorted order.
-            mean: Per-channel mean of the pixels in [0, 1]; computed from uint8 images if None.
-            std: Likewise the standard deviation.
-            class_names: Names by label; the label's digits if None.
+            mean: Per-channel mean of the pixels in [0, 1]; None: computed from uint8 images.
+            std: Per-channel standard deviation of the pixels; None: computed from uint8 images.
+            class_names: Class name by label; None: the label as text.
             flippable: See :class:`ImageSpec`.
         """
         tensor = as_tensor(images)
@@ -204,19 +204,19 @@ class ClassImages:
 
     @property
     def whole_bytes(self) -> bool:
-        """Whether the images are pixels of 8 bits, which any normalisation fits."""
+        """Whether the images are uint8 pixels, which can be given any normalisation."""
         return self.images.dtype == torch.uint8
 
     def __repr__(self) -> str:
         return f"ClassImages({len(self)} images of {self.spec.shape}, {len(self.classes)} classes, {self.images.dtype})"
 
     def count(self, label: int) -> int:
-        """How many images the class has."""
+        """The number of images of a class."""
         row = self._rows([label])[0]
         return int(self.offsets[row + 1] - self.offsets[row])
 
     def indices_of(self, label: int) -> Tensor:
-        """(n,) int64 source indices of one class, in source order."""
+        """The source indices of one class: (n,) int64, ascending."""
         row = self._rows([label])[0]
         return self.order[self.offsets[row] : self.offsets[row + 1]]
 
@@ -236,11 +236,11 @@ class ClassImages:
         return chosen.reshape(*indices.shape, *self.spec.shape)
 
     def draw_indices(self, labels: Sequence[int], n: int, draw: Draw, role: str = "real") -> Tensor:
-        """(L, n) int64 source indices: ``n`` uniformly drawn images of each class; O(L * n).
+        """Draw ``n`` images of each class uniformly: (L, n) int64 source indices, in time O(L * n).
 
-        No image stands twice before every image of its class stands once. The draw is stratified: the
-        class, rotated by a random offset, is cut into ``n`` runs and one image is taken from each, so
-        that each image is equally likely and no permutation of the class is needed.
+        No image is drawn twice before every image of its class is drawn once. The draw is stratified: the
+        class is rotated by a random offset and cut into ``n`` runs, and one image is drawn from each run.
+        Each image is equally likely, and no permutation of the class is needed.
         """
         rows = torch.tensor(self._rows(labels), dtype=torch.int64)
         keys = torch.tensor(list(labels), dtype=torch.int64)
@@ -259,21 +259,21 @@ class ClassImages:
     def sample(
         self, labels: Sequence[int], n: int, draw: Draw, device: torch.device | str = "cpu", role: str = "real"
     ) -> Tensor:
-        """(L, n, C, H, W) float32, normalised: the images at :meth:`draw_indices`."""
+        """The images at :meth:`draw_indices`: (L, n, C, H, W) float32, normalised."""
         return self.gather(self.draw_indices(labels, n, draw, role), device)
 
     def select(self, labels: Sequence[int]) -> ClassImages:
-        """The classes in ``labels`` only; images and indices stay those of the whole set."""
+        """The images of the classes in ``labels``; source indices do not change."""
         rows = self._rows(labels)
         parts = [self.order[self.offsets[r] : self.offsets[r + 1]] for r in sorted(set(rows))]
         return self._narrow(torch.cat(parts) if parts else self.order[:0])
 
     def subset(self, indices: Tensor) -> ClassImages:
-        """The images at source ``indices`` only; indices stay those of the whole set."""
+        """The images at source ``indices``; source indices do not change."""
         return self._narrow(torch.sort(indices.reshape(-1)).values)
 
     def compact(self) -> ClassImages:
-        """The same (n, C, H, W) images alone, without the others of their array; source indices are then 0 to n - 1."""
+        """A copy of the n listed images, without the other images of their array; source indices become 0 to n - 1."""
         order = self.order.sort().values
         return ClassImages(self.images[order.to(self.images.device)], self.labels[order], self.spec)
 
@@ -302,13 +302,13 @@ class ClassImages:
         return self.labels[self.order]
 
     def with_spec(self, **changes: Any) -> ClassImages:
-        """The same images with other entries of their :class:`ImageSpec`, say ``flippable=False``."""
+        """The same images with changed fields of their :class:`ImageSpec`, for example ``flippable=False``."""
         changed = self._narrow(self.order.sort().values)
         changed.spec = replace(self.spec, **changes)
         return changed
 
     def split(self, fraction: float, seed: int | Draw = 0) -> tuple[ClassImages, ClassImages]:
-        """(rest, held out): of each class a ``fraction`` in (0, 1) held out, drawn at random, at least one.
+        """Hold out a random ``fraction`` in (0, 1) of each class, at least one image; returns (rest, held out).
 
         >>> from condensekit.testing import shapes
         >>> rest, held = shapes(per_class=10).split(0.2, seed=0)
@@ -317,10 +317,10 @@ class ClassImages:
 
         Args:
             fraction: The part that is held out.
-            seed: What is random follows from it; a :class:`~condensekit.rng.Draw` for the randomness of a run.
+            seed: Seed of the random numbers, or a :class:`~condensekit.rng.Draw`.
 
         Raises:
-            DataError: Another fraction, or a class of which nothing would be left.
+            DataError: A fraction out of range, or a class of which no image would be left.
         """
         if not finite(fraction) or not 0 < fraction < 1:
             raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction!r}")
@@ -347,15 +347,15 @@ class ClassImages:
         return part
 
     def to(self, device: torch.device | str) -> ClassImages:
-        """The same set with its images moved to ``device`` (as bytes where they are bytes)."""
+        """The same images, moved to ``device``; uint8 images stay uint8."""
         moved = self._narrow(torch.sort(self.order).values)
         moved.images = self.images.to(device)
         return moved
 
     def fingerprint(self) -> str:
-        """sha256 of shape, normalisation, labels, listed indices and pixels: tells data sets apart.
+        """The sha256 of shape, normalisation, labels, listed indices and pixels, which identifies the data.
 
-        Above 1 GiB of pixels 4,096 evenly spaced images stand for all.
+        Of more than 1 GiB of pixels, only 4,096 evenly spaced images are hashed.
         """
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.spec.mean, self.spec.std)).encode())
         digest.update(self.labels.numpy().tobytes())
@@ -383,14 +383,14 @@ def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tensor, dict[int, str] | None]:
-    """(N,) int64 labels, and class names where the labels were strings.
+    """Turn labels into (N,) int64, and return the class names if the labels were strings.
 
     Args:
         labels: (N,) or (N, 1) integers or strings.
-        known: Class names to number strings by; None: their sorted order counts.
+        known: Class names by label, for strings; None: strings are numbered in sorted order.
 
     Raises:
-        DataError: Labels of another type or shape, or a string that is no known class name.
+        DataError: Labels of another type or shape, or an unknown class name.
     """
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -411,8 +411,8 @@ def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tens
             raise DataError(f"unknown class {strangers[0]!r}; known: {', '.join(label_of)}")
         return torch.tensor([label_of[name] for name in found.tolist()])[rows], names
     if array.dtype.kind not in "iu":
-        whole = array.dtype.kind in "bf" and bool((array == np.round(array)).all())  # NaN is not
-        way_out = "convert with astype(int)" if whole else "repair those that are neither"
+        whole = array.dtype.kind in "bf" and bool((array == np.round(array)).all())  # False for NaN
+        way_out = "convert with astype(int)" if whole else "correct the labels that are neither"
         raise DataError(f"labels must be integers or strings, got {array.dtype}: {way_out}")
     return torch.from_numpy(array.astype(np.int64)), None
 
@@ -438,7 +438,7 @@ def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
 
 
 def _beyond(images: Tensor) -> bool:
-    """Whether float32 images leave [0, 1], so that they are no pixels."""
+    """Whether float32 images have values outside [0, 1], and therefore are not pixels."""
     if images.dtype == torch.uint8:
         return False
     low, high = images.aminmax()
@@ -446,7 +446,7 @@ def _beyond(images: Tensor) -> bool:
 
 
 def _check_floats(images: Tensor) -> None:
-    """Raise DataError for images with values that are not finite, or that are bytes in all but their type."""
+    """Raise DataError for values that are not finite, and for float images that look like pixels in 0..255."""
     low, high, whole = 0.0, 0.0, True
     for start in range(0, len(images), 4096):
         block = images[start : start + 4096]
@@ -459,6 +459,6 @@ def _check_floats(images: Tensor) -> None:
             low, high = min(low, float(block.min())), max(high, float(block.max()))
     if whole and low >= 0 and LEVELS < high <= 255:
         raise DataError(
-            f"float32 images count as normalised already, and these are whole numbers in 0..{high:.0f}: pass them with "
+            f"float32 images must be normalised already, and these are whole numbers in 0..{high:.0f}: pass them with "
             "astype('uint8'), or divide by their highest possible value"
         )

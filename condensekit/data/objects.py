@@ -1,4 +1,4 @@
-"""Data set objects: anything with a length and (image, label, ...) items, torchvision's or Avalanche's."""
+"""Data set objects: objects with a length and (image, label, ...) items, such as torchvision's or Avalanche's."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ TAKEN = (
 
 
 def as_images(given: Any, name: str = "data") -> ClassImages:
-    """Images in any form that people have, as :class:`ClassImages`.
+    """Convert images in any supported form to :class:`ClassImages`.
 
     Args:
         given: :class:`ClassImages`; a pair (images, labels) of arrays or tensors; a torchvision-style data set or a
             ``Subset`` of one; an Avalanche experience, read with its evaluation transforms.
-        name: The argument, for errors.
+        name: Name of the argument in errors.
 
     Raises:
-        DataError: Something else, or images that cannot be used.
+        DataError: Another object, or images that cannot be used.
     """
     if isinstance(given, ClassImages):
         return given
@@ -69,7 +69,7 @@ def from_dataset(
     """The images of a torchvision-style or Avalanche data set object, read once, in order.
 
     Pixels that are bytes, or floats that are all multiples of 1/255 in [0, 1] (as ``ToTensor`` makes them),
-    become uint8. Other floats count as normalised already and are kept, with mean 0 and std 1.
+    become uint8. Other floats are taken as normalised already, and kept with mean 0 and std 1.
 
     Args:
         dataset: Has a length and (image, label, ...) items: a PIL image, array or tensor and an integer or a
@@ -105,7 +105,7 @@ def from_dataset(
 
 
 def _whole(dataset: Any) -> Tensor | None:
-    """(N, C, H, W) where the data set holds its images as one array of bytes and hands them out as they are."""
+    """The images (N, C, H, W) of a data set that holds one uint8 array and has no transforms; else None."""
     data, targets = getattr(dataset, "data", None), getattr(dataset, "targets", None)
     changes = [getattr(dataset, name, None) for name in ("transform", "target_transform", "transforms")]
     if not isinstance(data, np.ndarray | Tensor) or any(change is not None for change in changes):

@@ -1,4 +1,4 @@
-"""Method interface: hyper-parameters, a first state and one step; no loop, log, file or device."""
+"""Method interface: hyper-parameters, a first state and one step. Loop, log, files and device are the driver's."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from condensekit.compute import Machine
     from condensekit.methods.recipe import Recipe
 
-State = dict[str, Tensor]  # what a checkpoint holds; "images" is (K, ipc, C, H, W), normalised
+State = dict[str, Tensor]  # the tensors of a checkpoint; "images" is (K, ipc, C, H, W), normalised
 SPACES = ("normalised", "pixel")
-GROUP_PIXELS = {"cpu": 1024 * 32 * 32, "cuda": 131072 * 32 * 32}  # images of one group of classes, in pixels
+GROUP_PIXELS = {"cpu": 1024 * 32 * 32, "cuda": 131072 * 32 * 32}  # pixels of one group of classes
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """What one step may use; made by ``condense`` for each step.
+    """Everything that one step may use; the driver makes a context for each step.
 
     Args:
         data: The real images.
-        draw: The randomness of this step.
+        draw: The random numbers of this step.
         module: The embedding network of this step, without gradients for its parameters.
-        compute: How networks run.
+        compute: Runs networks.
         augmentation: Siamese augmentation of real and synthetic images, or None.
         sampling: How real batches are drawn.
-        factor: Packing of the synthetic images; what the network sees is unpacked first.
-        prefix: Only the first so many synthetic images of each class take part in this step; None for all.
-        prepared: What the encoder made before the first step.
-        encoder: Where the weights of ``module`` come from.
+        factor: Packing of the synthetic images; they are unpacked before a network sees them.
+        prefix: Number of synthetic images of each class, the first ones, that take part in this step; None: all.
+        prepared: The tensors that the encoder made before the first step.
+        encoder: The source of the weights of ``module``.
     """
 
     data: ClassImages
@@ -58,12 +58,12 @@ class StepContext:
     encoder: Encoder = Fresh()  # noqa: RUF009 - frozen
 
     def groups(self, per_class: int) -> Iterator[slice]:
-        """Rows of classes to process together: few enough that memory does not grow with the classes.
+        """Groups of classes to process together, small enough that memory does not grow with the number of classes.
 
         Args:
-            per_class: Images that each class puts into memory.
+            per_class: Images of each class in memory.
 
-        A network with batch norm mixes the images of a batch: all classes form one group.
+        For a network with batch norm, which mixes the images of a batch, all classes form one group.
         """
         total = len(self.data.classes)
         height, width = self.data.spec.shape[1:]
@@ -73,7 +73,7 @@ class StepContext:
             yield slice(start, min(start + size, total))
 
     def real(self, labels: Sequence[int], n: int) -> tuple[Tensor, Tensor | None]:
-        """``n`` real images of each class.
+        """Draw ``n`` real images of each class.
 
         Returns:
             images (L, n, C, H, W) float32, normalised, augmented; weights (L, n) with mean 1, or None.
@@ -91,27 +91,27 @@ class StepContext:
         return images, None if weights is None else weights.to(device)
 
     def augment(self, images: Tensor, labels: Sequence[int]) -> Tensor:
-        """(L, n, C, H, W) images under this step's augmentation, the same for all images of a class."""
+        """Apply this step's augmentation to (L, n, C, H, W) images; it is the same for all images of a class."""
         if self.augmentation is None:
             return images
         return self.augmentation.apply(images, self.augmentation.draw(self.draw, labels))
 
     def shown(self, synthetic: Tensor, labels: Sequence[int]) -> Tensor:
-        """What the network sees of (L, m, C, H, W) synthetic images: (L, m * f * f, C, H, W), unpacked, augmented."""
+        """Unpack and augment (L, m, C, H, W) synthetic images into (L, m * f * f, C, H, W) images for the network."""
         unpacked = unpack(synthetic.flatten(0, 1), self.factor)
         return self.augment(unpacked.reshape(len(synthetic), -1, *synthetic.shape[2:]), labels)
 
     def load(self, i: int) -> None:
-        """Refill ``module`` with the i-th network of this step; the 0-th is there when the step begins.
+        """Fill ``module`` with the weights of network ``i`` of this step; a step begins with network 0.
 
-        One module serves all networks, so that memory does not grow with them and a compiled one stays
-        valid. Graphs made with the former weights can no longer be used.
+        All networks share one module, so that memory does not grow and a compiled module stays valid.
+        Graphs made with the former weights can no longer be used.
         """
         draw = Draw(Draw(self.draw.seed).key(f"network/{i}"), self.draw.step, self.draw.attempt) if i else self.draw
         self.encoder.load(self.module, draw, self.prepared)
 
     def load_expert(self) -> None:
-        """Refill ``module`` with trained weights: the classifier whose output k is the k-th class of the data.
+        """Fill ``module`` with trained weights: a classifier whose output k is the k-th class of the data.
 
         Raises:
             ConfigError: An encoder of untrained networks.
@@ -119,17 +119,17 @@ class StepContext:
         self.encoder.load_trained(self.module, self.draw, self.prepared)
 
     def features(self, images: Tensor) -> Tensor:
-        """(L, n, C, H, W) to (L, n, D) embeddings, without a graph."""
+        """Embed (L, n, C, H, W) images as (L, n, D) features, without a graph."""
         features = self.compute.features(self.module, images.flatten(0, 1))
         return features.reshape(*images.shape[:2], -1)
 
     def gradient(
         self, synthetic: Tensor, labels: Sequence[int], loss: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """A loss of the embedded synthetic images, and its gradient with respect to their values.
+        """Compute a loss of the embedded synthetic images, and its gradient with respect to the images.
 
-        The gradient is taken with respect to the embeddings first, then chunk by chunk through the
-        network, then through the augmentation.
+        The gradient goes back through the loss first, then chunk by chunk through the network, then
+        through the augmentation.
 
         Args:
             synthetic: (L, m, C, H, W) normalised images.
@@ -149,7 +149,7 @@ class StepContext:
         return losses.detach(), self.padded(torch.autograd.grad(shown, images, back)[0], synthetic)
 
     def padded(self, gradient: Tensor, synthetic: Tensor) -> Tensor:
-        """The gradient of the images that took part, with zeros for the others."""
+        """The gradient of the first images of each class, filled up with zeros for the others."""
         left = synthetic.shape[1] - gradient.shape[1]
         if left == 0:
             return gradient
@@ -160,9 +160,9 @@ class Condenser(ABC):
     """A condensation method: frozen hyper-parameters with :meth:`init` and :meth:`step`.
 
     Attributes:
-        name: What run folders and tables call it.
-        separable: Whether the classes can be condensed apart, each giving the same images as in a joint run.
-        features_only: Whether it compares features alone, so that a network which somebody else trains can embed.
+        name: Its name in run folders and tables.
+        separable: Whether a class gives the same images when it is condensed without the other classes.
+        features_only: Whether it compares features only, so that a network trained elsewhere can embed.
     """
 
     separable: ClassVar[bool]
@@ -175,35 +175,35 @@ class Condenser(ABC):
         return False
 
     def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
-        """Why the method cannot run so, asked before anything is made; None or nothing where it can.
+        """The problems of the method with these arguments; entries that are None are no problem.
 
         Args:
             data: The real images, whose classes are condensed together.
-            recipe: What surrounds it.
-            machine: Where networks run.
+            recipe: The recipe with this method.
+            machine: Device and precision of the networks.
         """
         return ()
 
     @abstractmethod
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """The first state, given the initial images (K, ipc, C, H, W); classes in the order of ``ctx.data.classes``."""
+        """Make the first state from the first images (K, ipc, C, H, W); class k is ``ctx.data.classes[k]``."""
 
     @abstractmethod
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
-        """One matching step.
+        """Make one matching step.
 
         Returns:
-            The new state, and 0-dim metrics. The metric ``finite`` must be there: where it is False the
-            returned state equals the given one.
+            The new state, and metrics, which are 0-dim tensors. The metric ``finite`` is required: if it is
+            False, the returned state must equal the given state.
         """
 
     def soft_labels(self, state: State) -> Tensor | None:
-        """What the set is to store beside its labels: (K * ipc * f * f, K) probabilities, or None, the default."""
+        """The soft labels of the set: (K * ipc * f * f, K) probabilities; None (the default): no soft labels."""
         return None
 
 
 def descent_misfits(lr: float, momentum: float, space: str, batch_real: int) -> tuple[str | None, ...]:
-    """What is wrong with the options of a method that moves its images by :func:`descend`; None where nothing is."""
+    """The problems of the options of a method that uses :func:`descend`; entries that are None are no problem."""
     return (
         positive("lr", lr),
         None if finite(momentum) and 0 <= momentum < 1 else f"momentum must lie in [0, 1), got {momentum!r}",
@@ -213,9 +213,9 @@ def descent_misfits(lr: float, momentum: float, space: str, batch_real: int) -> 
 
 
 def space_misfit(name: str, space: str, data: ClassImages) -> str | None:
-    """Why the method called ``name`` cannot move images in a space; None where it can.
+    """The problem of the method called ``name`` with a space and these images; None if there is no problem.
 
-    Pixels end at 0 and 1. Where these ends lie in float32 images that were normalised elsewhere is not known.
+    Pixels lie in [0, 1]. For float32 images that were normalised elsewhere, the values of 0 and 1 are unknown.
     """
     if space != "pixel" or data.spec.pixels:
         return None
@@ -227,10 +227,11 @@ def space_misfit(name: str, space: str, data: ClassImages) -> str | None:
 
 
 def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepContext) -> Tensor:
-    """One descent step of (K, ipc, C, H, W) normalised images.
+    """Make one descent step of (K, ipc, C, H, W) normalised images.
 
-    In ``pixel`` space it equals a step of ``lr`` on pixels, clamped to [0, 1]: with images (p - m) / s the
-    gradient with respect to p is 1 / s of that with respect to the image, and the step in the image 1 / s of that in p.
+    In ``pixel`` space it equals a step of ``lr`` on pixels p, clamped to [0, 1]. An image is (p - m) / s: the gradient
+    with respect to p is 1 / s times the gradient with respect to the image, and a step of p moves the image by 1 / s
+    times that step.
     """
     if space == "normalised":
         return images - lr * velocity
@@ -240,5 +241,5 @@ def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepCo
 
 
 def keep_if(finite: Tensor, new: State, old: State) -> State:
-    """``new`` where the 0-dim flag ``finite`` holds, else ``old``: decided on the device, without a stall."""
+    """``new`` if the 0-dim flag ``finite`` is True, else ``old``; decided on the device, so the CPU does not wait."""
     return {name: torch.where(finite, value, old[name]) for name, value in new.items()}

@@ -1,8 +1,8 @@
-"""Discrepancies between two sets of embeddings: (real, synthetic, weights) -> one number for each class.
+"""Discrepancies: distances between real and synthetic embeddings, one number for each class.
 
-A :data:`Discrepancy` takes real_LND (L classes, N real images, D features), synthetic_LMD and weights
-(L, N) with mean 1, or None, all of one float type, and returns (L,). Classes never mix. Each is a plain
-function or a frozen object with ``__call__``.
+A :data:`Discrepancy` is a function, or a frozen object with ``__call__``. Its arguments are real_LND (L
+classes, N real images, D features), synthetic_LMD and weights (L, N) with mean 1, or None, all of one
+float type; it returns (L,). A class does not depend on other classes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from condensekit.errors import refuse
+from condensekit.errors import require
 
 Discrepancy = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
-FLAT = 1e-4  # the least variance of a feature or of its powers: what varies less counts less
+FLAT = 1e-4  # smallest divisor: features, or powers of features, with a smaller variance count less
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]  # x (L, A, D), y (L, B, D), bandwidth (L,) -> (L, A, B)
 
 
@@ -36,13 +36,13 @@ def mean(real_LND: Tensor, synthetic_LMD: Tensor, weights: Tensor | None = None)
 
 @dataclass(frozen=True)
 class Moments:
-    """The first ``order`` moments of each feature, matched explicitly: the finite-order form of :class:`MMD`.
+    """The first ``order`` moments of each feature: the finite-order form of :class:`MMD`.
 
-    Order 1 is :func:`mean`. Above it, features are centred at the real mean and divided by their spread, and the
-    squared gap of their mean k-th powers is divided by the variance of these powers, times that of the feature.
-    Then the sampling noise of every order weighs the same; else the third and fourth powers of rare large values
-    would be all there is to match. Spreads are those of real and synthetic rows together and carry no gradient;
-    with equal features everything stays finite.
+    Order 1 is :func:`mean`. For higher orders, features are centred at the real mean and divided by their standard
+    deviation. The squared difference of the mean k-th powers is divided by the variance of these powers, and
+    multiplied by the variance of the feature. Thus the sampling noise has the same weight in every order; without
+    this, the third and fourth powers of rare large values would dominate. The variances are over real and synthetic
+    rows together, without a gradient; equal features give finite values.
 
     Args:
         order: The highest moment, 1 to 8.
@@ -51,7 +51,7 @@ class Moments:
     order: int = 2
 
     def __post_init__(self) -> None:
-        refuse(None if self.order in range(1, 9) else f"order must be an integer in 1 to 8, got {self.order}")
+        require(self.order in range(1, 9), f"order must be an integer in 1 to 8, got {self.order}")
 
     def __call__(self, real_LND: Tensor, synthetic_LMD: Tensor, weights: Tensor | None = None) -> Tensor:  # noqa: N803
         """(L,) summed squared gaps of the moments, in units of squared features."""
@@ -78,8 +78,8 @@ class Gaussian:
     scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 
     def __post_init__(self) -> None:
-        positive = self.scales and min(self.scales) > 0
-        refuse(None if positive else f"scales must be positive, at least one, got {self.scales}")
+        positive = bool(self.scales) and min(self.scales) > 0
+        require(positive, f"scales must be positive, at least one, got {self.scales}")
 
     def __call__(self, x: Tensor, y: Tensor, bandwidth: Tensor) -> Tensor:
         """(L, A, B) kernel values, at most the number of scales."""
@@ -88,10 +88,10 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Laplace:
-    """What M3D's code computes under the name ``laplace``: sum over g of exp(-g d^2), Gaussians of fixed width.
+    """The kernel that M3D's code calls ``laplace``: sum over g of exp(-g d^2), Gaussians of fixed width.
 
-    The exponent holds the *squared* distance, so this is no Laplacian kernel; it takes no bandwidth. Between
-    embeddings of thousands of features it vanishes, and its gradient with it.
+    The exponent contains the *squared* distance, so this is not a Laplacian kernel; it ignores the bandwidth. For
+    embeddings of thousands of features, the kernel and its gradient vanish.
 
     Args:
         rates: The factors g.
@@ -100,8 +100,8 @@ class Laplace:
     rates: tuple[float, ...] = (0.1, 1.0, 5.0)
 
     def __post_init__(self) -> None:
-        positive = self.rates and min(self.rates) > 0
-        refuse(None if positive else f"rates must be positive, at least one, got {self.rates}")
+        positive = bool(self.rates) and min(self.rates) > 0
+        require(positive, f"rates must be positive, at least one, got {self.rates}")
 
     def __call__(self, x: Tensor, y: Tensor, bandwidth: Tensor) -> Tensor:
         """(L, A, B) kernel values, at most the number of rates."""
@@ -114,7 +114,7 @@ def linear(x: Tensor, y: Tensor, bandwidth: Tensor) -> Tensor:
 
 
 def polynomial(x: Tensor, y: Tensor, bandwidth: Tensor) -> Tensor:
-    """(x . y + 1)^2: first and second moments. The only kernel here that depends on where the origin is."""
+    """(x . y + 1)^2: first and second moments. Of the kernels here, only this depends on the origin."""
     return (x @ y.mT + 1).square()
 
 
@@ -123,25 +123,25 @@ class MMD:
     """Squared maximum mean discrepancy in the RKHS of ``kernel``.
 
     M3D (Zhang et al., "M3D: Dataset Condensation by Minimizing Maximum Mean Discrepancy", AAAI 2024;
-    arXiv 2312.15927, whose first version is titled ECHO). The biased estimate, diagonals included:
-    mean K_SS - 2 mean K_ST + mean K_TT. See :func:`bandwidth` for the bandwidth; where all rows are equal
-    the discrepancy and its gradient are 0.
+    arXiv 2312.15927, whose first version has the title ECHO). This is the biased estimate, which includes the
+    diagonals: mean K_SS - 2 mean K_ST + mean K_TT. See :func:`bandwidth` for the bandwidth. If all rows are
+    equal, the discrepancy and its gradient are 0.
 
     Args:
-        kernel: :class:`Gaussian`, :class:`Laplace`, :func:`linear`, :func:`polynomial` or one of your own.
-        value: False leaves out the real-real block, which carries no gradient; the loss then misses a
-            constant and may be negative.
+        kernel: :class:`Gaussian`, :class:`Laplace`, :func:`linear`, :func:`polynomial` or your own kernel.
+        value: False: leave out mean K_TT of the real rows, which has no gradient. The loss is then smaller by
+            a constant, and may be negative.
     """
 
     kernel: Kernel = Gaussian()
     value: bool = True
 
     def __call__(self, real_LND: Tensor, synthetic_LMD: Tensor, weights: Tensor | None = None) -> Tensor:  # noqa: N803
-        """(L,) squared discrepancies, at least 0 up to rounding; ``weights`` multiply in pairs."""
+        """(L,) squared discrepancies, at least 0 up to rounding; a pair of rows has the product of its weights."""
         h = bandwidth(real_LND, synthetic_LMD)
         real, synthetic = real_LND, synthetic_LMD
         if isinstance(self.kernel, Gaussian | Laplace) or self.kernel is linear:
-            # Moving the origin changes none of these, and float32 loses its digits far from it.
+            # These kernels do not depend on the origin, and float32 is most exact near the origin.
             centre = _weighted(real_LND, weights).mean(1, keepdim=True)
             real, synthetic = real - centre, synthetic - centre
         cross = self.kernel(synthetic, real, h)
@@ -159,10 +159,10 @@ class MMD:
 
 @torch.no_grad()
 def bandwidth(real_LND: Tensor, synthetic_LMD: Tensor) -> Tensor:  # noqa: N803
-    """(L,) mean squared distance over all pairs of different rows of both together, without a gradient.
+    """(L,) mean squared distance over all pairs of different rows, real and synthetic together, without a gradient.
 
-    1 where the rows are equal up to rounding: any bandwidth serves there. Takes time in proportion to the
-    rows, not to their pairs. M3D's code has the same value from the whole matrix of distances.
+    The result is 1 if the rows are equal up to rounding; then any bandwidth works. The time is in proportion
+    to the rows, not to their pairs. M3D's code computes the same value from the matrix of distances.
     """
     rows = torch.cat([real_LND, synthetic_LMD], 1)
     centred = rows - rows.mean(1, keepdim=True)
@@ -174,9 +174,9 @@ def bandwidth(real_LND: Tensor, synthetic_LMD: Tensor) -> Tensor:  # noqa: N803
 
 @torch.no_grad()
 def spreads(rows_LND: Tensor, order: int) -> tuple[Tensor, dict[int, Tensor]]:  # noqa: N803
-    """Variance (L, 1, D) of each feature, and of its k-th power in units of its spread, k from 2; without a gradient.
+    """Variance (L, 1, D) of each feature, and of its k-th powers after scaling to variance 1, without a gradient.
 
-    At least :data:`FLAT`, which what varies less is measured by.
+    k runs from 2 to ``order``. Smaller variances are raised to :data:`FLAT`.
     """
 
     def variance(values: Tensor) -> Tensor:

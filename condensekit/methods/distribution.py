@@ -24,36 +24,36 @@ if TYPE_CHECKING:
 class DistributionMatching(Condenser):
     """DM (Zhao and Bilen, "Dataset Condensation with Distribution Matching", WACV 2023).
 
-    Each step draws a network, embeds ``batch_real`` real images and all synthetic images of every class
-    under the same augmentation, and moves the synthetic images down the gradient of the summed
-    discrepancies with momentum.
+    Each step draws a network, and embeds ``batch_real`` real images and all synthetic images of each class
+    under the same augmentation. Then it moves the synthetic images by gradient descent with momentum; the
+    loss is the sum of the discrepancies of all classes.
 
-    Departures from the authors' code: all classes go through the network together, in chunks, where
-    they loop over classes (the same sum: the network treats images one by one); each network and batch
-    comes from the run's seed, where they use the clock; a step with a non-finite value changes nothing.
+    Departures from the authors' code: all classes go through the network together, in chunks (the authors
+    loop over classes, which gives the same sum); networks and batches depend only on the seed; a step with
+    a value that is not finite changes nothing.
 
-    M3D (Zhang et al., AAAI 2024; arXiv 2312.15927, whose first version is titled ECHO) is this with
-    ``MMD()``, ``per_image``, ``space="pixel"``, ``batch_real=128``, a network kept for 5 steps and two by
-    two images packed into one: the preset ``m3d`` of :mod:`condensekit.catalog`. ``echo`` is the same
-    preset under the first version's name; :class:`~condensekit.methods.discrepancy.Moments` is its finite-order
-    form. Its authors step the optimiser after every class, so that momentum fades over the steps of the
-    other classes; here one step moves all classes and momentum lasts from step to step, which travels as
-    far. Their augmentation applies colour, crop and cutout to every batch; here one of the three is drawn
-    for each class, as in DM. Their packing shrinks by nearest neighbour, ours with antialiasing.
+    M3D (Zhang et al., AAAI 2024; arXiv 2312.15927, whose first version has the title ECHO) is this method
+    with ``MMD()``, ``per_image``, ``space="pixel"``, ``batch_real=128``, a network kept for 5 steps, and two
+    by two images packed into one: the recipe ``m3d`` of :mod:`condensekit.catalog`. ``echo`` is the same
+    recipe under the name of the first version; :class:`~condensekit.methods.discrepancy.Moments` is its
+    finite-order form. Departures from the code of M3D: one optimiser step moves all classes (the authors step
+    after each class, so that momentum fades during the steps of other classes; the images move as far);
+    one of colour, crop and cutout is drawn for each class, as in DM (the authors apply all three to every
+    batch); packed images are shrunk with antialiasing (the authors use the nearest neighbour).
 
     Args:
-        discrepancy: What is matched; :func:`condensekit.methods.discrepancy.mean` gives DM.
+        discrepancy: The distance between embeddings; :func:`condensekit.methods.discrepancy.mean` gives DM.
         lr: Step size; the authors use 1 for 1 to 50 images per class and 10 above.
-        momentum: Of the image updates, in [0, 1).
+        momentum: Momentum of the image updates, in [0, 1).
         batch_real: Real images of each class in a step.
-        per_image: Multiply the step by the images of a class that take part, as M3D does: their mean
-            shrinks the gradient of each by as much.
-        space: ``normalised`` moves the images as they are; ``pixel`` does exactly SGD on pixels in [0, 1],
-            clamped to that range after each step, as IDC and M3D do.
-        calibration: Weight, at least 0, of the synthetic images' cross-entropy under a trained network (DANCE,
-            Zhang et al., IJCAI 2024), summed over the classes like the discrepancies. It needs an encoder of
-            trained networks, :class:`condensekit.methods.trained_encoders.Trained`.
-        name: What run folders and tables call it.
+        per_image: Multiply the step by the number of images of a class, as M3D does; the mean over the images
+            divides the gradient of each image by this number.
+        space: ``normalised`` moves the normalised images; ``pixel`` is SGD on pixels in [0, 1], clamped to
+            that range after each step, as in IDC and M3D.
+        calibration: Weight, at least 0, of the cross-entropy of the synthetic images under a trained network
+            (DANCE, Zhang et al., IJCAI 2024), summed over the classes. It needs an encoder of trained networks,
+            :class:`condensekit.methods.trained_encoders.Trained`.
+        name: Name in run folders and tables.
     """
 
     discrepancy: Discrepancy = mean
@@ -76,11 +76,11 @@ class DistributionMatching(Condenser):
         )
 
     def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
-        """Pixel space for images that are no pixels; calibration with an encoder of untrained networks."""
+        """Problems: pixel space for images that are not pixels; calibration with untrained networks."""
         return (
             space_misfit(self.name, self.space, data),
-            f"calibration={self.calibration} needs networks that classify, and {type(recipe.encoder).__name__} draws "
-            "untrained ones: use encoder=Trained()"
+            f"calibration={self.calibration} needs trained networks, and {type(recipe.encoder).__name__} draws "
+            "untrained networks: use encoder=Trained()"
             if self.calibration and not recipe.encoder.trained
             else None,
         )
@@ -90,7 +90,7 @@ class DistributionMatching(Condenser):
         return {"images": synthetic, "momentum": torch.zeros_like(synthetic)}
 
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
-        """One network, one batch of every class, one update of all images."""
+        """Draw a network and a real batch of each class, and update all images once."""
         images, labels = state["images"], ctx.data.classes
         losses, gradients = [], []
         for rows in ctx.groups(self.batch_real + images.shape[1] * ctx.factor**2):
@@ -115,9 +115,9 @@ class DistributionMatching(Condenser):
 
 
 def _calibrate(images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
-    """Each class's mean cross-entropy under a trained network, summed over the classes, and its image gradient.
+    """The mean cross-entropy of each class under a trained network, summed over the classes, and its image gradient.
 
-    The trained weights take the place of those in ``ctx.module``.
+    The trained weights replace the weights of ``ctx.module``.
     """
     ctx.load_expert()
     losses, gradients = [], []

@@ -1,4 +1,4 @@
-"""Encoders: where the networks that embed images come from."""
+"""Encoders: the networks that embed images, and their weights in each step."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.sets.condensed import CondensedSet
 
-Prepared = Mapping[str, Tensor]  # what an encoder made before the first step; stored beside the checkpoints
+Prepared = Mapping[str, Tensor]  # tensors that an encoder makes before the first step; saved beside the checkpoints
 
 
 class Encoder(ABC):
-    """A recipe for the embedding network of each step. The driver builds one module and refills it.
+    """The weights of the embedding network in each step. The driver builds one module and fills it again.
 
     Attributes:
         network: The architecture.
-        keep: Steps for which one network is used.
-        trained: Whether the networks have seen the real images of all classes: then they classify, and no class can
-            be condensed apart from the others.
-        can_label: Whether they can label images softly, see :meth:`label`.
+        keep: Steps for which one network is kept.
+        trained: Whether the networks are trained on the real images of all classes. Then they can classify, and a
+            class cannot be condensed without the others.
+        can_label: Whether the networks can give soft labels, see :meth:`label`.
     """
 
     network: Network
@@ -43,22 +43,22 @@ class Encoder(ABC):
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
-        """What :meth:`load` needs, worked out once before the first step; nothing by default."""
+        """Make the tensors that :meth:`load` needs, once before the first step; by default no tensors."""
         return {}
 
     def embedder(self, data: ClassImages, draw: Draw, compute: Compute) -> FeatureNetwork:
-        """The network by whose features real images are chosen to stand beside condensed ones; an untrained one."""
+        """An untrained network, whose features choose the real images that are kept beside condensed images."""
         module = self.network.new(data.spec.shape, 1, draw, "embedding", compute.device)
         return module.requires_grad_(False).eval()
 
     def observe(self, agent: Any, exp: Any) -> None:  # noqa: B027 - most have no use for it
-        """Look at a learner before and after it learns an experience; nothing by default."""
+        """Observe a learner before and after it learns an experience; by default do nothing."""
 
     def forget(self) -> None:  # noqa: B027 - likewise
-        """Let go of what was observed; nothing by default."""
+        """Release the observed learner; by default do nothing."""
 
     def fingerprint(self) -> str:
-        """What tells the observed learner from another; empty where none is observed."""
+        """A text that identifies the observed learner; empty without a learner."""
         return ""
 
     @abstractmethod
@@ -66,34 +66,34 @@ class Encoder(ABC):
         """Put the weights of step ``draw.step`` (the first is 1) into ``module``, in place."""
 
     def load_trained(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
-        """Put weights that classify, for step ``draw.step``, into ``module``; output k is the k-th class.
+        """Put the weights of a classifier for step ``draw.step`` into ``module``; output k is the k-th class.
 
         Raises:
-            ConfigError: An encoder of untrained networks.
+            ConfigError: The networks of this encoder are untrained.
         """
         raise ConfigError(f"{type(self).__name__} draws untrained networks: use encoder=Trained()")
 
     def label(self, condensed: CondensedSet, prepared: Prepared, compute: Compute) -> CondensedSet:
-        """The same set with soft labels by its networks.
+        """The same set with soft labels by the networks of this encoder.
 
         Args:
             condensed: Images of the classes that the networks know.
-            prepared: What :meth:`prepare` returned.
+            prepared: The result of :meth:`prepare`.
             compute: Runs the networks.
 
         Raises:
-            ConfigError: Networks that cannot label.
+            ConfigError: The networks of this encoder cannot label images.
         """
         raise ConfigError(f"soft labels come from trained networks, not from {type(self).__name__}: use Trained()")
 
 
 @dataclass(frozen=True)
 class Fresh(Encoder):
-    """An untrained network, drawn anew every ``keep`` steps.
+    """Untrained networks: a new random network every ``keep`` steps.
 
     Args:
         network: The architecture.
-        keep: Steps for which one network is used: 1 as in DM, 5 as in M3D.
+        keep: Steps for which one network is kept: 1 as in DM, 5 as in M3D.
     """
 
     network: Network = field(default_factory=ConvNet)
@@ -103,5 +103,5 @@ class Fresh(Encoder):
         refuse(whole("keep", self.keep, 1))
 
     def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
-        """Fill in the weights that all steps of one run of ``keep`` share: a function of the step alone."""
+        """See :meth:`Encoder.load`; ``keep`` steps in a row get the same weights, which depend only on the step."""
         self.network.fill_(module, draw.at((draw.step - 1) // self.keep, draw.attempt), "encoder")

@@ -1,4 +1,4 @@
-"""Gradient matching: make the synthetic images of a class pull a network's weights where the real ones pull them."""
+"""Gradient matching: synthetic images that give the weights of a network the same gradients as real images."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
     from condensekit.compute import Machine
     from condensekit.methods.recipe import Recipe
 
-Gradients = Sequence[Tensor]  # one for each parameter of a network, in its order
+Gradients = Sequence[Tensor]  # the gradients of a network's parameters, in the order of the parameters
 Distance = Callable[[Gradients, Gradients], Tensor]
-"""(synthetic gradients, real gradients) -> 0-dim distance; only the synthetic ones carry a gradient."""
+"""(synthetic gradients, real gradients) -> 0-dim distance; only the synthetic gradients have a graph."""
 
 EPSILON = 1e-6  # added to products of norms
-NORM_IMAGES = 16  # real images of each class that set the statistics of batch norms
-NET = "net."  # what the names of the network's tensors begin with in a state
+NORM_IMAGES = 16  # real images of each class for the statistics of batch norms
+NET = "net."  # prefix of the network's tensors in a state
 UNFIT = {
     "encoder": "it trains the networks it matches gradients of",
     "keep": "it trains the networks it matches gradients of",
     "compiled": "a compiled network has no second derivative",
     "soft_labels": "its networks are trained on the condensed images, not on real ones",
 }
-"""Options of a recipe that make no sense with it, each with the reason."""
-LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+"""Options of a recipe that do not fit the method, each with the reason."""
+LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # ipc: (outer, inner)
 
 
 def layerwise(synthetic: Gradients, real: Gradients) -> Tensor:
-    """The authors' distance: 1 - cosine for each output row of each weight, summed; 1-D parameters are left out.
+    """The authors' distance: the sum of 1 - cosine over the output rows of all weights; 1-D parameters are left out.
 
-    A convolution's gradient is taken as (outputs, all the rest).
+    The gradient of a convolution is flattened to (outputs, others).
     """
     pairs = zip(synthetic, real, strict=True)
     return torch.stack([_apart(s.flatten(1), r.flatten(1)).sum() for s, r in pairs if s.ndim > 1]).sum()
 
 
 def mse(synthetic: Gradients, real: Gradients) -> Tensor:
-    """The summed (not mean, whatever the authors' option says) squared difference over all parameters."""
+    """The sum of squared differences over all parameters (the sum, although the authors' option is called mse)."""
     return torch.stack([(s - r).square().sum() for s, r in zip(synthetic, real, strict=True)]).sum()
 
 
 def cosine(synthetic: Gradients, real: Gradients) -> Tensor:
-    """1 - cosine of all parameters' gradients as one vector."""
+    """1 - cosine of the gradients of all parameters, joined to one vector."""
     joined = [torch.cat([g.flatten() for g in gradients]) for gradients in (synthetic, real)]
     return _apart(*joined)
 
@@ -69,50 +69,51 @@ DISTANCES: dict[str, Distance] = {"layerwise": layerwise, "mse": mse, "cosine": 
 
 
 def loops(ipc: int) -> tuple[int, int]:
-    """(outer, inner): matching steps with one network, and epochs of its training between two of them.
+    """(outer, inner): matching steps with one network, and epochs of its training between two of these steps.
 
-    The authors' values at 1, 10, 20, 30, 40 and 50 images per class, and at 100, (100, 2), which they gave
-    to a user; their code stops at any other number. Here: as many matching steps as images per class, and
-    about 500 epochs in all; above 50 images fewer epochs in proportion, so that training takes no longer.
+    The authors give values for 1, 10, 20, 30, 40 and 50 images per class, and (100, 2) for 100; their code
+    stops at other numbers. For other numbers there are ``ipc`` matching steps and about 500 epochs in all;
+    above 50 images, fewer epochs in proportion, so that training takes no longer.
     """
     return LOOPS.get(ipc, (ipc, max(1, int(500 / ipc * min(1, 50 / ipc)))))
 
 
 @dataclass(frozen=True)
 class GradientMatching(Condenser):
-    """DC and DSA.
+    """DC and DSA: matching of the gradients that real and synthetic images give to a network.
 
     Zhao, Mopuri and Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021; Zhao and Bilen, "Dataset
     Condensation with Differentiable Siamese Augmentation", ICML 2021.
 
-    Each step compares, class by class, the gradient of a network's cross-entropy on ``batch_real`` real
-    images with that on the synthetic ones, moves these down the gradient of the summed distances, and then
-    trains the network on them. A fresh network is taken every ``outer`` steps; no training follows its last.
+    In each step, a network gets the gradient of its cross-entropy on ``batch_real`` real images of a class,
+    and the gradient on the synthetic images of this class. The synthetic images move down the gradient of
+    the distances, summed over the classes. Then the network is trained on them. A new network starts every
+    ``outer`` steps; no training follows its last step.
 
-    DSA is DC under an augmentation: the same for real and synthetic images when gradients are compared, one
-    operation for each batch when the network is trained. DC is condensed with ``augmentation=None``; the
-    authors start it from noise, and DSA from real images.
+    DSA is DC with an augmentation. For the gradients, real and synthetic images of a class get the same
+    augmentation; for the training of the network, each batch gets one operation. DC has
+    ``augmentation=None``. The authors start DC from noise, and DSA from real images.
 
-    The run's ``iterations`` count matching steps: the authors' 1,000 networks are 1,000 iterations at one
-    image per class and 10,000 at ten. The encoder must hand out a fresh network in each step.
+    The ``steps`` of a run are matching steps: the authors' 1,000 networks are 1,000 steps at one image per
+    class and 10,000 steps at ten. The encoder must give a new network in each step.
 
-    Departures from the authors' code: classes are worked on side by side, images in chunks; no graph of a
-    second derivative is kept longer than a chunk needs it; a class with fewer than ``batch_real`` images
-    repeats them; a step with a non-finite value, in the training too, changes nothing. As in their code the
-    network's batch norms take in 16 real images of each class before each comparison, in one update of the
-    running statistics, which then stay fixed for it.
+    Departures from the authors' code: classes are computed in parallel, and images in chunks; the graph of a
+    second derivative is kept only for one chunk; a class with fewer than ``batch_real`` images repeats them;
+    a step with a value that is not finite, also in the training, changes nothing. As in their code, the batch
+    norms see 16 real images of each class before each comparison, in one update of the running statistics,
+    which stay fixed during the comparison.
 
     Args:
-        distance: :func:`layerwise`, :func:`mse`, :func:`cosine` or one of your own.
-        lr: Step size for normalised images. (The authors take 0.01 for an MLP.)
-        momentum: Of the image updates, in [0, 1).
+        distance: :func:`layerwise`, :func:`mse`, :func:`cosine` or your own function.
+        lr: Step size for normalised images. (The authors use 0.01 for an MLP.)
+        momentum: Momentum of the image updates, in [0, 1).
         space: ``normalised``, or ``pixel``: SGD on pixels in [0, 1], clamped after each step.
         batch_real: Real images of each class in a step.
-        outer: Matching steps with one network; None takes :func:`loops`.
-        inner: Epochs of training after a matching step; 0 for none, None takes :func:`loops`.
-        lr_net: Step size of that training: plain SGD.
-        batch_net: Its batch.
-        name: ``dsa``, or ``dc`` for a run without augmentation; ``condense`` refuses the one as the other.
+        outer: Matching steps with one network; None: see :func:`loops`.
+        inner: Epochs of training after a matching step, may be 0; None: see :func:`loops`.
+        lr_net: Step size of the training of the network, which is plain SGD.
+        batch_net: Batch size of this training.
+        name: ``dsa``, or ``dc`` for a run without augmentation; ``condense`` checks that the name fits.
     """
 
     distance: Distance = layerwise
@@ -138,46 +139,46 @@ class GradientMatching(Condenser):
         )
 
     def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
-        """What makes no sense with it.
+        """See :meth:`Condenser.misfits`.
 
-        Pixel space for images that are no pixels; a single class, which nothing is to be told from; a compiled
-        network, which has no second derivative; other networks than fresh ones; labels by such networks; the
-        name of DC under an augmentation, or of DSA without one.
+        Problems: pixel space for images that are not pixels; a single class; a compiled network, which has no second
+        derivative; an encoder other than ``Fresh()``; soft labels; the name ``dc`` with an augmentation, or ``dsa``
+        without an augmentation.
         """
         encoder = recipe.encoder
         return (
             space_misfit(self.name, self.space, data),
-            f"{self.name} takes no encoder but Fresh(), got {type(encoder).__name__}, keep={encoder.keep}: "
+            f"{self.name} needs the encoder Fresh(), got {type(encoder).__name__}, keep={encoder.keep}: "
             f"{UNFIT['encoder']}"
             if encoder.trained or encoder.keep > 1
             else None,
             f"{self.name} takes no soft_labels: {UNFIT['soft_labels']}" if recipe.soft_labels else None,
             None if len(data.classes) > 1 else "gradient matching needs at least 2 classes: for 1, use dm",
             f"{self.name} takes no compiled network: {UNFIT['compiled']}" if machine.compiled else None,
-            "dc takes no augmentation, under which it is dsa: give augmentation=None, or name the method dsa"
+            "dc takes no augmentation, with which it is dsa: give augmentation=None, or name the method dsa"
             if self.name == "dc" and recipe.augmentation is not None
             else None,
-            "dsa needs an augmentation, without which it is dc: leave out augmentation=None, or name the method dc"
+            "dsa needs an augmentation (without it, it is dc): leave out augmentation=None, or name the method dc"
             if self.name == "dsa" and recipe.augmentation is None
             else None,
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """The first state.
+        """Make the first state.
 
-        Images and momentum, both (K, ipc, C, H, W); the network's parameters and buffers under ``net.``; and, 0-dim,
-        the number of the outer loop that this network belongs to.
+        It holds images and momentum, both (K, ipc, C, H, W); the network's parameters and buffers, with the prefix
+        ``net.``; and the 0-dim number of the outer loop of this network.
         """
         loop = torch.zeros((), dtype=torch.int64, device=synthetic.device)
         return {"images": synthetic, "momentum": torch.zeros_like(synthetic), "loop": loop, **_copied(ctx.module)}
 
     def schedule(self, ipc: int) -> tuple[int, int]:
-        """(outer, inner) at so many images per class."""
+        """(outer, inner) for ``ipc`` images per class."""
         outer, inner = loops(ipc)
         return self.outer or outer, inner if self.inner is None else self.inner
 
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
-        """One comparison and update of all classes, and the training of the network that is due after it."""
+        """Compare the gradients of all classes, update all images, and train the network."""
         images, module = state["images"], ctx.module
         outer, inner = self.schedule(images.shape[1])
         number, turn = divmod(ctx.draw.step - 1, outer)
@@ -205,10 +206,10 @@ class GradientMatching(Condenser):
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 
     def _match(self, synthetic: Tensor, row: int, ctx: StepContext) -> tuple[Tensor, Tensor]:
-        """One class: its distance, and the gradient with respect to its (1, ipc, C, H, W) images that take part.
+        """The distance of one class, and its gradient with respect to the (1, ipc, C, H, W) images that take part.
 
-        The gradient of the distance is taken with respect to the synthetic gradients first, then chunk by
-        chunk through the second derivative. It passes the augmentation once, which therefore needs none.
+        The gradient goes back to the synthetic gradients first, then chunk by chunk through the second
+        derivative, and then once through the augmentation, which needs no second derivative.
         """
         label, precision = ctx.data.classes[row], ctx.compute.machine.precision
         real, weights = ctx.real([label], self.batch_real)
@@ -235,7 +236,7 @@ class GradientMatching(Condenser):
         return loss.detach(), torch.autograd.grad(shown, images, gradient)[0]
 
     def _train(self, images: Tensor, epochs: int, ctx: StepContext) -> None:
-        """Train the network, in place, on the (K, ipc, C, H, W) images of this step for some epochs."""
+        """Train the network in place for ``epochs`` on the (K, ipc, C, H, W) images of this step."""
         decoded = unpack(images[:, : ctx.prefix].flatten(0, 1), ctx.factor)
         targets = torch.arange(len(images), device=images.device).repeat_interleave(len(decoded) // len(images))
         optimiser = torch.optim.SGD(ctx.module.parameters(), lr=self.lr_net)
@@ -257,10 +258,10 @@ class _Pull:
 
     module: FeatureNetwork
     row: int
-    low: bool  # in bfloat16
+    low: bool  # whether to compute in bfloat16
 
     def __call__(self, images_nCHW: Tensor, shares: Tensor, second: bool = False) -> tuple[Tensor, ...]:  # noqa: N803
-        """Of the losses times their (n,) shares; with a graph where second derivatives are wanted."""
+        """The gradient of the sum of the losses times their (n,) shares; with a graph for ``second`` derivatives."""
         with torch.autocast(images_nCHW.device.type, torch.bfloat16, enabled=self.low):
             logits = self.module(images_nCHW)
         targets = torch.full((len(logits),), self.row, device=logits.device)
@@ -269,7 +270,7 @@ class _Pull:
 
 
 def _parts(images_NCHW: Tensor, weights: Tensor | None, ctx: StepContext) -> list[tuple[Tensor, Tensor]]:  # noqa: N803
-    """Chunks of images, each with the shares of its images in the (weighted) mean over all."""
+    """Chunks of images, each with the shares of its images in the (weighted) mean over all images."""
     count = len(images_NCHW)
     shares = (torch.ones(count, device=images_NCHW.device) if weights is None else weights) / count
     size = ctx.compute.chunk or count
@@ -285,7 +286,7 @@ def _total(pull: _Pull, parts: Sequence[tuple[Tensor, Tensor]]) -> Gradients:
 
 
 def _freeze_norms(ctx: StepContext) -> None:
-    """Show the network real images of every class in one batch, then fix the statistics of its batch norms."""
+    """Put one batch of real images of all classes through the network, and then fix the statistics of batch norms."""
     norms = [part for part in ctx.module.modules() if isinstance(part, _BatchNorm)]
     if not norms:
         return
@@ -299,7 +300,7 @@ def _freeze_norms(ctx: StepContext) -> None:
 
 
 def _copied(module: FeatureNetwork) -> State:
-    """The network's tensors as they are now, under the names of a state."""
+    """A copy of the network's tensors, with their names in a state."""
     return {NET + name: value.clone() for name, value in module.state_dict().items()}
 
 

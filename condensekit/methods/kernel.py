@@ -1,4 +1,4 @@
-"""Kernel ridge regression: synthetic images from which a linear fit in feature space predicts the real labels."""
+"""Kernel ridge regression: synthetic images whose linear fit in feature space predicts the labels of real images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from condensekit.methods.recipe import Recipe
 
 LABELS = ("fixed", "learned", "soft")
-JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # of the mean diagonal; the first that makes the Gram matrix regular
+JITTERS = (
+    0.0,
+    1e-10,
+    1e-8,
+    1e-6,
+    1e-4,
+)  # multiples of the mean diagonal, tried in this order until the Gram matrix is regular
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
 
@@ -28,29 +34,29 @@ class KernelRidge(Condenser):
     """Condensation through kernel ridge regression with random features.
 
     KIP (Nguyen, Chen and Lee, "Dataset Meta-Learning from Kernel Ridge-Regression", ICLR 2021) minimises the
-    squared error, on real images, of a kernel ridge regression fitted to the synthetic ones in closed form.
-    As in RFAD (Loo et al., "Efficient Dataset Distillation using Random Feature Approximation", NeurIPS
-    2022) the kernel is the inner product of the features of a few random networks, drawn anew each step.
-    Images, and labels where they are learned, move by Adam (Kingma and Ba, ICLR 2015), as in both papers.
+    squared error, on real images, of a kernel ridge regression that is fitted to the synthetic images in closed
+    form. As in RFAD (Loo et al., "Efficient Dataset Distillation using Random Feature Approximation", NeurIPS
+    2022), the kernel is the inner product of the features of a few random networks, which are new in each step.
+    Images and learned labels move by Adam (Kingma and Ba, ICLR 2015), as in both papers.
 
-    Departures from both: features of the run's encoder (ConvNets with instance norm by default) and not those
-    of an infinitely wide network; squared error, not RFAD's scaled cross-entropy; no whitening of the images;
-    as many real images of each class as of any other. Gram matrix and solution are float64, except where the
-    device has none. All classes share one Gram matrix: the method is not class-separable.
+    Departures from both papers: the features are those of the run's encoder (ConvNets with instance norm by
+    default), not of an infinitely wide network; the loss is the squared error, not RFAD's scaled cross-entropy;
+    images are not whitened; a step has equally many real images of each class. Gram matrix and solution are
+    float64 if the device has float64. All classes share one Gram matrix: the method is not separable.
 
-    A Gram matrix that is singular in float64 (equal images, fewer features than images, all with ``ridge=0``)
-    gets the smallest of :data:`JITTERS` that makes it regular; where none does, or a feature is not finite, the
-    step changes nothing and says so.
+    A Gram matrix that is singular in float64 (equal images, or fewer features than images, with ``ridge=0``)
+    gets the smallest of :data:`JITTERS` that makes it regular. If no jitter does, or a feature is not finite, the
+    step changes nothing and reports this.
 
     Args:
-        lr: Adam's step size, for normalised images and labels alike.
-        ridge: Regularisation, at least 0, as a multiple of the Gram matrix's mean diagonal.
-        networks: Random networks whose features stand side by side in a step.
+        lr: Adam's step size, for normalised images and for labels.
+        ridge: Regularisation, at least 0, as a multiple of the mean diagonal of the Gram matrix.
+        networks: Random networks whose features are joined in a step.
         batch_real: Real images of each class in a step.
-        labels: ``fixed`` regresses on centred one-hot labels. ``learned`` moves the labels too; the set keeps its
-            hard labels. ``soft`` also stores what was learned with the set: shifted back by 1 / K, clipped
-            below at a millionth and scaled to sum to 1. Such a set is larger in bytes.
-        name: What run folders and tables call it.
+        labels: ``fixed``: centred one-hot labels. ``learned``: labels move, too, but the set keeps its hard
+            labels. ``soft``: labels move, and the set stores them as soft labels: shifted back by 1 / K, clipped
+            below at a millionth and scaled to sum to 1. They add to the bytes of the set.
+        name: Name in run folders and tables.
     """
 
     lr: float = 0.05
@@ -76,7 +82,7 @@ class KernelRidge(Condenser):
         return self.labels == "soft"
 
     def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
-        """A single class: its centred labels are all 0. Soft labels that would take the place of the learned ones."""
+        """Problems: a single class, whose centred labels are all 0; soft labels that would replace learned labels."""
         return (
             None if len(data.classes) > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",
             f"{self.name} with labels='soft' takes no soft_labels: it learns its own"
@@ -85,7 +91,7 @@ class KernelRidge(Condenser):
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images (K, ipc, C, H, W), labels (K, ipc, f * f, K), Adam's two moments of what moves, and its step count."""
+        """Images (K, ipc, C, H, W), labels (K, ipc, f * f, K), Adam's two moments of each, and its number of steps."""
         classes, ipc = synthetic.shape[:2]
         labels = centred_one_hot(torch.arange(classes, device=synthetic.device), classes)
         state = {
@@ -98,7 +104,7 @@ class KernelRidge(Condenser):
         return state
 
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
-        """A few networks, one real batch of all classes, one update."""
+        """Draw a few networks and one real batch of all classes, and update images and labels once."""
         loss, slopes, jitter = self._gradients(state, ctx)
         finite = torch.isfinite(loss) & torch.stack([torch.isfinite(s).all() for s in slopes.values()]).all()
         new = {**state, "updates": state["updates"] + 1}
@@ -119,9 +125,9 @@ class KernelRidge(Condenser):
         return ("images",) if self.labels == "fixed" else ("images", "labels")
 
     def _gradients(self, state: State, ctx: StepContext) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss, its gradients with respect to images and labels, and the jitter that was needed.
+        """The loss, its gradients with respect to images and labels, and the jitter of the Gram matrix.
 
-        First with respect to the features; then, network by network, through each.
+        The gradient goes back to the features first, and then through each network in turn.
         """
         leaf = state["images"][:, : ctx.prefix].detach().requires_grad_()
         labels = state["labels"][:, : ctx.prefix].detach().requires_grad_()
@@ -183,8 +189,8 @@ def ridge_predict(x_MD: Tensor, y_MK: Tensor, new_ND: Tensor, ridge: float) -> t
         ridge: Regularisation, at least 0, in units of the Gram matrix's mean diagonal.
 
     Returns:
-        (N, K) float64 predictions (float32 where the device knows no float64), NaN where no jitter helped; the
-        jitter that was added to ``ridge``, 0-dim, 0 for a regular Gram matrix. Features that are all 0 predict 0.
+        (N, K) float64 predictions (float32 on a device without float64), NaN if no jitter makes the Gram matrix
+        regular; the 0-dim jitter that was added to ``ridge``, 0 for a regular Gram matrix. Features of 0 predict 0.
     """
     dtype = torch.float32 if x_MD.device.type == "mps" else torch.float64
     x, y, new = x_MD.to(dtype), y_MK.to(dtype), new_ND.to(dtype)
@@ -192,7 +198,7 @@ def ridge_predict(x_MD: Tensor, y_MK: Tensor, new_ND: Tensor, ridge: float) -> t
     scale = gram.diagonal().mean()
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     eye = torch.eye(len(x), dtype=dtype, device=x.device)
-    with torch.no_grad():  # decided on the device, without a stall
+    with torch.no_grad():  # decided on the device, so the CPU does not wait
         jitters = torch.tensor(JITTERS, dtype=dtype, device=x.device)
         tried = gram + (ridge + jitters)[:, None, None] * scale * eye
         factors, info = torch.linalg.cholesky_ex(tried)
@@ -205,7 +211,7 @@ def ridge_predict(x_MD: Tensor, y_MK: Tensor, new_ND: Tensor, ridge: float) -> t
 
 
 def _adam(name: str, state: State, slope: Tensor, updates: Tensor, lr: float) -> State:
-    """The new values and moments of ``name`` after one step of Adam; ``updates`` counts it."""
+    """The new values and moments of ``name`` after one step of Adam; ``updates`` is the number of steps."""
     first = BETAS[0] * state[f"{name}/first"] + (1 - BETAS[0]) * slope
     second = BETAS[1] * state[f"{name}/second"] + (1 - BETAS[1]) * slope.square()
     spread = (second / (1 - BETAS[1] ** updates)).sqrt() + EPSILON

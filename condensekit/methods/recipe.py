@@ -1,4 +1,4 @@
-"""Recipe: how to condense, as one object."""
+"""Recipe: one object that says how to condense: method, encoder, augmentation, sampling, start and storage."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from condensekit.training.augment import Augmentation
 
 @dataclass(frozen=True, repr=False)
 class Recipe:
-    """What is done in each step of a condensation, and where its images start.
+    """How to condense: the parts of each step, and the first images.
 
-    The defaults surround a method as DM's paper does. :mod:`condensekit.catalog.recipes` has a function for each
-    published method, :meth:`parse` reads a recipe from text.
+    The default parts are those of DM's paper. :mod:`condensekit.catalog.recipes` has a function for each published
+    method; :meth:`parse` reads a recipe from text.
 
     >>> import condensekit as ck
     >>> ck.Recipe.parse("m3d lr=3").method.lr
     3.0
 
     Args:
-        method: What one step does.
-        encoder: Where the embedding networks come from; a new ConvNet each step by default.
-        augmentation: Siamese augmentation of real and synthetic images; None for none. On data that are not
+        method: The condensation method, which makes each step.
+        encoder: The source of the embedding networks; by default a new ConvNet in each step.
+        augmentation: Siamese augmentation of real and synthetic images; None: no augmentation. On data that are not
             ``flippable`` it is used without ``flip``.
         sampling: How real batches are drawn.
-        init: Where the images start: a selection of real images, or noise.
-        formation: How the images are stored. With a factor f each packs f * f smaller ones, and so starts.
-        nested: Match only the first k images of each class, k drawn anew each step from 1 to ipc, so that any prefix
-            of the set is a set of its own.
-        soft_labels: Label the images with the mean prediction of the trained networks of ``encoder``, in place of
+        init: The first images: a selection of real images, or noise.
+        formation: How the images are stored. With a factor f, each stored image packs f * f smaller images.
+        nested: In each step, match only the first k images of each class, k drawn from 1 to ipc. Then the first
+            images of the set are a useful set, too.
+        soft_labels: Label the images with the mean prediction of the trained networks of ``encoder``, instead of
             their class. The labels count in ``nbytes``.
 
     Raises:
-        ConfigError: A class where an object is expected, or an object of another kind; all of them listed.
+        ConfigError: Fields that are classes or objects of the wrong class; all of them listed.
     """
 
     method: Condenser
@@ -57,7 +57,7 @@ class Recipe:
     soft_labels: bool = False
 
     parse: ClassVar[Callable[[str], Recipe]]
-    """The recipe written as ``METHOD NAME=VALUE ...``; set by :mod:`condensekit.catalog.recipes`, which knows names."""
+    """Read a recipe written ``METHOD NAME=VALUE ...``; :mod:`condensekit.catalog.recipes` defines this function."""
 
     def __post_init__(self) -> None:
         none = self.augmentation is None
@@ -82,14 +82,14 @@ class Recipe:
 
     @property
     def separable(self) -> bool:
-        """Whether classes can be condensed apart, as far as the parts of the recipe know."""
+        """Whether classes can be condensed separately, according to the parts of the recipe."""
         return self.method.separable and not self.encoder.trained and self.sampling.separable
 
     def replace(self, **changes: Any) -> Recipe:
         """The same recipe with other values of its fields.
 
         Raises:
-            ConfigError: A name that is no field; values that make no sense.
+            ConfigError: An unknown field, or a wrong value.
         """
         fields = [f.name for f in dataclasses.fields(self)]
         for name in changes:
@@ -98,31 +98,31 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def on(self, spec: ImageSpec) -> Recipe:
-        """The recipe as it is used on such data: without ``flip`` where a mirrored image shows another class."""
+        """The recipe for data with this spec: without ``flip`` if a mirrored image may show another class."""
         used = None if self.augmentation is None else self.augmentation.on(spec)
         return self if used == self.augmentation else self.replace(augmentation=used)
 
     def check(self, data: ClassImages, ipc: int, machine: Machine) -> None:
-        """Refuse what makes no sense together, before anything is spent.
+        """Raise an error for arguments that do not fit the recipe, before any work is done.
 
         Args:
             data: The real images.
             ipc: Stored images of each class.
-            machine: Where networks run.
+            machine: Device and precision of the networks.
 
         Raises:
             ConfigError: Every problem of the recipe with these arguments.
-            DataError: Classes too small for the start.
+            DataError: A class with too few images for the start.
         """
         refuse(whole("ipc", ipc, 1), *self.misfits(data, ipc, machine))
-        self.encoder.network.build(data.spec.shape, len(data.classes))  # refuses images it does not fit
+        self.encoder.network.build(data.spec.shape, len(data.classes))  # raises if the images do not fit
         self.init.check(data, int(ipc), self.formation.factor)
 
     def misfits(self, data: ClassImages, ipc: int, machine: Machine) -> Sequence[str | None]:
-        """What is wrong with the recipe for these arguments, see :meth:`check`; None or nothing where all is well."""
+        """The problems of the recipe with these arguments, see :meth:`check`; entries that are None are no problem."""
         return (
             self.formation.misfit(data.spec.shape),
-            "nested sets need an ipc of at least 2: one image has no shorter prefix"
+            "nested=True needs an ipc of at least 2: one image cannot be cut shorter"
             if self.nested and ipc == 1
             else None,
             "soft_labels=True needs trained networks: use encoder=Trained()"
@@ -133,10 +133,10 @@ class Recipe:
 
 
 def as_recipe(given: Recipe | Condenser) -> Recipe:
-    """A recipe as it is; a bare method in DM's surroundings.
+    """Return a recipe unchanged; make a recipe of a method with the other parts of DM.
 
     Raises:
-        ConfigError: Something else.
+        ConfigError: An object of another class.
     """
     if isinstance(given, Recipe):
         return given

@@ -1,4 +1,4 @@
-"""Sampling: how the real images of a step are drawn from each class."""
+"""Sampling: the choice of the real images of each step."""
 
 from __future__ import annotations
 
@@ -25,25 +25,24 @@ from condensekit.training.train import TrainProtocol
 log = logging.getLogger(__name__)
 
 WEIGHTS = ("unbiased", "none")
-LLOYD_STEPS = 10  # of the clusters of real batches: a good partition is enough
+LLOYD_STEPS = 10  # steps of k-means for real batches, which need no exact clusters
 
 
 class Sampler(ABC):
-    """Draws real batches; holds whatever was worked out from the data beforehand."""
+    """Draws real batches; holds everything that was computed from the data before."""
 
     @abstractmethod
     def draw(self, data: ClassImages, labels: Sequence[int], n: int, draw: Draw) -> tuple[Tensor, Tensor | None]:
-        """Source indices (L, n) int64 of n images of each class, and weights (L, n) float32 with mean 1, or None.
+        """Draw n images of each class: source indices (L, n) int64, and weights (L, n) float32 with mean 1, or None.
 
-        A row depends on its own class alone, whichever classes are asked for beside it.
+        A row depends only on its class, and not on the other classes of the call.
         """
 
 
 class Sampling(ABC):
-    """A recipe for a :class:`Sampler`. ``name`` is what tables call it.
+    """A description from which a :class:`Sampler` is made; ``name`` is its name in tables.
 
-    ``separable`` tells whether the images drawn from a class stay the same when other classes are left out of
-    the data.
+    ``separable`` says whether the images drawn from a class are the same if the data lack other classes.
     """
 
     name: str
@@ -62,20 +61,20 @@ class Sampling(ABC):
         before: Sampler | None = None,
         progress: Progress = SILENT,
     ) -> Sampler:
-        """The sampler of step ``draw.step``: a function of data, seed and step alone, so that a resume makes it again.
+        """Make the sampler of step ``draw.step``; it depends only on data, seed and step, so a resume makes it again.
 
         Args:
             data: The real images.
-            draw: The randomness of the step; the first is 1.
+            draw: The random numbers of the step; the first step is 1.
             compute: Runs networks.
-            before: The sampler of the step before, returned as it is where nothing is due; None at a start.
-            progress: Told about training and clustering.
+            before: The sampler of the last step, which is returned if it is still valid; None in the first step.
+            progress: Receives the steps of training and clustering.
         """
 
 
 @dataclass(frozen=True)
 class Uniform(Sampling, Sampler):
-    """Every image of a class equally likely, none twice before all have been drawn once."""
+    """Uniform draws: all images of a class are equally likely, and each is drawn once before any is drawn twice."""
 
     name: str = "uniform"
     separable: ClassVar[bool] = True
@@ -88,7 +87,7 @@ class Uniform(Sampling, Sampler):
         before: Sampler | None = None,
         progress: Progress = SILENT,
     ) -> Sampler:
-        """Itself: there is nothing to prepare."""
+        """Return this object, which needs no preparation."""
         return self
 
     def draw(self, data: ClassImages, labels: Sequence[int], n: int, draw: Draw) -> tuple[Tensor, Tensor | None]:
@@ -97,13 +96,13 @@ class Uniform(Sampling, Sampler):
 
 
 class _Prepared(Sampler):
-    """A sampler that serves a run of steps: the ``turn``-th since the start, counted from 0."""
+    """A sampler that is used for ``refresh`` steps in a row; ``turn`` counts these groups of steps from 0."""
 
     turn: int
 
 
 class _Refreshed(Sampling):
-    """Prepares a new sampler every ``refresh`` steps."""
+    """A sampling that makes a new sampler every ``refresh`` steps."""
 
     refresh: int
 
@@ -115,7 +114,7 @@ class _Refreshed(Sampling):
         before: Sampler | None = None,
         progress: Progress = SILENT,
     ) -> Sampler:
-        """See :meth:`Sampling.sampler`; a retried step gets the sampler of the first try."""
+        """See :meth:`Sampling.sampler`; a repeated step gets the same sampler."""
         turn = (draw.step - 1) // self.refresh
         if isinstance(before, _Prepared) and before.turn == turn:
             return before
@@ -123,30 +122,31 @@ class _Refreshed(Sampling):
 
     @abstractmethod
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress) -> _Prepared:
-        """The sampler of turn ``draw.step``."""
+        """Make the sampler of turn ``draw.step``."""
 
 
 @dataclass(frozen=True)
 class Importance(_Refreshed):
-    """Real images drawn by their relative cross-entropy: what a lightly trained network finds hard comes more often.
+    """Draws in proportion to the cross-entropy: images that are hard for a lightly trained network come more often.
 
-    Tukan, Maalouf and Osadchy, "Dataset Distillation Meets Provable Subset Selection" (arXiv 2307.08086); only its
-    abstract was at hand. Image x of a class of N is drawn with p(x) = (1 - epsilon) CE(x) / sum(CE) + epsilon / N,
-    the sum over its class. The scorer is trained on the real images before the first step, and another from a new
-    seed every ``refresh`` steps: an untrained one would find all images alike, a fully trained one none hard. In a
-    class whose losses are all 0, as in data of one class, or not finite, every image is equally likely.
+    Tukan, Maalouf and Osadchy, "Dataset Distillation Meets Provable Subset Selection" (arXiv 2307.08086); only the
+    abstract was available. Image x of a class of N images is drawn with probability
+    p(x) = (1 - epsilon) CE(x) / sum(CE) + epsilon / N, where the sum is over its class. A scorer is trained on the real
+    images before the first step, and a new scorer every ``refresh`` steps. For an untrained scorer, all images would be
+    equally hard; for a fully trained scorer, no image would be hard. If the losses of a class are all 0 (as in data of
+    one class) or not finite, all its images are equally likely.
 
     Args:
-        weights: ``unbiased`` weighs each image by 1 / (N p), over the batch's mean of these: the target of uniform
-            batches, with another variance. Of exactly unbiased weights the sum wanders, which about doubled the
-            error of a class mean; this ratio's bias falls as 1 / n. ``none`` matches the hard images, as the abstract
-            reads: another target, which cost 5 to 9 points of accuracy at one image per class
+        weights: ``unbiased``: the weight of an image is 1 / (N p), divided by the mean of the batch. The expected
+            target is that of uniform batches, but for a bias that falls as 1 / n. (Without the division, the sum of
+            the weights varies, and the error of a class mean is about twice as large.) ``none``: no weights. This
+            matches the hard images, as the abstract says, and cost 5 to 9 points of accuracy at one image per class
             (``benchmarks/README.md``, importance).
-        epsilon: Share of uniform draws, in [0, 1]; above 0 for unbiased weights, of which it keeps 1 / (N p) below
+        epsilon: Share of uniform draws, in [0, 1]. Unbiased weights need a value above 0, which keeps 1 / (N p) below
             1 / epsilon.
-        refresh: Steps for which one scorer serves.
-        network: The scorer's architecture.
-        protocol: How it is trained.
+        refresh: Steps for which one scorer is used.
+        network: The architecture of the scorer.
+        protocol: How the scorer is trained.
     """
 
     weights: str = "unbiased"
@@ -161,7 +161,7 @@ class Importance(_Refreshed):
         refuse(
             None if self.weights in WEIGHTS else f"weights must be one of {', '.join(WEIGHTS)}, got {self.weights!r}",
             None if 0 <= self.epsilon <= 1 else f"epsilon must lie in [0, 1], got {self.epsilon}",
-            "weights='unbiased' needs epsilon above 0 (images of loss 0 would never be drawn); weights='none' does not"
+            "weights='unbiased' needs epsilon above 0 (else images of loss 0 are never drawn); weights='none' does not"
             if self.weights == "unbiased" and self.epsilon == 0
             else None,
             whole("refresh", self.refresh, 1),
@@ -178,16 +178,16 @@ class Importance(_Refreshed):
 
 
 class Weighted(_Prepared):
-    """Images drawn with given probabilities, in O(L n log N), by inverting their distribution.
+    """A sampler with given probabilities, in time O(L n log N), by inverting their distribution.
 
-    The draw is stratified: the j-th of n images comes from the j-th n-th of the distribution, so that an image is
-    drawn n p times on average, and never much more or less often.
+    The draw is stratified: the distribution is cut into n equal parts, and one image is drawn from each part. An image
+    is drawn n p times on average, and never much more or less often.
 
     Args:
-        turn: Which run of steps this serves.
+        turn: The group of steps for which this sampler is used.
         data: The images.
-        probabilities: For each class in the order of ``data.classes`` a float64 tensor that sums to 1.
-        unbiased: Weigh each image in proportion to 1 / p.
+        probabilities: For each class in the order of ``data.classes``, a float64 tensor that sums to 1.
+        unbiased: Whether images have weights in proportion to 1 / p.
     """
 
     def __init__(self, turn: int, data: ClassImages, probabilities: Sequence[Tensor], unbiased: bool) -> None:
@@ -211,22 +211,25 @@ class Weighted(_Prepared):
 
 @dataclass(frozen=True)
 class Clustered(_Refreshed):
-    """Real images that represent their class: those nearest to the centres of its k-means clusters.
+    """Representative images: the images nearest to the centres of the k-means clusters of each class.
 
     DREAM (Liu et al., "DREAM: Efficient Dataset Distillation by Representative Matching", ICCV 2023). A batch holds
-    the image nearest to each centre, largest cluster first, then the second nearest to each, and so on. It stays
-    the same until the next refresh; then another network embeds the images.
+    the nearest image of each centre, largest cluster first, then the second nearest of each centre, and so on. The
+    batch stays the same until the next refresh; then another network embeds the images.
 
-    Departures from the authors' code: each image weighs as much as the part of its cluster that it stands for,
-    because equal weights match the rare as if it were common (the error of a class mean was twice that of a uniform
-    batch, and stayed until the next refresh); an untrained network, so that classes stay apart
-    (:class:`condensekit.methods.scorer.TrainedEmbedding` sees them all), where theirs is the one being trained; and
-    refreshed more rarely, where theirs is after every 10 steps.
+    Departures from the authors' code:
+
+    - Images have weights: the size of the cluster, divided by its images in the batch. Equal weights would treat rare
+      images as common ones; the error of a class mean was twice that of a uniform batch.
+    - The embedding network is untrained, so that classes do not depend on each other
+      (:class:`condensekit.methods.scorer.TrainedEmbedding` has seen all classes). The authors use the network that is
+      being trained.
+    - The authors make new clusters every 10 steps.
 
     Args:
-        clusters: In each class; as many as it has images in a smaller class. Best the batch size, as theirs is.
-        refresh: Steps for which one clustering serves.
-        embedding: Where distances are measured.
+        clusters: Clusters of each class, at most its number of images; best the batch size, as in the authors' code.
+        refresh: Steps for which one clustering is used.
+        embedding: The space in which distances are measured.
     """
 
     clusters: int = 128
@@ -242,7 +245,7 @@ class Clustered(_Refreshed):
 
     @property
     def separable(self) -> bool:
-        """Whether the embedding is that of an untrained network, or pixels."""
+        """Whether the embedding is separable, as an untrained network or pixels are."""
         return self.embedding.separable
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress) -> _Prepared:
@@ -262,18 +265,18 @@ class Clustered(_Refreshed):
 
 
 class Ranked(_Prepared):
-    """The first images of each class in a given order, from the start again where a class has too few.
+    """A sampler of the first images of each class in a given order; a small class is repeated from its start.
 
     Args:
-        turn: Which run of steps this serves.
-        ranked: For each label source indices (N,) of all its images, and the cluster of each, (N,) int64.
+        turn: The group of steps for which this sampler is used.
+        ranked: For each label, the source indices (N,) of all its images and their clusters, (N,) int64.
     """
 
     def __init__(self, turn: int, ranked: Mapping[int, tuple[Tensor, Tensor]]) -> None:
         self.turn, self.ranked = turn, ranked
 
     def draw(self, data: ClassImages, labels: Sequence[int], n: int, draw: Draw) -> tuple[Tensor, Tensor | None]:
-        """See :class:`Sampler`; always the same images, which share the size of their cluster as weight."""
+        """See :class:`Sampler`; always the same images. The size of a cluster is shared as weight by its images."""
         chosen, weights = [], []
         for label in labels:
             indices, cluster = self.ranked[label]
@@ -285,7 +288,7 @@ class Ranked(_Prepared):
 
 
 def mean_one(weights: Tensor) -> Tensor:
-    """(L, n) weights above 0 as float32, each row over its mean."""
+    """(L, n) weights above 0 as float32, each row divided by its mean."""
     return (weights / weights.mean(1, keepdim=True)).float()
 
 
@@ -303,9 +306,9 @@ def relative(losses: Tensor, epsilon: float) -> Tensor:
 
 
 def representatives(features_ND: Tensor, centres_KD: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803
-    """(N,) rows of features (N, D), those that stand for the whole first, and the cluster (N,) of each of them.
+    """Order all rows of features (N, D), representative rows first: (N,) rows, and the cluster (N,) of each row.
 
-    The nearest member of each cluster, largest cluster first, then the second nearest of each, and so on.
+    First the nearest row of each centre, largest cluster first, then the second nearest of each, and so on.
     """
     k = len(centres_KD)
     gap, cluster = squared_distances(features_ND, centres_KD).min(1)

@@ -1,4 +1,4 @@
-"""Scorer: a lightly trained network that tells which real images are hard, and which are alike."""
+"""Scorer: a lightly trained network, which measures how hard and how similar real images are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from condensekit.selection.embeddings import BLOCK, Embed, Embedding, embed_with
 from condensekit.training.train import TrainProtocol, class_indices, train_network
 
 LIGHT = TrainProtocol("light", epochs=1, full_epochs=1, batch=64, steps=100, augmentation=None)
-"""100 steps of plain SGD: seconds on a CPU, enough to tell hard images from easy ones, too little to fit them."""
+"""100 steps of plain SGD: seconds on a CPU; enough to separate hard from easy images, too few to fit the images."""
 
 NARROW = ConvNet(width=32)
 
@@ -32,15 +32,15 @@ def lightly_trained(
     compute: Compute,
     progress: Progress = SILENT,
 ) -> FeatureNetwork:
-    """A network trained on all listed images of ``data``, without gradients and in evaluation mode.
+    """Train a network on all listed images of ``data``; returns it without gradients and in evaluation mode.
 
     Args:
-        data: The images; a network of its classes only, so that a later class of a stream leaks nothing.
+        data: The images. The network classifies only their classes, so it knows nothing of later classes of a stream.
         network: The architecture.
-        protocol: How it is trained.
-        draw: Its weights and batches follow from it.
+        protocol: How the network is trained.
+        draw: Random numbers for weights and batches.
         compute: Runs the network.
-        progress: Told about each gradient step.
+        progress: Receives each gradient step.
     """
     with progress.stage(f"train a {network.name} on the real images", protocol.steps_on(len(data))) as stage:
         targets = class_indices(data.labels[data.order], data.classes)
@@ -63,7 +63,7 @@ class TrainedEmbedding(Embedding):
 
     Args:
         network: The architecture.
-        protocol: How it is trained.
+        protocol: How the network is trained.
     """
 
     network: Network = field(default_factory=lambda: NARROW)

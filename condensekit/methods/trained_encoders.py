@@ -1,4 +1,4 @@
-"""Trained encoders: embedding networks trained on the classes at hand, and soft labels from them."""
+"""Trained encoders: embedding networks trained on the real images, and their soft labels."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from condensekit.training.train import TrainProtocol, class_indices, train_netwo
 PRETRAIN = TrainProtocol(
     "pretrain", epochs=10, full_epochs=10, batch=64, milestones=(2 / 3, 5 / 6), factor=0.2, restart_momentum=False
 )
-"""A short training of embedding networks: IDC's recipe (see :data:`condensekit.training.train.IDC`) in 10
-epochs, no CutMix.
+"""A short training of embedding networks: the protocol :data:`condensekit.training.train.IDC` with 10 epochs, without
+CutMix.
 """
 
-START, END, CLASSES = "initial/", "final/", "classes"  # names of prepared tensors
+START, END, CLASSES = "initial/", "final/", "classes"  # prefixes and name of prepared tensors
 
 
 @dataclass(frozen=True)
 class Trained(Encoder):
-    """Random points on the way from initial to trained weights of a few networks.
+    """Random interpolations between the initial and the trained weights of a few networks.
 
-    DANCE (Zhang et al., "Dual-View Distribution Alignment for Dataset Condensation", IJCAI 2024): each step
-    embeds with a random interpolation between a random network's weights before and after training, so that
-    few trainings give many encoders of every degree of training. Networks see the real images of the classes
-    condensed here and nothing else: in continual learning, no later class.
+    DANCE (Zhang et al., "Dual-View Distribution Alignment for Dataset Condensation", IJCAI 2024): in each
+    step, the encoder is a random interpolation between the weights of one network before and after training.
+    Thus few trainings give many encoders, trained for shorter or longer. The networks see only the real
+    images of the classes that are condensed: in continual learning, no later class.
 
-    Departures from the authors' code: fewer and shorter trainings (``protocol``), a new interpolation for
-    each step from the run's seed. Batch norm layers embed with the statistics of the batch, as in all encoders.
+    Departures from the authors' code: fewer and shorter trainings (``protocol``); a new interpolation for
+    each step. Batch norm layers use the statistics of the batch, as in all encoders.
 
     Args:
         network: The architecture.
-        count: Networks to train.
-        protocol: How each is trained.
-        steps: Gradient steps of each training; 0 for as many as the protocol says.
-        interpolate: False takes the trained weights alone.
-        keep: Steps for which one network is used.
+        count: Number of networks to train.
+        protocol: How each network is trained.
+        steps: Gradient steps of each training; 0: as the protocol says.
+        interpolate: False: use only the trained weights.
+        keep: Steps for which one network is kept.
     """
 
     network: Network = field(default_factory=ConvNet)
@@ -68,14 +68,14 @@ class Trained(Encoder):
         )
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
-        """Train the networks, on a CPU one per worker.
+        """Train the networks; on a CPU, each worker trains one network.
 
         Returns:
             CPU tensors: ``classes`` (K,) int64, the labels of the outputs; for each entry of the module's state
             ``initial/<name>`` and ``final/<name>``, (count, ...).
 
         Raises:
-            ConfigError: A training that ended with values that are not finite.
+            ConfigError: A training ended with values that are not finite.
         """
         protocol = replace(self.protocol, steps=self.steps) if self.steps else self.protocol
         targets = class_indices(data.labels[data.order], data.classes)
@@ -104,14 +104,14 @@ class Trained(Encoder):
         return prepared
 
     def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
-        """Fill in the weights that all steps of one run of ``keep`` share: a function of the step alone."""
+        """See :meth:`Encoder.load`; ``keep`` steps in a row get the same weights, which depend only on the step."""
         if not self.interpolate:
             return self.load_trained(module, draw, prepared)
         kept = self._kept(draw)
         return _fill(module, prepared, self._pick(kept), float(kept.uniform("encoder/way", torch.zeros(1), 1)))
 
     def load_trained(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
-        """Fill in the trained end of the interpolation that :meth:`load` takes at this step."""
+        """Fill ``module`` with the trained weights of the network that :meth:`load` uses at this step."""
         _fill(module, prepared, self._pick(self._kept(draw)), 1.0)
 
     def label(self, condensed: CondensedSet, prepared: Prepared, compute: Compute) -> CondensedSet:
@@ -128,17 +128,17 @@ class Trained(Encoder):
 def soft_labels(condensed: CondensedSet, encoder: Trained, prepared: Prepared, compute: Compute) -> CondensedSet:
     """The same images with soft labels: the mean softmax of the trained networks on each decoded image.
 
-    They are stored in float32 and count in ``nbytes``: 4 bytes for each decoded image and class of the spec.
+    Soft labels are stored in float32 and count in ``nbytes``: 4 bytes for each decoded image and class of the spec.
 
     Args:
-        condensed: Any set of images of the classes the networks know.
-        encoder: Their recipe.
-        prepared: Their weights: what ``encoder.prepare`` returned, or a run's ``prepared.safetensors``.
+        condensed: A set of images of the classes that the networks know.
+        encoder: The encoder of the networks.
+        prepared: The weights of the networks: the result of ``encoder.prepare``, or ``prepared.safetensors`` of a run.
         compute: Runs the networks.
 
     Raises:
         ConfigError: ``prepared`` does not come from this encoder.
-        DataError: The set has a class the networks do not know, or they know one that its spec does not name.
+        DataError: The networks do not know a class of the set, or know a class that its spec does not name.
     """
     if CLASSES not in prepared:
         raise ConfigError("soft labels need trained networks: pass what Trained().prepare returned")
@@ -162,10 +162,10 @@ def _state(module: FeatureNetwork) -> dict[str, Tensor]:
 
 
 def _fill(module: FeatureNetwork, prepared: Prepared, i: int, way: float) -> None:
-    """Network i, ``way`` from its initial (0) to its final (1) weights, in place; whole numbers as they are in the end.
+    """Fill ``module`` with network i, interpolated from initial (``way`` 0) to final (1) weights; integers are final.
 
     Raises:
-        ConfigError: ``prepared`` holds other networks.
+        ConfigError: ``prepared`` does not hold this network.
     """
     with torch.no_grad():
         for name, value in module.state_dict().items():

@@ -1,4 +1,4 @@
-"""Network architectures as frozen objects that build modules and fill them with counted weights."""
+"""Networks: architectures as frozen objects, which build modules and fill them with random weights."""
 
 from condensekit.networks.adaptor import TorchvisionNetwork
 from condensekit.networks.base import FeatureNetwork, Network, separable

@@ -1,4 +1,4 @@
-"""Adaptor: networks of torchvision, and any module of one's own."""
+"""Adaptor: networks of torchvision, and other classifiers as networks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from condensekit.networks.base import FeatureNetwork, Network, check_known, chec
 from condensekit.networks.cost import Shape, count
 from condensekit.rng import Draw, isolated
 
-CLASSES = "num_classes"  # the parameter by which torchvision's functions are told the number of outputs
+CLASSES = "num_classes"  # the parameter of torchvision's functions for the number of outputs
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -49,10 +49,11 @@ class TorchvisionNetwork(_Constructed):
     Args:
         model: A name from ``torchvision.models``.
         small_stem: For small images: the first convolution becomes 3x3 with stride 1, and a max-pooling
-            right after it, where there is one, is left out.
+            right after it is left out.
 
     Raises:
-        ConfigError: An unknown model; in ``build``, one that ends in no linear layer or does not fit the images.
+        ConfigError: An unknown model; in ``build``, a model without a linear layer at its end, or that does not fit
+            the images.
     """
 
     model: str = "mobilenet_v3_small"
@@ -94,7 +95,7 @@ class TorchvisionNetwork(_Constructed):
         return FeatureNetwork(model, classifier, shape)
 
     def _options(self, shape: Shape) -> dict[str, Any]:
-        """What some constructors must be told."""
+        """The arguments that some constructors need."""
         if self.model in ("googlenet", "inception_v3"):
             return {"aux_logits": False, "init_weights": True}
         if self.model.startswith("vit_"):
@@ -102,7 +103,7 @@ class TorchvisionNetwork(_Constructed):
         return {"input_size": shape[1:]} if self.model.startswith("maxvit") else {}
 
     def _fit_stem(self, model: nn.Module, channels: int) -> None:
-        """Exchange the first convolution where the images or ``small_stem`` ask for another."""
+        """Replace the first convolution if the images or ``small_stem`` need another."""
         if channels == 3 and not self.small_stem:
             return
         name, conv = next((n, part) for n, part in model.named_modules() if isinstance(part, nn.Conv2d))

@@ -1,8 +1,8 @@
-"""Network interface: architectures without weights, and the one way to give them fresh weights.
+"""Network interface: architectures without weights, and how to give them new random weights.
 
-A :class:`Network` says *which* architecture, never *which weights*: it builds a module on the ``meta``
-device and fills it from counted randomness, again and again in the same tensors, so that one compiled
-function serves every network of a run.
+A :class:`Network` describes an architecture, without weights. It builds a module on the ``meta`` device,
+and fills it with random weights, again and again in the same tensors, so that one compiled function works
+for all networks of a run.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Network(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What tables call it: the architecture and its non-default options."""
+        """Its name in tables: the architecture and its options that are not defaults."""
 
     @abstractmethod
     def build(self, shape: Shape, classes: int) -> FeatureNetwork:
@@ -128,7 +128,7 @@ class Network(ABC):
         """Give ``module`` fresh random weights, in place: torch's default initialisation, norms 1 and 0.
 
         Raises:
-            ConfigError: A layer of this recipe that is no convolution, linear layer or norm.
+            ConfigError: A layer that is not a convolution, linear layer or norm.
         """
         generator = draw.generator(role, next(module.parameters()).device)
         with torch.no_grad():
@@ -155,11 +155,11 @@ def _reset(part: nn.Module, generator: torch.Generator) -> None:
     elif isinstance(part, _BatchNorm | nn.GroupNorm | nn.LayerNorm):
         part.reset_parameters()
     elif any(True for _ in part.parameters(recurse=False)):
-        raise ConfigError(f"no fresh weights known for a layer {type(part).__name__}: override fill_ in the recipe")
+        raise ConfigError(f"no fresh weights known for a layer {type(part).__name__}: override fill_ in the network")
 
 
 def check_sizes(shape: Shape, classes: int) -> None:
-    """Raise ConfigError for image shapes and numbers of classes that no network has."""
+    """Raise ConfigError for an impossible image shape or number of classes."""
     refuse(
         None if len(shape) == 3 and min(shape) >= 1 else f"image shape must be (C, H, W), all positive, got {shape}",
         None if classes >= 1 else f"a network needs at least 1 class, got {classes}",

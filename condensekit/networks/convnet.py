@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from condensekit.errors import ConfigError, refuse, whole
+from condensekit.errors import ConfigError, refuse, require, whole
 from condensekit.networks.base import (
     ACTIVATIONS,
     NORMS,
@@ -55,7 +55,7 @@ class ConvNet(Network):
         check_known("pooling", self.pooling, POOLINGS)
         refuse(whole("width", self.width, 1), None if self.depth is None else whole("depth", self.depth, 1))
         ungrouped = self.norm == "group" and self.width % 4
-        refuse(f"norm='group' needs a width divisible by 4, got {self.width}" if ungrouped else None)
+        require(not ungrouped, f"norm='group' needs a width divisible by 4, got {self.width}")
 
     @property
     def name(self) -> str:

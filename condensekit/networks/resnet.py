@@ -1,4 +1,4 @@
-"""ResNet18 for small images."""
+"""ResNet18: the residual network for small images."""
 
 from __future__ import annotations
 

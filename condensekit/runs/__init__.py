@@ -1,1 +1,1 @@
-"""Files and folders of a run."""
+"""Runs: the files, folders and locks of a run."""

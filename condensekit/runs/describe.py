@@ -10,7 +10,7 @@ from typing import Any
 
 
 def describe(value: Any) -> Any:
-    """A JSON-able description: a dataclass becomes its class name and fields, a function its name."""
+    """Describe an object as JSON values: a dataclass by its class name and fields, a function by its name."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}
@@ -20,7 +20,7 @@ def describe(value: Any) -> Any:
         return [describe(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, Integral):  # NumPy's, which JSON does not know
+    if isinstance(value, Integral):  # a NumPy integer, which JSON does not know
         return int(value)
     if isinstance(value, Path):
         return str(value)

@@ -1,8 +1,8 @@
-"""Files that are whole or not there at all: tensors with a manifest and a checksum, and JSON records.
+"""Atomic files: tensors with a manifest and a checksum, and JSON records.
 
-A file is written beside its place, flushed to the disk and renamed, so a kill or a full disk at any
-moment leaves the former file. Tensors are stored as safetensors, which holds no code; as that format has
-no checksum, its metadata carry the sha256 of the whole file, taken with 64 zeros where the sum itself stands.
+A file is written under a temporary name, flushed to the disk and renamed; after a kill or a full disk, the
+former file still exists. Tensors are stored as safetensors, a format without code and without checksum.
+Therefore its metadata contain the sha256 of the whole file, computed with 64 zeros in place of the sum.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from torch import Tensor
 
 from condensekit.errors import DataError, StoreError
 
-FORMAT = 1  # raised when a reader of the former number would misread the file
-MAX_HEADER = 8 << 20  # bytes of names, shapes and manifest
-MAX_FILE = 8 << 30  # bytes; anything larger is no file of ours
+FORMAT = 1  # number of the file format; raise it when earlier versions would misread the file
+MAX_HEADER = 8 << 20  # largest number of bytes of names, shapes and manifest
+MAX_FILE = 8 << 30  # largest number of bytes of a file of condensekit
 _NO_SUM = b'"sha256":"' + b"0" * 64
 
 
@@ -47,11 +47,11 @@ def staged(path: Path, stage: str) -> Iterator[None]:
 
 
 def write_bytes_atomic(path: Path, *parts: bytes | memoryview) -> None:
-    """Write ``parts`` one after the other as the file ``path``; its folder is made where missing.
+    """Write ``parts`` one after the other as the file ``path``; a missing folder is made.
 
     Raises:
-        StoreError: Names the path and the stage that failed; the former file, if any, is untouched
-            (after a failed ``folder fsync`` the new one stands).
+        StoreError: Names the path and the stage that failed. The former file, if any, is unchanged (but after
+            a failed ``folder fsync``, the new file is there).
     """
     needed = sum(len(part) for part in parts)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -88,7 +88,7 @@ def _write_all(path: Path, file: Any, parts: tuple[bytes | memoryview, ...], nee
 
 
 def _sync_folder(path: Path) -> None:
-    """Make the rename itself outlast a power cut."""
+    """Flush the folder, so that the rename survives a power cut."""
     with staged(path, "folder fsync"):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -99,7 +99,7 @@ def _sync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a regular file that is no symbolic link; yields it and its size in bytes."""
+    """Open a regular file, not a symbolic link; yields it and its size in bytes."""
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -157,13 +157,13 @@ def _from_json(path: Path, text: bytes) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any], kind: str) -> None:
-    """Write tensors and what they are as one safetensors file, atomically.
+    """Write tensors and a manifest as one safetensors file, atomically.
 
     Args:
-        path: The file; replaced where it exists.
-        tensors: By name, of any shape and dtype, on any device; no two may share memory.
+        path: The file; an existing file is replaced.
+        tensors: Tensors by name, of any shape and dtype, on any device; they must not share memory.
         manifest: JSON values; ``kind`` and ``format`` are added.
-        kind: What the file holds, say ``checkpoint``; :func:`load_tensors` insists on it.
+        kind: The kind of the file, such as ``checkpoint``; :func:`load_tensors` checks it.
 
     Raises:
         StoreError: Names path and stage.
@@ -182,10 +182,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[st
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors (on the CPU) and manifest of a file of :func:`save_tensors`.
+    """Read the tensors (on the CPU) and the manifest of a file of :func:`save_tensors`.
 
-    Nothing is allocated for the tensors before the header, the kind and the sizes are found to be right,
-    and nothing in the file is executed.
+    Memory for the tensors is allocated only after the header, the kind and the sizes are checked. No code
+    in the file is executed.
 
     Raises:
         DataError: There is no such file.
@@ -214,7 +214,7 @@ def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
 
 
 def _check_header(path: Path, header: bytes, size: int, kind: str) -> tuple[str, dict[str, Any]]:
-    """Checksum and manifest, once the file is seen to be ours, of this kind, and of the declared size."""
+    """Check that condensekit wrote the file, its kind and its size; returns checksum and manifest."""
     record = _from_json(path, header[8:])
     try:
         metadata = record.pop("__metadata__")

@@ -1,4 +1,4 @@
-"""Run folder: its owner, its options, where it ran, its figures and its checkpoints."""
+"""Run folder: its lock, options, environment, metrics and checkpoints."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from condensekit.runs.lock import take
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
-FORMAT = 2  # of config.json: raised when a run of the former one cannot be continued
-KEPT = 2  # checkpoints: the newest and one to fall back on
+FORMAT = 2  # number of the format of config.json; raise it when earlier runs cannot be continued
+KEPT = 2  # checkpoints that are kept: the newest, and the one before in case the newest is damaged
 
 
 class RunDir:
-    """The folder of one run; made by :meth:`create` (which owns it until closed) or :meth:`read`.
+    """The folder of one run; made by :meth:`create` (which locks it until closed) or :meth:`read`.
 
     It holds ``config.json``, ``env.json``, ``metrics.csv``, ``checkpoints/step-000123.safetensors`` and
     ``.lock``; the caller adds ``set.safetensors`` and others to :attr:`path`.
@@ -57,22 +57,22 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any], resume: bool, data_fingerprint: str) -> RunDir:
-        """Take a folder for a run; use it in a ``with`` statement.
+        """Lock a folder for a run; use it in a ``with`` statement.
 
         Args:
-            path: The folder; made where missing.
+            path: The folder; it is made if missing.
             config: Everything that decides the result, as JSON values.
-            resume: Continue the run the folder holds; an empty folder starts a new one.
-            data_fingerprint: Which data the run reads, :meth:`ClassImages.fingerprint`.
+            resume: Continue the run in the folder; an empty folder starts a new run.
+            data_fingerprint: :meth:`ClassImages.fingerprint` of the data of the run.
 
         Raises:
-            ConfigError: The folder is in use, holds files and ``resume`` is off, or holds a run of other
+            ConfigError: The folder is in use; it holds files and ``resume`` is off; or it holds a run with other
                 options or data (the text shows each difference).
-            StoreError: It cannot be written.
+            StoreError: The folder cannot be written.
         """
         asked = plain({**config, "format": FORMAT, "data_fingerprint": data_fingerprint})
         if not resume and _occupied(path) and not os.path.lexists(path / ".lock"):
-            raise _exists(path)  # before a lock is put into what may be any folder
+            raise _exists(path)  # before a lock is written into a folder of somebody else
         with staged(path, "create"):
             path.mkdir(parents=True, exist_ok=True)
         lock = take(path / ".lock")
@@ -94,7 +94,7 @@ class RunDir:
 
     @classmethod
     def read(cls, path: Path) -> RunDir:
-        """An existing run, to look at: no lock is taken and nothing is written.
+        """Read an existing run, without a lock and without writing.
 
         Raises:
             DataError: The folder holds no run.
@@ -111,7 +111,7 @@ class RunDir:
         self.close()
 
     def close(self) -> None:
-        """Give the folder back."""
+        """Close the files and release the lock."""
         if self._metrics:
             self._metrics.close()
         if self._lock is not None:
@@ -119,9 +119,9 @@ class RunDir:
         self._metrics = self._lock = None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Add one row to ``metrics.csv``. The first row decides the columns; further values are left out.
+        """Add a row to ``metrics.csv``. The first row decides the columns; other values are left out.
 
-        The first call drops the rows of this and later steps, which a resumed run writes anew.
+        The first call removes the rows of this step and of later steps, which a resumed run writes again.
 
         Raises:
             StoreError: The row cannot be written.
@@ -142,7 +142,7 @@ class RunDir:
         return self._metrics
 
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of ``metrics.csv``; a half-written last one is left out."""
+        """The rows of ``metrics.csv``; an incomplete last row is left out."""
         columns, *rows = [*_metric_lines(self.path / "metrics.csv")] or [[]]
         return [{name: float(v) for name, v in zip(columns, row, strict=True) if v} for row in rows]
 
@@ -150,7 +150,7 @@ class RunDir:
         """Write the state after ``step``, then remove all but the last two good checkpoints.
 
         Raises:
-            StoreError: It cannot be written; the earlier checkpoints stand.
+            StoreError: The checkpoint cannot be written; the earlier checkpoints are kept.
         """
         if self._metrics:
             with staged(self.path / "metrics.csv", "fsync"):
@@ -164,12 +164,12 @@ class RunDir:
                     path.unlink(missing_ok=True)
 
     def latest_checkpoint(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        """(step, tensors, manifest) of the newest valid checkpoint, or None where there never was one.
+        """Read (step, tensors, manifest) of the newest valid checkpoint; None if the folder has no checkpoint.
 
-        A damaged one is passed over with a logged warning.
+        A damaged checkpoint is skipped with a warning in the log.
 
         Raises:
-            StoreError: There are checkpoints and none is valid.
+            StoreError: All checkpoints are damaged.
         """
         damaged: StoreError | None = None
         for step, path in self._checkpoints():
@@ -198,7 +198,7 @@ class RunDir:
 
 
 def _occupied(path: Path) -> bool:
-    """Whether the folder holds anything but a lock and left-over temporary files."""
+    """Whether the folder holds files other than a lock and old temporary files."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file, expected a folder: choose another folder")
     return path.exists() and any(
@@ -211,7 +211,7 @@ def _exists(path: Path) -> ConfigError:
 
 
 def _compare(path: Path, found: Any, asked: dict[str, Any]) -> None:
-    """Refuse to continue a run of other options, or of another format."""
+    """Raise ConfigError if the run in the folder has other options or another format."""
     if isinstance(found, dict) and found.get("format") != asked["format"]:
         raise ConfigError(
             f"{path} holds a run of condensekit {found.get('version', '0.1')}, which this version can read but not "
@@ -225,7 +225,7 @@ def _hash(config: Mapping[str, Any]) -> str:
 
 
 def _metric_lines(path: Path) -> Iterator[list[str]]:
-    """The cells of the header and of each whole row; what a kill left behind is passed over."""
+    """The cells of the header and of each complete row; incomplete rows are skipped."""
     if not path.exists():
         return
     with staged(path, "read"):
@@ -239,7 +239,7 @@ def _metric_lines(path: Path) -> Iterator[list[str]]:
 
 
 def environment() -> dict[str, Any]:
-    """Where this runs: versions, device, processor, threads, commit of an uninstalled checkout, command line."""
+    """Describe the environment: versions, device, processor, threads, git commit if any, command line."""
     versions = {name: _version(name) for name in ("condensekit", "torchvision", "numpy")}
     processor = _processor()
     return {
@@ -272,7 +272,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit this code was checked out at, if it runs from a git checkout."""
+    """The commit of the code, if it runs from a git checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

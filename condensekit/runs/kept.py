@@ -1,4 +1,4 @@
-"""Kept results: made once, kept on disk with their recipe, and refused where they were made otherwise."""
+"""Kept results: JSON files with the recipe that made them, which are read again only for the same recipe."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ WAY_OUT = "use the same options, or another folder"
 def kept(
     path: Path, recipe: Mapping[str, Any], make: Callable[[], Mapping[str, Any]], what: str, way_out: str = WAY_OUT
 ) -> dict[str, Any]:
-    """What a file holds, or what ``make`` gives, which is then written there.
+    """Read a result from a file; if there is no file, make the result and write it.
 
     Args:
         path: A JSON file.
         recipe: Everything that decides the result; JSON values.
         make: Makes the result, JSON values.
-        what: What errors call it, say ``"the set of dm"``.
-        way_out: What to do where the file holds a result of another recipe.
+        what: Name of the result in errors, such as ``"the set of dm"``.
+        way_out: The end of the error for a file with another recipe.
 
     Raises:
-        ConfigError: The file holds a result of another recipe (the text shows each difference), or tells none.
-        StoreError: It cannot be read or written.
+        ConfigError: The file has another recipe (the text shows each difference), or no recipe.
+        StoreError: The file cannot be read or written.
     """
     asked = plain(recipe)
     if path.is_file():
@@ -44,12 +44,12 @@ def kept(
 
 
 def refuse_other(what: str, found: Any, asked: Any, way_out: str = WAY_OUT) -> None:
-    """Raise ConfigError where two recipes differ.
+    """Raise ConfigError if two recipes differ.
 
     Args:
-        what: The beginning of the error: what is there.
-        found: The recipe of what is there.
-        asked: The recipe of what is wanted.
+        what: The beginning of the error, which describes the existing result.
+        found: The recipe of the existing result.
+        asked: The recipe of the wanted result.
         way_out: The end of the error.
     """
     if listed := changes(plain(found), plain(asked)):
@@ -57,7 +57,7 @@ def refuse_other(what: str, found: Any, asked: Any, way_out: str = WAY_OUT) -> N
 
 
 def plain(record: Any) -> Any:
-    """A record as a JSON file gives it back: tuples as lists, keys as text."""
+    """A record after writing to JSON and reading again: tuples become lists, and keys become text."""
     return json.loads(json.dumps(record))
 
 
@@ -72,7 +72,7 @@ def changes(found: Any, asked: Any) -> list[str]:
 
 
 def _leaves(record: Any, name: str = "") -> list[tuple[str, str]]:
-    """(``method.lr``, ``1.0``) and so on for each value of nested dictionaries."""
+    """A pair such as (``method.lr``, ``1.0``) for each value of nested dictionaries."""
     if isinstance(record, dict) and (record or not name):
         return [leaf for k, v in record.items() for leaf in _leaves(v, f"{name}.{k}" if name else k)]
     return [(name, json.dumps(record))]

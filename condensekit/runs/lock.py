@@ -1,4 +1,4 @@
-"""Lock: one process at a time in a folder or at a file; the kernel frees it when the process ends, however it ends."""
+"""Lock: access to a folder or a file for one process at a time. The kernel frees it when the process ends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from condensekit.runs.files import failure, staged
 
 
 def take(path: Path) -> int:
-    """A descriptor that holds the lock of the folder in which the file ``path`` lies; closing it frees the lock.
+    """Lock the folder of the file ``path``; returns a descriptor, and closing it frees the lock.
 
     Raises:
-        ConfigError: Another process holds it; the text names that process.
+        ConfigError: Another process holds the lock; the text names that process.
         StoreError: The file cannot be locked.
     """
     try:
@@ -53,7 +53,7 @@ def _hold(path: Path, lock: int) -> None:
 
 @contextmanager
 def waiting(path: Path) -> Iterator[None]:
-    """The lock of a file, which is made where missing; waits while another process holds it."""
+    """Hold the lock of a file, which is made if missing; waits while another process holds it."""
     import fcntl
 
     with path.open("ab") as lock:

@@ -1,4 +1,4 @@
-"""Selection interface: the choice of real images, the set it gives, and the checks of its result."""
+"""Selection interface: the choice of real images, the set made of them, and checks of the choice."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """What a selection returns.
+    """The result of a selection.
 
     Args:
-        indices: (K * ipc,) int64 source indices, grouped by class in the order of ``data.classes``; within
-            a class all different, unless the selection draws with replacement.
-        weights: (K * ipc,) float32, or None where all count the same: the sum of w f(x) over the chosen images
-            of a class estimates, without bias, the sum of f(x) over the whole class.
-        pixels: (K * ipc, C, H, W) uint8 that stand for the images, where coding has changed them.
-        coded: (K * ipc,) int64 bytes that each takes in that coding.
+        indices: (K * ipc,) int64 source indices, grouped by class in the order of ``data.classes``. Within a
+            class they are different, unless the selection draws with replacement.
+        weights: (K * ipc,) float32: the sum of w f(x) over the chosen images of a class is an unbiased estimate
+            of the sum of f(x) over the whole class. None: equal weights.
+        pixels: (K * ipc, C, H, W) uint8 pixels after JPEG coding; None: the images are not coded.
+        coded: (K * ipc,) int64 size of each coded image in bytes.
     """
 
     indices: Tensor
@@ -45,35 +45,35 @@ class Chosen:
 
 
 class Start(ABC):
-    """Where the images of a condensation start."""
+    """The first images of a condensation: a selection of real images, or noise."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What tables call it."""
+        """Its name in tables."""
 
     @abstractmethod
     def check(self, data: ClassImages, ipc: int, factor: int) -> None:
-        """Refuse what :meth:`first` could not make, before anything is spent; see there.
+        """Raise an error if :meth:`first` cannot make the images, before any work is done.
 
         Raises:
-            ConfigError: A start that makes no sense.
+            ConfigError: The selection cannot be a start.
             DataError: A class with too few images.
         """
 
     def with_embedding(self, embedding: Embedding) -> Start:
-        """The same start, an untrained network's embedding replaced by this one; itself where it has none."""
+        """The same start with this embedding instead of that of an untrained network; itself if it has no network."""
         return self
 
     @abstractmethod
     def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
-        """The first images.
+        """Make the first images.
 
         Args:
             data: The real images.
             ipc: Stored images of each class.
-            factor: Packing: each stored image holds ``factor**2`` shrunk ones.
-            draw: Randomness.
+            factor: Packing: each stored image holds ``factor**2`` smaller images.
+            draw: Random numbers.
             compute: Runs networks.
 
         Returns:
@@ -83,15 +83,15 @@ class Start(ABC):
 
 @dataclass(frozen=True)
 class Noise(Start):
-    """Initial images of independent standard normal values, in normalised space."""
+    """First images of independent standard normal values, in normalised space."""
 
     name: str = "noise"
 
     def check(self, data: ClassImages, ipc: int, factor: int) -> None:
-        """Nothing: noise fits every class."""
+        """Accept all arguments: noise fits every class."""
 
     def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
-        """See :meth:`Start.first`; a stored image is noise as a whole, whatever the factor."""
+        """See :meth:`Start.first`; the factor does not matter."""
         return self.images(data, ipc, draw)
 
     def images(self, data: ClassImages, ipc: int, draw: Draw) -> Tensor:
@@ -102,13 +102,13 @@ class Noise(Start):
 
 
 class Selection(Start):
-    """A choice of ``ipc`` images of each class: a pure function of its arguments.
+    """A choice of ``ipc`` images of each class; it depends only on its arguments.
 
     Attributes:
-        name: What tables call it.
-        codes: Whether its images are stored as they are coded, and so are no start of a condensation.
-        embedding: Where it measures distances; None for nowhere.
-        candidates: Images of each class that it looks at; 0 for all.
+        name: Its name in tables.
+        codes: Whether its images are coded as JPEG; such images cannot start a condensation.
+        embedding: The space in which it measures distances; None: it measures no distances.
+        candidates: Number of images of each class from which it chooses; 0: all images.
     """
 
     codes: ClassVar[bool] = False
@@ -117,10 +117,10 @@ class Selection(Start):
 
     @abstractmethod
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
-        """Choose; all randomness comes from ``draw``. Raises DataError for a class smaller than ``ipc``."""
+        """Choose images; random numbers come from ``draw``. Raises DataError for a class smaller than ``ipc``."""
 
     def with_embedding(self, embedding: Embedding) -> Selection:
-        """The same selection, an untrained network's embedding replaced by this one; itself where it has none."""
+        """The same selection with this embedding instead of an untrained network's; itself if it has no network."""
         if self.embedding is None or not self.embedding.untrained:
             return self
         return dataclasses.replace(self, embedding=embedding)  # type: ignore[type-var]
@@ -132,10 +132,10 @@ class Selection(Start):
         self.check_candidates(ipc * factor**2)
 
     def check_candidates(self, each: int) -> None:
-        """Raise ConfigError where fewer images of each class are looked at than the ``each`` that are to be chosen."""
+        """Raise ConfigError if there are fewer candidates than ``each``, the images to choose of each class."""
         require(
             not 0 < self.candidates < each,
-            f"{each} images per class cannot be chosen among {self.candidates} candidates: raise candidates, or 0: all",
+            f"{each} images per class cannot be chosen among {self.candidates} candidates: raise candidates, or use 0",
         )
 
     def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
@@ -143,7 +143,7 @@ class Selection(Start):
         chosen = self(data, ipc * factor**2, draw, compute)
         check_start(chosen, self.name, data, ipc * factor**2)
         if len(chosen.indices.unique()) < len(chosen.indices):
-            log.warning("%s chose images twice: synthetic images that start alike may stay alike", self.name)
+            log.warning("%s chose images twice: synthetic images that start equal may stay equal", self.name)
         packed = pack(data.gather(chosen.indices), factor)
         return packed.reshape(len(data.classes), ipc, *data.spec.shape)
 
@@ -153,15 +153,17 @@ class Function(Selection):
     """A selection from a function of ``(data, ipc, draw, compute)`` that returns :class:`Chosen`.
 
     Args:
-        choose: The function, or any object that can be called so.
+        choose: The function, or a callable object with the same arguments.
     """
 
     choose: Callable[[ClassImages, int, Draw, Compute], Chosen]
 
     @property
     def name(self) -> str:
-        """The function's own name."""
-        named = getattr(self.choose, "name", None) or getattr(self.choose, "__name__", None)  # anything callable
+        """The name of the function."""
+        named = getattr(self.choose, "name", None) or getattr(
+            self.choose, "__name__", None
+        )  # a callable object may have no __name__
         return str(named or type(self.choose).__name__)
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
@@ -177,18 +179,18 @@ def selected_set(
     compute: Compute,
     formation: Formation = Formation(),  # noqa: B008 - frozen
 ) -> CondensedSet:
-    """The chosen images as a set that trains, saves and exports like a condensed one.
+    """Make a set of chosen images, which can be trained on, saved and exported like a condensed set.
 
     Args:
-        data: Where to choose from.
-        selection: How.
+        data: The images to choose from.
+        selection: How images are chosen.
         ipc: Stored images per class, at least 1.
-        draw: Randomness; a set with seed s is ``Draw(s)``.
+        draw: Random numbers; for seed s, ``Draw(s)``.
         compute: Runs the embedding network.
-        formation: How the images are stored; with a factor f, f * f times as many are chosen, shrunk and packed.
+        formation: How the images are stored; with a factor f, f * f times as many images are chosen and packed.
 
     Raises:
-        ConfigError: An ``ipc`` below 1, a factor that does not divide the image size, or that a coding rules out.
+        ConfigError: An ``ipc`` below 1, a factor that does not divide the image size, or a factor for coded images.
         DataError: A class with too few images.
     """
     refuse(formation.misfit(data.spec.shape))
@@ -196,7 +198,7 @@ def selected_set(
     chosen = selection(data, ipc * formation.factor**2, draw, compute)
     check_kind(chosen, selection.name)
     if chosen.pixels is not None and formation != Formation():
-        raise ConfigError(f"{selection.name} images are stored as they are coded: leave out factor and storage")
+        raise ConfigError(f"{selection.name} images are stored as JPEG: leave out factor and storage")
     indices = chosen.indices
     images = data.gather(indices) if chosen.pixels is None else data.spec.normalise(chosen.pixels)
     provenance = {
@@ -232,34 +234,35 @@ def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
 
 
 def check_kind(chosen: object, name: str) -> None:
-    """Raise ConfigError unless what the selection of that name returned is a :class:`Chosen`."""
+    """Raise ConfigError unless ``chosen``, the result of the selection called ``name``, is a :class:`Chosen`."""
     require(isinstance(chosen, Chosen), f"{name} returned a {type(chosen).__name__}, expected a Chosen")
 
 
 def check_start(chosen: Chosen, name: str, data: ClassImages, each: int) -> None:
-    """Raise ConfigError unless a selection chose what a condensation can start from.
+    """Raise ConfigError unless a condensation can start from the result of a selection.
 
     Args:
-        chosen: What it returned.
-        name: The selection's.
-        data: Where it chose from.
-        each: Images of each class it was asked for.
+        chosen: The result.
+        name: Name of the selection.
+        data: The images that it chose from.
+        each: Number of images of each class to choose.
     """
     check_kind(chosen, name)
-    refuse(None if chosen.pixels is None else coded_start(name))
+    require(chosen.pixels is None, coded_start(name))
     indices, wanted = chosen.indices, torch.tensor(data.classes).repeat_interleave(each)
     asked = f"expected ({len(wanted)},) source indices, {each} of each class in the order of data.classes"
     if indices.shape != wanted.shape or indices.is_floating_point():
         raise ConfigError(f"{name} chose {tuple(indices.shape)} {indices.dtype}, {asked}")
     strange = indices[~torch.isin(indices, data.order)]
-    refuse(f"{name} chose image {int(strange[0])}, which is not among the data: {asked}" if len(strange) else None)
+    if len(strange):
+        raise ConfigError(f"{name} chose image {int(strange[0])}, which is not among the data: {asked}")
     wrong = (data.labels[indices] != wanted).nonzero()[:, 0]
     if len(wrong):
         place = int(wrong[0])
         found, label = data.spec.name_of(int(data.labels[indices[place]])), data.spec.name_of(int(wanted[place]))
-        raise ConfigError(f"place {place} of what {name} chose is of class {found}, not of class {label}: {asked}")
+        raise ConfigError(f"image {place} that {name} chose is of class {found}, not of class {label}: {asked}")
 
 
 def coded_start(name: str) -> str:
-    """Why the coded images of the selection of that name are no start."""
-    return f"{name} images count as they are coded, which ends when they move: start from uncoded ones, say Random()"
+    """The error message for a start from a selection whose images are coded."""
+    return f"{name} images are stored as JPEG, and a condensation changes them: use another start, such as Random()"

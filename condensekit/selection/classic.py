@@ -20,7 +20,7 @@ from condensekit.selection.embeddings import Embedding, RandomEmbedding
 
 @dataclass(frozen=True)
 class Random(Selection):
-    """Uniformly drawn images without repeats; those of a smaller ``ipc`` are the first of a larger one."""
+    """Uniformly drawn images, each at most once; a smaller ``ipc`` gives the first images of a larger ``ipc``."""
 
     name: ClassVar[str] = "random"
 
@@ -36,12 +36,12 @@ class Random(Selection):
 
 @dataclass(frozen=True)
 class _Embedded(Selection):
-    """A selection that looks at one class at a time, in an embedding.
+    """A selection from each class separately, by distances in an embedding.
 
     Args:
-        embedding: Where distances are measured.
-        candidates: Images of each class that are looked at, drawn at random; 0 for all. Embedding all of a large data
-            set takes longer than a short condensation on a CPU.
+        embedding: The space in which distances are measured.
+        candidates: Number of random images of each class to choose from; 0: all images. On a CPU, embedding all images
+            of a large data set takes longer than a short condensation.
     """
 
     embedding: Embedding = field(default_factory=RandomEmbedding)
@@ -51,7 +51,7 @@ class _Embedded(Selection):
         refuse(whole("candidates", self.candidates, 0))
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
-        """See :class:`Selection`; a ConfigError where there are fewer candidates than images to choose."""
+        """See :class:`Selection`. Raises ConfigError if there are fewer candidates than images to choose."""
         check_sizes(data, ipc)
         self.check_candidates(ipc)
         embed = self.embedding.prepare(data, draw, compute)
@@ -69,7 +69,7 @@ class _Embedded(Selection):
 
     @abstractmethod
     def pick(self, features_ND: Tensor, ipc: int, key: int) -> Tensor:  # noqa: N803
-        """(ipc,) different rows of one class's centred float64 features (N, D); ``key`` seeds what is random."""
+        """Choose (ipc,) different rows of the centred float64 features (N, D) of a class; ``key`` is a seed."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Herding(_Embedded):
     """The images whose running mean stays closest to the class mean (Welling, "Herding Dynamical Weights", ICML 2009).
 
     Departure from iCaRL (Rebuffi et al., CVPR 2017), which made it the usual choice of exemplars: features
-    are not scaled to unit length, so that the mean is the one that distribution matching matches.
+    are not scaled to unit length, so that the mean is the same as in distribution matching.
     """
 
     name: ClassVar[str] = "herding"
@@ -100,7 +100,7 @@ class KMeans(_Embedded):
 
 @dataclass(frozen=True)
 class KCenter(_Embedded):
-    """Farthest first, from the image nearest to the mean: greedy k-center (Sener and Savarese, ICLR 2018)."""
+    """Greedy k-center (Sener and Savarese, ICLR 2018): the image nearest to the mean, then always the farthest."""
 
     name: ClassVar[str] = "kcenter"
 

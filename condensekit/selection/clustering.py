@@ -6,19 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LLOYD_STEPS = 300  # at most; clusters of one class settle within a few dozen
+LLOYD_STEPS = 300  # largest number of steps of k-means; a class usually needs a few dozen
 
 
 def herd(features_ND: Tensor, n: int, start: Tensor | None = None) -> Tensor:  # noqa: N803
-    """(n,) rows of centred features (N, D), greedily keeping the sum of those taken closest to 0; no row twice.
+    """(n,) different rows of centred features (N, D), chosen greedily so that their sum stays closest to 0.
 
-    The sum begins with ``start`` (D,), that of what was taken before; None for nothing.
+    The sum begins with ``start`` (D,), the sum of rows chosen before; None: no rows were chosen before.
     """
     lengths = features_ND.square().sum(1)
     total = features_ND.new_zeros(features_ND.shape[1]) if start is None else start.clone()
     taken: list[int] = []
     for _ in range(n):
-        cost = lengths + 2 * (features_ND @ total)  # ||total + x||^2, but for a constant
+        cost = lengths + 2 * (features_ND @ total)  # ||total + x||^2, without a constant
         cost[taken] = torch.inf
         taken.append(int(cost.argmin()))
         total += features_ND[taken[-1]]
@@ -26,7 +26,7 @@ def herd(features_ND: Tensor, n: int, start: Tensor | None = None) -> Tensor:  #
 
 
 def farthest_first(features_ND: Tensor, n: int) -> Tensor:  # noqa: N803
-    """(n,) rows of centred features (N, D): the one nearest to 0, then each time the one farthest from all taken."""
+    """(n,) rows of centred features (N, D): the row nearest to 0, then always the row farthest from all chosen rows."""
     taken = [int(features_ND.square().sum(1).argmin())]
     gap = features_ND.new_full((len(features_ND),), torch.inf)
     for _ in range(n - 1):
@@ -37,18 +37,16 @@ def farthest_first(features_ND: Tensor, n: int) -> Tensor:  # noqa: N803
 
 
 def plus_plus_centres(features_ND: Tensor, k: int, key: int) -> Tensor:  # noqa: N803
-    """(k, D) rows of float64 features (N, D) that k-means++ seeds clusters with; ``key`` is its randomness."""
+    """(k, D) rows of float64 features (N, D): the first centres of k-means++; ``key`` is its seed."""
     from sklearn.cluster import kmeans_plusplus
 
     return torch.from_numpy(kmeans_plusplus(features_ND.numpy(), k, random_state=key & 0xFFFFFFFF)[0])
 
 
 def cluster_centres(features_ND: Tensor, k: int, key: int, steps: int = LLOYD_STEPS) -> Tensor:  # noqa: N803
-    """(k, D) k-means centres of float64 features (N, D): k-means++ from ``key``, then Lloyd until nothing moves.
+    """(k, D) k-means centres of float64 features (N, D): k-means++ with seed ``key``, then at most ``steps`` of Lloyd.
 
-    Ends after ``steps`` Lloyd steps at most.
-
-    Not scikit-learn's Lloyd: with three threads or more its sums, and so the bits, vary from run to run.
+    This is not scikit-learn's Lloyd, whose sums, and thus the bits, vary from run to run with three or more threads.
     """
     centres = plus_plus_centres(features_ND, k, key)
     for _ in range(steps):
@@ -62,7 +60,7 @@ def cluster_centres(features_ND: Tensor, k: int, key: int, steps: int = LLOYD_ST
 
 
 def nearest_distinct(features_ND: Tensor, centres_KD: Tensor) -> Tensor:  # noqa: N803
-    """(K,) rows of features (N, D): for each centre (K, D) in turn the nearest row not yet taken; K <= N."""
+    """(K,) rows of features (N, D): for each centre (K, D) in turn, the nearest row not chosen before; K <= N."""
     distances = squared_distances(features_ND, centres_KD)
     taken: list[int] = []
     for column in distances.unbind(1):

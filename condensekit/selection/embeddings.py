@@ -1,4 +1,4 @@
-"""Embeddings: where distances between real images are measured."""
+"""Embeddings: the spaces in which distances between real images are measured."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 
-BLOCK = 512  # images embedded at a time
+BLOCK = 512  # images embedded in one call
 Embed = Callable[[Tensor], Tensor]
 
 
 class Embedding(ABC):
-    """Where distances between images are measured.
+    """A space in which distances between images are measured.
 
     Attributes:
-        separable: Whether the features of a class stay the same when other classes are left out of the data.
-        untrained: Whether they are those of an untrained network, which a trained one may replace.
-        network: The architecture; None where no network embeds.
+        separable: Whether the features of a class are the same if the data lack other classes.
+        untrained: Whether the features come from an untrained network, which a trained network may replace.
+        network: The architecture; None: the embedding uses no network.
     """
 
     separable: ClassVar[bool] = True
@@ -35,7 +35,7 @@ class Embedding(ABC):
 
     @abstractmethod
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute) -> Embed:
-        """The function from source indices (n,) of ``data`` to float32 features (n, D)."""
+        """Make the function from source indices (n,) of ``data`` to float32 features (n, D)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RandomEmbedding(Embedding):
     """The features of one untrained network, the same for all classes.
 
     Args:
-        network: The architecture; a batch norm layer is used in evaluation mode, so that images stay apart.
+        network: The architecture; batch norm layers are in evaluation mode, so that images do not mix.
     """
 
     network: Network = field(default_factory=ConvNet)
@@ -65,7 +65,7 @@ class Pixels(Embedding):
 
 
 def embed_with(module: FeatureNetwork, data: ClassImages, compute: Compute) -> Embed:
-    """The features of the images of ``data`` in ``module``, as a function of their source indices."""
+    """A function from source indices of ``data`` to the features of ``module``."""
     return lambda indices: torch.cat(
         [compute.features(module, data.gather(block, compute.device)).cpu() for block in indices.split(BLOCK)]
     )

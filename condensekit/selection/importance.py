@@ -1,14 +1,13 @@
-"""Provable subset selection: images drawn in proportion to how much they can matter to a loss, with weights.
+"""Importance selections: images drawn in proportion to their largest possible share in a loss, with weights.
 
 Tukan, Maalouf and Osadchy, "Dataset Distillation Meets Provable Subset Selection" (arXiv 2307.08086): start
 a condensed set from images drawn by their relative contribution to a k-means loss or, for kernel ridge
-regression, to the kernel-fitting loss. Only the paper's abstract was at hand, so the formulas are those of
-coreset theory, named at each function.
+regression, to the kernel-fitting loss. Only the abstract of the paper was available. The formulas are those
+of coreset theory; each function names its source.
 
-The weighted draw estimates the loss of the whole class without bias, and close to it for all centres or
-regressors at once. A condensed set carries no weights, and the same images without them over-represent
-what is rare, most of all at one image per class: :class:`condensekit.selection.classic.KMeans`, nearest to the
-centres, is the one to compare with.
+The weighted images give an unbiased estimate of the loss of the whole class, for all centres or regressors.
+A condensed set has no weights, and without weights, rare images count too much, most of all at one image per
+class. Compare with :class:`condensekit.selection.classic.KMeans`, which takes the images nearest to the centres.
 """
 
 from __future__ import annotations
@@ -31,20 +30,19 @@ from condensekit.selection.clustering import plus_plus_centres, squared_distance
 from condensekit.selection.embeddings import Embedding, RandomEmbedding
 
 FORMULAS = ("default", "bachem")
-CERTAIN = 1 - 1e-9  # an inclusion probability above this counts as 1, so that no rounding draws an image twice
-ONE = torch.zeros(1, dtype=torch.int64)  # the row that draws for a whole class use
+CERTAIN = 1 - 1e-9  # a larger inclusion probability becomes 1, so that rounding never draws an image twice
+ONE = torch.zeros(1, dtype=torch.int64)  # the single label for random numbers of a whole class
 
 
 @dataclass(frozen=True)
 class _Importance(Selection):
-    """Draws the images of each class, apart from the other classes, in proportion to a score.
+    """A selection that draws the images of each class separately, in proportion to a score.
 
     Args:
-        embedding: The features that the loss is about; those of a narrow network by default, because every image of
-            the data is embedded.
-        replacement: Draw each image anew from all, so that some stand twice: weights 1 / (ipc p). Without,
-            image x is taken with probability min(1, c score(x)), where c makes that ipc images: weights
-            1 / that probability. Either way the weighted sum over the chosen is unbiased.
+        embedding: The features of the loss; by default those of a narrow network, because all images are embedded.
+        replacement: True: draw each image from all images, so that an image may be drawn twice; weights 1 / (ipc p).
+            False: image x is drawn with probability min(1, c score(x)), where c gives ipc images; weights 1 / this
+            probability. In both cases, the weighted sum over the chosen images is unbiased.
     """
 
     embedding: Embedding = field(default_factory=lambda: RandomEmbedding(ConvNet(width=32)))
@@ -75,10 +73,10 @@ class ImportanceKMeans(_Importance):
     """Images drawn by their sensitivity for the k-means loss of their class.
 
     Args:
-        embedding: Where distances are measured.
+        embedding: The space in which distances are measured.
         replacement: See above.
         formula: ``default`` or ``bachem``; see :func:`kmeans_sensitivity`.
-        clusters: Centres of the loss; None for as many as images are drawn.
+        clusters: Number of centres of the loss; None: the number of images to draw.
     """
 
     formula: str = "default"
@@ -100,11 +98,11 @@ class ImportanceKMeans(_Importance):
 
 @dataclass(frozen=True)
 class ImportanceKRR(_Importance):
-    """Images drawn by their ridge leverage in kernel ridge regression on their class: for that loss, labels included.
+    """Images drawn by their ridge leverage for the loss of kernel ridge regression on their class.
 
-    The features are scaled to mean squared length 1 and get one column more, the label, which within a class is
-    a constant. Leverage in the class alone is an upper bound of that among all classes at the same ridge, so
-    the guarantee holds for the joint regression, while no class needs to see another.
+    The features are scaled to mean squared length 1, and get a column for the label, which is constant within a
+    class. The leverage within a class is an upper bound of the leverage among all classes at the same ridge.
+    Therefore the guarantee holds for the joint regression, although classes are drawn separately.
 
     Args:
         embedding: The feature map whose inner product is the kernel. Time goes with the cube of the features (or of

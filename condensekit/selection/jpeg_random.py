@@ -1,4 +1,4 @@
-"""Random images as JPEG: a control for what a condensed set's bytes are worth."""
+"""Random images as JPEG: a baseline for condensed sets at equal bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.errors import refuse
+from condensekit.errors import refuse, require
 from condensekit.rng import Draw
 from condensekit.selection.base import Chosen, Selection, check_sizes
 from condensekit.sets.jpeg import LABEL, QUALITIES, Picture, jpeg, plain_bytes, uncodable
@@ -18,14 +18,13 @@ from condensekit.sets.jpeg import LABEL, QUALITIES, Picture, jpeg, plain_bytes, 
 
 @dataclass(frozen=True)
 class JpegRandom(Selection):
-    """As many random images, coded as JPEG, as fit into the bytes of ``ipc`` images of 8-bit pixels, labels included.
+    """Random images, coded as JPEG: as many as fit into the bytes of ``ipc`` images of 8-bit pixels, with labels.
 
-    The bytes are those of the labels and of the files, but for their tables, which are the same in all and count once
-    for each class. Every class gets at least one image, and no more than it has. What trains a network is the decoded
-    picture.
+    The bytes are those of labels and files. The tables of the files are equal and count once for each class. Every
+    class gets at least one image. Networks are trained on the decoded images.
 
     Args:
-        quality: Of the coding, 1 to 95.
+        quality: JPEG quality, 1 to 95.
 
     Raises:
         ConfigError: A quality out of range; when called, images that are not 8-bit or have neither 1 nor 3 channels.
@@ -33,13 +32,13 @@ class JpegRandom(Selection):
 
     quality: int = 75
     name: ClassVar[str] = "jpeg-random"
-    codes: ClassVar[bool] = True  # its images are stored as they are coded
+    codes: ClassVar[bool] = True  # its images are stored as JPEG
 
     def __post_init__(self) -> None:
-        refuse(None if self.quality in QUALITIES else f"quality must be an integer in 1 to 95, got {self.quality}")
+        require(self.quality in QUALITIES, f"quality must be an integer in 1 to 95, got {self.quality}")
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
-        """See :class:`~condensekit.selection.base.Selection`; classes may differ in how many images they get."""
+        """See :class:`~condensekit.selection.base.Selection`; classes may get different numbers of images."""
         refuse(uncodable(self.name, data))
         check_sizes(data, ipc)
         indices, pixels, sizes = [], [], []
@@ -56,12 +55,12 @@ class JpegRandom(Selection):
         return Chosen(torch.tensor(indices), None, torch.stack(pixels), torch.tensor(sizes))
 
     def least(self, data: ClassImages, draw: Draw) -> tuple[int, int]:
-        """The most bytes that the first image of a class takes, with tables and label, and that class."""
+        """The largest size in bytes of a first image, with tables and label, and the label of its class."""
         refuse(uncodable(self.name, data))
         first = ((next(self._coded(data, label, draw)), label) for label in data.classes)
         return max((picture.size + picture.tables + LABEL, label) for (_, picture), label in first)
 
     def _coded(self, data: ClassImages, label: int, draw: Draw) -> Iterator[tuple[int, Picture]]:
-        """Images of a class in random order: index and coding."""
+        """The index and the coded picture of each image of a class, in random order."""
         order = data.indices_of(label)[draw.permutation(f"{self.name}/{label}", data.count(label))]
         return ((index, jpeg(data.images[index], self.quality)) for index in order.tolist())

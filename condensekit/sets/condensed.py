@@ -1,4 +1,4 @@
-"""Condensed set: synthetic or selected images, how they are stored and what they came from."""
+"""Condensed set: synthetic or selected images, their storage form and their provenance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from condensekit.runs.files import failure, load_tensors, save_tensors
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
 
-SET = "condensed set"  # kind of the file
+SET = "condensed set"  # the kind that the manifest of a set's file names
 TENSORS = ("images", "labels", "ranges", "soft_labels", "coded")  # fields of a set that are tensors
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 
@@ -27,10 +27,10 @@ class Formation:
     """How images are stored.
 
     Args:
-        factor: 1 stores every image as it is; f packs f * f images, shrunk, into one stored image, which
-            is decoded by cropping and bilinear up-sampling (IDC, Kim et al., ICML 2022).
-        dtype: ``float32``, ``float16`` or ``uint8``. uint8 spreads each image's and channel's range
-            [lo, hi] over 0..255; the ranges are stored and counted.
+        factor: 1 stores every image unchanged. f packs f * f smaller images into each stored image, which is
+            decoded by cropping and bilinear up-sampling (IDC, Kim et al., ICML 2022).
+        dtype: ``float32``, ``float16`` or ``uint8``. uint8 maps the range [lo, hi] of each image and channel
+            to 0..255; the ranges are stored and count in the bytes.
     """
 
     factor: int = 1
@@ -42,16 +42,16 @@ class Formation:
         refuse(whole("factor", self.factor, 1))
 
     def misfit(self, shape: tuple[int, int, int]) -> str | None:
-        """What is wrong with storing (C, H, W) images so; None where nothing is."""
+        """The problem of storing (C, H, W) images in this form; None if there is no problem."""
         height, width = shape[1:]
         if height % self.factor or width % self.factor:
-            return f"factor {self.factor} does not divide the image size {height}x{width}: use another, or 1"
+            return f"factor {self.factor} does not divide the image size {height}x{width}: use another factor, or 1"
         return None
 
 
 @dataclass(frozen=True, eq=False)
 class CondensedSet:
-    """A small labelled image set in storage form.
+    """A small set of labelled images in its storage form.
 
     Args:
         images: (M, C, H, W) in the formation's dtype. Normalised values; for uint8, codes in 0..255.
@@ -60,9 +60,9 @@ class CondensedSet:
         formation: Packing factor and storage dtype.
         ranges: (M, C, 2) float32 lo and hi of each image and channel; only with uint8.
         soft_labels: (M * f * f, K) float32 probabilities over ``spec.classes``, or None.
-        provenance: What made the set: method, options, seed, data fingerprint, versions, wall time. JSON.
-        coded: (M,) int64 bytes that each image takes in a form its tensors do not show, such as JPEG, counted
-            instead of them; or None.
+        provenance: How the set was made: method, options, seed, data fingerprint, versions, wall time. JSON.
+        coded: (M,) int64 size of each image in bytes as a JPEG file. These sizes count in ``nbytes`` instead of the
+            tensors. None: the tensors count.
     """
 
     images: Tensor
@@ -106,7 +106,7 @@ class CondensedSet:
         """Store normalised float images (M, C, H, W) in ``formation``.
 
         Raises:
-            DataError: Shapes or types that do not fit, a value that is not finite, or too large for float16.
+            DataError: Shapes or types that do not fit; a value that is not finite, or too large for float16.
         """
         formation = formation or Formation()
         _check_shape(images, spec)
@@ -118,12 +118,12 @@ class CondensedSet:
         return cls(stored, labels, spec, formation, ranges, soft_labels, dict(provenance or {}), coded)
 
     def __len__(self) -> int:
-        """How many images are stored (M), before unpacking."""
+        """The number of stored images (M), before unpacking."""
         return len(self.images)
 
     @property
     def name(self) -> str:
-        """What made it: a recipe or a selection; ``set`` where nobody wrote it down."""
+        """The recipe or selection that made the set; ``set`` if it is not recorded."""
         config = self.provenance.get("config") or {}
         found = config.get("name") or (config.get("method") or {}).get("name") or self.provenance.get("selection")
         return str(found or "set")
@@ -148,19 +148,19 @@ class CondensedSet:
 
     @property
     def ipc(self) -> int:
-        """Stored images per class, the largest where classes differ."""
+        """Stored images per class; the largest number if classes differ."""
         return int(torch.unique(self.labels, return_counts=True)[1].max())
 
     @property
     def nbytes(self) -> int:
-        """Every stored byte: images and ranges (or what they take coded), labels and soft labels."""
+        """All stored bytes: images and ranges (or the sizes in ``coded``), labels and soft labels."""
         pictures = (self.images, self.ranges) if self.coded is None else ()
         parts = (*pictures, self.labels, self.soft_labels)
         shown: int = sum(t.numel() * t.element_size() for t in parts if t is not None)
         return shown if self.coded is None else shown + int(self.coded.sum())
 
     def decode(self) -> tuple[Tensor, Tensor]:
-        """Training images (M * f * f, C, H, W) normalised float32, and their int64 labels."""
+        """Decode the training images, (M * f * f, C, H, W) normalised float32, and their int64 labels."""
         images = _decode(self.images, self.ranges)
         return unpack(images, self.formation.factor), self.labels.repeat_interleave(self.formation.factor**2)
 
@@ -176,7 +176,7 @@ class CondensedSet:
         return int(found) if isinstance(found, int) else None
 
     def targets(self) -> Tensor:
-        """What training uses: int64 labels (M * f * f,), or the soft labels where there are any."""
+        """The targets of training: the soft labels if the set has them, else int64 labels (M * f * f,)."""
         return self.labels.repeat_interleave(self.formation.factor**2) if self.soft_labels is None else self.soft_labels
 
     def with_soft_labels(self, probabilities: Tensor, classes: Sequence[int]) -> CondensedSet:
@@ -197,9 +197,9 @@ class CondensedSet:
         return replace(self, soft_labels=soft)
 
     def stored_as(self, dtype: str) -> CondensedSet:
-        """The same set in another storage dtype; returned unchanged where it already has it.
+        """The same set in another storage dtype; the set itself if it has this dtype already.
 
-        It counts in that dtype from then on, where it counted as coded before.
+        The result drops ``coded``: its tensors count in ``nbytes``.
         """
         if dtype == self.formation.dtype:
             return self
@@ -207,7 +207,7 @@ class CondensedSet:
         return replace(self, images=stored, ranges=ranges, formation=replace(self.formation, dtype=dtype), coded=None)
 
     def select(self, labels: Sequence[int]) -> CondensedSet:
-        """The images of the classes in ``labels``; spec and stored values unchanged.
+        """The images of the classes in ``labels``; spec and stored values do not change.
 
         Raises:
             DataError: A label the set does not hold.
@@ -229,7 +229,7 @@ class CondensedSet:
         return replace(self, images=images, labels=labels, ranges=ranges, soft_labels=soft, coded=coded)
 
     def merge(self, other: CondensedSet) -> CondensedSet:
-        """Both sets' images, ordered by label; stored values are taken over as they are.
+        """The images of both sets, ordered by label; stored values do not change.
 
         Raises:
             DataError: Specs, formations or class names that differ, or soft labels that do not match.
@@ -242,7 +242,7 @@ class CondensedSet:
         if (self.soft_labels is None) != (other.soft_labels is None):
             raise DataError("cannot merge a set with soft labels and one without")
         if (self.coded is None) != (other.coded is None):
-            raise DataError("cannot merge a set that is counted as coded and one that is not")
+            raise DataError("cannot merge a JPEG-coded set and a set that is not coded: use stored_as() on the first")
         names = {**mine.class_names, **theirs.class_names}
         renamed = [k for k, name in mine.class_names.items() if names[k] != name]
         if renamed:
@@ -271,10 +271,10 @@ class CondensedSet:
         return dataset
 
     def pixels(self) -> tuple[list[Pixels], list[int]]:
-        """Decoded images, (H, W) uint8 where grey and (H, W, 3) where coloured, and their labels.
+        """Decoded images as uint8 pixels, (H, W) if grey and (H, W, 3) if coloured, and their labels.
 
         Raises:
-            ConfigError: Images of neither 1 nor 3 channels.
+            ConfigError: The images have neither 1 nor 3 channels.
         """
         channels = self.spec.shape[0]
         require(channels in (1, 3), f"a PNG needs images of 1 or 3 channels, these have {channels}")
@@ -283,10 +283,10 @@ class CondensedSet:
         return list(pixels[..., 0] if channels == 1 else pixels), labels.tolist()
 
     def picture(self, per_class: int = 10) -> bytes:
-        """A PNG picture with a row for each class and at most ``per_class`` images in it.
+        """A PNG picture with a row for each class and at most ``per_class`` images in each row.
 
         Raises:
-            ConfigError: Images of neither 1 nor 3 channels.
+            ConfigError: The images have neither 1 nor 3 channels.
         """
         return png_grid(*self.pixels(), per_class)
 
@@ -304,7 +304,7 @@ class CondensedSet:
         """The set of :meth:`to_state`.
 
         Raises:
-            DataError: The state of something else.
+            DataError: The values are not those of a condensed set.
         """
         try:
             tensors = {name: state[name] for name in TENSORS if state.get(name) is not None}
@@ -321,7 +321,7 @@ class CondensedSet:
 
     @classmethod
     def load(cls, path: str | Path) -> CondensedSet:
-        """Read a file of :meth:`save`. Raises DataError where it is missing, StoreError where it is unusable."""
+        """Read a file of :meth:`save`. Raises DataError if it is missing, StoreError if it cannot be used."""
         tensors, manifest = load_tensors(Path(path), SET)
         try:
             return cls.from_state({**manifest, **tensors})

@@ -1,4 +1,4 @@
-"""Export: condensed images as a folder that any image loader reads, and as one grid to look at."""
+"""Export: condensed images as a folder of PNG files, and as one picture."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from condensekit.sets.condensed import CondensedSet
 def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
     """Write each decoded image as ``folder/<class name>/<number>.png``, the layout of torchvision's ImageFolder.
 
-    Pixels are clamped to [0, 1] and rounded to 8 bits; soft labels are left out. The folder appears
-    whole or not at all.
+    Pixels are clamped to [0, 1] and rounded to 8 bits; soft labels are left out. If writing fails, no
+    folder is left.
 
     Returns:
-        How many images were written.
+        The number of images written.
 
     Raises:
         ConfigError: The folder exists and is not empty, or the images have neither 1 nor 3 channels.
-        StoreError: It cannot be written.
+        StoreError: The folder cannot be written.
     """
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -57,8 +57,8 @@ def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) 
 
     Args:
         condensed: The set.
-        path: The PNG file; replaced where it exists.
-        per_class: At most this many images of each class.
+        path: The PNG file; an existing file is replaced.
+        per_class: Largest number of images of each class.
 
     Raises:
         ConfigError: The images have neither 1 nor 3 channels.
@@ -68,8 +68,8 @@ def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) 
 
 
 def _folder_names(labels: tuple[int, ...], spec: ImageSpec) -> dict[int, str]:
-    """A distinct, harmless folder name for each label: the class name, where it is one."""
+    """A different and safe folder name for each label: the class name if possible, else with the label added."""
     safe = {k: re.sub(r"[^\w .+()-]+", "_", spec.class_names.get(k, str(k))).strip(" .") for k in labels}
-    spelled = [name.lower() for name in safe.values()]  # some file systems do not tell A from a
+    spelled = [name.lower() for name in safe.values()]  # on some file systems, A and a are the same name
     good = {k: bool(name.strip("_")) and spelled.count(name.lower()) == 1 for k, name in safe.items()}
     return {k: name if good[k] else f"{name}_{k}" for k, name in safe.items()}

@@ -1,4 +1,4 @@
-"""Found sets: what a function or command that takes sets is given, grouped where they differ in the seed alone."""
+"""Found sets: the sets that a caller gives, as objects or paths, grouped if they differ only in the seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from condensekit.runs.folder import RunDir
 from condensekit.sets.condensed import CondensedSet
 
 SET = "set.safetensors"
-APART = ("seed", "data_root", "source")  # entries of a configuration that do not tell groups apart
+APART = ("seed", "data_root", "source")  # entries of a configuration that may differ within a group
 
 
 @runtime_checkable
@@ -32,7 +32,7 @@ class Made:
 
     Args:
         set: The set.
-        config: What its run's ``config.json``, or its provenance, says.
+        config: The ``config.json`` of its run, or the same entries of its provenance.
         folder: The run folder; None for a set in memory.
     """
 
@@ -42,7 +42,7 @@ class Made:
 
     @property
     def seed(self) -> int:
-        """The run's seed; 0 where nobody wrote it down."""
+        """The seed of the run; 0 if it is not recorded."""
         return int(self.config.get("seed", 0))
 
 
@@ -51,8 +51,8 @@ class Group:
     """Sets that differ only in the seed: one row of a table.
 
     Args:
-        name: The row's name.
-        runs: In the order of their seeds.
+        name: Name of the row.
+        runs: The sets in the order of their seeds.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Group:
 
     @property
     def ipc(self) -> int:
-        """Images per class, as asked for: coded ones may be more."""
+        """The ``ipc`` of the configuration; coded sets may hold more images per class."""
         return int(self.runs[0].config.get("ipc") or self.runs[0].set.ipc)
 
 
 def find(path: Path) -> list[Path]:
-    """The set file of a run folder, or those of its ``seed-*`` folders in the order of the seeds."""
+    """The set file of a run folder, or the set files of its ``seed-*`` folders in the order of the seeds."""
     if (path / SET).is_file():
         return [path / SET]
     found = [folder / SET for folder in path.glob("seed-*") if (folder / SET).is_file()]
@@ -87,7 +87,7 @@ def find(path: Path) -> list[Path]:
 
 
 def find_one(path: Path, seed: int | None) -> Path:
-    """The set of ``path``; where there are several, the one of ``seed``, or the first."""
+    """The set file of ``path``; if there are several, the file of ``seed``, or the first file."""
     found = find(path)
     if seed is None or found == [path / SET]:
         return found[0]
@@ -102,15 +102,15 @@ def read(file: Path) -> Made:
 
 
 def groups(given: Any) -> list[Group]:
-    """The sets in what a user gives, those that differ only in the seed together.
+    """Group the given sets; sets that differ only in the seed form a group.
 
     Args:
-        given: A :class:`CondensedSet`, a result that holds one, the path of a run folder or of a set's file, a list of
+        given: A :class:`CondensedSet`, a result with a set, the path of a run folder or of a set's file, a list of
             these, or a dictionary from names to these.
 
     Raises:
-        ConfigError: Nothing, or something else; a run given twice, which would count as two independent sets.
-        DataError: A file that is not there.
+        ConfigError: No set, or another object; a run given twice, which would count as two independent sets.
+        DataError: A missing file.
     """
     if isinstance(given, Mapping):
         named = [Group(str(name), tuple(_made(item))) for name, item in given.items()]
@@ -157,14 +157,14 @@ def _made(given: Any) -> Iterator[Made]:
 
 
 def _config(made: CondensedSet) -> dict[str, Any]:
-    """What a set in memory says of how it was made, with the data that it was made from."""
+    """The configuration in the provenance of a set, with the fingerprint of its data."""
     told = made.provenance
     config = told.get("config") or {k: told[k] for k in ("selection", "options", "ipc", "seed") if k in told}
     return {**config, "data_fingerprint": told.get("data"), "formation": repr(made.formation)} if config else {}
 
 
 def _named(found: Sequence[tuple[Made, ...]]) -> list[Group]:
-    """Name each group; where two of one size share a name, the folder or a number is added."""
+    """Name each group; if two groups of the same ipc have the same name, the folder or a number is added."""
     plain = [Group(str(runs[0].config.get("name") or runs[0].set.name), runs) for runs in found]
     count = Counter((g.name, g.ipc) for g in plain)
     told = {id(g): str(g.runs[0].folder or place) for place, g in enumerate(plain, 1)}

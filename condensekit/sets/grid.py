@@ -1,4 +1,4 @@
-"""Grid: one picture of many images, a row for each class."""
+"""Grid: one picture of many images, with a row for each class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 GAP = 2  # pixels between the images
-SMALLEST = 32  # pixels: smaller images are enlarged
+SMALLEST = 32  # pixels; smaller images are enlarged
 
 Pixels = NDArray[np.uint8]
 
@@ -19,9 +19,9 @@ def png_grid(pixels: Sequence[Pixels], labels: Sequence[int], per_class: int = 1
     """A PNG picture with a row for each class, in the order of the labels; small images are enlarged.
 
     Args:
-        pixels: Images, (H, W) uint8 where grey and (H, W, 3) where coloured.
-        labels: One for each.
-        per_class: At most this many images of each class.
+        pixels: Images, (H, W) uint8 if grey and (H, W, 3) if coloured.
+        labels: The label of each image.
+        per_class: Largest number of images of each class.
     """
     rows = [[image for image, of in zip(pixels, labels, strict=True) if of == label] for label in sorted(set(labels))]
     columns = min(per_class, max(len(row) for row in rows))

@@ -1,4 +1,4 @@
-"""JPEG: images coded, the bytes they take, and the pixels that decoding gives."""
+"""JPEG: coded images, their sizes in bytes, and their decoded pixels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse, whole
 from condensekit.sets.condensed import CondensedSet
 
-LABEL = 8  # bytes, int64
+LABEL = 8  # bytes of a label, which is int64
 QUALITIES = range(1, 96)
 CHANNELS = (1, 3)
-SCAN = b"\xff\xda"  # the marker after which a JPEG file holds the picture; all before it are tables
+SCAN = b"\xff\xda"  # the marker in a JPEG file between the tables and the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +29,9 @@ class Picture:
     """One image as JPEG.
 
     Args:
-        pixels: (C, H, W) uint8, what decoding gives.
+        pixels: (C, H, W) uint8 decoded pixels.
         size: Bytes of the picture.
-        tables: Bytes of the tables before it, which are the same for all images of a size and a quality.
+        tables: Bytes of the tables, which are the same for all images of the same size and quality.
     """
 
     pixels: Tensor
@@ -55,29 +55,29 @@ def plain_bytes(shape: tuple[int, int, int], n: int) -> int:
 
 
 def uncodable(name: str, data: ClassImages) -> str | None:
-    """Why what is called ``name`` cannot code the images of ``data``; None if it can."""
+    """The problem of coding the images of ``data`` for ``name``, such as a selection; None if there is no problem."""
     if data.images.dtype == torch.uint8 and data.spec.shape[0] in CHANNELS:
         return None
     return f"{name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
 
 
 def sizes(pictures: Iterable[Picture]) -> list[int]:
-    """What each takes: the tables count with the first."""
+    """The size of each picture in bytes; the tables count with the first picture."""
     return [picture.size + (0 if place else picture.tables) for place, picture in enumerate(pictures)]
 
 
 def as_jpeg(made: CondensedSet, room: int) -> CondensedSet:
-    """The images of each class as JPEG, of the highest quality at which they fit.
+    """Code the images of each class as JPEG, at the highest quality at which they fit.
 
     Args:
-        made: A set; its images, normalised, are clamped to pixels. Packed ones are coded as they are stored.
-        room: Bytes of each class: those of the files, whose tables count once, and of the labels, soft ones included.
+        made: A set; its images are clamped to pixels. Packed images are coded packed.
+        room: Bytes for each class: files, whose tables count once, labels and soft labels.
 
     Returns:
-        The same images, as decoding gives them, with the bytes that each takes; stored as float32.
+        The decoded images, stored as float32, with the size of each coded image.
 
     Raises:
-        ConfigError: No room; images that have neither 1 nor 3 channels, or take more at the lowest quality.
+        ConfigError: ``room`` below 1; images of neither 1 nor 3 channels; images that do not fit at the lowest quality.
     """
     refuse(
         whole("room", room, 1),
@@ -103,5 +103,5 @@ def as_jpeg(made: CondensedSet, room: int) -> CondensedSet:
 
 
 def taken(pixels: Tensor, quality: int) -> int:
-    """Bytes of images (N, C, H, W) uint8 of one class, coded: files, whose tables count once, and labels."""
+    """Bytes of the coded images (N, C, H, W) uint8 of a class: files, whose tables count once, and labels."""
     return sum(sizes(jpeg(image, quality) for image in pixels)) + LABEL * len(pixels)

@@ -1,4 +1,4 @@
-"""Packing: several shrunk images in one stored image."""
+"""Packing: several smaller images in one stored image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def pack(images: Tensor, factor: int) -> Tensor:
-    """(M * f * f, C, H, W) images to (M, C, H, W): shrunk with antialiasing and laid out in an f x f grid."""
+    """Pack (M * f * f, C, H, W) images into (M, C, H, W), shrunk with antialiasing, in an f x f grid."""
     if factor == 1:
         return images
     channels, height, width = images.shape[1:]
@@ -18,7 +18,7 @@ def pack(images: Tensor, factor: int) -> Tensor:
 
 
 def unpack(images: Tensor, factor: int) -> Tensor:
-    """(M, C, H, W) packed images to (M * f * f, C, H, W): cut into an f x f grid, each cell up-sampled bilinearly."""
+    """Unpack (M, C, H, W) images into (M * f * f, C, H, W): each cell of the f x f grid is up-sampled bilinearly."""
     if factor == 1:
         return images
     count, channels, height, width = images.shape

@@ -1,9 +1,8 @@
-"""Augmentation: differentiable, as pure functions of explicit, counted parameters.
+"""Augmentation: differentiable operations on images, with explicit random parameters.
 
-Siamese: one set of parameters per class, applied to its real and its synthetic images alike (Zhao and
-Bilen, Dataset Condensation with Differentiable Siamese Augmentation, ICML 2021). For training: the same
-operations with parameters of their own for every image. Which operation is due is known on the host, so
-no device is ever waited for.
+Siamese augmentation has one set of parameters for each class, for its real and its synthetic images (Zhao
+and Bilen, Dataset Condensation with Differentiable Siamese Augmentation, ICML 2021). In training, each
+image has its own parameters. The operation is chosen on the CPU, which never waits for the device.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.rng import Draw
 
-NUMBERS = 3  # uniform numbers for each set of parameters: what the neediest operation takes
+NUMBERS = 3  # uniform numbers in each set of parameters; no operation needs more
 
 
 @dataclass(frozen=True, eq=False)
 class AugmentParams:
-    """What happens to each class (row) of a batch.
+    """The operation and its parameters for each class (row) of a batch.
 
     Args:
         ops: (L,) the operation of each row.
-        uniforms: (L, m, 3) float64 in [0, 1), on the CPU: m = 1 where a row's images share them, else one
+        uniforms: (L, m, 3) float64 in [0, 1), on the CPU: m = 1 if the images of a row share them, else a
             set for each image. :class:`Augmentation` maps them to its ranges.
     """
 
@@ -37,29 +36,29 @@ class AugmentParams:
     uniforms: Tensor
 
     def rows(self, index: slice | Sequence[int]) -> AugmentParams:
-        """The parameters of some of the rows."""
+        """The parameters of the rows at ``index``."""
         kept = range(len(self.ops))[index] if isinstance(index, slice) else index
         return AugmentParams(tuple(self.ops[i] for i in kept), self.uniforms[list(kept)])
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which operations there are, and how far they go; ONE of them is drawn for each row and call.
+    """Operations and their ranges; ONE operation is drawn for each row and call.
 
-    The defaults are the authors' strategy ``color_crop_cutout_flip_scale_rotate``; for digits leave out
-    ``flip``. Pixels that come from outside the image are 0.
+    The defaults are the authors' strategy ``color_crop_cutout_flip_scale_rotate``; for digits, leave out
+    ``flip``. Pixels from outside the image are 0.
 
     Args:
-        ops: Names out of ``color``, ``crop``, ``cutout``, ``flip``, ``scale``, ``rotate``; at least one.
-        brightness: Added shift, uniform in +- brightness / 2.
-        saturation: Distance from the grey image is multiplied by [0, saturation].
-        contrast: Distance from the image's mean is multiplied by [contrast, contrast + 1].
-        crop: Shift in whole pixels, up to this share of the size each way; at most 0.49.
-        cutout: Side of the blanked square, as a share of the size; its middle lies anywhere.
+        ops: Names of operations: ``color``, ``crop``, ``cutout``, ``flip``, ``scale``, ``rotate``; at least one.
+        brightness: A number is added, uniform in +- brightness / 2.
+        saturation: The difference to the grey image is multiplied by a number in [0, saturation].
+        contrast: The difference to the mean of the image is multiplied by a number in [contrast, contrast + 1].
+        crop: Largest shift in each direction, as a share of the size, at most 0.49; shifts are whole pixels.
+        cutout: Side of the blanked square, as a share of the size; its middle may lie anywhere.
         flip: Probability of a horizontal flip.
-        scale: Zoom of each axis by itself, the sampling step uniform in [1 / scale, scale].
-        rotate: Degrees, uniform in +- rotate.
-        space: ``normalised`` works on the images as they are; ``pixel`` un-normalises around the operation.
+        scale: Each axis is zoomed separately, with a sampling step uniform in [1 / scale, scale].
+        rotate: The angle in degrees is uniform in +- rotate.
+        space: ``normalised``: work on normalised images; ``pixel``: work on pixels, and normalise again.
         spec: Mean and std, for ``space="pixel"``.
 
     Raises:
@@ -103,24 +102,24 @@ class Augmentation:
         )
 
     def without(self, *ops: str) -> Augmentation:
-        """The same augmentation, some operations left out: ``Augmentation().without("flip")``."""
+        """The same augmentation without some operations: ``Augmentation().without("flip")``."""
         _check_ops(ops)
         return replace(self, ops=tuple(op for op in self.ops if op not in ops))
 
     def on(self, spec: ImageSpec) -> Augmentation | None:
-        """What is left of it on such data: ``flip`` goes where a mirrored image shows another class."""
+        """The augmentation for data with this spec: without ``flip`` if a mirrored image may show another class."""
         if spec.flippable or "flip" not in self.ops:
             return self
         return None if self.ops == ("flip",) else self.without("flip")
 
     def draw(self, draw: Draw, labels: Sequence[int], role: str = "augment", n: int | None = None) -> AugmentParams:
-        """Parameters for one row per label; those of a label are the same among any other labels.
+        """Draw parameters, one row for each label; a row does not depend on the other labels.
 
         Args:
-            draw: The step's randomness.
+            draw: The random numbers of the step.
             labels: (L,) class labels.
-            role: What the parameters are for.
-            n: None: one set for all images of a row (siamese). Else a set for each of a row's n images.
+            role: Name of the purpose of the parameters.
+            n: None: one set for all images of a row (siamese). Else the number of images of a row, each with a set.
         """
         keys = torch.tensor(list(labels), dtype=torch.int64)
         chosen = draw.integers(f"{role}/op", keys, 1, len(self.ops))[:, 0].tolist()
@@ -128,11 +127,11 @@ class Augmentation:
         return AugmentParams(tuple(self.ops[i] for i in chosen), torch.stack(uniforms, dim=-1).double())
 
     def apply(self, images: Tensor, params: AugmentParams) -> Tensor:
-        """Every row under its own operation.
+        """Apply to each row its operation.
 
         Args:
             images: (L, n, C, H, W) float, normalised, on any device.
-            params: For L rows; with a set for each image, of n images.
+            params: Parameters of L rows, with one set for a row or n sets.
 
         Returns:
             (L, n, C, H, W), differentiable with respect to ``images``.
@@ -151,11 +150,11 @@ class Augmentation:
         return (self._apply(images * std + mean, params) - mean) / std
 
     def apply_batch(self, images_NCHW: Tensor, draw: Draw, role: str = "augment") -> Tensor:  # noqa: N803
-        """The training form: (N, C, H, W) images under one operation, with parameters for each image."""
+        """Augment (N, C, H, W) images for training: one operation, with parameters for each image."""
         return self.apply(images_NCHW[None], self.draw(draw, [0], role, n=len(images_NCHW)))[0]
 
     def _apply(self, images: Tensor, params: AugmentParams) -> Tensor:
-        """Rows with the same operation go together; the rest is taking apart and putting back in order."""
+        """Apply each operation once, to all rows that have it."""
         if len(set(params.ops)) == 1:
             return OPS[params.ops[0]](images, params.uniforms, self)
         rows = list(images.unbind(0))
@@ -284,19 +283,19 @@ def cutmix_batch(
     p: float = 0.5,
     beta: float = 1.0,
 ) -> tuple[Tensor, Tensor, float]:
-    """CutMix (Yun et al., ICCV 2019) as in IDC's recipe: one box, filled from another image of the batch.
+    """CutMix (Yun et al., ICCV 2019) as in IDC's protocol: one box, filled from another image of the batch.
 
     Args:
         images_NCHW: (N, C, H, W) float.
-        draw: The step's randomness.
-        role: What it is for.
-        p: Probability that the batch is mixed at all.
-        beta: The box leaves a share drawn from Beta(beta, beta).
+        draw: The random numbers of the step.
+        role: Name of the purpose of the random numbers.
+        p: Probability that the batch is mixed.
+        beta: The share outside the box is drawn from Beta(beta, beta).
 
     Returns:
-        The images; ``permutation`` (N,) int64 on their device, whose images fill the boxes; and ``share``,
-        how much of every image is its own: loss = share * loss(targets) + (1 - share) * loss(targets[permutation]).
-        An unmixed batch comes back as it is, with share 1.
+        The images; ``permutation`` (N,) int64 on their device, the images that fill the boxes; and ``share``, the
+        part of each image outside the box: loss = share * loss(targets) + (1 - share) * loss(targets[permutation]).
+        A batch that is not mixed is returned unchanged, with share 1.
 
     Raises:
         ConfigError: p outside [0, 1], beta not positive.
@@ -317,6 +316,6 @@ def cutmix_batch(
 
 
 def _span(size: int, share: float, host: np.random.Generator) -> tuple[int, int]:
-    """Where a box that covers ``share`` of ``size`` pixels begins and ends; its middle lies anywhere."""
+    """The begin and the end of a box that covers ``share`` of ``size`` pixels; its middle may lie anywhere."""
     half, middle = int(size * share) // 2, int(host.integers(size))
     return max(0, middle - half), min(size, middle + half)

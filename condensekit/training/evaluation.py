@@ -1,4 +1,4 @@
-"""Evaluation: accuracy of networks trained on sets from scratch, compared with a reference, pair by pair."""
+"""Evaluation: accuracy of networks trained from scratch on sets, and paired differences to a reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from condensekit import tables
 from condensekit.compute import Compute, Spent
 from condensekit.data.images import ClassImages
-from condensekit.errors import DataError, refuse, whole
+from condensekit.errors import DataError, refuse, require, whole
 from condensekit.networks.base import Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared, Stage
@@ -32,13 +32,13 @@ from condensekit.training.train import SHORT, TrainProtocol, accuracy, class_ind
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Something to train on: one row for each network.
+    """Sets to train on, which give a row for each network.
 
     Args:
-        name: What the row is called.
-        sets: Sets made alike with different seeds; set i of a candidate is compared with set i of the
-            reference. A whole data set (:class:`ClassImages`) is trained for the protocol's ``full_epochs``.
-        ipc: Images per class; None takes what the first set says, and stays None for a whole data set.
+        name: Name of the row.
+        sets: Sets that differ only in the seed; set i is compared with set i of the reference. On a whole data
+            set (:class:`ClassImages`), networks are trained for the protocol's ``full_epochs``.
+        ipc: Images per class; None: the ipc of the first set, or None for a whole data set.
     """
 
     name: str
@@ -46,35 +46,35 @@ class Candidate:
     ipc: int | None = None
 
     def __post_init__(self) -> None:
-        refuse(None if self.sets else f"candidate {self.name!r} has no sets")
+        require(bool(self.sets), f"candidate {self.name!r} has no sets")
 
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """What one network's trainings on one candidate gave. Accuracies are fractions.
+    """The result of the trainings of one network on one candidate. Accuracies are fractions.
 
     Args:
-        set: The candidate.
-        network: What was trained.
+        set: Name of the candidate.
+        network: Name of the network.
         ipc: Stored images per class; None for a whole data set.
         nbytes: Stored bytes of the first set (of a whole data set: its listed pixels and labels).
-        images: Into how many images the first set is decoded.
-        epochs: Length of each training; fractional where the protocol gives steps.
-        steps: The same in gradient steps.
-        accuracy_mean: Over all networks.
-        accuracy_std: Sample standard deviation over the units; 0 for a single one.
-        n: How many networks, ``sets`` times ``networks``.
-        unit: Of spread and interval: the ``set`` (its networks' mean) where there are at least three sets, else the
-            ``network``.
-        sets: How many sets.
-        networks: Trainings on each.
-        wall_s: Seconds for all of the row's networks, testing included.
-        peak_mib: Largest GPU memory of the row, or the process's largest resident memory so far; 0 where unknown.
-        work: What networks did, in images and operations, and in passes over the data where their number is known.
-        accuracies: Each network's, a list for each set.
-        difference: Mean paired difference to ``reference``; None for the reference itself, and without one.
-        ci95: Its t interval [lo, hi], see :func:`condensekit.stats.paired_interval`.
-        reference: The candidate of the same ipc that this one is compared with.
+        images: Number of images after decoding the first set.
+        epochs: Epochs of each training; may be fractional if the protocol gives steps.
+        steps: Gradient steps of each training.
+        accuracy_mean: Mean accuracy of all trainings.
+        accuracy_std: Sample standard deviation over the units; 0 for a single unit.
+        n: Number of trainings, ``sets`` times ``networks``.
+        unit: The unit of ``accuracy_std`` and ``ci95``: ``set`` (the mean of its networks) if there are at least three
+            sets, else ``network``.
+        sets: Number of sets.
+        networks: Number of trainings on each set.
+        wall_s: Seconds for all trainings and tests of the row.
+        peak_mib: Largest GPU memory of the row, or largest resident memory of the process so far; 0 if unknown.
+        work: Work of the networks in images and operations, and in passes over the data if its size is known.
+        accuracies: The accuracy of each network, a list for each set.
+        difference: Mean paired difference to ``reference``; None for the reference itself, and without a reference.
+        ci95: The t interval [lo, hi] of the difference, see :func:`condensekit.stats.paired_interval`.
+        reference: The candidate of the same ipc with which this row is compared.
     """
 
     set: str
@@ -104,13 +104,13 @@ COLUMNS = ("set", "network", "ipc", "bytes", "images", "accuracy %", "difference
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What :func:`evaluate` found; ``print`` shows the table.
+    """The result of :func:`evaluate`; ``print`` shows the table.
 
     Args:
-        rows: One for each candidate and network.
+        rows: A row for each candidate and network.
         protocol: The training protocol.
         environment: Versions and hardware.
-        seed: Of the first network; those of the others follow it.
+        seed: Seed of the first network; the next networks have the next seeds.
     """
 
     rows: tuple[EvaluationRow, ...]
@@ -119,7 +119,7 @@ class Evaluation:
     seed: int
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values only."""
+        """The result as JSON values."""
         return {
             "rows": [asdict(row) for row in self.rows],
             "protocol": dict(self.protocol),
@@ -175,25 +175,25 @@ def evaluate(
     equal_steps: bool = True,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Train networks from scratch on each set and test the last iterate.
+    """Train networks from scratch on each set, and test them after the last step.
 
-    A network's accuracy depends on its set, its seed, the architecture and the protocol, and not on what
-    else is evaluated. On a CPU each network is trained on one worker.
+    The accuracy of a network depends on its set, its seed, the architecture and the protocol, and not on the
+    other candidates. On a CPU, each worker trains one network.
 
     Args:
-        candidates: What to train on.
-        test: Real test images. Outputs stand for its classes in ascending order.
-        network: Architectures; each gives a row for every candidate.
-        networks: Networks trained on each set, with seeds ``seed``, ``seed + 1``, ...; the same for all sets.
+        candidates: The sets to train on.
+        test: Real test images. The outputs of a network are their classes in ascending order.
+        network: Networks to train and judge; each gives a row for every candidate.
+        networks: Number of trainings on each set, with seeds ``seed``, ``seed + 1``, ...; the same for all sets.
         protocol: How networks are trained; on a whole data set for ``full_epochs``. Images that are not flippable are
             never mirrored.
-        seed: Of the first network.
-        compute: Where to run; None for this machine.
-        reference: Name of the candidate to compare the others of the same ipc with; None for none.
-        equal_steps: Train on a set that decodes to more (or fewer) images than ipc x classes, as a packed one
-            does, in as many steps of as many images as on ipc x classes images. Otherwise for as many epochs, which
-            gives packed sets more training.
-        progress: Told about each gradient step.
+        seed: Seed of the first network.
+        compute: Runs networks; None: the default machine.
+        reference: Name of the candidate with which the others of the same ipc are compared; None: no comparison.
+        equal_steps: Whether a set that decodes to another number of images than ipc x classes, as a packed set does,
+            gets the same number of steps, and of images in a step, as ipc x classes images. False: it gets the same
+            number of epochs, and thus a packed set gets more training.
+        progress: Receives each gradient step.
 
     Raises:
         ConfigError: No candidate, fewer than one network or no architecture.
@@ -220,7 +220,7 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class _Lesson:
-    """What one set comes to in training: its targets (see :func:`train_network`) and the protocol."""
+    """The training on one set: the set, its targets (see :func:`train_network`) and the protocol."""
 
     item: CondensedSet | ClassImages
     targets: Tensor
@@ -234,7 +234,7 @@ class _Lesson:
 def _lesson(
     candidate: Candidate, item: CondensedSet | ClassImages, test: ClassImages, protocol: TrainProtocol, equal: bool
 ) -> _Lesson:
-    """The set, its labels turned into places in the test images' classes; raises DataError where it does not fit."""
+    """The lesson of a set; raises DataError if the set does not fit the test images."""
     targets = targets_for(candidate.name, item, test)
     protocol = protocol.on(item.spec).on(test.spec)
     if item.ipc is None:
@@ -246,15 +246,15 @@ def _lesson(
 
 
 def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) -> Tensor:
-    """Targets for :func:`~condensekit.training.train.train_network`: one output for each class of ``test``.
+    """Targets for :func:`~condensekit.training.train.train_network`, with one output for each class of ``test``.
 
     Args:
-        name: What errors call the set.
-        item: What is trained on.
+        name: Name of the set in errors.
+        item: The set to train on.
         test: Real images.
 
     Raises:
-        DataError: Images or classes that are not those of ``test``.
+        DataError: The images or classes do not fit those of ``test``.
     """
     ours, theirs = item.spec, test.spec
     if not ours.alike(theirs):
@@ -277,14 +277,14 @@ def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) 
 
 
 class _Bench:
-    """Trains and tests networks on the workers; all of them advance one stage, and all stop when one fails."""
+    """Trains and tests networks on the workers, which share one stage; if one fails, all stop."""
 
     def __init__(self, test: ClassImages, seeds: range, compute: Compute, stage: Stage) -> None:
         self.test, self.seeds, self.compute = test, seeds, compute
         self.stage = Shared(stage)
 
     def measure(self, candidate: Candidate, lessons: Sequence[_Lesson], network: Network) -> EvaluationRow:
-        """One row, not compared yet."""
+        """Make a row without its difference to the reference."""
         on_gpu = self.compute.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.compute.device)
@@ -318,7 +318,7 @@ class _Bench:
         )
 
     def _one(self, lesson: _Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> float:
-        """One network's accuracy."""
+        """Train and test one network; returns its accuracy."""
         classes, compute, stage = self.test.classes, self.compute, self.stage
         with stage.ending_all():
             module = train_network(
@@ -348,7 +348,7 @@ def _compared(row: EvaluationRow, rows: Sequence[EvaluationRow], reference: str 
 
 
 def _resident_peak() -> int:
-    """Bytes: the process's largest resident memory so far; 0 where the system does not say."""
+    """The largest resident memory of the process so far, in bytes; 0 if the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""Training of a network from scratch: named, frozen protocols and the one loop that follows them."""
+"""Training of a network from scratch: protocols, and the loop that follows them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from condensekit.training.augment import Augmentation, cutmix_batch
 
 log = logging.getLogger(__name__)
 
-TEST_PIXELS = 1024 * 32 * 32  # of the images tested at a time
+TEST_PIXELS = 1024 * 32 * 32  # pixels of the images that are tested in one call
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class TrainProtocol:
     """How a network is trained: SGD with momentum, a stepped learning rate, augmentation.
 
     Args:
-        name: What tables call it.
-        epochs: Passes over the set.
-        full_epochs: Passes when the set is a whole data set.
+        name: Its name in tables.
+        epochs: Passes over a set.
+        full_epochs: Passes over a whole data set.
         lr: Learning rate at the start.
-        momentum: In [0, 1).
-        weight_decay: Of all parameters, at least 0.
-        batch: Images in a gradient step; where ``steps`` is None, the last one of an epoch may be smaller.
+        momentum: Momentum, in [0, 1).
+        weight_decay: Weight decay of all parameters, at least 0.
+        batch: Images in a gradient step; if ``steps`` is None, the last batch of an epoch may be smaller.
         milestones: Fractions of the training, in (0, 1), after which the learning rate is lowered.
-        factor: By which it is multiplied there.
-        restart_momentum: Forget the momentum at a milestone.
-        augmentation: Per-sample augmentation of the training images; None for none.
+        factor: Number by which the learning rate is multiplied at a milestone.
+        restart_momentum: Whether to reset the momentum at a milestone.
+        augmentation: Per-sample augmentation of the training images; None: no augmentation.
         cutmix: Probability that a batch is mixed by CutMix, in [0, 1].
-        steps: Gradient steps of the whole training, in place of ``epochs``; None for none. Each takes a full
-            batch, or all images where there are fewer: what an epoch leaves over begins the next one's first batch.
+        steps: Gradient steps of the whole training, instead of ``epochs``; None: use ``epochs``. Each step has a full
+            batch, or all images if there are fewer. Images left over at the end of an epoch go into the next batch.
 
     Raises:
         ConfigError: Values out of range, all of them listed.
@@ -81,31 +81,31 @@ class TrainProtocol:
         )
 
     def on(self, spec: ImageSpec) -> TrainProtocol:
-        """The protocol as it is used on such data: without ``flip`` where a mirrored image shows another class."""
+        """The protocol for data with this spec: without ``flip`` if a mirrored image may show another class."""
         used = None if self.augmentation is None else self.augmentation.on(spec)
         return self if used == self.augmentation else replace(self, augmentation=used)
 
     def for_full(self) -> TrainProtocol:
-        """The recipe for a whole data set: ``full_epochs``, and no limit in steps."""
+        """The protocol for a whole data set: ``full_epochs``, and no limit in steps."""
         return replace(self, epochs=self.full_epochs, steps=None)
 
     def as_on(self, images: int) -> TrainProtocol:
-        """The recipe with the number of steps, and of images in each, that it has on a set of so many images.
+        """The protocol with the number of steps, and of images in a step, that it has on a set of ``images``.
 
-        Equal work for a set that decodes to more images than it stores.
+        A set that decodes to more images then gets the same work.
         """
         return replace(self, steps=self.steps_on(images), batch=min(self.batch, images))
 
     def steps_on(self, images: int) -> int:
-        """How many gradient steps training on that many images takes."""
+        """The number of gradient steps of a training on ``images``."""
         return self.steps or self.epochs * math.ceil(images / self.batch)
 
     def passes_on(self, images: int) -> float:
-        """How often training on that many images passes over each."""
+        """The number of passes over each image in a training on ``images``."""
         return self.epochs if self.steps is None else self.steps * min(self.batch, images) / images
 
     def drops(self, steps: int) -> tuple[int, ...]:
-        """The steps, of so many, before which the learning rate is lowered."""
+        """The numbers of the steps, of ``steps`` in all, before which the learning rate is lowered."""
         return tuple(round(fraction * steps) for fraction in self.milestones)
 
 
@@ -128,7 +128,7 @@ IDC = TrainProtocol(
 one operation of DSA for each batch, as in ``DC``, where IDC's own variant always applies flip and colour."""
 
 SHORT = replace(DC, name="short", epochs=300, full_epochs=30)
-"""``DC`` in 300 epochs, for a CPU."""
+"""``DC`` with 300 epochs, for a CPU."""
 
 
 def train_network(
@@ -141,18 +141,18 @@ def train_network(
     classes: int,
     stage: Stage = Stage(),  # noqa: B008 - silent and stateless
 ) -> FeatureNetwork:
-    """Train a fresh network.
+    """Train a new network.
 
     Args:
         images: (N, C, H, W) float32, normalised; or real images, which are normalised batch by batch.
         targets: (N,) int64 in 0..classes-1, or (N, classes) float32 probabilities; for real images in the
             order of ``images.order``.
         network: The architecture.
-        protocol: The recipe.
-        draw: Initial weights, order of the images and augmentation follow from it and from nothing else.
+        protocol: How the network is trained.
+        draw: All random numbers: initial weights, order of the images and augmentation.
         compute: Runs the network.
         classes: Outputs of the network.
-        stage: Told about each gradient step.
+        stage: Receives each gradient step.
 
     Returns:
         The network after the last step, on the compute device, in training mode.
@@ -177,13 +177,13 @@ def train_network(
 def batches(
     images: Tensor | ClassImages, targets: Tensor, protocol: TrainProtocol, draw: Draw, classes: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every gradient step's batch of a whole training.
+    """The batches of all gradient steps of a training.
 
     Args:
         images: As in :func:`train_network`.
-        targets: Likewise; the batches come on their device.
-        protocol: Decides batch, augmentation, CutMix and how many steps there are.
-        draw: Order and augmentation follow from it.
+        targets: As in :func:`train_network`; the batches are on the device of the targets.
+        protocol: Batch size, augmentation, CutMix and number of steps.
+        draw: Random numbers for order and augmentation.
         classes: Outputs of the network.
 
     Yields:
@@ -201,7 +201,7 @@ def batches(
 def optimiser_at(
     step: int, steps: int, module: nn.Module, protocol: TrainProtocol, before: torch.optim.SGD | None = None
 ) -> torch.optim.SGD:
-    """The optimiser for gradient step ``step``, the first is 0, of ``steps``, given that of the step ``before`` it."""
+    """The optimiser of gradient step ``step`` (the first is 0) of ``steps``, given the optimiser of the step before."""
     drops = protocol.drops(steps)
     due = step in drops
     if before is None or (due and protocol.restart_momentum):
@@ -220,12 +220,12 @@ def untrained(shape: Shape, network: Network, draw: Draw, compute: Compute, clas
 
 
 def accuracy(module: FeatureNetwork, test: ClassImages, classes: Sequence[int], compute: Compute) -> float:
-    """The fraction, in [0, 1], of test images whose largest output is that of their class.
+    """The fraction, in [0, 1], of test images whose largest output is the output of their class.
 
     Args:
         module: The network; it is put into evaluation mode.
-        test: Real images; each of their labels is among ``classes``.
-        classes: The label that each output stands for, ascending.
+        test: Real images, whose labels are in ``classes``.
+        classes: The label of each output, ascending.
         compute: Runs the network.
     """
     module.eval()
@@ -238,12 +238,12 @@ def accuracy(module: FeatureNetwork, test: ClassImages, classes: Sequence[int], 
 
 
 def class_indices(labels: Tensor, classes: Sequence[int]) -> Tensor:
-    """(N,) int64 labels to their places in the ascending ``classes``, which hold each of them."""
+    """The places of (N,) int64 labels in the ascending ``classes``, which contain all labels."""
     return torch.searchsorted(torch.tensor(classes), labels)
 
 
 def _batches(images: int, protocol: TrainProtocol, draw: Draw) -> Iterator[Tensor]:
-    """Rows of each batch, epoch after epoch without end, each epoch in a new order."""
+    """The rows of each batch, without end; each epoch has a new order."""
     size, rest = min(int(protocol.batch), images), torch.empty(0, dtype=torch.int64)
     for epoch in count():
         rows = torch.cat([rest, draw.at(epoch).permutation("shuffle", images)])

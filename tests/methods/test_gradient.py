@@ -197,7 +197,7 @@ def test_one_class_is_refused():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"encoder": Trained()}, "dsa takes no encoder but Fresh.*, got Trained, keep=1: it trains the networks"),
+        ({"encoder": Trained()}, "dsa needs the encoder Fresh.*, got Trained, keep=1: it trains the networks"),
         ({"encoder": Fresh(keep=50)}, "got Fresh, keep=50: it trains the networks it matches gradients of"),
         ({"encoder": Trained(), "soft_labels": True}, "dsa takes no soft_labels: its networks are trained on the cond"),
     ],
@@ -208,9 +208,9 @@ def test_other_networks_than_its_own_are_refused(options, says):
 
 
 def test_dc_and_dsa_are_told_apart_by_the_augmentation():
-    with pytest.raises(ConfigError, match="dc takes no augmentation, under which it is dsa: give augmentation=None"):
+    with pytest.raises(ConfigError, match="dc takes no augmentation, with which it is dsa: give augmentation=None"):
         condense(DATA, recipes.dc().method, ipc=1, steps=1)
-    with pytest.raises(ConfigError, match="dsa needs an augmentation, without which it is dc"):
+    with pytest.raises(ConfigError, match=r"dsa needs an augmentation .without it, it is dc"):
         condense(DATA, recipes.dsa(augmentation=None), ipc=1, steps=1)
 
 

@@ -154,13 +154,13 @@ def test_a_recipe_that_fits_passes_the_check():
         ({}, 0, "ipc must be an integer of at least 1, got 0"),
         ({}, "1", "ipc must be an integer of at least 1, got '1'"),
         ({"formation": Formation(factor=3)}, 1, "factor 3 does not divide the image size 8x8"),
-        ({"nested": True}, 1, "nested sets need an ipc of at least 2"),
+        ({"nested": True}, 1, "nested=True needs an ipc of at least 2"),
         ({"soft_labels": True}, 1, r"soft_labels=True needs trained networks: use encoder=Trained\(\)"),
-        ({"method": DistributionMatching(calibration=1.0)}, 1, "calibration=1.0 needs networks that classify"),
+        ({"method": DistributionMatching(calibration=1.0)}, 1, "calibration=1.0 needs trained networks"),
         ({"method": GradientMatching(), "augmentation": None}, 1, "dsa needs an augmentation"),
         ({"encoder": Fresh(ConvNet(depth=9))}, 1, "depth=9 leaves nothing of a 8x8 image"),
         ({"init": KMeans(candidates=1)}, 2, "2 images per class cannot be chosen among 1 candidates"),
-        ({"init": JpegRandom()}, 1, "jpeg-random images count as they are coded"),
+        ({"init": JpegRandom()}, 1, "jpeg-random images are stored as JPEG"),
     ],
 )
 def test_what_makes_no_sense_with_the_data_is_refused(changes, ipc, says):

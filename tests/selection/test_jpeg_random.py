@@ -58,7 +58,7 @@ def test_packed_random_is_where_a_packed_condensation_starts(compute):
 def test_packing_needs_images_enough_and_a_fitting_size(compute):
     with pytest.raises(DataError, match=r"class -3 has 12 images but ipc=4 with factor=2, which takes 16: lower ipc"):
         selected_set(shapes(), Random(), 4, Draw(0), compute, Formation(2))
-    with pytest.raises(ConfigError, match="factor 3 does not divide the image size 8x8: use another, or 1"):
+    with pytest.raises(ConfigError, match="factor 3 does not divide the image size 8x8: use another factor, or 1"):
         selected_set(shapes(), Random(), 1, Draw(0), compute, Formation(3))
 
 
@@ -129,7 +129,7 @@ def test_a_coded_set_keeps_its_bytes(compute, tmp_path):
     assert sum(part.nbytes for part in parts) == made.nbytes
     assert parts[0].merge(parts[1]).nbytes == made.nbytes
     plain = selected_set(shapes(size=16), Random(), 2, Draw(0), compute)
-    with pytest.raises(DataError, match="counted as coded"):
+    with pytest.raises(DataError, match="JPEG-coded set"):
         parts[0].merge(plain)
     assert made.stored_as("uint8").nbytes == plain.select(LABELS).stored_as("uint8").nbytes // len(plain) * len(made)
 
@@ -142,13 +142,13 @@ def test_coded_bytes_must_be_one_whole_number_for_each_image(compute, bad):
 
 
 def test_coded_images_are_no_start(tmp_path, cli):
-    with pytest.raises(ConfigError, match=r"jpeg-random images count as they are coded, .* start from uncoded ones"):
+    with pytest.raises(ConfigError, match=r"jpeg-random images are stored as JPEG, .* use another start"):
         condense(shapes(), Recipe(DistributionMatching(), init=JpegRandom()), ipc=1, steps=1)
     init = "condensekit.selection.jpeg_random:JpegRandom"
     run = tmp_path / "run"
     code, _, err = cli("condense", "--data", "digits", "--ipc", 1, "--steps", 1, "--init", init, "--out", run)
     assert code == 2
-    assert "jpeg-random images count as they are coded" in err
+    assert "jpeg-random images are stored as JPEG" in err
     assert not run.exists()
 
 
