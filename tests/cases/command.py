@@ -11,15 +11,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CONDENSE = shlex.split(
-    "condense --data digits --method dm --network ConvNet-w8-d1 --ipc 1 --iterations 3 --batch-real 8"
+    "condense --data digits --method dm --encoder-network ConvNet-w8-d1 --ipc 1 --steps 3 --batch-real 8"
 )
 REPLAY = shlex.split(
-    "replay --data digits --steps 5 --per-class 1 --memory random --orders 1 --iterations 1 --network ConvNet-w8-d1 "
+    "replay --data digits --experiences 5 --ipc 1 --memory random --orders 1 --steps 1 --network ConvNet-w8-d1 "
     "--train-epochs 2 --regime from-scratch"
 )
-EVALUATE = shlex.split("evaluate --networks 1 --architectures ConvNet-w8-d1 --against none")
+EVALUATE = shlex.split("evaluate --networks 1 --network ConvNet-w8-d1 --against none")
 SEARCH = shlex.split(
-    "search --data digits --space convnet-small --rankers random --ipc 2 --epochs 1 --trials 3 --engine sequential"
+    "search --data digits --space convnet-small --rankers random --ipc 2 --train-steps 5 --trials 3 --engine sequential"
 )
 
 

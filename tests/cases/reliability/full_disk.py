@@ -21,6 +21,7 @@ from condensekit.driver import Saving, condense
 from condensekit.errors import StoreError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.recipe import Recipe
 from condensekit.networks.convnet import ConvNet
 from tests.cases.command import EVALUATE
 
@@ -40,8 +41,8 @@ def full(room):
 def learn(out, resume):
     """200 steps, whose rows in metrics.csv are more than there is room for."""
     train, _ = datasets.load("digits")
-    method, encoder = DistributionMatching(batch_real=4), Fresh(ConvNet(width=8, depth=1))
-    return condense(train, method, ipc=1, iterations=200, encoder=encoder, saving=Saving(Path(out), resume=resume))
+    recipe = Recipe(DistributionMatching(batch_real=4), encoder=Fresh(ConvNet(width=8, depth=1)))
+    return condense(train, recipe, ipc=1, steps=200, saving=Saving(Path(out), resume=resume))
 
 
 def condensing(out):
@@ -53,7 +54,7 @@ def condensing(out):
     except (OSError, StoreError) as error:
         failure = error
     try:
-        steps = learn(out, True).steps
+        steps = learn(out, True).set.provenance["steps"]
     except Exception as error:
         steps = str(error)
     kept = getattr(failure, "result", None) is not None

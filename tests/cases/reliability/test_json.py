@@ -28,7 +28,7 @@ def test_a_flipped_digit_of_a_cell_changes_no_figure(cli, folder):
 
     study = folder(REPLAY)
     before = final()
-    cell = next(study.rglob("step-5*.json"))
+    cell = next(study.rglob("experience-5*.json"))
     text = cell.read_text()
     place = re.search(r'"right": \[\s*\d*(\d)', text).start(1)
     cell.write_text(text[:place] + str((int(text[place]) + 5) % 10) + text[place + 1 :])
