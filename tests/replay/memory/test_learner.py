@@ -133,7 +133,7 @@ def test_bad_learners_are_refused():
         as_feature_network(torch.nn.Conv2d(1, 1, 1), (1, 8, 8))
     headed = torch.nn.Sequential(torch.nn.Flatten(), IncrementalClassifier(64, 6))
     with pytest.raises(ConfigError, match="does not end in its linear layer"):
-        as_feature_network(torch.nn.Sequential(headed, torch.nn.Unflatten(1, (2, 1))), (1, 8, 8))
+        as_feature_network(torch.nn.Sequential(headed, torch.nn.Unflatten(1, (6, 1))), (1, 8, 8))
     encoder = LearnerEncoder()
     encoder.observe(Agent(conv(0)), Experience(0))
     with pytest.raises(DataError, match="class 7 is beyond the learner's 6 outputs"):
