@@ -41,23 +41,10 @@ def modules() -> dict[str, Path]:
     return named
 
 
-def typing_only(node: ast.AST) -> bool:
-    """Whether a statement is read by type checkers alone."""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def statements(tree: ast.AST):
-    """Every statement that runs, those inside functions included."""
-    for node in ast.iter_child_nodes(tree):
-        if not typing_only(node):
-            yield node
-            yield from statements(node)
-
-
 def imported(path: Path, known: dict[str, Path]) -> set[str]:
-    """The modules of the package that a module imports, wherever in it."""
+    """The modules of the package that a module imports, wherever in it and be it for types alone."""
     found = set()
-    for node in statements(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "condensekit":
             base = (node.module or "").partition(".")[2]
             whole = {".".join(filter(None, (base, alias.name))) for alias in node.names}
@@ -109,7 +96,7 @@ def test_the_core_knows_neither_avalanche_nor_nni():
     for module, path in KNOWN.items():
         if module.partition(".")[0] in ("replay", "nas", "cli"):
             continue
-        for node in statements(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if foreign & {name.partition(".")[0] for name in names}:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from condensekit.compute import Compute
+from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import finite, positive, whole
 from condensekit.methods.encoders import Encoder, Fresh
@@ -19,10 +19,6 @@ from condensekit.networks.base import FeatureNetwork, separable
 from condensekit.rng import Draw
 from condensekit.sets.packing import unpack
 from condensekit.training.augment import Augmentation
-
-if TYPE_CHECKING:
-    from condensekit.compute import Machine
-    from condensekit.methods.recipe import Recipe
 
 State = dict[str, Tensor]  # the tensors of a checkpoint; "images" is (K, ipc, C, H, W), normalised
 SPACES = ("normalised", "pixel")
@@ -156,6 +152,22 @@ class StepContext:
         return torch.cat([gradient, torch.zeros_like(synthetic[:, :left])], dim=1)
 
 
+class Surroundings(Protocol):
+    """What a method sees of the recipe that it is part of; see :class:`condensekit.methods.recipe.Recipe`."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Where the embedding networks come from."""
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """Siamese augmentation, or None."""
+
+    @property
+    def soft_labels(self) -> bool:
+        """Whether trained networks label the images."""
+
+
 class Condenser(ABC):
     """A condensation method: frozen hyper-parameters with :meth:`init` and :meth:`step`.
 
@@ -174,7 +186,7 @@ class Condenser(ABC):
         """Whether :meth:`soft_labels` returns labels."""
         return False
 
-    def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
+    def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
         """The problems of the method with these arguments; entries that are None are no problem.
 
         Args:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import function, instance, positive, refuse
-from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
+from condensekit.methods.base import (
+    Condenser,
+    State,
+    StepContext,
+    Surroundings,
+    descend,
+    descent_misfits,
+    keep_if,
+    space_misfit,
+)
 from condensekit.methods.discrepancy import Discrepancy, mean
-
-if TYPE_CHECKING:
-    from condensekit.compute import Machine
-    from condensekit.methods.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class DistributionMatching(Condenser):
             function("discrepancy", self.discrepancy, "MMD()"),
         )
 
-    def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
+    def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
         """Problems: pixel space for images that are not pixels; calibration with untrained networks."""
         return (
             space_misfit(self.name, self.space, data),

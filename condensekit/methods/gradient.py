@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import function, positive, refuse, whole
-from condensekit.methods.base import Condenser, State, StepContext, descend, descent_misfits, keep_if, space_misfit
+from condensekit.methods.base import (
+    Condenser,
+    State,
+    StepContext,
+    Surroundings,
+    descend,
+    descent_misfits,
+    keep_if,
+    space_misfit,
+)
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.cost import PASSES
 from condensekit.sets.packing import unpack
-
-if TYPE_CHECKING:
-    from condensekit.compute import Machine
-    from condensekit.methods.recipe import Recipe
 
 Gradients = Sequence[Tensor]  # the gradients of a network's parameters, in the order of the parameters
 Distance = Callable[[Gradients, Gradients], Tensor]
@@ -138,7 +144,7 @@ class GradientMatching(Condenser):
             whole("batch_net", self.batch_net, 1),
         )
 
-    def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
+    def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
         """See :meth:`Condenser.misfits`.
 
         Problems: pixel space for images that are not pixels; a single class; a compiled network, which has no second

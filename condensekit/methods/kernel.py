@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import positive, refuse, whole
-from condensekit.methods.base import Condenser, State, StepContext, keep_if
-
-if TYPE_CHECKING:
-    from condensekit.compute import Machine
-    from condensekit.methods.recipe import Recipe
+from condensekit.methods.base import Condenser, State, StepContext, Surroundings, keep_if
 
 LABELS = ("fixed", "learned", "soft")
 JITTERS = (
@@ -81,7 +78,7 @@ class KernelRidge(Condenser):
         """See :class:`Condenser`."""
         return self.labels == "soft"
 
-    def misfits(self, data: ClassImages, recipe: Recipe, machine: Machine) -> Sequence[str | None]:
+    def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
         """Problems: a single class, whose centred labels are all 0; soft labels that would replace learned labels."""
         return (
             None if len(data.classes) > 1 else "kernel ridge regression needs at least 2 classes: for 1, use dm",
