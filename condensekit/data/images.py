@@ -122,6 +122,7 @@ class ClassImages:
         labels: (N,) integers; they may have gaps and be negative.
         spec: Shape, normalisation and class names. Float images with values outside [0, 1] get ``pixels=False``.
         source: The arguments of :func:`condensekit.load` that read the images, as JSON values; None if unknown.
+        notes: What a reader did that its user should know: one short clause for each, such as "3 files left out".
 
     Raises:
         DataError: Sizes, types or values that do not fit; the text says what was given and what is expected.
@@ -131,7 +132,12 @@ class ClassImages:
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, spec: ImageSpec, source: Mapping[str, Any] | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        spec: ImageSpec,
+        source: Mapping[str, Any] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         images = images.detach()
         _check_arrays(images, labels, spec)
@@ -140,6 +146,7 @@ class ClassImages:
         self.labels = labels
         self.spec = replace(spec, pixels=False) if spec.pixels and _beyond(images) else spec
         self.source = source
+        self.notes = tuple(notes)
         self._group(torch.arange(len(labels)))
 
     def _group(self, indices: Tensor) -> None:
@@ -342,7 +349,8 @@ class ClassImages:
 
     def _narrow(self, indices: Tensor) -> ClassImages:
         part = object.__new__(ClassImages)
-        part.images, part.labels, part.spec, part.source = self.images, self.labels, self.spec, self.source
+        part.images, part.labels, part.spec = self.images, self.labels, self.spec
+        part.source, part.notes = self.source, self.notes
         part._group(indices)
         return part
 
