@@ -89,6 +89,7 @@ def test_resnet18_has_the_published_size(norm: str) -> None:
     module = ResNet18(norm).build((3, 32, 32), 10)
     assert count(module) == 11_173_962
     assert module.feature_dim == 512
+    assert isinstance(module.body, nn.Sequential)
     maps = module.body[:-1](torch.empty(2, 3, 32, 32, device="meta"))
     assert maps.shape == (2, 512, 4, 4)
 
