@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -237,7 +238,7 @@ class _WithOwnParameters(Network):
         (lambda: _WithOwnParameters().new((3, 2, 2), 2, Draw(0)), "layer PReLU: override fill_"),
     ],
 )
-def test_bad_options(make, text: str) -> None:
+def test_bad_options(make: Callable[[], object], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         make()
 
