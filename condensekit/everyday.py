@@ -44,6 +44,7 @@ def load(
     trust_local_copy: bool = False,
     mmap: Path | None = None,
     flippable: bool | None = None,
+    splits: bool = True,
     progress: Progress | None = None,
 ) -> tuple[ClassImages, ClassImages]:
     """Load training and test images, both with the normalisation and class names of the training images.
@@ -63,6 +64,7 @@ def load(
         trust_local_copy: Read the files of a named data set even if their checksums differ from the published ones.
         mmap: Folder for the decoded pixels; the images are then memory-mapped from there.
         flippable: Whether a mirrored image still shows its class; None: as known for the data set, else True.
+        splits: Whether folders named ``train``, ``test`` or ``val`` are splits; False: they are classes.
         progress: Receives the number of images read; None shows a bar in a terminal.
 
     Raises:
@@ -78,9 +80,10 @@ def load(
             trust_local_copy=trust_local_copy,
             mmap=mmap,
             flippable=flippable,
+            splits=splits,
             progress=progress or Bars(),
         )
-    files = {"root": root, "image_size": image_size, "download": download, "mmap": mmap}
+    files = {"root": root, "image_size": image_size, "download": download, "mmap": mmap, "splits": not splits}
     refuse(
         *(f"{name}= is for names and files, got source {quoted(source)}: leave it out" for name in files if files[name])
     )
@@ -345,7 +348,8 @@ def _training_images(train: Any, made: CondensedSet) -> ClassImages:
             "a baseline needs the training images, and the set does not record where they are: pass train=, or "
             "against=None"
         )
-    parts = datasets.load(source["name"], root=source.get("root"), image_size=source.get("image_size"))
+    told = {name: source[name] for name in ("root", "image_size", "splits") if name in source}
+    parts = datasets.load(source["name"], **told)
     read = next((part for part in parts if part.fingerprint() == wanted), None)
     if read is None:
         raise ConfigError(

@@ -176,6 +176,7 @@ def _source(found: Sequence[Group], given: Source) -> Source:
         given,
         data=given.data or recorded["name"],
         image_size=recorded.get("image_size"),
+        splits=recorded.get("splits", True),
         data_root=Path(root) if root else None,
     )
 

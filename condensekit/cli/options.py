@@ -126,6 +126,7 @@ class Source:
         trust_local_copy: Read files whose checksums differ from the published ones.
         mmap: Folder for the decoded images, which are then memory-mapped; None: images are held in memory.
         augment: ``auto``, ``none`` or a list of operations; a list also says whether images may be mirrored.
+        splits: Whether folders named ``train``, ``test`` or ``val`` are splits, not classes.
     """
 
     data: str
@@ -135,6 +136,7 @@ class Source:
     trust_local_copy: bool
     mmap: Path | None = None
     augment: str = "auto"
+    splits: bool = True
 
     @property
     def flippable(self) -> bool | None:
@@ -151,6 +153,7 @@ class Source:
             trust_local_copy=self.trust_local_copy,
             mmap=self.mmap,
             flippable=self.flippable,
+            splits=self.splits,
             progress=progress,
         )
 
@@ -164,7 +167,8 @@ class Source:
         if (folder / "config.json").exists():
             root = RunDir.read(folder).config.get("data_root", root)
         name = self.data if self.data in datasets.NAMES else str(Path(self.data).resolve())
-        return {"data": {"name": name, "image_size": self.image_size}, "data_root": root}
+        data = {"name": name, "image_size": self.image_size, **({} if self.splits else {"splits": False})}
+        return {"data": data, "data_root": root}
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,7 @@ DATA = option(
     required=True,
     metavar="NAME|PATH",
     help=f"{', '.join(datasets.NAMES)}; a folder with one folder of images per class "
-    "(or with train/ and test/ of that form); or an .npz file with images and labels.",
+    "(or with train and test or val folders of that form); or an .npz file with images and labels.",
 )
 IMAGE_SIZE = option("--image-size", type=click.IntRange(min=1), metavar="N", help="Resize to N x N while reading.")
 DATA_ROOT = option(
@@ -222,6 +226,11 @@ MMAP = option(
     type=click.Path(path_type=Path),
     metavar="FOLDER",
     help="Decode the images once into FOLDER, and memory-map them: for a data set larger than memory.",
+)
+SPLITS = option(
+    "--splits/--no-splits",
+    default=True,
+    help="Whether folders named train, test or val are splits, or classes.  [default: --splits]",
 )
 AUGMENT = option(
     "--augment",
@@ -322,7 +331,7 @@ FLAGS = {
 }
 """Options of a recipe that have a flag; the other options are given by --set."""
 
-source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, AUGMENT)
+source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, SPLITS, AUGMENT)
 machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS)
 compiled_machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS, COMPILED)
 place_options = packed(

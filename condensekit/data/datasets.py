@@ -1,4 +1,4 @@
-"""Data sets by name or place: named sets, folders and ``.npz`` files as :class:`ClassImages`.
+"""Data sets by name or place: named sets, folders and files as :class:`ClassImages`.
 
 Only this file uses ``torchvision.datasets``. Pixels are decoded once, in one pass. Data are downloaded
 only with ``download=True``.
@@ -7,8 +7,9 @@ only with ``download=True``.
 from __future__ import annotations
 
 import os
+import stat
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condensekit.data.decoding import as_nchw, check_size
-from condensekit.data.files import HELD_OUT, Pair, Source, hold_out, npz
+from condensekit.data.decoding import as_nchw, check_size, enough_memory
+from condensekit.data.files import Pair, Source, hold_out, npz
+from condensekit.data.folders import LeftOut, class_folders, folder
 from condensekit.data.images import ClassImages, ImageSpec, as_labels, channel_statistics
 from condensekit.data.objects import from_dataset
-from condensekit.errors import DataError, unknown
+from condensekit.errors import DataError, refuse, unknown
 from condensekit.progress import SILENT, Progress
 
 __all__ = ["NAMES", "from_dataset", "load"]
@@ -46,6 +48,14 @@ TORCHVISION = {
 }
 UNFLIPPED = ("digits", "mnist", "svhn")  # data sets whose images must not be mirrored
 TINY = "tiny-imagenet-200"  # the folder that the archive of TinyImageNet unpacks to
+PUBLISHED = {  # a file or folder of each named set, from its root
+    "mnist": "MNIST/raw",
+    "fashionmnist": "FashionMNIST/raw",
+    "svhn": "train_32x32.mat",
+    "cifar10": "cifar-10-batches-py/batches.meta",
+    "cifar100": "cifar-100-python/meta",
+    "tinyimagenet": f"{TINY}/val",
+}
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_MD5 = {  # md5 of the unpacked files; torchvision knows only the md5 of the archives
     "mnist": (
@@ -72,15 +82,17 @@ def load(
     trust_local_copy: bool = False,
     mmap: Path | None = None,
     flippable: bool | None = None,
+    splits: bool = True,
     progress: Progress = SILENT,
 ) -> tuple[ClassImages, ClassImages]:
-    """Training and test images, both with the training images' normalisation and class names.
+    """Training and test images, both with the training images' normalisation, class names, and notes of the reader.
 
     Args:
         name_or_path: One of :data:`NAMES`; a folder of class folders, or of ``train`` and ``test`` (or ``val``)
-            with class folders inside; or a ``.npz`` file with ``images``, ``labels`` and perhaps ``test_images``,
-            ``test_labels``. Without test images a fixed 20% of each class are held out. A folder that has the
-            name of a data set is written ``./name``.
+            with class folders inside, see :mod:`condensekit.data.folders`; or a ``.npz`` file with ``images``,
+            ``labels`` and perhaps ``test_images``, ``test_labels``. Without test images the validation images are
+            the test images; without both, a fixed 20% of each class are held out. With both, the validation images
+            are ``held_out`` of the training images. A folder that has the name of a data set is written ``./name``.
         root: Folder of the named sets, in torchvision's layout; if None ``$CONDENSEKIT_DATA``, else
             ``~/.cache/condensekit``. ``tinyimagenet`` is the folder ``tiny-imagenet-200`` in it, as its archive
             unpacks; its files are pictures without published checksums.
@@ -88,8 +100,10 @@ def load(
         download: Download a named data set that is missing.
         trust_local_copy: Read the files of a named data set even if their checksums differ from the published ones.
         mmap: Folder for the decoded pixels, which are written once and then memory-mapped, so that a folder of images
-            may be larger than memory (named sets and ``.npz`` files are read into memory first).
+            may be larger than memory (named sets and ``.npz`` files are read into memory first). Without it, a folder
+            may have 8 GiB of pixels.
         flippable: Whether a mirrored image still shows its class; None: as known for a named data set, else True.
+        splits: Whether folders named ``train``, ``test`` or ``val`` are splits; False: they are classes.
         progress: Receives the number of images read.
 
     Raises:
@@ -98,26 +112,26 @@ def load(
         StoreError: The decoded pixels cannot be written to ``mmap``.
     """
     check_size(image_size)
-    path = Path(name_or_path).expanduser()
-    if name_or_path in NAMES:
-        source = _named(str(name_or_path), root, download, trust_local_copy)
-    elif path.is_dir():
-        source = _folder(path)
-    elif path.suffix == ".npz" and path.is_file():
-        source = npz(path)
-    elif path.exists() or path.suffix or os.sep in str(name_or_path):
-        reason = "is neither a folder nor a .npz file" if path.exists() else "does not exist"
-        raise DataError(f"{path} {reason}: name a folder of class folders, a .npz file, or one of {', '.join(NAMES)}")
-    else:
-        raise unknown("data set", str(name_or_path), NAMES)
+    path = Path(os.path.expanduser(name_or_path))
+    single = name_or_path in NAMES or path.suffix == ".npz"
+    refuse(f"splits=False is for folders, got {str(name_or_path)!r}: leave it out" if single and not splits else None)
+    try:
+        if name_or_path in NAMES:
+            source = _named(str(name_or_path), root, download, trust_local_copy)
+        else:
+            source = _found(path, str(name_or_path), splits)
+    except OSError as error:  # no permission in a folder above, a path too long, a disk that fails
+        place = f"{error.filename or path:.200}"
+        raise DataError(f"cannot reach {place}: {error.strerror}: check the path and its permissions") from error
     file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size)}.npy"
-    train, test = source.pixels(image_size, file, progress)
+    pixels, notes = source.pixels(image_size, file, progress)
+    train = pixels[0]
     if source.statistics is None:
         flat = (0.0,) * train.shape[1], (1.0,) * train.shape[1]
         mean, std = channel_statistics(train) if train.dtype == torch.uint8 else flat
     else:
         mean, std = source.statistics
-    strangers = sorted(set(source.labels[1].tolist()) - set(source.labels[0].tolist()))
+    strangers = sorted({*torch.cat(source.labels[1:]).tolist()} - {*source.labels[0].tolist()})
     if strangers:
         raise DataError(f"{path}: the test images have class {strangers[0]}, which the training images lack")
     channels, height, width = train.shape[1:]
@@ -125,10 +139,52 @@ def load(
     spec = ImageSpec((channels, height, width), mean, std, source.names, flips)
     name = name_or_path if name_or_path in NAMES else path.resolve()
     told = {"name": str(name), "image_size": image_size, "root": None if root is None else str(Path(root).resolve())}
-    return (
-        ClassImages(train, source.labels[0], spec, {**told, "part": "train"}),
-        ClassImages(test, source.labels[1], spec, {**told, "part": "test"}),
-    )
+    if not splits:
+        told["splits"] = False
+    notes = (*notes, *_constant(train))
+    parts = [
+        ClassImages(images, labels, spec, {**told, "part": part}, notes)
+        for part, images, labels in zip(("train", "test", "validation"), pixels, source.labels, strict=False)
+    ]
+    parts[0].held_out = parts[2] if len(parts) > 2 else None
+    return parts[0], parts[1]
+
+
+def _found(path: Path, given: str, splits: bool) -> Source:
+    """The folder or file at a path."""
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        kind = None
+    except ValueError as error:
+        raise DataError(f"{given!r:.200} is no path: {error}") from error
+    if kind == stat.S_IFDIR:
+        _refuse_published(path)
+        return folder(path, splits)
+    if kind == stat.S_IFREG and path.suffix == ".npz":
+        return npz(path)
+    if kind is None and not path.suffix and os.sep not in given:
+        raise unknown("data set", given, NAMES)
+    reason = "does not exist" if kind is None else "is neither a folder nor a .npz file"
+    raise DataError(f"{path} {reason}: name a folder of class folders, a .npz file, or one of {', '.join(NAMES)}")
+
+
+def _refuse_published(path: Path) -> None:
+    """Raise DataError if the folder is a named set as its archive unpacks, or the folder that holds one."""
+    here = path.resolve()
+    for name, inside in PUBLISHED.items():
+        steps = Path(inside).parts
+        for count in range(len(steps) + 1):
+            root = here.parents[count - 1] if count else here
+            if here.parts[len(root.parts) :] == steps[:count] and (root / inside).exists():
+                raise DataError(f"{path} holds {name} as published: use the name {name!r} with root={str(root)!r}")
+
+
+def _constant(images: Tensor) -> Iterator[str]:
+    """A note if all images are equal."""
+    if len(images) > 1 and all(bool((block == images[0]).all()) for block in torch.split(images, 256)):
+        level = f", all pixels {images[0, 0, 0, 0].item():g}" if len(images[0].unique()) == 1 else ""
+        yield f"all training images are equal{level}"
 
 
 def held_out(images: ClassImages) -> tuple[ClassImages, ClassImages]:
@@ -148,7 +204,7 @@ def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> S
         return _digits()
     from torchvision import datasets
 
-    place = Path(root or os.environ.get("CONDENSEKIT_DATA") or "~/.cache/condensekit").expanduser()
+    place = Path(os.path.expanduser(root or os.environ.get("CONDENSEKIT_DATA") or "~/.cache/condensekit"))
     if name == "tinyimagenet":
         return _tiny(place / TINY)
     kind = getattr(datasets, TORCHVISION[name])
@@ -161,12 +217,15 @@ def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> S
             raise DataError(f"cannot download {name} to {place}: {error}; copy its files there by hand") from error
     _verify(name, place, files, trust)
     try:
-        if name == "svhn":
-            arrays, labels, classes = _read_svhn(list(files))
-        elif name in IDX_MD5:
-            arrays, labels, classes = _read_idx(kind, list(files))
-        else:
-            arrays, labels, classes = _read_cifar(kind, place, trust)
+        with enough_memory(sum(file.stat().st_size for file in files), "end other programs"):
+            if name == "svhn":
+                arrays, labels, classes = _read_svhn(list(files))
+            elif name in IDX_MD5:
+                arrays, labels, classes = _read_idx(kind, list(files))
+            else:
+                arrays, labels, classes = _read_cifar(kind, place, trust)
+    except (DataError, OSError):
+        raise
     except Exception as error:  # only a trusted copy of other content gets here, and its readers may raise anything
         raise DataError(f"cannot read {name} in {place}: {error!r}; delete it and use download=True") from error
     return Source(labels, dict(enumerate(classes)), tuple(files), arrays, STATISTICS[name], name not in UNFLIPPED)
@@ -265,56 +324,24 @@ def _tiny(path: Path) -> Source:
             f"tinyimagenet is not in {path.parent} ({TINY}/train or {TINY}/val is missing): unpack {TINY}.zip there "
             "(download=True cannot fetch it), or name its folder with root=FOLDER or CONDENSEKIT_DATA"
         )
-    files, labels, codes = _class_folders(path / "train")
+    left = LeftOut(path)
+    trained = class_folders(path / "train", left)
+    codes = trained.names
     listed = path / "val" / "val_annotations.txt"
     if listed.is_file():
-        rows = [line.split("\t")[:2] for line in listed.read_text().splitlines()]
+        rows = [line.split("\t")[:2] for line in listed.read_text(errors="replace").splitlines()]
         if not rows or any(len(row) < 2 for row in rows):
             raise DataError(
                 f"{listed} is damaged: expected an image and its class in each line; unpack {TINY}.zip again"
             )
         test_files, found = tuple(path / "val" / "images" / file for file, _ in rows), [code for _, code in rows]
     else:
-        test_files, numbers, test_codes = _class_folders(path / "val")
-        found = [test_codes[number] for number in numbers.tolist()]
+        tested = class_folders(path / "val", left)
+        test_files, found = tested.files, [tested.names[number] for number in tested.labels.tolist()]
     test_labels, _ = as_labels(found, codes)
     words = path / "words.txt"
-    named = dict(line.split("\t", 1) for line in words.read_text().splitlines()) if words.is_file() else {}
+    lines = words.read_text(errors="replace").splitlines() if words.is_file() else []
+    named = dict(line.split("\t", 1) for line in lines if "\t" in line)
     names = {label: named.get(code, code) for label, code in codes.items()}
-    return Source((labels, test_labels), names, (*files, *test_files), statistics=STATISTICS["tinyimagenet"])
-
-
-def _folder(path: Path) -> Source:
-    """``train`` and ``test`` or ``val`` with class folders inside, or class folders alone."""
-    rest = next((path / name for name in ("test", "val") if (path / name).is_dir()), None)
-    if not (path / "train").is_dir():
-        files, labels, names = _class_folders(path)
-        train, test = hold_out(labels, names)
-        ordered = tuple(files[i] for i in [*train.tolist(), *test.tolist()])
-        return Source((labels[train], labels[test]), names, ordered)
-    if rest is None:
-        raise DataError(
-            f"{path} has a train folder but no test or val beside it: add one, or pass {path / 'train'} "
-            f"to have {HELD_OUT:.0%} of each class held out"
-        )
-    files, labels, names = _class_folders(path / "train")
-    test_files, numbers, test_names = _class_folders(rest)
-    test_labels, _ = as_labels([test_names[number] for number in numbers.tolist()], names)
-    return Source((labels, test_labels), names, (*files, *test_files))
-
-
-def _class_folders(path: Path) -> tuple[tuple[Path, ...], Tensor, dict[int, str]]:
-    """Image files, their labels, and the folder name of each label."""
-    from torchvision.datasets import ImageFolder
-
-    try:
-        found = ImageFolder(path, allow_empty=True)
-    except FileNotFoundError:
-        raise DataError(f"{path} has no sub-folders: expected one folder of images for each class") from None
-    if not found.samples:
-        raise DataError(f"there are no images in the folders of {path}: expected files like *.png or *.jpg")
-    labels = torch.tensor(found.targets)
-    empty = sorted(set(range(len(found.classes))) - set(found.targets))
-    if empty:
-        raise DataError(f"class {found.classes[empty[0]]!r} has no images in {path}: add some or remove its folder")
-    return tuple(Path(file) for file, _ in found.samples), labels, dict(enumerate(found.classes))
+    labels, files = (trained.labels, test_labels), (*trained.files, *test_files)
+    return Source(labels, names, files, statistics=STATISTICS["tinyimagenet"])

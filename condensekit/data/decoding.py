@@ -1,13 +1,16 @@
-"""Decoding: items, files and arrays as one (N, C, H, W) tensor, in memory or memory-mapped."""
+"""Decoding: items and arrays as one (N, C, H, W) tensor, in memory or memory-mapped."""
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
+import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -19,11 +22,20 @@ from condensekit.errors import DataError, StoreError, refuse, whole
 from condensekit.progress import Progress
 from condensekit.runs.lock import waiting
 
-T = TypeVar("T")
-
-GREY = ("1", "L", "LA")  # Pillow's modes that hold one 8-bit channel
-WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits, which it would cut without a warning
-BATCH = 16  # files decoded together; large photographs at full size must fit into memory
+GREY = ("1", "L", "LA", "La")  # Pillow's modes that hold one channel of 8 bits
+ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+WHITE = 255  # transparent parts are laid on this ground, as documents and most viewers show them
+ORIENTATION = 0x0112  # number of the EXIF entry
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
 
 
 def as_nchw(images: Tensor) -> Tensor:
@@ -92,9 +104,15 @@ def as_bytes(images: Tensor) -> Tensor:
 
 
 def as_image(item: Any) -> Tensor:
-    """(C, H, W) uint8 or float32 from a PIL image, an array or a tensor."""
+    """(C, H, W) uint8 or float32 from a PIL image, an array or a tensor; transparent parts become white.
+
+    Raises:
+        DataError: Another object, or pixels of another type or of more than 8 bits.
+    """
     if isinstance(item, Image.Image):
-        return _from_pil(item, "L" if item.mode in GREY else "RGB")
+        if is_wide(item):
+            raise DataError(f"it has more than 8 bits per pixel (mode {item.mode}): convert it to 8 bits first")
+        return from_pil(item, "L" if is_grey(item) else "RGB")
     if not isinstance(item, np.ndarray | Tensor):
         raise DataError(f"an image must be a PIL image, an array or a tensor, got {type(item).__name__}")
     image = as_tensor(item if isinstance(item, Tensor) else item.copy()).cpu()
@@ -103,36 +121,56 @@ def as_image(item: Any) -> Tensor:
     return as_nchw(image[None])[0]
 
 
-def _from_pil(image: Image.Image, mode: str) -> Tensor:
-    if image.mode in WIDE:
-        raise DataError(f"it has more than 8 bits per pixel (mode {image.mode}): convert it to 8 bits first")
-    array = torch.from_numpy(np.array(image.convert(mode)))
-    return array[None] if mode == "L" else array.permute(2, 0, 1)
+def is_wide(image: Image.Image) -> bool:
+    """Whether an image has one channel of 16 bits; PNG and PGM files of 16 bits may have mode ``I``."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
-def decoded(files: Sequence[Path]) -> Iterator[Tensor]:
-    """The uint8 (C, H, W) image in each file, in order; grey only if all files are, else RGB.
+def is_grey(image: Image.Image) -> bool:
+    """Whether an image has one channel of brightness; a palette counts as colours."""
+    return image.mode in GREY or is_wide(image)
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether an image may have transparent parts."""
+    palette = getattr(image.palette, "mode", "")
+    return image.mode in ALPHA or palette == "RGBA" or "transparency" in image.info
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) if it is missing or damaged."""
+    try:
+        found = Image.Image.getexif(image).get(ORIENTATION)  # that of PNG files would read all pixels
+    except Exception:  # damaged EXIF data may raise anything
+        return 1
+    return found if found in TURNS else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image, turned by its EXIF orientation."""
+    turn = orientation(image)
+    return image if turn == 1 else image.transpose(TURNS[turn])
+
+
+def from_pil(image: Image.Image, mode: str) -> Tensor:
+    """The uint8 pixels (C, H, W) of an image in mode ``L`` or ``RGB``, on white; of 16 bits, the upper 8 are kept.
 
     Raises:
-        DataError: A file that is not an image, is damaged, or has more than 8 bits; the text names the file.
+        DataError: Pixels of 32 bits.
     """
-    grey = all(_each(files, lambda image: image.mode in GREY))  # reads no more than headers, up to the first RGB one
-    yield from _each(files, lambda image: _from_pil(image, "L" if grey else "RGB"))
-
-
-def _each(files: Sequence[Path], use: Callable[[Image.Image], T]) -> Iterator[T]:
-    """``use`` of every opened image, in order, on all cores."""
-
-    def opened(file: Path) -> T:
-        try:
-            with Image.open(file) as image:
-                return use(image)
-        except Exception as error:  # a decoder may raise anything when its file is damaged
-            raise DataError(f"cannot read the image {file}: {error}; repair or remove it") from error
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), BATCH):
-            yield from pool.map(opened, files[start : start + BATCH])
+    if is_wide(image):
+        array = np.asarray(image)
+        levels = (array >> 8).astype(np.uint8)
+        if "transparency" in image.info:
+            levels[array == image.info["transparency"]] = WHITE
+        image = Image.fromarray(levels)
+    if image.mode in ("I", "F"):
+        raise DataError(f"it has 32 bits per pixel (mode {image.mode}): convert it to 8 bits first")
+    if has_alpha(image):
+        ground = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, 255))
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    pixels = torch.from_numpy(np.array(image.convert(mode)))
+    return pixels[None] if mode == "L" else pixels.permute(2, 0, 1)
 
 
 def check_size(image_size: int | None) -> None:
@@ -193,34 +231,53 @@ def stacked(images: Iterable[Tensor], count: int) -> Tensor:
     return out
 
 
+@contextlib.contextmanager
+def enough_memory(needed: int, way_out: str = "use a smaller image_size=N, or mmap=FOLDER") -> Iterator[None]:
+    """Turn a lack of memory inside into a DataError that says how many bytes are needed at least."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's kind of MemoryError
+            raise
+        raise DataError(f"not enough memory for images of {needed:,} bytes: {way_out}") from error
+
+
 def mapped(images: Iterable[Tensor], count: int, file: Path) -> Tensor:
     """(count, C, H, W) memory-mapped copy-on-write from ``file``, which is written first if it is missing.
 
     Only one process writes at a time, and an incomplete file never appears. If the file exists, ``images`` is unused.
 
     Raises:
-        StoreError: The file cannot be written, or is damaged.
+        StoreError: The file cannot be written, is damaged, or is a link or another special file.
     """
-    if not file.exists():
-        try:
-            _write_once(images, count, file)
-        except OSError as error:
-            raise StoreError(f"{file}: cannot write the decoded images: {error}") from error
     try:
-        return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
+        _write_once(images, count, file)
+    except OSError as error:
+        raise StoreError(f"{file}: cannot write the decoded images: {error}") from error
+    try:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            raise ValueError("it is a link or another special file")
+        found = np.load(file, mmap_mode="c", allow_pickle=False)
+        if found.ndim != 4 or len(found) != count or found.dtype not in (np.uint8, np.float32):
+            raise ValueError(f"it holds {found.dtype} of shape {found.shape}")
     except (OSError, ValueError) as error:
         raise StoreError(f"{file}: cannot map the decoded images: {error}; delete it") from error
+    return torch.from_numpy(found)
 
 
 def _write_once(images: Iterable[Tensor], count: int, file: Path) -> None:
+    if os.path.lexists(file):
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
     with waiting(file.with_suffix(".lock")):
-        if file.exists():
+        if os.path.lexists(file):
             return
+        for rest in file.parent.glob(f".{glob.escape(file.stem)}.*.part"):  # of a process that was killed
+            rest.unlink()
+        part = file.with_name(f".{file.stem}.{secrets.token_hex(8)}.part")  # a name that nobody can occupy beforehand
         try:
-            with part.open("wb") as out:
-                _write_array(images, count, out)
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as out:
+                _write_array(images, count, out, shutil.disk_usage(file.parent).free)
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(part, file)
@@ -229,12 +286,12 @@ def _write_once(images: Iterable[Tensor], count: int, file: Path) -> None:
             raise
 
 
-def _write_array(images: Iterable[Tensor], count: int, out: BinaryIO) -> None:
+def _write_array(images: Iterable[Tensor], count: int, out: BinaryIO, free: int) -> None:
     """A ``.npy`` file, image by image: pages of a file written this way never count as the process's memory."""
     for index, image in enumerate(images):
         array = image.contiguous().numpy()
         if index == 0:
-            needed, free = count * array.nbytes, shutil.disk_usage(out.name).free
+            needed = count * array.nbytes
             if needed > free:
                 raise OSError(f"{needed >> 20} MiB needed, {free >> 20} MiB free")
             header = {"descr": array.dtype.str, "fortran_order": False, "shape": (count, *array.shape)}

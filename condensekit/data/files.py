@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,13 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condensekit.data.decoding import alike, as_bytes, as_nchw, decoded, fits, mapped, shown, stacked
+from condensekit.data import pictures
+from condensekit.data.decoding import alike, as_bytes, as_nchw, enough_memory, fits, mapped, shown, stacked
 from condensekit.data.images import as_labels
 from condensekit.errors import DataError
 from condensekit.progress import Progress
 from condensekit.rng import Draw
+from condensekit.runs.files import regular
 
 Pair = tuple[Tensor, Tensor]  # of the training and of the test images
+Parts = tuple[Tensor, ...]  # of the training, of the test, and perhaps of the validation images
+DECODING = 2  # number of the rules of decoding; raise it when images decoded earlier would differ
 HELD_OUT = 0.2  # share of each class that is held out if a source has no test images
 
 
@@ -28,46 +32,55 @@ class Source:
     """Images and labels that were found, before the images are resized.
 
     Args:
-        labels: int64 labels of the training and of the test images.
+        labels: int64 labels of the training and of the test images; and of the validation images if there are all
+            three.
         names: Class name by label.
-        files: The files. Without ``arrays``, each file is one image, training images first.
-        arrays: (N, C, H, W) training and test images, if they are in memory already.
+        files: The files. Without ``arrays``, each file is one image, in the order of the labels.
+        arrays: (N, C, H, W) images, as many arrays as ``labels``, if they are in memory already.
         statistics: Mean and std of each channel in [0, 1]; None: computed from the training images.
         flippable: Whether a mirrored image still shows its class.
+        notes: What the reader left out or changed: one short clause for each.
     """
 
-    labels: Pair
+    labels: Parts
     names: Mapping[int, str]
     files: tuple[Path, ...] = ()
-    arrays: Pair | None = None
+    arrays: Parts | None = None
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     flippable: bool = True
+    notes: tuple[str, ...] = ()
 
     def tag(self, image_size: int | None) -> str:
-        """16 hex digits that change with the files, their sizes and dates, and the image size."""
+        """16 hex digits that change with the files, their sizes and dates, the image size, and the decoding."""
         stats = [(str(file.resolve()), (s := file.stat()).st_size, s.st_mtime_ns) for file in self.files]
-        return hashlib.sha256(repr((stats, image_size)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((DECODING, stats, image_size)).encode()).hexdigest()[:16]
 
-    def pixels(self, image_size: int | None, file: Path | None, progress: Progress) -> Pair:
-        """(N, C, H, W) of the training and of the test images, mapped from ``file`` or in memory."""
-        count = sum(len(labels) for labels in self.labels)
+    def pixels(self, image_size: int | None, file: Path | None, progress: Progress) -> tuple[Parts, tuple[str, ...]]:
+        """(N, C, H, W) images of each part, mapped from ``file`` or in memory; and :attr:`notes` with further ones.
+
+        Raises:
+            DataError: Files that cannot be used, or too little memory.
+            StoreError: The file cannot be written or is damaged.
+        """
+        counts = [len(labels) for labels in self.labels]
+        count = sum(counts)
         if self.arrays is not None and file is None and all(fits(array, image_size) for array in self.arrays):
             with progress.stage("read images", count) as stage:
                 stage.advance(count)
-            return self.arrays
-        images: Iterable[Tensor] = decoded(self.files) if self.arrays is None else chain(*self.arrays)
-
-        def name_of(index: int) -> str:
-            return f"image {index}" if self.arrays is not None else str(self.files[index])
-
-        read = shown(alike(images, name_of, image_size), count, progress)
-        whole = stacked(read, count) if file is None else mapped(read, count, file)
-        return whole[: len(self.labels[0])], whole[len(self.labels[0]) :]
+            return self.arrays, self.notes
+        if self.arrays is None:
+            whole, notes = pictures.read(self.files, image_size, file, progress)
+        else:
+            images = shown(alike(chain(*self.arrays), "image {}".format, image_size), count, progress)
+            with enough_memory(sum(array.nbytes for array in self.arrays)):
+                whole, notes = stacked(images, count) if file is None else mapped(images, count, file), []
+        return torch.split(whole, counts), (*self.notes, *notes)
 
 
 def npz(path: Path) -> Source:
     """Arrays ``images`` and ``labels``, and perhaps ``test_images`` and ``test_labels``."""
     try:
+        regular(path)
         if not zipfile.is_zipfile(path):
             raise ValueError("it is not a .npz archive")
         with np.load(path, allow_pickle=False) as archive:

@@ -28,6 +28,13 @@ from condensekit.errors import DataError, StoreError
 FORMAT = 1  # number of the file format; raise it when earlier versions would misread the file
 MAX_HEADER = 8 << 20  # largest number of bytes of names, shapes and manifest
 MAX_FILE = 8 << 30  # largest number of bytes of a file of condensekit
+SPECIAL = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _NO_SUM = b'"sha256":"' + b"0" * 64
 
 
@@ -95,6 +102,18 @@ def _sync_folder(path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def regular(path: Path) -> None:
+    """Check that ``path`` is a regular file or a link to one, without opening it: a named pipe would be waited for.
+
+    Raises:
+        DataError: It is something else.
+        OSError: There is nothing, or it cannot be reached.
+    """
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind != stat.S_IFREG:
+        raise DataError(f"{path} is {SPECIAL.get(kind, 'a special file')}: expected a regular file")
 
 
 @contextlib.contextmanager

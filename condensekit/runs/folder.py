@@ -25,6 +25,7 @@ from condensekit.runs.files import (
     failure,
     load_tensors,
     read_json,
+    regular,
     save_tensors,
     staged,
     write_bytes_atomic,
@@ -229,6 +230,7 @@ def _metric_lines(path: Path) -> Iterator[list[str]]:
     if not path.exists():
         return
     with staged(path, "read"):
+        regular(path)
         text = path.read_text(errors="replace")
     whole = text[: text.rfind("\n") + 1]
     width = None

@@ -20,18 +20,25 @@ def take(path: Path) -> int:
         ConfigError: Another process holds the lock; the text names that process.
         StoreError: The file cannot be locked.
     """
+    lock = _opened(path)
+    try:
+        _hold(path, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of the file, which is made if missing; links and special files are refused."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         reason = "it is a symbolic link: remove it" if error.errno == errno.ELOOP else error
         raise failure(path, "lock", reason) from error
-    try:
-        if not stat.S_ISREG(os.fstat(lock).st_mode):
-            raise failure(path, "lock", "it is not a regular file: remove it")
-        _hold(path, lock)
-    except BaseException:
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
         os.close(lock)
-        raise
+        raise failure(path, "lock", "it is not a regular file: remove it")
     return lock
 
 
@@ -53,9 +60,16 @@ def _hold(path: Path, lock: int) -> None:
 
 @contextmanager
 def waiting(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, which is made if missing; waits while another process holds it."""
+    """Hold the lock of a file, which is made if missing; waits while another process holds it.
+
+    Raises:
+        StoreError: The file cannot be opened.
+    """
     import fcntl
 
-    with path.open("ab") as lock:
+    lock = _opened(path)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)

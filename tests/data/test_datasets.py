@@ -9,7 +9,6 @@ import threading
 import numpy as np
 import pytest
 import scipy.io
-import torch
 import torchvision
 from PIL import Image
 
@@ -287,78 +286,6 @@ def test_download_of_idx_files(tmp_path, monkeypatch, shelf):
     assert (len(train), len(test)) == (30, 30)
 
 
-def write_folder(path, classes=("ant", "bee", "cow"), count=5, size=(8, 8), mode="RGB"):
-    for k, name in enumerate(classes):
-        (path / name).mkdir(parents=True)
-        for i in range(count):
-            value = 40 * k + i
-            Image.new(mode, size, value if mode == "L" else (value, 0, 255)).save(path / name / f"{i}.png")
-    return path
-
-
-def test_folder_with_train_and_val(tmp_path):
-    write_folder(tmp_path / "train")
-    write_folder(tmp_path / "val", classes=("cow", "bee"), count=2, mode="L")
-    train, test = datasets.load(tmp_path)
-    assert train.spec.class_names == {0: "ant", 1: "bee", 2: "cow"}
-    assert train.spec.shape == (3, 8, 8)
-    assert train.images[train.indices_of(2), 0, 0, 0].tolist() == [80, 81, 82, 83, 84]
-    assert test.labels.tolist() == [1, 1, 2, 2]
-    assert test.images[:, 1, 0, 0].tolist() == [40, 41, 0, 1]  # grey became RGB
-    assert test.spec is train.spec
-    assert train.spec.mean == pytest.approx((float((train.images[:, 0] / 255).mean()), 0, 1))
-
-
-def test_one_folder_holds_a_fifth_out(tmp_path):
-    write_folder(tmp_path, mode="L")
-    train, test = datasets.load(tmp_path)
-    assert train.spec.shape == (1, 8, 8)
-    assert [train.count(k) for k in range(3)] == [4, 4, 4]
-    values = [sorted(torch.cat([p.images[p.indices_of(k), 0, 0, 0] for p in (train, test)]).tolist()) for k in range(3)]
-    assert values == [[40 * k + i for i in range(5)] for k in range(3)]
-
-
-def test_mixed_sizes_name_two_files_and_the_option(tmp_path):
-    write_folder(tmp_path)
-    Image.new("RGB", (9, 8)).save(tmp_path / "bee" / "odd.png")
-    with pytest.raises(DataError, match=r"ant/0\.png is .*image_size=|odd\.png is .*image_size=") as caught:
-        datasets.load(tmp_path)
-    assert str(caught.value).count(".png") == 2
-    train, _ = datasets.load(tmp_path, image_size=4)
-    assert train.spec.shape == (3, 4, 4)
-
-
-@pytest.mark.parametrize("damage", ["cut", "text"])
-def test_a_corrupt_image_is_named(tmp_path, damage):
-    write_folder(tmp_path, size=(64, 64))
-    bad = tmp_path / "bee" / "2.png"
-    bad.write_bytes(b"hello" if damage == "text" else bad.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"cannot read the image .*bee/2\.png"):
-        datasets.load(tmp_path, mmap=tmp_path.parent / "maps")
-    assert not list((tmp_path.parent / "maps").glob("*.npy"))
-
-
-def test_folders_without_images_are_refused(tmp_path):
-    with pytest.raises(DataError, match="has no sub-folders"):
-        datasets.load(tmp_path)
-    (tmp_path / "ant").mkdir()
-    (tmp_path / "ant" / "notes.txt").write_text("none")
-    with pytest.raises(DataError, match="there are no images in the folders of"):
-        datasets.load(tmp_path)
-    write_folder(tmp_path, classes=("bee",))
-    with pytest.raises(DataError, match="class 'ant' has no images"):
-        datasets.load(tmp_path)
-    write_folder(tmp_path / "split" / "train")
-    with pytest.raises(DataError, match="has a train folder but no test or val beside it"):
-        datasets.load(tmp_path / "split")
-    write_folder(tmp_path / "split" / "test", classes=("dog",))
-    with pytest.raises(DataError, match="unknown class 'dog'; known: ant, bee, cow"):
-        datasets.load(tmp_path / "split")
-    write_folder(tmp_path / "single", classes=("ant",), count=1)
-    with pytest.raises(DataError, match="class 'ant' has 1 image"):
-        datasets.load(tmp_path / "single")
-
-
 def test_unknown_names(tmp_path):
     with pytest.raises(ConfigError, match=r"unknown data set 'cifra10'\. Did you mean 'cifar10'"):
         datasets.load("cifra10")
@@ -371,23 +298,3 @@ def test_unknown_names(tmp_path):
         datasets.load(tmp_path / "notes.txt")
     with pytest.raises(ConfigError, match="image_size"):
         datasets.load("digits", image_size=0)
-
-
-def private_memory():
-    """Bytes of this process's memory that no file backs."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon"))
-
-
-def test_a_mapped_folder_does_not_stand_in_memory(tmp_path):
-    write_folder(tmp_path / "data", classes=("ant", "bee"), count=64, size=(640, 640))
-    datasets.load(write_folder(tmp_path / "warm", classes=("ant",)), mmap=tmp_path / "maps")
-    before = private_memory()
-    train, test = datasets.load(tmp_path / "data", mmap=tmp_path / "maps")
-    grown, pixels = private_memory() - before, (len(train) + len(test)) * 3 * 640 * 640
-    assert pixels > 140 << 20
-    assert grown < pixels / 2
-    assert train.images[train.indices_of(1)[0], 2].unique().tolist() == [255]
-    train.images[0] = 7  # changes this process's copy only
-    again, _ = datasets.load(tmp_path / "data", mmap=tmp_path / "maps")
-    assert again.images[0, 2].unique().tolist() == [255]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from condensekit.data.decoding import alike, as_bytes, as_image, as_nchw, check_size, decoded, mapped, resized, stacked
+from condensekit.data.decoding import alike, as_bytes, as_image, as_nchw, check_size, mapped, resized, stacked
 from condensekit.errors import ConfigError, DataError, StoreError
 
 
@@ -74,28 +74,6 @@ def test_items_of_every_kind_give_the_same_image():
 def test_unusable_items_are_refused(item, reason):
     with pytest.raises(DataError, match=reason):
         as_image(item)
-
-
-def test_files_are_decoded_in_order_and_greys_join_colours(tmp_path):
-    files = [tmp_path / f"{i}.png" for i in range(40)]
-    for i, file in enumerate(files):
-        Image.new("RGB" if i == 30 else "L", (4, 4), (i, i, i) if i == 30 else i).save(file)
-    mixed = list(decoded(files))
-    assert all(image.shape == (3, 4, 4) for image in mixed)
-    assert [int(image[0, 0, 0]) for image in mixed] == list(range(40))
-    assert all(image.shape == (1, 4, 4) for image in decoded(files[:30]))
-
-
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "16 bit"])
-def test_a_damaged_image_is_named(tmp_path, damage):
-    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
-    Image.fromarray(photo()).save(good)
-    if damage == "16 bit":
-        Image.new("I;16", (24, 20)).save(bad)
-    else:
-        bad.write_bytes({"empty": b"", "text": b"hello", "cut": good.read_bytes()[:400]}[damage])
-    with pytest.raises(DataError, match=r"cannot read the image .*bad\.png"):
-        list(decoded([good, bad]))
 
 
 def test_different_shapes_name_both_and_the_option():

@@ -18,6 +18,7 @@ from condensekit.nas.spaces.nasbench201 import NasBench201Space, from_table
 from condensekit.nas.spaces.spaces import choices
 from condensekit.nas.study.ranking import Floats
 from condensekit.nas.trials.log import Trial
+from condensekit.runs.files import regular
 
 CELL_COLUMN = "net_str"  # of a NAS-Bench-201 table
 ACCURACY_COLUMNS = ("val_accs", "accuracy")  # names of columns with truths, or their beginnings
@@ -77,6 +78,7 @@ def read_table(path: Path, space: ModelSpace) -> Truth:
             does not have or that stands twice, an accuracy that is no number in 0 to 100; the text names the line.
     """
     try:
+        regular(path)
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or [])

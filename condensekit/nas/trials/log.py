@@ -13,7 +13,7 @@ from typing import Any
 
 from condensekit.errors import require
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.runs.files import staged
+from condensekit.runs.files import regular, staged
 from condensekit.runs.kept import refuse_other
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ class TrialLog:
         if self.path is None or not self.path.exists():
             return
         with staged(self.path, "read"):
+            regular(self.path)
             data = self.path.read_bytes()
         self._torn = bool(data) and not data.endswith(b"\n")
         for number, line in enumerate(data.splitlines(), 1):

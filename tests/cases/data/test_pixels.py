@@ -44,7 +44,6 @@ def as_palette(image):
 CONVERSIONS = {"RGBA": lambda image: image, "LA": lambda image: image.convert("LA"), "palette": as_palette}
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="transparency is dropped: drawings become black images")
 @pytest.mark.parametrize("mode", CONVERSIONS)
 def test_a_drawing_on_a_transparent_ground_is_seen_or_refused(tmp_path, mode):
     for kind in ("round", "square"):
