@@ -129,6 +129,9 @@ class ClassImages:
 
     Indices always refer to the order of ``images``. A subset (:meth:`select`, :meth:`split`) shares the
     images, and lists only some of them.
+
+    ``held_out`` are the validation images of a source that has training, validation and test images; they are for
+    tuning and are never condensed. None for other sources, and for subsets.
     """
 
     def __init__(
@@ -147,6 +150,7 @@ class ClassImages:
         self.spec = replace(spec, pixels=False) if spec.pixels and _beyond(images) else spec
         self.source = source
         self.notes = tuple(notes)
+        self.held_out: ClassImages | None = None
         self._group(torch.arange(len(labels)))
 
     def _group(self, indices: Tensor) -> None:
@@ -312,6 +316,7 @@ class ClassImages:
         """The same images with changed fields of their :class:`ImageSpec`, for example ``flippable=False``."""
         changed = self._narrow(self.order.sort().values)
         changed.spec = replace(self.spec, **changes)
+        changed.held_out = self.held_out and self.held_out.with_spec(**changes)
         return changed
 
     def split(self, fraction: float, seed: int | Draw = 0) -> tuple[ClassImages, ClassImages]:
@@ -350,7 +355,7 @@ class ClassImages:
     def _narrow(self, indices: Tensor) -> ClassImages:
         part = object.__new__(ClassImages)
         part.images, part.labels, part.spec = self.images, self.labels, self.spec
-        part.source, part.notes = self.source, self.notes
+        part.source, part.notes, part.held_out = self.source, self.notes, None
         part._group(indices)
         return part
 
@@ -358,6 +363,7 @@ class ClassImages:
         """The same images, moved to ``device``; uint8 images stay uint8."""
         moved = self._narrow(torch.sort(self.order).values)
         moved.images = self.images.to(device)
+        moved.held_out = self.held_out and self.held_out.to(device)
         return moved
 
     def fingerprint(self) -> str:
