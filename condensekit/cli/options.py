@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 import click
 
 from condensekit import catalog
+from condensekit.cli import show
+from condensekit.cli.flags import as_flags
 from condensekit.compute import PRECISIONS, Machine
 from condensekit.data import datasets
+from condensekit.data.arrays import LAYOUTS
 from condensekit.data.images import ClassImages
+from condensekit.data.summary import summary
 from condensekit.errors import ConfigError, Problems, refuse
-from condensekit.progress import Progress
 from condensekit.runs.folder import RunDir
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -126,6 +129,7 @@ class Source:
         trust_local_copy: Read files whose checksums differ from the published ones.
         mmap: Folder for the decoded images, which are then memory-mapped; None: images are held in memory.
         augment: ``auto``, ``none`` or a list of operations; a list also says whether images may be mirrored.
+        layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: by their shape.
     """
 
     data: str
@@ -135,15 +139,16 @@ class Source:
     trust_local_copy: bool
     mmap: Path | None = None
     augment: str = "auto"
+    layout: str | None = None
 
     @property
     def flippable(self) -> bool | None:
         """Whether the list of operations contains ``flip``; None if ``augment`` is not a list."""
         return None if self.augment in ("auto", "none") else "flip" in self.augment.split(",")
 
-    def load(self, progress: Progress) -> tuple[ClassImages, ClassImages]:
-        """Training and test images."""
-        return datasets.load(
+    def load(self, quiet: bool) -> tuple[ClassImages, ClassImages]:
+        """Training and test images; unless ``quiet``, a line about them on standard error."""
+        train, test = datasets.load(
             self.data,
             root=self.data_root,
             image_size=self.image_size,
@@ -151,8 +156,12 @@ class Source:
             trust_local_copy=self.trust_local_copy,
             mmap=self.mmap,
             flippable=self.flippable,
-            progress=progress,
+            layout=self.layout,
+            progress=show.progress(quiet),
         )
+        if not quiet:
+            click.echo(f"Data: {as_flags(summary(train, test))}", err=True)
+        return train, test
 
     def record(self, folder: Path) -> dict[str, Any]:
         """The entries of ``config.json`` in ``folder`` from which ``evaluate`` finds the same images.
@@ -164,7 +173,8 @@ class Source:
         if (folder / "config.json").exists():
             root = RunDir.read(folder).config.get("data_root", root)
         name = self.data if self.data in datasets.NAMES else str(Path(self.data).resolve())
-        return {"data": {"name": name, "image_size": self.image_size}, "data_root": root}
+        layout = {} if self.layout is None else {"layout": self.layout}
+        return {"data": {"name": name, "image_size": self.image_size, **layout}, "data_root": root}
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,8 @@ DATA = option(
     required=True,
     metavar="NAME|PATH",
     help=f"{', '.join(datasets.NAMES)}; a folder with one folder of images per class "
-    "(or with train/ and test/ of that form); or an .npz file with images and labels.",
+    "(or with train/ and test/ of that form); or an .npz or HDF5 file, or a folder of .npy files, with images and "
+    "labels, or x_train and y_train.",
 )
 IMAGE_SIZE = option("--image-size", type=click.IntRange(min=1), metavar="N", help="Resize to N x N while reading.")
 DATA_ROOT = option(
@@ -222,6 +233,11 @@ MMAP = option(
     type=click.Path(path_type=Path),
     metavar="FOLDER",
     help="Decode the images once into FOLDER, and memory-map them: for a data set larger than memory.",
+)
+LAYOUT = option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="Axes of the images in array files: N images, C channels, H rows, W columns.  [default: by their shape]",
 )
 AUGMENT = option(
     "--augment",
@@ -322,7 +338,7 @@ FLAGS = {
 }
 """Options of a recipe that have a flag; the other options are given by --set."""
 
-source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, AUGMENT)
+source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, AUGMENT, LAYOUT)
 machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS)
 compiled_machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS, COMPILED)
 place_options = packed(

@@ -16,9 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condensekit.data.decoding import as_nchw, check_size
-from condensekit.data.files import HELD_OUT, Pair, Source, hold_out, npz
-from condensekit.data.images import ClassImages, ImageSpec, as_labels, channel_statistics
+from condensekit.data.archives import ENDINGS, arrays, holds_arrays
+from condensekit.data.arrays import as_nchw, check_layout
+from condensekit.data.decoding import check_size
+from condensekit.data.files import FIFTH, HELD_OUT, Pair, Source, hold_out
+from condensekit.data.images import ClassImages, ImageSpec, normalisation
+from condensekit.data.labels import as_labels
 from condensekit.data.objects import from_dataset
 from condensekit.errors import DataError, unknown
 from condensekit.progress import SILENT, Progress
@@ -72,15 +75,17 @@ def load(
     trust_local_copy: bool = False,
     mmap: Path | None = None,
     flippable: bool | None = None,
+    layout: str | None = None,
     progress: Progress = SILENT,
 ) -> tuple[ClassImages, ClassImages]:
     """Training and test images, both with the training images' normalisation and class names.
 
     Args:
         name_or_path: One of :data:`NAMES`; a folder of class folders, or of ``train`` and ``test`` (or ``val``)
-            with class folders inside; or a ``.npz`` file with ``images``, ``labels`` and perhaps ``test_images``,
-            ``test_labels``. Without test images a fixed 20% of each class are held out. A folder that has the
-            name of a data set is written ``./name``.
+            with class folders inside; or a ``.npz`` or HDF5 file, or a folder of ``.npy`` files, with ``images`` and
+            ``labels``, or ``x_train`` and ``y_train``, and so on: see :func:`condensekit.data.archives.arrays`. Without
+            test images a fixed 20% of each class are held out. A folder that has the name of a data set is written
+            ``./name``.
         root: Folder of the named sets, in torchvision's layout; if None ``$CONDENSEKIT_DATA``, else
             ``~/.cache/condensekit``. ``tinyimagenet`` is the folder ``tiny-imagenet-200`` in it, as its archive
             unpacks; its files are pictures without published checksums.
@@ -90,45 +95,49 @@ def load(
         mmap: Folder for the decoded pixels, which are written once and then memory-mapped, so that a folder of images
             may be larger than memory (named sets and ``.npz`` files are read into memory first).
         flippable: Whether a mirrored image still shows its class; None: as known for a named data set, else True.
+        layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: :func:`condensekit.data.arrays.as_nchw` has the rule.
         progress: Receives the number of images read.
 
     Raises:
         DataError: Files that are missing, altered, damaged or do not fit; the text names the file and a solution.
-        ConfigError: An unknown name, or an ``image_size`` below 1.
+        ConfigError: An unknown name or layout, or an ``image_size`` below 1.
         StoreError: The decoded pixels cannot be written to ``mmap``.
     """
     check_size(image_size)
+    check_layout(layout)
     path = Path(name_or_path).expanduser()
     if name_or_path in NAMES:
         source = _named(str(name_or_path), root, download, trust_local_copy)
     elif path.is_dir():
-        source = _folder(path)
-    elif path.suffix == ".npz" and path.is_file():
-        source = npz(path)
+        source = arrays(path, layout) if holds_arrays(path) else _folder(path)
+    elif path.suffix.lower() in ENDINGS and path.is_file():
+        source = arrays(path, layout)
     elif path.exists() or path.suffix or os.sep in str(name_or_path):
-        reason = "is neither a folder nor a .npz file" if path.exists() else "does not exist"
+        reason = f"is neither a folder nor a {', '.join(ENDINGS)} file" if path.exists() else "does not exist"
         raise DataError(f"{path} {reason}: name a folder of class folders, a .npz file, or one of {', '.join(NAMES)}")
     else:
         raise unknown("data set", str(name_or_path), NAMES)
-    file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size)}.npy"
-    train, test = source.pixels(image_size, file, progress)
-    if source.statistics is None:
-        flat = (0.0,) * train.shape[1], (1.0,) * train.shape[1]
-        mean, std = channel_statistics(train) if train.dtype == torch.uint8 else flat
-    else:
-        mean, std = source.statistics
-    strangers = sorted(set(source.labels[1].tolist()) - set(source.labels[0].tolist()))
+    file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size, layout)}.npy"
+    parts = source.pixels(image_size, file, progress)
+    mean, std = source.statistics or normalisation(parts[0], not source.normalised)
+    strangers = sorted(set(torch.cat(source.labels[1:]).tolist()) - set(source.labels[0].tolist()))
     if strangers:
         raise DataError(f"{path}: the test images have class {strangers[0]}, which the training images lack")
-    channels, height, width = train.shape[1:]
+    channels, height, width = parts[0].shape[1:]
     flips = source.flippable if flippable is None else flippable
-    spec = ImageSpec((channels, height, width), mean, std, source.names, flips)
-    name = name_or_path if name_or_path in NAMES else path.resolve()
-    told = {"name": str(name), "image_size": image_size, "root": None if root is None else str(Path(root).resolve())}
-    return (
-        ClassImages(train, source.labels[0], spec, {**told, "part": "train"}),
-        ClassImages(test, source.labels[1], spec, {**told, "part": "test"}),
-    )
+    spec = ImageSpec((channels, height, width), mean, std, source.names, flips, not source.normalised)
+    told = {
+        "name": str(name_or_path if name_or_path in NAMES else path.resolve()),
+        "image_size": image_size,
+        "root": None if root is None else str(Path(root).resolve()),
+        **({} if layout is None else {"layout": layout}),
+    }
+    read = [
+        ClassImages(images, labels, spec, {**told, "part": part}, source.notes)
+        for images, labels, part in zip(parts, source.labels, ("train", "test", "validation"), strict=False)
+    ]
+    read[0].held_out = read[2] if len(read) > 2 else None
+    return read[0], read[1]
 
 
 def held_out(images: ClassImages) -> tuple[ClassImages, ClassImages]:
@@ -139,7 +148,10 @@ def held_out(images: ClassImages) -> tuple[ClassImages, ClassImages]:
     """
     listed = images.order.sort().values
     train, test = hold_out(images.labels[listed], {k: images.spec.class_names.get(k, str(k)) for k in images.classes})
-    return images.subset(listed[train]), images.subset(listed[test])
+    parts = images.subset(listed[train]), images.subset(listed[test])
+    for part in parts:
+        part.notes = (*images.notes, FIFTH)
+    return parts
 
 
 def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> Source:
@@ -255,7 +267,8 @@ def _digits() -> Source:
     images = torch.from_numpy(np.rint(found.images * (255 / 16)).astype(np.uint8))[:, None]
     labels, names = torch.from_numpy(found.target), {digit: str(digit) for digit in range(10)}
     train, test = hold_out(labels, names)
-    return Source((labels[train], labels[test]), names, (), (images[train], images[test]), flippable=False)
+    parts = (images[train], images[test])
+    return Source((labels[train], labels[test]), names, (), parts, flippable=False, notes=(FIFTH,))
 
 
 def _tiny(path: Path) -> Source:
@@ -291,7 +304,7 @@ def _folder(path: Path) -> Source:
         files, labels, names = _class_folders(path)
         train, test = hold_out(labels, names)
         ordered = tuple(files[i] for i in [*train.tolist(), *test.tolist()])
-        return Source((labels[train], labels[test]), names, ordered)
+        return Source((labels[train], labels[test]), names, ordered, notes=(FIFTH,))
     if rest is None:
         raise DataError(
             f"{path} has a train folder but no test or val beside it: add one, or pass {path / 'train'} "
