@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    r"""A text as one line for a terminal: characters that would control it are written as escapes, as ``\x1b``.
+
+    These are the control characters (line ends included), those that change the direction of text, and bytes of a
+    path that are no text.
+
+    >>> print(printable("\x1b[2Jname"))
+    \x1b[2Jname
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 class CondensekitError(Exception):

@@ -45,6 +45,7 @@ def load(
     mmap: Path | None = None,
     flippable: bool | None = None,
     splits: bool = True,
+    layout: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[ClassImages, ClassImages]:
     """Load training and test images, both with the normalisation and class names of the training images.
@@ -55,7 +56,7 @@ def load(
     (1438, 359, (1, 8, 8))
 
     Args:
-        source: A name, a folder or an ``.npz`` file, see :func:`condensekit.data.datasets.load`; or an object that
+        source: A name, a folder or a file of arrays, see :func:`condensekit.data.datasets.load`; or an object that
             :func:`condensekit.data.objects.as_images` accepts. Of an object, a fixed 20 % of each class are held out
             as test images.
         root: Folder of the named data sets. For names and files only, as are the next four arguments.
@@ -65,11 +66,12 @@ def load(
         mmap: Folder for the decoded pixels; the images are then memory-mapped from there.
         flippable: Whether a mirrored image still shows its class; None: as known for the data set, else True.
         splits: Whether folders named ``train``, ``test`` or ``val`` are splits; False: they are classes.
+        layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: by their shape, and refused if that does not decide.
         progress: Receives the number of images read; None shows a bar in a terminal.
 
     Raises:
         DataError: Images that are missing, damaged or do not fit; the text names the file or item.
-        ConfigError: An unknown name, or an ``image_size`` below 1.
+        ConfigError: An unknown name or layout, or an ``image_size`` below 1.
     """
     if isinstance(source, str | Path):
         return datasets.load(
@@ -81,13 +83,14 @@ def load(
             mmap=mmap,
             flippable=flippable,
             splits=splits,
+            layout=layout,
             progress=progress or Bars(),
         )
     files = {"root": root, "image_size": image_size, "download": download, "mmap": mmap, "splits": not splits}
     refuse(
         *(f"{name}= is for names and files, got source {quoted(source)}: leave it out" for name in files if files[name])
     )
-    images = as_images(source, "source")
+    images = as_images(source, "source", layout)
     if flippable is not None:
         images = images.with_spec(flippable=flippable)
     return datasets.held_out(images)
@@ -317,9 +320,9 @@ def _misplaced(name: str) -> str:
 
 
 def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
-    """The test images with the normalisation of the set, if they are uint8 pixels of the same shape."""
+    """The test images with the normalisation of the set, if both are pixels of the same shape."""
     ours, theirs = made.spec, test.spec
-    if ours.alike(theirs) or ours.shape != theirs.shape or not test.whole_bytes:
+    if ours.alike(theirs) or ours.shape != theirs.shape or not (ours.pixels and theirs.pixels):
         return test
     return test.with_spec(mean=ours.mean, std=ours.std)
 
@@ -348,8 +351,8 @@ def _training_images(train: Any, made: CondensedSet) -> ClassImages:
             "a baseline needs the training images, and the set does not record where they are: pass train=, or "
             "against=None"
         )
-    told = {name: source[name] for name in ("root", "image_size", "splits") if name in source}
-    parts = datasets.load(source["name"], **told)
+    told = {name: source[name] for name in ("root", "image_size", "splits", "layout") if name in source}
+    parts = [_normalised(part, made) for part in datasets.load(source["name"], **told)]
     read = next((part for part in parts if part.fingerprint() == wanted), None)
     if read is None:
         raise ConfigError(

@@ -107,7 +107,7 @@ def command(
         folders = place.folders()
     problems.refuse()
     progress = show.progress(quiet)
-    train, _ = source.load(progress)
+    train, _ = source.load(quiet)
     results: dict[Path, CondenseResult] = {}
     for seed, folder in folders.items():
         results[folder] = condense(

@@ -77,7 +77,7 @@ def command(out: Path, until: str, seed: int, machine: Machine, quiet: bool, as_
     gathered().refuse()
     source = Source("digits", None, None, download=False, trust_local_copy=False)
     progress = show.progress(quiet)
-    train, test = source.load(progress)
+    train, test = source.load(quiet)
     folders = Place(out, resume=True, seeds=SETS, seed=seed).folders()
     results: list[CondenseResult] = []
     for number, folder in folders.items():

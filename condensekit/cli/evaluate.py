@@ -139,7 +139,7 @@ def command(
         found = groups(list(runs))
         source = _source(found, Source(data or "", None, data_root, download, trust_local_copy, augment=augment))
     problems.refuse()
-    train, test = source.load(show.progress(quiet))
+    train, test = source.load(quiet)
     _same_data(found, train)
     result = evaluate(
         list(runs),
@@ -177,6 +177,7 @@ def _source(found: Sequence[Group], given: Source) -> Source:
         data=given.data or recorded["name"],
         image_size=recorded.get("image_size"),
         splits=recorded.get("splits", True),
+        layout=recorded.get("layout"),
         data_root=Path(root) if root else None,
     )
 

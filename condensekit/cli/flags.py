@@ -17,6 +17,7 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\bencoder=Trained\(\)", "--encoder trained"),
     (r"\b(space|labels)='(\w+)'", r"--set \1=\2"),
     (r"\bimage_size=N\b", "--image-size N"),
+    (r"\blayout='(\w+)'", r"--layout \1"),
     (r"\broot=FOLDER\b", "--data-root FOLDER"),
     (r"\bmmap=FOLDER\b", "--mmap FOLDER"),
     (r"\bsplits=False\b", "--no-splits"),

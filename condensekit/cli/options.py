@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 import click
 
 from condensekit import catalog
+from condensekit.cli import show
+from condensekit.cli.flags import as_flags
 from condensekit.compute import PRECISIONS, Machine
 from condensekit.data import datasets
+from condensekit.data.arrays import LAYOUTS
 from condensekit.data.images import ClassImages
+from condensekit.data.summary import summary
 from condensekit.errors import ConfigError, Problems, refuse
-from condensekit.progress import Progress
 from condensekit.runs.folder import RunDir
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -127,6 +130,7 @@ class Source:
         mmap: Folder for the decoded images, which are then memory-mapped; None: images are held in memory.
         augment: ``auto``, ``none`` or a list of operations; a list also says whether images may be mirrored.
         splits: Whether folders named ``train``, ``test`` or ``val`` are splits, not classes.
+        layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: by their shape.
     """
 
     data: str
@@ -137,15 +141,16 @@ class Source:
     mmap: Path | None = None
     augment: str = "auto"
     splits: bool = True
+    layout: str | None = None
 
     @property
     def flippable(self) -> bool | None:
         """Whether the list of operations contains ``flip``; None if ``augment`` is not a list."""
         return None if self.augment in ("auto", "none") else "flip" in self.augment.split(",")
 
-    def load(self, progress: Progress) -> tuple[ClassImages, ClassImages]:
-        """Training and test images."""
-        return datasets.load(
+    def load(self, quiet: bool) -> tuple[ClassImages, ClassImages]:
+        """Training and test images; unless ``quiet``, a line about them on standard error."""
+        train, test = datasets.load(
             self.data,
             root=self.data_root,
             image_size=self.image_size,
@@ -154,8 +159,12 @@ class Source:
             mmap=self.mmap,
             flippable=self.flippable,
             splits=self.splits,
-            progress=progress,
+            layout=self.layout,
+            progress=show.progress(quiet),
         )
+        if not quiet:
+            click.echo(f"Data: {as_flags(summary(train, test))}", err=True)
+        return train, test
 
     def record(self, folder: Path) -> dict[str, Any]:
         """The entries of ``config.json`` in ``folder`` from which ``evaluate`` finds the same images.
@@ -167,7 +176,9 @@ class Source:
         if (folder / "config.json").exists():
             root = RunDir.read(folder).config.get("data_root", root)
         name = self.data if self.data in datasets.NAMES else str(Path(self.data).resolve())
-        data = {"name": name, "image_size": self.image_size, **({} if self.splits else {"splits": False})}
+        data: dict[str, Any] = {"name": name, "image_size": self.image_size}
+        data |= {} if self.splits else {"splits": False}
+        data |= {} if self.layout is None else {"layout": self.layout}
         return {"data": data, "data_root": root}
 
 
@@ -205,7 +216,8 @@ DATA = option(
     required=True,
     metavar="NAME|PATH",
     help=f"{', '.join(datasets.NAMES)}; a folder with one folder of images per class "
-    "(or with train and test or val folders of that form); or an .npz file with images and labels.",
+    "(or with train and test or val folders of that form); or an .npz or HDF5 file, or a folder of .npy files, with "
+    "images and labels, or x_train and y_train.",
 )
 IMAGE_SIZE = option("--image-size", type=click.IntRange(min=1), metavar="N", help="Resize to N x N while reading.")
 DATA_ROOT = option(
@@ -231,6 +243,11 @@ SPLITS = option(
     "--splits/--no-splits",
     default=True,
     help="Whether folders named train, test or val are splits, or classes.  [default: --splits]",
+)
+LAYOUT = option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="Axes of the images in array files: N images, C channels, H rows, W columns.  [default: by their shape]",
 )
 AUGMENT = option(
     "--augment",
@@ -331,7 +348,7 @@ FLAGS = {
 }
 """Options of a recipe that have a flag; the other options are given by --set."""
 
-source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, SPLITS, AUGMENT)
+source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, SPLITS, LAYOUT, AUGMENT)
 machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS)
 compiled_machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS, COMPILED)
 place_options = packed(

@@ -224,7 +224,7 @@ def command(
         )
     problems.refuse()
     progress = show.progress(quiet)
-    train, test = source.load(progress)
+    train, test = source.load(quiet)
     try:
         result = run_protocol(
             train,

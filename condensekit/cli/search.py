@@ -267,7 +267,7 @@ def command(
     with problems:
         augmentation = _augmentation(options["augment"])
     problems.refuse()
-    train, test = source.load(progress)
+    train, test = source.load(quiet)
     made = space(options["space_name"], train.spec.shape, len(train.classes))
     config = {
         **{name.removesuffix("_name"): options[name] for name in DECIDING},

@@ -83,7 +83,7 @@ def command(
     with problems:
         folders = place.folders()
     problems.refuse()
-    train, _ = source.load(show.progress(quiet))
+    train, _ = source.load(quiet)
     runs = []
     with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
         for seed, folder in folders.items():

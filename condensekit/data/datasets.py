@@ -17,10 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condensekit.data.decoding import as_nchw, check_size, enough_memory
-from condensekit.data.files import Pair, Source, hold_out, npz
+from condensekit.data.archives import ENDINGS, arrays, holds_arrays
+from condensekit.data.arrays import as_nchw, check_layout
+from condensekit.data.decoding import check_size, enough_memory
+from condensekit.data.files import FIFTH, Pair, Source, hold_out
 from condensekit.data.folders import LeftOut, class_folders, folder
-from condensekit.data.images import ClassImages, ImageSpec, as_labels, channel_statistics
+from condensekit.data.images import ClassImages, ImageSpec, normalisation
+from condensekit.data.labels import as_labels
 from condensekit.data.objects import from_dataset
 from condensekit.errors import DataError, refuse, unknown
 from condensekit.progress import SILENT, Progress
@@ -83,16 +86,18 @@ def load(
     mmap: Path | None = None,
     flippable: bool | None = None,
     splits: bool = True,
+    layout: str | None = None,
     progress: Progress = SILENT,
 ) -> tuple[ClassImages, ClassImages]:
     """Training and test images, both with the training images' normalisation, class names, and notes of the reader.
 
     Args:
         name_or_path: One of :data:`NAMES`; a folder of class folders, or of ``train`` and ``test`` (or ``val``)
-            with class folders inside, see :mod:`condensekit.data.folders`; or a ``.npz`` file with ``images``,
-            ``labels`` and perhaps ``test_images``, ``test_labels``. Without test images the validation images are
-            the test images; without both, a fixed 20% of each class are held out. With both, the validation images
-            are ``held_out`` of the training images. A folder that has the name of a data set is written ``./name``.
+            with class folders inside, see :mod:`condensekit.data.folders`; or a ``.npz`` or HDF5 file, or a folder of
+            ``.npy`` files, with ``images`` and ``labels``, or ``x_train`` and ``y_train``, and so on: see
+            :func:`condensekit.data.archives.arrays`. Without test images the validation images are the test images;
+            without both, a fixed 20% of each class are held out. With both, the validation images are ``held_out`` of
+            the training images. A folder that has the name of a data set is written ``./name``.
         root: Folder of the named sets, in torchvision's layout; if None ``$CONDENSEKIT_DATA``, else
             ``~/.cache/condensekit``. ``tinyimagenet`` is the folder ``tiny-imagenet-200`` in it, as its archive
             unpacks; its files are pictures without published checksums.
@@ -104,44 +109,44 @@ def load(
             may have 8 GiB of pixels.
         flippable: Whether a mirrored image still shows its class; None: as known for a named data set, else True.
         splits: Whether folders named ``train``, ``test`` or ``val`` are splits; False: they are classes.
+        layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: :func:`condensekit.data.arrays.as_nchw` has the rule.
         progress: Receives the number of images read.
 
     Raises:
         DataError: Files that are missing, altered, damaged or do not fit; the text names the file and a solution.
-        ConfigError: An unknown name, or an ``image_size`` below 1.
+        ConfigError: An unknown name or layout, or an ``image_size`` below 1.
         StoreError: The decoded pixels cannot be written to ``mmap``.
     """
     check_size(image_size)
+    check_layout(layout)
     path = Path(os.path.expanduser(name_or_path))
-    single = name_or_path in NAMES or path.suffix == ".npz"
+    single = name_or_path in NAMES or path.suffix.lower() in ENDINGS
     refuse(f"splits=False is for folders, got {str(name_or_path)!r}: leave it out" if single and not splits else None)
     try:
         if name_or_path in NAMES:
             source = _named(str(name_or_path), root, download, trust_local_copy)
         else:
-            source = _found(path, str(name_or_path), splits)
+            source = _found(path, str(name_or_path), splits, layout)
     except OSError as error:  # no permission in a folder above, a path too long, a disk that fails
         place = f"{error.filename or path:.200}"
         raise DataError(f"cannot reach {place}: {error.strerror}: check the path and its permissions") from error
-    file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size)}.npy"
+    file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size, layout)}.npy"
     pixels, notes = source.pixels(image_size, file, progress)
-    train = pixels[0]
-    if source.statistics is None:
-        flat = (0.0,) * train.shape[1], (1.0,) * train.shape[1]
-        mean, std = channel_statistics(train) if train.dtype == torch.uint8 else flat
-    else:
-        mean, std = source.statistics
+    mean, std = source.statistics or normalisation(pixels[0], not source.normalised)
     strangers = sorted({*torch.cat(source.labels[1:]).tolist()} - {*source.labels[0].tolist()})
     if strangers:
         raise DataError(f"{path}: the test images have class {strangers[0]}, which the training images lack")
-    channels, height, width = train.shape[1:]
+    channels, height, width = pixels[0].shape[1:]
     flips = source.flippable if flippable is None else flippable
-    spec = ImageSpec((channels, height, width), mean, std, source.names, flips)
-    name = name_or_path if name_or_path in NAMES else path.resolve()
-    told = {"name": str(name), "image_size": image_size, "root": None if root is None else str(Path(root).resolve())}
-    if not splits:
-        told["splits"] = False
-    notes = (*notes, *_constant(train))
+    spec = ImageSpec((channels, height, width), mean, std, source.names, flips, not source.normalised)
+    told = {
+        "name": str(name_or_path if name_or_path in NAMES else path.resolve()),
+        "image_size": image_size,
+        "root": None if root is None else str(Path(root).resolve()),
+        **({} if splits else {"splits": False}),
+        **({} if layout is None else {"layout": layout}),
+    }
+    notes = (*notes, *_constant(pixels[0]))
     parts = [
         ClassImages(images, labels, spec, {**told, "part": part}, notes)
         for part, images, labels in zip(("train", "test", "validation"), pixels, source.labels, strict=False)
@@ -150,7 +155,7 @@ def load(
     return parts[0], parts[1]
 
 
-def _found(path: Path, given: str, splits: bool) -> Source:
+def _found(path: Path, given: str, splits: bool, layout: str | None) -> Source:
     """The folder or file at a path."""
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
@@ -160,12 +165,12 @@ def _found(path: Path, given: str, splits: bool) -> Source:
         raise DataError(f"{given!r:.200} is no path: {error}") from error
     if kind == stat.S_IFDIR:
         _refuse_published(path)
-        return folder(path, splits)
-    if kind == stat.S_IFREG and path.suffix == ".npz":
-        return npz(path)
+        return arrays(path, layout) if holds_arrays(path) else folder(path, splits)
+    if kind == stat.S_IFREG and path.suffix.lower() in ENDINGS:
+        return arrays(path, layout)
     if kind is None and not path.suffix and os.sep not in given:
         raise unknown("data set", given, NAMES)
-    reason = "does not exist" if kind is None else "is neither a folder nor a .npz file"
+    reason = "does not exist" if kind is None else f"is neither a folder nor a {', '.join(ENDINGS)} file"
     raise DataError(f"{path} {reason}: name a folder of class folders, a .npz file, or one of {', '.join(NAMES)}")
 
 
@@ -195,7 +200,10 @@ def held_out(images: ClassImages) -> tuple[ClassImages, ClassImages]:
     """
     listed = images.order.sort().values
     train, test = hold_out(images.labels[listed], {k: images.spec.class_names.get(k, str(k)) for k in images.classes})
-    return images.subset(listed[train]), images.subset(listed[test])
+    parts = images.subset(listed[train]), images.subset(listed[test])
+    for part in parts:
+        part.notes = (*images.notes, FIFTH)
+    return parts
 
 
 def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> Source:
@@ -314,7 +322,8 @@ def _digits() -> Source:
     images = torch.from_numpy(np.rint(found.images * (255 / 16)).astype(np.uint8))[:, None]
     labels, names = torch.from_numpy(found.target), {digit: str(digit) for digit in range(10)}
     train, test = hold_out(labels, names)
-    return Source((labels[train], labels[test]), names, (), (images[train], images[test]), flippable=False)
+    parts = (images[train], images[test])
+    return Source((labels[train], labels[test]), names, (), parts, flippable=False, notes=(FIFTH,))
 
 
 def _tiny(path: Path) -> Source:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from condensekit.data.arrays import as_nchw, as_numbers, as_tensor
 from condensekit.errors import DataError, StoreError, refuse, whole
 from condensekit.progress import Progress
 from condensekit.runs.lock import waiting
@@ -38,73 +39,12 @@ TURNS = {
 """What makes an image upright, by its EXIF orientation."""
 
 
-def as_nchw(images: Tensor) -> Tensor:
-    """Convert images (N, C, H, W), (N, H, W, C) or (N, H, W) of uint8 or any float type to (N, C, H, W).
-
-    Raises:
-        DataError: Another type; or it is unclear which of the axes 1 and 3 are the channels.
-    """
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise DataError(f"pixels must be uint8 or floating point, got {images.dtype}: {as_what(images)}")
-    if images.is_floating_point():
-        images = images.to(torch.float32)
-    if images.ndim == 3:
-        return images[:, None]
-    first, last = (images.ndim == 4 and images.shape[axis] in (1, 3) for axis in (1, -1))
-    if first == last:
-        raise DataError(
-            f"cannot tell the channels of images of shape {tuple(images.shape)}: expected (N, C, H, W), (N, H, W, C) "
-            "or (N, H, W) with 1 or 3 channels; ClassImages.from_arrays takes (N, C, H, W) with any number"
-        )
-    return images if first else images.permute(0, 3, 1, 2)
-
-
-def as_tensor(images: Any) -> Tensor:
-    """An array or a tensor as a tensor without a graph that shares its memory, where torch can.
-
-    Raises:
-        DataError: Something else, or an array with masked values.
-    """
-    if isinstance(images, Tensor):
-        return images.detach()
-    if np.ma.is_masked(images):
-        raise DataError("images have masked values: fill them, say with images.filled(0), or leave these images out")
-    try:
-        array = np.asarray(images)
-        return torch.from_numpy(array.copy() if any(stride < 0 for stride in array.strides) else array)
-    except (TypeError, ValueError) as error:
-        kind = getattr(images, "dtype", type(images).__name__)
-        raise DataError(f"images must be an array of uint8 or float32, got {kind}: {error}") from error
-
-
-def as_what(images: Tensor) -> str:
-    """The advice for images that are neither uint8 nor float32: how to convert them without loss."""
-    if images.is_floating_point():
-        return "convert with astype('float32')"
-    if images.dtype == torch.bool:
-        return "pass images.astype('uint8') * 255"
-    values = images.cpu().numpy()
-    if values.size and values.min() >= 0 and values.max() <= 255:
-        return "convert with astype('uint8')"
-    return "scale them to 0..255 first, 16 bits by (images // 257).astype('uint8'), or to floats in [0, 1]"
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    """uint8 pixels if every value is a multiple of 1/255 in [0, 1], as ``ToTensor`` makes them; else unchanged."""
-    if not images.is_floating_point():
-        return images
-    found = torch.empty(images.shape, dtype=torch.uint8)
-    for block, out in zip(torch.split(images, 1024), torch.split(found, 1024), strict=True):
-        levels = block * 255
-        codes = levels.round()
-        if not ((codes >= 0) & (codes <= 255) & ((levels - codes).abs() < 1e-3)).all():
-            return images
-        out.copy_(codes)
-    return found
-
-
-def as_image(item: Any) -> Tensor:
+def as_image(item: Any, layout: str | None = None) -> Tensor:
     """(C, H, W) uint8 or float32 from a PIL image, an array or a tensor; transparent parts become white.
+
+    Args:
+        item: The image.
+        layout: See :func:`condensekit.data.arrays.as_nchw`.
 
     Raises:
         DataError: Another object, or pixels of another type or of more than 8 bits.
@@ -118,7 +58,7 @@ def as_image(item: Any) -> Tensor:
     image = as_tensor(item if isinstance(item, Tensor) else item.copy()).cpu()
     if image.ndim not in (2, 3):
         raise DataError(f"an image must be (C, H, W), (H, W, C) or (H, W), got shape {tuple(image.shape)}")
-    return as_nchw(image[None])[0]
+    return as_numbers(as_nchw(image[None], layout))[0]
 
 
 def is_wide(image: Image.Image) -> bool:
@@ -187,7 +127,8 @@ def resized(images: Tensor, size: int | None) -> Tensor:
     """(N, C, size, size), bilinear and anti-aliased as Pillow does it; unchanged if they fit."""
     if size is None or fits(images, size):
         return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    scaled = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return scaled.clamp(*images.aminmax()) if images.is_floating_point() else scaled  # rounding must not leave [0, 1]
 
 
 def alike(images: Iterable[Tensor], name_of: Callable[[int], str], size: int | None) -> Iterator[Tensor]:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from condensekit.data import pictures
-from condensekit.data.decoding import alike, as_bytes, as_nchw, enough_memory, fits, mapped, shown, stacked
-from condensekit.data.images import as_labels
+from condensekit.data.decoding import alike, enough_memory, fits, mapped, shown, stacked
 from condensekit.errors import DataError
 from condensekit.progress import Progress
 from condensekit.rng import Draw
-from condensekit.runs.files import regular
 
 Pair = tuple[Tensor, Tensor]  # of the training and of the test images
 Parts = tuple[Tensor, ...]  # of the training, of the test, and perhaps of the validation images
 DECODING = 2  # number of the rules of decoding; raise it when images decoded earlier would differ
 HELD_OUT = 0.2  # share of each class that is held out if a source has no test images
+FIFTH = f"no test part: a fixed {HELD_OUT:.0%} of each class are the test images"  # note
+VAL_IS_TEST = "no test part: val is the test part"  # note
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,13 @@ class Source:
     """Images and labels that were found, before the images are resized.
 
     Args:
-        labels: int64 labels of the training and of the test images; and of the validation images if there are all
-            three.
+        labels: int64 labels of the training images, of the test images and of further images to tune on, if any.
         names: Class name by label.
         files: The files. Without ``arrays``, each file is one image, in the order of the labels.
-        arrays: (N, C, H, W) images, as many arrays as ``labels``, if they are in memory already.
+        arrays: (N, C, H, W) images of the same parts, if they are in memory already.
         statistics: Mean and std of each channel in [0, 1]; None: computed from the training images.
         flippable: Whether a mirrored image still shows its class.
+        normalised: Whether the arrays were normalised elsewhere, so that their values are no pixels.
         notes: What the reader left out or changed: one short clause for each.
     """
 
@@ -48,12 +46,14 @@ class Source:
     arrays: Parts | None = None
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     flippable: bool = True
+    normalised: bool = False
     notes: tuple[str, ...] = ()
 
-    def tag(self, image_size: int | None) -> str:
-        """16 hex digits that change with the files, their sizes and dates, the image size, and the decoding."""
+    def tag(self, image_size: int | None, layout: str | None = None) -> str:
+        """16 hex digits that change with the files, their sizes and dates, image size, layout and decoding."""
         stats = [(str(file.resolve()), (s := file.stat()).st_size, s.st_mtime_ns) for file in self.files]
-        return hashlib.sha256(repr((DECODING, stats, image_size)).encode()).hexdigest()[:16]
+        kind = () if self.arrays is None else (str(self.arrays[0].dtype), layout)
+        return hashlib.sha256(repr((DECODING, stats, image_size, *kind)).encode()).hexdigest()[:16]
 
     def pixels(self, image_size: int | None, file: Path | None, progress: Progress) -> tuple[Parts, tuple[str, ...]]:
         """(N, C, H, W) images of each part, mapped from ``file`` or in memory; and :attr:`notes` with further ones.
@@ -64,7 +64,8 @@ class Source:
         """
         counts = [len(labels) for labels in self.labels]
         count = sum(counts)
-        if self.arrays is not None and file is None and all(fits(array, image_size) for array in self.arrays):
+        alike_now = self.arrays is not None and len({array.shape[1:] for array in self.arrays}) == 1
+        if self.arrays is not None and file is None and alike_now and fits(self.arrays[0], image_size):
             with progress.stage("read images", count) as stage:
                 stage.advance(count)
             return self.arrays, self.notes
@@ -75,45 +76,6 @@ class Source:
             with enough_memory(sum(array.nbytes for array in self.arrays)):
                 whole, notes = stacked(images, count) if file is None else mapped(images, count, file), []
         return torch.split(whole, counts), (*self.notes, *notes)
-
-
-def npz(path: Path) -> Source:
-    """Arrays ``images`` and ``labels``, and perhaps ``test_images`` and ``test_labels``."""
-    try:
-        regular(path)
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is not a .npz archive")
-        with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-    except Exception as error:  # a damaged archive may raise anything
-        raise DataError(f"cannot read {path}: {error}") from error
-    prefixes = ("", "test_") if {"test_images", "test_labels"} & set(found) else ("",)
-    missing = [f"{prefix}{name}" for prefix in prefixes for name in ("images", "labels") if prefix + name not in found]
-    if missing:
-        raise DataError(f"{path} lacks {' and '.join(missing)}; it holds {', '.join(found) or 'nothing'}")
-    names: dict[int, str] | None = None
-    arrays, numbers = [], []
-    for prefix in prefixes:
-        try:
-            images = as_nchw(torch.from_numpy(found[f"{prefix}images"]))
-            labels, listed = as_labels(found[f"{prefix}labels"], names)
-        except (DataError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: {prefix}images or {prefix}labels cannot be used: {error}") from error
-        if len(images) != len(labels) or not len(images):
-            raise DataError(f"{path} has {len(images)} {prefix}images but {len(labels)} {prefix}labels")
-        names = names or listed
-        arrays.append(images)
-        numbers.append(labels)
-    names = names or {label: str(label) for label in torch.unique(numbers[0]).tolist()}
-    bytes_ = [as_bytes(images) for images in arrays]
-    if all(images.dtype == torch.uint8 for images in bytes_):
-        arrays = bytes_
-    if arrays[0].dtype != arrays[-1].dtype:
-        raise DataError(f"{path}: images are {arrays[0].dtype}, test_images {arrays[-1].dtype}: store both alike")
-    if len(prefixes) == 1:
-        rows = hold_out(numbers[0], names)
-        arrays, numbers = [arrays[0][r] for r in rows], [numbers[0][r] for r in rows]
-    return Source((numbers[0], numbers[1]), names, (path,), (arrays[0].contiguous(), arrays[1].contiguous()))
 
 
 def hold_out(labels: Tensor, names: Mapping[int, str]) -> Pair:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from condensekit.data.files import HELD_OUT, Source, hold_out
-from condensekit.data.images import as_labels
+from condensekit.data.files import FIFTH, HELD_OUT, Source, hold_out
+from condensekit.data.labels import as_labels
 from condensekit.data.pictures import ENDINGS
 from condensekit.errors import DataError
 
@@ -104,7 +104,7 @@ def folder(path: Path, splits: bool = True) -> Source:
     found = _some_classes(top, left)
     rows = hold_out(found.labels, found.names)
     files = tuple(found.files[i] for i in torch.cat(rows).tolist())
-    return Source(tuple(found.labels[r] for r in rows), found.names, files, notes=left.notes())
+    return Source(tuple(found.labels[r] for r in rows), found.names, files, notes=(*left.notes(), FIFTH))
 
 
 def class_folders(path: Path, left: LeftOut) -> Classes:

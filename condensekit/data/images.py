@@ -12,12 +12,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from condensekit.data.decoding import as_tensor, as_what
+from condensekit.data.arrays import Values, as_nchw, as_numbers, as_tensor, blocks, check_layout, settled
+from condensekit.data.labels import as_labels
 from condensekit.errors import DataError, finite, instance, refuse, whole
 from condensekit.rng import Draw
 
-COUNTED = 1 << 22  # pixels counted in one call, as 8-byte integers
-LEVELS = 8  # float images of whole numbers are taken for pixels if their maximum is above this, and at most 255
+KEPT = "values that are no pixels in 0..1 are kept as they are, as normalised already"  # note
 HASHED_WHOLE = 1 << 30  # bytes; of a larger data set, only 4,096 images are hashed
 
 
@@ -28,7 +28,7 @@ class ImageSpec:
     Args:
         shape: (channels, height, width).
         mean: Per-channel mean of the pixels, which lie in [0, 1].
-        std: Per-channel standard deviation of the pixels, above 0.
+        std: Per-channel standard deviation of the pixels, above 0 and at most 1.
         class_names: Class name by integer label; labels may have gaps.
         flippable: Whether a mirrored image still shows its class; False for digits and letters.
         pixels: Whether ``mean`` and ``std`` turn the values back into pixels in [0, 1]. False for float32 images that
@@ -54,6 +54,12 @@ class ImageSpec:
         if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
             raise DataError(f"mean must be finite and std positive, got {self.mean} and {self.std}")
         refuse(*(instance(name, getattr(self, name), bool, "True or False") for name in ("flippable", "pixels")))
+        if self.pixels and not (min(self.mean) >= 0 and max(*self.mean, *self.std) <= 1):
+            likely = "they look like those of 0..255: " if max(*self.mean, *self.std) > 2 else "of pixels in 0..255 "
+            raise DataError(
+                f"mean and std must be those of pixels in [0, 1], got mean {self.mean}, std {self.std}: {likely}divide "
+                "both by 255; images that were normalised elsewhere have mean 0 and std 1 here"
+            )
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -84,9 +90,10 @@ class ImageSpec:
         return mean[:, None, None], std[:, None, None]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Turn uint8 pixels (..., C, H, W) in 0..255 into normalised float32 images."""
+        """Turn pixels (..., C, H, W), uint8 in 0..255 or float32 in [0, 1], into normalised float32 images."""
         mean, std = self.constants(pixels.device)
-        return (pixels.to(torch.float32) * (1 / 255) - mean) / std
+        scaled = pixels.to(torch.float32) * (1 / 255) if pixels.dtype == torch.uint8 else pixels
+        return (scaled - mean) / std
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Turn normalised images (..., C, H, W) into float32 pixels, clamped to [0, 1]."""
@@ -118,8 +125,8 @@ class ClassImages:
     """Real images grouped by class: the input of every condensation, selection, training and test.
 
     Args:
-        images: (N, C, H, W) uint8 pixels in 0..255, or float32 images that are normalised already (then
-            ``spec`` has mean 0 and std 1). In memory or memory-mapped, on any device.
+        images: (N, C, H, W) pixels, uint8 in 0..255 or float32 in [0, 1]; or float32 images that are normalised already
+            (then ``spec`` has mean 0 and std 1). In memory or memory-mapped, on any device.
         labels: (N,) integers; they may have gaps and be negative.
         spec: Shape, normalisation and class names. Float images with values outside [0, 1] get ``pixels=False``.
         source: The arguments of :func:`condensekit.load` that read the images, as JSON values; None if unknown.
@@ -145,12 +152,12 @@ class ClassImages:
     ) -> None:
         images = images.detach()
         _check_arrays(images, labels, spec)
-        labels = labels.to("cpu", torch.int64)
+        labels, _ = as_labels(labels)
         self.images = images
         self.labels = labels
-        self.spec = replace(spec, pixels=False) if spec.pixels and _beyond(images) else spec
+        self.spec = spec if images.dtype == torch.uint8 else _of_floats(images, spec)
         self.source = source
-        self.notes = tuple(notes)
+        self.notes = (*notes, *([] if self.spec.pixels else [KEPT]))
         self.held_out: ClassImages | None = None
         self._group(torch.arange(len(labels)))
 
@@ -172,43 +179,42 @@ class ClassImages:
         std: ArrayLike | None = None,
         class_names: Mapping[int, str] | None = None,
         flippable: bool = True,
+        layout: str | None = None,
     ) -> ClassImages:
         """Make class images from arrays; the normalisation is computed if it is not given.
 
+        >>> data = ClassImages.from_arrays(np.zeros((2, 8, 8, 3)), ["dog", "cat"])
+        >>> data.spec.shape, data.images.dtype, data.spec.class_names
+        ((3, 8, 8), torch.uint8, {0: 'cat', 1: 'dog'})
+
         Args:
-            images: (N, C, H, W) or (N, H, W), numpy array or tensor, uint8 or float32 (see the class).
-            labels: (N,) or (N, 1) integers, or strings, which become class names in sorted order.
-            mean: (C,) mean of the pixels in [0, 1], one number for one channel; None: computed from uint8 images.
-            std: (C,) standard deviation of the pixels, likewise; None: computed from uint8 images.
+            images: (N, C, H, W), (N, H, W, C) or (N, H, W) array or tensor: integers in 0..255, True and False, floats
+                in [0, 1] or whole floats in 0..255. Other floats are taken as normalised already.
+            labels: See :func:`condensekit.data.labels.as_labels`.
+            mean: Per-channel mean of the pixels in [0, 1]; None: computed. Mean 0 and std 1 keep floats as they are.
+            std: Per-channel standard deviation of the pixels; None: computed.
             class_names: Class name by label; None: the label as text.
             flippable: See :class:`ImageSpec`.
+            layout: ``NCHW`` or ``NHWC``; None: see :func:`condensekit.data.arrays.as_nchw`.
+
+        Raises:
+            DataError: Images or labels that cannot be used; the text says why, and names the image.
+            ConfigError: An unknown layout.
         """
-        tensor = as_tensor(images)
-        if tensor.ndim == 3:
-            tensor = tensor[:, None]
+        check_layout(layout)
+        tensor = as_numbers(as_nchw(as_tensor(images), layout))
         numbers, names = as_labels(labels)
-        if tensor.ndim != 4:
-            raise DataError(f"images must be (N, C, H, W) or (N, H, W), got shape {tuple(tensor.shape)}")
-        if tensor.shape[-1] in (1, 3) and tensor.shape[1] not in (1, 3):
-            raise DataError(
-                f"images of shape {tuple(tensor.shape)} look like (N, H, W, C); "
-                "expected (N, C, H, W): pass images.transpose(0, 3, 1, 2)"
-            )
         if len(tensor) == 0:
             raise DataError("the set is empty: expected at least one image")
-        channels = tensor.shape[1]
-        flat = (0.0,) * channels, (1.0,) * channels
-        if tensor.dtype == torch.uint8 and (mean is None or std is None):
-            flat = channel_statistics(tensor)
-        labels_present = torch.unique(numbers).tolist()
-        names = dict(class_names or names or {k: str(k) for k in labels_present})
-        spec = ImageSpec(
-            (channels, tensor.shape[2], tensor.shape[3]),
-            flat[0] if mean is None else tuple(np.ravel(mean).tolist()),
-            flat[1] if std is None else tuple(np.ravel(std).tolist()),
-            {k: names.get(k, str(k)) for k in labels_present},
-            flippable,
-        )
+        wanted = {"mean": mean, "std": std}
+        given = {name: tuple(np.ravel(value).tolist()) for name, value in wanted.items() if value is not None}
+        as_is = len(given) == 2 and not any(given["mean"]) and set(given["std"]) == {1}
+        values = Values().see(tensor)
+        tensor, pixels = (tensor, values.pixels) if as_is else settled(tensor, values)
+        spec = spec_of(tensor, numbers, class_names or names, flippable, pixels)
+        if given:  # the constructor refuses a mean and std of images that are no pixels
+            shown = {"mean": spec.mean, "std": spec.std} | given
+            spec = replace(spec, mean=shown["mean"], std=shown["std"], pixels=pixels or not as_is)
         return cls(tensor, numbers, spec)
 
     def __len__(self) -> int:
@@ -243,7 +249,7 @@ class ClassImages:
         """Images at source ``indices`` (any shape S): (*S, C, H, W) float32, normalised, on ``device``."""
         flat = indices.reshape(-1)
         chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)
-        if chosen.dtype == torch.uint8:
+        if self.spec.pixels:
             chosen = self.spec.normalise(chosen)
         return chosen.reshape(*indices.shape, *self.spec.shape)
 
@@ -383,97 +389,82 @@ class ClassImages:
         return digest.hexdigest()
 
 
+def spec_of(
+    images: Tensor, labels: Tensor, names: Mapping[int, str] | None, flippable: bool = True, pixels: bool = True
+) -> ImageSpec:
+    """The spec of (N, C, H, W) images with their own normalisation; a class without a name has its label as name."""
+    channels, height, width = images.shape[1:]
+    named = {label: (names or {}).get(label, str(label)) for label in torch.unique(labels).tolist()}
+    return ImageSpec((channels, height, width), *normalisation(images, pixels), named, flippable, pixels)
+
+
+def normalisation(images: Tensor, pixels: bool = True) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std for the :class:`ImageSpec` of images: those of the pixels, else 0 and 1."""
+    return channel_statistics(images) if pixels else ((0.0,) * images.shape[1], (1.0,) * images.shape[1])
+
+
 def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 (N, C, H, W) pixels, in units of [0, 1]."""
+    """Mean and standard deviation of each channel of (N, C, H, W) pixels, in units of [0, 1].
+
+    Args:
+        pixels: uint8 in 0..255 or float32 in [0, 1].
+    """
+    found = (_statistics_of_bytes if pixels.dtype == torch.uint8 else _statistics_of_floats)(pixels)
+    mean, std = (values.tolist() for values in found)
+    return tuple(mean), tuple(s if s > 0 else 1.0 for s in std)
+
+
+def _statistics_of_bytes(pixels: Tensor) -> tuple[Tensor, Tensor]:
     channels = pixels.shape[1]
     counts = torch.zeros(channels, 256, dtype=torch.float64)
-    for block in torch.split(pixels, max(1, COUNTED // pixels[0].numel())):
+    for block in blocks(pixels):
         for channel in range(channels):
             counts[channel] += torch.bincount(block[:, channel].reshape(-1).cpu().long(), minlength=256)
     values = torch.arange(256, dtype=torch.float64) / 255
     share = counts / counts.sum(1, keepdim=True)
     mean = (share * values).sum(1)
-    std = ((share * (values - mean[:, None]) ** 2).sum(1)).sqrt()
-    return tuple(mean.tolist()), tuple(s if s > 0 else 1.0 for s in std.tolist())
+    return mean, ((share * (values - mean[:, None]) ** 2).sum(1)).sqrt()
 
 
-def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tensor, dict[int, str] | None]:
-    """Turn labels into (N,) int64, and return the class names if the labels were strings.
-
-    Args:
-        labels: (N,) or (N, 1) integers or strings.
-        known: Class names by label, for strings; None: strings are numbered in sorted order.
-
-    Raises:
-        DataError: Labels of another type or shape, or an unknown class name.
-    """
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.dtype.kind == "O" and all(isinstance(label, str) for label in array.flat):
-        array = array.astype(str)
-    if array.ndim != 1:
-        raise DataError(
-            f"labels must be (N,) integers or strings, got shape {array.shape}"
-            + ("; one-hot rows: pass labels.argmax(1)" if array.ndim == 2 else "")
-        )
-    if array.dtype.kind in "US":
-        found, rows = np.unique(array.astype(str), return_inverse=True)
-        names = dict(known or enumerate(found.tolist()))
-        label_of = {name: label for label, name in names.items()}
-        strangers = [name for name in found.tolist() if name not in label_of]
-        if strangers:
-            raise DataError(f"unknown class {strangers[0]!r}; known: {', '.join(label_of)}")
-        return torch.tensor([label_of[name] for name in found.tolist()])[rows], names
-    if array.dtype.kind not in "iu":
-        whole = array.dtype.kind in "bf" and bool((array == np.round(array)).all())  # False for NaN
-        way_out = "convert with astype(int)" if whole else "correct the labels that are neither"
-        raise DataError(f"labels must be integers or strings, got {array.dtype}: {way_out}")
-    return torch.from_numpy(array.astype(np.int64)), None
+def _statistics_of_floats(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    count = pixels.numel() // pixels.shape[1]
+    mean, square = torch.zeros(2, pixels.shape[1], dtype=torch.float64)
+    for block in blocks(pixels):
+        mean += block.cpu().double().sum((0, 2, 3)) / count
+    for block in blocks(pixels):
+        square += (block.cpu().double() - mean[:, None, None]).square().sum((0, 2, 3)) / count
+    return mean, square.sqrt()
 
 
 def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
     if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape:
         raise DataError(f"images must be (N, {', '.join(map(str, spec.shape))}), got shape {tuple(images.shape)}")
     if images.dtype not in (torch.uint8, torch.float32):
-        raise DataError(f"images must be uint8 pixels or normalised float32, got {images.dtype}: {as_what(images)}")
+        raise DataError(
+            f"images must be uint8 or float32, got {images.dtype}: ClassImages.from_arrays converts other types"
+        )
     if len(images) == 0:
         raise DataError("the set is empty: expected at least one image")
     if labels.ndim != 1 or len(labels) != len(images):
         raise DataError(f"expected {len(images)} labels, one for each image, got shape {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"labels must be integers, got {labels.dtype}")
-    if images.dtype == torch.float32:
-        _check_floats(images)
-        if any(spec.mean) or any(s != 1 for s in spec.std):
-            raise DataError(
-                "float32 images must be normalised already, with spec mean 0 and std 1; "
-                f"got mean {spec.mean}, std {spec.std}: pass uint8 pixels to have them normalised"
-            )
 
 
-def _beyond(images: Tensor) -> bool:
-    """Whether float32 images have values outside [0, 1], and therefore are not pixels."""
-    if images.dtype == torch.uint8:
-        return False
-    low, high = images.aminmax()
-    return float(low) < 0 or float(high) > 1
+def _of_floats(images: Tensor, spec: ImageSpec) -> ImageSpec:
+    """The spec of float32 images, which says whether they are pixels.
 
-
-def _check_floats(images: Tensor) -> None:
-    """Raise DataError for values that are not finite, and for float images that look like pixels in 0..255."""
-    low, high, whole = 0.0, 0.0, True
-    for start in range(0, len(images), 4096):
-        block = images[start : start + 4096]
-        finite = torch.isfinite(block).flatten(1).all(1)
-        if not finite.all():
-            index = start + int((~finite).nonzero()[0])
-            raise DataError(f"image {index} has a pixel that is not finite (NaN or infinite): remove or repair it")
-        if whole and low >= 0:
-            whole = bool((block == block.round()).all())
-            low, high = min(low, float(block.min())), max(high, float(block.max()))
-    if whole and low >= 0 and LEVELS < high <= 255:
+    Raises:
+        DataError: Values that are not finite, that look like pixels in 0..255, or that the mean and std do not fit.
+    """
+    values = Values().see(images)
+    neutral = not any(spec.mean) and set(spec.std) == {1}
+    if values.pixels if spec.pixels else neutral:
+        return spec
+    if not neutral:
         raise DataError(
-            f"float32 images must be normalised already, and these are whole numbers in 0..{high:.0f}: pass them with "
-            "astype('uint8'), or divide by their highest possible value"
+            f"mean {spec.mean} and std {spec.std} belong to pixels in [0, 1], and the float32 images have values in "
+            f"{values.low:.4g}..{values.high:.4g}: pass pixels, or mean 0 and std 1 if they are normalised"
         )
+    values.check()
+    return replace(spec, pixels=False)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condensekit.data.images import ClassImages, ImageSpec, as_labels, channel_statistics
+from condensekit.data.images import KEPT, ClassImages, ImageSpec, channel_statistics
 from condensekit.errors import DataError
 from condensekit.rng import Draw
 
@@ -43,14 +43,6 @@ def test_labels_may_be_a_column_or_objects_that_are_strings():
         assert ClassImages.from_arrays(images, column).labels.tolist() == [7, 2, 7]
     for names in (np.array(["horse", "cat", "horse"], dtype=object), np.array([["horse"], ["cat"], ["horse"]])):
         assert ClassImages.from_arrays(images, names).spec.class_names == {0: "cat", 1: "horse"}
-
-
-def test_known_names_number_strings():
-    labels, names = as_labels(np.array([b"b", b"a"]), {4: "a", 9: "b"})
-    assert labels.tolist() == [9, 4]
-    assert names == {4: "a", 9: "b"}
-    with pytest.raises(DataError, match="unknown class 'c'; known: a, b"):
-        as_labels(["c"], {4: "a", 9: "b"})
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,13 +83,16 @@ def test_every_image_is_equally_likely(n):
 
 def test_sample_gives_normalised_pixels_of_the_drawn_images():
     data = ClassImages.from_arrays(
-        torch.arange(0, 240, 2, dtype=torch.uint8).reshape(10, 3, 2, 2), [0, 1] * 5, mean=[0.1, 0.2, 0.3], std=[1, 2, 4]
+        torch.arange(0, 240, 2, dtype=torch.uint8).reshape(10, 3, 2, 2),
+        [0, 1] * 5,
+        mean=[0.1, 0.2, 0.3],
+        std=[0.25, 0.5, 1],
     )
     drawn = data.sample([1, 0], 3, Draw(1))
     assert drawn.shape == (2, 3, 3, 2, 2)
     assert drawn.dtype == torch.float32
     source = data.images[data.draw_indices([1, 0], 3, Draw(1))].double() / 255
-    expected = (source - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor([1.0, 2.0, 4.0])[:, None, None]
+    expected = (source - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor([0.25, 0.5, 1.0])[:, None, None]
     torch.testing.assert_close(drawn.double(), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(data.spec.to_pixels(drawn).double(), source, rtol=0, atol=1e-6)
 
@@ -138,17 +133,34 @@ def test_a_split_leaves_something_of_each_class():
 
 def test_floats_that_are_no_pixels_show_it():
     pixels, labels = torch.rand(3, 1, 2, 2), [0, 1, 2]
-    floats = ClassImages.from_arrays(pixels, labels).spec
-    assert floats.pixels
-    assert floats.range == ((0.0,), (1.0,))
-    whole = ClassImages.from_arrays((255 * pixels).byte(), labels)
-    assert whole.spec.range is not None
-    low, high = whole.spec.range
-    ends = whole.spec.normalise(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)).flatten()
-    torch.testing.assert_close(torch.tensor([*low, *high]), ends)
-    beyond = ClassImages.from_arrays(torch.tensor([-1.5, 0.5, 3.0]).reshape(3, 1, 1, 1), labels).spec
-    assert not beyond.pixels
-    assert beyond.range is None
+    kept = ClassImages.from_arrays(pixels, labels, mean=0, std=1)
+    assert torch.equal(kept.gather(torch.arange(3)), pixels)
+    assert (kept.spec.pixels, kept.spec.range) == (True, ((0.0,), (1.0,)))
+    for images, ends in (((255 * pixels).byte(), [0, 255]), (pixels, [0.0, 1.0])):
+        spec = ClassImages.from_arrays(images, labels).spec
+        low, high = spec.range
+        shown = spec.normalise(torch.tensor(ends, dtype=images.dtype).reshape(2, 1, 1, 1)).flatten()
+        torch.testing.assert_close(torch.tensor([*low, *high]), shown)
+    beyond = ClassImages.from_arrays(torch.tensor([-1.5, 0.5, 3.0]).reshape(3, 1, 1, 1), labels)
+    assert not beyond.spec.pixels
+    assert beyond.spec.range is None
+    assert beyond.notes == (KEPT,)
+
+
+def test_floats_and_bytes_are_normalised_alike():
+    """A learner's first try, images / 255: after 5 steps, blobs where the same images as bytes gave digits."""
+    levels = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
+    smooth = (levels / 255).clip(0.001, 0.999)  # no multiples of 1/255
+    whole, floats = (ClassImages.from_arrays(images, [0, 1] * 20) for images in (levels, smooth))
+    assert (whole.images.dtype, floats.images.dtype) == (torch.uint8, torch.float32)
+    rows = torch.arange(40)
+    torch.testing.assert_close(floats.gather(rows), whole.gather(rows), atol=0.01, rtol=0)
+    assert ClassImages.from_arrays(levels / 255, [0, 1] * 20).fingerprint() == whole.fingerprint()
+    assert ClassImages.from_arrays(levels.astype(float), [0, 1] * 20).fingerprint() == whole.fingerprint()
+    assert floats.spec.mean == pytest.approx(smooth.mean((0, 2, 3)).tolist())
+    assert floats.spec.std == pytest.approx(smooth.std((0, 2, 3)).tolist())
+    other = floats.with_spec(mean=whole.spec.mean, std=whole.spec.std)
+    torch.testing.assert_close(other.gather(rows), whole.spec.normalise(torch.from_numpy(smooth).float()))
 
 
 def test_statistics_are_those_of_the_pixels():
@@ -186,7 +198,7 @@ def test_float_images_are_taken_as_they_are():
 
 
 def test_spec_survives_json():
-    spec = ImageSpec((3, 4, 5), (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), {-1: "a", 42: "b"})
+    spec = ImageSpec((3, 4, 5), (0.1, 0.2, 0.3), (0.1, 0.2, 0.3), {-1: "a", 42: "b"})
     assert ImageSpec.from_json(spec.to_json()) == spec
     assert spec.classes == (-1, 42)
 
@@ -224,20 +236,13 @@ def test_the_same_images_with_another_spec():
 @pytest.mark.parametrize(
     ("images", "labels", "reason"),
     [
-        (np.zeros((4, 8, 8, 3), np.uint8), [0] * 4, r"look like \(N, H, W, C\)"),
-        (np.zeros((4, 8), np.uint8), [0] * 4, r"must be \(N, C, H, W\) or \(N, H, W\), got shape \(4, 8\)"),
-        (GREY.astype(np.float64), [0] * 4, r"got torch.float64: convert with astype\('float32'\)"),
-        (GREY.astype(np.int64), [0] * 4, r"got torch.int64: convert with astype\('uint8'\)"),
-        (GREY.astype(np.uint16) + 256, [0] * 4, r"got torch.uint16: scale them to 0..255 first, 16 bits by .*// 257"),
-        (GREY.astype(np.int64) - 1, [0] * 4, "got torch.int64: scale them"),
-        (GREY > 0, [0] * 4, r"got torch.bool: pass images.astype\('uint8'\) \* 255"),
+        (np.zeros((4, 8, 8, 8), np.uint8), [0] * 4, r"cannot tell the channels of images of shape \(4, 8, 8, 8\)"),
+        (np.zeros((4, 64), np.uint8), [0] * 4, r"flat rows: pass images.reshape\(-1, 8, 8\)"),
+        (GREY.astype(np.uint16) + 256, [0] * 4, r"got torch.uint16 in 256..256: scale them .* 16 bits by .*// 257"),
+        (GREY.astype(np.int64) - 1, [0] * 4, "got torch.int64 in -1..-1: scale them"),
+        (GREY * 1j, [0] * 4, "pixels must be real numbers, got torch.complex128"),
         (GREY, [0] * 3, r"expected 4 labels, one for each image, got shape \(3,\)"),
-        (GREY, np.zeros(4), r"labels must be integers or strings, got float64: convert with astype\(int\)"),
-        (GREY, [0, 1, np.nan, 1], "got float64: correct the labels that are neither"),
-        (GREY, np.array(["a", None, "b", "a"]), "got object: correct the labels that are neither"),
-        (GREY, np.full((4, 2), "a"), r"must be \(N,\) integers or strings, got shape \(4, 2\)"),
-        (GREY, np.eye(4, dtype=int), r"got shape \(4, 4\); one-hot rows: pass labels.argmax\(1\)"),
-        (GREY, np.zeros(4, bool), "got bool"),
+        (GREY, [0, 1, np.nan, 1], "got float64: the label of image 2 is nan"),
         (GREY[:0], [], "the set is empty"),
         (np.array(["a.png"] * 4), [0] * 4, "images must be an array of uint8 or float32, got <U5: can't convert"),
         (np.ma.masked_equal(GREY, 0), [0] * 4, r"images have masked values: fill them, say with images.filled\(0\)"),
@@ -246,6 +251,23 @@ def test_the_same_images_with_another_spec():
 def test_ill_fitting_arrays_are_refused(images, labels, reason):
     with pytest.raises(DataError, match=reason):
         ClassImages.from_arrays(images, np.array(labels, dtype=int) if len(labels) == 0 else labels)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "reason"),
+    [
+        ((125.3,), (63.0,), "they look like those of 0..255: divide both by 255; .* have mean 0 and std 1"),
+        ((0.5,), (63.0,), "look like those of 0..255"),
+        ((-0.5,), (0.5,), r"must be those of pixels in \[0, 1\]"),
+    ],
+)
+def test_mean_and_std_are_in_the_unit_of_pixels(mean, std, reason):
+    with pytest.raises(DataError, match=reason):
+        ClassImages.from_arrays(GREY, [0] * 4, mean=mean, std=std)
+    with pytest.raises(DataError, match=reason):
+        ImageSpec((1, 8, 8), mean, std)
+    with pytest.raises(DataError, match="belong to pixels"):
+        ClassImages.from_arrays(GREY - 1.5, [0] * 4, mean=0.5, std=0.5)
 
 
 def test_reversed_axes_graphs_and_single_numbers_are_taken():
@@ -264,8 +286,8 @@ def test_spec_must_fit():
     images, labels = torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
     with pytest.raises(DataError, match=r"images must be \(N, 3, 4, 4\), got shape \(1, 1, 4, 4\)"):
         ClassImages(images, labels, ImageSpec((3, 4, 4), (0.0,) * 3, (1.0,) * 3))
-    with pytest.raises(DataError, match="must be normalised already"):
-        ClassImages(images.float(), labels, ImageSpec((1, 4, 4), (0.5,), (1.0,)))
+    with pytest.raises(DataError, match=r"mean \(0.5,\) and std \(1.0,\) belong to pixels in \[0, 1\], .* in -2..-2"):
+        ClassImages(images.float() - 2, labels, ImageSpec((1, 4, 4), (0.5,), (1.0,)))
     for shape, mean, std in [((3, 4), (0,), (1,)), ((1, 4, 4), (0, 0), (1,)), ((1, 4, 4), (0,), (0,)), ((), (), ())]:
         with pytest.raises(DataError):
             ImageSpec(shape, mean, std)
@@ -279,13 +301,18 @@ def test_non_finite_pixel_is_named_by_index(value):
         ClassImages.from_arrays(images, [0] * 9)
 
 
-@pytest.mark.parametrize("high", [16, 255])
-def test_floats_that_are_bytes_are_refused(high):
-    images = torch.linspace(0, high, 17).round().reshape(17, 1, 1, 1).expand(-1, 1, 2, 2)
-    reason = rf"these are whole numbers in 0..{high}: pass them with astype\('uint8'\), or divide"
-    with pytest.raises(DataError, match=reason):
+@pytest.mark.parametrize("high", [16, 100.5, 254.5, 4095])
+def test_floats_of_unknown_scale_are_refused(high):
+    images = torch.linspace(0, high, 17).reshape(17, 1, 1, 1).expand(-1, 1, 2, 2)
+    with pytest.raises(DataError, match=rf"in 0..{high}: pass them .*divided by their highest possible value"):
         ClassImages.from_arrays(images.numpy(), [0] * 17)
-    for fine in (images / 255, images - 1, images * 2.5, (images > 3).float()):
+    spec = ImageSpec((1, 2, 2), (0.0,), (1.0,))
+    with pytest.raises(DataError, match="divided by their highest"):
+        ClassImages(images, torch.zeros(17).long(), spec)
+    kept = ClassImages.from_arrays(images, [0] * 17, mean=0, std=1)
+    assert torch.equal(kept.images, images)
+    assert not kept.spec.pixels
+    for fine in (images / high, images - 1, images / high * 7, images.round().byte()):
         assert len(ClassImages.from_arrays(fine, [0] * 17)) == 17
 
 

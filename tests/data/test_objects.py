@@ -125,7 +125,7 @@ IMAGE = np.zeros((4, 4), np.uint8)
         ([(IMAGE, 0), (np.array([["a"]]), 0)], "item 1: "),
         ([(IMAGE, 0), (IMAGE.astype(float), 0)], "item 1 is torch.float32, item 0 is torch.uint8"),
         ([(IMAGE, 0), (IMAGE, 0.5)], "the label of item 1 must be an integer or a string, got 0.5"),
-        ([(IMAGE, torch.tensor([0, 1]))], "the label of item 0 .* one-hot labels"),
+        ([(IMAGE, torch.tensor([0, 1]))], "the label of item 0 .* give the number of its class"),
         ([(IMAGE / 255, 0), (IMAGE * np.nan, 0)], "image 1 has a pixel that is not finite"),
     ],
 )

@@ -90,7 +90,6 @@ READERS = {
 }
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="labels with several ones are met with: pass argmax")
 @pytest.mark.parametrize("reader", READERS)
 def test_rows_with_several_ones_are_refused_without_a_word_of_argmax(reader):
     with pytest.raises(DataError) as refusal:

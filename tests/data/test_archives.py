@@ -77,15 +77,22 @@ def test_resized_and_mapped(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"x": PIXELS, "y": LABELS}, "lacks images and labels; it holds x, y"),
+        ({"pictures": PIXELS, "kinds": LABELS}, "lacks images and labels; it holds pictures, kinds"),
+        ({"x_train": PIXELS, "x_test": PIXELS}, "lacks y_train; it holds x_train, x_test"),
+        ({"images": PIXELS, "labels": LABELS, "val_labels": LABELS}, "lacks val_images"),
+        ({"x": PIXELS, "data": PIXELS, "y": LABELS}, r"several images of the train part \(x, data\)"),
         ({"images": PIXELS, "labels": LABELS, "test_images": PIXELS}, "lacks test_labels"),
         ({"images": PIXELS, "labels": LABELS[:5]}, "has 40 images but 5 labels"),
         ({"images": PIXELS[:0], "labels": LABELS[:0]}, "has 0 images but 0 labels"),
-        ({"images": PIXELS, "labels": LABELS / 2}, "labels must be integers or strings, got float64"),
-        ({"images": PIXELS, "labels": np.eye(40, dtype=int)}, "one-hot rows"),
-        ({"images": PIXELS.astype(int), "labels": LABELS}, "pixels must be uint8 or floating point, got torch.int64"),
-        ({"images": np.array(["a"]), "labels": LABELS[:1]}, "images or labels cannot be used"),
-        ({"images": PIXELS[:, :3], "labels": LABELS}, "cannot tell the channels"),
+        ({"images": PIXELS, "labels": LABELS + 0.5}, "labels cannot be used: .* the label of image 0 is -1.5"),
+        ({"images": PIXELS, "labels": np.ones((40, 3), int)}, "the labels are multi-label: image 0 has 3 of 3 classes"),
+        (
+            {"images": PIXELS.astype(np.uint16) * 257, "labels": LABELS},
+            "must be uint8 or floating point, got torch.uint16",
+        ),
+        ({"images": np.array(["a"]), "labels": LABELS[:1]}, "images cannot be used"),
+        ({"images": PIXELS[:, :3], "labels": LABELS}, "cannot tell the channels .* layout='NCHW' .* layout='NHWC'"),
+        ({"images": PIXELS.reshape(40, -1), "labels": LABELS}, r"flat rows: pass images.reshape\(-1, 12, 12\)"),
         ({"images": PIXELS, "labels": [0] * 39 + [5]}, "class '5' has 1 image, so none can be held out"),
         ({"images": PIXELS * np.nan, "labels": LABELS}, "image 0 has a pixel that is not finite"),
         (
@@ -94,13 +101,21 @@ def test_resized_and_mapped(tmp_path):
         ),
         (
             {"images": PIXELS, "labels": LABELS, "test_images": PIXELS[:, :4], "test_labels": LABELS},
-            r"images must be \(N, 3, 8, 6\), got shape \(40, 3, 4, 6\)",
+            r"image 40 is \(3, 4, 6\), image 0 is \(3, 8, 6\): use image_size=N",
+        ),
+        (
+            {"images": PIXELS, "labels": LABELS, "test_images": PIXELS[..., 0], "test_labels": LABELS},
+            "images have 3 channels, test_images 1: store both alike",
         ),
         (
             {"images": PIXELS, "labels": LABELS, "test_images": PIXELS - 0.5, "test_labels": LABELS},
-            "images are torch.uint8, test_images torch.float32",
+            "images are pixels, test_images are normalised already: store both alike",
         ),
-        ({"images": np.array([{}]), "labels": [0]}, "cannot read .*a.npz: Object arrays cannot be loaded"),
+        (
+            {"images": PIXELS, "labels": LABELS, "test_images": PIXELS, "test_labels": LABELS.astype(str)},
+            "test_labels must be numbers as the others are",
+        ),
+        ({"images": np.array([{}]), "labels": [0]}, "cannot read images of .*a.npz: Object arrays cannot be loaded"),
     ],
 )
 def test_unusable_archives_are_refused(tmp_path, arrays, reason):
