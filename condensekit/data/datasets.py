@@ -23,7 +23,7 @@ from condensekit.data.files import FIFTH, HELD_OUT, Pair, Source, hold_out
 from condensekit.data.images import ClassImages, ImageSpec, normalisation
 from condensekit.data.labels import as_labels
 from condensekit.data.objects import from_dataset
-from condensekit.errors import DataError, unknown
+from condensekit.errors import ConfigError, DataError, unknown
 from condensekit.progress import SILENT, Progress
 
 __all__ = ["NAMES", "from_dataset", "load"]
@@ -117,6 +117,8 @@ def load(
         raise DataError(f"{path} {reason}: name a folder of class folders, a .npz file, or one of {', '.join(NAMES)}")
     else:
         raise unknown("data set", str(name_or_path), NAMES)
+    if layout and (name_or_path in NAMES or source.arrays is None):
+        raise ConfigError(f"layout={layout!r} is for files of arrays, and {name_or_path} is none: leave it out")
     file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size, layout)}.npy"
     parts = source.pixels(image_size, file, progress)
     mean, std = source.statistics or normalisation(parts[0], not source.normalised)
