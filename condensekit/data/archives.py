@@ -34,6 +34,8 @@ WORDS = {
 PART, WORD = "|".join(PARTS), "|".join(WORDS)
 NAME = re.compile(rf"((?P<before>{PART})_?)?(?P<word>{WORD})(_?(?P<after>{PART}))?", re.IGNORECASE)
 
+MOST = 20  # names that an error lists
+
 Read = Callable[[str], Any]
 Names = tuple[str, str]  # of the images and of the labels of a part
 
@@ -196,7 +198,7 @@ def _check_missing(path: Path, part: str, chosen: Mapping[str, str | None], name
         match = NAME.fullmatch(str(chosen["images"]))
         assert match is not None
         wanted = [str(chosen["images"]).replace(match["word"], LABELS_OF[match["word"].lower()])]
-    raise DataError(f"{path} lacks {' and '.join(wanted)}; it holds {', '.join(names) or 'nothing'}")
+    raise DataError(f"{path} lacks {' and '.join(wanted)}; it holds {', '.join(names[:MOST]) or 'nothing'}")
 
 
 def _settle(path: Path, names: Sequence[str], images: list[Tensor]) -> bool:

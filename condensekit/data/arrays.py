@@ -137,7 +137,7 @@ def as_bytes(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         return images
     found = torch.empty(images.shape, dtype=torch.uint8)
-    for block, out in zip(torch.split(images, 1024), torch.split(found, 1024), strict=True):
+    for block, out in zip(blocks(images), blocks(found), strict=True):
         levels = block * 255
         codes = levels.round()
         if not ((codes >= 0) & (codes <= 255) & ((levels - codes).abs() < 1e-3)).all():

@@ -25,7 +25,7 @@ from condensekit.data.folders import LeftOut, class_folders, folder
 from condensekit.data.images import ClassImages, ImageSpec, normalisation
 from condensekit.data.labels import as_labels
 from condensekit.data.objects import from_dataset
-from condensekit.errors import DataError, refuse, unknown
+from condensekit.errors import ConfigError, DataError, refuse, unknown
 from condensekit.progress import SILENT, Progress
 
 __all__ = ["NAMES", "from_dataset", "load"]
@@ -130,6 +130,8 @@ def load(
     except OSError as error:  # no permission in a folder above, a path too long, a disk that fails
         place = f"{error.filename or path:.200}"
         raise DataError(f"cannot reach {place}: {error.strerror}: check the path and its permissions") from error
+    if layout and (name_or_path in NAMES or source.arrays is None):
+        raise ConfigError(f"layout={layout!r} is for files of arrays, got {str(name_or_path)!r}: leave it out")
     file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size, layout)}.npy"
     pixels, notes = source.pixels(image_size, file, progress)
     mean, std = source.statistics or normalisation(pixels[0], not source.normalised)

@@ -202,8 +202,8 @@ class ClassImages:
             ConfigError: An unknown layout.
         """
         check_layout(layout)
-        tensor = as_numbers(as_nchw(as_tensor(images), layout))
         numbers, names = as_labels(labels)
+        tensor = as_numbers(as_nchw(as_tensor(images), layout))
         if len(tensor) == 0:
             raise DataError("the set is empty: expected at least one image")
         wanted = {"mean": mean, "std": std}

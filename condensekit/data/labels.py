@@ -30,6 +30,8 @@ def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tens
             names the first image with such a label.
     """
     array = _array(labels)
+    if array.ndim not in (1, 2):
+        raise DataError(f"labels must be (N,) integers or strings, got shape {array.shape}")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype.kind == "O":
@@ -107,8 +109,8 @@ def _whole(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         wrong = array > np.uint64(np.iinfo(np.int64).max) if array.dtype == np.uint64 else np.zeros(len(array), bool)
         reason = "labels must fit into 64-bit integers with sign"
     elif array.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            wrong = ~((array == np.round(array)) & (np.abs(array) <= EXACT))  # NaN is unequal to itself
+        values = array.astype(np.float64)
+        wrong = ~((values == np.round(values)) & (np.abs(values) <= EXACT))  # NaN is unequal to itself
         reason = f"labels must be integers or strings, got {array.dtype}"
     else:
         way_out = ": convert with astype(int)" if array.dtype.kind == "b" else ""

@@ -1,12 +1,19 @@
 import pickle
+import sys
+import tempfile
 import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from condensekit.data import datasets
-from condensekit.errors import DataError
+from condensekit.data.files import VAL_IS_TEST
+from condensekit.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 8, 6, 3), dtype=np.uint8)
@@ -149,3 +156,193 @@ def test_foreign_archives_are_refused_without_running_them(tmp_path, content):
     with pytest.raises(DataError, match=r"a\.npz"):
         datasets.load(path)
     assert not trace.exists()
+
+
+# names of published files, and what is read of them
+
+
+def members(spelling, part):
+    """The names of images and labels of a part in one of the usual spellings."""
+    return {
+        "plain": ("images", "labels") if part == "train" else (f"{part}_images", f"{part}_labels"),
+        "medmnist": (f"{part}_images", f"{part}_labels"),
+        "keras": (f"x_{part}", f"y_{part}"),
+        "sklearn": (f"X_{part}", f"y_{part}"),
+        "torch": (f"{part}_data", f"{part}_targets"),
+        "short": ("x", "y") if part == "train" else (f"x_{part}", f"y_{part}"),
+    }[spelling]
+
+
+SPELLINGS = ("plain", "medmnist", "keras", "sklearn", "torch", "short")
+
+
+def write(folder, form, arrays):
+    """Arrays as an ``.npz`` file, a folder of ``.npy`` files or an HDF5 file; its path."""
+    if form == "npz":
+        return save(folder / "a.npz", **arrays)
+    if form == "h5":
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(folder / "a.h5", "w") as file:
+            for name, array in arrays.items():
+                array = np.asarray(array)
+                file[name] = array.astype(object) if array.dtype.kind == "U" else array
+        return folder / "a.h5"
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return folder
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    form=st.sampled_from(["npz", "npy", "h5"]),
+    spelling=st.sampled_from(SPELLINGS),
+    parts=st.sampled_from([("train",), ("train", "val"), ("train", "test"), ("train", "val", "test")]),
+    channels=st.sampled_from([1, 2, 3, 4]),
+    layout=st.sampled_from(["NCHW", "NHWC", "NHW"]),
+    kind=st.sampled_from(["uint8", "int64", "float32 whole", "float64 to 1", "normalised"]),
+    labelled=st.sampled_from(["gaps", "column", "floats", "names", "one-hot"]),
+    seed=st.integers(0, 99),
+)
+def test_a_file_is_what_numpy_reads(form, spelling, parts, channels, layout, kind, labelled, seed):
+    if form == "h5":
+        pytest.importorskip("h5py")
+    rng, stored, expected = np.random.default_rng(seed), {}, []
+    for part in parts:
+        classes = np.tile(np.arange(3), 4)
+        pixels = rng.integers(0, 256, (12, 1 if layout == "NHW" else channels, 8, 7), dtype=np.uint8)
+        pixels[0, 0, 0, :2] = 0, 255
+        values = {
+            "float32 whole": pixels.astype("float32"),
+            "float64 to 1": pixels / 255,
+            "normalised": (pixels / 255 - 0.4) / 0.3,
+        }.get(kind, pixels.astype(kind.split()[0]) if kind in ("uint8", "int64") else pixels)
+        array = {"NCHW": values, "NHWC": values.transpose(0, 2, 3, 1), "NHW": values[:, 0]}[layout]
+        numbers = np.array([-2, 7, 40])[classes] if labelled in ("gaps", "column", "floats") else classes
+        names, labels = (
+            members(spelling, part),
+            {
+                "gaps": numbers,
+                "column": numbers[:, None].astype("int16"),
+                "floats": numbers.astype("float32"),
+                "names": np.array(["ant", "bee", "cow"])[classes],
+                "one-hot": np.eye(3, dtype="uint8")[classes],
+            }[labelled],
+        )
+        stored |= {names[0]: array, names[1]: labels}
+        expected.append((values.astype("float32") if kind == "normalised" else pixels, numbers))
+    with tempfile.TemporaryDirectory() as folder:
+        train, test = datasets.load(write(Path(folder), form, stored))
+    found = [train, test, *([train.held_out] if train.held_out else [])]
+    if len(parts) == 1:
+        rows = [{image.tobytes() for image in part.images.numpy()} for part in found]
+        assert rows[0] | rows[1] == {image.tobytes() for image in expected[0][0]}
+        assert sorted(torch.cat([train.labels, test.labels]).tolist()) == sorted(expected[0][1].tolist())
+        assert train.notes[0].startswith("no test part: a fixed 20%")
+    else:
+        order = [parts.index(part) for part in ("train", "test", "val") if part in parts]
+        assert len(found) == len(parts)
+        for part, index in zip(found, order, strict=True):
+            assert np.array_equal(part.images.numpy(), expected[index][0])
+            assert part.labels.tolist() == expected[index][1].tolist()
+            assert part.spec is train.spec
+        assert (train.notes[:1] == (VAL_IS_TEST,)) == (parts == ("train", "val"))
+    assert train.spec.pixels == (kind != "normalised")
+    assert list(train.spec.class_names.values())[:2] == {
+        "names": ["ant", "bee"],
+        "one-hot": ["0", "1"],
+    }.get(labelled, ["-2", "7"])
+
+
+def test_a_path_of_training_images_finds_the_labels_beside_it(tmp_path):
+    write(tmp_path, "npy", {"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS[:8], "y_test": LABELS[:8]})
+    train, test = datasets.load(tmp_path / "x_train.npy")
+    assert (len(train), len(test)) == (40, 8)
+    assert train.fingerprint() == datasets.load(tmp_path)[0].fingerprint()
+    with pytest.raises(DataError, match=r"y_train\.npy: name the training images, such as .* or their folder"):
+        datasets.load(tmp_path / "y_train.npy")
+    (tmp_path / "y_train.npy").unlink()
+    with pytest.raises(DataError, match="lacks y_train; it holds x_test, x_train, y_test"):
+        datasets.load(tmp_path / "x_train.npy")
+
+
+def test_folders_of_other_npy_files_are_no_arrays(tmp_path):
+    for name in ("cat", "dog"):  # one file for each class, as Quick, Draw! has them
+        np.save(tmp_path / f"{name}.npy", PIXELS[..., 0].reshape(40, -1))
+    with pytest.raises(DataError, match="has no sub-folders"):
+        datasets.load(tmp_path)
+    with pytest.raises(DataError, match="name the training images"):
+        datasets.load(tmp_path / "cat.npy")
+
+
+class Trap:
+    """A pickle that raises when it is read."""
+
+    def __reduce__(self):
+        return pytest.fail, ("read",)
+
+
+def test_other_members_are_not_read(tmp_path):
+    """Annotations of any type may lie beside the images; object arrays are pickles, and would be refused."""
+    other = np.array([Trap()], dtype=object)
+    path = save(tmp_path / "a.npz", images=PIXELS, labels=LABELS, filenames=other, landmarks=PIXELS, meta=other)
+    with np.load(path) as archive:
+        assert set(archive.files) > {"filenames", "meta"}
+    assert len(datasets.load(path)[0]) == 32
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("broken.npy", b"nothing")
+    assert len(datasets.load(path)[0]) == 32
+
+
+def test_without_h5py_one_line_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.hdf5").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataError, match=r"a\.hdf5: HDF5 files need h5py: pip install h5py"):
+        datasets.load(tmp_path / "a.hdf5")
+
+
+@pytest.mark.parametrize("content", ["nothing", "text", "objects", "groups"])
+def test_other_hdf5_files_are_refused(tmp_path, content):
+    h5py, path = pytest.importorskip("h5py"), tmp_path / "a.h5"
+    if content in ("nothing", "text"):
+        path.write_bytes(b"hello" if content == "text" else b"")
+    else:
+        with h5py.File(path, "w") as file:
+            file["labels"] = LABELS
+            if content == "objects":
+                file.create_dataset("images", (40,), dtype=h5py.vlen_dtype(np.uint8))
+            else:
+                file.create_group("images")
+    with pytest.raises(DataError, match=r"a\.h5"):
+        datasets.load(path)
+
+
+def test_bytes_and_floats_of_pixels_may_be_mixed(tmp_path):
+    fine = (PIXELS / 255).clip(0.001, 0.999)
+    path = save(tmp_path / "a.npz", images=PIXELS, labels=LABELS, test_images=fine, test_labels=LABELS)
+    train, test = datasets.load(path)
+    torch.testing.assert_close(train.images, test.images, atol=0.002, rtol=0)
+    dark = save(
+        tmp_path / "b.npz", images=PIXELS.astype(float), labels=LABELS, test_images=PIXELS // 8.0, test_labels=LABELS
+    )
+    assert datasets.load(dark)[1].images.dtype == torch.uint8  # as the brighter training images tell
+
+
+def test_the_range_is_looked_at_before_resizing(tmp_path):
+    whole = datasets.load(save(tmp_path / "a.npz", images=PIXELS, labels=LABELS), image_size=4)[0]
+    floats = datasets.load(save(tmp_path / "b.npz", images=PIXELS.astype("float32"), labels=LABELS), image_size=4)[0]
+    assert torch.equal(floats.images, whole.images)
+    lines = np.zeros((40, 8, 8), np.float32)
+    lines[:, ::2] = -0.1
+    lines[:, 1] = 0.5
+    kept = datasets.load(save(tmp_path / "c.npz", images=lines, labels=LABELS), image_size=2)[0]
+    assert not kept.spec.pixels  # though all values are above 0 now
+
+
+def test_a_layout_is_remembered_and_refused_where_it_says_nothing(tmp_path):
+    path = save(tmp_path / "a.npz", images=np.zeros((40, 8, 8, 8), np.uint8), labels=LABELS)
+    train, _ = datasets.load(path, layout="NHWC", mmap=tmp_path / "maps")
+    assert train.source["layout"] == "NHWC"
+    datasets.load(path, layout="NCHW", mmap=tmp_path / "maps")
+    assert len(list((tmp_path / "maps").glob("*.npy"))) == 2
+    with pytest.raises(ConfigError, match="layout='NHWC' is for files of arrays, and digits is none: leave it out"):
+        datasets.load("digits", layout="NHWC")
