@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -52,7 +54,9 @@ class Source:
 
     def tag(self, image_size: int | None) -> str:
         """16 hex digits that change with the files, their sizes and dates, the image size, and the decoding."""
-        stats = [(str(file.resolve()), (s := file.stat()).st_size, s.st_mtime_ns) for file in self.files]
+        real = cache(os.path.realpath)
+        places = (os.path.join(real(folder), name) for folder, name in map(os.path.split, self.files))
+        stats = [(place, (s := os.stat(place)).st_size, s.st_mtime_ns) for place in places]
         return hashlib.sha256(repr((DECODING, stats, image_size)).encode()).hexdigest()[:16]
 
     def pixels(self, image_size: int | None, file: Path | None, progress: Progress) -> tuple[Parts, tuple[str, ...]]:
