@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
 from condensekit import catalog
 from condensekit.cli import COMMANDS
@@ -174,6 +175,26 @@ def test_evaluate_refuses_other_data(cli, run, data):
     code, _, err = cli("evaluate", folder, "--data", "digits")
     assert code == 2
     assert "other training images" in err
+
+
+def test_classes_named_like_splits(cli, tmp_path):
+    for k, name in enumerate(("bus", "train")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (8, 8), 100 * k + i).save(tmp_path / "data" / name / f"{i}.png")
+    words = ("select", "--data", tmp_path / "data", "--selection", "random", "--ipc", 1, "--out", tmp_path / "run")
+    code, _, err = cli(*words)
+    assert (code, "use --no-splits" in err) == (2, True)
+    assert cli(*words, "--no-splits")[0] == 0
+    options = ("--networks", 1, "--network", "ConvNet-w8", "--against", "none")
+    code, _, err = cli("evaluate", tmp_path / "run", *options)
+    assert code == 0, err
+
+
+def test_a_published_layout_names_the_options(cli, tmp_path):
+    (tmp_path / "tiny-imagenet-200" / "val").mkdir(parents=True)
+    code, _, err = cli("select", "--data", tmp_path / "tiny-imagenet-200", "--ipc", 1, "--out", tmp_path / "run")
+    assert (code, f"use --data tinyimagenet --data-root '{tmp_path}'" in err) == (2, True)
 
 
 def test_trust_is_not_taken_from_a_run_folder(cli, run, tmp_path, monkeypatch):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -51,7 +53,9 @@ class Source:
 
     def tag(self, image_size: int | None, layout: str | None = None) -> str:
         """16 hex digits that change with the files, their sizes and dates, image size, layout and decoding."""
-        stats = [(str(file.resolve()), (s := file.stat()).st_size, s.st_mtime_ns) for file in self.files]
+        real = cache(os.path.realpath)
+        places = (os.path.join(real(folder), name) for folder, name in map(os.path.split, self.files))
+        stats = [(place, (s := os.stat(place)).st_size, s.st_mtime_ns) for place in places]
         kind = () if self.arrays is None else (str(self.arrays[0].dtype), layout)
         return hashlib.sha256(repr((DECODING, stats, image_size, *kind)).encode()).hexdigest()[:16]
 

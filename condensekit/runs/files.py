@@ -105,15 +105,13 @@ def _sync_folder(path: Path) -> None:
 
 
 def regular(path: Path) -> None:
-    """Check that ``path`` is a regular file or a link to one, without opening it: a named pipe would be waited for.
+    """Raise OSError unless ``path`` is a regular file or a link to one; call it before opening a file to read.
 
-    Raises:
-        DataError: It is something else.
-        OSError: There is nothing, or it cannot be reached.
+    A named pipe that is opened waits for a writer, and opening a device may change it.
     """
     kind = stat.S_IFMT(path.stat().st_mode)
     if kind != stat.S_IFREG:
-        raise DataError(f"{path} is {SPECIAL.get(kind, 'a special file')}: expected a regular file")
+        raise OSError(errno.EINVAL, f"it is {SPECIAL.get(kind, 'a special file')}, not a regular file", str(path))
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,54 @@ def test_a_failed_write_leaves_nothing(tmp_path):
         mapped(failing(), 6, file)
     assert [path.name for path in tmp_path.iterdir()] == ["pixels.lock"]
     assert len(mapped(images(), 6, file)) == 6
+
+
+def test_links_are_never_followed(tmp_path):
+    """A folder of maps may be shared, as /tmp is: others can make files with names that they know."""
+    precious = tmp_path / "precious"
+    precious.write_text("keep")
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for name, reason in (("pixels.npy", "it is a link"), ("pixels.lock", "it is a symbolic link")):
+        (maps / name).symlink_to(precious)
+        with pytest.raises(StoreError, match=reason):
+            mapped(images(), 6, maps / "pixels.npy")
+        (maps / name).unlink()
+    for name in ("pixels.part", ".pixels.0123.part", "pixels.npy.tmp"):
+        (maps / name).symlink_to(precious)
+    assert len(mapped(images(), 6, maps / "pixels.npy")) == 6
+    assert precious.read_text() == "keep"
+    assert not (maps / ".pixels.0123.part").is_symlink()  # what a killed process leaves is removed
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pixels.npy")
+    with pytest.raises(StoreError, match="cannot map the decoded images: it is a link or another special file"):
+        mapped(images(), 6, tmp_path / "pixels.npy")
+
+
+def test_the_name_of_the_part_is_not_known_beforehand(tmp_path):
+    names = set()
+
+    def watched():
+        for image in images():
+            names.update(path.name for path in tmp_path.glob(".*.part"))
+            yield image
+
+    for name in ("a", "b"):
+        mapped(watched(), 6, tmp_path / f"{name}.npy")
+    assert len({name.split(".")[2] for name in names}) == 2
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((6, 4, 4), np.uint8), np.zeros((5, 1, 4, 4), np.uint8), np.zeros((6, 1, 4, 4))]
+)
+def test_a_map_of_other_images_is_refused(tmp_path, array):
+    np.save(tmp_path / "pixels.npy", array)
+    with pytest.raises(StoreError, match="it holds .* of shape"):
+        mapped(images(), 6, tmp_path / "pixels.npy")
 
 
 def test_a_full_disk_is_refused_before_writing(tmp_path):

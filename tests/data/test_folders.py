@@ -343,6 +343,23 @@ def test_a_folder_is_listed_once(tmp_path, monkeypatch):
     assert set(listed.values()) == {1}
 
 
+def test_constant_data_are_noticed(tmp_path):
+    """White drawings on a transparent ground become white images."""
+    for k, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            image = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+            image.putpixel((k, i), (255, 255, 255, 255))
+            image.save(tmp_path / name / f"{i}.png")
+    train, _ = datasets.load(tmp_path)
+    assert train.notes == (
+        "8 images with an alpha channel laid on white",
+        "all training images are equal, all pixels 255",
+    )
+    write_folder(tmp_path / "other")
+    assert datasets.load(tmp_path / "other")[0].notes == ()
+
+
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK")
 JUNK = (".DS_Store", "._x.png", "notes.txt", "x.heic", "Thumbs.db", "none")
 

@@ -11,6 +11,7 @@ from condensekit.runs.files import (
     FORMAT,
     load_tensors,
     read_json,
+    regular,
     save_tensors,
     write_bytes_atomic,
     write_json,
@@ -139,3 +140,15 @@ def test_a_well_formed_file_that_is_no_set_is_refused(tmp_path):
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_sets_of_format_1_load_for_ever(dtype):
     assert_same(CondensedSet.load(ASSETS / f"set-v1-{dtype}.safetensors"), a_set(dtype))
+
+
+@pytest.mark.timeout(60)
+def test_only_regular_files_are_read(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    regular(tmp_path / "file")
+    regular(tmp_path / "link")
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "a named pipe"), (Path("/dev/null"), "a device"), (tmp_path, "a folder")):
+        with pytest.raises(OSError, match=f"it is {kind}, not a regular file"):
+            regular(path)

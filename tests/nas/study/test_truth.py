@@ -1,6 +1,7 @@
 """Truths: tables with their mistakes named, cells that compute the same, repeats of full trainings."""
 
 import itertools
+import os
 
 import nni
 import numpy as np
@@ -134,3 +135,10 @@ def test_full_trainings_become_a_truth():
     assert truth.seconds(GRID, [grid(1, 4)]) == 4.0
     assert from_trials("full", GRID, []) == Truth("full", {}, {})
     assert np.shape(truth.of(GRID, [grid(1, 4)])) == (1, 2)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "truth.csv")
+    with pytest.raises(DataError, match=r"cannot read the truth table .*truth\.csv.* named pipe, not a regular file"):
+        read_table(tmp_path / "truth.csv", GRID)

@@ -19,6 +19,13 @@ def test_a_trial_comes_back_from_the_file(tmp_path):
     assert len(again) == 1
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "trials.jsonl")
+    with pytest.raises(StoreError, match=r"trials\.jsonl: cannot read: it is a named pipe, not a regular file"):
+        TrialLog(tmp_path / "trials.jsonl")
+
+
 def test_the_order_of_labels_does_not_matter():
     assert key({"a": 1, "b": [2]}) == key({"b": [2], "a": 1})
 
