@@ -408,7 +408,7 @@ def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tens
     if array.ndim != 1:
         raise DataError(
             f"labels must be (N,) integers or strings, got shape {array.shape}"
-            + ("; one-hot rows: pass labels.argmax(1)" if array.ndim == 2 else "")
+            + (_rows_way_out(array) if array.ndim == 2 else "")
         )
     if array.dtype.kind in "US":
         found, rows = np.unique(array.astype(str), return_inverse=True)
@@ -423,6 +423,15 @@ def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tens
         way_out = "convert with astype(int)" if whole else "correct the labels that are neither"
         raise DataError(f"labels must be integers or strings, got {array.dtype}: {way_out}")
     return torch.from_numpy(array.astype(np.int64)), None
+
+
+def _rows_way_out(array: Any) -> str:
+    """The advice for labels that are rows (N, K)."""
+    if array.dtype.kind not in "iufb" or not np.isin(array, (0, 1)).all():
+        return "; pass the column with the class, labels[:, i]"
+    if (array.sum(1) == 1).all():
+        return "; one-hot rows: pass labels.argmax(1)"
+    return "; rows with several 1 or none are multi-label data, and every image needs exactly one class"
 
 
 def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
