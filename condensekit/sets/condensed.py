@@ -132,7 +132,7 @@ class CondensedSet:
         decoded = "" if self.formation.factor == 1 else f", decoded to {len(self) * self.formation.factor**2}"
         return (
             f"CondensedSet({len(self)} images of {self.spec.shape}{decoded}, {len(self.classes)} classes, "
-            f"{self.ipc} per class, {self.nbytes:,} bytes: {self.name})"
+            f"{self.per_class} per class, {self.nbytes:,} bytes: {self.name})"
         )
 
     def _repr_html_(self) -> str:
@@ -147,9 +147,19 @@ class CondensedSet:
         return tuple(torch.unique(self.labels).tolist())
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Stored images of each class, in the order of :attr:`classes`."""
+        return tuple(torch.unique(self.labels, return_counts=True)[1].tolist())
+
+    @property
     def ipc(self) -> int:
         """Stored images per class; the largest number if classes differ."""
-        return int(torch.unique(self.labels, return_counts=True)[1].max())
+        return max(self.counts)
+
+    @property
+    def per_class(self) -> str:
+        """The number of stored images per class as a text: ``10``, or ``at most 10`` if a class has fewer."""
+        return str(self.ipc) if min(self.counts) == self.ipc else f"at most {self.ipc}"
 
     @property
     def nbytes(self) -> int:
