@@ -29,6 +29,7 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
+from condensekit.selection.base import smaller_note, stored_each
 from condensekit.sets.condensed import CondensedSet
 
 log = logging.getLogger(__name__)
@@ -102,10 +103,14 @@ def condense(
 ) -> CondenseResult:
     """Learn ``ipc`` synthetic images for each class of ``data``.
 
+    A class with fewer than ``ipc`` real images takes what it has: as many synthetic images as it has real ones (with a
+    factor, as they fill stored images), wherever these start. So no class has more images than a selection of the same
+    ``ipc`` can choose. Its images are learnt as those of a class of ``ipc`` images that repeats them.
+
     Args:
         data: The real images; every class of them is condensed.
         recipe: A recipe; or a method, which then uses the encoder, augmentation and start of DM.
-        ipc: Images per class, at least 1.
+        ipc: Images per class, at least 1; at least one class must have so many real ones.
         steps: Matching steps, at least 1. Give either ``steps`` or ``minutes``.
         minutes: Wall time of all steps, above 0; a resumed run keeps the time it has used.
         seed: Seed of all random numbers; the same seed gives the same images on a CPU.
@@ -122,7 +127,7 @@ def condense(
     Raises:
         ConfigError: Wrong options; a resume with other options (the text shows the difference); or a resume on a
             machine that lacks the device of the run.
-        DataError: A class with too few images for ``ipc`` first images.
+        DataError: No class has ``ipc`` images.
         StoreError: The run folder cannot be written; its attribute ``result`` holds the images learnt so far.
     """
     refuse(instance("machine", machine, Machine, "Machine('cpu')"))
@@ -163,7 +168,8 @@ def condense(
             "images": len(data),
             "environment": environment(),
         }
-        loop = _Loop(data, made, compute, Draw(seed), provenance, saving, run, stop, progress)
+        each = stored_each(data, ipc, made.formation.factor)
+        loop = _Loop(data, made, each, compute, Draw(seed), provenance, saving, run, stop, progress)
         try:
             loop.prepare()
             if found:
@@ -203,6 +209,7 @@ class _Loop:
         self,
         data: ClassImages,
         recipe: Recipe,
+        each: Mapping[int, int],
         compute: Compute,
         draw: Draw,
         provenance: dict[str, Any],
@@ -213,6 +220,8 @@ class _Loop:
     ) -> None:
         self.data, self.recipe, self.compute, self.draw = data, recipe, compute, draw
         self.provenance, self.saving, self.run, self.progress = provenance, saving, run, progress
+        self.each = each  # stored images of each class
+        self.fewer = {label: count for label, count in each.items() if count < max(each.values())}
         self.asked = asked  # whether the caller wants to stop
         network = recipe.encoder.network
         module = network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
@@ -266,6 +275,7 @@ class _Loop:
             prefix,
             self.prepared,
             recipe.encoder,
+            self.fewer,
         )
 
     def begin(self, ipc: int) -> None:
@@ -402,7 +412,10 @@ class _Loop:
             )
         self.finished = True
         self._checkpoint()
-        return self._close(Status.FINISHED, f"finished {self.step} steps in {self.elapsed_s:.1f} s")
+        note = smaller_note(self.each.values())
+        return self._close(
+            Status.FINISHED, f"finished {self.step} steps in {self.elapsed_s:.1f} s" + (f"; {note}" if note else "")
+        )
 
     def _close(self, status: Status, message: str) -> CondenseResult:
         result = self.result(status, message)
@@ -441,4 +454,7 @@ class _Loop:
             images.flatten(0, 1), labels, self.data.spec, formation=self.recipe.formation, provenance=provenance
         )
         soft = self.recipe.method.soft_labels(self.state)
-        return made if soft is None else made.with_soft_labels(soft, self.data.classes)
+        made = made if soft is None else made.with_soft_labels(soft, self.data.classes)
+        ipc = images.shape[1]
+        rows = [torch.arange(count) + k * ipc for k, count in enumerate(self.each.values())]
+        return made.take(torch.cat(rows)) if self.fewer else made

@@ -16,7 +16,8 @@ HELP = """Code the images of RUN as JPEG: more images in the same bytes.
 
 Each class gets the highest quality at which its files and labels take no more bytes than --ipc images of 8-bit pixels.
 Therefore condense more images first: nine times as many for CIFAR-10, twice as many for Fashion-MNIST, with --lr
-raised in proportion. Compare the result with jpeg-random, which is real images in the same bytes.
+raised in proportion. Compare the result with jpeg-random, which is real images in the same bytes. Values that are no
+pixels, of data that came normalised, are mapped to pixels and back.
 
 \b
 Examples:
@@ -48,11 +49,12 @@ def command(run: Path, ipc: int, out: Path, seed: int | None, as_json: bool) -> 
         folder = out / file.parent.relative_to(run)
         with RunDir.create(folder, config, False, config.pop("data_fingerprint", "")) as place:
             found.save(place.path / file.name)
-        quality = found.provenance["jpeg"]["quality"]
-        rows.append({"run": str(folder), "images": len(found), "nbytes": found.nbytes, "quality": quality})
+        told = {name: found.provenance["jpeg"][name] for name in ("quality", "range")}
+        rows.append({"run": str(folder), "images": len(found), "nbytes": found.nbytes, **told})
     lines = [
         f"{row['run']}: {row['images']} images in {row['nbytes']:,} bytes, of quality {min(row['quality'])} to "
         f"{max(row['quality'])}"
+        + (f"; values from {row['range'][0]:.3g} to {row['range'][1]:.3g}" if row["range"] else "")
         for row in rows
     ]
     show.emit(as_json, {"runs": rows}, "\n".join(lines))

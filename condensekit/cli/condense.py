@@ -152,6 +152,7 @@ def _record(folder: Path, result: CondenseResult) -> dict[str, Any]:
         "steps": result.set.provenance["steps"],
         "classes": len(result.set.classes),
         "ipc": result.set.ipc,
+        "per_class": result.set.per_class,
         "nbytes": result.set.nbytes,
         "work": dict(result.work),
     }

@@ -17,7 +17,9 @@ from condensekit.sets.found import find_one
 HELP = """Write the images of RUN as PNG files.
 
 --to makes one folder per class, the layout that torchvision's ImageFolder, Keras and most tools read.
-Values are turned back into pixels and clipped to the range of a PNG file.
+labels.json in it says the label of each folder, the values of the pixels and the soft labels; load.py reads them.
+Values are turned back into pixels and clipped to the range of a PNG file; values that are no pixels, of data that came
+normalised, are mapped from the least and the greatest.
 
 \b
 Examples:
@@ -50,4 +52,7 @@ def command(run: Path, folder: Path | None, grid: Path | None, seed: int | None,
         to_png_grid(chosen, grid)
         written["grid"] = str(grid)
     images = len(chosen.decode()[0])
-    show.emit(as_json, {**written, "images": images}, f"wrote {images} images to {' and '.join(written.values())}")
+    mapped = None if chosen.spec.pixels else chosen.value_range
+    note = "" if mapped is None else f"; values from {mapped[0]:.3g} to {mapped[1]:.3g} became pixels from 0 to 255"
+    text = f"wrote {images} images to {' and '.join(written.values())}{note}"
+    show.emit(as_json, {**written, "images": images, "range": mapped}, text)

@@ -30,10 +30,12 @@ def command(run: Path, seed: int | None, as_json: bool) -> None:
     path = find_one(run, seed)
     chosen = CondensedSet.load(path)
     channels, height, width = chosen.spec.shape
+    count = f"{len(chosen)} ({chosen.per_class} per class)"
     record = {
         "path": str(path),
         "classes": len(chosen.classes),
         "ipc": chosen.ipc,
+        "per_class": chosen.per_class,
         "images": len(chosen),
         "shape": [channels, height, width],
         "storage": chosen.formation.dtype,
@@ -47,7 +49,7 @@ def command(run: Path, seed: int | None, as_json: bool) -> None:
         "set": path,
         "classes": ", ".join(map(chosen.spec.name_of, chosen.classes[:10]))
         + (", ..." if len(chosen.classes) > 10 else ""),
-        "images": f"{len(chosen)} ({chosen.ipc} per class), {channels} x {height} x {width}, {chosen.formation.dtype}",
+        "images": f"{count}, {channels} x {height} x {width}, {chosen.formation.dtype}",
         "size": show.size(chosen.nbytes),
         **{key: made[key] for key in ("selection", "status", "steps", "elapsed_s", "seed") if key in made},
         **{key: _short(value) for key, value in made.get("config", {}).items()},

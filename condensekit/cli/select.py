@@ -26,7 +26,7 @@ from condensekit.errors import require
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import RunDir
-from condensekit.selection.base import selected_set
+from condensekit.selection.base import selected_set, smaller_note, stored_each
 from condensekit.sets.condensed import Formation
 
 HELP = """Choose a few real images per class: the baselines that condensation must beat.
@@ -84,7 +84,7 @@ def command(
         folders = place.folders()
     problems.refuse()
     train, _ = source.load(quiet)
-    runs = []
+    runs, note = [], smaller_note(stored_each(train, ipc, formation.factor).values())
     with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
         for seed, folder in folders.items():
             made = selected_set(train, chosen_by, ipc, Draw(seed), compute, formation)
@@ -99,7 +99,16 @@ def command(
             with RunDir.create(folder, config, place.resume, train.fingerprint()) as run:
                 made.save(run.path / "set.safetensors")
             runs.append(
-                {"run": str(folder), "seed": seed, "classes": len(made.classes), "ipc": ipc, "nbytes": made.nbytes}
+                {
+                    "run": str(folder),
+                    "seed": seed,
+                    "classes": len(made.classes),
+                    "ipc": ipc,
+                    "per_class": made.per_class,
+                    "images": len(made),
+                    "nbytes": made.nbytes,
+                }
             )
-    text = "\n".join(f"{r['run']}: {r['ipc']} images for each of {r['classes']} classes" for r in runs)
+    each = "{run}: {per_class} images for each of {classes} classes"
+    text = "\n".join(each.format(**run) for run in runs) + (f"\n{note}" if note else "")
     show.emit(as_json, {"runs": runs}, text)

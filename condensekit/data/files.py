@@ -83,17 +83,20 @@ class Source:
 
 
 def hold_out(labels: Tensor, names: Mapping[int, str]) -> Pair:
-    """Training rows and held-out rows, both ascending; always the same :data:`HELD_OUT` of each class is held out."""
+    """Training rows and held-out rows, both ascending; always the same :data:`HELD_OUT` of each class is held out.
+
+    A class of one image keeps it for the training.
+    """
     train, test = [], []
     for label in torch.unique(labels).tolist():
         rows = (labels == label).nonzero()[:, 0]
-        if len(rows) < 2:
-            raise DataError(
-                f"class {names[label]!r} has 1 image, so none can be held out as test image: add some, "
-                "or bring test images (a test folder; test_images in a .npz)"
-            )
         rows = rows[Draw(0).permutation(f"held out/{label}", len(rows))]
-        cut = max(1, round(HELD_OUT * len(rows)))
+        cut = min(max(1, round(HELD_OUT * len(rows))), len(rows) - 1)
         test.append(rows[:cut])
         train.append(rows[cut:])
+    if not sum(map(len, test)):
+        raise DataError(
+            f"class {names[int(labels.min())]!r} has 1 image, so none can be held out as test image, and no class has "
+            "more: add some, or bring test images (a test folder; test_images in a .npz)"
+        )
     return torch.cat(train).sort().values, torch.cat(test).sort().values

@@ -327,7 +327,9 @@ class ClassImages:
         return changed
 
     def split(self, fraction: float, seed: int | Draw = 0) -> tuple[ClassImages, ClassImages]:
-        """Hold out a random ``fraction`` in (0, 1) of each class, at least one image; returns (rest, held out).
+        """Hold out a random ``fraction`` in (0, 1) of each class; returns (rest, held out).
+
+        At least one image of each class is held out and at least one is left: a class of one image is not held out.
 
         >>> from condensekit.testing import shapes
         >>> rest, held = shapes(per_class=10).split(0.2, seed=0)
@@ -339,7 +341,7 @@ class ClassImages:
             seed: Seed of the random numbers, or a :class:`~condensekit.rng.Draw`.
 
         Raises:
-            DataError: A fraction out of range, or a class of which no image would be left.
+            DataError: A fraction out of range, or no class with two images.
         """
         if not finite(fraction) or not 0 < fraction < 1:
             raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction!r}")
@@ -349,14 +351,11 @@ class ClassImages:
         for label in self.classes:
             indices = self.indices_of(label)
             shuffled = indices[draw.permutation(f"split/{label}", len(indices))]
-            cut = max(1, round(fraction * len(indices)))
-            if cut == len(indices):
-                raise DataError(
-                    f"class {self.spec.name_of(label)} has {len(indices)} images, and holding out {fraction:g} of them "
-                    "leaves none: add images, hold out less, or leave the class out with select()"
-                )
+            cut = min(max(1, round(fraction * len(indices))), len(indices) - 1)
             held.append(shuffled[:cut])
             rest.append(shuffled[cut:])
+        if not sum(map(len, held)):
+            raise DataError("no class has 2 images, so none can be held out: add images")
         return self.subset(torch.cat(rest)), self.subset(torch.cat(held))
 
     def _narrow(self, indices: Tensor) -> ClassImages:

@@ -40,6 +40,8 @@ class StepContext:
         prefix: Number of synthetic images of each class, the first ones, that take part in this step; None: all.
         prepared: The tensors that the encoder made before the first step.
         encoder: The source of the weights of ``module``.
+        fewer: By label, the number of synthetic images of a class that takes fewer than the others. The other rows of
+            its images take no part, see :meth:`taking_part`.
     """
 
     data: ClassImages
@@ -52,6 +54,7 @@ class StepContext:
     prefix: int | None = None
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     encoder: Encoder = Fresh()  # noqa: RUF009 - frozen
+    fewer: Mapping[int, int] = field(default_factory=dict)
 
     def groups(self, per_class: int) -> Iterator[slice]:
         """Groups of classes to process together, small enough that memory does not grow with the number of classes.
@@ -91,6 +94,24 @@ class StepContext:
         if self.augmentation is None:
             return images
         return self.augmentation.apply(images, self.augmentation.draw(self.draw, labels))
+
+    def count(self, label: int, total: int) -> int:
+        """The number of a class's ``total`` synthetic images that take part in this step."""
+        return min(self.prefix or total, self.fewer.get(label, total))
+
+    def taking_part(self, values: Tensor, labels: Sequence[int]) -> Tensor:
+        """The rows of (L, ipc, ...) images or labels that take part in this step: (L, n, ...), with a graph.
+
+        All classes give n rows. A class with fewer repeats them, and begins with another one in each step, so that
+        over the steps each counts alike.
+        """
+        total = values.shape[1]
+        n = self.prefix or total
+        counts = [self.count(label, total) for label in labels]
+        if min(counts) == n:
+            return values[:, :n]
+        rows = torch.stack([(torch.arange(n) + self.draw.step) % count for count in counts]).to(values.device)
+        return values[torch.arange(len(labels), device=values.device)[:, None], rows]
 
     def shown(self, synthetic: Tensor, labels: Sequence[int]) -> Tensor:
         """Unpack and augment (L, m, C, H, W) synthetic images into (L, m * f * f, C, H, W) images for the network."""
@@ -135,21 +156,14 @@ class StepContext:
         Returns:
             losses (L,), detached; gradient of their sum, (L, m, C, H, W).
         """
-        images = synthetic[:, : self.prefix].detach().requires_grad_()
-        shown = self.shown(images, labels)
+        images = synthetic.detach().requires_grad_()
+        shown = self.shown(self.taking_part(images, labels), labels)
         features, pull = self.compute.pullback(self.module, shown.detach().flatten(0, 1))
         leaf = features.reshape(*shown.shape[:2], -1).requires_grad_()
         losses = loss(leaf)
         (wanted,) = torch.autograd.grad(losses.sum(), leaf)
         back = pull(wanted.flatten(0, 1)).reshape(shown.shape)
-        return losses.detach(), self.padded(torch.autograd.grad(shown, images, back)[0], synthetic)
-
-    def padded(self, gradient: Tensor, synthetic: Tensor) -> Tensor:
-        """The gradient of the first images of each class, filled up with zeros for the others."""
-        left = synthetic.shape[1] - gradient.shape[1]
-        if left == 0:
-            return gradient
-        return torch.cat([gradient, torch.zeros_like(synthetic[:, :left])], dim=1)
+        return losses.detach(), torch.autograd.grad(shown, images, back)[0]
 
 
 class Surroundings(Protocol):

@@ -114,8 +114,8 @@ class DistributionMatching(Condenser):
             extra, steeper = _calibrate(images, ctx)
             total, slope = total + self.calibration * extra, slope + self.calibration * steeper
         finite = torch.isfinite(total) & torch.isfinite(slope).all()
-        share = (ctx.prefix or images.shape[1]) if self.per_image else 1
-        velocity = self.momentum * state["momentum"] + share * slope
+        shares = slope.new_tensor([ctx.count(label, images.shape[1]) if self.per_image else 1 for label in labels])
+        velocity = self.momentum * state["momentum"] + shares[:, None, None, None, None] * slope
         new = {"images": descend(images, velocity, self.lr, self.space, ctx), "momentum": velocity}
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 

@@ -200,7 +200,7 @@ class GradientMatching(Condenser):
             return self._match(images[row : row + 1], row, ctx)
 
         losses, gradients = zip(*ctx.compute.map(match, range(len(images))), strict=True)
-        total, slope = torch.stack(losses).sum(), ctx.padded(torch.cat(gradients), images)
+        total, slope = torch.stack(losses).sum(), torch.cat(gradients)
         velocity = self.momentum * state["momentum"] + slope
         moved = descend(images, velocity, self.lr, self.space, ctx)
         module.train()
@@ -212,7 +212,7 @@ class GradientMatching(Condenser):
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 
     def _match(self, synthetic: Tensor, row: int, ctx: StepContext) -> tuple[Tensor, Tensor]:
-        """The distance of one class, and its gradient with respect to the (1, ipc, C, H, W) images that take part.
+        """The distance of one class, and its gradient with respect to its (1, ipc, C, H, W) images.
 
         The gradient goes back to the synthetic gradients first, then chunk by chunk through the second
         derivative, and then once through the augmentation, which needs no second derivative.
@@ -223,8 +223,8 @@ class GradientMatching(Condenser):
         pull = _Pull(ctx.module, row, precision != "fp32")
         target = _total(pull, _parts(real[0], None if weights is None else weights[0], ctx))
 
-        images = synthetic[:, : ctx.prefix].detach().requires_grad_()
-        shown = ctx.shown(images, [label])
+        images = synthetic.detach().requires_grad_()
+        shown = ctx.shown(ctx.taking_part(images, [label]), [label])
         ctx.compute.count(ctx.module, shown.shape[1], 2 * PASSES)  # a second derivative costs another two passes
         pull = _Pull(ctx.module, row, precision == "bf16")
         parts = [(chunk.detach().requires_grad_(), share) for chunk, share in _parts(shown[0], None, ctx)]
@@ -243,7 +243,7 @@ class GradientMatching(Condenser):
 
     def _train(self, images: Tensor, epochs: int, ctx: StepContext) -> None:
         """Train the network in place for ``epochs`` on the (K, ipc, C, H, W) images of this step."""
-        decoded = unpack(images[:, : ctx.prefix].flatten(0, 1), ctx.factor)
+        decoded = unpack(ctx.taking_part(images, ctx.data.classes).flatten(0, 1), ctx.factor)
         targets = torch.arange(len(images), device=images.device).repeat_interleave(len(decoded) // len(images))
         optimiser = torch.optim.SGD(ctx.module.parameters(), lr=self.lr_net)
         for epoch in range(epochs):

@@ -126,9 +126,10 @@ class KernelRidge(Condenser):
 
         The gradient goes back to the features first, and then through each network in turn.
         """
-        leaf = state["images"][:, : ctx.prefix].detach().requires_grad_()
-        labels = state["labels"][:, : ctx.prefix].detach().requires_grad_()
-        shown = ctx.shown(leaf, ctx.data.classes)
+        classes = ctx.data.classes
+        leaf, labels = (state[name].detach().requires_grad_() for name in ("images", "labels"))
+        shown = ctx.shown(ctx.taking_part(leaf, classes), classes)
+        fitted = ctx.taking_part(labels, classes)
         flat = shown.detach().flatten(0, 1)
         synthetic, real = [], []
         for i in range(self.networks):
@@ -139,7 +140,7 @@ class KernelRidge(Condenser):
             features, pull = ctx.compute.pullback(ctx.module, flat)  # valid until the module is refilled
             synthetic.append(features)
         embedded = torch.cat(synthetic, 1).requires_grad_()
-        loss, jitter = self._loss(embedded, labels.flatten(0, 2), torch.cat(real, 1), weights)
+        loss, jitter = self._loss(embedded, fitted.flatten(0, 2), torch.cat(real, 1), weights)
         wanted, slope = torch.autograd.grad(loss, [embedded, labels])
         *earlier, last = wanted.split([f.shape[1] for f in synthetic], 1)
         back = pull(last)
@@ -147,8 +148,7 @@ class KernelRidge(Condenser):
             ctx.load(i)
             back = back + ctx.compute.pullback(ctx.module, flat)[1](part)
         (moved,) = torch.autograd.grad(shown, leaf, back.reshape(shown.shape))
-        slopes = {"images": ctx.padded(moved, state["images"]), "labels": ctx.padded(slope, state["labels"])}
-        return loss.detach(), slopes, jitter
+        return loss.detach(), {"images": moved, "labels": slope}, jitter
 
     def _target(self, ctx: StepContext) -> tuple[Tensor, Tensor | None]:
         """Features (K * batch_real, D) of this step's real images, the same for each network, and their weights."""

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,12 +30,12 @@ class Chosen:
     """The result of a selection.
 
     Args:
-        indices: (K * ipc,) int64 source indices, grouped by class in the order of ``data.classes``. Within a
-            class they are different, unless the selection draws with replacement.
-        weights: (K * ipc,) float32: the sum of w f(x) over the chosen images of a class is an unbiased estimate
+        indices: (M,) int64 source indices, grouped by class in the order of ``data.classes``: ``ipc`` of each class,
+            or all of a smaller class. Within a class they are different, unless the selection draws with replacement.
+        weights: (M,) float32: the sum of w f(x) over the chosen images of a class is an unbiased estimate
             of the sum of f(x) over the whole class. None: equal weights.
-        pixels: (K * ipc, C, H, W) uint8 pixels after JPEG coding; None: the images are not coded.
-        coded: (K * ipc,) int64 size of each coded image in bytes.
+        pixels: (M, C, H, W) uint8 pixels after JPEG coding; None: the images are not coded.
+        coded: (M,) int64 size of each coded image in bytes.
     """
 
     indices: Tensor
@@ -62,7 +62,7 @@ class Start(ABC):
 
         Raises:
             ConfigError: The selection cannot be a start.
-            DataError: A class with too few images.
+            DataError: No class has enough images.
         """
 
     def with_embedding(self, embedding: Embedding) -> Start:
@@ -81,7 +81,8 @@ class Start(ABC):
             compute: Runs networks.
 
         Returns:
-            (K, ipc, C, H, W) float32, normalised.
+            (K, ipc, C, H, W) float32, normalised. Of a class that takes fewer images (see :func:`stored_each`), only
+            its first ones are used.
         """
 
 
@@ -92,7 +93,8 @@ class Noise(Start):
     name: str = "noise"
 
     def check(self, data: ClassImages, ipc: int, factor: int) -> None:
-        """Accept all arguments: noise fits every class."""
+        """See :meth:`Start.check`; a class takes what it has, also where its images start from noise."""
+        check_sizes(data, ipc, factor)
 
     def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
         """See :meth:`Start.first`; the factor does not matter."""
@@ -106,7 +108,7 @@ class Noise(Start):
 
 
 class Selection(Start):
-    """A choice of ``ipc`` images of each class; it depends only on its arguments.
+    """A choice of ``ipc`` images of each class, or all of a smaller class; it depends only on its arguments.
 
     Attributes:
         name: Its name in tables.
@@ -121,7 +123,7 @@ class Selection(Start):
 
     @abstractmethod
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
-        """Choose images; random numbers come from ``draw``. Raises DataError for a class smaller than ``ipc``."""
+        """Choose images; random numbers come from ``draw``. Raises DataError if no class has ``ipc`` images."""
 
     def with_embedding(self, embedding: Embedding) -> Selection:
         """The same selection with this embedding instead of an untrained network's; itself if it has no network."""
@@ -148,8 +150,10 @@ class Selection(Start):
         check_start(chosen, self.name, data, ipc * factor**2)
         if len(chosen.indices.unique()) < len(chosen.indices):
             log.warning("%s chose images twice: synthetic images that start equal may stay equal", self.name)
-        packed = pack(data.gather(chosen.indices), factor)
-        return packed.reshape(len(data.classes), ipc, *data.spec.shape)
+        rows = chosen.indices[_whole_packs(data.labels[chosen.indices], factor)]
+        packed, counts = pack(data.gather(rows), factor), list(stored_each(data, ipc, factor).values())
+        repeated = [torch.arange(ipc) % n + sum(counts[:k]) for k, n in enumerate(counts)]
+        return packed[torch.cat(repeated)].reshape(len(data.classes), ipc, *data.spec.shape)
 
 
 @dataclass(frozen=True)
@@ -188,14 +192,14 @@ def selected_set(
     Args:
         data: The images to choose from.
         selection: How images are chosen.
-        ipc: Stored images per class, at least 1.
+        ipc: Stored images per class, at least 1; a smaller class takes what it has, see :func:`stored_each`.
         draw: Random numbers; for seed s, ``Draw(s)``.
         compute: Runs the embedding network.
         formation: How the images are stored; with a factor f, f * f times as many images are chosen and packed.
 
     Raises:
         ConfigError: An ``ipc`` below 1, a factor that does not divide the image size, or a factor for coded images.
-        DataError: A class with too few images.
+        DataError: No class has enough images.
     """
     refuse(formation.misfit(data.spec.shape))
     check_sizes(data, ipc, formation.factor)
@@ -203,7 +207,7 @@ def selected_set(
     check_kind(chosen, selection.name)
     if chosen.pixels is not None and formation != Formation():
         raise ConfigError(f"{selection.name} images are stored as JPEG: leave out factor and storage")
-    indices = chosen.indices
+    indices = chosen.indices[_whole_packs(data.labels[chosen.indices], formation.factor)]
     images = data.gather(indices) if chosen.pixels is None else data.spec.normalise(chosen.pixels)
     provenance = {
         "selection": selection.name,
@@ -226,15 +230,46 @@ def selected_set(
 
 
 def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
-    """Raise ConfigError for an ``ipc`` below 1, DataError for a class with fewer than ``ipc * factor**2`` images."""
+    """Raise ConfigError for an ``ipc`` below 1, DataError if no class has ``ipc * factor**2`` images."""
     refuse(whole("ipc", ipc, 1))
-    for label in data.classes:
-        if data.count(label) < ipc * factor**2:
-            packed = "" if factor == 1 else f" with factor={factor}, which takes {ipc * factor**2}"
-            raise DataError(
-                f"class {data.spec.name_of(label)} has {data.count(label)} images but ipc={ipc}{packed}: "
-                "lower ipc, or start a condensation from noise"
-            )
+    label = max(data.classes, key=data.count)
+    if data.count(label) < ipc * factor**2:
+        packed = "" if factor == 1 else f" with factor={factor}, which takes {ipc * factor**2}"
+        unpacked = "" if factor == 1 else ", or use factor=1"
+        raise DataError(
+            f"the largest class {data.spec.name_of(label)} has {data.count(label)} images but ipc={ipc}{packed}: "
+            f"lower ipc{unpacked}"
+        )
+
+
+def stored_each(data: ClassImages, ipc: int, factor: int = 1) -> dict[int, int]:
+    """Stored images of each class, by label: ``ipc``, or what a smaller class has.
+
+    A stored image packs ``factor**2`` real ones; what is left over is not used. A class that has fewer fills its one
+    stored image with repeats.
+    """
+    return {label: max(1, min(ipc, data.count(label) // factor**2)) for label in data.classes}
+
+
+def smaller_note(counts: Collection[int]) -> str | None:
+    """The clause that says how many classes have fewer images than the others; None if no class does."""
+    few = [count for count in counts if count < max(counts)]
+    if not few:
+        return None
+    return f"{len(few)} of {len(counts)} classes have fewer images than {max(counts)}, the smallest {min(few)}"
+
+
+def _whole_packs(labels: Tensor, factor: int) -> Tensor:
+    """Rows of chosen images, grouped by their ``labels``, that are packed: multiples of ``factor**2`` of each class.
+
+    Of a class with fewer images they are repeated.
+    """
+    rows, start = [], 0
+    for count in torch.unique_consecutive(labels, return_counts=True)[1].tolist():
+        taken = max(1, count // factor**2) * factor**2
+        rows.append(start + torch.arange(taken) % count)
+        start += count
+    return torch.cat(rows)
 
 
 def check_kind(chosen: object, name: str) -> None:
@@ -249,12 +284,14 @@ def check_start(chosen: Chosen, name: str, data: ClassImages, each: int) -> None
         chosen: The result.
         name: Name of the selection.
         data: The images that it chose from.
-        each: Number of images of each class to choose.
+        each: Number of images of each class to choose; all of a smaller class.
     """
     check_kind(chosen, name)
     require(chosen.pixels is None, coded_start(name))
-    indices, wanted = chosen.indices, torch.tensor(data.classes).repeat_interleave(each)
-    asked = f"expected ({len(wanted)},) source indices, {each} of each class in the order of data.classes"
+    counts = torch.tensor([min(each, data.count(label)) for label in data.classes])
+    indices, wanted = chosen.indices, torch.tensor(data.classes).repeat_interleave(counts)
+    few = "" if int(counts.min()) == each else " (all of a smaller class)"
+    asked = f"expected ({len(wanted)},) source indices, {each} of each class{few} in the order of data.classes"
     if indices.shape != wanted.shape or indices.is_floating_point():
         raise ConfigError(f"{name} chose {tuple(indices.shape)} {indices.dtype}, {asked}")
     strange = indices[~torch.isin(indices, data.order)]

@@ -62,7 +62,8 @@ class _Embedded(Selection):
                 some = draw.permutation(f"candidates/{label}", len(indices))[: self.candidates]
                 indices = indices[some.sort().values]
             features = embed(indices).double()  # centred doubles: small distances far from the origin survive
-            parts.append(indices[self.pick(features - features.mean(0), ipc, draw.key(f"{self.name}/{label}"))])
+            n, key = min(ipc, len(indices)), draw.key(f"{self.name}/{label}")
+            parts.append(indices[self.pick(features - features.mean(0), n, key)])
         return Chosen(torch.cat(parts))
 
     name: ClassVar[str]

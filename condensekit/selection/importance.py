@@ -58,7 +58,8 @@ class _Importance(Selection):
         indices, weights = [], []
         for label in data.classes:
             own, keyed = data.indices_of(label), Draw(draw.key(f"{self.name}/{label}"))
-            rows, weight = take(self.scores(embed(own).double(), ipc, keyed), ipc, keyed)
+            n = min(ipc, len(own))
+            rows, weight = take(self.scores(embed(own).double(), n, keyed), n, keyed)
             indices.append(own[rows])
             weights.append(weight)
         return Chosen(torch.cat(indices), torch.cat(weights).float())

@@ -132,7 +132,7 @@ class CondensedSet:
         decoded = "" if self.formation.factor == 1 else f", decoded to {len(self) * self.formation.factor**2}"
         return (
             f"CondensedSet({len(self)} images of {self.spec.shape}{decoded}, {len(self.classes)} classes, "
-            f"{self.ipc} per class, {self.nbytes:,} bytes: {self.name})"
+            f"{self.per_class} per class, {self.nbytes:,} bytes: {self.name})"
         )
 
     def _repr_html_(self) -> str:
@@ -147,9 +147,19 @@ class CondensedSet:
         return tuple(torch.unique(self.labels).tolist())
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Stored images of each class, in the order of :attr:`classes`."""
+        return tuple(torch.unique(self.labels, return_counts=True)[1].tolist())
+
+    @property
     def ipc(self) -> int:
         """Stored images per class; the largest number if classes differ."""
-        return int(torch.unique(self.labels, return_counts=True)[1].max())
+        return max(self.counts)
+
+    @property
+    def per_class(self) -> str:
+        """The number of stored images per class as a text: ``10``, or ``at most 10`` if a class has fewer."""
+        return str(self.ipc) if min(self.counts) == self.ipc else f"at most {self.ipc}"
 
     @property
     def nbytes(self) -> int:
@@ -158,6 +168,25 @@ class CondensedSet:
         parts = (*pictures, self.labels, self.soft_labels)
         shown: int = sum(t.numel() * t.element_size() for t in parts if t is not None)
         return shown if self.coded is None else shown + int(self.coded.sum())
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The least and the greatest value of the images."""
+        low, high = _decode(self.images, self.ranges).aminmax()
+        return float(low), float(high)
+
+    @property
+    def pixel_spec(self) -> ImageSpec:
+        """The spec whose mean and std turn the images into pixels in [0, 1], and pixels into images.
+
+        It is ``spec`` itself, unless the images are no pixels: then :attr:`value_range` becomes [0, 1].
+        """
+        if self.spec.pixels:
+            return self.spec
+        low, high = self.value_range
+        width = high - low if high > low else 1.0
+        channels = self.spec.shape[0]
+        return replace(self.spec, mean=(-low / width,) * channels, std=(1 / width,) * channels, pixels=True)
 
     def decode(self) -> tuple[Tensor, Tensor]:
         """Decode the training images, (M * f * f, C, H, W) normalised float32, and their int64 labels."""
@@ -271,7 +300,7 @@ class CondensedSet:
         return dataset
 
     def pixels(self) -> tuple[list[Pixels], list[int]]:
-        """Decoded images as uint8 pixels, (H, W) if grey and (H, W, 3) if coloured, and their labels.
+        """Decoded images as uint8 pixels by :attr:`pixel_spec`, (H, W) if grey and (H, W, 3) if coloured, and labels.
 
         Raises:
             ConfigError: The images have neither 1 nor 3 channels.
@@ -279,7 +308,7 @@ class CondensedSet:
         channels = self.spec.shape[0]
         require(channels in (1, 3), f"a PNG needs images of 1 or 3 channels, these have {channels}")
         images, labels = self.decode()
-        pixels = (self.spec.to_pixels(images) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        pixels = (self.pixel_spec.to_pixels(images) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         return list(pixels[..., 0] if channels == 1 else pixels), labels.tolist()
 
     def picture(self, per_class: int = 10) -> bytes:

@@ -1,27 +1,68 @@
-"""Export: condensed images as a folder of PNG files, and as one picture."""
+"""Export: condensed images as a folder of PNG files that says their labels and values, and as one picture."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
 import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError
 from condensekit.runs.files import staged, write_bytes_atomic
 from condensekit.sets.condensed import CondensedSet
+
+LABELS, LOADER = "labels.json", "load.py"  # files of an exported folder, beside the folders of the classes
+LONGEST = 60  # characters of a folder's name; file systems allow 255 bytes
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?", re.IGNORECASE)  # no names on Windows
+SCRIPT = '''"""Images of this folder as arrays: copy this file beside your program, or run it here.
+
+images: (N, H, W, C) float32, normalised as the networks were meant to see them; labels: (N,) integers;
+soft: (N, K) probabilities of the classes soft_labels.classes in labels.json, or None. Needs NumPy and Pillow.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def load(folder):
+    folder = Path(folder)
+    told = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    files = [(file, label) for name, label in told["labels"].items() for file in sorted((folder / name).glob("*.png"))]
+    pixels = np.stack([np.atleast_3d(np.asarray(Image.open(file))) for file, _ in files])
+    images = (pixels.astype(np.float32) / 255 - np.float32(told["mean"])) / np.float32(told["std"])
+    soft = told["soft_labels"]
+    if soft is not None:
+        soft = np.float32([soft["images"][f"{file.parent.name}/{file.name}"] for file, _ in files])
+    return images, np.array([label for _, label in files]), soft
+
+
+if __name__ == "__main__":
+    images, labels, soft = load(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
+    print(images.shape, labels.shape, "with soft labels" if soft is not None else "with labels")
+'''
 
 
 def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
     """Write each decoded image as ``folder/<class name>/<number>.png``, the layout of torchvision's ImageFolder.
 
-    Pixels are clamped to [0, 1] and rounded to 8 bits; soft labels are left out. If writing fails, no
-    folder is left.
+    Pixels are clamped to [0, 1] and rounded to 8 bits. Images that are no pixels are mapped to [0, 1] from the least
+    and the greatest value of the set. ``labels.json`` says the label (``labels``) and the class name (``names``) of
+    each folder; ``mean`` and ``std`` of each channel, by which ``(png / 255 - mean) / std`` are the values of the
+    images; the ``range`` that was mapped, or null; and the soft labels of each file, or null. ``load.py`` reads it all.
+    If writing fails, no folder is left.
 
     Returns:
         The number of images written.
@@ -34,16 +75,21 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder: choose another folder")
     pixels, labels = condensed.pixels()
-    names = _folder_names(condensed.classes, condensed.spec)
+    names = _folder_names({k: condensed.spec.class_names.get(k, str(k)) for k in condensed.classes})
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    written = dict.fromkeys(condensed.classes, 0)
+    written, files = Counter[int](), list[str]()
+    for label in labels:
+        files.append(f"{names[label]}/{written[label]:05d}.png")
+        written[label] += 1
     try:
         with staged(folder, "write"):
             for name in names.values():
                 (temporary / name).mkdir(parents=True)
-            for image, label in zip(pixels, labels, strict=True):
-                Image.fromarray(image).save(temporary / names[label] / f"{written[label]:05d}.png")
-                written[label] += 1
+            for image, file in zip(pixels, files, strict=True):
+                Image.fromarray(image).save(temporary / file)
+            record = json.dumps(_record(condensed, names, files), indent=1, ensure_ascii=False)
+            (temporary / LABELS).write_text(record, encoding="utf-8")
+            (temporary / LOADER).write_text(SCRIPT, encoding="utf-8")
             os.replace(temporary, folder)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -67,9 +113,32 @@ def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) 
     write_bytes_atomic(Path(path), condensed.picture(per_class))
 
 
-def _folder_names(labels: tuple[int, ...], spec: ImageSpec) -> dict[int, str]:
+def _record(condensed: CondensedSet, names: Mapping[int, str], files: list[str]) -> dict[str, Any]:
+    """The content of ``labels.json``."""
+    spec, soft = condensed.pixel_spec, condensed.soft_labels
+    return {
+        "labels": {name: label for label, name in names.items()},
+        "names": {name: spec.class_names.get(label, str(label)) for label, name in names.items()},
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "range": None if condensed.spec.pixels else list(condensed.value_range),
+        "soft_labels": None
+        if soft is None
+        else {"classes": list(spec.classes), "images": dict(zip(files, soft.tolist(), strict=True))},
+    }
+
+
+def _folder_names(names: Mapping[int, str]) -> dict[int, str]:
     """A different and safe folder name for each label: the class name if possible, else with the label added."""
-    safe = {k: re.sub(r"[^\w .+()-]+", "_", spec.class_names.get(k, str(k))).strip(" .") for k in labels}
-    spelled = [name.lower() for name in safe.values()]  # on some file systems, A and a are the same name
-    good = {k: bool(name.strip("_")) and spelled.count(name.lower()) == 1 for k, name in safe.items()}
-    return {k: name if good[k] else f"{name}_{k}" for k, name in safe.items()}
+    safe = {k: re.sub(r"[^\w .+()-]+", "_", unicodedata.normalize("NFC", name)) for k, name in names.items()}
+    safe = {k: name[:LONGEST].strip(" .") for k, name in safe.items()}
+    spelled = Counter(name.casefold() for name in safe.values())  # on some file systems, A and a are the same name
+    taken, found = {LABELS, LOADER, "__macosx", "__pycache__"}, {}
+    for label, name in safe.items():
+        plain = bool(name.strip("_")) and not RESERVED.fullmatch(name) and spelled[name.casefold()] == 1
+        chosen = name if plain and name.casefold() not in taken else f"{name.replace('.', '_')}_{label}"
+        while chosen.casefold() in taken:
+            chosen += "_"
+        found[label] = chosen
+        taken.add(chosen.casefold())
+    return found

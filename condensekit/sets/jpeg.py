@@ -70,7 +70,8 @@ def as_jpeg(made: CondensedSet, room: int) -> CondensedSet:
     """Code the images of each class as JPEG, at the highest quality at which they fit.
 
     Args:
-        made: A set; its images are clamped to pixels. Packed images are coded packed.
+        made: A set; its images are clamped to pixels, or mapped to pixels if they are none, see
+            :attr:`CondensedSet.pixel_spec`; the provenance then says the range. Packed images are coded packed.
         room: Bytes for each class: files, whose tables count once, labels and soft labels.
 
     Returns:
@@ -85,7 +86,8 @@ def as_jpeg(made: CondensedSet, room: int) -> CondensedSet:
     )
     plain = made.stored_as("float32")
     soft = 0 if plain.soft_labels is None else plain.soft_labels.nbytes // len(plain)
-    pixels = (plain.spec.to_pixels(plain.images) * 255).round().to(torch.uint8)
+    spec = plain.pixel_spec
+    pixels = (spec.to_pixels(plain.images) * 255).round().to(torch.uint8)
     shown, each, used = plain.images.clone(), torch.zeros(len(plain), dtype=torch.int64), []
     for label in plain.classes:
         rows = (plain.labels == label).nonzero()[:, 0]
@@ -96,9 +98,10 @@ def as_jpeg(made: CondensedSet, room: int) -> CondensedSet:
                 "lowest quality: store fewer of them, or give them more bytes"
             )
         pictures = [jpeg(image, used[-1]) for image in pixels[rows]]
-        shown[rows] = plain.spec.normalise(torch.stack([picture.pixels for picture in pictures]))
+        shown[rows] = spec.normalise(torch.stack([picture.pixels for picture in pictures]))
         each[rows] = torch.tensor(sizes(pictures))
-    provenance = {**plain.provenance, "jpeg": {"room": room, "quality": used}}
+    told = {"room": room, "quality": used, "range": None if plain.spec.pixels else list(plain.value_range)}
+    provenance = {**plain.provenance, "jpeg": told}
     return replace(plain, images=shown, coded=each, provenance=provenance)
 
 

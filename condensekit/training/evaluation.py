@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import statistics
 import sys
 import time
@@ -28,6 +29,8 @@ from condensekit.runs.folder import environment
 from condensekit.sets.condensed import CondensedSet
 from condensekit.stats import paired_interval, units
 from condensekit.training.train import SHORT, TrainProtocol, accuracy, class_indices, train_network
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,7 @@ class EvaluationRow:
         set: Name of the candidate.
         network: Name of the network.
         ipc: Stored images per class; None for a whole data set.
+        ipc_min: Stored images of the smallest class of the first set; None for a whole data set.
         nbytes: Stored bytes of the first set (of a whole data set: its listed pixels and labels).
         images: Number of images after decoding the first set.
         epochs: Epochs of each training; may be fractional if the protocol gives steps.
@@ -97,6 +101,7 @@ class EvaluationRow:
     difference: float | None = None
     ci95: list[float] | None = None
     reference: str | None = None
+    ipc_min: int | None = None
 
 
 COLUMNS = ("set", "network", "ipc", "bytes", "images", "accuracy %", "difference", "to", "sets x networks", "steps")
@@ -111,12 +116,14 @@ class Evaluation:
         protocol: The training protocol.
         environment: Versions and hardware.
         seed: Seed of the first network; the next networks have the next seeds.
+        notes: What its reader should know, such as classes without test images: one clause for each.
     """
 
     rows: tuple[EvaluationRow, ...]
     protocol: Mapping[str, Any]
     environment: Mapping[str, Any]
     seed: int
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -125,11 +132,12 @@ class Evaluation:
             "protocol": dict(self.protocol),
             "environment": dict(self.environment),
             "seed": self.seed,
+            "notes": list(self.notes),
         }
 
     def table(self) -> str:
         """The rows in Markdown; accuracies and differences, with 95 % intervals, in percent."""
-        return tables.markdown(COLUMNS, map(_cells, self.rows))
+        return "\n\n".join([tables.markdown(COLUMNS, map(_cells, self.rows)), *self.notes])
 
     def to_pandas(self) -> Any:
         """The rows as a pandas data frame. Raises ConfigError without pandas."""
@@ -151,7 +159,7 @@ def _cells(row: EvaluationRow) -> tuple[object, ...]:
     return (
         row.set,
         row.network,
-        "all" if row.ipc is None else row.ipc,
+        "all" if row.ipc is None else f"at most {row.ipc}" if (row.ipc_min or row.ipc) < row.ipc else row.ipc,
         f"{row.nbytes:,}",
         f"{row.images:,}",
         f"{100 * row.accuracy_mean:.1f}{spread}",
@@ -182,7 +190,8 @@ def evaluate(
 
     Args:
         candidates: The sets to train on.
-        test: Real test images. The outputs of a network are their classes in ascending order.
+        test: Real test images. A set may have classes that they lack: networks learn them and are tested on the other
+            classes, which a warning and :attr:`Evaluation.notes` say. See :func:`outputs`.
         network: Networks to train and judge; each gives a row for every candidate.
         networks: Number of trainings on each set, with seeds ``seed``, ``seed + 1``, ...; the same for all sets.
         protocol: How networks are trained; on a whole data set for ``full_epochs``. Images that are not flippable are
@@ -190,14 +199,15 @@ def evaluate(
         seed: Seed of the first network.
         compute: Runs networks; None: the default machine.
         reference: Name of the candidate with which the others of the same ipc are compared; None: no comparison.
-        equal_steps: Whether a set that decodes to another number of images than ipc x classes, as a packed set does,
-            gets the same number of steps, and of images in a step, as ipc x classes images. False: it gets the same
-            number of epochs, and thus a packed set gets more training.
+        equal_steps: Whether a set that decodes to more images than ``ipc`` of each class, as a packed set does, gets
+            the same number of steps, and of images in a step, as ``ipc`` images of each class (of a class that decodes
+            to fewer, as many as it has). False: it gets the same number of epochs, and thus more training.
         progress: Receives each gradient step.
 
     Raises:
         ConfigError: No candidate, fewer than one network or no architecture.
-        DataError: A set whose images or classes are not those of ``test``; the text names the candidate.
+        DataError: A set whose images are not like those of ``test``, or with no class of theirs; the text names the
+            candidate.
     """
     refuse(
         None if candidates else "nothing to evaluate: give at least one candidate",
@@ -206,6 +216,9 @@ def evaluate(
         whole("seed", seed),
     )
     lessons = [[_lesson(each, item, test, protocol, equal_steps) for item in each.sets] for each in candidates]
+    notes = _untested(candidates, test)
+    for note in notes:
+        log.warning("%s", note)
     total = sum(lesson.steps for made in lessons for lesson in made) * networks * len(network)
     rows = []
     opened = nullcontext(compute) if compute else Compute(size=(test.spec.shape[1], test.spec.shape[2]))
@@ -214,8 +227,18 @@ def evaluate(
         for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):
             rows.append(bench.measure(candidate, made, one))
     return Evaluation(
-        tuple(_compared(row, rows, reference) for row in rows), describe(protocol), environment(), int(seed)
+        tuple(_compared(row, rows, reference) for row in rows), describe(protocol), environment(), int(seed), notes
     )
+
+
+def _untested(candidates: Sequence[Candidate], test: ClassImages) -> tuple[str, ...]:
+    """The note about classes of the sets that have no test images."""
+    lacking = {k: item.spec for each in candidates for item in each.sets for k in outputs(item, test)}
+    names = [spec.name_of(k) for k, spec in sorted(lacking.items()) if k not in test.classes]
+    if not names:
+        return ()
+    told = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return (f"no test images of {len(names)} of {len(lacking)} classes ({told}): accuracy is that of the others",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,14 +262,28 @@ def _lesson(
     protocol = protocol.on(item.spec).on(test.spec)
     if item.ipc is None:
         return _Lesson(item, targets, protocol.for_full())
-    nominal = (candidate.ipc or item.ipc) * len(item.classes)
+    most, factor = candidate.ipc or item.ipc, item.formation.factor
+    nominal = sum(min(most, count * factor**2) for count in item.counts)
     if equal and protocol.steps is None and len(targets) != nominal:
         protocol = protocol.as_on(nominal)
     return _Lesson(item, targets, protocol)
 
 
+def outputs(item: CondensedSet | ClassImages, test: ClassImages) -> tuple[int, ...]:
+    """The classes that the outputs of a network stand for: those of the test images and of the set, ascending."""
+    return tuple(sorted({*test.classes, *_taught(item)}))
+
+
+def _taught(item: CondensedSet | ClassImages) -> tuple[int, ...]:
+    """The classes of a set, ascending; with soft labels, those that a label gives some probability."""
+    if item.soft_labels is None:
+        return item.classes
+    mass = item.soft_labels.sum(0) > 0
+    return tuple(c for c, some in zip(item.spec.classes, mass.tolist(), strict=True) if some)
+
+
 def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) -> Tensor:
-    """Targets for :func:`~condensekit.training.train.train_network`, with one output for each class of ``test``.
+    """Targets for :func:`~condensekit.training.train.train_network`, with the :func:`outputs` of set and test images.
 
     Args:
         name: Name of the set in errors.
@@ -254,7 +291,7 @@ def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) 
         test: Real images.
 
     Raises:
-        DataError: The images or classes do not fit those of ``test``.
+        DataError: The images do not fit those of ``test``, or none of their classes is tested.
     """
     ours, theirs = item.spec, test.spec
     if not ours.alike(theirs):
@@ -262,17 +299,14 @@ def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) 
             f"{name!r} and the test images differ in shape or normalisation: {ours.shape}, mean {ours.mean}, "
             f"std {ours.std} against {theirs.shape}, mean {theirs.mean}, std {theirs.std}"
         )
-    soft, used = item.soft_labels, item.classes
-    if soft is not None:  # a set of some classes has labels for all of its spec, and test images of its own may do
-        mass = soft.sum(0) > 0
-        used, soft = tuple(c for c, some in zip(ours.classes, mass.tolist(), strict=True) if some), soft[:, mass]
-    missing = sorted(set(used) - set(test.classes))
-    if missing:
-        raise DataError(f"{name!r} has class {ours.name_of(missing[0])}, of which there are no test images")
-    if soft is None:
-        return class_indices(item.targets(), test.classes)
-    targets = torch.zeros(len(soft), len(test.classes))
-    targets[:, class_indices(torch.tensor(used), test.classes)] = soft
+    used, classes = _taught(item), outputs(item, test)
+    if not set(used) & set(test.classes):
+        raise DataError(f"{name!r} has classes {list(used)} and the test images {list(test.classes)}: none is in both")
+    if item.soft_labels is None:
+        return class_indices(item.targets(), classes)
+    targets = torch.zeros(len(item.soft_labels), len(classes))
+    kept = [ours.classes.index(label) for label in used]
+    targets[:, class_indices(torch.tensor(used), classes)] = item.soft_labels[:, kept]
     return targets
 
 
@@ -315,11 +349,12 @@ class _Bench:
             peak_mib=round(peak / 2**20, 1),
             work=_work(self.compute.spent - before, first, self.test),
             accuracies=accuracies,
+            ipc_min=None if stored.ipc is None else min(stored.counts),
         )
 
     def _one(self, lesson: _Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> float:
         """Train and test one network; returns its accuracy."""
-        classes, compute, stage = self.test.classes, self.compute, self.stage
+        classes, compute, stage = outputs(lesson.item, self.test), self.compute, self.stage
         with stage.ending_all():
             module = train_network(
                 images, lesson.targets, network, lesson.protocol, Draw(seed), compute, len(classes), stage

@@ -1,4 +1,9 @@
+import json
 import os
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +25,12 @@ def make(channels=3, size=4, labels=(0, 0, 7), names=None, factor=1):
 
 
 def tree(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.png"))
+
+
+def read_back(folder):
+    """What load.py of an exported folder returns."""
+    return runpy.run_path(str(folder / "load.py"))["load"](folder)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -54,12 +64,59 @@ def test_packed_images_are_unpacked(tmp_path):
         ({0: "a/b", 7: "../up"}, ["_up", "a_b"]),
         ({0: "Cat", 7: "cat"}, ["Cat_0", "cat_7"]),
         ({0: "..", 7: "St. été"}, ["St. été", "_0"]),
+        ({0: "con", 7: "LPT1.x"}, ["LPT1_x_7", "con_0"]),
+        ({0: "labels.json", 7: "line\nbreak"}, ["labels_json_0", "line_break"]),
+        ({0: "n" * 300, 7: "n" * 299 + "m"}, ["n" * 60 + "_0", "n" * 60 + "_7"]),
+        ({0: "é", 7: "e\u0301"}, ["é_0", "é_7"]),
     ],
 )
 def test_class_names_become_harmless_distinct_folders(tmp_path, names, folders):
     to_folder(make(names=names), tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out")) == folders
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == folders
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_names_that_take_each_others_folders_stay_apart(tmp_path):
+    names = {0: "a/b", 1: "a_b", 2: "a_b_1", 3: "A:B"}
+    to_folder(make(labels=(0, 1, 2, 3), names=names), tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert len({name.casefold() for name in told["labels"]}) == 4
+    assert {told["labels"][folder]: name for folder, name in told["names"].items()} == names
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_exported_folder_is_read_back(tmp_path, channels):
+    """Labels from 0 to 11, whose folders another tool sorts as 0, 1, 10, 11, 2, ..."""
+    labels = tuple(range(12))
+    made = make(channels, labels=labels, names={k: str(k) for k in labels}).with_soft_labels(torch.eye(12), labels)
+    to_folder(made, tmp_path / "out")
+    images, read, soft = read_back(tmp_path / "out")
+    order = np.argsort(read)
+    assert read[order].tolist() == list(labels)
+    wanted = made.spec.normalise((made.spec.to_pixels(made.images) * 255).round()).permute(0, 2, 3, 1)
+    assert np.allclose(images[order], wanted.numpy(), atol=1e-5)
+    assert np.array_equal(soft[order], np.eye(12))
+
+
+def test_values_that_are_no_pixels_are_mapped_and_read_back(tmp_path):
+    """Floats from -1 to 1, as Normalize(0.5, 0.5) of many tutorials makes them."""
+    images = torch.linspace(-1, 3, 3 * 3 * 16).reshape(3, 3, 4, 4)
+    spec = ImageSpec((3, 4, 4), (0.0,) * 3, (1.0,) * 3, {0: "cat", 7: "horse"}, pixels=False)
+    made = CondensedSet.from_images(images, torch.tensor([0, 0, 7]), spec)
+    to_folder(made, tmp_path / "out")
+    read, labels, soft = read_back(tmp_path / "out")
+    assert labels.tolist() == [0, 0, 7]
+    assert soft is None
+    assert np.abs(read - images.permute(0, 2, 3, 1).numpy()).max() <= 4 / 255 / 2 + 1e-5
+    assert json.loads((tmp_path / "out" / "labels.json").read_text())["range"] == [-1, 3]
+    flat = replace(made, images=torch.full_like(images, 2.0))
+    assert (np.asarray(flat.pixels()[0]) == 0).all()
+
+
+def test_the_loader_runs_alone(tmp_path):
+    to_folder(make(), tmp_path / "out")
+    done = subprocess.run([sys.executable, tmp_path / "out" / "load.py"], capture_output=True, text=True, check=True)
+    assert done.stdout == "(3, 4, 4, 3) (3,) with labels\n"
 
 
 def test_an_existing_folder_is_not_written_into(tmp_path):

@@ -29,7 +29,7 @@ from condensekit.networks.base import FeatureNetwork
 from condensekit.rng import Draw, isolated
 from condensekit.sets.condensed import CondensedSet
 from condensekit.training.augment import Augmentation
-from condensekit.training.evaluation import targets_for
+from condensekit.training.evaluation import outputs, targets_for
 from condensekit.training.train import TEST_PIXELS, class_indices
 
 CPU_TEST_PIXELS = 128 * 32 * 32  # of images in one test batch: a larger one falls out of the cache, at twice the time
@@ -51,7 +51,7 @@ class ProxyData:
 
     Args:
         train: A condensed or selected set, or real images (a fraction of the data, or all of it).
-        test: Held-out training images; outputs stand for its classes, ascending.
+        test: Held-out training images, perhaps without some classes of ``train``; see :attr:`classes`.
         statistics: Real training images whose statistics batch norm has in a test; None: the statistics of training.
 
     Raises:
@@ -70,8 +70,13 @@ class ProxyData:
                 raise DataError(f"statistics need at least 2 images, got {len(self.statistics)}")
 
     @cached_property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that outputs stand for, ascending."""
+        return outputs(self.train, self.test)
+
+    @cached_property
     def targets(self) -> Tensor:
-        """(N,) int64 places among the test classes, or (N, K) float32 probabilities."""
+        """(N,) int64 places among :attr:`classes`, or (N, K) float32 probabilities."""
         return targets_for("the proxy set", self.train, self.test)
 
     @cached_property
@@ -264,7 +269,7 @@ def train_candidate(
             recent = (lesson.losses - losses) / (lesson.done - before)
             curve.append({"step": step, **lesson.test()})
             report(curve[-1])
-            if step not in late and hopeless and curve[-1]["accuracy"] * len(data.test.classes) < hopeless:
+            if step not in late and hopeless and curve[-1]["accuracy"] * len(data.classes) < hopeless:
                 stopped = True
                 break
     kept = curve[-1:] if stopped else curve[-len(late) :]
@@ -352,7 +357,7 @@ class _Lesson:
         with in_evaluation(self.module, self.data.statistics, device):
             for indices in images.order.split(size):
                 logits = self.compute.logits(self.module, images.gather(indices, device))
-                wanted = class_indices(images.labels[indices], images.classes).to(device)
+                wanted = class_indices(images.labels[indices], self.data.classes).to(device)
                 sums += torch.stack(_held_out(logits, wanted)).double().cpu()
         accuracy, entropy, margin = (sums / len(images)).tolist()
         return {"accuracy": accuracy, "cross-entropy": -entropy, "margin": margin, "tse": -self.losses / self.done}

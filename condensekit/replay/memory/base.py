@@ -79,7 +79,8 @@ class Filler(ABC):
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
         """``ipc`` stored images of each class of ``data``, the most important first, in :attr:`formation`.
 
-        Every class has at least ``needed(ipc)`` real images. A pure function of its arguments.
+        At least one class has ``needed(ipc)`` real images; a smaller one takes what it has, see
+        :func:`condensekit.selection.base.stored_each`. A pure function of its arguments.
         """
 
     @property

@@ -23,7 +23,7 @@ from condensekit.replay.memory.base import DivergedError, Filler, Interrupted, J
 from condensekit.replay.memory.content import SECONDS, WORK
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
-from condensekit.selection.base import Selection, selected_set
+from condensekit.selection.base import Selection, selected_set, stored_each
 from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.jpeg import LABEL
@@ -179,7 +179,8 @@ def filled(
     Args:
         filler: Makes them.
         data: The real images.
-        ipc: Stored images of each class.
+        ipc: Stored images of each class; fewer of a class that has fewer, see
+            :func:`condensekit.selection.base.stored_each`.
         job: The rest.
         cache: Sets of single classes: those in it are taken, those made by a method whose classes can be condensed
             apart are put into it. The key says everything that decides the set, the pixels included. Classes that
@@ -192,11 +193,15 @@ def filled(
     Raises:
         DataError: A filler that returns other classes, or images of another shape or normalisation.
     """
+    factor = filler.formation.factor
+    ipc = max(stored_each(data, ipc, factor).values())
     keys = {} if cache is None else {label: _key(filler, data, label, ipc, job) for label in data.classes}
     known = {label: cache[key] for label, key in keys.items() if cache is not None and key in cache}
     left = [label for label in data.classes if label not in known]
     if not left:
         return known
+    if max(stored_each(data.select(left), ipc, factor).values()) < ipc:  # what is left is small: it needs the others
+        known, left = {}, list(data.classes)
     start = time.perf_counter()
     made = filler.fill(data.select(left) if known else data, ipc, _saved_apart(job, left) if known else job)
     seconds = max(time.perf_counter() - start, sum(float(made.provenance.get(name, 0)) for name in TIMES)) / len(left)

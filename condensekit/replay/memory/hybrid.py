@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +16,7 @@ from condensekit.replay.memory.base import Around, Job
 from condensekit.replay.memory.fillers import Condensing, with_work
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
+from condensekit.selection.base import stored_each
 from condensekit.selection.clustering import herd
 from condensekit.selection.embeddings import embed_with
 from condensekit.sets.condensed import CondensedSet
@@ -53,35 +55,49 @@ class Hybrid(Condensing):
         """See :class:`~condensekit.replay.memory.base.Filler`."""
         synthetic, factor = round(self.share * ipc), self.formation.factor
         made = Condensing(self.recipe).fill(data, synthetic, job) if synthetic else None
-        images, real = _grouped(made, data), ipc - synthetic
+        counts = stored_each(data, ipc, factor)
         with job.compute(data) as compute:
-            if real:
-                chosen = self._chosen(data, images, real * factor**2, Draw(job.seed), compute)
-                packed = pack(data.gather(chosen).flatten(0, 1), factor).reshape(-1, real, *data.spec.shape)
-                images = torch.cat([images, packed], dim=1)[:, _alternating(ipc, synthetic)]
+            images = self._joined(data, _by_class(made, data), counts, Draw(job.seed), compute)
             spent = compute.spent
         stored = CondensedSet.from_images(
-            images.flatten(0, 1),
-            torch.tensor(data.classes).repeat_interleave(ipc),
+            torch.cat(images),
+            torch.tensor(data.classes).repeat_interleave(torch.tensor(list(counts.values()))),
             data.spec,
             formation=self.formation,
             provenance={**(made.provenance if made else {}), "hybrid": describe(self)},
         )
         return with_work(stored, "selection", spent)
 
-    def _chosen(self, data: ClassImages, first: Tensor, count: int, draw: Draw, compute: Compute) -> Tensor:
-        """(K, count) source indices of real images, given those stored ``first`` (K, m, C, H, W)."""
+    def _joined(
+        self,
+        data: ClassImages,
+        synthetic: Mapping[int, Tensor],
+        counts: Mapping[int, int],
+        draw: Draw,
+        compute: Compute,
+    ) -> list[Tensor]:
+        """Of each class its synthetic images (m, C, H, W), and real ones up to its number in ``counts``, alternating.
+
+        A class that has as many synthetic images as it may store gets no real ones.
+        """
+        factor, images = self.formation.factor, []
+        if all(len(stored) >= counts[label] for label, stored in synthetic.items()):
+            return [stored[: counts[label]] for label, stored in synthetic.items()]
         module = self.recipe.encoder.embedder(data, draw, compute)
-        embed, rows = embed_with(module, data, compute), []
-        for label, stored in zip(data.classes, first, strict=True):
-            indices = data.indices_of(label)
+        embed = embed_with(module, data, compute)
+        for label, made in synthetic.items():
+            stored = made[: round(self.share * counts[label])]
+            indices, real = data.indices_of(label), counts[label] - len(stored)
             features = embed(indices).double()
             middle, start = features.mean(0), features.new_zeros(features.shape[1])
             if len(stored):
-                shown = compute.features(module, unpack(stored, self.formation.factor).to(compute.device)).cpu()
+                shown = compute.features(module, unpack(stored, factor).to(compute.device)).cpu()
                 start = (shown.double() - middle).sum(0)
-            rows.append(indices[herd(features - middle, count, start)])
-        return torch.stack(rows)
+            wanted = real * factor**2
+            chosen = indices[herd(features - middle, min(wanted, len(indices)), start)]
+            packed = pack(data.gather(chosen[torch.arange(wanted) % len(chosen)]), factor)
+            images.append(torch.cat([stored, packed])[_alternating(counts[label], len(stored))])
+        return images
 
 
 @dataclass(frozen=True)
@@ -114,12 +130,12 @@ class SoftLabelled(Around):
         return replace(labelled, provenance={**labelled.provenance, "separable": False})
 
 
-def _grouped(made: CondensedSet | None, data: ClassImages) -> Tensor:
-    """The stored images as (K, m, C, H, W) normalised float32; m is 0 where there are none."""
-    classes = len(data.classes)
+def _by_class(made: CondensedSet | None, data: ClassImages) -> dict[int, Tensor]:
+    """The stored images of each class as (m, C, H, W) normalised float32; m is 0 where there are none."""
     if made is None:
-        return data.gather(torch.empty(classes, 0, dtype=torch.int64))
-    return made.stored_as("float32").images.reshape(classes, -1, *data.spec.shape)
+        return {label: data.gather(torch.empty(0, dtype=torch.int64)) for label in data.classes}
+    plain = made.stored_as("float32")
+    return {label: plain.images[plain.labels == label] for label in data.classes}
 
 
 def _alternating(ipc: int, synthetic: int) -> Tensor:

@@ -8,6 +8,7 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, whole
 from condensekit.replay.memory.base import Around, Filler, Job
 from condensekit.replay.memory.budget import Budget
+from condensekit.selection.base import stored_each
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.jpeg import QUALITIES, as_jpeg, plain_bytes, taken, uncodable
 
@@ -57,13 +58,14 @@ class Coded(Around):
         return self.images.needed(ipc * self.times)
 
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
-        """See :class:`~condensekit.replay.memory.base.Filler`; ``ipc * times`` images of each class.
+        """See :class:`~condensekit.replay.memory.base.Filler`; ``ipc * times`` images of each class, or what it has.
 
         Raises:
             ConfigError: Images that are not 8-bit or have other than 1 or 3 channels; so many that they do not fit.
         """
         refuse(self.misfit(data, ipc))
-        made = self.images.with_storage("float32").fill(data, ipc * self.times, job)
+        each = max(stored_each(data, ipc * self.times, self.formation.factor).values())
+        made = self.images.with_storage("float32").fill(data, each, job)
         return as_jpeg(made, plain_bytes(data.spec.shape, ipc))
 
     def budget_misfit(self, budget: Budget) -> str | None:

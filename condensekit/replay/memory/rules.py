@@ -16,6 +16,7 @@ from condensekit.replay.memory.budget import Budget
 from condensekit.replay.memory.content import Content, first, mixed, turnover
 from condensekit.replay.memory.fillers import filled
 from condensekit.rng import Draw
+from condensekit.selection.base import stored_each
 from condensekit.sets.condensed import CondensedSet
 
 
@@ -106,7 +107,7 @@ class Rules:
 
         Raises:
             ConfigError: A budget below one image per class, or more classes than announced.
-            DataError: Images unlike those in the memory, or a new class with too few of them.
+            DataError: Images unlike those in the memory.
         """
         seen = self._check(content, data)
         ipc = self.ipc(seen, data.spec, data.whole_bytes)
@@ -153,13 +154,7 @@ class Rules:
         available = fresh // factor**2
         old = content.parts.get(label)
         if old is None:
-            if available == 0:
-                name = data.spec.name_of(label)
-                raise DataError(
-                    f"class {name} has {fresh} images and factor={factor} packs {factor**2} into one: lower the "
-                    "factor, or give the class more images"
-                )
-            return 0, min(ipc, available)
+            return 0, max(stored_each(data, ipc, factor).values())  # or what the class has: the filler knows
         return turnover(len(old), content.seen[label], fresh, available, ipc, Draw(self.job.seed, update + 1), label)
 
     def _limited(self, images: int, sharing: int) -> int:

@@ -63,19 +63,19 @@ def _beyond(kind: MemoryKind, settings: Settings, train: ClassImages, room: int)
 
 
 def _check_enough(kind: MemoryKind, settings: Settings, train: ClassImages, room: int) -> None:
-    """Raise DataError where the smallest class has fewer images than are stored, or packed, of it."""
+    """Raise DataError where the largest class has fewer images than are stored, or packed, of each."""
     if kind.name in UNBOUNDED:
         return
     stored, packed = kind.images(settings.ipc, train, room), kind.packed
     needed = kind.filler.needed(stored) if kind.filler else stored
-    label = min(train.classes, key=train.count)
+    label = max(train.classes, key=train.count)
     if train.count(label) < needed:
         each = f", each packed of {packed}" if packed > 1 else ""
         most = settings.ipc * train.count(label) // needed
         fewer = f"use ipc={most} or less, or " if most else ""
         raise DataError(
-            f"memory {kind.name!r} keeps {needed // packed} images of each class{each}, and class "
-            f"{train.spec.name_of(label)} has {train.count(label)}: {fewer}leave it out"
+            f"memory {kind.name!r} keeps {needed // packed} images of each class{each}, and the "
+            f"largest class {train.spec.name_of(label)} has {train.count(label)}: {fewer}leave it out"
         )
 
 

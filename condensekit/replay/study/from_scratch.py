@@ -98,7 +98,7 @@ def _steps(memory: MemoryKind, stream: Sequence[Sequence[int]], bench: Bench) ->
     seen = [label for classes in stream for label in classes]
     if memory.filler is None:
         return bench.settings.protocol.for_full().steps_on(len(bench.train.select(seen)))
-    return bench.settings.work(len(seen)).steps_on(1)
+    return bench.settings.work(map(bench.train.count, seen)).steps_on(1)
 
 
 def _train(
@@ -121,7 +121,7 @@ def _train(
         nbytes, count = len(real) * (real.images[0].numel() * real.images.element_size() + LABEL), len(real)
     else:
         stored = reduce(CondensedSet.merge, sets)
-        images, targets, protocol = stored.decode()[0], stored.targets(), settings.work(len(seen))
+        images, targets, protocol = stored.decode()[0], stored.targets(), settings.work(map(bench.train.count, seen))
         nbytes, count = stored.nbytes, len(stored)
     draw = network_draw(settings.network_seed(order, network), len(seen))
     module = train_network(images, targets, settings.network, protocol, draw, bench.compute, len(classes), stage)

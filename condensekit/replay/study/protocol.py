@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -151,9 +151,9 @@ class Settings:
         """The seed of one network of an order; the same for all memories."""
         return Draw(self.seed).key(f"replay/{order}/{network}")
 
-    def work(self, classes: int) -> TrainProtocol:
-        """The training when ``classes`` classes have been seen: equal steps and batches for every memory."""
-        return self.protocol.as_on(self.ipc * classes)
+    def work(self, counts: Iterable[int]) -> TrainProtocol:
+        """The training when classes of so many images have been seen: equal steps and batches for every memory."""
+        return self.protocol.as_on(sum(min(self.ipc, count) for count in counts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +221,7 @@ class Bench:
             ``old_to_new``: the fraction of those of former classes that are taken for one of the newest, or None.
         """
         old, newest = [label for classes in seen[:-1] for label in classes], list(seen[-1])
-        images = self.test.select([*old, *newest])
+        images = self.test.select([label for label in (*old, *newest) if label in self.test.classes])
         wanted, found = images.labels[images.order], predictions(module, images, self.compute)
         parts = [torch.isin(wanted, torch.tensor(list(classes))) for classes in seen]
         former = torch.isin(wanted, torch.tensor(old, dtype=torch.int64))
@@ -229,7 +229,7 @@ class Bench:
         return {
             "right": [int((found[part] == wanted[part]).sum()) for part in parts],
             "count": [int(part.sum()) for part in parts],
-            "old_to_new": float(taken.float().mean()) if old else None,
+            "old_to_new": float(taken.float().mean()) if bool(former.any()) else None,
         }
 
 
@@ -271,11 +271,11 @@ def numbered(train: ClassImages, test: ClassImages) -> tuple[ClassImages, ClassI
     """The same images with their classes numbered from 0, as the outputs of a network are.
 
     Raises:
-        DataError: Test images of other classes than the training images.
+        DataError: Test images of a class without training images.
     """
-    if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes))
-        raise DataError(f"class {train.spec.name_of(odd[0])} is in the training or the test images only")
+    odd = sorted(set(test.classes) - set(train.classes))
+    if odd:
+        raise DataError(f"class {test.spec.name_of(odd[0])} is in the test images only")
     names = {i: train.spec.class_names.get(label, str(label)) for i, label in enumerate(train.classes)}
 
     def renamed(data: ClassImages) -> ClassImages:

@@ -65,5 +65,6 @@ def forgettings(cell: Cell) -> Iterator[float | None]:
             falls = [
                 max(part["right"][i] / part["count"][i] for part in parts[i:-1]) - now["right"][i] / now["count"][i]
                 for i in range(len(order) - 1)
+                if now["count"][i]
             ]
-            yield statistics.fmean(falls)
+            yield statistics.fmean(falls) if falls else None
