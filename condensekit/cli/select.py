@@ -97,7 +97,7 @@ def command(
                 **source.record(folder),
             }
             with RunDir.create(folder, config, place.resume, train.fingerprint()) as run:
-                made.save(run.path / "set.safetensors")
+                made.save(run.path / "set.safetensors", overwrite=True)
             runs.append(
                 {"run": str(folder), "seed": seed, "classes": len(made.classes), "ipc": ipc, "nbytes": made.nbytes}
             )

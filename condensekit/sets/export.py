@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image
 
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError
-from condensekit.runs.files import staged, write_bytes_atomic
+from condensekit.runs.files import staged, temporary_name, write_bytes_atomic
 from condensekit.sets.condensed import CondensedSet
 
 
@@ -27,15 +26,15 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
         The number of images written.
 
     Raises:
-        ConfigError: The folder exists and is not empty, or the images have neither 1 nor 3 channels.
+        ConfigError: The folder exists and is not empty or is a link, or the images have neither 1 nor 3 channels.
         StoreError: The folder cannot be written.
     """
     folder = Path(folder).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder: choose another folder")
     pixels, labels = condensed.pixels()
     names = _folder_names(condensed.classes, condensed.spec)
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(folder)  # what a kill leaves of it, the next start of a run around it removes
     written = dict.fromkeys(condensed.classes, 0)
     try:
         with staged(folder, "write"):
@@ -57,7 +56,7 @@ def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) 
 
     Args:
         condensed: The set.
-        path: The PNG file; an existing file is replaced.
+        path: The PNG file; an existing file is replaced, but no link, device or pipe. ``/dev/stdout`` is a stream.
         per_class: Largest number of images of each class.
 
     Raises:
