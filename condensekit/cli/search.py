@@ -325,11 +325,13 @@ def command(
     )
     contest.check(running)
     with RunDir.create(out, config, resume, train.fingerprint()):
+        file = out / "search.json"
+        before: _Earlier | None = read_json(file, _Earlier) if os.path.lexists(file) else None
         found = contest.run(running)
         record, drawn = {**found.to_json(), "retrained": None}, False
         try:
-            record["retrained"] = _earlier(out / "search.json", found.best)
-            write_json(out / "search.json", record)
+            record["retrained"] = _earlier(before, found.best)
+            write_json(file, record)
             drawn = scatter(found.trials, found.values, out / "ranking.png")
             if retrained and found.best and not _retrained(record["retrained"], full):
                 try:
@@ -338,7 +340,7 @@ def command(
                     record["notes"].append(
                         f"the winner is not retrained: {error}; --resume --retrain with a larger --budget does it"
                     )
-                write_json(out / "search.json", record)
+                write_json(file, record)
         finally:  # also where the disk is full
             show.emit(as_json, record, _text(found, record, out, drawn))
     return 0 if found.best else UNSCORED
@@ -357,13 +359,11 @@ def _augmentation(text: str) -> Any:
     return FLIP_CROP if text == "auto" else catalog.augmentation(text)
 
 
-def _earlier(file: Path, best: Mapping[str, Any] | None) -> Any:
+def _earlier(before: _Earlier | None, best: Mapping[str, Any] | None) -> Any:
     """The result of an earlier ``--retrain`` of the same architecture, or None."""
-    if best is None or not os.path.lexists(file):
+    if best is None or before is None or before["best"] is None:
         return None
-    before = read_json(file, _Earlier)
-    same = before["best"] is not None and before["best"]["architecture"] == best["architecture"]
-    return before["retrained"] if same else None
+    return before["retrained"] if before["best"]["architecture"] == best["architecture"] else None
 
 
 def _retrained(earlier: Mapping[str, Any] | None, full: FullTraining) -> bool:

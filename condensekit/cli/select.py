@@ -25,7 +25,7 @@ from condensekit.compute import Compute, Machine
 from condensekit.errors import require
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
-from condensekit.runs.folder import RunDir
+from condensekit.runs.folder import RunDir, check_free
 from condensekit.selection.base import selected_set
 from condensekit.sets.condensed import Formation
 
@@ -83,6 +83,8 @@ def command(
     with problems:
         folders = place.folders()
     problems.refuse()
+    for folder in folders.values():
+        check_free(folder, place.resume)
     train, _ = source.load(show.progress(quiet))
     runs = []
     with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:

@@ -91,21 +91,18 @@ class RunDir:
             StoreError: The folder cannot be written, or its ``config.json`` is damaged.
         """
         asked = plain({**config, "format": FORMAT, "data_fingerprint": data_fingerprint})
-        if not resume and _occupied(path) and not os.path.lexists(path / ".lock"):
-            raise _exists(path)  # before a lock is written into a folder of somebody else
+        if not os.path.lexists(path / ".lock"):
+            _check_files(path, resume)  # before a lock is written into a folder of somebody else
         with staged(path, "create"):
             path.mkdir(parents=True, exist_ok=True)
         lock = take(path / ".lock")
         try:
-            if not resume and _occupied(path):
-                raise _exists(path)
-            if os.path.lexists(path / "config.json"):
+            _check_files(path, resume)
+            known = os.path.lexists(path / "config.json")
+            if known:
                 _compare(path, read_json(path / "config.json", _Config), asked)
-                _remove(_left_over(path))
-            elif _occupied(path):
-                raise ConfigError(f"{path} holds files and no run to continue (no config.json): use another folder")
-            else:
-                _remove(_left_over(path))
+            _remove(_left_over(path))
+            if not known:
                 write_json(path / "config.json", asked)
             write_json(path / "env.json", environment())
         except BaseException:
@@ -247,11 +244,30 @@ class RunDir:
         return sorted(found, reverse=True)
 
 
-def _occupied(path: Path) -> bool:
-    """Whether the folder holds files other than a lock and old temporary files."""
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path} is a file, expected a folder: choose another folder")
-    return path.exists() and any(p.name != ".lock" and not is_temporary(p) for p in path.iterdir())
+def check_free(path: Path, resume: bool) -> None:
+    """Check that a run may be made in a folder, or continued with ``resume``, before the data are read.
+
+    Raises:
+        ConfigError: It is a file; it is in use; it holds files other than a lock and old temporary files, and ``resume``
+            is off or there is no run among them.
+        StoreError: It cannot be read.
+    """
+    if os.path.lexists(path / ".lock"):
+        os.close(take(path / ".lock"))
+    _check_files(path, resume)
+
+
+def _check_files(path: Path, resume: bool) -> None:
+    with staged(path, "read"):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{path} is a file, expected a folder: choose another folder")
+        used = path.exists() and any(p.name != ".lock" and not is_temporary(p) for p in path.iterdir())
+    if used and not resume:
+        raise ConfigError(
+            f"{path} exists and is not empty: continue its run with resume=True, or choose another folder"
+        )
+    if used and not os.path.lexists(path / "config.json"):
+        raise ConfigError(f"{path} holds files and no run to continue (no config.json): use another folder")
 
 
 def _left_over(path: Path) -> Iterator[Path]:
@@ -269,10 +285,6 @@ def _remove(paths: Iterable[Path]) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-
-
-def _exists(path: Path) -> ConfigError:
-    return ConfigError(f"{path} exists and is not empty: continue its run with resume=True, or choose another folder")
 
 
 def _compare(path: Path, found: Any, asked: dict[str, Any]) -> None:

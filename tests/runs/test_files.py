@@ -124,10 +124,10 @@ def test_a_file_of_another_kind_is_named(tmp_path):
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
     monkeypatch.setattr("condensekit.runs.files.FORMAT", FORMAT + 1)
-    a_set().save(tmp_path / "x")
+    a_set().save(tmp_path / "x.safetensors")
     monkeypatch.undo()
     with pytest.raises(StoreError, match=f"format {FORMAT + 1}.*upgrade"):
-        CondensedSet.load(tmp_path / "x")
+        CondensedSet.load(tmp_path / "x.safetensors")
 
 
 def test_a_well_formed_file_that_is_no_set_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.runs.files import read_json
 from condensekit.runs.folder import FORMAT, RunDir, environment
 
 CONFIG = {"method": {"type": "DistributionMatching", "lr": 1.0}, "ipc": 10, "name": "digits"}
@@ -23,9 +24,8 @@ def checkpoints(path):
 def test_a_new_run_records_what_was_asked_and_where_it_ran(tmp_path):
     with create(tmp_path / "a" / "run") as run:
         assert run.path == tmp_path / "a" / "run"
-    config = json.loads((run.path / "config.json").read_text())
-    assert config == {**CONFIG, "format": FORMAT, "data_fingerprint": "abc"}
-    assert RunDir.read(run.path).config == config
+    config = {**CONFIG, "format": FORMAT, "data_fingerprint": "abc"}
+    assert RunDir.read(run.path).config == read_json(run.path / "config.json") == config
     assert json.loads((run.path / "env.json").read_text())["torch"] == str(torch.__version__)
 
 

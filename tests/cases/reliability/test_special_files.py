@@ -39,7 +39,6 @@ def link_to_stream(path):
     return ends
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a file is renamed over whatever lies at its path")
 @pytest.mark.parametrize("make", [device, pipe, link, link_to_stream])
 def test_export_leaves_a_special_file_what_it_was(cli, tmp_path, make):
     code, _, err = cli(*CONDENSE, "--out", tmp_path / "run")
