@@ -248,8 +248,8 @@ def check_free(path: Path, resume: bool) -> None:
     """Check that a run may be made in a folder, or continued with ``resume``, before the data are read.
 
     Raises:
-        ConfigError: It is a file; it is in use; it holds files other than a lock and old temporary files, and ``resume``
-            is off or there is no run among them.
+        ConfigError: It is a file; it is in use; it holds files other than a lock and old temporary files, and
+            ``resume`` is off or there is no run among them.
         StoreError: It cannot be read.
     """
     if os.path.lexists(path / ".lock"):
