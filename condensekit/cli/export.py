@@ -10,6 +10,7 @@ import click
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option
 from condensekit.errors import ConfigError
+from condensekit.runs.files import stream_of
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_folder, to_png_grid
 from condensekit.sets.found import find_one
@@ -33,7 +34,7 @@ Examples:
     "--grid",
     type=click.Path(path_type=Path),
     metavar="FILE.png",
-    help="One picture of all images, with a row for each class.",
+    help="One picture of all images, with a row for each class; /dev/stdout writes it to standard output.",
 )
 @option("--seed", type=int, help="Seed of one set, if RUN has several sets.  [default: the first]")
 @JSON
@@ -50,4 +51,5 @@ def command(run: Path, folder: Path | None, grid: Path | None, seed: int | None,
         to_png_grid(chosen, grid)
         written["grid"] = str(grid)
     images = len(chosen.decode()[0])
-    show.emit(as_json, {**written, "images": images}, f"wrote {images} images to {' and '.join(written.values())}")
+    text = f"wrote {images} images to {' and '.join(written.values())}"
+    show.emit(as_json, {**written, "images": images}, text, err=grid is not None and stream_of(grid) == 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from condensekit.errors import ConfigError, require
-from condensekit.runs.files import fitting, read_json, write_json
+from condensekit.runs.files import fitting, keeping, read_json, write_json
 
 WAY_OUT = "use the same options, or another folder"
 
@@ -46,7 +46,8 @@ def kept(
         refuse_other(f"{path.parent} holds {what}, made otherwise", found.pop("recipe"), asked, way_out)
         return dict(fitting(path, found, kind))
     made = dict(make())
-    write_json(path, {"recipe": asked, **made})
+    with keeping(made):
+        write_json(path, {"recipe": asked, **made})
     return made
 
 

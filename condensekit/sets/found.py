@@ -78,7 +78,6 @@ class Group:
 class _Config(TypedDict, total=False):
     """What is read of the ``config.json`` of a run of condense or select."""
 
-    name: str
     seed: int
     ipc: int | None
 
