@@ -32,7 +32,7 @@ COMMANDS = {
     "search": (*SEARCH, *shlex.split("--rankers random,dm --steps 2")),
 }
 UNREAD = (".lock", ".md", ".png")  # endings of files that nothing reads
-MEASURED = re.compile(r".*_s|seconds|message|peak_mib")  # entries of results that differ from call to call
+MEASURED = re.compile(r".*_s|seconds|message|peak_mib|environment")  # entries of results that differ from call to call
 
 
 class Run:
