@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
-from condensekit.runs.files import write_json
+from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import environment
 from condensekit.runs.kept import refuse_other
 
@@ -157,7 +156,7 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
 
 def read(path: Path) -> Record:
     """A result in today's words, whichever version wrote it."""
-    found: Record = _renamed(json.loads(path.read_text()))
+    found: Record = _renamed(read_json(path, dict))
     return found
 
 

@@ -420,7 +420,7 @@ class _Loop:
     def _close(self, status: Status, message: str) -> CondenseResult:
         result = self.result(status, message)
         if self.run:
-            result.set.save(self.run.path / "set.safetensors")
+            result.set.save(self.run.path / "set.safetensors", overwrite=True)
         return result
 
     def result(self, status: Status, message: str) -> CondenseResult:

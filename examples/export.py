@@ -27,7 +27,7 @@ def main() -> None:
     chosen = ck.select(train, "herding", ipc=3)
 
     # One file, checksummed, without pickle.
-    chosen.save(out / "digits.safetensors")
+    chosen.save(out / "digits.safetensors", overwrite=True)
     again = ck.CondensedSet.load(out / "digits.safetensors")
     assert torch.equal(again.images, chosen.images)
 

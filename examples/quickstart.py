@@ -11,7 +11,7 @@ train, test = ck.load("digits")
 # One synthetic image for each class; `made` knows how it was made, `made.set` holds the images.
 made = ck.condense(train, "dm", ipc=1, steps=150)
 print(made)
-made.set.save("quickstart.safetensors")
+made.set.save("quickstart.safetensors", overwrite=True)
 
 # Networks trained from scratch on the set, and on one random real image per class under the same seed.
 print(ck.evaluate(made, test, train=train, against="random", networks=2))

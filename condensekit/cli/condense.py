@@ -29,6 +29,7 @@ from condensekit.compute import Machine
 from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import require
 from condensekit.methods.recipe import Recipe
+from condensekit.runs.folder import check_free
 
 EXIT = {
     Status.FINISHED: 0,
@@ -106,6 +107,8 @@ def command(
     with problems:
         folders = place.folders()
     problems.refuse()
+    for folder in folders.values():
+        check_free(folder, place.resume)
     progress = show.progress(quiet)
     train, _ = source.load(quiet)
     results: dict[Path, CondenseResult] = {}

@@ -26,6 +26,7 @@ from condensekit.cli.options import (
 )
 from condensekit.compute import Compute, Machine
 from condensekit.driver import CondenseResult, Saving, Status, condense
+from condensekit.errors import StoreError
 from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.memories import Making
 from condensekit.replay.study.protocol import Settings
@@ -105,10 +106,14 @@ def command(out: Path, until: str, seed: int, machine: Machine, quiet: bool, as_
         found: Evaluation = evaluate(
             candidates, test, networks=NETWORKS, protocol=SHORT, seed=seed, compute=compute, progress=progress
         )
-    write_json(out / "evaluation.json", found.to_json())
-    to_png_grid(functools.reduce(CondensedSet.merge, [*sets, *random]), out / "demo.png")
     record: dict[str, Any] = found.to_json()
     text = [f"{found.table()}\n\nImages: {out / 'demo.png'}"]
+    try:
+        write_json(out / "evaluation.json", found.to_json())
+        to_png_grid(functools.reduce(CondensedSet.merge, [*sets, *random]), out / "demo.png")
+    except StoreError:
+        show.emit(as_json, record, found.table())
+        raise
     if until != "condense":
         try:
             replayed = run_protocol(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import click
 
@@ -28,8 +29,23 @@ from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
 from condensekit.everyday import FULL, evaluate
-from condensekit.runs.files import write_json
+from condensekit.runs.files import check_writable, fitting, write_json
 from condensekit.sets.found import Group, groups
+
+
+class _Data(TypedDict):
+    """The data of a run, as its ``config.json`` tells it."""
+
+    name: str
+    image_size: int | None
+
+
+class _Config(TypedDict, total=False):
+    """What is read of a ``config.json``."""
+
+    data: _Data | None
+    data_root: str | None
+
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.
 
@@ -139,6 +155,8 @@ def command(
         found = groups(list(runs))
         source = _source(found, Source(data or "", None, data_root, download, trust_local_copy, augment=augment))
     problems.refuse()
+    file = (runs[0] if runs[0].is_dir() else runs[0].parent) / "evaluation.json"
+    check_writable(file)
     train, test = source.load(quiet)
     _same_data(found, train)
     result = evaluate(
@@ -154,8 +172,10 @@ def command(
         equal_steps=not equal_epochs,
         progress=show.progress(quiet),
     )
-    write_json(runs[0] / "evaluation.json", result.to_json())
-    show.emit(as_json, result.to_json(), result.table())
+    try:
+        show.emit(as_json, result.to_json(), result.table())
+    finally:
+        write_json(file, result.to_json())
 
 
 def _source(found: Sequence[Group], given: Source) -> Source:
@@ -164,7 +184,8 @@ def _source(found: Sequence[Group], given: Source) -> Source:
     Raises:
         ConfigError: The runs have different data, or their data is neither recorded nor given.
     """
-    configs = [g.runs[0].config for g in found]
+    runs = [g.runs[0] for g in found]
+    configs = [fitting(f"{run.folder}: its configuration", run.config, _Config) for run in runs]
     recorded = configs[0].get("data")
     if any(config.get("data") != recorded for config in configs):
         raise ConfigError("the runs are made from different data: evaluate them one by one")
@@ -186,7 +207,7 @@ def _same_data(found: Sequence[Group], train: ClassImages) -> None:
     """Raise ConfigError if a run was made from other training images."""
     now = train.fingerprint()
     for made in (made for g in found for made in g.runs):
-        if made.config["data_fingerprint"] != now:
+        if made.config.get("data_fingerprint") != now:
             raise ConfigError(
                 f"{made.folder} was made from other training images than these: give --data or --data-root"
             )

@@ -10,6 +10,7 @@ import click
 from condensekit.cli import show
 from condensekit.cli.options import JSON, Command, option
 from condensekit.errors import ConfigError
+from condensekit.runs.files import stream_of
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_folder, to_png_grid
 from condensekit.sets.found import find_one
@@ -35,7 +36,7 @@ Examples:
     "--grid",
     type=click.Path(path_type=Path),
     metavar="FILE.png",
-    help="One picture of all images, with a row for each class.",
+    help="One picture of all images, with a row for each class; /dev/stdout writes it to standard output.",
 )
 @option("--seed", type=int, help="Seed of one set, if RUN has several sets.  [default: the first]")
 @JSON
@@ -55,4 +56,5 @@ def command(run: Path, folder: Path | None, grid: Path | None, seed: int | None,
     mapped = None if chosen.spec.pixels else chosen.value_range
     note = "" if mapped is None else f"; values from {mapped[0]:.3g} to {mapped[1]:.3g} became pixels from 0 to 255"
     text = f"wrote {images} images to {' and '.join(written.values())}{note}"
-    show.emit(as_json, {**written, "images": images, "range": mapped}, text)
+    to_stdout = grid is not None and stream_of(grid) == 1
+    show.emit(as_json, {**written, "images": images, "range": mapped}, text, err=to_stdout)

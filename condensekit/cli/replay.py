@@ -27,10 +27,11 @@ from condensekit.cli.options import (
     together,
 )
 from condensekit.compute import Machine
+from condensekit.errors import StoreError
 from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.memories import AVALANCHE, REGIMES, Making, memory
 from condensekit.replay.study.protocol import Online, Settings
-from condensekit.replay.study.results import FILE
+from condensekit.replay.study.results import FILE, ReplayResult
 from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
 
 MEMORIES = ", ".join(name for name, stock in AVALANCHE.items() if stock.control)
@@ -241,5 +242,9 @@ def command(
     except Interrupted as stopped:
         click.echo(f"{out}: {as_flags(str(stopped))}", err=True)
         return 128 + stopped.signum
+    except StoreError as error:
+        if isinstance(error.result, ReplayResult):
+            show.emit(as_json, error.result.to_json(), error.result.table())
+        raise
     show.emit(as_json, result.to_json(), f"{result.table()}\n\nPlot: {out / PLOT}")
     return 0

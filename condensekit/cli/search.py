@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -72,6 +73,27 @@ COUNT: dict[str, Any] = {
     "metavar": "N",
 }  # settings of an option that is a number of things
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}  # seconds of each unit of time
+
+
+class _Best(TypedDict):
+    """The best candidate in ``search.json``."""
+
+    architecture: dict[str, Any]
+
+
+class _Retrained(TypedDict):
+    """Its training on all images."""
+
+    accuracy: float
+    epochs: int
+    file: str
+
+
+class _Earlier(TypedDict):
+    """What a resumed search reads of its ``search.json``."""
+
+    best: _Best | None
+    retrained: _Retrained | None
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -303,19 +325,24 @@ def command(
     )
     contest.check(running)
     with RunDir.create(out, config, resume, train.fingerprint()):
+        file = out / "search.json"
+        before: _Earlier | None = read_json(file, _Earlier) if os.path.lexists(file) else None
         found = contest.run(running)
-        record = {**found.to_json(), "retrained": _earlier(out / "search.json", found.best)}
-        write_json(out / "search.json", record)
-        drawn = scatter(found.trials, found.values, out / "ranking.png")
-        if retrained and found.best and not _retrained(record["retrained"], full):
-            try:
-                record["retrained"] = _retrain(made, found.best, full, seed, out, running)
-            except OutOfTimeError as error:
-                record["notes"].append(
-                    f"the winner is not retrained: {error}; --resume --retrain with a larger --budget does it"
-                )
-            write_json(out / "search.json", record)
-    show.emit(as_json, record, _text(found, record, out, drawn))
+        record, drawn = {**found.to_json(), "retrained": None}, False
+        try:
+            record["retrained"] = _earlier(before, found.best)
+            write_json(file, record)
+            drawn = scatter(found.trials, found.values, out / "ranking.png")
+            if retrained and found.best and not _retrained(record["retrained"], full):
+                try:
+                    record["retrained"] = _retrain(made, found.best, full, seed, out, running)
+                except OutOfTimeError as error:
+                    record["notes"].append(
+                        f"the winner is not retrained: {error}; --resume --retrain with a larger --budget does it"
+                    )
+                write_json(file, record)
+        finally:  # also where the disk is full
+            show.emit(as_json, record, _text(found, record, out, drawn))
     return 0 if found.best else UNSCORED
 
 
@@ -332,12 +359,11 @@ def _augmentation(text: str) -> Any:
     return FLIP_CROP if text == "auto" else catalog.augmentation(text)
 
 
-def _earlier(file: Path, best: Mapping[str, Any] | None) -> Any:
+def _earlier(before: _Earlier | None, best: Mapping[str, Any] | None) -> Any:
     """The result of an earlier ``--retrain`` of the same architecture, or None."""
-    if best is None or not file.is_file():
+    if best is None or before is None or before["best"] is None:
         return None
-    before = read_json(file)
-    return before["retrained"] if (before["best"] or {}).get("architecture") == best["architecture"] else None
+    return before["retrained"] if before["best"]["architecture"] == best["architecture"] else None
 
 
 def _retrained(earlier: Mapping[str, Any] | None, full: FullTraining) -> bool:

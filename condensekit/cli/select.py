@@ -25,7 +25,7 @@ from condensekit.compute import Compute, Machine
 from condensekit.errors import require
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
-from condensekit.runs.folder import RunDir
+from condensekit.runs.folder import RunDir, check_free
 from condensekit.selection.base import selected_set, smaller_note, stored_each
 from condensekit.sets.condensed import Formation
 
@@ -83,6 +83,8 @@ def command(
     with problems:
         folders = place.folders()
     problems.refuse()
+    for folder in folders.values():
+        check_free(folder, place.resume)
     train, _ = source.load(quiet)
     runs, note = [], smaller_note(stored_each(train, ipc, formation.factor).values())
     with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
@@ -97,7 +99,7 @@ def command(
                 **source.record(folder),
             }
             with RunDir.create(folder, config, place.resume, train.fingerprint()) as run:
-                made.save(run.path / "set.safetensors")
+                made.save(run.path / "set.safetensors", overwrite=True)
             runs.append(
                 {
                     "run": str(folder),

@@ -16,9 +16,9 @@ def progress(quiet: bool) -> Progress:
     return SILENT if quiet else Bars()
 
 
-def emit(as_json: bool, record: Mapping[str, Any], text: str) -> None:
-    """Print a result, as one JSON object or as text."""
-    click.echo(json.dumps(record, indent=1) if as_json else text)
+def emit(as_json: bool, record: Mapping[str, Any], text: str, err: bool = False) -> None:
+    """Print a result, as one JSON object or as text; on standard error if standard output holds something else."""
+    click.echo(json.dumps(record, indent=1) if as_json else text, err=err)
 
 
 def pairs(values: Mapping[str, Any]) -> str:

@@ -6,16 +6,18 @@ import contextlib
 import csv
 import hashlib
 import importlib.metadata
+import io
 import json
 import logging
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TypedDict
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ from torch import Tensor
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.runs.files import (
     failure,
+    is_temporary,
     load_tensors,
     read_json,
     regular,
@@ -38,7 +41,22 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
 FORMAT = 2  # number of the format of config.json; raise it when earlier runs cannot be continued
+OWN = ("checkpoints", "snapshots", "cells", "sets")  # folders in a run folder that condensekit alone writes
+MAX_DIGITS = 40  # of a number in metrics.csv
 KEPT = 2  # checkpoints that are kept: the newest, and the one before in case the newest is damaged
+
+
+class _Config(TypedDict):
+    """What every ``config.json`` holds."""
+
+    data_fingerprint: str
+
+
+class _Logged(TypedDict):
+    """The rows of ``metrics.csv`` that a checkpoint knows of: their bytes, header included, and the sha256 of these."""
+
+    bytes: int
+    sha256: str
 
 
 class RunDir:
@@ -52,8 +70,10 @@ class RunDir:
         self.path = path
         self.config = config
         self._lock = lock
-        self._metrics: TextIO | None = None
+        self._metrics: BinaryIO | None = None
         self._columns: list[str] = []
+        self._logged: _Logged | None = None  # in the present checkpoint
+        self._sum, self._size = hashlib.sha256(), 0  # of the open ``metrics.csv``
         self._good: list[int] = []  # steps whose checkpoints this object has written or read
 
     @classmethod
@@ -67,25 +87,23 @@ class RunDir:
             data_fingerprint: :meth:`ClassImages.fingerprint` of the data of the run.
 
         Raises:
-            ConfigError: The folder is in use; it holds files and ``resume`` is off; or it holds a run with other
-                options or data (the text shows each difference).
-            StoreError: The folder cannot be written.
+            ConfigError: The folder is in use; it holds files and ``resume`` is off; it holds files and no run; or it
+                holds a run with other options or data (the text shows each difference).
+            StoreError: The folder cannot be written, or its ``config.json`` is damaged.
         """
         asked = plain({**config, "format": FORMAT, "data_fingerprint": data_fingerprint})
-        if not resume and _occupied(path) and not os.path.lexists(path / ".lock"):
-            raise _exists(path)  # before a lock is written into a folder of somebody else
+        if not os.path.lexists(path / ".lock"):
+            _check_files(path, resume)  # before a lock is written into a folder of somebody else
         with staged(path, "create"):
             path.mkdir(parents=True, exist_ok=True)
         lock = take(path / ".lock")
         try:
-            if not resume and _occupied(path):
-                raise _exists(path)
-            for pattern in (".*.tmp", "*/.*.tmp"):
-                for left_over in path.glob(pattern):
-                    left_over.unlink(missing_ok=True)
-            if (path / "config.json").exists():
-                _compare(path, read_json(path / "config.json"), asked)
-            else:
+            _check_files(path, resume)
+            known = os.path.lexists(path / "config.json")
+            if known:
+                _compare(path, read_json(path / "config.json", _Config), asked)
+            _remove(_left_over(path))
+            if not known:
                 write_json(path / "config.json", asked)
             write_json(path / "env.json", environment())
         except BaseException:
@@ -101,9 +119,9 @@ class RunDir:
             DataError: The folder holds no run.
             StoreError: Its ``config.json`` is damaged.
         """
-        if not (path / "config.json").is_file():
+        if not os.path.lexists(path / "config.json"):
             raise DataError(f"{path} is no run folder: it has no config.json")
-        return cls(path, read_json(path / "config.json"))
+        return cls(path, read_json(path / "config.json", _Config))
 
     def __enter__(self) -> RunDir:
         return self
@@ -127,25 +145,52 @@ class RunDir:
         Raises:
             StoreError: The row cannot be written.
         """
-        path = self.path / "metrics.csv"
-        file = self._metrics or self._open_metrics(path, step, values)
-        row = [step, *(values.get(name, "") for name in self._columns[1:])]
-        with staged(path, "write"):
-            csv.writer(file, lineterminator="\n").writerow(row)
+        if self._metrics is None:
+            self._metrics = self._open_metrics(step, values)
+        with staged(self.path / "metrics.csv", "write"):
+            self._add(self._metrics, _line([step, *(values.get(name, "") for name in self._columns[1:])]))
 
-    def _open_metrics(self, path: Path, step: int, values: Mapping[str, float]) -> TextIO:
-        rows = list(_metric_lines(path))
+    def _open_metrics(self, step: int, values: Mapping[str, float]) -> BinaryIO:
+        path = self.path / "metrics.csv"
+        rows = list(_metric_rows(path))
         self._columns = rows[0] if rows else ["step", *values]
-        kept = [row for row in rows[1:] if int(row[0]) < step]
-        write_bytes_atomic(path, "".join(",".join(row) + "\n" for row in [self._columns, *kept]).encode())
+        kept = b"".join(map(_line, [self._columns, *(row for row in rows[1:] if int(row[0]) < step)]))
+        write_bytes_atomic(path, kept)
+        self._sum, self._size = hashlib.sha256(kept), len(kept)
         with staged(path, "open"):
-            self._metrics = path.open("a", buffering=1, newline="")
-        return self._metrics
+            return path.open("ab", buffering=0)  # what a full disk does not take must not be written again on closing
+
+    def _add(self, file: BinaryIO, line: bytes) -> None:
+        rest = line
+        while rest:
+            rest = rest[file.write(rest) :]
+        self._sum.update(line)
+        self._size += len(line)
 
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of ``metrics.csv``; an incomplete last row is left out."""
-        columns, *rows = [*_metric_lines(self.path / "metrics.csv")] or [[]]
+        """The rows of ``metrics.csv``; an incomplete last row is left out.
+
+        Raises:
+            StoreError: It is damaged: it differs from what the newest checkpoint knows of it.
+        """
+        self.latest_checkpoint()
+        columns, *rows = [*_metric_rows(self.path / "metrics.csv")] or [[]]
         return [{name: float(v) for name, v in zip(columns, row, strict=True) if v} for row in rows]
+
+    def _check_metrics(self, logged: Any) -> None:
+        """Compare ``metrics.csv`` with what a checkpoint knows of it."""
+        path = self.path / "metrics.csv"
+        if not logged:
+            return
+        if not path.exists():
+            log.warning("%s is missing: the metrics of the steps before are lost", path)
+            return
+        with staged(path, "read"):
+            found = path.read_bytes()[: logged["bytes"]]
+        if hashlib.sha256(found).hexdigest() != logged["sha256"]:
+            way_out = "delete it to continue the run without the metrics of the steps before"
+            raise failure(path, "read", f"it is damaged (rows are missing or differ from those of the run): {way_out}")
+        self._logged = logged
 
     def save_checkpoint(self, step: int, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
         """Write the state after ``step``, then remove all but the last two good checkpoints.
@@ -156,7 +201,8 @@ class RunDir:
         if self._metrics:
             with staged(self.path / "metrics.csv", "fsync"):
                 os.fsync(self._metrics.fileno())
-        stamped = {**manifest, "step": step, "config": _hash(self.config)}
+            self._logged = {"bytes": self._size, "sha256": self._sum.hexdigest()}
+        stamped = {**manifest, "step": step, "config": _hash(self.config), "metrics": self._logged}
         save_tensors(self.path / "checkpoints" / f"step-{step:06d}.safetensors", tensors, stamped, CHECKPOINT)
         self._good = [*(good for good in self._good if good != step), step][-KEPT:]
         for found, path in self._checkpoints():
@@ -170,7 +216,7 @@ class RunDir:
         A damaged checkpoint is skipped with a warning in the log.
 
         Raises:
-            StoreError: All checkpoints are damaged.
+            StoreError: All checkpoints are damaged, or ``metrics.csv`` is.
         """
         damaged: StoreError | None = None
         for step, path in self._checkpoints():
@@ -183,6 +229,7 @@ class RunDir:
                 log.warning("%s; looking for an older checkpoint", error)
                 continue
             self._good = [step]
+            self._check_metrics(manifest.get("metrics"))
             return step, tensors, manifest
         if damaged:
             raise StoreError(f"{damaged}; no older checkpoint is valid: start again in another folder")
@@ -198,17 +245,47 @@ class RunDir:
         return sorted(found, reverse=True)
 
 
-def _occupied(path: Path) -> bool:
-    """Whether the folder holds files other than a lock and old temporary files."""
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path} is a file, expected a folder: choose another folder")
-    return path.exists() and any(
-        p.name != ".lock" and not (p.name.startswith(".") and p.name.endswith(".tmp")) for p in path.iterdir()
-    )
+def check_free(path: Path, resume: bool) -> None:
+    """Check that a run may be made in a folder, or continued with ``resume``, before the data are read.
+
+    Raises:
+        ConfigError: It is a file; it is in use; it holds files other than a lock and old temporary files, and
+            ``resume`` is off or there is no run among them.
+        StoreError: It cannot be read.
+    """
+    if os.path.lexists(path / ".lock"):
+        os.close(take(path / ".lock"))
+    _check_files(path, resume)
 
 
-def _exists(path: Path) -> ConfigError:
-    return ConfigError(f"{path} exists and is not empty: continue its run with resume=True, or choose another folder")
+def _check_files(path: Path, resume: bool) -> None:
+    with staged(path, "read"):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{path} is a file, expected a folder: choose another folder")
+        used = path.exists() and any(p.name != ".lock" and not is_temporary(p) for p in path.iterdir())
+    if used and not resume:
+        raise ConfigError(
+            f"{path} exists and is not empty: continue its run with resume=True, or choose another folder"
+        )
+    if used and not os.path.lexists(path / "config.json"):
+        raise ConfigError(f"{path} holds files and no run to continue (no config.json): use another folder")
+
+
+def _left_over(path: Path) -> Iterator[Path]:
+    """The temporary files and folders that killed processes left in a run folder and in its own folders."""
+    yield from filter(is_temporary, path.iterdir())
+    for folder in (path / name for name in OWN):
+        if not folder.is_symlink():
+            yield from filter(is_temporary, folder.rglob(".*.tmp"))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        with staged(path, "remove"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _compare(path: Path, found: Any, asked: dict[str, Any]) -> None:
@@ -225,7 +302,14 @@ def _hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
-def _metric_lines(path: Path) -> Iterator[list[str]]:
+def _line(cells: Sequence[object]) -> bytes:
+    """A row of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+def _metric_rows(path: Path) -> Iterator[list[str]]:
     """The cells of the header and of each complete row; incomplete rows are skipped."""
     if not path.exists():
         return
@@ -233,11 +317,21 @@ def _metric_lines(path: Path) -> Iterator[list[str]]:
         regular(path)
         text = path.read_text(errors="replace")
     whole = text[: text.rfind("\n") + 1]
-    width = None
-    for row in csv.reader(whole.splitlines()):
-        if width is None or (len(row) == width and row[0].isdecimal()):
-            width = len(row)
-            yield row
+    try:
+        header, *rows = list(csv.reader(whole.splitlines())) or [[]]
+    except csv.Error as error:
+        raise failure(path, "read", error) from error
+    if header[:1] == ["step"]:
+        yield header
+        yield from (row for row in rows if len(row) == len(header) and row[0].isdecimal() and all(map(_number, row)))
+
+
+def _number(cell: str) -> bool:
+    """Whether a cell is empty or a number; a step has digits only."""
+    try:
+        return len(cell) < MAX_DIGITS and (not cell or float(cell) is not None)
+    except ValueError:
+        return False
 
 
 def environment() -> dict[str, Any]:

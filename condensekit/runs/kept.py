@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from condensekit.errors import ConfigError, require
-from condensekit.runs.files import read_json, write_json
+from condensekit.runs.files import fitting, keeping, read_json, write_json
 
 WAY_OUT = "use the same options, or another folder"
 
 
 def kept(
-    path: Path, recipe: Mapping[str, Any], make: Callable[[], Mapping[str, Any]], what: str, way_out: str = WAY_OUT
+    path: Path,
+    recipe: Mapping[str, Any],
+    make: Callable[[], Mapping[str, Any]],
+    what: str,
+    way_out: str = WAY_OUT,
+    kind: Any = dict,
 ) -> dict[str, Any]:
     """Read a result from a file; if there is no file, make the result and write it.
 
@@ -24,22 +30,24 @@ def kept(
         make: Makes the result, JSON values.
         what: Name of the result in errors, such as ``"the set of dm"``.
         way_out: The end of the error for a file with another recipe.
+        kind: The type of the result, see :func:`condensekit.runs.records.misfit`.
 
     Raises:
         ConfigError: The file has another recipe (the text shows each difference), or no recipe.
-        StoreError: The file cannot be read or written.
+        StoreError: The file cannot be read or written, or is damaged.
     """
     asked = plain(recipe)
-    if path.is_file():
+    if os.path.lexists(path):
         found = read_json(path)
         require(
             isinstance(found, dict) and "recipe" in found,
             f"{path} tells no recipe, so it comes from condensekit 0.1 or another program: use another folder",
         )
         refuse_other(f"{path.parent} holds {what}, made otherwise", found.pop("recipe"), asked, way_out)
-        return dict(found)
+        return dict(fitting(path, found, kind))
     made = dict(make())
-    write_json(path, {"recipe": asked, **made})
+    with keeping(made):
+        write_json(path, {"recipe": asked, **made})
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from condensekit.data.images import ImageSpec
 from condensekit.errors import CondensekitError, ConfigError, DataError, refuse, require, whole
-from condensekit.runs.files import failure, load_tensors, save_tensors
+from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
 
@@ -342,20 +343,50 @@ class CondensedSet:
         except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"it holds no valid condensed set ({error})") from error
 
-    def save(self, path: str | Path) -> None:
-        """Write one file, atomically. Raises StoreError with path and stage."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write one file, atomically.
+
+        Args:
+            path: The file; a name without ending gets ``.safetensors``. ``/dev/stdout`` is written to as a stream.
+            overwrite: Whether an existing file is replaced.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ConfigError: The file exists, and ``overwrite`` is off.
+            StoreError: It cannot be written; the text names path and stage.
+        """
+        path = Path(path)
+        if stream_of(path) is None:
+            path = with_ending(path)
+            free = overwrite or not os.path.lexists(path)
+            require(free, f"{path} exists: pass overwrite=True to replace it, or choose another name")
         manifest = self.to_state()
         tensors = {name: manifest.pop(name) for name in TENSORS if name in manifest}
-        save_tensors(Path(path), tensors, manifest, SET)
+        save_tensors(path, tensors, manifest, SET)
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> CondensedSet:
-        """Read a file of :meth:`save`. Raises DataError if it is missing, StoreError if it cannot be used."""
-        tensors, manifest = load_tensors(Path(path), SET)
+        """Read a file of :meth:`save`; ``.safetensors`` may be left out.
+
+        Raises:
+            DataError: There is no such file.
+            StoreError: It cannot be used.
+        """
+        path = Path(path)
+        path = path if os.path.lexists(path) or not os.path.lexists(with_ending(path)) else with_ending(path)
+        tensors, manifest = load_tensors(path, SET)
         try:
             return cls.from_state({**manifest, **tensors})
         except DataError as error:
-            raise failure(Path(path), "read", error) from error
+            raise failure(path, "read", error) from error
+
+
+def with_ending(path: Path) -> Path:
+    """The path of a set's file: ``.safetensors`` is added to a name without ending."""
+    return path if path.suffix or path.name in ("", "..") else path.with_name(f"{path.name}.safetensors")
 
 
 def _check_shape(images: Tensor, spec: ImageSpec) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import shutil
 import unicodedata
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from condensekit.errors import ConfigError
-from condensekit.runs.files import staged, write_bytes_atomic
+from condensekit.runs.files import staged, temporary_name, write_bytes_atomic
 from condensekit.sets.condensed import CondensedSet
 
 LABELS, LOADER = "labels.json", "load.py"  # files of an exported folder, beside the folders of the classes
@@ -68,15 +67,15 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
         The number of images written.
 
     Raises:
-        ConfigError: The folder exists and is not empty, or the images have neither 1 nor 3 channels.
+        ConfigError: The folder exists and is not empty or is a link, or the images have neither 1 nor 3 channels.
         StoreError: The folder cannot be written.
     """
     folder = Path(folder).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder: choose another folder")
     pixels, labels = condensed.pixels()
     names = _folder_names({k: condensed.spec.class_names.get(k, str(k)) for k in condensed.classes})
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(folder)  # what a kill leaves of it, the next start of a run around it removes
     written, files = Counter[int](), list[str]()
     for label in labels:
         files.append(f"{names[label]}/{written[label]:05d}.png")
@@ -103,7 +102,7 @@ def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) 
 
     Args:
         condensed: The set.
-        path: The PNG file; an existing file is replaced.
+        path: The PNG file; an existing file is replaced, but no link, device or pipe. ``/dev/stdout`` is a stream.
         per_class: Largest number of images of each class.
 
     Raises:

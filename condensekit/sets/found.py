@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from condensekit.errors import ConfigError, quoted
+from condensekit.runs.files import fitting
 from condensekit.runs.folder import RunDir
-from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.condensed import CondensedSet, with_ending
 
 SET = "set.safetensors"
 APART = ("seed", "data_root", "source")  # entries of a configuration that may differ within a group
@@ -74,6 +75,13 @@ class Group:
         return int(self.runs[0].config.get("ipc") or self.runs[0].set.ipc)
 
 
+class _Config(TypedDict, total=False):
+    """What is read of the ``config.json`` of a run of condense or select."""
+
+    seed: int
+    ipc: int | None
+
+
 def find(path: Path) -> list[Path]:
     """The set file of a run folder, or the set files of its ``seed-*`` folders in the order of the seeds."""
     if (path / SET).is_file():
@@ -98,7 +106,8 @@ def find_one(path: Path, seed: int | None) -> Path:
 
 def read(file: Path) -> Made:
     """The run that a set file belongs to."""
-    return Made(CondensedSet.load(file), RunDir.read(file.parent).config, file.parent)
+    config = RunDir.read(file.parent).config
+    return Made(CondensedSet.load(file), fitting(file.with_name("config.json"), config, _Config), file.parent)
 
 
 def groups(given: Any) -> list[Group]:
@@ -141,7 +150,7 @@ def _made(given: Any) -> Iterator[Made]:
         yield Made(given.set, _config(given.set))
     elif isinstance(given, str | Path):
         path = Path(given)
-        if path.is_file() or path.suffix == ".safetensors":
+        if not path.is_dir() and (path.suffix == ".safetensors" or path.exists() or with_ending(path).exists()):
             loaded = CondensedSet.load(path)
             yield Made(loaded, _config(loaded), path.parent)
         else:

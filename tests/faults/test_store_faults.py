@@ -203,8 +203,7 @@ def a_set():
 @pytest.fixture(scope="module")
 def content():
     with tempfile.TemporaryDirectory() as folder:
-        a_set().save(Path(folder) / "x")
-        return (Path(folder) / "x").read_bytes()
+        return a_set().save(Path(folder) / "x").read_bytes()
 
 
 def assert_refused(data):
@@ -303,8 +302,7 @@ def test_a_right_checksum_does_not_excuse_wrong_sizes(tmp_path):
 
 
 def test_links_pipes_and_folders_are_refused(tmp_path):
-    a_set().save(tmp_path / "real")
-    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "link").symlink_to(a_set().save(tmp_path / "real"))
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name, reason in {"link": "symbolic link", "pipe": "regular file", "folder": "regular file"}.items():

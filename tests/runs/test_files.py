@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from condensekit.data.images import ImageSpec
-from condensekit.errors import DataError, StoreError
+from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.runs.files import (
     FORMAT,
+    check_writable,
     load_tensors,
     read_json,
     regular,
@@ -16,6 +17,7 @@ from condensekit.runs.files import (
     write_bytes_atomic,
     write_json,
 )
+from condensekit.sets import found
 from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
 
 ASSETS = Path(__file__).parent / "assets"
@@ -77,9 +79,9 @@ def test_a_set_comes_back(tmp_path, dtype):
 def test_a_manifest_may_hold_what_looks_like_a_checksum(tmp_path):
     manifest = {"sha256": "0" * 64, "text": '"sha256":"' + "0" * 64 + '"'}
     save_tensors(tmp_path / "x", {}, manifest, "part")
-    tensors, found = load_tensors(tmp_path / "x", "part")
+    tensors, told = load_tensors(tmp_path / "x", "part")
     assert tensors == {}
-    assert found["text"] == manifest["text"]
+    assert told["text"] == manifest["text"]
 
 
 def test_a_file_is_replaced_and_no_temporary_one_stays(tmp_path):
@@ -87,6 +89,67 @@ def test_a_file_is_replaced_and_no_temporary_one_stays(tmp_path):
         write_bytes_atomic(tmp_path / "x", content[:3], memoryview(content)[3:])
         assert (tmp_path / "x").read_bytes() == content
     assert os.listdir(tmp_path) == ["x"]
+
+
+def special(kind, path):
+    """Something at a path that is no file."""
+    if kind == "link":
+        path.symlink_to(path.with_name("real"))
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+@pytest.mark.parametrize(
+    "write", [lambda path: write_bytes_atomic(path, b"x"), lambda path: a_set().save(path), check_writable]
+)
+def test_what_is_no_file_is_not_replaced(tmp_path, kind, write):
+    special(kind, tmp_path / "x.png")
+    with pytest.raises((StoreError, ConfigError), match=r"x\.png"):
+        write(tmp_path / "x.png")
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
+def test_a_stream_is_written_to(tmp_path, capfd):
+    write_bytes_atomic(Path("/dev/stdout"), b"one ", b"two")
+    write_bytes_atomic(Path("/dev/stderr"), b"three")
+    assert capfd.readouterr() == ("one two", "three")
+    reading, writing = os.pipe()
+    a_set().save(f"/dev/fd/{writing}")
+    os.close(writing)
+    with open(reading, "rb") as file:
+        (tmp_path / "x").write_bytes(file.read())
+    assert_same(CondensedSet.load(tmp_path / "x"), a_set())
+
+
+def test_a_stream_that_is_closed_is_named():
+    with pytest.raises(StoreError, match="/dev/fd/987: cannot write"):
+        write_bytes_atomic(Path("/dev/fd/987"), b"x")
+
+
+def test_a_place_that_can_be_written_stays_as_it_is(tmp_path):
+    (tmp_path / "x").write_text("former")
+    check_writable(tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "former"
+    assert os.listdir(tmp_path) == ["x"]
+    with pytest.raises(StoreError, match="cannot write"):
+        check_writable(tmp_path / "missing" / "x")
+
+
+def test_a_saved_set_is_not_replaced_silently(tmp_path):
+    """A set saved as "scene" got a file without ending, and the next one its place."""
+    path = a_set().save(tmp_path / "scene")
+    assert path == tmp_path / "scene.safetensors"
+    assert_same(CondensedSet.load(tmp_path / "scene"), a_set())
+    for name in ("scene", "scene.safetensors"):
+        with pytest.raises(ConfigError, match=r"scene\.safetensors exists: pass overwrite=True"):
+            a_set("float32").save(tmp_path / name)
+    assert_same(CondensedSet.load(path), a_set())
+    a_set("float32").save(path, overwrite=True)
+    assert_same(CondensedSet.load(path), a_set("float32"))
+    assert found.groups(tmp_path / "scene")[0].sets[0].formation.dtype == "float32"
 
 
 def test_a_file_has_the_usual_permissions(tmp_path):
@@ -125,10 +188,10 @@ def test_a_file_of_another_kind_is_named(tmp_path):
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
     monkeypatch.setattr("condensekit.runs.files.FORMAT", FORMAT + 1)
-    a_set().save(tmp_path / "x")
+    a_set().save(tmp_path / "x.safetensors")
     monkeypatch.undo()
     with pytest.raises(StoreError, match=f"format {FORMAT + 1}.*upgrade"):
-        CondensedSet.load(tmp_path / "x")
+        CondensedSet.load(tmp_path / "x.safetensors")
 
 
 def test_a_well_formed_file_that_is_no_set_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.runs.files import read_json
 from condensekit.runs.folder import FORMAT, RunDir, environment
 
 CONFIG = {"method": {"type": "DistributionMatching", "lr": 1.0}, "ipc": 10, "name": "digits"}
@@ -23,9 +24,8 @@ def checkpoints(path):
 def test_a_new_run_records_what_was_asked_and_where_it_ran(tmp_path):
     with create(tmp_path / "a" / "run") as run:
         assert run.path == tmp_path / "a" / "run"
-    config = json.loads((run.path / "config.json").read_text())
-    assert config == {**CONFIG, "format": FORMAT, "data_fingerprint": "abc"}
-    assert RunDir.read(run.path).config == config
+    config = {**CONFIG, "format": FORMAT, "data_fingerprint": "abc"}
+    assert RunDir.read(run.path).config == read_json(run.path / "config.json") == config
     assert json.loads((run.path / "env.json").read_text())["torch"] == str(torch.__version__)
 
 
@@ -132,6 +132,81 @@ def test_half_written_metrics_do_no_harm(tmp_path, damage):
         whole = len(run.metrics())
         run.log(9, {"loss": 1.0})
         assert len(run.metrics()) == whole + 1
+
+
+def rot(text):
+    """Metrics after a fault of the disk, or an editor."""
+    lines = text.splitlines(keepends=True)
+    return {
+        "truncated": text[:-7],
+        "a row less": "".join(lines[:2] + lines[3:]),
+        "another digit": text.replace("1.5", "1.6"),
+        "swapped rows": "".join([lines[0], lines[2], lines[1], *lines[3:]]),
+        "an empty first line": "\n" + text,
+        "a huge number": text.replace("\n3,", "\n3" + "0" * 5_000 + ","),
+        "empty": "",
+    }
+
+
+@pytest.mark.parametrize("damage", rot("step\n1\n2\n"))
+def test_damaged_metrics_are_noticed(tmp_path, damage):
+    with create(tmp_path / "run") as run:
+        for step in range(1, 5):
+            run.log(step, {"loss": step / 2})
+        run.save_checkpoint(4, TENSORS, {})
+        run.log(5, {"loss": 3.0})  # after the checkpoint: written again by a resumed run
+        assert len(run.metrics()) == 5
+    path = tmp_path / "run" / "metrics.csv"
+    whole = path.read_text()
+    path.write_text(rot(whole.removesuffix("5,3.0\n"))[damage])
+    for resume in (True, False):
+        reading = create(tmp_path / "run", resume=True) if resume else RunDir.read(tmp_path / "run")
+        with pytest.raises(StoreError, match=r"metrics\.csv.*damaged.*delete it"), reading as run:
+            run.latest_checkpoint() if resume else run.metrics()
+    path.unlink()
+    with create(tmp_path / "run", resume=True) as run:
+        assert run.latest_checkpoint()[0] == 4
+        run.log(5, {"loss": 1.0})
+        run.save_checkpoint(5, TENSORS, {})
+        assert [row["step"] for row in run.metrics()] == [5]
+
+
+def test_metrics_are_known_to_a_checkpoint_without_new_rows(tmp_path):
+    with create(tmp_path / "run") as run:
+        run.log(1, {"a,b": 0.5})
+        run.save_checkpoint(1, TENSORS, {})
+    for _ in range(2):
+        with create(tmp_path / "run", resume=True) as run:
+            run.latest_checkpoint()
+            run.save_checkpoint(1, TENSORS, {})
+            assert run.metrics() == [{"step": 1, "a,b": 0.5}]
+    (tmp_path / "run" / "metrics.csv").write_text("")
+    with pytest.raises(StoreError, match=r"metrics\.csv"):
+        RunDir.read(tmp_path / "run").metrics()
+
+
+def test_resuming_removes_what_condensekit_left_and_nothing_else(tmp_path):
+    create(tmp_path / "run").close()
+    left = [
+        "checkpoints/.step-000001.safetensors.0123abcd.tmp",
+        "cells/a/.x.json.00000000.tmp",
+        ".set.01234567.tmp/0/1.png",
+    ]
+    mine = ["notes/.draft.tmp", ".draft.tmp", "notes/.x.0123abcd.tmp", "checkpoints/.x.tmp", ".x.0123abc.tmp/a"]
+    for name in (*left, *mine):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("x")
+    create(tmp_path / "run", resume=True).close()
+    assert not any((tmp_path / "run" / name).exists() for name in left)
+    assert all((tmp_path / "run" / name).exists() for name in mine)
+
+
+def test_a_folder_without_a_run_is_not_continued(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/step-000001.safetensors").write_text("of another program")
+    with pytest.raises(ConfigError, match=r"no run to continue .*another folder"):
+        create(tmp_path, resume=True)
+    assert os.listdir(tmp_path) == ["checkpoints"]
 
 
 def test_a_run_without_metrics_has_no_rows(tmp_path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from condensekit import catalog
 from condensekit.compute import Compute, Machine
@@ -27,6 +28,19 @@ from condensekit.selection.base import Selection, selected_set
 from condensekit.sets.condensed import CondensedSet, Formation
 
 REAL_HALF = "kmeans"  # the selection of the half that is real
+
+
+class _Recipe(TypedDict):
+    """What ``made.json`` says of the way in which a set was made."""
+
+    recipe: dict[str, Any]
+
+
+class _Kept(TypedDict):
+    """What ``made.json`` holds beside it."""
+
+    cost: Preparation | None
+    diverged: str | None
 
 
 class DivergedError(CondensekitError):
@@ -176,11 +190,11 @@ class Maker:
                 images, cost = self._in_time(name, make, folder / "run")
             except DivergedError as error:
                 return {"cost": None, "diverged": str(error)}
-            images.save(folder / "proxy.safetensors")
+            images.save(folder / "proxy.safetensors", overwrite=True)
             return {"cost": asdict(cost), "diverged": None}
 
         where = {"seed": self.seed, "machine": self.machine.identity, "data": self.train.fingerprint()}
-        found = kept(folder / "made.json", {**how, **where}, made, "a set")
+        found = kept(folder / "made.json", {**how, **where}, made, "a set", kind=_Kept)
         if found["diverged"]:
             raise DivergedError(found["diverged"])
         return CondensedSet.load(folder / "proxy.safetensors"), Preparation(**found["cost"])
@@ -197,7 +211,7 @@ def _name(recipe: str | Recipe) -> str:
 
 def _refuse_version_1(file: Path) -> None:
     """Raise ConfigError where a set was made by condensekit 0.1, which estimated its cost."""
-    if file.is_file() and "machine" not in read_json(file)["recipe"]:
+    if os.path.lexists(file) and "machine" not in read_json(file, _Recipe)["recipe"]:
         raise ConfigError(
             f"{file.parent} holds a set of condensekit 0.1, whose cost was estimated and not counted: finish with that "
             "version, or use another folder"

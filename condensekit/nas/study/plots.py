@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from condensekit.errors import StoreError
 from condensekit.nas.spaces.architecture import key
 from condensekit.nas.trials.log import Trial
-from condensekit.runs.files import staged
+from condensekit.runs.files import write_bytes_atomic
 
 
 def scatter(trials: Sequence[Trial], truth: Mapping[str, Sequence[float]], path: Path) -> bool:
@@ -50,9 +50,7 @@ def scatter(trials: Sequence[Trial], truth: Mapping[str, Sequence[float]], path:
         panel.set(title=name, xlabel="truth, %", ylabel="score")
     for panel in list(panels):
         panel.set_visible(False)
-    try:
-        with staged(path, "write"):
-            figure.savefig(path, dpi=120)
-    except ValueError as error:
-        raise StoreError(f"{path}: cannot write: {error}") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_bytes_atomic(path, picture.getvalue())
     return True

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from condensekit.errors import require
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.runs.files import regular, staged
+from condensekit.runs.files import append_line, read_lines
 from condensekit.runs.kept import refuse_other
 
-log = logging.getLogger(__name__)
 FINISHED, FAILED = "finished", "failed"
 
 
@@ -73,18 +69,19 @@ class TrialLog:
     Args:
         path: The file; it and its folder are made with the first trial. None keeps trials in memory only.
 
-    A half-written line, which a kill or a full disk leaves behind, is passed over. Where an architecture stands
-    twice for a ranker, the first counts.
+    Each line has a checksum; lines of version 0.1 have none. A half-written line, which a kill or a full disk leaves
+    behind, is passed over. Where an architecture stands twice for a ranker, the first counts.
 
     Raises:
-        StoreError: The file cannot be read; in :meth:`append`, written.
+        StoreError: The file cannot be read or is damaged; in :meth:`append`, cannot be written.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
         self._trials: dict[tuple[str, str], Trial] = {}
-        self._torn = False
-        for trial in self._read():
+        if self.path is None or not os.path.lexists(self.path):
+            return
+        for trial in map(Trial.from_json, read_lines(self.path, Trial)):
             self._trials.setdefault((trial.ranker, key(trial.architecture)), trial)
 
     def __len__(self) -> int:
@@ -101,18 +98,7 @@ class TrialLog:
     def append(self, trial: Trial) -> None:
         """Add a trial; it is on disk when this returns."""
         if self.path is not None:
-            line = json.dumps(trial.to_json(), separators=(",", ":")) + "\n"
-            with staged(self.path, "append"):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                new = not self.path.exists()
-                with _synced(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW) as file:
-                    data = ("\n" * self._torn + line).encode()
-                    self._torn = True  # until the line is whole
-                    _write(file, data)
-                if new:
-                    with _synced(self.path.parent, os.O_RDONLY | os.O_DIRECTORY):
-                        pass
-            self._torn = False
+            append_line(self.path, trial.to_json())
         self._trials.setdefault((trial.ranker, key(trial.architecture)), trial)
 
     def check(self, ranker: str, space: str, recipe: Mapping[str, Any]) -> None:
@@ -126,33 +112,3 @@ class TrialLog:
         require(all(t.space in ("", space) for t in held), f"{here} on another space: use another folder")
         for trial in (t for t in held if t.recipe != recipe):
             refuse_other(f"{here} that were scored otherwise", trial.recipe, recipe)
-
-    def _read(self) -> Iterator[Trial]:
-        if self.path is None or not self.path.exists():
-            return
-        with staged(self.path, "read"):
-            regular(self.path)
-            data = self.path.read_bytes()
-        self._torn = bool(data) and not data.endswith(b"\n")
-        for number, line in enumerate(data.splitlines(), 1):
-            try:
-                yield Trial.from_json(json.loads(line))
-            except (ValueError, TypeError, AttributeError):
-                if line:
-                    log.warning("%s: line %d is no whole trial and is passed over", self.path, number)
-
-
-@contextlib.contextmanager
-def _synced(path: Path, flags: int) -> Iterator[int]:
-    """A file or folder that is on disk when this is left."""
-    file = os.open(path, flags, 0o666)
-    try:
-        yield file
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _write(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import TypedDict
 
 from condensekit.errors import CondensekitError, StoreError, require
 from condensekit.runs.files import read_json, write_json
@@ -16,6 +18,12 @@ log = logging.getLogger(__name__)
 
 NOTE_EVERY_S = 1.0  # the time used; what a kill forgets is no longer
 FILE = "time.json"  # beside the log of trials
+
+
+class _Used(TypedDict):
+    """The file."""
+
+    used_s: float  # seconds
 
 
 class OutOfTimeError(CondensekitError):
@@ -37,7 +45,7 @@ class TimeBudget:
     def __init__(self, seconds: float | None = None, path: Path | None = None) -> None:
         require(seconds is None or seconds > 0, f"budget_s must be positive, got {seconds}")
         self.seconds, self.path = seconds, path
-        self._before = _used(path) if path is not None and path.is_file() else 0.0
+        self._before = _used(path) if path is not None and os.path.lexists(path) else 0.0
         self._start: float | None = None
         self._ended = threading.Event()
         self._beat: threading.Thread | None = None
@@ -94,8 +102,6 @@ class TimeBudget:
 def _used(path: Path) -> float:
     """The seconds that a file says."""
     try:
-        return float(read_json(path)["used_s"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path} does not say the time used (used_s, in seconds): delete it to count from 0"
-        ) from error
+        return float(read_json(path, _Used)["used_s"])
+    except StoreError as error:
+        raise StoreError(f"{path} does not say the time used ({error}): delete it to count from 0") from error

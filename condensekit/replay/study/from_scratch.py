@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import product
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -20,12 +21,23 @@ from condensekit.replay.adapters.seeds import network_draw
 from condensekit.replay.memory.content import spent_on
 from condensekit.replay.memory.fillers import filled
 from condensekit.replay.study.memories import FROM_SCRATCH, MemoryKind
-from condensekit.replay.study.protocol import Bench, Record
+from condensekit.replay.study.protocol import Bench, Record, Score
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import LABEL
 from condensekit.training.train import train_network
 
 Sets = list[CondensedSet]
+
+
+class _Cell(TypedDict):
+    """What is kept of one training."""
+
+    score: Score
+    nbytes: int
+    images: int
+    train_s: float
+    train_steps: float
+    passes: float | None
 
 
 def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
@@ -54,7 +66,8 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
             name = f"{FROM_SCRATCH}/order-{order}/experience-{i + 1}-network-{network}"
             seen, stored = stream[: i + 1], sets[: i + 1]
             with shared.ending_all():
-                return bench.remember(memory, name, lambda: _train(memory, stored, seen, order, network, bench, shared))
+                make = partial(_train, memory, stored, seen, order, network, bench, shared)
+                return bench.remember(memory, name, make, _Cell)
 
         with shared.ending_all():
             found = dict(zip(tasks, bench.compute.map(one, tasks), strict=True))
@@ -89,7 +102,7 @@ def experience_set(memory: MemoryKind, order: int, i: int, bench: Bench) -> Cond
     made = reduce(CondensedSet.merge, (parts[label] for label in sorted(parts)))
     told = [dict(part.provenance) for part in parts.values()]
     made = replace(made, provenance={"seconds": seconds, "work": asdict(spent), "parts": told})
-    made.save(file)
+    made.save(file, overwrite=True)
     return made
 
 

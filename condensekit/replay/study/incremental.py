@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from avalanche.benchmarks import nc_benchmark
@@ -31,7 +31,7 @@ from condensekit.replay.memory.budget import Bytes, Images
 from condensekit.replay.memory.learner import by_learner
 from condensekit.replay.study.baselines import BASELINES, Learner, Parts
 from condensekit.replay.study.memories import DER, ER, ER_ACE, MemoryKind
-from condensekit.replay.study.protocol import Bench, Record, Settings
+from condensekit.replay.study.protocol import Bench, Record, Score, Settings
 from condensekit.rng import Draw, isolated
 from condensekit.training.train import TrainProtocol
 
@@ -40,6 +40,25 @@ NOTHING = {
     **{"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "work": None},
     **{"train_s": 0.0, "train_steps": 0, "passes": None},
 }  # the record of an experience in which nothing is learnt
+
+
+class _Experience(TypedDict):
+    """What is kept of one experience."""
+
+    score: Score | None
+    nbytes: int
+    images: int
+    condense_s: float
+    work: dict[str, float] | None
+    train_s: float
+    train_steps: float
+    passes: float | None
+
+
+class _Cell(TypedDict):
+    """What is kept of one learner."""
+
+    experiences: list[_Experience]
 
 
 class Stream(Dataset[tuple[Tensor, int]]):
@@ -102,7 +121,7 @@ def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> li
         name = f"{regime}/order-{order}-network-{network}"
         with bench.progress.stage(f"{regime}, {memory.name}, order {order}", settings.experiences) as stage:
             cell = partial(_run, memory, regime, order, network, bench, stage.advance)
-            found.append(bench.remember(memory, name, cell)["experiences"])
+            found.append(bench.remember(memory, name, cell, _Cell)["experiences"])
     rows = []
     for networks in zip(*found, strict=True):
         mean = {key: sum(record[key] for record in networks) / len(networks) for key in ("condense_s", "train_s")}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from condensekit.runs.files import write_bytes_atomic
 
 
 def plot(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str = "") -> None:
@@ -15,6 +18,9 @@ def plot(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str = "") 
             :attr:`condensekit.replay.study.results.ReplayResult.accuracy_by_experience`.
         path: A PNG file.
         source: What the file shall say of where it comes from.
+
+    Raises:
+        StoreError: The file cannot be written.
     """
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
@@ -45,5 +51,6 @@ def plot(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str = "") 
         )
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Source": source})
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110, metadata={"Source": source})
+    write_bytes_atomic(path, picture.getvalue())

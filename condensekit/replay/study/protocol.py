@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ from condensekit.sets.condensed import CondensedSet
 from condensekit.training.train import SHORT, TEST_PIXELS, TrainProtocol, class_indices
 
 Record = dict[str, Any]
+
+
+class Score(TypedDict):
+    """What :meth:`Bench.score` finds."""
+
+    right: list[int]
+    count: list[int]
+    old_to_new: float | None
 
 
 @dataclass(frozen=True)
@@ -180,20 +188,23 @@ class Bench:
     room: int
     progress: Progress = SILENT
 
-    def remember(self, kind: MemoryKind, name: str, make: Callable[[], Record]) -> Record:
+    def remember(self, kind: MemoryKind, name: str, make: Callable[[], Record], holds: Any) -> Record:
         """What ``make`` returns, or returned in an earlier run of this folder.
 
         Args:
             kind: The memory.
             name: Of the file; it begins with the regime.
             make: Trains and scores.
+            holds: The type of what it returns.
 
         Raises:
-            ConfigError: The earlier run had another memory under this name.
+            ConfigError: The earlier run had another memory under this name, or the file is that of another cell.
+            StoreError: The file is damaged, or cannot be written.
         """
         regime, _, rest = name.partition("/")
         path = self.out / "cells" / regime / self.folder(kind) / f"{rest}.json"
-        return kept(path, {"filler": describe(kind.filler)}, lambda: plain(make()), f"a cell of memory {kind.name!r}")
+        recipe, what = {"filler": describe(kind.filler), "cell": name}, f"a cell of memory {kind.name!r}"
+        return kept(path, recipe, lambda: plain(make()), what, kind=holds)
 
     def folder(self, kind: MemoryKind) -> str:
         """Name and images per class, fit for a path; of equal memories the same, see :data:`SAME`."""
@@ -213,7 +224,7 @@ class Bench:
         """Where the sets of single classes are, for orders that share a seed."""
         return Cache(self.out / "sets" / "classes")
 
-    def score(self, module: nn.Module, seen: Sequence[Sequence[int]]) -> Record:
+    def score(self, module: nn.Module, seen: Sequence[Sequence[int]]) -> Score:
         """How a network does on the test images of the classes seen so far, a list of labels for each experience.
 
         Returns:
@@ -255,7 +266,7 @@ class Cache(MutableMapping[str, CondensedSet]):
         return self._file(str(key)).is_file()
 
     def __setitem__(self, key: str, value: CondensedSet) -> None:
-        value.save(self._file(key))
+        value.save(self._file(key), overwrite=True)
 
     def __delitem__(self, key: str) -> None:
         self._file(key).unlink()

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from condensekit import tables
 from condensekit.compute import Spent
@@ -16,7 +16,7 @@ from condensekit.replay.study.contrasts import RANDOM, Contrast, Pair
 from condensekit.replay.study.memories import MemoryKind
 from condensekit.replay.study.protocol import Settings
 from condensekit.replay.study.scores import Cell, averages, by_seed, final_accuracies, forgettings, mean, share
-from condensekit.runs.files import read_json
+from condensekit.runs.files import fitting, read_json
 from condensekit.stats import paired_interval
 
 FILE = "replay.json"
@@ -97,14 +97,6 @@ class ReplayRow:
     note: str
     finals: list[list[float]]
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> ReplayRow:
-        """The row of a file; of version 0.1 as well, whose rows know no work."""
-        found = {FORMER.get(name, name): value for name, value in record.items()}
-        compared = found.get("difference") is not None
-        found = {"work": None, "reference": RANDOM if compared else None, **found}
-        return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls)})
-
 
 COLUMNS = (
     "memory",
@@ -154,11 +146,10 @@ class ReplayResult:
             StoreError: It is damaged.
         """
         path = Path(path)
-        record = read_json(path / FILE if path.is_dir() else path)
-        found = {FORMER.get(name, name): value for name, value in record.items()}
+        found = read_record(path / FILE if path.is_dir() else path)
         named = found["primary_contrast"]
         return cls(
-            tuple(map(ReplayRow.from_json, found["rows"])),
+            tuple(ReplayRow(**{f.name: row[f.name] for f in dataclasses.fields(ReplayRow)}) for row in found["rows"]),
             found["accuracy_by_experience"],
             (named["memory"], named["against"]) if named else None,
             tuple(Contrast(**entry) for entry in found["contrasts"]),
@@ -199,6 +190,47 @@ class ReplayResult:
 
     def _repr_html_(self) -> str:
         return tables.as_html(COLUMNS, map(_cells, self.rows))
+
+
+class _Named(TypedDict):
+    """The primary contrast in a file."""
+
+    memory: str
+    against: str
+
+
+class _File(TypedDict):
+    """What ``replay.json`` holds."""
+
+    rows: list[ReplayRow]
+    accuracy_by_experience: dict[str, dict[str, list[Any]]]
+    primary_contrast: _Named | None
+    contrasts: list[Contrast]
+    settings: dict[str, Any]
+    making: dict[str, Any]
+    environment: dict[str, Any]
+
+
+def read_record(path: Path) -> Any:
+    """The content of a ``replay.json``, of version 0.1 as well, in today's words.
+
+    Raises:
+        DataError: There is no such file.
+        StoreError: It is damaged, or holds something else.
+    """
+    found = _renamed(read_json(path, dict))
+    rows = found.get("rows")
+    if isinstance(rows, list):
+        found["rows"] = [_renamed(row) if isinstance(row, dict) else row for row in rows]
+    return fitting(path, found, _File)
+
+
+def _renamed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record, or a row of it; rows of version 0.1 know no work, and their reference is random."""
+    found = {FORMER.get(name, name): value for name, value in record.items()}
+    if "memory" not in found:
+        return found
+    return {"work": None, "reference": None if found.get("difference") is None else RANDOM, **found}
 
 
 def row(

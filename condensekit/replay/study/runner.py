@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,10 +32,10 @@ from condensekit.replay.study.memories import (
 )
 from condensekit.replay.study.plot import plot
 from condensekit.replay.study.protocol import Bench, Online, Record, Settings, numbered
-from condensekit.replay.study.results import FILE, ReplayResult, row
+from condensekit.replay.study.results import FILE, ReplayResult, read_record, row
 from condensekit.replay.study.scores import Cell, by_seed, curve, final_accuracies
 from condensekit.runs.describe import describe
-from condensekit.runs.files import read_json, write_bytes_atomic, write_json
+from condensekit.runs.files import keeping, read_json, write_bytes_atomic, write_json
 from condensekit.runs.folder import RunDir, environment
 from condensekit.runs.kept import refuse_other
 
@@ -86,6 +87,8 @@ def run_protocol(
         ConfigError: Unknown names, options that make no sense, an option that no memory has; a folder that holds
             another run, or another memory under one of the names.
         DataError: Images that cannot be used; classes with too few of them.
+        StoreError: The folder cannot be written, or one of its files is damaged; ``result`` holds the result where only
+            writing it failed.
         DivergedError: A condensation met values that are not finite, or a learner has such weights.
         Interrupted: A signal ended a condensation; run again with ``resume``.
     """
@@ -94,7 +97,7 @@ def run_protocol(
     train, test = numbered(train, test)
     settings = replace(settings, protocol=settings.protocol.on(train.spec))
     settings.stream(0, len(train.classes))  # refuses a number of experiences that does not fit
-    former = read_json(out / FILE) if resume and (out / FILE).exists() else {"rows": []}
+    former = read_record(out / FILE) if resume and os.path.lexists(out / FILE) else {"rows": []}
     wanted = [(regime, kind.name) for regime, kind in product(regimes, kinds) if regime in kind.regimes]
     places = list(dict.fromkeys([*((found["regime"], found["memory"]) for found in former["rows"]), *wanted]))
     known = {kind.name: kind for kind in kinds}
@@ -129,9 +132,10 @@ def run_protocol(
         making=_identity(making),
         environment=environment(),
     )
-    write_json(out / FILE, result.to_json())
-    write_bytes_atomic(out / TABLE, f"{result.table()}\n".encode())
-    plot(result.accuracy_by_experience, out / PLOT)
+    with keeping(result):
+        write_json(out / FILE, result.to_json())
+        write_bytes_atomic(out / TABLE, f"{result.table()}\n".encode())
+        plot(result.accuracy_by_experience, out / PLOT)
     return result
 
 
@@ -173,7 +177,7 @@ def _identity(making: Making) -> dict[str, Any]:
 
 def _remember(kinds: Iterable[MemoryKind], path: Path) -> None:
     """Note what each memory of a run folder is; raise ConfigError where it was another memory under the same name."""
-    found = read_json(path) if path.exists() else {}
+    found = read_json(path, dict) if os.path.lexists(path) else {}
     for kind in kinds:
         name, what = SAME.get(kind.name, kind.name), describe(kind.filler)
         there = f"{path.parent} holds results of another memory {name!r}"

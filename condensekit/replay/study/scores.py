@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from condensekit.replay.study.protocol import Record, Settings
+from condensekit.replay.study.protocol import Record, Score, Settings
 
 Cell = list[list[Record]]  # of each order, of each experience: scores of the networks, bytes, seconds
 
@@ -35,7 +35,7 @@ def by_seed(values: Sequence[Sequence[float]], settings: Settings) -> list[list[
     return list(groups.values())
 
 
-def share(score: Record, which: slice = slice(None)) -> float | None:
+def share(score: Score, which: slice = slice(None)) -> float | None:
     """Accuracy on the test images of some of the experiences."""
     total = sum(score["count"][which])
     return float(sum(score["right"][which]) / total) if total else None

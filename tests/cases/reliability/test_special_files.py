@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,7 +41,6 @@ def link_to_stream(path):
     return ends
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a file is renamed over whatever lies at its path")
 @pytest.mark.parametrize("make", [device, pipe, link, link_to_stream])
 def test_export_leaves_a_special_file_what_it_was(cli, tmp_path, make):
     code, _, err = cli(*CONDENSE, "--out", tmp_path / "run")
@@ -86,3 +87,21 @@ def test_a_pipe_as_a_table_of_truths_is_refused(tmp_path):
     done = condensekit(*SEARCH, "--truth", tmp_path / "truth.csv", "--out", tmp_path / "out", limit=60)
     check_end(done)
     assert done.refused
+
+
+@pytest.mark.kill
+@pytest.mark.slow
+def test_a_picture_goes_through_standard_output(cli, tmp_path):
+    """As in ``condensekit export run --grid /dev/stdout > grid.png``: nothing else stands in the file."""
+    code, _, err = cli(*CONDENSE, "--out", tmp_path / "run")
+    if code != 0:
+        raise RuntimeError(err)
+    cli("export", tmp_path / "run", "--grid", tmp_path / "expected.png")
+    with (tmp_path / "grid.png").open("wb") as out:
+        words = ("export", tmp_path / "run", "--grid", "/dev/stdout")
+        done = subprocess.run(
+            [sys.executable, "-m", "condensekit", *words], stdout=out, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    assert done.returncode == 0, done.stderr
+    assert "wrote 10 images" in done.stderr
+    assert (tmp_path / "grid.png").read_bytes() == (tmp_path / "expected.png").read_bytes()

@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 
@@ -48,7 +49,7 @@ def test_every_torn_last_line_is_survived(tmp_path, caplog):
         again = TrialLog(path)
         assert [t.ranker for t in again.trials()] == ["dm", "dsa"]
         assert again.trials("dsa")[0].reason == "why"
-    assert "no whole trial" in caplog.text
+    assert "line 2 is unfinished" in caplog.text
 
 
 def test_a_line_that_could_not_be_finished_spoils_no_later_one(tmp_path, monkeypatch):
@@ -85,11 +86,24 @@ def test_a_new_file_outlasts_a_power_cut(tmp_path, monkeypatch):
     assert synced == [False, True, False]  # its folder once
 
 
-def test_lines_of_something_else_are_passed_over(tmp_path, caplog):
+@pytest.mark.parametrize("line", [b"1", b"[]", b'{"ranker": "dm"}', b"\xff", b"null", b"[" * 100_000, b" "])
+def test_lines_of_something_else_are_refused(tmp_path, line):
     path = tmp_path / "trials.jsonl"
-    path.write_bytes(b'1\n[]\n{"ranker": "dm"}\n\xff\n\nnull\n')
-    assert TrialLog(path).trials() == []
-    assert "line 3" in caplog.text
+    TrialLog(path).append(TRIAL)
+    path.write_bytes(b"\n" + path.read_bytes() + line + b"\n")
+    with pytest.raises(StoreError, match=r"trials\.jsonl, line 3: cannot read"):
+        TrialLog(path)
+
+
+def test_a_line_without_checksum_is_one_of_version_01(tmp_path, caplog):
+    path = tmp_path / "trials.jsonl"
+    line = json.dumps(TRIAL.to_json()).encode()
+    path.write_bytes(line[:70] + b"\n" + line + b"\n")  # it went on in a new line after a kill
+    book = TrialLog(path)
+    assert book.trials() == [TRIAL]
+    assert "line 1 is unfinished" in caplog.text
+    book.append(Trial("dsa", {"a": 1}, 0.1))
+    assert len(TrialLog(path)) == 2
 
 
 def test_in_memory():
