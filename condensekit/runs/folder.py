@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
 FORMAT = 2  # number of the format of config.json; raise it when earlier runs cannot be continued
+COMMAND: ContextVar[Mapping[str, Any] | None] = ContextVar("command", default=None)
+"""The command that makes runs now, JSON values: ``env.json`` tells it as ``command``."""
+ENV = "env.json"
 KEPT = 2  # checkpoints that are kept: the newest, and the one before in case the newest is damaged
 
 
@@ -86,7 +90,7 @@ class RunDir:
                 _compare(path, read_json(path / "config.json"), asked)
             else:
                 write_json(path / "config.json", asked)
-            write_json(path / "env.json", environment())
+            write_json(path / ENV, {**environment(), "command": COMMAND.get()})
         except BaseException:
             os.close(lock)
             raise

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from condensekit.catalog import own
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse
@@ -97,6 +98,8 @@ def run_protocol(
     former = read_json(out / FILE) if resume and (out / FILE).exists() else {"rows": []}
     wanted = [(regime, kind.name) for regime, kind in product(regimes, kinds) if regime in kind.regimes]
     places = list(dict.fromkeys([*((found["regime"], found["memory"]) for found in former["rows"]), *wanted]))
+    for regime, _ in places:
+        check_regime(regime)  # a name of a folder
     known = {kind.name: kind for kind in kinds}
     known = {name: known.get(name) or _again(name, making, out) for _, name in places}
     refuse_unused(making, list(known.values()))
@@ -182,11 +185,14 @@ def _remember(kinds: Iterable[MemoryKind], path: Path) -> None:
 
 
 def _again(name: str, making: Making, out: Path) -> MemoryKind:
-    """A memory that the run folder has rows of."""
+    """A memory that the run folder has rows of. The folder may come from somebody else: no code of others runs."""
     try:
-        return memory(name, making)
+        with own.only():
+            return memory(name, making)
     except ConfigError as error:
-        raise ConfigError(f"{out / FILE} has rows of memory {name!r}, which is no name: give the kind again") from error
+        raise ConfigError(
+            f"{out / FILE} has rows of memory {name!r}, which is not built in: give it again in memories"
+        ) from error
 
 
 def _room(kinds: Mapping[str, MemoryKind], settings: Settings, train: ClassImages) -> int:
