@@ -6,6 +6,7 @@ This module imports the standard library alone, so that signals are handled befo
 from __future__ import annotations
 
 import contextvars
+import importlib
 import os
 import signal
 import sys
@@ -39,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         interrupt.end_by_signals()
         leave_current_folder()
-        from condensekit.cli.group import run
-
+        run = importlib.import_module("condensekit.cli.group").run
         code = contextvars.copy_context().run(run, arguments)
     finally:
         if arguments is not None:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def leave_current_folder() -> None:
-    """Search the current folder for no module: torch and other libraries look for optional ones, and run what they find.
+    """Search the current folder for no module: torch and others look for optional ones, and run what they find.
 
     A ``module:object`` of the command line is still found there, see :mod:`condensekit.catalog.own`.
     """

@@ -19,8 +19,8 @@ from condensekit.compute import PRECISIONS, Machine
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, Problems, refuse
-from condensekit.progress import Progress
 from condensekit.nas.names import RIDGE
+from condensekit.progress import Progress
 from condensekit.runs.files import read_json
 from condensekit.runs.folder import COMMAND, ENV, RunDir
 

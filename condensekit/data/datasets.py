@@ -98,7 +98,7 @@ def load(
         StoreError: The decoded pixels cannot be written to ``mmap``.
     """
     check_size(image_size)
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))
     if name_or_path in NAMES:
         source = _named(str(name_or_path), root, download, trust_local_copy)
     elif path.is_dir():
@@ -148,7 +148,7 @@ def _named(name: str, root: str | Path | None, download: bool, trust: bool) -> S
         return _digits()
     from torchvision import datasets
 
-    place = Path(root or os.environ.get("CONDENSEKIT_DATA") or "~/.cache/condensekit").expanduser()
+    place = Path(os.path.expanduser(root or os.environ.get("CONDENSEKIT_DATA") or "~/.cache/condensekit"))
     if name == "tinyimagenet":
         return _tiny(place / TINY)
     kind = getattr(datasets, TORCHVISION[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -209,6 +210,7 @@ def _cell(regime: str) -> Callable[[MemoryKind, int, Bench], list[Record]]:
         return from_scratch
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "no QP solver found", UserWarning)  # of Avalanche's import
+        importlib.import_module("condensekit.replay.adapters")  # before Avalanche
         from condensekit.replay.study.incremental import incremental
 
     return partial(incremental, regime=regime)

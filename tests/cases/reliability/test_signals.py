@@ -8,7 +8,6 @@ from tests.cases.command import python
 
 
 @pytest.mark.kill
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a signal in the last step is swallowed")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_in_the_last_step_ends_the_command_before_the_next_seed(tmp_path, name, code):
     done = python("-m", "tests.cases.reliability.signalled", name, tmp_path / "run")
