@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from condensekit.cli import main
+import sys
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the current folder: nothing is imported from there
+
+    from condensekit.cli import main
+
     main()

@@ -53,7 +53,8 @@ class CondenseResult:
         status: How the run ended.
         message: One sentence: what happened and what to do next.
         history: One dictionary of metrics for each step of this call.
-        signum: The signal that interrupted the run, or None.
+        signum: The signal that asked the program to end, or None. The run may have finished all the same, where the
+            signal came in its last step: then the caller ends.
         work: ``preparation`` and ``condensing``: the work of networks in images, operations and passes over the data.
     """
 
@@ -121,8 +122,8 @@ def condense(
         progress: Receives each step.
 
     Returns:
-        The set and how the run ended. Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint. Before
-        the first step there is nothing to save, and they end the program at once.
+        The set and how the run ended. Ctrl-C, SIGTERM or SIGHUP ends the run after the current step, with a
+        checkpoint. Before the first step there is nothing to save, and they end the program at once.
 
     Raises:
         ConfigError: Wrong options; a resume with other options (the text shows the difference); or a resume on a
@@ -177,7 +178,8 @@ def condense(
             else:
                 loop.begin(ipc)
             with caught() as loop.stop:
-                return loop.run_until(steps, minutes)
+                result = loop.run_until(steps, minutes)
+            return replace(result, signum=loop.stop.signum)
         except StoreError as error:
             error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
             raise
@@ -429,7 +431,7 @@ class _Loop:
             made = self.recipe.encoder.label(made, self.prepared, self.compute)
         work = self.work()
         made = replace(made, provenance={**made.provenance, "work": work})
-        return CondenseResult(made, status, message, self.history, self.stop.signum, work)
+        return CondenseResult(made, status, message, self.history, work=work)
 
     def work(self) -> dict[str, dict[str, float]]:
         """The work of networks before the first step, and in all steps; see :class:`Spent`."""

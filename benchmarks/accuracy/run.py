@@ -46,7 +46,7 @@ def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace
         machine=Machine(args.device, args.precision),
         saving=Saving(args.runs / cell.run / f"seed-{seed}", resume=True),
     )
-    if result.status is Status.INTERRUPTED:
+    if result.signum is not None:
         raise KeyboardInterrupt
     if result.status is Status.DIVERGED:
         raise RuntimeError(f"{cell.stem} seed {seed}: {result.message}")

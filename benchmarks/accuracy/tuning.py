@@ -41,7 +41,7 @@ def measure(text: str, train: ClassImages, held_out: ClassImages, args: argparse
     for seed in range(args.sets):
         saving = Saving(folder / f"seed-{seed}", resume=True)
         made.append(ck.condense(train, text, ipc=args.ipc, steps=args.steps, seed=seed, saving=saving))
-        if made[-1].status is Status.INTERRUPTED:
+        if made[-1].signum is not None:
             raise KeyboardInterrupt
     row = {"recipe": text, **terms(args)}
     bad = next((result for result in made if result.status is Status.DIVERGED), None)

@@ -11,11 +11,12 @@ import dataclasses
 import inspect
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Any
 
 from torch import nn
 
+from condensekit.catalog import own
 from condensekit.errors import ConfigError, quoted, refuse, require, unknown
 from condensekit.methods.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
 from condensekit.methods.encoders import Encoder, Fresh
@@ -413,14 +414,19 @@ def convert(name: str, value: Any, kind: type) -> Any:
 
 
 def find(kind: str, name: str, table: Mapping[str, Any]) -> Any:
-    """The object called ``name`` in the table, among the entry points, or at ``module:object``."""
+    """The object called ``name`` in the table, among the entry points, or at ``module:object``.
+
+    Raises:
+        ConfigError: An unknown name, one that cannot be imported, or one that only a file gives.
+    """
     if name in table:
         return table[name]
     if ":" in name:
-        return _load(kind, name, EntryPoint(name, name, "").load)
+        return _load(kind, name, lambda: own.load(kind, name))
     plugins = {point.name: point for point in entry_points(group=f"condensekit.{kind}s")}
     if name not in plugins:
         raise unknown(kind, name, [*table, *plugins])
+    own.check(kind, name)
     return _load(kind, name, plugins[name].load)
 
 

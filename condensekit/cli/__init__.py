@@ -1,21 +1,19 @@
-"""Command line: one file for each command, imported when the command is called. Only this package prints."""
+"""Command line: one file for each command, imported when the command is called. Only this package prints.
+
+This module imports the standard library alone, so that signals are handled before anything else is imported.
+"""
 
 from __future__ import annotations
 
+import contextvars
 import importlib
-import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import NoReturn
 
-import click
-
-from condensekit import __version__
-from condensekit.cli.flags import as_flags
-from condensekit.errors import CondensekitError
+from condensekit import interrupt
 
 COMMANDS = {
     "condense": "Learn a few synthetic images per class.",
@@ -31,76 +29,37 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
-    """The group of all commands; its help imports no command, and lists them in the order of :data:`COMMANDS`."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of a session."""
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Import the given command."""
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, importlib.import_module(f"condensekit.cli.{name}").command, rest
-
-
-HELP = """Learn a few synthetic images per class that stand for a whole data set, and measure how good they are.
-
-\b
-A session:
-  condensekit demo --out demo
-  condensekit condense --data cifar10 --method dm --ipc 10 --steps 1000 --out runs/dm --download
-  condensekit evaluate runs/dm --against random,kmeans
-  condensekit export runs/dm --to images
-
-A run folder (--out) holds the set (set.safetensors), its options (config.json) and environment (env.json), the
-metrics of each step (metrics.csv) and the newest checkpoints. With --json, every command prints one JSON object
-on standard output and nothing else.
-
-\b
-Exit codes:
-  0    done
-  2    bad input: an option, the data, or a run folder that holds another run
-  3    the run diverged, and the last finite images are saved; or a search scored no candidate
-  4    a file is damaged or could not be written
-  130  interrupted by Ctrl-C, 143 by SIGTERM; condense leaves a checkpoint (--resume)
-"""
-
-
-@click.group(
-    cls=Commands,
-    help=HELP,
-    commands=[click.Command(name, short_help=text) for name, text in COMMANDS.items()],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(__version__, prog_name="condensekit")
-def group() -> None:
-    """The group of all commands."""
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code; every expected failure is one line on standard error."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    signal.signal(signal.SIGTERM, _terminated)
-    sys.path.append(os.getcwd())  # so that module:object finds files in the current folder
+    """Run the command line and exit with its code; every expected failure is one line on standard error.
+
+    Args:
+        arguments: The words after ``condensekit``; None: those of this process. Where they are given, handlers of
+            signals and ``sys.path`` are as before in the end.
+    """
+    handlers, path = {s: signal.getsignal(s) for s in interrupt.SIGNALS}, list(sys.path)
     try:
-        code = group.main(arguments, prog_name="condensekit", standalone_mode=False)
-    except click.Abort as error:
-        code = 128 + (signal.SIGTERM if isinstance(error.__cause__, _Terminated) else signal.SIGINT)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except CondensekitError as error:
-        click.echo(f"Error: {as_flags(str(error))}", err=True)
-        code = error.exit_code
-    sys.exit(code or 0)
+        interrupt.end_by_signals()
+        leave_current_folder()
+        run = importlib.import_module("condensekit.cli.group").run
+        code = contextvars.copy_context().run(run, arguments)
+    finally:
+        if arguments is not None:
+            sys.path[:] = path
+            for s, handler in handlers.items():
+                signal.signal(s, handler)
+    sys.exit(code)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM. Libraries handle a KeyboardInterrupt as Ctrl-C; they may take a SystemExit for a failure."""
+def leave_current_folder() -> None:
+    """Search the current folder for no module: torch and others look for optional ones, and run what they find.
+
+    A ``module:object`` of the command line is still found there, see :mod:`condensekit.catalog.own`.
+    """
+    sys.path[:] = [entry for entry in sys.path if entry and not _is_current(entry)]
 
 
-def _terminated(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated
+def _is_current(folder: str) -> bool:
+    try:
+        return os.path.samefile(folder, os.curdir)
+    except OSError:
+        return False

@@ -31,12 +31,7 @@ from condensekit.errors import require
 from condensekit.methods.recipe import Recipe
 from condensekit.runs.folder import check_free
 
-EXIT = {
-    Status.FINISHED: 0,
-    Status.DIVERGED: 3,
-    Status.INTERRUPTED: 128,
-}  # after an interrupt, the number of the signal is added
-
+EXIT = {Status.FINISHED: 0, Status.DIVERGED: 3}  # of runs that no signal ended
 
 HELP = """Learn a few synthetic images per class that stand for a whole data set.
 
@@ -55,8 +50,9 @@ Examples:
 `condensekit methods` lists the methods and their options (--set NAME=VALUE). Your own method is written
 module:object.
 
-To continue an interrupted run (Ctrl-C, SIGTERM, a crash), repeat the command with --resume. On a CPU, this gives
-the same images, bit for bit, as a run without interruption. A run cannot be resumed with other options.
+To continue an interrupted run (Ctrl-C, SIGTERM, SIGHUP, a crash), give --resume --out RUN; options that name your
+own code are given again. On a CPU, this gives the same images, bit for bit, as a run without interruption. A run
+cannot be resumed with other options.
 """
 
 
@@ -131,14 +127,14 @@ def command(
             record={"name": catalog.name_of(recipe), **source.record(folder)},
             progress=progress,
         )
-        if results[folder].status is Status.INTERRUPTED:
+        if results[folder].signum is not None:
             break
     show.emit(as_json, {"runs": [_record(f, r) for f, r in results.items()]}, "\n".join(map(_line, results.items())))
     return max(map(_exit_code, results.values()))
 
 
 def _exit_code(result: CondenseResult) -> int:
-    return EXIT[result.status] + (result.signum or 0)
+    return EXIT[result.status] if result.signum is None else 128 + result.signum
 
 
 def _line(item: tuple[Path, CondenseResult]) -> str:

@@ -25,7 +25,7 @@ from condensekit.cli.options import (
     option,
 )
 from condensekit.compute import Compute, Machine
-from condensekit.driver import CondenseResult, Saving, Status, condense
+from condensekit.driver import CondenseResult, Saving, condense
 from condensekit.errors import StoreError
 from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.memories import Making
@@ -95,9 +95,9 @@ def command(out: Path, until: str, seed: int, machine: Machine, quiet: bool, as_
                 progress=progress,
             )
         )
-        if results[-1].status is Status.INTERRUPTED:
+        if results[-1].signum is not None:
             click.echo(f"{folder}: {as_flags(results[-1].message)}", err=True)
-            return 128 + (results[-1].signum or 0)
+            return 128 + results[-1].signum
     with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
         sets = [result.set for result in results]
         random = [selected_set(train, Random(), IPC, Draw(number), compute) for number in folders]

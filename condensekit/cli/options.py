@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from condensekit import catalog
+from condensekit.catalog import own
 from condensekit.cli import show
 from condensekit.cli.flags import as_flags
 from condensekit.compute import PRECISIONS, Machine
@@ -22,7 +23,9 @@ from condensekit.data.arrays import LAYOUTS
 from condensekit.data.images import ClassImages
 from condensekit.data.summary import summary
 from condensekit.errors import ConfigError, Problems, refuse
-from condensekit.runs.folder import RunDir
+from condensekit.nas.names import RIDGE
+from condensekit.runs.files import read_json
+from condensekit.runs.folder import COMMAND, ENV, RunDir
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FOUND = "condensekit.problems"  # key of the context: problems of single options
@@ -41,12 +44,56 @@ class Command(click.Command):
         self.renamed = renamed or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse all options, then raise one error for all wrong options."""
+        """Parse all options, then raise one error for all wrong options.
+
+        ``--resume`` and ``--out`` alone stand for the options of the run in that folder.
+        """
         former = [name for name in (arg.partition("=")[0] for arg in args) if name in self.renamed]
         refuse(*(f"{name} is called {self.renamed[name]} now" for name in dict.fromkeys(former)))
+        ctx.with_resource(own.only(*args, beside=True))
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        if given.get("resume") and not all(given.get(p.name or "") for p in self.params if p.required):
+            left = {p.name: p.opts[0] for p in self.params if p.name and p.name not in (*given, *UNRECORDED)}
+            ctx.default_map = recorded(Path(given.get("out") or ""), self.name, left)
+        told = {name: value for name, value in given.items() if name not in UNRECORDED}
+        COMMAND.set({"name": self.name, "options": {**(ctx.default_map or {}), **told}})
         rest = super().parse_args(ctx, args)
         refuse(*ctx.meta.get(_FOUND, ()))
         return rest
+
+
+UNRECORDED = ("out", "resume", "quiet", "as_json", "help", "download", "trust_local_copy", "mmap")
+"""Options that ``--resume`` takes from no file: those of one call, and those with which a file could do harm."""
+PATHS = ("data", "data_root", "truth_name")  # options whose values are no names, or paths as well
+
+
+def recorded(out: Path, command: str | None, options: Mapping[str, str]) -> dict[str, Any]:
+    """The options with which a command made the run in ``out``; none if there is no such run.
+
+    Args:
+        out: The run folder, or the folder of several seeds.
+        command: Name of the command.
+        options: The flag of each option that may be taken from there.
+
+    Raises:
+        ConfigError: An option names an object that is not built in.
+        StoreError: The file that tells them is damaged.
+    """
+    file = next((f for f in (out / ENV, *sorted(out.glob(f"seed-*/{ENV}"))) if f.is_file()), None)
+    told = read_json(file) if file else {}
+    found = told.get("command") if isinstance(told, dict) else None
+    if not (isinstance(found, dict) and found.get("name") == command and isinstance(found.get("options"), dict)):
+        return {}
+    known = {name: value for name, value in found["options"].items() if name in options}
+    refuse(
+        *(
+            f"{file} names {text!r}, which is not built in: give {options[name]} again"
+            for name, value in known.items()
+            for text in (value if isinstance(value, list) else [value])
+            if name not in PATHS and ":" in str(text).replace(RIDGE, "")
+        )
+    )
+    return known
 
 
 class Option(click.Option):

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
@@ -43,6 +44,9 @@ CHECKPOINT = "checkpoint"
 FORMAT = 2  # number of the format of config.json; raise it when earlier runs cannot be continued
 OWN = ("checkpoints", "snapshots", "cells", "sets")  # folders in a run folder that condensekit alone writes
 MAX_DIGITS = 40  # of a number in metrics.csv
+COMMAND: ContextVar[Mapping[str, Any] | None] = ContextVar("command", default=None)
+"""The command that makes runs now, JSON values: ``env.json`` tells it as ``command``."""
+ENV = "env.json"
 KEPT = 2  # checkpoints that are kept: the newest, and the one before in case the newest is damaged
 
 
@@ -105,7 +109,7 @@ class RunDir:
             _remove(_left_over(path))
             if not known:
                 write_json(path / "config.json", asked)
-            write_json(path / "env.json", environment())
+            write_json(path / ENV, {**environment(), "command": COMMAND.get()})
         except BaseException:
             os.close(lock)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from types import TracebackType
 
 import cloudpickle
 
+import condensekit
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.nas.engines import messages
 from condensekit.nas.engines.worker import Job
@@ -31,7 +33,8 @@ class WarmServer:
         self._ends: dict[int, int] = {}
         ours, theirs = socket.socketpair()
         self._control = ours
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        home = str(Path(condensekit.__file__).parents[1])
+        path = os.pathsep.join([p for p in _path() if p != os.getcwd()] + [home])  # code of the job may lie here
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         with theirs:
             self.process = subprocess.Popen(
@@ -76,6 +79,7 @@ class WarmServer:
             self._expect("r")
             self._control.settimeout(None)
             self._ready = True
+        self._send("P", json.dumps(_path()).encode())
         self._send("J", payload)
         self._expect("j")
 
@@ -139,3 +143,8 @@ class WarmServer:
 
     def _gone(self) -> CondensekitError:
         return CondensekitError("the fork server has ended: its messages stand above; start the search again")
+
+
+def _path() -> list[str]:
+    """The folders that are searched for modules."""
+    return [os.path.abspath(entry) for entry in sys.path]

@@ -4,10 +4,10 @@
 (:mod:`condensekit.nas.engines.client`). When that end closes, whatever the reason, the server kills all that it
 forked, and exits. Each worker leads a process group of its own and watches the server in turn.
 
-Messages to the server: ``J`` the job (a pickled space and evaluator), answered ``j`` or ``e`` with a reason; ``F``
-with the worker's socket, answered ``f`` with its pid; ``K`` kill a pid; ``L`` a path to listen at for
-trials of NNI's training service; ``M`` the pid of NNI's manager, killed with the rest. The server tells ``x`` pid and
-wait status of each worker that ended.
+Messages to the server: ``P`` the folders of ``sys.path``; ``J`` the job (a pickled space and evaluator), answered ``j``
+or ``e`` with a reason; ``F`` with the worker's socket, answered ``f`` with its pid; ``K`` kill a pid; ``L`` a path to
+listen at for trials of NNI's training service; ``M`` the pid of NNI's manager, killed with the rest. The server tells
+``x`` pid and wait status of each worker that ended.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cloudpickle
-
-from condensekit.nas.engines import messages, worker
+from condensekit.nas.engines import messages  # all else is imported by main, which prepares for signals before
 
 
 class ForkServer:
@@ -67,9 +66,13 @@ class ForkServer:
         if message is None:
             return False
         kind, payload, descriptors = message
-        if kind == "J":
+        if kind == "P":
+            sys.path[:] = json.loads(payload)
+        elif kind == "J":
             self._take_job(payload)
         elif kind == "F":
+            from condensekit.nas.engines import worker
+
             pid = self._fork(lambda: worker.work(descriptors[0]))
             self.clients[pid] = None
             os.close(descriptors[0])
@@ -87,9 +90,14 @@ class ForkServer:
             messages.send(self.control, kind, " ".join(map(str, numbers)).encode())
 
     def _take_job(self, payload: bytes) -> None:
+        import cloudpickle
+
+        from condensekit.nas.engines import worker
+
         try:
-            worker.JOB = cloudpickle.loads(payload)
-            worker.JOB.prepare()
+            with _leaving_with(self.control):
+                worker.JOB = cloudpickle.loads(payload)
+                worker.JOB.prepare()
         except Exception as error:
             messages.send(self.control, "e", f"{type(error).__name__}: {error}".encode())
         else:
@@ -118,6 +126,8 @@ class ForkServer:
         if message is None or len(message[2]) != 3:
             client.close()
             return True
+        from condensekit.nas.engines import worker
+
         request, streams = json.loads(message[1]), message[2]
         pid = self._fork(lambda: worker.nni_trial(request, streams))
         for descriptor in streams:
@@ -187,6 +197,26 @@ def _die_with(alive: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def _leaving_with(control: socket.socket) -> Iterator[None]:
+    """Work that takes seconds, in which the other end sends nothing: leave at once when it is gone."""
+    over, told = os.pipe()
+
+    def watch() -> None:
+        ready, _, _ = select.select([control.fileno(), over], [], [])
+        if over not in ready:
+            os._exit(0)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        os.close(told)
+        watcher.join()
+        os.close(over)
+
+
 def _kill(pid: int) -> None:
     """End a process group, and its leader where it has not become one yet."""
     for kill in (os.killpg, os.kill):
@@ -198,7 +228,10 @@ def main() -> None:
     """Serve the socket whose descriptor is the first argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
-    worker.preload()
+    with _leaving_with(control):
+        from condensekit.nas.engines import worker
+
+        worker.preload()
     messages.send(control, "r")
     ForkServer(control).serve()
     os._exit(0)  # taking torch apart in order would take seconds

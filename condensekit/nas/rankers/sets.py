@@ -130,11 +130,11 @@ class Maker:
                 stop=self.stop,
                 progress=self.progress,
             )
-            if result.status is Status.INTERRUPTED and result.signum is None:
-                raise OutOfTimeError(f"condensing with {name}: the budget ended; {result.message}")
-            if result.status is Status.INTERRUPTED:
-                signal.raise_signal(result.signum or signal.SIGINT)  # it has left a checkpoint: now let it act
+            if result.signum is not None:
+                signal.raise_signal(result.signum)  # it has left a checkpoint: now let it act
                 raise KeyboardInterrupt
+            if result.status is Status.INTERRUPTED:
+                raise OutOfTimeError(f"condensing with {name}: the budget ended; {result.message}")
             if result.status is Status.DIVERGED:
                 raise DivergedError(f"condensing with {name}: {result.message}")
             return result.set, Preparation.of(result)

@@ -39,6 +39,7 @@ from condensekit.nas.service.guardian import Guardian
 
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
+EXPERIMENTS = "nni-experiments"  # folder of NNI's list of experiments
 START_S = 60  # that the manager may take to answer; NNI gives it 3 s
 
 
@@ -139,6 +140,7 @@ class Service(NasExperiment):  # type: ignore[misc]
     def explore(self, port: int) -> None:
         """Run the strategy to its end, and what it asked for."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / EXPERIMENTS / ".experiment").unlink(missing_ok=True)  # NNI would unpickle it
         if self.server is not None:
             self.server.listen(self.folder / "trials.sock")
             self._explore(port, self.server)
@@ -182,6 +184,9 @@ class Service(NasExperiment):  # type: ignore[misc]
 def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[None]:
     """What NNI keeps in the user's home goes into ``folder``; a manager that starts is guarded.
 
+    The folder may come from somebody else. So the list of training services, which NNI imports, is the one of its
+    package, and Pythons that the manager starts search the folder in which they start for no module.
+
     With a warm server it listens on loopback only, so what NNI logs about its other addresses is left out.
     """
     launcher = nni.experiment.launcher
@@ -197,16 +202,17 @@ def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[No
     def patient(port: int, retry: int = 0, url_prefix: str | None = None) -> None:
         _await(started[-1], port, url_prefix)
 
-    loaded = ["home.cjs", *(["manager.cjs"] if isinstance(guard, WarmServer) else [])]
+    loaded = ["home.cjs", "hosts.cjs", *(["manager.cjs"] if isinstance(guard, WarmServer) else [])]
     changes = {
-        "NNI_CONFIG_DIR": str(folder / "config"),
+        "NNI_CONFIG_DIR": str(Path(nni.__path__[0], "runtime", "default_config")),
+        "PYTHONSAFEPATH": "1",
         "CONDENSEKIT_NNI_FOLDER": str(folder),
         "NODE_OPTIONS": " ".join(f"--require {_quoted(HERE / name)}" for name in loaded),
     }
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     launcher._start_rest_server, launcher._check_rest_server = guarded, patient
-    launcher.Experiments = lambda: Experiments(str(folder / "nni-experiments"))
+    launcher.Experiments = lambda: Experiments(str(folder / EXPERIMENTS))
     told = logging.getLogger("nni.experiment")
     told.addFilter(_readable)
     try:

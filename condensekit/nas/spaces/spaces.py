@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import logging
 import re
@@ -19,6 +18,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import model_context
 from torch import nn
 
+from condensekit.catalog import own
 from condensekit.errors import ConfigError, DataError, refuse, require, unknown, whole
 from condensekit.nas.names import SPACES, imported
 from condensekit.nas.spaces.architecture import Architecture, key
@@ -61,9 +61,10 @@ def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: A
 
 
 def _imported(name: str, options: dict[str, Any]) -> ModelSpace:
-    module, _, attribute = name.partition(":")
     try:
-        made = getattr(importlib.import_module(module), attribute)(**options)
+        made = own.load("space", name)(**options)
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(f"space {name!r} cannot be imported and built: {type(error).__name__}: {error}") from error
     if not isinstance(made, ModelSpace):

@@ -33,6 +33,15 @@ def scatter(trials: Sequence[Trial], truth: Mapping[str, Sequence[float]], path:
             by_ranker.setdefault(trial.ranker, []).append((sum(values) / len(values), trial.score))
     if not by_ranker:
         return False
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # and not a matplotlibrc of the current folder
+        _draw(by_ranker, path)
+    return True
+
+
+def _draw(by_ranker: Mapping[str, Sequence[tuple[float, float | None]]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -53,4 +62,3 @@ def scatter(trials: Sequence[Trial], truth: Mapping[str, Sequence[float]], path:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_bytes_atomic(path, picture.getvalue())
-    return True

@@ -12,6 +12,7 @@ from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.driver import Saving
 from condensekit.errors import CondensekitError, instance, refuse
+from condensekit.interrupt import Signalled
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.progress import SILENT, Progress
@@ -51,8 +52,8 @@ class DivergedError(CondensekitError):
     exit_code = 3
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended a condensation; its checkpoint stands and the memory is as it was before.
+class Interrupted(Signalled):
+    """A signal ended a condensation; its checkpoint stands and the memory is as it was before.
 
     Args:
         message: What to do next.
@@ -60,8 +61,8 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
-        self.signum = signum
+        super().__init__(signum)
+        self.args = (message,)
 
 
 class Filler(ABC):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import signal
 import time
 from collections.abc import MutableMapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -93,8 +92,8 @@ class Condensing(Filler):
             saving=job.saving,
             progress=job.progress,
         )
-        if result.status is Status.INTERRUPTED:
-            raise Interrupted(result.message, result.signum or signal.SIGINT)
+        if result.signum is not None:
+            raise Interrupted(result.message, result.signum)
         if result.status is Status.DIVERGED:
             raise DivergedError(f"filling the memory with {self.name}: {result.message}")
         return result.set

@@ -22,13 +22,21 @@ def plot(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str = "") 
     Raises:
         StoreError: The file cannot be written.
     """
-    import matplotlib.pyplot as plt
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # and not a matplotlibrc of the current folder
+        _draw(curves, path, source)
+
+
+def _draw(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str) -> None:
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     named = {(key.partition("/")[0], key.partition("/")[2]): curve for key, curve in curves.items()}
     regimes, memories = (list(dict.fromkeys(key[place] for key in named)) for place in (0, 1))
     figure = Figure(figsize=(6 * len(regimes), 4.5), layout="constrained")
-    colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
+    colours = colormaps["tab20"].colors  # type: ignore[attr-defined]
     experiences = len(next(iter(curves.values()))["mean"])
     for axes, regime in zip(figure.subplots(1, len(regimes), squeeze=False)[0], regimes, strict=True):
         for name in (memory for where, memory in named if where == regime):

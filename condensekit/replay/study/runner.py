@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from condensekit.catalog import own
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse
@@ -100,6 +102,8 @@ def run_protocol(
     former = read_record(out / FILE) if resume and os.path.lexists(out / FILE) else {"rows": []}
     wanted = [(regime, kind.name) for regime, kind in product(regimes, kinds) if regime in kind.regimes]
     places = list(dict.fromkeys([*((found["regime"], found["memory"]) for found in former["rows"]), *wanted]))
+    for regime, _ in places:
+        check_regime(regime)  # a name of a folder
     known = {kind.name: kind for kind in kinds}
     known = {name: known.get(name) or _again(name, making, out) for _, name in places}
     refuse_unused(making, list(known.values()))
@@ -186,11 +190,14 @@ def _remember(kinds: Iterable[MemoryKind], path: Path) -> None:
 
 
 def _again(name: str, making: Making, out: Path) -> MemoryKind:
-    """A memory that the run folder has rows of."""
+    """A memory that the run folder has rows of. The folder may come from somebody else: no code of others runs."""
     try:
-        return memory(name, making)
+        with own.only():
+            return memory(name, making)
     except ConfigError as error:
-        raise ConfigError(f"{out / FILE} has rows of memory {name!r}, which is no name: give the kind again") from error
+        raise ConfigError(
+            f"{out / FILE} has rows of memory {name!r}, which is not built in: give it again in memories"
+        ) from error
 
 
 def _room(kinds: Mapping[str, MemoryKind], settings: Settings, train: ClassImages) -> int:
@@ -207,6 +214,7 @@ def _cell(regime: str) -> Callable[[MemoryKind, int, Bench], list[Record]]:
         return from_scratch
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "no QP solver found", UserWarning)  # of Avalanche's import
+        importlib.import_module("condensekit.replay.adapters")  # before Avalanche
         from condensekit.replay.study.incremental import incremental
 
     return partial(incremental, regime=regime)

@@ -1,6 +1,6 @@
-"""Condenses four sets and sends itself a signal in the last step of the first; driven by test_signals.py.
+"""Condenses four sets and sends itself signals in the last step of the first; driven by test_signals.py.
 
-    python -m tests.cases.reliability.signalled SIGNAL OUT
+    python -m tests.cases.reliability.signalled OUT SIGNAL...
 
 It prints how many steps it took and ends with the exit code of the command.
 """
@@ -20,17 +20,18 @@ real, taken = DistributionMatching.step, 0
 
 
 def step(self, *arguments, **options):
-    """A step of the method; the last of the first set comes with a signal."""
+    """A step of the method; the last of the first set comes with the signals."""
     global taken
     taken += 1
     if taken == STEPS:
-        os.kill(os.getpid(), signal.Signals[sys.argv[1]])
+        for name in sys.argv[2:]:
+            os.kill(os.getpid(), signal.Signals[name])
     return real(self, *arguments, **options)
 
 
 if __name__ == "__main__":
     DistributionMatching.step = step  # type: ignore[method-assign]
     try:
-        main([*CONDENSE, "--seeds", "4", "--out", sys.argv[2]])
+        main([*CONDENSE, "--seeds", "4", "--out", sys.argv[1]])
     finally:
         print("steps:", taken)

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nni
 import pytest
 from nni.experiment import launcher
 from nni.experiment.config.training_services import LocalConfig, RemoteConfig, RemoteMachineConfig
@@ -248,3 +250,71 @@ def test_another_service_gets_its_configuration_and_a_warning(tmp_path, caplog):
             workers=50,
         )
     assert "listens on all interfaces" in caplog.text
+
+
+def ask(port, host, **headers):
+    """The status that the portal answers a request with these headers."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1/nni/check-status")
+    for name, value in {"Host": host, **headers}.items():
+        request.add_header(name, value.format(port=port))
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def shake(port, **headers):
+    """The first line of the answer to the handshake of a web socket; empty where it is refused."""
+    asked = {"Host": "127.0.0.1", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    asked |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", **headers}
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        text = "".join(f"{name}: {value}\r\n" for name, value in asked.items())
+        client.sendall(f"GET /tuner HTTP/1.1\r\n{text}\r\n".encode())
+        return client.recv(1000).decode().partition("\r\n")[0]
+
+
+def test_no_web_page_reaches_the_portal(run, tmp_path):
+    """DNS rebinding: a page's host name that points at this machine; and requests across origins."""
+    seen = {}
+
+    def look(trial):
+        manifest = json.loads((tmp_path / "nni" / "nni-experiments" / ".experiment").read_text())
+        port = max(entry["port"] for entry in manifest.values())
+        seen.update(
+            {host: ask(port, host) for host in ("localhost:{port}", "127.0.0.1", "[::1]:1", "evil.example", "1.evil.x")}
+        )
+        seen["own page"] = ask(port, "localhost:{port}", Origin="http://localhost:{port}")
+        seen["page"] = ask(port, "localhost:{port}", Origin="http://evil.example")
+        seen["file"] = ask(port, "localhost:{port}", Origin="null")
+        seen["socket"] = shake(port, Host="evil.example"), shake(port, Origin="http://evil.example")
+
+    run(scoring(), FixedList(LIST[:1]), workers=1, on_trial=look)
+    assert seen == {
+        **{"localhost:{port}": 200, "127.0.0.1": 200, "[::1]:1": 200, "own page": 200},
+        **{"evil.example": 403, "1.evil.x": 403, "page": 403, "file": 403, "socket": ("", "")},
+    }
+
+
+class Marking:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_nnis_files_in_a_folder_of_somebody_else_run_no_code(run, tmp_path, monkeypatch):
+    folder, ran = tmp_path / "nni", tmp_path / "ran"
+    (folder / "config").mkdir(parents=True)
+    (folder / "nni-experiments").mkdir()
+    (folder / "config" / "training_services.json").write_text('{"brought_along": {}}')
+    pickled = nni.dump({"x": Marking(str(ran))})
+    assert "pickle" in pickled
+    (folder / "nni-experiments" / ".experiment").write_text(pickled)
+    (tmp_path / "brought_along.py").write_text(f"open({str(ran)!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [trial.score for trial in run(scoring(), FixedList(LIST[:1]))] != [None]
+    assert not ran.exists()

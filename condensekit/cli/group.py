@@ -1,0 +1,79 @@
+"""Group of all commands: its help, and the exit codes of their errors."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+from collections.abc import Sequence
+
+import click
+
+from condensekit import __version__
+from condensekit.cli import COMMANDS
+from condensekit.cli.flags import as_flags
+from condensekit.errors import CondensekitError
+
+
+class Commands(click.Group):
+    """The group of all commands; its help imports no command, and lists them in the order of :data:`COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of a session."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import the given command."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, importlib.import_module(f"condensekit.cli.{name}").command, rest
+
+
+HELP = """Learn a few synthetic images per class that stand for a whole data set, and measure how good they are.
+
+\b
+A session:
+  condensekit demo --out demo
+  condensekit condense --data cifar10 --method dm --ipc 10 --steps 1000 --out runs/dm --download
+  condensekit evaluate runs/dm --against random,kmeans
+  condensekit export runs/dm --to images
+
+A run folder (--out) holds the set (set.safetensors), its options (config.json) and environment (env.json), the
+metrics of each step (metrics.csv) and the newest checkpoints. With --json, every command prints one JSON object
+on standard output and nothing else.
+
+\b
+Exit codes:
+  0    done
+  2    bad input: an option, the data, or a run folder that holds another run
+  3    the run diverged, and the last finite images are saved; or a search scored no candidate
+  4    a file is damaged or could not be written
+  130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; condense leaves a checkpoint (--resume)
+"""
+
+
+@click.group(
+    cls=Commands,
+    help=HELP,
+    commands=[click.Command(name, short_help=text) for name, text in COMMANDS.items()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="condensekit")
+def group() -> None:
+    """The group of all commands."""
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run a command; its exit code. Every expected failure is one line on standard error."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        return group.main(arguments, prog_name="condensekit", standalone_mode=False) or 0
+    except click.Abort as error:
+        return 128 + int(getattr(error.__cause__, "signum", signal.SIGINT))
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except CondensekitError as error:
+        click.echo(f"Error: {as_flags(str(error))}", err=True)
+        return error.exit_code
