@@ -1,1 +1,1 @@
-"""Adapters to Avalanche: storage policy, plugins, strategies, loaders, metrics."""
+"""Adapters to Avalanche: storage policy, plugins, strategies, loaders and metrics."""
