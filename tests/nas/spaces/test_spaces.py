@@ -130,7 +130,7 @@ def test_a_foreign_architecture_is_refused():
     made = space("tests.nas.toy:Toy")
     check_architecture(made, {"width": 2, "act": "relu"})
     for wrong in ({"width": 9, "act": "relu"}, {"width": 2}, {"width": 2, "act": "relu", "depth": 1}):
-        with pytest.raises(DataError, match="no architecture of this space"):
+        with pytest.raises(DataError, match="not an architecture of this space"):
             check_architecture(made, wrong)
 
 

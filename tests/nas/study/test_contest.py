@@ -284,7 +284,7 @@ def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
         ("params,params", {}, "named twice"),
         ("ridge:params", {}, "is fitted on truths: give a truth"),
         ("params+flops", {"strategy": "tpe"}, "combines scores of one list"),
-        ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+ more: rank fewer"),
+        ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+: rank fewer"),
         ("additive", {"truth": TABLE, "fitted": 2}, "fitted must be an integer of at least 3, got 2"),
         ("params", {"trials": 2, "truth": TABLE}, "at least 3 architectures, got 2: ask for 3 or more, or leave out"),
         ("params", {"trials": 2, "truth": FULL, "strategy": "tpe"}, "got 2: ask for 3 or more"),
@@ -313,12 +313,12 @@ def test_one_core_is_enough(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     assert Running().workers == 1
     assert Running("sequential", workers=2)
-    with pytest.raises(ConfigError, match="workers must lie in 1 to 1, the cores here, got 2"):
+    with pytest.raises(ConfigError, match="workers must lie in 1 to 1, the number of cores, got 2"):
         Running("pool", workers=2)
 
 
 def test_a_list_with_an_architecture_of_another_space_is_an_error_at_once():
-    with pytest.raises(DataError, match="no architecture of this space"):
+    with pytest.raises(DataError, match="not an architecture of this space"):
         contest("params", architectures=[*EVERY, {**EVERY[0], "width": 5}])
 
 
