@@ -140,17 +140,17 @@ def test_regressions_are_fitted_on_architectures_that_are_not_ranked():
 def test_combinations_that_lack_architectures_say_why(tmp_path):
     names = "params+flops,ridge:params"
     short = run(names, tmp_path, budget_s=1e-6, truth=TABLE, fitted=3)
-    parts = "params and flops did not score all of them: go on with a larger budget, or combine other rankers"
+    parts = "params and flops did not score all of them: resume with a larger budget, or combine other rankers"
     assert f"params+flops: only 0 of 6 architectures were scored, because {parts}" in short.notes
     some = [key(a) for a in distinct(GRID, 6, 0)] + [key(a) for a in others(GRID, distinct(GRID, 6, 0), 3, 0)[:2]]
     partial = contest("ridge:params,params", truth=TABLE, fitted=3)
     partial.wanted = Truth("partial", {k: TABLE.values[k] for k in some})
     found = partial.run(Running("sequential"))
-    why = "only 2 of the 3 architectures that it is fitted on have a truth and all scores"
+    why = "only 2 of the 3 architectures to which it is fitted have a truth and all scores"
     assert found.notes == (
-        f"ridge:params: only 0 of 6 architectures were scored, because {why}: go on with a larger budget, or give a "
-        "truth that holds them",
-        "the best is that of params, because ridge:params scored nothing",
+        f"ridge:params: only 0 of 6 architectures were scored, because {why}: resume with a larger budget, or give a "
+        "truth that has them",
+        "the best is that of params, because ridge:params has no score",
     )
 
 
@@ -217,7 +217,7 @@ def test_why_trials_failed_is_told_in_one_line_and_another_ranker_finds_the_best
     assert "is out of bounds" in failed[0]["reason"]
     assert found.notes == (
         f"random: 4 of 4 trials failed and rank last: {failed[0]['reason']}",
-        "the best is that of params, because random scored nothing",
+        "the best is that of params, because random has no score",
     )
     assert found.best["ranker"] == "params"
     assert [record.getMessage().endswith(failed[0]["reason"]) for record in caplog.records] == [True] * 4
@@ -260,7 +260,7 @@ def test_a_condensation_that_diverges_fails_its_ranker_alone(tmp_path, lr):
         assert rows["dm"].n == rows["dm+random"].n == 0
         assert rows["random"].n == rows["early-stop"].n == 4
         assert found.best["ranker"] == "random"
-        assert "the best is that of random, because dm scored nothing" in found.notes
+        assert "the best is that of random, because dm has no score" in found.notes
         assert any(note.startswith("dm failed: ") and "not finite" in note for note in found.notes)
         assert "dm+random: only 0 of 4 architectures were scored, because dm did not" in " ".join(found.notes)
         json.dumps(found.to_json(), allow_nan=False)
@@ -290,7 +290,7 @@ def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
         ("params", {"trials": 2, "truth": FULL, "strategy": "tpe"}, "got 2: ask for 3 or more"),
         ("params", {"truth": TABLE, "architectures": EVERY[:1]}, "got 1: ask for 3 or more"),
         ("params", {"strategy": "evolutoin"}, "Did you mean 'evolution'"),
-        ("params", {"strata": ("norms",)}, "stratum 'norms' is no label of the space: use width, depth"),
+        ("params", {"strata": ("norms",)}, "stratum 'norms' is not a label of the space: use width, depth"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(names, options, message):
