@@ -1,1 +1,1 @@
-"""Benchmarks: the scripts that measure, and what they found."""
+"""Benchmarks: the scripts, and their results."""

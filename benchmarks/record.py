@@ -1,4 +1,4 @@
-"""Records: options of the scripts, cells measured once, and results as JSON files, those of version 0.1 included."""
+"""Records: options of the scripts, cells that are measured once, and results as JSON files, also of version 0.1."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ RENAMED = {
     "recipe": {"steps": "train_steps", "iterations": "steps"},
     "options": {"steps": "train_steps", "iterations": "steps"},
 }
-"""By part of a record: what version 0.1 called its entries, and what they are called now."""
+"""Names of entries in version 0.1 and their names now, by part of a record."""
 OLD = {
     "iterations",
     "architecture",
     "difference_to_random",
     "accuracy_by_step",
-}  # entries that only parts of version 0.1 have
-RECIPES = ("recipe", "condense")  # entries that hold the text of a recipe
+}  # entries that only records of version 0.1 have
+RECIPES = ("recipe", "condense")  # entries with the text of a recipe
 Record = dict[str, Any]
 
 
@@ -56,27 +56,27 @@ class Cell(Protocol):
     """One row of a table; a frozen dataclass."""
 
     kind: ClassVar[str]
-    """Under which entry a record keeps the cell that it answers."""
+    """Name of the entry of a record that holds the cell."""
 
     @property
     def stem(self) -> str:
-        """Its file's name, without suffix."""
+        """Name of the cell's file, without suffix."""
 
     @property
     def data(self) -> str:
-        """The name of its data set."""
+        """Name of the data set."""
 
 
 C = TypeVar("C", bound=Cell)
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help shows the description as it is written."""
+    """A parser whose help keeps the line breaks of the description."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def data_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options of a script that reads a data set."""
+    """A parser with the options of a script that reads a data set."""
     made = parser(description)
     made.add_argument("--data-root", type=Path, help="folder of the data sets (default: $CONDENSEKIT_DATA)")
     made.add_argument("--trust-local-copy", action="store_true", help="read local copies whose checksum differs")
@@ -84,21 +84,21 @@ def data_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def recipe_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options of a script that measures recipes of condensation, one by one, on one data set."""
+    """A parser with the options of a script that measures recipes of condensation on one data set."""
     made = data_parser(description)
     made.add_argument("--data", required=True)
     made.add_argument("--ipc", type=int, default=10)
     made.add_argument("--try", dest="recipes", action="append", required=True, metavar="RECIPE")
-    made.add_argument("--out", type=Path, required=True, help="file to write, or to add to")
+    made.add_argument("--out", type=Path, required=True, help="file to write or to extend")
     return made
 
 
 def cell_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
-    """The options of a script that fills a table cell by cell; ``runs`` names the folder of its runs."""
+    """A parser with the options of a script that measures cells; ``runs`` is the name of the folder of its runs."""
     made = data_parser(description)
     made.add_argument("--scale", choices=("cpu", "gpu"), required=True, help="short runs, or published lengths")
-    made.add_argument("--download", action="store_true", help="fetch data sets that are missing")
-    made.add_argument("--only", default="", help="run only cells whose name has this regular expression")
+    made.add_argument("--download", action="store_true", help="download missing data sets")
+    made.add_argument("--only", default="", help="run only cells whose name matches this regular expression")
     made.add_argument("--device", default="auto")
     made.add_argument("--precision", default="fp32", help="of condensation: fp32, mixed or bf16")
     made.add_argument("--results", type=Path, default=RESULTS)
@@ -113,16 +113,16 @@ def fill(
     run: Callable[[C, ClassImages, ClassImages, argparse.Namespace], Record],
     figure: Callable[[Mapping[str, Any]], float],
 ) -> None:
-    """Run the cells that are missing, each with its training and test images.
+    """Run the missing cells, each with its training and test images.
 
     Args:
-        cells: What the table holds, in the order to run it.
-        args: Of :func:`cell_parser`.
-        run: One cell's record.
-        figure: What is printed of a record.
+        cells: All cells of the tables, in the order in which they are run.
+        args: Options of :func:`cell_parser`.
+        run: Function that measures a cell and returns its record.
+        figure: Function that returns the number of a record to print.
 
     Raises:
-        ConfigError: A result of the same name answers another question, such as one from before a change of recipe.
+        ConfigError: The file of a cell holds another cell, for example from before a change of its recipe.
     """
 
     @functools.lru_cache(maxsize=1)
@@ -135,8 +135,8 @@ def fill(
             continue
         if path.exists():
             asked = asdict(cell)  # type: ignore[call-overload]
-            found = {**asked, **read(path)[cell.kind]}  # a file from before a new option says nothing of it
-            refuse_other(f"{path} was measured otherwise", found, asked, "move it away to measure the cell anew")
+            found = {**asked, **read(path)[cell.kind]}  # an older file has no entry for a new option
+            refuse_other(f"{path} holds another cell", found, asked, "move the file away to measure the cell again")
         if args.list or path.exists():
             print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
             continue
@@ -146,22 +146,22 @@ def fill(
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a result in one go, so that a file that is there is whole.
+    """Write a result with versions and hardware, atomically, so that a file is never incomplete.
 
-    Versions and hardware are added; not the command line, which names folders of this machine.
+    The command line is left out, because it has folders of this machine.
     """
     where = {name: value for name, value in environment().items() if name != "argv"}
     write_json(path, {**record, "environment": where})
 
 
 def read(path: Path) -> Record:
-    """A result in today's words, whichever version wrote it."""
+    """Read a result with the names of this version, also from a file of version 0.1."""
     found: Record = _renamed(read_json(path, dict))
     return found
 
 
 def _renamed(part: Any, name: str = "") -> Any:
-    """What stands under ``name`` in a record, in today's words."""
+    """The entry ``name`` of a record with the names of this version."""
     if isinstance(part, list):
         return [_renamed(each, name) for each in part]
     if isinstance(part, str) and name in RECIPES:
@@ -176,16 +176,16 @@ def _renamed(part: Any, name: str = "") -> Any:
 
 
 def hardware(records: Iterable[Record]) -> str:
-    """Where some results were measured."""
+    """Hardware and torch version of results, as text."""
     found = {f"{r['environment']['device']}, torch {r['environment']['torch']}" for r in records}
     return "; ".join(sorted(found))
 
 
 def start(main: Callable[[], None]) -> None:
-    """Run a script; what it cannot do ends it with one line."""
+    """Run a script; an error of this package ends it with one line."""
     try:
         main()
     except CondensekitError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from here")
+        sys.exit("interrupted: the same command continues from here")

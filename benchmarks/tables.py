@@ -1,8 +1,8 @@
 """Write the tables of ``benchmarks/README.md`` from the JSON files in ``benchmarks/results/``.
 
-python benchmarks/tables.py            # rewrites what stands between the markers, and measured truths as CSV
-python benchmarks/tables.py --check    # exit 1 if that would change the file
-python benchmarks/tables.py accuracy   # that table alone
+python benchmarks/tables.py            # rewrites the text between the markers, and measured truths as CSV
+python benchmarks/tables.py --check    # exits with 1 if the file would change
+python benchmarks/tables.py accuracy   # rewrites this table only
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TABLES: dict[str, Table] = {
 
 
 def rewritten(text: str, records: list[Record], names: Sequence[str]) -> str:
-    """The text with what stands between the markers of these tables written anew."""
+    """The text with new tables between the markers of these names."""
     for name in names:
         body = "\n".join(TABLES[name](records)).rstrip() or "No results yet."
         before, begin, rest = text.partition(f"<!-- {name}: begin -->\n")
@@ -40,7 +40,9 @@ def main() -> None:
     """Rewrite or check the README."""
     options = parser(__doc__)
     options.add_argument("tables", nargs="*", metavar="TABLE", help=f"{', '.join(TABLES)} (default: all)")
-    options.add_argument("--check", action="store_true", help="change nothing; exit 1 if the tables are out of date")
+    options.add_argument(
+        "--check", action="store_true", help="change no file; exit with 1 if the tables are out of date"
+    )
     args = options.parse_args()
     records = [read(path) for path in sorted(RESULTS.rglob("*.json"))]
     readme = HERE / "README.md"

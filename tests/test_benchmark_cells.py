@@ -47,7 +47,7 @@ def test_a_result_of_other_settings_is_refused(tmp_path, capsys):
     args = SimpleNamespace(results=tmp_path, only="", list=True)
     record.fill([cell], args, None, None)
     assert capsys.readouterr().out == f"{cell.stem}: done\n"
-    wrong = r'measured otherwise \(recipe: "dm" there, "dm lr=5" here\).*move it away'
+    wrong = r'holds another cell \(recipe: "dm" there, "dm lr=5" here\).*move the file away'
     with pytest.raises(CondensekitError, match=wrong):
         record.fill([replace(cell, recipe="dm lr=5")], args, None, None)
 

@@ -92,7 +92,7 @@ def test_every_mistake_is_listed_at_once(cli, tmp_path):
             ("--memory", "dm,jpeg-random", "--out", "x"),
             "memory 'jpeg-random' has 160 bytes for each class, and an image",
         ),
-        (("--memory", "jpeg-random", "--regime", "er", "--out", "x"), "use ipc=6, or leave it out"),
+        (("--memory", "jpeg-random", "--regime", "er", "--out", "x"), "use ipc=6, or leave the memory out"),
         (("--out", "x"), "--memory"),
     ],
 )

@@ -136,7 +136,7 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
         (("--trials", "2", "--truth", "full"), "at least 3 architectures, got 2: ask for 3 or more"),
         (("--init", "kmean"), "Did you mean 'kmeans'"),
         (("--encoder-network", "ConvNot"), "unknown network"),
-        (("--score", "margin", "--hopeless", "0.5"), "leave hopeless out, or score by accuracy or tse"),
+        (("--score", "margin", "--hopeless", "0.5"), "leave hopeless out, or use score accuracy or tse"),
         (("--seeds", "0"), "0 is not in the range"),
         (("--set", "lr"), "--set takes NAME=VALUE such as lr=3, got 'lr'"),
         (("--augment", "flipp"), "Did you mean 'flip'"),

@@ -1,1 +1,1 @@
-"""Accuracy: networks trained from scratch on condensed, selected and all images."""
+"""Accuracy benchmark: networks trained from scratch on condensed, selected and all images."""

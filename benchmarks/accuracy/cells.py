@@ -1,4 +1,4 @@
-"""Cells: what ``run.py`` measures, one for each row of a table, the most important first."""
+"""Cells of the accuracy benchmark: one measurement of ``run.py`` for each row of a table, in order of importance."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ SECONDS_60 = {
     "krr": 149,
     "dsa": 4,
     "dc": 4,
-}  # steps on two quiet cores, at 10 images per class (benchmarks/speed/pace.py)
+}  # steps in 60 s on two idle cores, at 10 images per class (benchmarks/speed/pace.py)
 SECONDS_300 = {
     "cifar10": {"m3d-narrow": 1136, "dm-narrow": 1136},
     "fashionmnist": {"m3d-unpacked": 474, "dm-kmeans": 474},
-}  # the best two of each after a minute
-IPC1_SECONDS_60 = {"dm-packed": 118, "dm-kmeans": 108, "m3d-kmeans": 95}
-IPC1_SECONDS_300 = {"m3d-narrow": 1800}  # best on held-out images after a minute, by little
-CODED = {"jpeg-dm": 90}  # images condensed for 10 plain ones, about as many as jpeg-random has
+}  # steps in 300 s of the two best recipes after 60 s, by data set
+IPC1_SECONDS_60 = {"dm-packed": 118, "dm-kmeans": 108, "m3d-kmeans": 95}  # steps in 60 s at 1 image per class
+IPC1_SECONDS_300 = {"m3d-narrow": 1800}  # steps in 300 s of the recipe that was slightly the best on held-out images
+CODED = {"jpeg-dm": 90}  # JPEG images per class in the bytes of 10 uncoded images; jpeg-random has about as many
 STARTS = {
     "jpeg-dm": "jpeg-random",
     "dm-packed": "packed-random",
@@ -56,17 +56,17 @@ STARTS = {
     "m3d-narrow": "packed-kmeans",
     "dm-narrow": "packed-kmeans",
     "trained": "packed-kmeans",
-}  # the images that a recipe begins with, or real ones stored in the same way: what its steps add
+}  # selection with the first images of a recipe, or with real images stored in the same way: its control
 TIMED = {
     "fashionmnist": tuple(name for name in RECIPES if not name.endswith("-narrow") and name not in CODED),
     "cifar10": ("jpeg-dm", "m3d-narrow", "m3d-kmeans", "dm-narrow", "dm-kmeans"),
-}  # all methods on the one, five on the other
+}  # recipes of the tables at equal time, by data set
 DANCE = (
     "dm lr=0.01 per_image=true space=pixel factor=2 augment=color,crop,cutout init=kmeans "
     "encoder=trained encoder.count=20 calibration=1"
-)  # the options of its authors' code, but for shorter trainings of the encoders
+)  # options of the authors' code, with shorter trainings of the encoders
 NARROW = "encoder_network=ConvNet-w32"
-EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.03}  # best of three or more, with and without packing
+EQUAL_TERMS_LR = {"linear": 0.1, "gaussian": 1, "moments-3": 0.03}  # best of at least three rates, packed or not
 PARTS = {
     "": "",
     "-init": " init=importance-krr",
@@ -74,7 +74,7 @@ PARTS = {
     "-sampling": " sampling=importance sampling.weights=none",
     "-both": " init=importance-krr sampling=importance sampling.weights=none",
     "-unbiased": " sampling=importance sampling.weights=unbiased",
-}  # of provable subset selection
+}  # options of provable subset selection, by suffix of the name
 OTHERS = {"dsa": 20, "dc": 20, "krr": 50}
 FULL_LENGTH = {"dm": 20_000, "m3d": 10_000}
 OTHER_PARTS = {
@@ -97,26 +97,26 @@ TRANSFER = ("ConvNet-w64", "ResNet18-w16", "ConvNet-w64-batch")
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a table: what is trained on, and how often.
+    """One row of a table: sets, and the networks that are trained on each set.
 
     Args:
-        scale: ``cpu`` or ``gpu``: which table.
+        scale: ``cpu`` or ``gpu``: the table to which the cell belongs.
         data: Name of the data set.
-        ipc: Images per class; None for all images.
-        name: What the table calls it; a selection's own name (``packed-`` before it for two by two images
-            in one) or ``full`` where there is no recipe.
-        sets: Condensed or selected sets, with seeds 0, 1, ...
-        recipe: How it is condensed, as :meth:`condensekit.Recipe.parse` reads it.
-        steps: Matching steps.
-        networks: Trained on each set.
-        study: The question of a table of its own; none for the table of all methods.
-        protocol: How networks are trained.
-        network: What is trained: names of networks.
-        against: Label of the cell that it is compared with besides random images: its start, or itself without
-            what is in question.
-        equal_steps: Whether packed sets are trained on for no more steps than others.
-        condensed: Images per class that were condensed; the first ``ipc`` of each are trained on. None for ``ipc``.
-        coded: Whether all of them are, as JPEG in the bytes of ``ipc`` plain ones.
+        ipc: Images per class; None: all images.
+        name: Name in the table; without a recipe the name of a selection (with ``packed-`` for 2 x 2 packing), or
+            ``full`` for all images.
+        sets: Number of condensed or selected sets, with seeds 0, 1, ...
+        recipe: Recipe of condensation, as :meth:`condensekit.Recipe.parse` reads it; empty: there is no condensation.
+        steps: Number of matching steps.
+        networks: Number of networks trained on each set.
+        study: Name of the separate table of a study; empty: the table of all methods.
+        protocol: Name of the training protocol.
+        network: Names of the networks that are trained.
+        against: Label of a second cell for comparison, in addition to random images: the first images of the recipe,
+            or the same recipe without the studied option.
+        equal_steps: Whether trainings on packed sets have the same number of steps as on other sets.
+        condensed: Images per class that are condensed; trainings use the first ``ipc`` of them. None: ``ipc``.
+        coded: Whether trainings use all condensed images, coded as JPEG in the bytes of ``ipc`` uncoded images.
     """
 
     kind: ClassVar[str] = "cell"
@@ -138,12 +138,12 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What it is called among the cells of its data set and ipc."""
+        """Name of the cell among the cells of the same data set and ipc."""
         return f"{self.name}-{self.steps}" if self.steps else self.name
 
     @property
     def stem(self) -> str:
-        """The cell's file name, without suffix."""
+        """Name of the cell's file, without suffix."""
         size = "all" if self.ipc is None else f"ipc{self.ipc}"
         short = {"cpu": "short", "gpu": "dc"}[self.scale]
         parts = [self.scale, self.data, size, self.label, self.study, self.protocol * (self.protocol != short)]
@@ -151,7 +151,7 @@ class Cell:
 
     @property
     def run(self) -> str:
-        """Folder of its runs: cells with the same recipe, of any study, share them."""
+        """Name of the folder of its runs; cells with the same recipe share the folder, also in different studies."""
         return f"{self.data}-ipc{self.condensed or self.ipc}-{self.steps}-{zlib.crc32(self.recipe.encode()):08x}"
 
 
@@ -181,7 +181,7 @@ def _cpu() -> Iterator[Cell]:
 
 
 def _equal_time() -> Iterator[Cell]:
-    """All methods after a minute, the best two after five; selections, which take no step, beside them."""
+    """All methods after one minute, the two best after five minutes, and selections, which have no steps."""
     for data, names in TIMED.items():
         for name in ("packed-random", "packed-kmeans", "kmeans", "herding", "jpeg-random"):
             yield Cell("cpu", data, 10, name, networks=1)
@@ -197,7 +197,7 @@ def _equal_time() -> Iterator[Cell]:
 
 
 def _transfer() -> Iterator[Cell]:
-    """Sets made with one architecture under others, beside selections."""
+    """Condensed sets and selections, on which networks of other architectures than the encoder are trained."""
     for name in ("random", "kmeans", "packed-kmeans"):
         yield Cell("cpu", "cifar10", 10, name, networks=1, study="transfer", network=TRANSFER)
     for name in TIMED["cifar10"]:
@@ -205,7 +205,7 @@ def _transfer() -> Iterator[Cell]:
 
 
 def _equal_epochs() -> Iterator[Cell]:
-    """Packed sets trained for as many epochs as the unpacked ones, which takes more gradient steps."""
+    """Packed sets with as many training epochs as unpacked sets, which need more gradient steps."""
     packed = {"cifar10": ("m3d-narrow", "dm-narrow"), "fashionmnist": ("m3d-kmeans", "dm-packed")}
     for data, names in packed.items():
         for name in ("packed-random", "packed-kmeans"):
@@ -226,7 +226,7 @@ def _timed(
 
 
 def _equal_terms() -> Iterator[Cell]:
-    """Mean, three and all moments, packed or not, networks kept or not: all else alike, each with its tuned lr."""
+    """Discrepancies of one, three and all moments, packed or not, networks kept or not, each with its tuned lr."""
     for (discrepancy, lr), factor, keep in product(EQUAL_TERMS_LR.items(), (1, 2), (1, 5)):
         recipe = f"m3d batch_real=64 discrepancy={discrepancy} factor={factor} keep={keep} lr={lr} {NARROW}"
         name = f"{discrepancy}-f{factor}-k{keep}"
@@ -236,15 +236,15 @@ def _equal_terms() -> Iterator[Cell]:
 
 
 def _outer_loops() -> Iterator[Cell]:
-    """What 20 outer loops of gradient matching gain over a random choice."""
+    """Gradient matching with 20 outer loops, which is compared with a random selection."""
     for ipc, name in product((1, 10), ("dsa", "dc")):
         yield _narrow(ipc, name, 3, f"{name} batch_real=64 init=random {NARROW}", 20 * ipc, "outer-loops")
 
 
 def _importance() -> Iterator[Cell]:
-    """Provable subset selection in the start, in the batches, in both or in neither, at several lengths."""
+    """Provable subset selection for the first images, for the batches, for both and for neither, at several lengths."""
     for ipc in (1, 10):
-        for name in ("random", "importance-krr", "importance-kmeans"):  # what no step gives
+        for name in ("random", "importance-krr", "importance-kmeans"):  # selections without steps
             yield _narrow(ipc, name, 5, study="importance")
         for steps, method, (part, options) in product((50, 300), ("dm", "m3d"), PARTS.items()):
             recipe = f"{method} batch_real=32 factor=1{options} {NARROW}"
@@ -258,7 +258,7 @@ def _importance() -> Iterator[Cell]:
 
 
 def _options() -> Iterator[Cell]:
-    """What the further options of the engine do to M3D, all else alike, and images coded as JPEG."""
+    """M3D with one further option at a time, and real images coded as JPEG."""
     for name in ("random", "jpeg-random"):
         yield _narrow(10, name, 5, study="options")
     for name, options in OPTIONS.items():
@@ -271,7 +271,7 @@ def _options() -> Iterator[Cell]:
 def _narrow(
     ipc: int, name: str, sets: int, recipe: str = "", steps: int = 0, study: str = "", against: str = ""
 ) -> Cell:
-    """A cell of a study on Fashion-MNIST with networks of a quarter of the width, for a tenth of the cost."""
+    """A cell of a study on Fashion-MNIST with networks of a quarter of the usual width and a tenth of the cost."""
     return Cell("cpu", "fashionmnist", ipc, name, sets, recipe, steps, 1, study, "short", ("ConvNet-w32",), against)
 
 
@@ -300,7 +300,7 @@ def _gpu() -> Iterator[Cell]:
 
 
 def _importance_at_full_length() -> Iterator[Cell]:
-    """Provable subset selection after all steps of the authors: the effect of a start fades."""
+    """Provable subset selection with the authors' number of steps, after which the first images matter less."""
     for ipc in (1, 10):
         yield Cell("gpu", "fashionmnist", ipc, "random", 5, networks=1, study="importance", protocol="dc")
         for (method, steps), (part, options) in product(FULL_LENGTH.items(), OTHER_PARTS.items()):

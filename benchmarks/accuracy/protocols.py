@@ -1,10 +1,10 @@
-"""Does the short protocol rank sets as the full one does?
+"""Comparison of the protocols ``short`` and ``dc``: whether both rank sets in the same order.
 
     python benchmarks/accuracy/protocols.py --out benchmarks/results/protocols-digits-ipc3.json
 
-Condensed and selected sets of scikit-learn's digits are judged under the protocols ``short`` and ``dc``, on a part
-of the training data held out before condensation. The JSON has both rows of every kind of set, and Spearman's
-correlation of the two protocols: between the kinds' means, and between all single sets.
+Condensed and selected sets of scikit-learn's digits are judged with both protocols on training images that are held out
+before the condensation. The JSON file has two rows for each kind of set, and Spearman's correlation between the two
+protocols, over the means of kinds and over all single sets.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from benchmarks import record
 from condensekit.rng import Draw
 
 SELECTIONS = ("random", "herding", "kmeans", "kcenter")
-STEPS = (30, 300)  # of distribution matching: two qualities of condensed set
+STEPS = (30, 300)  # steps of distribution matching, for condensed sets of two qualities
 PROTOCOLS = ("short", "dc")
 
 
 def main() -> None:
-    """Make the sets, judge them twice, compare."""
+    """Make the sets, judge them with both protocols, and compare the results."""
     parser = record.parser(__doc__)
     parser.add_argument("--ipc", type=int, default=3)
     parser.add_argument("--sets", type=int, default=3)

@@ -1,11 +1,12 @@
-"""How well networks do that were trained from scratch on condensed, selected and all images.
+"""Accuracy of networks that are trained from scratch on condensed, selected and all images.
 
     python benchmarks/accuracy/run.py --scale cpu --data-root PATH
     python benchmarks/tables.py
 
-One JSON file for each cell (data set, images per class, method or selection) under ``benchmarks/results/``. A
-cell that is there is skipped, so the script can be stopped and started again; the cells that matter most come
-first. Runs of condensation are kept under ``--runs`` and resumed. Whole test sets, last iterates.
+The script writes one JSON file for each cell (data set, images per class, method or selection) under
+``benchmarks/results/``. It skips cells with a file, so that it can be stopped and started again. The most important
+cells come first. Condensations are stored under ``--runs`` and resumed. Accuracies are those of the whole test set
+after the last training step.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from condensekit.training.evaluation import Candidate, evaluate
 
 
 def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace) -> CondensedSet:
-    """Set number ``seed`` of a cell that has an ipc."""
+    """Make the set with this seed, for a cell with an ipc."""
     assert cell.ipc is not None
     if not cell.recipe:
         return ck.select(train, cell.name, ipc=cell.ipc, seed=seed, machine=Machine(args.device))
@@ -57,7 +58,7 @@ def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace
 
 
 def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> Record:
-    """Make the cell's sets, train networks on them, and describe everything that led to the figure."""
+    """Make the sets of a cell, train networks on them, and return the record with all settings and results."""
     start = time.perf_counter()
     sets: tuple[CondensedSet | ClassImages, ...] = (train,)
     if cell.ipc is not None:
@@ -88,13 +89,13 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
 
 
 def _condensation_s(item: CondensedSet | ClassImages) -> float | None:
-    """Seconds of one set's preparation and steps, over all resumes; None where nothing was condensed."""
+    """Seconds of a condensation, with preparation and before resumes; None: the set is not condensed."""
     how = {} if isinstance(item, ClassImages) else item.provenance
     return how["preparation_s"] + how["elapsed_s"] if "elapsed_s" in how else None
 
 
 def main() -> None:
-    """Run the cells that are missing."""
+    """Run the missing cells."""
     args = cell_parser(__doc__, "benchmarks").parse_args()
     fill(cells(args.scale), args, run_cell, lambda record: record["rows"][0]["accuracy_mean"])
 

@@ -1,4 +1,4 @@
-"""The tables of accuracy, of searches for options, and of protocols."""
+"""Tables of accuracies, of searches for options, and of the comparison of protocols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def accuracy(records: list[Record]) -> Iterator[str]:
-    """One table for each scale, data set, protocol and study, by ipc and then by accuracy."""
+    """A table for each scale, data set, protocol and study, sorted by ipc and then by accuracy."""
     found = [r for r in records if "cell" in r]
     for scale, data, protocol, study in sorted({_table_of(r) for r in found}):
         mine = [r for r in found if _table_of(r) == (scale, data, protocol, study)]
@@ -64,7 +64,7 @@ def _accuracy_row(record: Record, row: Record, found: list[Record]) -> tuple[str
 
 
 def _difference(record: Record, row: Record, found: list[Record], label: str) -> str:
-    """The paired difference to the cell of that label, if another: of the same study, or else of the main table."""
+    """Paired difference to the cell with this label in the same study, or else in the main table; "-": no such cell."""
     if _label(record) == label:
         return "-"
     same = [r for r in found if _label(r) == label and _terms(r) == _terms(record)]
@@ -88,7 +88,10 @@ def _interval(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]
 
 
 def _effects(mine: list[Record]) -> Iterator[str]:
-    """What each option of a factorial study does, all others alike; its learning rates follow the other options."""
+    """Effect of each option in the factorial study, over pairs of rows that differ in this option only.
+
+    The learning rate does not count as an option, because it depends on the others.
+    """
     study = [(_options(r), r) for r in mine if r["cell"]["study"] == "equal-terms" and r["cell"]["recipe"]]
     names = sorted({name for options, _ in study for name in options})
     for name in names:
@@ -128,7 +131,7 @@ def _sources(found: list[Record]) -> Iterator[str]:
 
 
 def protocols(records: list[Record]) -> Iterator[str]:
-    """How alike two protocols rank sets."""
+    """Tables of the comparison of protocols, with their rank correlations."""
     for record in (r for r in records if "rank_correlation" in r):
         judged = record["protocols"]
         yield f"{record['settings']['data']}, ipc {record['settings']['ipc']}; {hardware([record])}:"
@@ -143,7 +146,7 @@ def protocols(records: list[Record]) -> Iterator[str]:
 
 
 def search(records: list[Record]) -> Iterator[str]:
-    """Every search for options, best first."""
+    """A table for each search for options, the best recipe first."""
     columns = ("recipe", "steps", "held-out accuracy %", "network", "sets x networks", "train steps")
     for record in (r for r in records if "search" in r):
         tried = sorted(record["search"], key=lambda row: -(row["accuracy_mean"] or 0))
@@ -154,7 +157,7 @@ def search(records: list[Record]) -> Iterator[str]:
 
 
 def _found(row: Record) -> tuple[object, ...]:
-    """What a recipe came to, and how it was judged."""
+    """Cells of a row with the accuracy of a recipe and the settings of its trainings."""
     if row["accuracy_mean"] is None:
         return "diverged", "-", "-", "-"
     return _mean(row), row["network"], f"{row['sets']} x {row['networks']}", row["train_steps"]

@@ -1,12 +1,12 @@
-"""Compare recipes of condensation on training images held out before anything is condensed.
+"""Search for options: compares recipes of condensation on held-out training images.
 
     python benchmarks/accuracy/tuning.py --data fashionmnist --ipc 10 --steps 300 --out FILE \
         --try "dm batch_real=64" --try "dm batch_real=64 lr=3"
 
-A recipe is ``METHOD NAME=VALUE ...`` as for ``condensekit condense``: lr, init, sampling, encoder, factor and so on,
-and any other option of the method. A tenth of the training images is held out, and judges all of them; the test images
-are never read. Recipes that FILE has already, measured alike, are skipped, and runs of condensation are resumed. All
-recipes are trained on for as many gradient steps of as many images, however many they decode to.
+A recipe is ``METHOD NAME=VALUE ...`` as for ``condensekit condense``, with lr, init, sampling, encoder, factor and all
+other options of the method. A tenth of the training images is held out before the condensation and judges the recipes;
+the test images are never read. Recipes that FILE has with the same settings are skipped, and condensations are resumed.
+All recipes have the same number of gradient steps, and of images in a step, also with packed images.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from condensekit.driver import Saving, Status
 from condensekit.rng import Draw
 from condensekit.runs.kept import refuse_other
 
-HELD_OUT = 0.1
+HELD_OUT = 0.1  # fraction of the training images that is held out
 
 
 def measure(text: str, train: ClassImages, held_out: ClassImages, args: argparse.Namespace) -> Record:
-    """One recipe's row: the accuracy of networks trained on its sets."""
+    """Row of a recipe: the accuracy of networks that are trained on its sets."""
     begun = time.perf_counter()
     folder = args.runs / f"{args.data}-ipc{args.ipc}-{args.steps}-{zlib.crc32(text.encode()):08x}"
     made = []
@@ -57,16 +57,16 @@ def measure(text: str, train: ClassImages, held_out: ClassImages, args: argparse
 
 
 def terms(args: argparse.Namespace) -> dict[str, Any]:
-    """What decides a recipe's figure besides the recipe and the data."""
+    """Settings, other than recipe and data, that decide the accuracy of a recipe."""
     return {name: getattr(args, name) for name in ("steps", "network", "train_steps", "sets", "networks")}
 
 
 def main() -> None:
-    """Measure the recipes that are missing."""
+    """Measure the missing recipes."""
     parser = recipe_parser(__doc__)
     parser.add_argument("--steps", type=int, required=True, help="matching steps")
-    parser.add_argument("--train-steps", type=int, default=300, help="gradient steps of each network's training")
-    parser.add_argument("--network", default="ConvNet", help="what is trained on the sets and judged")
+    parser.add_argument("--train-steps", type=int, default=300, help="gradient steps of each training")
+    parser.add_argument("--network", default="ConvNet", help="network that is trained on the sets and judged")
     parser.add_argument("--sets", type=int, default=2)
     parser.add_argument("--networks", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=RUNS / "tuning", help="folder of the runs")
@@ -75,7 +75,7 @@ def main() -> None:
     train, held_out = whole.split(HELD_OUT, Draw(0))
     settings = {"data": args.data, "ipc": args.ipc, "held_out": HELD_OUT, "split_seed": 0}
     before: Record = read(args.out) if args.out.exists() else {"search": [], "settings": settings}
-    refuse_other(f"{args.out} holds another search", before["settings"], settings, "name another file")
+    refuse_other(f"{args.out} holds another search", before["settings"], settings, "give another file")
     rows: list[Record] = before["search"]
     for text in args.recipes:
         asked = {"recipe": text, **terms(args)}

@@ -1,1 +1,1 @@
-"""Continual learning: condensed memories beside real images, class by class."""
+"""Continual-learning benchmark: condensed memories and memories of real images in class-incremental learning."""

@@ -1,4 +1,4 @@
-"""Cells: what ``run.py`` measures, one for each row of a table, the most important first."""
+"""Cells of the continual benchmark: one measurement of ``run.py`` for each row of a table, in order of importance."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CODED = {
     "fashionmnist": ("jpeg-random", "jpeg-kmeans-2", "jpeg-dm-2"),
     **dict.fromkeys(("cifar10", "cifar100"), ("jpeg-random", "jpeg-kmeans-9", "jpeg-dm-9")),
 }
-"""Images coded in the bytes of plain ones, about equally many: real, real and chosen, condensed."""
+"""JPEG memories with about the same number of images: random real images, chosen real images, condensed images."""
 COLOUR = (*REPLAYED, *CODED["cifar10"])
 TELLING = (*reversed(CODED["cifar10"]), "hybrid", "avalanche-herding", "dm", "random")
-"""Those of ``COLOUR`` that tables beside the main one have."""
+"""Memories of ``COLOUR`` in the additional tables."""
 BOUNDS = ("class-balanced", "naive", "cumulative")
 STOCK = (
     *BOUNDS,
@@ -34,17 +34,17 @@ PRIMARY: dict[str | tuple[str, str], tuple[str, str]] = {
     ER: ("hybrid", "avalanche-herding"),
     **dict.fromkeys((ER_ACE, DER), ("hybrid", "herding")),
 }
-"""By regime, or regime and data set: the contrast that is not corrected for others, named before its cells are
-measured. From scratch it is with the random images that are best at as many bytes where all classes are there at once.
-Where a learner goes on it is with real images chosen by its own features, as iCaRL does."""
+"""Primary contrast by regime, or by regime and data set: named before its cells are measured, and not corrected for
+other contrasts. From scratch, the real memory has the best random images at the same bytes when all classes come at
+once. In incremental regimes, its real images are chosen by the features of the learner, as in iCaRL."""
 START = ("init=kmeans",)
-"""Of every condensed memory: the best start in a held-out search on all classes of Fashion-MNIST."""
+"""Options of all condensed memories: the best start in a held-out search on all classes of Fashion-MNIST."""
 MANY = {"jpeg-dm-9": ("lr=20",)}
-"""Of those with so many images that each has a small part in their mean: a larger step size."""
+"""Further options of memories of many images: a larger step size, because each image has a small share in the mean."""
 BY_LEARNER = ("init=herding",)
-"""Of one condensed with the learner, which herds as well."""
+"""Options of memories that are condensed with the learner, whose features also herd the first images."""
 RATES = {"herding": 0.03}
-"""Of the learner; 0.1 with all other memories."""
+"""Learning rate of the learner by memory; 0.1 with all other memories."""
 TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {
     (ER, "cifar10", "ConvNet-w32", name): {
         "lr": RATES.get(name, 0.1),
@@ -52,11 +52,11 @@ TUNED: dict[tuple[str, str, str, str], dict[str, Any]] = {
     }
     for name in (*COLOUR, *BOUNDS)
 }
-"""By regime, data set, network and memory, such as ``(ER, "cifar10", "ConvNet-w32", "herding"): {"lr": 0.1}``: the best
-of a search by ``--tune``, which reads no test image and takes other class orders than those reported. A cell that was
-run with other options counts as another one."""
+"""Best options of a search by ``--tune``, by regime, data set, network and memory, such as ``(ER, "cifar10",
+"ConvNet-w32", "herding"): {"lr": 0.1}``. A search reads no test images and has other class orders than the reported
+cells. A cell with other options is another cell."""
 TUNED_AT = 10
-"""Images per class of these searches; tables of more or fewer take what they found, and say so."""
+"""Images per class of these searches; tables with other numbers use the same options, and say so."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +64,28 @@ class Cell:
     """One memory under one protocol.
 
     Args:
-        scale: ``cpu`` or ``gpu``: which table.
+        scale: ``cpu`` or ``gpu``: the table to which the cell belongs.
         data: Name of the data set.
-        experiences: Of the stream.
+        experiences: Number of experiences of the stream.
         ipc: Stored images of each class.
-        regime: How the memory is used.
-        network: What learns.
-        memory: What is replayed.
-        orders: Class orders.
-        first_order: Number of the first one.
-        networks: Networks on each memory.
-        protocol: Training recipe from scratch.
-        train_epochs: Its epochs; None for its own.
+        regime: Regime in which the memory is used.
+        network: Name of the network, or of the learner.
+        memory: Name of the memory.
+        orders: Number of class orders.
+        first_order: Number of the first class order.
+        networks: Number of networks trained on each memory.
+        protocol: Name of the training protocol from scratch.
+        train_epochs: Epochs of a training from scratch; None: those of the protocol.
         steps: Matching steps of each condensation.
-        batch_real: Real images of each class in one.
-        options: ``NAME=VALUE`` of the condensing method.
-        epochs: Passes of a learner over each experience.
-        lr: Its learning rate.
-        batch_mem: Replayed images in each of its steps, beside 32 new ones.
-        distillation: Weight of its distillation term, for all memories of a table.
-        fine_tune: Its steps on the memory alone after each experience, likewise.
-        tuning: Whether held-out training images judge, and not the test images.
-        changed: Names of the options that are not those of the list.
+        batch_real: Real images of each class in a matching step.
+        options: Further options ``NAME=VALUE`` of the recipe.
+        epochs: Passes of the learner over each experience.
+        lr: Learning rate of the learner.
+        batch_mem: Replayed images in each step of the learner, in addition to 32 new images.
+        distillation: Weight of the distillation term of the learner, the same for all memories of a table.
+        fine_tune: Steps of the learner on the memory only after each experience, the same for all memories of a table.
+        tuning: Whether held-out training images judge; False: the test images.
+        changed: Names of the options that differ from the list.
     """
 
     kind: ClassVar[str] = "continual"
@@ -114,12 +114,12 @@ class Cell:
 
     @property
     def encoder(self) -> str:
-        """What embeds images, fresh, where the learner does not: its own kind, unless that has batch norm."""
+        """Name of the encoder network if the learner is not the encoder: the learner's, unless it has batch norm."""
         return "ConvNet-w32" if self.network.startswith("ResNet18") else self.network
 
     @property
     def group(self) -> str:
-        """What cells that are compared with each other share."""
+        """Text that is equal for all cells that are compared with each other."""
         terms = [f"distil{self.distillation:g}"] * bool(self.distillation)
         terms += [f"tune{self.fine_tune}"] * bool(self.fine_tune)
         place = f"{self.scale}-{self.data}-{self.experiences}x{self.ipc}"
@@ -127,27 +127,27 @@ class Cell:
 
     @property
     def stem(self) -> str:
-        """The cell's file name, without suffix: what differs from the list is in it."""
+        """Name of the cell's file, without suffix, with the options that differ from the list."""
         what = "tuning" if self.tuning else "continual"
         others = [f"{name}{_text(getattr(self, name))}" for name in self.changed]
         return "-".join([what, self.group, self.memory, *others])
 
     @property
     def folder(self) -> str:
-        """Its run folder: all that decides a result but the number of orders, which can grow."""
+        """Name of its run folder, with all settings that decide a result but the number of orders, which can grow."""
         name = SAME.get(self.memory, self.memory)
         rest = {key: value for key, value in asdict(self).items() if key not in ("memory", "orders", "changed")}
         digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
         return f"{self.group}-{name}-{digest[:8]}"
 
     def varied(self, options: dict[str, Any]) -> Cell:
-        """The same with other options, and a name that says so; that of a search says all it was given."""
+        """The cell with other options, which become part of its name; in a search all given options do so."""
         other = [name for name, value in options.items() if self.tuning or value != getattr(self, name)]
         return replace(self, **options, changed=tuple(sorted({*self.changed, *other})))
 
 
 def cells(scale: str) -> Iterator[Cell]:
-    """All cells of a scale, the most important first, with the options that were found for them."""
+    """All cells of a scale, the most important first, with their tuned options."""
     for cell in _gpu() if scale == "gpu" else _cpu():
         start = START + MANY.get(cell.memory, ()) if memory(cell.memory).learnt else ()
         found = TUNED.get((cell.regime, cell.data, cell.network, cell.memory), {})
@@ -155,7 +155,7 @@ def cells(scale: str) -> Iterator[Cell]:
 
 
 def primary(regime: str, data: str) -> tuple[str, str]:
-    """The contrast of a table that was named before: a condensed memory and a real one."""
+    """Primary contrast of a table: names of a condensed memory and a real memory."""
     return PRIMARY.get((regime, data)) or PRIMARY[regime]
 
 
@@ -178,7 +178,7 @@ def _cpu() -> Iterator[Cell]:
 def _from_scratch(data: str) -> Iterator[Cell]:
     for name in (*MEMORIES, "unpacked-m3d", *CODED[data]):
         yield Cell("cpu", data, 5, 10, FROM_SCRATCH, "ConvNet-w32", name)
-    for name in ("dm", "random"):  # equal finals in one experience and in five show that no later class has leaked
+    for name in ("dm", "random"):  # equal results with one and five experiences show that no later class leaks
         yield Cell("cpu", data, 1, 10, FROM_SCRATCH, "ConvNet-w32", name)
 
 
@@ -194,7 +194,7 @@ def _digits() -> Iterator[Cell]:
 
 
 def _gpu() -> Iterator[Cell]:
-    """DM's protocol on CIFAR-100, then a learner that goes on, with distillation."""
+    """DM's protocol on CIFAR-100, then incremental learning, with and without distillation."""
     long: dict[str, Any] = {"orders": 5, "networks": 3, "protocol": "dc", "steps": 20_000, "batch_real": 256}
     for experiences, name in product((10, 5), (*MEMORIES, *CODED["cifar100"])):
         yield Cell("gpu", "cifar100", experiences, 20, FROM_SCRATCH, "ConvNet", name, **long)

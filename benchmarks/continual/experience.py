@@ -1,9 +1,8 @@
-"""What condensing one experience takes: seconds, bytes and memory, for several kinds of memory.
+"""Cost of filling a memory from one experience: seconds, bytes and peak memory, for several memories.
 
     python benchmarks/continual/experience.py --data cifar100 --experiences 10 --ipc 20 --out FILE
 
-The classes are those of the first experience of class order 0, their real images those of the training set. No network
-is trained on the memory.
+The experience is the first of class order 0, with the images of the training set. No network is trained on the memory.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from condensekit.replay.study.protocol import Settings, numbered
 
 
 def measure(name: str, data: ClassImages, making: Making, args: argparse.Namespace) -> Record:
-    """One memory's row."""
+    """Row of one memory."""
     kind = memory(name, making)
     if kind.filler is None:
-        raise ConfigError(f"{name!r} is made by no method of this package: use one such as dm or herding")
+        raise ConfigError(f"no method of this package makes memory {name!r}: use a memory such as dm or herding")
     with peak_memory() as peak:
         parts = filled(kind.filler, data, args.ipc, Job(steps=making.steps, machine=making.machine))
     return {
@@ -47,12 +46,12 @@ def main() -> None:
     """Measure each memory and write the rows."""
     parser = data_parser(__doc__)
     parser.add_argument("--data", default="cifar100")
-    parser.add_argument("--experiences", type=int, default=10, help="of the whole stream")
+    parser.add_argument("--experiences", type=int, default=10, help="experiences of the stream")
     parser.add_argument("--ipc", type=int, default=20)
     parser.add_argument("--memory", nargs="+", default=["random", "herding", "dm", "m3d", "hybrid"])
     parser.add_argument("--steps", type=int, default=100, help="matching steps")
     parser.add_argument("--batch-real", type=int, default=64)
-    parser.add_argument("--encoder-network", default="ConvNet-w64", help="what embeds")
+    parser.add_argument("--encoder-network", default="ConvNet-w64", help="network that embeds images")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     args = parser.parse_args()

@@ -1,19 +1,19 @@
-"""Condensed memory against real images in class-incremental learning.
+"""Condensed memories and memories of real images in class-incremental learning.
 
     python benchmarks/continual/run.py --scale cpu --data-root PATH
     python benchmarks/continual/run.py --scale cpu --data-root PATH --tune --only 5x10-er-ConvNet-w32 --memory herding \
         --lr 0.01 0.03 0.1 --batch-mem 32 64
     python benchmarks/tables.py
 
-One JSON file for each cell of ``cells.py`` (data set, experiences, images per class, regime, network, memory) under
-``benchmarks/results/``. A cell that is there is skipped, so the script can be stopped and started again; within a cell
-finished orders, experiences and condensations are kept under ``--runs``. The cells that matter most come first.
-From-scratch cells need no Avalanche.
+The script writes one JSON file for each cell of ``cells.py`` (data set, experiences, images per class, regime, network,
+memory) under ``benchmarks/results/``. It skips cells with a file, so that it can be stopped and started again. Finished
+orders, experiences and condensations of a cell are stored under ``--runs``. The most important cells come first. Cells
+from scratch do not need Avalanche.
 
-Nothing here is chosen by test accuracy: orders 0, 1, ... are reported. With ``--tune`` a tenth of the training images
-is held out before anything is condensed and judges, on two orders from 100; the files are called ``tuning-...``. What
-wins goes into ``TUNED``, for condensed and real memories alike. Options that differ from the list are in a file's name:
-tables show such cells apart, without contrasts.
+No option is chosen by test accuracy: orders 0, 1, ... are reported. With ``--tune``, a tenth of the training images is
+held out before the condensation and judges, on two orders from 100; the files are called ``tuning-...``. The best
+options go into ``TUNED``, for condensed and real memories. Options that differ from the list are in the name of the
+file: tables show these cells separately, without contrasts.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ from condensekit.rng import Draw
 
 OPTIONS = {
     "orders": (int, "class orders"),
-    "first_order": (int, "number of the first one"),
+    "first_order": (int, "number of the first class order"),
     "train_epochs": (int, "epochs of each training from scratch"),
     "steps": (int, "matching steps of each condensation"),
-    "epochs": (int, "passes over an experience of a learner that goes on"),
-    "lr": (float, "its learning rate"),
-    "batch_mem": (int, "replayed images in each of its steps"),
-    "distillation": (float, "weight of its distillation term"),
-    "fine_tune": (int, "its steps on the memory alone after each experience"),
-}
+    "epochs": (int, "passes of the learner over an experience"),
+    "lr": (float, "learning rate of the learner"),
+    "batch_mem": (int, "replayed images in each step of the learner"),
+    "distillation": (float, "weight of the learner's distillation term"),
+    "fine_tune": (int, "steps of the learner on the memory only, after each experience"),
+}  # type and help text of each option of a cell
 
 
 def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> Record:
-    """Run the memory, and describe everything that led to the figure."""
+    """Run the study of one memory, and return the record with all settings and results."""
     if cell.tuning:
         train, test = train.split(HELD_OUT, Draw(0))
     protocol = catalog.protocol(cell.protocol)
@@ -107,7 +107,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
 
 
 def recipe_options(cell: Cell) -> dict[str, Any]:
-    """The options of a cell's recipe; real images have the network that embeds alone."""
+    """Options of the recipes of a cell; memories of real images have ``encoder_network`` only."""
     own = dict(option.split("=", 1) for option in cell.options)
     condensing = {"batch_real": cell.batch_real, **own} if memory(cell.memory).learnt else {}
     return {"encoder_network": cell.encoder, **condensing}
@@ -121,7 +121,7 @@ def room(cell: Cell, train: ClassImages) -> int:
 
 
 def command(cell: Cell, args: argparse.Namespace) -> str:
-    """What repeats the cell."""
+    """Command that repeats the cell."""
     words = [
         "python benchmarks/continual/run.py",
         f"--scale {cell.scale}",
@@ -137,10 +137,10 @@ def command(cell: Cell, args: argparse.Namespace) -> str:
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[dict[str, float]]:
-    """At the end ``rss``, the process's largest resident set in between, and ``device``, what a GPU held; in MiB."""
+    """Context whose value has, at its end, the peaks in MiB: ``rss``, the resident set, and ``device``, of a GPU."""
     found: dict[str, float] = {}
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the former peak
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the peak
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     yield found
@@ -152,7 +152,7 @@ def peak_memory() -> Iterator[dict[str, float]]:
 
 
 def asked(args: argparse.Namespace) -> Iterator[Cell]:
-    """The cells of the scale, each under every combination of the options given."""
+    """The cells of the scale, each with every combination of the given options."""
     given: dict[str, list[Any]] = {name: getattr(args, name) for name in OPTIONS if getattr(args, name)}
     if args.options:
         given["options"] = [tuple(args.options)]
@@ -165,14 +165,14 @@ def asked(args: argparse.Namespace) -> Iterator[Cell]:
 
 
 def main() -> None:
-    """Run the cells that are missing."""
+    """Run the missing cells."""
     parser = cell_parser(__doc__, "continual")
     parser.add_argument("--memory", nargs="+", help="only these memories")
     parser.add_argument("--tune", action="store_true", help="judge by held-out training images, on other orders")
     for name, (kind, text) in OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, nargs="+", help=f"{text}, one or several values")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, nargs="+", help=f"{text}; one or more values")
     parser.add_argument(
-        "--set", dest="options", action="append", help="NAME=VALUE of the condensing method (with --memory)"
+        "--set", dest="options", action="append", help="option NAME=VALUE of the recipe (with --memory)"
     )
     args = parser.parse_args()
     fill(asked(args), args, run_cell, lambda record: record["row"]["final_accuracy_mean"])

@@ -1,4 +1,4 @@
-"""The tables of class-incremental learning."""
+"""Tables of class-incremental learning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLOTS = HERE / "plots"
 TERMS = (
     *("scale", "data", "ipc", "regime", "network", "protocol", "train_epochs"),
     *("steps", "batch_real", "epochs", "distillation", "fine_tune", "first_order", "networks"),
-)  # what cells of one table share beside the number of experiences
+)  # settings that the cells of a table share, in addition to the number of experiences
 COLUMNS = (
     *("memory", "images", "packed in one", "bytes", "final accuracy %", "average %", "forgetting %"),
     *("above random, 95 % interval", "above random at equal bytes", "orders x networks", "options", "train steps"),
@@ -31,20 +31,21 @@ COLUMNS = (
 
 
 def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
-    """One table for each protocol and network, random first, then by final accuracy; contrasts and leakage below it.
+    """A table for each protocol and network, with its contrasts and leakage tests; random images come first.
 
-    Cells with options that are not those of the list come after it, without contrasts: what was tried beside.
+    The other rows are sorted by final accuracy. Cells with other options than the list come in a second table, without
+    contrasts.
 
     Args:
-        records: All results; those of other scripts are passed over.
-        plots: Folder for one plot of each table; a plot that shows the same figures is left as it is.
+        records: All results; results of other scripts are ignored.
+        plots: Folder with a plot for each table; a plot of the same values is not drawn again.
     """
     cells = [r for r in records if "continual" in r and not r["continual"]["tuning"]]
     listed = [r for r in cells if not r["continual"]["changed"]]
     main = _grouped(listed)
     for (terms, experiences), mine in sorted(_grouped(cells).items(), key=str):
         if experiences == 1:
-            continue  # shown below the table of more experiences
+            continue  # shown in the leakage tests below the table with more experiences
         cell = mine[0]["continual"]
         yield (
             f"**{cell['data']}, {experiences} experiences, {cell['ipc']} images per class, {_regime(cell)}**: "
@@ -72,7 +73,7 @@ def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
 
 
 def tuning(records: list[Record]) -> Iterator[str]:
-    """Every search for options, by table and memory, best first."""
+    """Table of all searches for options, by table and memory, the best options first."""
     mine = [r for r in records if "continual" in r and r["continual"]["tuning"]]
     if not mine:
         return
@@ -92,7 +93,7 @@ def tuning(records: list[Record]) -> Iterator[str]:
 
 
 def experience(records: list[Record]) -> Iterator[str]:
-    """What condensing one experience takes."""
+    """Tables of the cost of one experience."""
     for record in (r for r in records if "experience" in r):
         asked = record["settings"]
         yield (
@@ -117,7 +118,7 @@ def experience(records: list[Record]) -> Iterator[str]:
 
 
 def _grouped(cells: list[Record]) -> dict[tuple[tuple[Any, ...], int], list[Record]]:
-    """Cells by the terms that they share and the number of experiences."""
+    """Cells by their common settings and the number of experiences."""
     found: dict[tuple[tuple[Any, ...], int], list[Record]] = {}
     for record in cells:
         cell = record["continual"]
@@ -126,26 +127,26 @@ def _grouped(cells: list[Record]) -> dict[tuple[tuple[Any, ...], int], list[Reco
 
 
 def _regime(cell: Record) -> str:
-    """How the memory is used, with what all memories of the table get beside."""
+    """Name of the regime, with the distillation and fine-tuning of the table."""
     beside = [f"distillation {cell['distillation']:g}"] * bool(cell["distillation"])
     beside += [f"{cell['fine_tune']} steps on the memory after each experience"] * bool(cell["fine_tune"])
     return f"{cell['regime']} with {' and '.join(beside)}" if beside else cell["regime"]
 
 
 def _tuned(cell: Record) -> str:
-    """Where the options were found, if it was not at this number of images."""
+    """Text on the number of images at which the options were found; empty: the number of this cell."""
     found = any(key[:3] == (cell["regime"], cell["data"], cell["network"]) for key in TUNED)
     return f", options found at {TUNED_AT} images per class" if found and cell["ipc"] != TUNED_AT else ""
 
 
 def _table(mine: list[Record], rows: dict[str, Record]) -> str:
-    """A row for each record; differences are to those of ``rows``."""
+    """Table with a row for each record, and differences to the memories in ``rows``."""
     order = sorted(mine, key=lambda r: (r["row"]["memory"] != RANDOM, r["row"]["final_accuracy_mean"]))
     return markdown(COLUMNS, [_row(record, rows) for record in order])
 
 
 def _plotted(mine: list[Record], folder: Path) -> str:
-    """The name of the table's plot, which is drawn anew where its figures have changed."""
+    """Name of the plot of a table, which is drawn again if its values have changed."""
     figures = {f"{r['row']['regime']}/{r['row']['memory']}": r["accuracy_by_experience"] for r in mine}
     digest = hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()
     path = folder / f"continual-{Cell(**mine[0]['continual']).group}.png"
@@ -155,7 +156,7 @@ def _plotted(mine: list[Record], folder: Path) -> str:
 
 
 def _source(path: Path) -> str | None:
-    """What a plot says of where it comes from."""
+    """Entry ``Source`` in the metadata of a plot; None: there is no such entry."""
     with Image.open(path) as image:
         return image.info.get("Source")
 
@@ -182,7 +183,7 @@ def _row(record: Record, rows: dict[str, Record]) -> tuple[str, ...]:
 
 
 def _above(row: Record, other: Record | None) -> str:
-    """The paired difference to another memory's row."""
+    """Paired difference to the row of another memory; "-": it has no other orders or is missing."""
     if other is None or other is row or len(other["finals"]) != len(row["finals"]):
         return "-"
     mean, interval, unit = paired_interval(row["finals"], other["finals"])
@@ -190,7 +191,7 @@ def _above(row: Record, other: Record | None) -> str:
 
 
 def _contrasts(mine: list[Record]) -> Iterator[str]:
-    """The contrast that was named beforehand, the others, and whether a condensed memory is above all real ones."""
+    """Lines on the primary contrast, on the others, and on whether a condensed memory exceeds all real memories."""
     orders = max(len(r["row"]["finals"]) for r in mine)
     finals = {r["row"]["memory"]: r["row"]["finals"] for r in mine if len(r["row"]["finals"]) == orders}
     learnt = [name for name in finals if memory(name).learnt]
@@ -218,7 +219,7 @@ def _contrasts(mine: list[Record]) -> Iterator[str]:
 
 
 def _verdict(name: str, bounds: dict[str, float], what: str) -> str:
-    """Whether the lower ends of all 95 % intervals, by rival, are above 0."""
+    """Line that says whether the lower ends of all 95 % intervals are above 0; ``bounds`` has them by rival."""
     lowest = min(bounds, key=lambda rival: bounds[rival])
     left = [rival for rival, bound in bounds.items() if bound <= 0]
     found = f"**not** above {', '.join(left)}" if left else f"above every kind of {what} images"
@@ -226,7 +227,7 @@ def _verdict(name: str, bounds: dict[str, float], what: str) -> str:
 
 
 def _leakage(rows: dict[str, Record], at_once: list[Record], experiences: int) -> Iterator[str]:
-    """Final accuracies of memories made in one experience: from scratch, a surplus in more of them were leakage."""
+    """Lines on leakage: the difference of final accuracies between several experiences and one experience."""
     for record in at_once:
         row = rows.get(record["row"]["memory"])
         if row is None or len(row["finals"]) != len(record["row"]["finals"]):
@@ -240,7 +241,7 @@ def _leakage(rows: dict[str, Record], at_once: list[Record], experiences: int) -
 
 
 def _options(cell: Record) -> str:
-    """What was, or can be, tuned for each memory."""
+    """Options of a cell that are tuned for each memory."""
     learner = [] if cell["regime"] == "from-scratch" else [f"lr {cell['lr']:g}", f"memory batch {cell['batch_mem']}"]
     return ", ".join([*learner, *cell["options"]]) or "-"
 

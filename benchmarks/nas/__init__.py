@@ -1,1 +1,1 @@
-"""Architecture search: how well rankers rank, against the truth."""
+"""Search benchmark: the ranking quality of rankers against the truth."""

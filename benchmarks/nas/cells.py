@@ -1,4 +1,4 @@
-"""Cells: what ``run.py`` and ``grid.py`` score, how candidates are trained, and what a cell's file holds."""
+"""Cells of ``run.py`` and ``grid.py``: rankers and samples, the training of candidates, and the file of a cell."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from condensekit.nas.spaces.architecture import key
 from condensekit.nas.trials.log import Trial
 from condensekit.runs.kept import refuse_other
 
-CONDENSED, ITS_START = "condensed", "start"  # by the recipe of --condense; the real images that it starts from
-PLAIN = "early-stop-plain"  # at the usual steps, not at equal cost
-FREE = ("params", "flops", "synflow", "nwot", "jacov", "zen")  # rankers that train nothing
-TRAINED = (CONDENSED, "random", ITS_START, "random@250", PLAIN)  # in equally many full batches
-EQUAL = ("random-equal", "early-stop")  # in so many more that they cost as much as CONDENSED, its making included
-PUBLISHED = tuple(f"published-{name}" for name in (*FREE, "12-epochs"))  # columns of tables for NAS-Bench-201
-TRUTHS = ("truth-0", "truth-1")  # full trainings with these seeds
-OPTIONS = {"batch_real": 64}  # of recipes that rankers are called by; that of CONDENSED has its own
-FULL_IMAGES = 10_000  # of a full training in a ConvNet grid
-FULL = ProxyProtocol(10, 0.05, 100, FLIP_CROP, nesterov=True)  # of it, whatever is chosen for candidates
-IN_NAMES = {"train_steps": "steps", "steps": "iterations"}  # options, and what files are called after them
-HELD = 5_000  # held-out training images at most, on which candidates are scored
+CONDENSED, ITS_START = "condensed", "start"  # rankers of the set of --condense, and of its first images
+PLAIN = "early-stop-plain"  # ranker early-stop with the usual steps, not at equal cost
+FREE = ("params", "flops", "synflow", "nwot", "jacov", "zen")  # rankers without training
+TRAINED = (CONDENSED, "random", ITS_START, "random@250", PLAIN)  # rankers with the same number of full batches
+EQUAL = ("random-equal", "early-stop")  # rankers with more steps, which cost as much as CONDENSED with its preparation
+PUBLISHED = tuple(f"published-{name}" for name in (*FREE, "12-epochs"))  # rankers from columns of NAS-Bench-201 tables
+TRUTHS = ("truth-0", "truth-1")  # full trainings, with their seeds
+OPTIONS = {"batch_real": 64}  # options of recipes that are ranker names; the recipe of CONDENSED has its own
+FULL_IMAGES = 10_000  # training images of a full training of a ConvNet
+FULL = ProxyProtocol(10, 0.05, 100, FLIP_CROP, nesterov=True)  # protocol of a full training
+IN_NAMES = {"train_steps": "steps", "steps": "iterations"}  # option -> its name in file names
+HELD = 5_000  # largest number of held-out training images on which candidates are scored
 
 
 @dataclass(frozen=True)
 class Training:
-    """How candidates are trained, the same for every ranker of a task.
+    """Settings of sets and of trainings of candidates, the same for all rankers of a task.
 
     Args:
         ipc: Images per class of a set.
-        train_steps: Gradient steps on a candidate, each with a full batch, whatever the set.
+        train_steps: Gradient steps of a training, each with a full batch.
         steps: Matching steps of a condensation.
-        condense: How the ranker ``condensed`` makes its set, see :meth:`condensekit.Recipe.parse`.
-        lr: Learning rate at the start, cosine from there.
-        batch: Images in a step.
+        condense: Recipe of the ranker ``condensed``, see :meth:`condensekit.Recipe.parse`.
+        lr: Learning rate at the start of a cosine schedule.
+        batch: Images in a gradient step.
         held: Held-out images on which candidates are scored, at most :data:`HELD`.
         last: Tests in the last tenth of the steps, over which scores are averaged.
         seeds: Trainings of each candidate on its set.
-        recalibrate: Real training images whose statistics batch norm has in a test.
-        sets: Sets of a kind, with seeds 0, 1, ...: each candidate is trained on one of them, see :func:`shares`. What
-            is trained on one set is not independent; a set is one replicate.
+        recalibrate: Real training images from which batch norm gets its statistics in a test.
+        sets: Sets of each kind, with seeds 0, 1, ...; each candidate is trained on one of them, see :func:`shares`.
+            Trainings on the same set are not independent, so that a set is one replicate.
 
     Raises:
-        ConfigError: Values out of range, or a recipe that makes no sense.
+        ConfigError: Values out of range, or a wrong recipe.
     """
 
     ipc: int = 50
@@ -82,15 +82,15 @@ class Training:
         Recipe.parse(self.condense)
 
     def protocol(self) -> ProxyProtocol:
-        """As the truths are trained: SGD with Nesterov's momentum, crop and flip, cosine."""
+        """Training protocol of candidates: SGD with Nesterov's momentum, crop and flip, cosine, as for truths."""
         return ProxyProtocol(1, self.lr, self.batch, FLIP_CROP, nesterov=True, steps=self.train_steps)
 
 
 def named(name: str, recipe: Training) -> Ranker:
-    """The ranker called ``name``.
+    """Make the ranker with this name.
 
     Raises:
-        ConfigError: An unknown name, or the name of a ranker that is made of others' scores.
+        ConfigError: An unknown name, or the name of a combination of rankers.
     """
     if name in (CONDENSED, ITS_START):
         return (Condensed if name == CONDENSED else Started)(name, Recipe.parse(recipe.condense))
@@ -105,13 +105,13 @@ def named(name: str, recipe: Training) -> Ranker:
 
 @dataclass(frozen=True)
 class Cell:
-    """Some architectures, scored by one ranker.
+    """The scores of one ranker for one sample of architectures.
 
     Args:
         task: ``nb201``, ``convnet`` or ``grid``.
-        sample: ``all``, or another list of architectures of the task.
-        ranker: Its name; ``truth-0`` and so on is a full training of seed 0.
-        changes: Options that are not the task's, as text.
+        sample: ``all``, or the name of another sample of the task.
+        ranker: Name of the ranker; ``truth-N`` is full training with seed N.
+        changes: Unusual options, as part of the file name.
     """
 
     task: str
@@ -121,27 +121,27 @@ class Cell:
 
     @property
     def stem(self) -> str:
-        """The cell's file name, without suffix."""
+        """Name of the cell's file, without suffix."""
         return f"{self.task}-{self.sample}-{self.ranker}{self.changes}"
 
     @property
     def full(self) -> bool:
-        """Whether it measures the truth."""
+        """Whether the cell measures the truth."""
         return self.ranker.startswith("truth-")
 
 
 def shares(sample: Sequence[Any], sets: int) -> list[Sequence[Any]]:
-    """Those that are trained on each of the sets: every set gets a fair part of any start of the sample."""
+    """Parts of a sample, one for each set; also of each prefix of the sample every set gets an equal part."""
     return [sample[seed::sets] for seed in range(min(sets, len(sample)))]
 
 
 def changed(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are not as usual."""
+    """The options whose values differ from the usual values."""
     return {name: value for name, value in options.items() if value != usual[name]}
 
 
 def suffix(options: Mapping[str, Any]) -> str:
-    """Options as a part of a file's name, in the words of version 0.1; of a text a few letters."""
+    """Options as part of a file name, with the names of version 0.1; a text becomes a short digest."""
     spelt = {IN_NAMES.get(name, name): value for name, value in options.items()}
     return "".join(f"-{name}{_letters(value) if isinstance(value, str) else value}" for name, value in spelt.items())
 
@@ -151,15 +151,15 @@ def _letters(recipe: str) -> str:
 
 
 def digest(value: object) -> str:
-    """A few letters that tell a value from others."""
+    """Digest of a value, 8 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def check(path: Path, options: Mapping[str, Any]) -> None:
-    """Refuse a file that is there already and was made with other options than those asked for.
+    """Raise an error for a file that was made with other options.
 
     Raises:
-        ConfigError: The text names them.
+        ConfigError: The options differ; the text names the differences.
     """
     found = read(path).get("options", {})
     refuse_other(f"{path} was made with other options", found, dict(options), "move it away to make it anew")
@@ -180,22 +180,22 @@ def record(
     workers: int,
     command: str,
 ) -> Record:
-    """What a cell's file holds.
+    """Make the record of a cell, which is the contents of its file.
 
     Args:
-        cell: Which.
-        trials: Its trials.
-        recipe: How its candidates were trained; None for a ranker that trains none.
-        options: All that decides the scores but the cell: cells with others are not compared.
-        shared: Candidates among which the cost of its preparation is shared, however many were scored.
-        space: ``trained``: the space whose candidates were; ``real``: that of the truth.
-        held: Images on which they were scored.
-        preparation: What one of its sets cost before the first candidate, on average.
-        about: By key of the architecture: ``group``, ``params``, ``truth``, ``flops`` of a forward pass of the network
-            that was scored, and ``set``, the seed of the set it was trained on, or None.
-        wall_s: Seconds of this run.
-        workers: Trials at a time.
-        command: What made it, with all options that matter and without this machine's folders.
+        cell: The cell.
+        trials: Trials of the cell.
+        recipe: Settings of the trainings of candidates; None: the ranker trains no candidates.
+        options: All settings that decide the scores; cells with different settings are not compared.
+        shared: Number of candidates that share the cost of the preparation, also if fewer were scored.
+        space: Descriptions of two spaces: ``trained``, whose candidates were scored, and ``real``, of the truth.
+        held: Number of images on which candidates were scored.
+        preparation: Mean cost of the preparation of a set.
+        about: Further entries by key of the architecture: ``group``, ``params``, ``truth``, ``flops`` of a forward pass
+            of the scored network, and ``set``, the seed of the set on which it was trained, or None.
+        wall_s: Wall seconds of this run.
+        workers: Number of trials at the same time.
+        command: Command that repeats the cell, without folders of this machine.
     """
     kept = ("architecture", "score", "cost_s", "image_steps", "reason", "curve")
     lines = [

@@ -1,13 +1,13 @@
-"""The whole grid of 720 ConvNets on CIFAR-10, for a GPU: every network's truth, and how well rankers rank all of them.
+"""Benchmark on the whole grid of 720 ConvNets on CIFAR-10, for a GPU: the truth and the scores of all networks.
 
     python benchmarks/nas/grid.py --data-root PATH              # all cells, truth first
-    python benchmarks/nas/grid.py --data-root PATH --limit 12   # what a network takes
+    python benchmarks/nas/grid.py --data-root PATH --limit 12   # measures the time of a network
     python benchmarks/tables.py nas                             # the table, and the truths as CSV
 
-Needs no NNI: the grid is listed here, networks are trained by the same code as in a search. ``--workers`` share the
-GPU, because a small network leaves most of it idle. Truth: ``--images`` training images, ``--epochs`` passes, one seed;
-both are in the file's name unless they are the usual ones. Finished networks are in ``--runs`` at once: stop it, or set
-``--minutes``, and start it again.
+The script does not need NNI: it lists the grid itself and trains networks by the same code as a search. Several
+``--workers`` share the GPU, because a small network uses a small part of it. The truth is a training with one seed on
+``--images`` training images for ``--epochs`` epochs; unusual values are part of the file name. Each finished network is
+stored under ``--runs`` at once, so that the script can be stopped, also by ``--minutes``, and started again.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ GRID = {
     "pooling": ("none", "max", "avg"),
 }
 TRUTH = "truth-0"
-SETS = (CONDENSED, "random", "kmeans", "packed-random")  # what networks are trained on
-SEED = 1_000  # of the first full training: none of a ranker's
+SETS = (CONDENSED, "random", "kmeans", "packed-random")  # rankers that train networks on a set
+SEED = 1_000  # seed of full trainings, which differs from the seeds of rankers
 
-_DATA: ProxyData | None = None  # in a worker process
+_DATA: ProxyData | None = None  # images of a worker process
 
 
 def architectures() -> list[Architecture]:
-    """All 720, shuffled: any part of the list is a random sample."""
+    """All 720 architectures in random order, so that each part of the list is a random sample."""
     every = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
     return [every[i] for i in Draw(0).permutation("grid", len(every)).tolist()]
 
@@ -98,7 +98,7 @@ def _load(data: ProxyData) -> None:
 
 
 def _end_with(parent: BaseProcess) -> None:
-    """No process stays when this script is killed."""
+    """End this worker process when the script ends."""
     parent.join()
     os._exit(1)
 
@@ -112,7 +112,7 @@ def _train(
     machine: Machine,
     how: dict[str, Any],
 ) -> Trial:
-    """One network, in a worker process; whatever goes wrong with it is its own failure."""
+    """Train one network in a worker process; an error makes its trial fail."""
     assert _DATA is not None
     begun, shape, classes = time.perf_counter(), _DATA.test.spec.shape, len(_DATA.test.classes)
     network = ConvNet(**architecture)
@@ -127,7 +127,7 @@ def _train(
             machine=machine,
         )
     except Exception as error:
-        if "CUDA error" in str(error):  # of which a process does not recover: all that it tried after would fail
+        if "CUDA error" in str(error):  # after a CUDA error all further trainings of the process would fail
             traceback.print_exc()
             os._exit(1)
         took = time.perf_counter() - begun
@@ -149,9 +149,9 @@ def trained(
     log: TrialLog,
     args: argparse.Namespace,
 ) -> None:
-    """Train the networks that the log lacks, several at a time, until the time is over.
+    """Train the networks that the log lacks, several at the same time, until the time is over.
 
-    Where a process dies, which of the networks that ran did it is not known: each of them is tried once more, alone.
+    If a process dies, each of the networks that were running is trained once more alone, to find the cause.
     """
     how = describe({"protocol": protocol, "seed": seed, "last": last, **data.fingerprints()})
     log.check(cell.ranker, "", how)
@@ -161,7 +161,7 @@ def trained(
     while left and time.monotonic() < args.end:
         for suspect in side_by_side(train, left, data, log, args):
             for broke in side_by_side(train, deque([suspect]), data, log, args):
-                why = "its process died, and once more when it was trained alone"
+                why = "its process died twice, the second time in a training alone"
                 log.append(Trial(cell.ranker, broke, None, FAILED, seed=seed, reason=why, recipe=how))
 
 
@@ -172,10 +172,10 @@ def side_by_side(
     log: TrialLog,
     args: argparse.Namespace,
 ) -> list[Architecture]:
-    """Train the networks ``left`` in new processes until there is none, the time is over, or a process dies.
+    """Train the networks ``left`` in new processes, until all are trained, the time is over, or a process dies.
 
     Returns:
-        Those that ran when a process died; all others taken from ``left`` are in the log.
+        The networks that were running when a process died; all others that were taken from ``left`` are in the log.
     """
     broke: list[Architecture] = []
     running: dict[Future[Trial], Architecture] = {}
@@ -190,27 +190,26 @@ def side_by_side(
                     break
                 broke += _noted(wait(running, return_when=FIRST).done, running, log)
         except BrokenProcessPool:
-            pass  # it broke before another network could be handed over
+            pass  # a process died before the next network was submitted
         finally:
             broke += _noted(wait(running).done, running, log)
     return broke
 
 
 def _start(pool: ProcessPoolExecutor) -> None:
-    """Refuse to blame networks for processes that cannot even start."""
+    """Raise CondensekitError if the processes cannot start, which is not a failure of a network."""
     try:
         pool.submit(int).result()
     except BrokenProcessPool as error:
         raise CondensekitError(
-            "a process ended before it trained anything: its message stands above; where memory is short, use fewer "
-            "--workers"
+            "a process ended before its first training: see its message above; if memory is short, use fewer --workers"
         ) from error
 
 
 def _noted(
     done: Iterable[Future[Trial]], running: dict[Future[Trial], Architecture], log: TrialLog
 ) -> list[Architecture]:
-    """Append results to the log; what ran in a pool that broke is returned, and any other error raised at the end."""
+    """Append results to the log; returns the networks of a dead process, and raises any other error at the end."""
     broke = []
     for future in sorted(done, key=lambda one: one.exception() is not None):
         architecture = running.pop(future)
@@ -222,7 +221,7 @@ def _noted(
 
 
 def counted(cell: Cell, train: ClassImages, log: TrialLog, args: argparse.Namespace) -> None:
-    """Zero-cost scores and sizes, in this process, on the CPU."""
+    """Compute the scores of a ranker without training, in this process, on the CPU."""
     batch = zero_cost.batch(train, Draw(0))
     for architecture in listed(args):
         if log.get(cell.ranker, architecture) is not None or time.monotonic() >= args.end:
@@ -245,7 +244,7 @@ def listed(args: argparse.Namespace) -> list[Architecture]:
 
 
 def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: str) -> Record | None:
-    """One ranker on the whole grid; None where the time was over before."""
+    """Run one ranker on the whole grid; returns its record, or None if the time ended before."""
     start = time.perf_counter()
     train, test = datasets.load("cifar10", root=args.data_root, trust_local_copy=args.trust_local_copy)
     rest, held = train.split(recipe.held / len(train), Draw(0))
@@ -303,7 +302,7 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
 
 
 def decides(name: str, recipe: Training, args: argparse.Namespace) -> dict[str, Any]:
-    """What decides the scores of the ranker called ``name``, but for its own name and the seeds."""
+    """Settings that decide the scores of the ranker ``name``, other than its name and seeds."""
     if name in FREE:
         return {}
     if name == TRUTH:
@@ -312,25 +311,29 @@ def decides(name: str, recipe: Training, args: argparse.Namespace) -> dict[str, 
 
 
 def cells(rankers: list[str], proxy: str, truth: str) -> Iterator[Cell]:
-    """In the order given, each with the changes, as text, that concern it."""
+    """Cells of the rankers, in their order; ``proxy`` and ``truth`` are the unusual options in their file names."""
     for name in rankers:
         yield Cell("grid", "all", name, {**dict.fromkeys(FREE, ""), TRUTH: truth}.get(name, proxy))
 
 
 def main() -> None:
-    """Run the cells that are missing."""
+    """Run the missing cells."""
     parser = data_parser(__doc__)
     parser.add_argument("--rankers", default=",".join((TRUTH, *FREE, *SETS)), help="comma-separated list")
-    parser.add_argument("--sets", type=int, default=Training().sets, help="of each kind; a network is trained on one")
+    parser.add_argument(
+        "--sets", type=int, default=Training().sets, help="sets of each kind; a network is trained on one set"
+    )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--workers", type=int, default=4, help="networks trained at a time on the one GPU")
-    parser.add_argument("--images", type=int, default=FULL_IMAGES, help="training images of a truth")
-    parser.add_argument("--epochs", type=int, default=FULL.epochs, help="passes of a truth")
+    parser.add_argument("--workers", type=int, default=4, help="networks trained at the same time on the GPU")
+    parser.add_argument("--images", type=int, default=FULL_IMAGES, help="training images of a full training")
+    parser.add_argument("--epochs", type=int, default=FULL.epochs, help="epochs of a full training")
     parser.add_argument("--ipc", type=int, default=Training().ipc)
-    parser.add_argument("--train-steps", type=int, default=Training().train_steps, help="of a network on a set")
+    parser.add_argument(
+        "--train-steps", type=int, default=Training().train_steps, help="gradient steps of a network on a set"
+    )
     parser.add_argument("--condense", default=Training().condense, help="recipe of the ranker condensed")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no network after that")
-    parser.add_argument("--limit", type=int, help="only so many networks; results then stay under --runs")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="time after which no network is started")
+    parser.add_argument("--limit", type=int, help="number of networks; their results go under --runs")
     parser.add_argument("--results", type=Path, default=RESULTS / "nas")
     parser.add_argument("--runs", type=Path, default=RUNS / "nas", help="folder of the runs")
     args = parser.parse_args()
@@ -356,7 +359,7 @@ def main() -> None:
         one = f"--rankers {cell.ranker} --device {args.device} --workers {args.workers}"
         found = run_cell(cell, recipe, args, f"python benchmarks/nas/grid.py {one}{options}{short}")
         if found is None:
-            print(f"{cell.stem}: not all networks yet", flush=True)
+            print(f"{cell.stem}: some networks are missing", flush=True)
             continue
         write(path, found)
         print(f"{cell.stem}: {found['trials_s']:.0f} s of trials in {found['wall_s']:.0f} s", flush=True)

@@ -1,13 +1,13 @@
-"""What a trial costs beside its own work, engine by engine; many short candidates; kill -9 and resume.
+"""Overhead of trials for each engine: empty candidates, short candidates, and a kill (SIGKILL) with a resume.
 
     python benchmarks/nas/overhead.py --out benchmarks/results/nas-overhead.json
 
-``empty``: candidates that do nothing. ``start_s`` is the time to the first result, ``per_trial_s`` that between the
-first and the last, divided by the number between: with two workers half of what a worker takes.
-``nni-as-it-is`` is NNI's training service without warm workers and with its own polling; it takes so long that it gets
-``--reference-trials`` of either kind.
+``empty``: candidates without work. ``start_s`` is the time to the first result; ``per_trial_s`` is the time between the
+first and the last result, divided by the number of trials after the first. With two workers this is half of the time of
+a trial. The engine ``nni-as-it-is`` is NNI's training service without warm workers and with its own polling. It is so
+slow that it has only ``--reference-trials`` empty and short candidates.
 ``short``: candidates of ``--seconds``. ``kill``: the search is killed (SIGKILL) after 4 of 10 trials and resumed;
-``repeated`` counts finished trials that ran again, ``left_behind`` processes that outlived it.
+``repeated`` counts finished trials that ran again, ``left_behind`` counts processes that outlived the search.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from nni.experiment.config.training_services import LocalConfig  # isort: skip
 from nni.nas.evaluator import FunctionalEvaluator  # isort: skip
 
 ENGINES = ("sequential", "pool", "nni", "nni-as-it-is")
-KILLED_AFTER, OF = 4, 10
-WAIT_S = 120  # for the trials after which a search is killed
+KILLED_AFTER, OF = 4, 10  # number of finished trials at which a search is killed, and number of all its trials
+WAIT_S = 120  # largest time until a search can be killed, in seconds
 
 
 def idle(model: Any, seconds: float, calls: str | None) -> None:
-    """A candidate that sleeps, and notes in a file that it ran."""
+    """Candidate that sleeps, and writes its architecture to the file ``calls``."""
     if calls:
         with open(calls, "a") as file:
             file.write(f"{nni.get_current_parameter().sample}\n")
@@ -51,7 +51,7 @@ def idle(model: Any, seconds: float, calls: str | None) -> None:
 
 
 def run(engine: str, trials: int, workers: int, seconds: float, folder: Path, calls: Path | None = None) -> list[float]:
-    """Seconds after the start at which each trial was known."""
+    """Run a search; returns the seconds from the start to each result, and to the end."""
     portal = None
     if engine.startswith("nni"):
         with socket.socket() as probe:
@@ -74,7 +74,7 @@ def run(engine: str, trials: int, workers: int, seconds: float, folder: Path, ca
 
 
 def timed(engine: str, trials: int, workers: int, seconds: float) -> dict[str, Any]:
-    """One row of ``empty`` or ``short``."""
+    """Row of ``empty`` or ``short``."""
     with tempfile.TemporaryDirectory() as folder:
         *known, wall = run(engine, trials, workers, seconds, Path(folder))
     between = (known[-1] - known[0]) / (len(known) - 1)
@@ -85,7 +85,7 @@ def timed(engine: str, trials: int, workers: int, seconds: float) -> dict[str, A
 
 @contextmanager
 def child(engine: str, folder: Path, mark: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The search to be killed, in a process of its own, whose messages go to a file in ``folder``."""
+    """Context with a search in its own process, which is killed at the end; its messages go to a file in ``folder``."""
     command = [sys.executable, __file__, "--child", engine, str(folder)]
     environment = {**os.environ, "NAS_OVERHEAD": mark}
     with (folder / "messages").open("wb") as messages:
@@ -98,10 +98,10 @@ def child(engine: str, folder: Path, mark: str) -> Iterator[subprocess.Popen[byt
 
 
 def wait_for_trials(process: subprocess.Popen[bytes], folder: Path, limit_s: float = WAIT_S) -> None:
-    """Wait until the search in ``folder`` has finished enough trials to be killed.
+    """Wait until the search in ``folder`` has finished :data:`KILLED_AFTER` trials.
 
     Raises:
-        CondensekitError: It ended before, or takes too long; the text quotes the end of its messages.
+        CondensekitError: The search ended before, or takes too long; the text quotes the end of its messages.
     """
     log, end = folder / "trials.jsonl", time.monotonic() + limit_s
     while not (log.exists() and log.read_bytes().count(b"\n") >= KILLED_AFTER):
@@ -114,7 +114,7 @@ def wait_for_trials(process: subprocess.Popen[bytes], folder: Path, limit_s: flo
 
 
 def left_behind(mark: str) -> int:
-    """Processes that inherited the mark and still run."""
+    """Number of running processes that inherited the mark."""
     alive = 0
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -126,7 +126,7 @@ def left_behind(mark: str) -> int:
 
 
 def killed(engine: str) -> dict[str, Any]:
-    """One row of ``kill``."""
+    """Row of ``kill``."""
     with tempfile.TemporaryDirectory() as name:
         folder, mark = Path(name), name
         log, calls = folder / "trials.jsonl", folder / "calls"
@@ -137,7 +137,7 @@ def killed(engine: str) -> dict[str, Any]:
         finished = {str(trial.architecture) for trial in TrialLog(log).trials()}
         called = calls.read_text().splitlines()
         if not finished <= set(called):
-            raise CondensekitError("finished trials are not among the calls that were noted: repeats would not be seen")
+            raise CondensekitError("some finished trials are missing in the calls: repeats cannot be counted")
         run(engine, OF, 1, 0.5, folder, calls)
         again = calls.read_text().splitlines()[len(called) :]
         total = len(TrialLog(log))
@@ -153,15 +153,15 @@ def killed(engine: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print and write each row."""
+    """Measure, print and write all rows."""
     options = parser(__doc__)
     options.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     options.add_argument("--cells", nargs="+", choices=("empty", "short", "kill"), default=("empty", "short", "kill"))
     options.add_argument("--workers", nargs="+", type=int, default=(1, 2))
-    options.add_argument("--trials", type=int, default=40, help="empty candidates")
-    options.add_argument("--reference-trials", type=int, default=5, help="candidates of nni-as-it-is, empty and short")
-    options.add_argument("--candidates", type=int, default=100, help="short ones")
-    options.add_argument("--seconds", type=float, default=2.0, help="of each short candidate")
+    options.add_argument("--trials", type=int, default=40, help="number of empty candidates")
+    options.add_argument("--reference-trials", type=int, default=5, help="number of candidates of nni-as-it-is")
+    options.add_argument("--candidates", type=int, default=100, help="number of short candidates")
+    options.add_argument("--seconds", type=float, default=2.0, help="seconds of a short candidate")
     options.add_argument("--out", type=Path, help="file to write")
     options.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # engine and folder of the search to be killed
     args = options.parse_args()

@@ -1,7 +1,8 @@
-"""Regret: what taking a ranker's first of random candidates loses, put together from two samples of NAS-Bench-201.
+"""Regret of taking a ranker's best of 100 random candidates, from two samples of NAS-Bench-201.
 
-A sample of 100 cells is one draw of 100 candidates, whose regret says little. Here candidates are drawn many times: as
-in a random 100 from the better half as often as it has cells, and the rest from the worse half.
+A sample of 100 cells is a single draw of 100 candidates, whose regret is not precise. Here candidates are drawn many
+times. In each draw the number of candidates from the better half is that of a random draw from all cells; the other
+candidates come from the worse half.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from condensekit.nas.study.ranking import Floats, placed
 from condensekit.nas.study.report import AMONG
 from condensekit.rng import Draw
 
-BETTER = 2_678 / 4_930  # of the distinct computations have at least the median truth of all rows of the table
-BAR = "synflow+jacov"  # what costs no training: others are compared with it, on the same candidates
-DRAWS, RESAMPLES, EACH = 2_000, 200, 50  # of candidates; of cells, for the interval; of candidates in each of those
+BETTER = 2_678 / 4_930  # fraction of distinct computations with at least the median truth of all rows of the table
+BAR = "synflow+jacov"  # ranker without training, with which the others are compared on the same candidates
+DRAWS, RESAMPLES, EACH = 2_000, 200, 50  # draws for a value; resamples of cells for an interval; draws per resample
 Rows = NDArray[np.intp]
-Ends = tuple[float, float, float]  # a value and its 95 % interval
+Ends = tuple[float, float, float]  # a value and the ends of its 95 % interval
 
 
 def regrets(whole: Sheet, top: Sheet) -> dict[str, tuple[Ends, Ends | None]]:
-    """By ranker that scored both samples: its mean regret in points of the truth, and that less the one of :data:`BAR`.
-
-    Each with a 95 % interval.
+    """Mean regret of each ranker that scored both samples, and its difference to that of :data:`BAR`.
 
     Args:
-        whole: A sample of all cells.
-        top: One of the better half.
+        whole: Sample of all cells.
+        top: Sample of the better half of cells.
+
+    Returns:
+        Mean regret and difference (None without :data:`BAR`) in percentage points with 95 % intervals, by ranker.
     """
     truths = {k: float(np.mean(t["truth"])) for sheet in (whole, top) for k, t in sheet.trials.items()}
     keys, truth = list(truths), np.array(list(truths.values()))
@@ -46,12 +48,12 @@ def regrets(whole: Sheet, top: Sheet) -> dict[str, tuple[Ends, Ends | None]]:
 def sampled(
     parts: Mapping[str, Sequence[Floats]], truth: Floats, better: NDArray[np.bool_]
 ) -> dict[str, tuple[Ends, Ends | None]]:
-    """See :func:`regrets`.
+    """Mean regrets and differences from scores and truths, see :func:`regrets`.
 
     Args:
-        parts: By ranker, the (N,) finite scores whose ranks among the candidates of a draw are summed.
+        parts: (N,) finite scores of each part of a ranker, by ranker; the ranks of the parts in a draw are summed.
         truth: (N,) truths.
-        better: (N,) which belong to the better half; some do, and some do not.
+        better: (N,) whether each candidate is in the better half; both halves have candidates.
     """
     rng = np.random.default_rng(Draw(0).key("regret"))
     pools = np.flatnonzero(better), np.flatnonzero(~better)
@@ -72,7 +74,7 @@ def _ends(value: float, spread: Floats) -> Ends:
 
 
 def _drawn(rng: np.random.Generator, pools: tuple[Rows, ...], draws: int) -> Rows:
-    """(draws, 100) candidates. Those of the worse half may be drawn twice: a sample has hardly enough of them."""
+    """(draws, 100) candidates; those of the worse half may be drawn twice, because a sample has few of them."""
     rows = []
     for count in np.minimum(rng.binomial(AMONG, BETTER, draws), len(pools[0])):
         rows.append(np.r_[rng.choice(pools[0], count, replace=False), rng.choice(pools[1], AMONG - count)])
@@ -80,7 +82,7 @@ def _drawn(rng: np.random.Generator, pools: tuple[Rows, ...], draws: int) -> Row
 
 
 def _lost(scores: Sequence[Floats], truth: Floats, rows: Rows) -> Floats:
-    """(draws,) the best truth of each draw less that of the ranker's first; ties are first equally often."""
+    """(draws,) best truth of each draw minus the truth of the best by score; ties are averaged."""
     total = np.sum([stats.rankdata(part[rows], axis=1) for part in scores], axis=0)
     first = total == total.max(1, keepdims=True)
     return np.asarray(truth[rows].max(1) - (truth[rows] * first).sum(1) / first.sum(1))

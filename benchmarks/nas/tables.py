@@ -1,9 +1,9 @@
-"""The rankers' tables: cells put together, combinations of rankers, paired differences, the truth's own noise.
+"""Tables of rankers: ranking quality, combinations of rankers, paired differences, and the noise of the truth.
 
-    python benchmarks/nas/tables.py --score accuracy   # printed, with another score for a trained ranker's plain name
+    python benchmarks/nas/tables.py --score accuracy   # prints the tables with another score of trained rankers
 
-That score is chosen on the samples to tune on, and then set down in ``PRIMARY`` of ``sheets.py``, for
-``benchmarks/tables.py`` to write.
+The score is chosen on the ``tune`` samples and then written into ``PRIMARY`` of ``sheets.py``, which
+``benchmarks/tables.py`` uses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from condensekit.nas.study.report import AMONG, AMONG_FEW, Ground, RankerCost, d
 from condensekit.stats import interval
 from condensekit.tables import markdown
 
-CHANCE = 20.0  # percent, twice chance for ten classes: networks below it have learnt nothing
+CHANCE = 20.0  # percent, twice the accuracy of chance with ten classes; networks below it have not learnt
 CONTRASTS = (
     (CONDENSED, "random"),
     (CONDENSED, "random@250"),
@@ -45,11 +45,11 @@ CONTRASTS = (
     ("random+synflow+jacov", "synflow+jacov"),
     (f"{CONDENSED}+synflow+jacov", "random+synflow+jacov"),
 )
-STRATA = ("norm", "pooling", "depth")  # labels in whose values the ranking is shown apart
+STRATA = ("norm", "pooling", "depth")  # labels for whose choices the ranking is shown separately
 
 
 def nas(records: Sequence[Record], score: str = PRIMARY) -> Iterator[str]:
-    """A table of rankers and one of differences for each sheet; of those to tune on a short one."""
+    """Tables of rankers and of differences for each sheet, and a short table for each ``tune`` sample."""
     cells = [r for r in records if "nas" in r]
     population = next((r["population"] for r in records if "population" in r), None)
     yield from _overhead(records)
@@ -75,7 +75,7 @@ def nas(records: Sequence[Record], score: str = PRIMARY) -> Iterator[str]:
 
 
 def _overhead(records: Sequence[Record]) -> Iterator[str]:
-    """What a trial costs beside its own work, from the file of ``overhead.py``."""
+    """Table of the overhead of trials, from the file of ``overhead.py``."""
     found = next((r for r in records if "empty" in r), None)
     if found is None:
         return
@@ -108,7 +108,7 @@ def _overhead(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _tuning(records: Sequence[Record]) -> Iterator[str]:
-    """Where it stands how options were chosen, and which cells have others."""
+    """Text on how options were chosen, and on cells with unusual options."""
     if not records:
         return
     tuned = sorted({r["nas"]["task"] for r in records if r["nas"]["sample"].startswith("tune")})
@@ -129,7 +129,7 @@ def _tuning(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _truth(sheet: Sheet, ground: Ground) -> Iterator[str]:
-    """How a truth measured here was measured, and how far it can be relied on."""
+    """Text on how a truth was measured by full training, and on its reliability."""
     if not sheet.truths:
         return
     cell = sheet.cells[sheet.truths[0]]
@@ -152,7 +152,7 @@ def _truth(sheet: Sheet, ground: Ground) -> Iterator[str]:
 
 
 def _published(sheet: Sheet) -> Iterator[str]:
-    """What the rows from tables are, and how ours compare with them."""
+    """Text on the rows from published tables, and on their agreement with our scores."""
     if not any(name in PUBLISHED for name in sheet.scores):
         return
     yield (
@@ -172,7 +172,7 @@ def _published(sheet: Sheet) -> Iterator[str]:
 
 
 def _strata(sheet: Sheet, ground: Ground) -> Iterator[str]:
-    """The correlation among networks that share a norm, a pooling or a depth."""
+    """Lines with the correlation among networks of the same norm, pooling or depth."""
     for label in STRATA:
         for name in (CONDENSED, "random"):
             if name in sheet.scores and label in ground.strata:
@@ -184,7 +184,7 @@ def _strata(sheet: Sheet, ground: Ground) -> Iterator[str]:
 
 
 def _regrets(every: Sequence[Sheet], population: Record | None) -> Iterator[str]:
-    """What is lost by a ranker's first among random candidates, from the cells of both samples of NAS-Bench-201."""
+    """Table of regrets among random candidates, from two samples of NAS-Bench-201."""
     for whole in (s for s in every if (s.task, s.sample) == ("nb201", "all")):
         tops = [s for s in every if s.sample.startswith("top-") and s.changes == whole.changes]
         if not tops:
@@ -213,7 +213,7 @@ def _regrets(every: Sequence[Sheet], population: Record | None) -> Iterator[str]
 
 
 def _exactly(population: Record | None) -> str:
-    """What the published scores lose in the whole population."""
+    """Text on the regrets of published scores in the whole population."""
     if population is None:
         return ""
     listed = ", ".join(f"{name} {lost:.2f}" for name, lost in sorted(population["regret"].items(), key=lambda p: p[1]))
@@ -246,7 +246,7 @@ def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
 
 
 def _costs(name: str, spent: RankerCost, n: int) -> list[str]:
-    """Operations, the preparation shared, and seconds; nothing for what is read from a table."""
+    """Cells of a row with FLOPs and seconds per candidate, and the preparation; empty for published scores."""
     if set(name.split("+")) <= set(PUBLISHED):
         return ["", "", ""]
     return [f"{spent.flops / n / 1e12:.3f}", f"{spent.trials_s / n:.2f}", f"{spent.preparation_s:.0f}"]
@@ -280,7 +280,7 @@ def _contrasts(sheet: Sheet) -> list[tuple[str, str]]:
 
 
 def _sets(sheet: Sheet) -> Iterator[str]:
-    """The correlations inside each set's candidates, and their differences: sets are the replicates."""
+    """Table of the correlations for the candidates of each set, and of their differences; sets are the replicates."""
     each = [one.correlations() for one in sheet.each_set()]
     if len(each) < 2:
         return
@@ -305,7 +305,7 @@ def _replicates(name: str, values: Sequence[float], p: str) -> tuple[str, ...]:
 
 
 def _options(tuned: Sequence[Sheet]) -> Iterator[str]:
-    """Rho of each choice of options that was tried, by each score, and of the sums that it takes part in."""
+    """Table of rho for all tried options, by each score, alone and in the sum with rankers without training."""
     for sample in dict.fromkeys((sheet.task, sheet.sample) for sheet in tuned):
         mine = [sheet for sheet in tuned if (sheet.task, sheet.sample) == sample]
         count = len(mine[0].ground().keys)
@@ -335,14 +335,14 @@ def _free(sheet: Sheet) -> str:
 
 
 def _both(sheet: Sheet, name: str, score: str) -> str:
-    """Rho of a trained ranker by that score, and of its sum with two free ones where those are there."""
+    """Rho of a trained ranker by a score, and of its sum with synflow and jacov if the sheet has them."""
     parts = (name if score == sheet.score else f"{name} [{score}]", "synflow", "jacov")
     alone = _figure(sheet.rho(sheet.scores.get(parts[0], {})))
     return f"{alone} ({_figure(sheet.rho(sheet.summed(parts)))})" if set(parts) <= sheet.scores.keys() else alone
 
 
 def _without_chance(sheet: Sheet) -> Iterator[str]:
-    """What is left of the correlations when networks that learnt nothing are left out."""
+    """Text on the correlations without networks that have not learnt."""
     whole, ground = sheet.ground(), sheet.ground(CHANCE)
     rows = ranking_rows(sheet.scores, sheet.spent, ground, None)
     best = sorted(rows, key=lambda row: -(row.spearman or 0))
@@ -363,7 +363,7 @@ def _without_chance(sheet: Sheet) -> Iterator[str]:
 
 
 def _recipes(sheet: Sheet) -> str:
-    """How trained rankers train a candidate, and in which space; nothing where none does."""
+    """Text on the settings and the space of trained rankers; empty: no ranker trains candidates."""
     trained = [r for r in sheet.cells.values() if kind(r) == "trained"]
     recipes = {", ".join(f"{k.replace('_', ' ')} {v}" for k, v in r["recipe"].items()) for r in trained}
     spaces = {r["space"]["trained"] for r in trained}
@@ -375,7 +375,7 @@ def _figure(value: float | None) -> str:
 
 
 def truth_csv(sheet: Sheet) -> str:
-    """A table of the truths measured here, which ``condensekit search --truth`` reads."""
+    """CSV table of the truths from full training, which ``condensekit search --truth`` reads."""
     ground = sheet.ground()
     labels = list(sheet.trials[ground.keys[0]]["architecture"])
     text = io.StringIO()
@@ -388,7 +388,7 @@ def truth_csv(sheet: Sheet) -> str:
 
 
 def write_truths(records: Sequence[Record], folder: Path) -> None:
-    """Write a table for each truth that was measured here."""
+    """Write a CSV table for each truth from full training."""
     for sheet in sheets([r for r in records if "nas" in r]):
         if sheet.truths and sheet.sample == "all":
             images, epochs = sheet.budget
@@ -399,7 +399,9 @@ def main() -> None:
     """Print the tables."""
     options = parser(__doc__)
     options.add_argument("--results", type=Path, default=RESULTS)
-    options.add_argument("--score", choices=SCORES, default=PRIMARY, help="of trained rankers, for their plain names")
+    options.add_argument(
+        "--score", choices=SCORES, default=PRIMARY, help="score of trained rankers under their plain names"
+    )
     args = options.parse_args()
     print("\n".join(nas([read(path) for path in sorted(args.results.rglob("*.json"))], args.score)))
 

@@ -1,4 +1,4 @@
-"""Tasks: what ``run.py`` ranks: two spaces, their frozen samples of architectures, and their truths."""
+"""Tasks of ``run.py``: two spaces, with fixed samples of architectures and truths."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from condensekit.nas.study.truth import Truth, read_table
 from condensekit.rng import Draw
 
 TRUTHS, PROXIES, EPOCHS = "nb201_valid_nets.csv", "nb201_zc_proxies.csv", "nb201_12_epochs.csv"
-STEM, CELLS = 8, 1  # of trained NAS-Bench-201 cells: channels of the stem, cells in each stage; the benchmark has 16, 5
-RANKED, TUNED, DRAWN = 100, 50, 300  # cells of NAS-Bench-201 in ``all``, in each ``tune``, drawn from the better half
-STRATUM, SPARE = 4, 1  # ConvNets of each norm and pooling to report on, and to tune on
+STEM, CELLS = 8, 1  # channels of the stem, and cells in each stage, of trained candidates; 16 and 5 in the benchmark
+RANKED, TUNED, DRAWN = 100, 50, 300  # cells of NAS-Bench-201 in ``all``, in each ``tune`` sample, and in ``top-300``
+STRATUM, SPARE = 4, 1  # ConvNets of each norm and pooling in ``all`` and in ``tune``
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One space with its data.
+    """One space with its data, samples and truth.
 
     Args:
         name: ``nb201`` or ``convnet``.
-        train: Images that rankers may use.
-        held: Images on which candidates are scored.
-        small: The space whose candidates are trained: smaller than the real one where the benchmark says so.
-        real: The space that zero-cost scores look at.
-        samples: Architectures by sample, frozen and in random order; those called ``tune`` share none with others.
-        reference: Those that the cost of a condensation is shared among, however many a run scores.
-        groups: By key, the name of all that compute the same thing.
-        truth: Where it is known already.
-        full: How it is measured where not.
-        published: Scores from tables, by ranker, by key of an architecture.
+        train: Training images of the rankers.
+        held: Held-out images on which candidates are scored.
+        small: Space whose candidates are trained; it may have smaller networks than ``real``.
+        real: Space of the truth and of zero-cost scores.
+        samples: Architectures of each sample, fixed and in random order; ``tune`` samples share none with others.
+        reference: Architectures that share the cost of a condensation, also if a run scores fewer.
+        groups: Name of the group of each architecture, by key; architectures of a group compute the same.
+        truth: The truth; None: ``full`` measures it.
+        full: Settings of full trainings; None: ``truth`` is given.
+        published: Scores from tables, by ranker and by key of the architecture.
     """
 
     name: str
@@ -66,16 +66,16 @@ class Task:
 
     @cached_property
     def sizes(self) -> Ledger:
-        """Of the real networks."""
+        """Costs of the networks in ``real``."""
         return Ledger(self.real, self.train.spec.shape)
 
     @cached_property
     def small_sizes(self) -> Ledger:
-        """Of those that are trained."""
+        """Costs of the networks in ``small``."""
         return self.sizes if self.small is self.real else Ledger(self.small, self.train.spec.shape)
 
     def setting(self, recipe: Training, set_seed: int, folder: Path) -> Setting:
-        """What its rankers share; sets are kept in ``folder``."""
+        """Setting that its rankers share; sets with seed ``set_seed`` are stored in ``folder``."""
         kept = folder / f"{self.name}-set{set_seed}-{recipe.steps}"
         maker = Maker(self.train, recipe.steps, OPTIONS, set_seed, kept)
         held = self.held
@@ -87,7 +87,7 @@ class Task:
             recipe.protocol(),
             recipe.ipc,
             seeds=recipe.seeds,
-            seed=set_seed * recipe.seeds,  # so that the trainings on each set are others as well
+            seed=set_seed * recipe.seeds,  # trainings on different sets have different seeds
             last=recipe.last,
             checks=0,
             recalibrate=recipe.recalibrate,
@@ -95,11 +95,11 @@ class Task:
 
 
 def nb201(root: Path | None, trust: bool, tables: Path, stem: int = STEM, cells: int = CELLS) -> Task:
-    """NAS-Bench-201 on CIFAR-10: candidates have a small stem and few cells, the truth is that of the real ones.
+    """NAS-Bench-201 on CIFAR-10: trained candidates have a small stem and few cells; the truth is the benchmark's.
 
-    Samples: ``tune`` and ``all`` are drawn from all cells; ``top-100``, ``top-200``, ``top-300`` (each the start of the
-    next) and ``tune-top`` from those with at least the median truth. No computation is in a sample twice, nor in a
-    sample to tune on and another one.
+    ``tune`` and ``all`` are samples of all cells. ``top-100``, ``top-200``, ``top-300`` (each is the beginning of the
+    next) and ``tune-top`` are samples of the cells with at least the median truth. No sample has a computation twice,
+    and ``tune`` samples share no computation with other samples.
     """
     train, _ = datasets.load("cifar10", root=root, trust_local_copy=trust)
     rest, held = _hold_out(train)
@@ -135,7 +135,7 @@ def one_of_each(groups: Mapping[str, str]) -> list[str]:
 
 
 def population(task: Task) -> dict[str, Any]:
-    """What taking the first of 100 random cells loses by published scores: the mean over all draws of computations."""
+    """Mean regret of published scores among 100 random cells, over all draws of distinct computations."""
     assert task.truth is not None
     names = one_of_each(task.groups)
     truth = [task.truth.values[name][0] for name in names]
@@ -148,7 +148,7 @@ def population(task: Task) -> dict[str, Any]:
 
 
 def convnet(root: Path | None, trust: bool) -> Task:
-    """The ConvNet grid on Fashion-MNIST: a sample stratified by norm and pooling, truths measured here."""
+    """ConvNet grid on Fashion-MNIST: samples stratified by norm and pooling, and a truth from full training."""
     train, test = datasets.load("fashionmnist", root=root, trust_local_copy=trust)
     rest, held = _hold_out(train)
     each = FULL_IMAGES // len(train.classes)
@@ -162,7 +162,7 @@ def convnet(root: Path | None, trust: bool) -> Task:
         order = [members[i] for i in Draw(0).permutation(f"stratum/{stratum}", len(members)).tolist()]
         samples["all"] += order[:STRATUM]
         samples["tune"] += order[STRATUM : STRATUM + SPARE]
-    for name, sample in samples.items():  # by stratum so far: a part of it shall be a fair one
+    for name, sample in samples.items():  # random order instead of strata, so that each part is a fair sample
         samples[name] = [sample[i] for i in Draw(0).permutation(f"order/{name}", len(sample)).tolist()]
     full = FullTraining(part, test, FULL, seeds=2)
     return Task("convnet", part, held, grid, grid, samples, samples["all"], {}, full=full)
@@ -173,7 +173,7 @@ def _hold_out(train: ClassImages) -> tuple[ClassImages, ClassImages]:
 
 
 def _published(tables: Path, real: Any) -> dict[str, dict[str, float]]:
-    """What others' code and trainings say of each cell: zero-cost scores, validation accuracy after 12 epochs."""
+    """Scores of each cell from tables: zero-cost scores, and validation accuracy after 12 epochs."""
     found: dict[str, dict[str, float]] = {name: {} for name in PUBLISHED}
     for file in (PROXIES, EPOCHS):
         for row in _rows(tables / file):
@@ -190,4 +190,4 @@ def _rows(path: Path) -> Sequence[dict[str, str]]:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): --tables names the folder that holds it") from error
+        raise DataError(f"cannot read {path} ({error.strerror}): --tables must be the folder of this file") from error

@@ -1,1 +1,1 @@
-"""Speed: seconds, steps and memory, beside other code."""
+"""Speed benchmark: seconds, steps and memory, compared with other code."""

@@ -1,13 +1,13 @@
-"""What a continual-learning loop costs beside a plain PyTorch one: a linear model, no metrics.
+"""Time of continual-learning loops compared with a plain PyTorch loop, with a linear model and without metrics.
 
     python benchmarks/speed/loop.py --rounds 5 --out FILE
 
-Six loops take turns in one process: plain PyTorch, Avalanche's Naive and Naive with ``TensorLoader``; the same three
-with a replay memory. All do the same steps on the same random tensors: SGD on batches of 64 images of 3 x 32 x 32,
-with 64 more from a memory of 200. ``ratio`` is a loop's time per step divided by the plain one's of the same round,
-the median over the rounds; ``best_ratio`` compares the fastest rounds; ``whole_ratio`` counts the reading of the data
-as well, over one training of all epochs.
-On a CPU the time is the process's own, which other programs disturb least, with one thread.
+Six loops run in turn in one process: plain PyTorch, Avalanche's Naive, and Naive with ``TensorLoader``, each without
+and with a replay memory. All loops have the same steps on the same random tensors: SGD on batches of 64 images of
+3 x 32 x 32, with replay plus 64 images from a memory of 200. ``ratio`` is the time of a step divided by that of the
+plain loop in the same round, median over the rounds. ``best_ratio`` compares the fastest rounds. ``whole_ratio``
+includes the reading of the data, over a training of all epochs.
+On a CPU the loops have one thread, and the time is CPU time of the process, which other programs disturb least.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from condensekit.rng import Draw, isolated
 
 SHAPE, CLASSES, BATCH, MEMORY = (3, 32, 32), 10, 64, 200
 LOOPS = ("plain", "naive", "naive-tensor", "plain-er", "replay", "replay-tensor")
-Timing = tuple[float, float]  # seconds of one step: of the median epoch, and of the whole training
+Timing = tuple[float, float]  # seconds of a step: in the median epoch, and in the whole training
 
 
 class Clock(SupervisedPlugin):
-    """Notes when each epoch of the running experience begins and ends."""
+    """Plugin that measures the seconds of each epoch of the running experience."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__()
         self.now, self.seconds, self.began = now, list[float](), 0.0
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """A new experience."""
+        """Reset the seconds for a new experience."""
         self.seconds = []
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """After all others that act here."""
+        """Start the clock, after all other plugins."""
         self.began = self.now()
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """The end."""
+        """Stop the clock."""
         self.seconds.append(self.now() - self.began)
 
 
@@ -69,7 +69,7 @@ def make_data(samples: int) -> Any:
 
 
 def avalanche_loop(name: str, benchmark: Any, epochs: int, device: torch.device, now: Callable[[], float]) -> Timing:
-    """Train on the second experience, after one epoch of the first."""
+    """Time a training by Avalanche on the second experience, after one epoch of the first."""
     clock = Clock(now)
     plugins: list[Any] = [ReplayPlugin(MEMORY)] if "replay" in name else []
     plugins += [TensorLoader()] if "tensor" in name else []
@@ -93,7 +93,7 @@ def avalanche_loop(name: str, benchmark: Any, epochs: int, device: torch.device,
 
 
 def plain_loop(name: str, benchmark: Any, epochs: int, device: torch.device, now: Callable[[], float]) -> Timing:
-    """The same steps, written out."""
+    """Time a training with the same steps in plain PyTorch."""
     parts = [[(x, y) for x, y, _ in experience.dataset] for experience in benchmark.train_stream]
     (memory, memory_labels), (images, labels) = (_tensors(part, device) for part in parts)
     model = network().to(device)
@@ -122,13 +122,13 @@ def _tensors(part: list[Any], device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def network() -> torch.nn.Module:
-    """One linear layer."""
+    """Network with one linear layer."""
     with isolated(0):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, CLASSES))
 
 
 def measure(rounds: int, samples: int, epochs: int, device: torch.device) -> Record:
-    """All loops in turn, ``rounds`` times after one that does not count."""
+    """Time all loops in turn, in ``rounds`` rounds after a first round that does not count."""
 
     def now() -> float:
         if device.type != "cuda":
@@ -159,7 +159,7 @@ def measure(rounds: int, samples: int, epochs: int, device: torch.device) -> Rec
 
 
 def main() -> None:
-    """Measure, print a table, write JSON."""
+    """Measure all loops, print a table and write the results."""
     options = parser(__doc__)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--samples", type=int, default=2000, help="images of each experience")

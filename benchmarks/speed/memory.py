@@ -1,8 +1,9 @@
-"""Peak memory above the imports for condensing 50,000 random 32x32 images, each case in a process of its own.
+"""Peak memory, in addition to the imports, of a condensation of 50,000 random 32x32 images.
 
     python benchmarks/speed/memory.py --out FILE [--reference PATH]
 
-Peaks are of the resident set, on a CPU, over a few steps; ``compiled`` includes the compiler.
+Each case has its own process. The peak is that of the resident set in a few steps on a CPU; the case ``compiled``
+includes the compiler.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ CASES = ("eager", "compiled", "reference")
 
 
 def peak_mib() -> float:
-    """Largest resident set of this process so far."""
-    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    """Largest resident set of this process so far, in MiB."""
+    scale = 1 if sys.platform == "darwin" else 1024  # the unit is bytes on macOS and KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
 
 
@@ -50,15 +51,15 @@ def run_case(case: str, args: argparse.Namespace) -> Record:
 
 
 def main() -> None:
-    """Run each case in a fresh process and write the rows."""
+    """Run each case in a new process and write the rows."""
     options = parser(__doc__)
-    options.add_argument("--reference", type=Path, help="a checkout of VICO-UoE/DatasetCondensation, to measure it too")
+    options.add_argument("--reference", type=Path, help="a checkout of VICO-UoE/DatasetCondensation, for a third case")
     options.add_argument("--images", type=int, default=50_000, help="random 32x32 images of 10 classes")
     options.add_argument("--ipc", type=int, default=10, help="synthetic images per class")
     options.add_argument("--real-batch", type=int, default=256, help="real images of each class in a step")
     options.add_argument("--steps", type=int, default=3)
     options.add_argument("--out", type=Path, help="file to write")
-    options.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)  # what the fresh process is told
+    options.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)  # case of the new process
     args = options.parse_args()
     if args.case:
         print(json.dumps(run_case(args.case, args)))
@@ -67,7 +68,7 @@ def main() -> None:
     rows = []
     for case in cases:
         command = [sys.executable, __file__, "--case", case, *sys.argv[1:]]
-        hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # the reference would take a GPU
+        hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # otherwise the reference would use a GPU
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=hidden).stdout
         rows.append(json.loads(output.splitlines()[-1]))
         print(json.dumps(rows[-1]))

@@ -1,10 +1,10 @@
-"""How many steps of each method fit into a minute of wall time?
+"""Pace of recipes: the number of matching steps in 60 s and in 300 s of wall time.
 
     python benchmarks/speed/pace.py --data fashionmnist --ipc 10 --out FILE --try "m3d batch_real=64"
 
-What is done before the first step (training of encoders, clustering) counts, and leaves less for the steps. Run it on a
-machine that does nothing else: ``accuracy/cells.py`` takes its numbers of steps at equal time from here. Recipes are
-written as for ``accuracy/tuning.py``; those that FILE has already are skipped.
+The time before the first step (training of encoders, clustering) counts, so that less time is left for steps. Run the
+script on an idle machine: ``accuracy/cells.py`` has its numbers of steps at equal time from here. Recipes are written
+as for ``accuracy/tuning.py``; recipes that FILE has already are skipped.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from benchmarks.record import Record, read, recipe_parser, start, write
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 
-BUDGETS = (60, 300)  # seconds
+BUDGETS = (60, 300)  # times in seconds
 
 
 def measure(text: str, train: ClassImages, args: argparse.Namespace) -> Record:
-    """One recipe's row; what the first step takes longer than the others, to fill caches, counts as preparation."""
+    """Row of a recipe; the additional time of the first step, which fills caches, counts as preparation."""
     result = ck.condense(train, text, ipc=args.ipc, steps=args.steps)
     preparation_s = result.set.provenance["preparation_s"]
     step_s = median(row["seconds"] for row in result.history[1:])
@@ -39,7 +39,7 @@ def measure(text: str, train: ClassImages, args: argparse.Namespace) -> Record:
 
 
 def main() -> None:
-    """Measure the recipes that are missing."""
+    """Measure the missing recipes."""
     parser = recipe_parser(__doc__)
     parser.add_argument("--steps", type=int, default=6, help="steps to time, at least 2")
     args = parser.parse_args()

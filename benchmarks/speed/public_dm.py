@@ -1,7 +1,7 @@
-"""Public DM code (github.com/VICO-UoE/DatasetCondensation): run from your own checkout of it.
+"""Public DM code (github.com/VICO-UoE/DatasetCondensation), run from your own checkout.
 
-Nothing of it is copied here and nothing in the checkout changes: its files are read, patched in memory so
-that they import with today's libraries, and its own ``main()`` runs on images of ours.
+No part of that code is copied here, and the checkout is not changed. Its files are read and patched in memory, so that
+they can be imported with current libraries. Its own ``main()`` then runs on our images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PATCHES = {
 
 
 class _Pairs:
-    """(normalised image, label) pairs, made one by one as torchvision makes them."""
+    """Data set of pairs (normalised image, label), made one by one as by torchvision."""
 
     def __init__(self, data: ClassImages) -> None:
         self.data = data
@@ -45,13 +45,13 @@ class _Pairs:
 
 
 class PublicDM:
-    """The patched modules of a checkout.
+    """Patched modules of a checkout.
 
     Args:
-        folder: The checkout.
+        folder: Folder of the checkout.
 
     Raises:
-        DataError: The folder holds no such code.
+        DataError: The folder is not a checkout of this code.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,22 +66,22 @@ class PublicDM:
             source = path.read_text(encoding="utf-8")
             for pattern, replacement in patches:
                 source = re.sub(pattern, replacement, source)
-            modules[name] = sys.modules[name] = types.ModuleType(name)  # they import each other by these names
+            modules[name] = sys.modules[name] = types.ModuleType(name)  # the modules import each other by these names
             exec(compile(source, str(path), "exec"), modules[name].__dict__)
         self._main, self._utils = modules["main_DM"], modules["utils"]
 
     def network(self, data: ClassImages) -> nn.Module:
-        """Its default ConvNet for these images, randomly initialised, on the device that it picks."""
+        """Default ConvNet of the public code for these images, with random weights, on the device that it chooses."""
         channels, height, width = data.spec.shape
         network: nn.Module = self._utils.get_network("ConvNet", channels, len(data.classes), (height, width))
         return network
 
     def run(self, data: ClassImages, ipc: int, batch_real: int, on_step: Callable[[], object]) -> None:
-        """Its whole program on ``data`` (uint8, labels 0..K-1), without its evaluation.
+        """Run the whole program on ``data`` without its evaluation.
 
         Args:
-            data: Real images.
-            ipc: Images per class; any number (its table of loop counts, which DM does not use, is passed by).
+            data: Real images, uint8, labels 0..K-1.
+            ipc: Images per class, any number: its table of loop counts, which DM does not use, is replaced.
             batch_real: Real images of each class in a step.
             on_step: Called as each step begins. The run ends when it raises.
         """
@@ -102,7 +102,7 @@ class PublicDM:
             "print": lambda *_: None,
         }
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its own: deprecated calls, means over no evaluations
+            warnings.simplefilter("ignore")  # the code has deprecated calls, and means over zero evaluations
             options: dict[str, object] = {"ipc": ipc, "batch_real": batch_real, "num_exp": 1, "num_eval": 0}
             options |= {"data_path": folder, "save_path": folder}
             argv = ["main_DM.py", *(f"--{name}={value}" for name, value in options.items())]

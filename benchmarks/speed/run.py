@@ -1,11 +1,11 @@
-"""How long one step of DM takes beside the public DM code, both whole, taking turns in one process.
+"""Time of one DM step compared with the public DM code, both with their whole loops, in turn in one process.
 
     python benchmarks/speed/run.py --reference PATH --ipc 10 --classes 10 --pairs 5 --out FILE
 
-Both loops run unchanged on the same random images, one step of each in turn, timed apart. ``ratio`` is
-their time divided by ours, pair by pair. ``gradient_rel_error`` compares our image gradient of one step with
-the same gradient in float64 through their network: same weights, images and augmentation parameters; the
-median over the synthetic images.
+Both loops run unchanged on the same random images, one step of each in turn, and each step is timed separately.
+``ratio`` is the time of the public code divided by our time, for each pair of steps. ``gradient_rel_error`` compares
+our image gradient of one step with the gradient in float64 through the public network, with the same weights, images
+and augmentation parameters.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.training.augment import Augmentation
 
-STEPS = 20_000  # more than are ever timed
-WARM_UP = 2
+STEPS = 20_000  # length of our loop, more steps than are timed
+WARM_UP = 2  # number of first pairs that do not count
 
 
-class Enough(Exception):  # noqa: N818 - the expected end, no error
-    """Both loops have run often enough."""
+class Enough(Exception):  # noqa: N818 - the expected end, not an error
+    """Both loops have run enough steps."""
 
 
 class Turns:
-    """Lets two loops run one step each in turn, and times every step alone."""
+    """Synchronisation of two loops that run one step each in turn, and the seconds of each step."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
@@ -54,7 +54,7 @@ class Turns:
         self.failure: BaseException | None = None
 
     def lap(self, who: str, other: str) -> None:
-        """``who`` begins a step: note the time of its last one, let the other go, wait for the turn."""
+        """Store the seconds of the last step of ``who``, let ``other`` run a step, and wait for the next turn."""
         if who in self.began:
             self.seconds[who].append(_now() - self.began[who])
         self.gates[other].release()
@@ -70,7 +70,7 @@ GradientErrors = dict[str, float]  # "whole", "median_image", "worst_image"
 
 @dataclass(frozen=True)
 class InTurn(DistributionMatching):
-    """Distribution matching that waits for its turn where a step begins."""
+    """Distribution matching that waits for its turn at the beginning of a step."""
 
     turns: Turns = field(default_factory=lambda: Turns(0))
 
@@ -87,12 +87,12 @@ def _now() -> float:
 
 
 def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, machine: Machine, pairs: int) -> Turns:
-    """``pairs`` steps of each loop after the warm-up, in turn; our loop in the calling thread."""
+    """Run ``pairs`` steps of each loop in turn after the warm-up; our loop runs in the calling thread."""
     turns = Turns(pairs + WARM_UP)
     threads = torch.get_num_threads()
 
     def reference() -> None:
-        torch.set_num_threads(threads)  # holds for a thread: our one-thread workers leave this one alone
+        torch.set_num_threads(threads)  # the setting belongs to a thread, so that our one-thread workers keep theirs
         try:
             public.run(data, ipc, batch, lambda: turns.lap("reference", "ours"))
         except Enough:
@@ -107,7 +107,7 @@ def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, machin
     try:
         method = InTurn(batch_real=batch, turns=turns)
         result = condense(data, method, ipc=ipc, steps=STEPS, machine=machine)
-        turns.failure = RuntimeError(result.message)  # it ended too early: interrupted
+        turns.failure = RuntimeError(result.message)  # an interrupt ended our loop too early
     except Enough:
         pass
     except BaseException as error:
@@ -120,10 +120,10 @@ def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, machin
 
 
 def gradient_errors(public: PublicDM, data: ClassImages, ipc: int, batch: int, machine: Machine) -> GradientErrors:
-    """Relative errors of the image gradient of one step of ours, against float64 through the reference's network.
+    """Relative errors of our image gradient of one step, compared with float64 through the public network.
 
-    Of the millions of activations some lie so near a ReLU's kink that the last bit decides; the few images
-    they belong to are off by about 1e-3 in any float32 code. Hence the median and worst image beside the whole.
+    Some of the millions of activations are so close to 0, the kink of ReLU, that the last bit decides. Their images
+    have errors of about 1e-3 in every float32 code. The result therefore also has the median and the worst image.
     """
     draw, labels, augmentation = Draw(seed=0, step=1), data.classes, Augmentation()
     with Compute(machine, (data.spec.shape[1], data.spec.shape[2])) as compute:
@@ -139,7 +139,7 @@ def gradient_errors(public: PublicDM, data: ClassImages, ipc: int, batch: int, m
         theirs.copy_(mine)
 
     def embedded_mean(images: Tensor, label: int) -> Tensor:
-        """In float64, at augmented images rounded as ours are: a ReLU near zero hangs on their last bit."""
+        """Mean embedding in float64 of augmented images that are rounded to float32, on whose last bit ReLUs depend."""
         parameters = augmentation.draw(draw, [label])
         augmented = augmentation.apply(images.double(), parameters)
         rounding = augmentation.apply(images.detach().float(), parameters).double() - augmented.detach()
@@ -160,7 +160,7 @@ def gradient_errors(public: PublicDM, data: ClassImages, ipc: int, batch: int, m
 def measure(
     public: PublicDM, data: ClassImages, ipc: int, batch: int, machine: Machine, pairs: int
 ) -> tuple[Record, GradientErrors]:
-    """One row of the table, and all gradient errors."""
+    """Row of the table, and all gradient errors."""
     seconds = take_turns(public, data, ipc, batch, machine, pairs).seconds
     theirs, ours = (seconds[who][WARM_UP:][:pairs] for who in ("reference", "ours"))
     ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
@@ -179,7 +179,7 @@ def measure(
 
 
 def main() -> None:
-    """Measure the precisions asked for and write the rows."""
+    """Measure the given precisions and write the rows."""
     options = parser(__doc__)
     options.add_argument("--reference", type=Path, required=True, help="a checkout of VICO-UoE/DatasetCondensation")
     options.add_argument("--ipc", type=int, default=10, help="synthetic images per class")

@@ -1,4 +1,4 @@
-"""The tables of speed, pace, memory and of continual-learning loops."""
+"""Tables of speed, pace, memory and continual-learning loops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from condensekit.tables import markdown
 
 
 def speed(records: list[Record]) -> Iterator[str]:
-    """One step beside the public code, from every file of ``run.py``."""
+    """Table of one step compared with the public code, from all files of ``run.py``."""
     columns = (
         *("machine", "classes", "real batch", "ipc", "precision", "compiled", "reference s", "ours s"),
         *("times faster (min, median, max)", "gradient error"),
@@ -36,7 +36,7 @@ def speed(records: list[Record]) -> Iterator[str]:
 
 
 def memory(records: list[Record]) -> Iterator[str]:
-    """Peaks of memory, from every file of ``memory.py``."""
+    """Table of peak memory, from all files of ``memory.py``."""
     rows = [
         (
             hardware([record]),
@@ -55,7 +55,7 @@ def memory(records: list[Record]) -> Iterator[str]:
 
 
 def pace(records: list[Record]) -> Iterator[str]:
-    """Seconds of each recipe."""
+    """Tables of the pace of recipes, from all files of ``pace.py``."""
     columns = ("recipe", "s before the first step", "s per step", "steps in 60 s", "steps in 300 s")
     for record in (r for r in records if "pace" in r):
         yield f"{record['settings']['data']}, ipc {record['settings']['ipc']}; {hardware([record])}:"
@@ -77,7 +77,7 @@ def pace(records: list[Record]) -> Iterator[str]:
 
 
 def loop(records: list[Record]) -> Iterator[str]:
-    """What loops cost beside plain PyTorch."""
+    """Tables of the time of loops compared with plain PyTorch, from all files of ``loop.py``."""
     columns = ("loop", "microseconds per step", "ratio", "of the fastest rounds", "with reading")
     ratios = ("ratio", "best_ratio", "whole_ratio")
     for record in (r for r in records if "loops" in r):

@@ -1,6 +1,6 @@
-"""Architecture search on NNI, with candidates ranked on a condensed set.
+"""Architecture search on NNI, in which candidates are ranked on a condensed set.
 
-The names below are imported when they are first used. Importing this package imports no NNI.
+The names below are imported at their first use. The import of this package does not import NNI.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from condensekit.nas.trials.strategies import FixedList, strategy
     from condensekit.nas.trials.time_budget import TimeBudget
 
-# At its first import NNI warns about classes that torch has added since.
+# At its first import NNI warns about classes that torch has added after this version of NNI.
 warnings.filterwarnings("ignore", ".*is found to be not a nn.Module", RuntimeWarning, r"nni\.")
 
 _MODULES = {
@@ -58,7 +58,7 @@ _lazily, __dir__ = lazy(__name__, _MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported now."""
+    """Import a public name at its first use."""
     with needing_nni(f"condensekit.nas.{name}"):
         return _lazily(name)
 

@@ -1,6 +1,6 @@
 """Names of the search: engines, spaces, strategies and rankers, without NNI.
 
-What makes an object stands here as ``module:object`` and is imported when it is asked for.
+The tables hold ``module:object`` for each name; :func:`imported` imports the object.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ SPACES = {
     "nasbench201": "condensekit.nas.spaces.spaces:nasbench201_space",
 }
 STRATEGIES = {name: f"condensekit.nas.trials.strategies:{name}" for name in ("random", "grid", "evolution", "tpe")}
-LISTED = ("random", "grid")  # strategies under which every ranker scores the same list
+LISTED = ("random", "grid")  # strategies in which all rankers score the same list of architectures
 ZERO_COST = {name: f"condensekit.nas.rankers.zero_cost:{name}" for name in ("synflow", "nwot", "jacov", "zen")}
-COUNTS = ("params", "flops")  # rankers that only count
-SCORES = ("accuracy", "cross-entropy", "margin", "tse")  # of a trained candidate
-EARLY, ADDITIVE = "early-stop", "additive"  # further rankers
-HALF, START = "half-", "start-"  # before a recipe: half of the set is real; all of it is where a condensation starts
-RIDGE = "ridge:"  # before rankers: a regression on their scores
-EQUAL = "-equal"  # after a selection: trained on for longer, by what the dearest preparation costs
+COUNTS = ("params", "flops")  # rankers that count a property of the architecture
+SCORES = ("accuracy", "cross-entropy", "margin", "tse")  # scores of a trained candidate
+EARLY, ADDITIVE = "early-stop", "additive"  # names of further rankers
+HALF, START = "half-", "start-"  # prefixes of a recipe: half of the set is real; the set is the recipe's first images
+RIDGE = "ridge:"  # prefix of rankers: a regression on their scores
+EQUAL = "-equal"  # suffix of a selection: longer trainings, which cost as much as the most expensive preparation
 
 
 def imported(kind: str, name: str, table: Mapping[str, str]) -> Any:
-    """What a table of ``module:object`` has under a name, imported now.
+    """Import the object that a table of ``module:object`` has for a name.
 
     Raises:
-        ConfigError: An unknown name, or an object that cannot be imported here.
+        ConfigError: An unknown name, or an object that needs NNI when NNI is not installed.
     """
     if name not in table:
         raise unknown(kind, name, table)
@@ -43,7 +43,7 @@ def imported(kind: str, name: str, table: Mapping[str, str]) -> Any:
 
 @contextmanager
 def needing_nni(what: str) -> Iterator[None]:
-    """Imports of ``what``; where NNI is missing, a ConfigError says so in one line."""
+    """Context of imports for ``what``: raises a ConfigError of one line if NNI is not installed."""
     try:
         yield
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Condensed memory for class-incremental learning with Avalanche.
+"""Condensed replay memory for class-incremental learning with Avalanche.
 
-The names below are imported when first used: importing Avalanche takes seconds.
+The names below are imported at their first use, because the import of Avalanche takes seconds.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Engines: what runs trials."""
+"""Engines, which run the trials of a search, and their worker processes."""

@@ -1,4 +1,4 @@
-"""Client of the fork server: starts it, gives it a job, forks workers and kills them."""
+"""Client of the fork server: starts the server, gives it a job, and forks and kills its workers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from condensekit.errors import CondensekitError, ConfigError
 from condensekit.nas.engines import messages
 from condensekit.nas.engines.worker import Job
 
-START_S = 120  # that the imports may take
+START_S = 120  # largest time of the server's imports in seconds
 
 
 class WarmServer:
-    """A fork server that ends with this process, however this process ends. Use as a context manager.
+    """Fork server that ends with this process, however this process ends. Use it as a context manager.
 
-    It may serve several searches, one after the other: starting it costs seconds, a worker milliseconds.
+    It can serve several searches in a row: the start of the server takes seconds, that of a worker milliseconds.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class WarmServer:
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **threads, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the search alone
+                start_new_session=True,  # Ctrl-C reaches the search only
             )
         self._ready = False
 
@@ -53,7 +53,7 @@ class WarmServer:
         self.close()
 
     def close(self) -> None:
-        """End the server and whatever it forked."""
+        """End the server and all its workers."""
         self._control.close()
         try:
             self.process.wait(10)
@@ -63,10 +63,10 @@ class WarmServer:
             self.process.wait()
 
     def prepare(self, job: Job) -> None:
-        """Hand over the job of the workers forked from now on.
+        """Send the job of all workers that are forked from now on.
 
         Raises:
-            ConfigError: It cannot be sent, or loaded there.
+            ConfigError: The job cannot be sent, or cannot be loaded by the server.
         """
         try:
             payload = cloudpickle.dumps(job)
@@ -84,7 +84,7 @@ class WarmServer:
         self._expect("j")
 
     def fork(self) -> tuple[int, Connection]:
-        """A new worker: its pid, and the pipe to it."""
+        """Start a worker; returns its pid and the pipe to it."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._send("F", descriptors=(theirs.fileno(),))
@@ -92,20 +92,20 @@ class WarmServer:
         return pid, Connection(ours.detach())
 
     def kill(self, pid: int) -> None:
-        """End a worker at once."""
+        """Kill a worker."""
         self._send("K", str(pid).encode())
 
     def listen(self, path: Path) -> None:
-        """Take trials of NNI's training service through a socket at ``path``, whose folder exists."""
+        """Accept trials of NNI's training service at a socket ``path``, whose folder exists."""
         self._send("L", str(path.absolute()).encode())
         self._expect("l")
 
     def guard(self, manager: int) -> None:
-        """Kill the process group of NNI's manager when this process ends; 0: there is no manager any more."""
+        """Kill the process group of NNI's manager when this process ends; 0: the manager has ended already."""
         self._send("M", str(manager).encode())
 
     def end_of(self, pid: int) -> str:
-        """How a worker ended; waits until it has."""
+        """Wait for the end of a worker; returns a text that says how it ended."""
         while pid not in self._ends:
             self._note(self._expect("x"))
         code = os.waitstatus_to_exitcode(self._ends.pop(pid))
@@ -125,7 +125,7 @@ class WarmServer:
             raise self._gone() from error
 
     def _expect(self, kind: str) -> str:
-        """The payload of the next message of this kind; ends of workers that come before it are noted."""
+        """Payload of the next message of this kind; messages on ended workers that arrive before it are stored."""
         while True:
             try:
                 message = messages.receive(self._control)
@@ -142,7 +142,7 @@ class WarmServer:
                 raise ConfigError(f"space or evaluator cannot be loaded in a worker: {payload.decode()}")
 
     def _gone(self) -> CondensekitError:
-        return CondensekitError("the fork server has ended: its messages stand above; start the search again")
+        return CondensekitError("the fork server has ended: see its messages above; start the search again")
 
 
 def _path() -> list[str]:

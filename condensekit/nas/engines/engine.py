@@ -1,4 +1,4 @@
-"""Engine interface of a search, and the engine that runs trials in this process."""
+"""Engine: the base class of engines that run trials, and the engine that runs trials in this process."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import time
 
 from nni.nas.execution import ExecutionEngine, SequentialExecutionEngine
 
-POLL_S = 0.02  # between looks at trials that cannot be waited for
+POLL_S = 0.02  # seconds between two checks of trials without an event to wait for
 
 
 class Engine(ExecutionEngine):  # type: ignore[misc]
-    """An NNI engine that can be waited for, and that notices when what its trials need is gone.
+    """NNI engine that can wait for trials, and that raises an error if a process that trials need has ended.
 
     Attributes:
-        grace_s: Seconds for which metrics may come in after the end of their trial.
+        grace_s: Seconds for which metrics may arrive after the end of their trial.
     """
 
     grace_s = 0.0
 
     def check(self) -> None:
-        """Raise CondensekitError where the end of a trial is not its own: what trials need is gone."""
+        """Raise CondensekitError if a process that all trials need has ended."""
 
     def pump(self, timeout_s: float) -> None:
-        """Let trials go on for a moment, at most so long."""
+        """Let trials continue for at most ``timeout_s`` seconds, and handle their events."""
         time.sleep(min(timeout_s, POLL_S))
 
 

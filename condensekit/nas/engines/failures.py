@@ -1,14 +1,14 @@
-"""Failures of candidates: the exception that says why there is no score, and one line about any other exception."""
+"""Failures of candidates: the exception of a candidate without a score, and one line about any other exception."""
 
 from __future__ import annotations
 
 
 class TrialError(Exception):
-    """A candidate that cannot be scored; the text says why. The search marks its trial and goes on.
+    """A candidate cannot be scored. The search marks its trial as failed and continues.
 
     Args:
-        text: One line.
-        image_steps: Images that had passed through in training by then: they cost what they cost.
+        text: The reason, one line.
+        image_steps: Number of training images until the failure, for the cost of the trial.
     """
 
     def __init__(self, text: str, image_steps: int = 0) -> None:
@@ -17,7 +17,7 @@ class TrialError(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """One line about what was raised."""
+    """One line that describes an exception."""
     text = str(error).strip().splitlines()
     shown = text[0][:300] if text else ""
     if isinstance(error, TrialError):

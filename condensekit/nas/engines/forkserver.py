@@ -1,13 +1,14 @@
-"""Fork server: a process that has imported everything once and forks workers from itself in milliseconds.
+"""Fork server: a process that imports all modules once and then forks each worker in milliseconds.
 
-``python -m condensekit.nas.engines.forkserver DESCRIPTOR``; the descriptor is a socket to the process that started it
-(:mod:`condensekit.nas.engines.client`). When that end closes, whatever the reason, the server kills all that it
-forked, and exits. Each worker leads a process group of its own and watches the server in turn.
+``python -m condensekit.nas.engines.forkserver DESCRIPTOR``; the descriptor is a socket to the process that started the
+server (:mod:`condensekit.nas.engines.client`). When the other end of this socket closes, for any reason, the server
+kills all its workers and exits. Each worker leads a process group of its own, and ends when the server ends.
 
-Messages to the server: ``P`` the folders of ``sys.path``; ``J`` the job (a pickled space and evaluator), answered ``j``
-or ``e`` with a reason; ``F`` with the worker's socket, answered ``f`` with its pid; ``K`` kill a pid; ``L`` a path to
-listen at for trials of NNI's training service; ``M`` the pid of NNI's manager, killed with the rest. The server tells
-``x`` pid and wait status of each worker that ended.
+Messages to the server: ``P`` with the folders of ``sys.path``; ``J`` with the job (a pickled space and evaluator),
+answered by ``j``, or by ``e`` with a reason; ``F`` with the socket of a new worker, answered by ``f`` with its pid;
+``K`` with the pid of a worker to kill; ``L`` with the path of a socket for trials of NNI's training service; ``M`` with
+the pid of NNI's manager, which is killed with the workers. The server sends ``x`` with the pid and wait status of each
+worker that ended.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ from condensekit.nas.engines import messages  # all else is imported by main, wh
 
 
 class ForkServer:
-    """The loop of the server process.
+    """Event loop of the server process.
 
     Args:
-        control: Socket to the process that started it.
+        control: Socket to the process that started the server.
     """
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
         self.selector = selectors.DefaultSelector()
-        self.alive, self._pulse = os.pipe()  # a worker reads the end of the first when this process is gone
+        self.alive, self._pulse = os.pipe()  # a worker reads the end of ``alive`` when this process has ended
         self.ended, wake = os.pipe()
         os.set_blocking(self.ended, False)
         os.set_blocking(wake, False)
         self.wake = wake
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake)
-        self.clients: dict[int, socket.socket | None] = {}  # by pid: None for a worker of the pool
+        self.clients: dict[int, socket.socket | None] = {}  # by pid: client of a trial; None: a worker of the pool
         self.manager = 0
         self._watch(control, self._command)
         self._watch(self.ended, self._reap)
@@ -53,7 +54,7 @@ class ForkServer:
         self.selector.register(source, selectors.EVENT_READ, call)
 
     def serve(self) -> None:
-        """Work until the other end of the control socket is gone."""
+        """Handle messages until the other end of the control socket closes; then kill all workers."""
         going = True
         while going:
             for ready, _ in self.selector.select():
@@ -104,12 +105,12 @@ class ForkServer:
             messages.send(self.control, "j")
 
     def _listen(self, path: Path) -> None:
-        """Take trials of NNI's training service at a socket that only this user can reach."""
+        """Accept trials of NNI's training service at a socket that only this user can open."""
         listener = socket.socket(socket.AF_UNIX)
         here = os.open(".", os.O_RDONLY)
         before = os.umask(0o077)
         try:
-            os.chdir(path.parent)  # a socket's path must be short
+            os.chdir(path.parent)  # the path of a socket must be short
             path.unlink(missing_ok=True)
             listener.bind(path.name)
         finally:
@@ -137,8 +138,8 @@ class ForkServer:
         return True
 
     def _left(self, pid: int, client: socket.socket) -> bool:
-        """NNI killed the client of a trial, so the trial goes as well."""
-        if self.clients.get(pid) is client:  # else the trial's own end came in with this event, and was handled first
+        """Kill a trial whose client was killed by NNI."""
+        if self.clients.get(pid) is client:  # otherwise the trial ended at the same time, and this was handled first
             self.selector.unregister(client)
             client.close()
             self.clients[pid] = None
@@ -155,7 +156,7 @@ class ForkServer:
                     break
                 client = self.clients.pop(pid, None)
                 with contextlib.suppress(OSError):
-                    os.killpg(pid, signal.SIGKILL)  # what it left behind
+                    os.killpg(pid, signal.SIGKILL)  # processes that the worker left behind
                 if client is None:
                     self._tell("x", pid, status)
                     continue
@@ -192,7 +193,7 @@ class ForkServer:
 
 
 def _die_with(alive: int) -> None:
-    """Wait for the end of the pipe that the server holds open, then leave at once, with the whole group."""
+    """Wait until the server ends and its pipe closes, then kill the process group of this worker."""
     os.read(alive, 1)
     os.killpg(0, signal.SIGKILL)
 
@@ -218,7 +219,7 @@ def _leaving_with(control: socket.socket) -> Iterator[None]:
 
 
 def _kill(pid: int) -> None:
-    """End a process group, and its leader where it has not become one yet."""
+    """Kill a process group, and the process itself, which may not lead a group yet."""
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
@@ -234,7 +235,7 @@ def main() -> None:
         worker.preload()
     messages.send(control, "r")
     ForkServer(control).serve()
-    os._exit(0)  # taking torch apart in order would take seconds
+    os._exit(0)  # a usual exit would take seconds to unload torch
 
 
 if __name__ == "__main__":

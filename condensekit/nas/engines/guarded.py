@@ -1,4 +1,4 @@
-"""Guarded evaluator: why a trial failed reaches the search, whatever evaluator and engine."""
+"""Guarded evaluator: reports to the search why a trial failed, with every evaluator and engine."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from condensekit.rng import isolated, key_of
 
 log = logging.getLogger(__name__)
 
-INTERRUPT_AGAIN_S = 1.0  # because an exception in a finaliser or a garbage collection is lost
+INTERRUPT_AGAIN_S = 1.0  # seconds to a second interrupt: an exception in a finaliser or garbage collection is lost
 
 
 def interruptible() -> bool:
-    """Whether a timer can interrupt what runs in this thread: signals reach the main thread only."""
+    """Whether a timer signal can interrupt this thread: signals reach the main thread only."""
     return threading.current_thread() is threading.main_thread()
 
 
 class _TimeOverError(BaseException):
-    """The time is over. It is no ``Exception``: a trial or logger that catches all exceptions would go on."""
+    """The time is over. Not an ``Exception``, because a trial or logger that catches all of these would continue."""
 
 
 class Guarded(Evaluator):  # type: ignore[misc]
-    """Runs an evaluator; where it raises, the reason is reported as ``{"failed": reason}`` before the trial ends.
+    """Evaluator that runs another evaluator and reports its exception as ``{"failed": reason}`` before the trial ends.
 
     Args:
-        evaluator: Whose trials.
-        limit_s: Seconds after which a trial is interrupted from inside, by a timer signal; None for engines that
-            kill from outside. Outside the main thread nothing is interrupted.
-        deadline: ``time.monotonic()`` at which it is interrupted in the same way.
+        evaluator: The evaluator of the trials.
+        limit_s: Seconds after which a timer signal interrupts a trial; None: no limit, or the engine kills the trial.
+            Outside the main thread there is no interrupt.
+        deadline: Value of ``time.monotonic()`` at which a trial is interrupted in the same way; None: no deadline.
     """
 
     def __init__(self, evaluator: Evaluator, limit_s: float | None = None, deadline: float | None = None) -> None:
         self.evaluator, self.limit_s, self.deadline = evaluator, limit_s, deadline
 
     def prepare(self) -> None:
-        """Load what the evaluator can share between trials."""
+        """Load the data that the evaluator shares between trials."""
         if hasattr(self.evaluator, "prepare"):
             self.evaluator.prepare()
 
     def evaluate(self, model: Any) -> Any:
-        """Not called: NNI hands over the frozen space."""
+        """Not used by the search: NNI calls ``_execute`` with a frozen space."""
         return self.evaluator.evaluate(model)
 
     def _dump(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Guarded(Evaluator):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
-        """Raise TrialError inside when the time is over, in a thread that can be interrupted."""
+        """Context that raises TrialError in its body when the time is over, if this thread can be interrupted."""
         ends = []
         if self.limit_s is not None:
             ends.append((self.limit_s, f"over its limit of {self.limit_s:g} s"))
@@ -101,7 +101,7 @@ class Guarded(Evaluator):  # type: ignore[misc]
 
 
 def score_of(metric: Any) -> float | None:
-    """The number in a metric (a number, or a dictionary with ``default``); None where there is no finite one."""
+    """The score in a metric (a number, or a dictionary with ``default``); None: the metric has no finite score."""
     value: Any = metric.get("default") if isinstance(metric, dict) else metric
     try:
         number = float(value)

@@ -7,18 +7,18 @@ import struct
 from collections.abc import Sequence
 
 _HEADER = struct.Struct("<cQ")
-_MAX_DESCRIPTORS = 8  # in a message
+_MAX_DESCRIPTORS = 8  # largest number of file descriptors in a message
 
 
 def send(sock: socket.socket, kind: str, payload: bytes = b"", descriptors: Sequence[int] = ()) -> None:
-    """Send one message; raises OSError where nobody listens any more."""
+    """Send one message. Raises OSError if the other end is closed."""
     header = _HEADER.pack(kind.encode(), len(payload))
     sent = socket.send_fds(sock, [header], list(descriptors))
     sock.sendall(header[sent:] + payload)
 
 
 def receive(sock: socket.socket) -> tuple[str, bytes, list[int]] | None:
-    """The next message as (letter, payload, descriptors), or None at the end."""
+    """Next message as (letter, payload, descriptors); None: the other end is closed."""
     try:
         header, descriptors, _, _ = socket.recv_fds(sock, _HEADER.size, _MAX_DESCRIPTORS)
         header += _exactly(sock, _HEADER.size - len(header)) if header else b""

@@ -1,4 +1,4 @@
-"""Pool engine: warm worker processes, in which a trial costs milliseconds and not seconds to start."""
+"""Pool engine: warm worker processes, in which a trial starts in milliseconds instead of seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus
 from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.engines.engine import Engine
 
-MAX_MESSAGES = 1000  # read at a look: more than a pipe holds, and an end for a trial that never stops reporting
+MAX_MESSAGES = 1000  # messages read in a row: more than a pipe holds, but finite for a trial that reports without end
 
 
 @dataclass(eq=False)
@@ -29,14 +29,14 @@ class _Worker:
 
 
 class PoolEngine(Engine):
-    """Runs frozen models in worker processes, one model at a time in each.
+    """Engine that runs frozen models in worker processes, one model at a time in each process.
 
-    It has no thread: events are dispatched inside :meth:`pump`, which every way to wait calls.
+    It has no thread of its own: :meth:`pump` dispatches the events, and every method that waits calls it.
 
     Args:
-        server: Which has the job.
-        workers: Processes at most, forked when there is work.
-        limit_s: Seconds for one trial; a worker that takes longer is killed.
+        server: Fork server that has the job.
+        workers: Largest number of processes; a process is forked when a model needs it.
+        limit_s: Seconds after which the worker of a trial is killed; None: no limit.
     """
 
     def __init__(self, server: WarmServer, workers: int, limit_s: float | None = None) -> None:
@@ -47,7 +47,7 @@ class PoolEngine(Engine):
         self._models: list[ExecutableModelSpace] = []
 
     def submit_models(self, *models: ExecutableModelSpace) -> None:
-        """Start them where workers are idle; others wait."""
+        """Start models in idle workers; further models wait."""
         for model in models:
             self._models.append(model)
             model.status = ModelStatus.Training
@@ -65,11 +65,11 @@ class PoolEngine(Engine):
             model = self._waiting.popleft()
             worker.model = model
             worker.deadline = None if self.limit_s is None else time.monotonic() + self.limit_s
-            with contextlib.suppress(BrokenPipeError):  # it died: found when its pipe is read
+            with contextlib.suppress(BrokenPipeError):  # a dead worker is found when its pipe is read
                 worker.pipe.send_bytes(json.dumps(model.sample).encode())
 
     def pump(self, timeout_s: float) -> None:
-        """Dispatch what workers report; wait for it at most so long."""
+        """Dispatch the reports of workers; wait for reports at most ``timeout_s`` seconds."""
         busy = {worker.pipe: worker for worker in self._workers if worker.model is not None}
         ends = [worker.deadline for worker in busy.values() if worker.deadline is not None]
         left = min([timeout_s, *(end - time.monotonic() for end in ends)])
@@ -81,7 +81,7 @@ class PoolEngine(Engine):
         self._start()
 
     def _drain(self, worker: _Worker) -> None:
-        """Read what is in the pipe, so that a trial that ended in time is not over its limit; then limits count."""
+        """Read all messages in the pipe before limits are checked: a trial that ended in time is not over its limit."""
         for _ in range(MAX_MESSAGES):
             if worker.model is None or not worker.pipe.poll():
                 return
@@ -103,7 +103,7 @@ class PoolEngine(Engine):
             self._ended(model, ModelStatus.Trained if value else ModelStatus.Failed)
 
     def _drop(self, worker: _Worker, why: str | None) -> None:
-        """End a worker that died, or must die: its trial has failed."""
+        """Remove a worker that has died, or kill it for the reason ``why``; its trial has failed."""
         if why is not None:
             self.server.kill(worker.pid)
         self._workers.remove(worker)
@@ -117,15 +117,15 @@ class PoolEngine(Engine):
         self.dispatch_model_event(TrainingEndEvent(model, status))
 
     def list_models(self, status: ModelStatus | None = None) -> Iterable[ExecutableModelSpace]:
-        """All submitted models, or the models of one status."""
+        """All submitted models, or the submitted models of one status."""
         return [model for model in self._models if status is None or model.status == status]
 
     def idle_worker_available(self) -> bool:
-        """Whether a model submitted now would start now."""
+        """Whether a model that is submitted now starts at once."""
         return not self._waiting and sum(worker.model is not None for worker in self._workers) < self.workers
 
     def budget_available(self) -> bool:
-        """Always: budgets are the journal's."""
+        """True: the journal keeps the budgets."""
         return True
 
     def shutdown(self) -> None:

@@ -1,4 +1,4 @@
-"""Worker: what happens in a process that :mod:`condensekit.nas.engines.forkserver` forks."""
+"""Worker: the code that runs in processes forked by :mod:`condensekit.nas.engines.forkserver`."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ PRELOADED = (
     "condensekit.nas.spaces.convnets",
     "condensekit.nas.spaces.nasbench201",
 )  # modules that trials need
-METRICS = "metrics.jsonl"  # in the folder of a trial of NNI's training service
+METRICS = "metrics.jsonl"  # file in the folder of a trial of NNI's training service
 
 
 @dataclass
 class Job:
-    """What all trials of a search share.
+    """Space and evaluator that all trials of a search share.
 
     Args:
-        space: The simplified space without its evaluator, as ``nni.dump`` writes it.
-        evaluator: Of every candidate.
+        space: The simplified space without its evaluator, as text from ``nni.dump``.
+        evaluator: Evaluator of every candidate.
     """
 
     space: str
@@ -49,18 +49,18 @@ class Job:
     model: ExecutableModelSpace = field(init=False)
 
     def prepare(self) -> None:
-        """Rebuild the space and load what the evaluator can load before the workers are forked."""
+        """Rebuild the space and load the evaluator's data, before the workers are forked."""
         self.model = nni.load(self.space)
         self.model.evaluator = self.evaluator
         if hasattr(self.evaluator, "prepare"):
             self.evaluator.prepare()
 
 
-JOB: Job | None = None  # set in the server, inherited by what it forks
+JOB: Job | None = None  # the server sets it, and forked workers inherit it
 
 
 class Inherited(Evaluator):  # type: ignore[misc]
-    """Stands for the job's evaluator in what NNI's manager stores of each trial."""
+    """Placeholder of the job's evaluator in the files that NNI's manager stores for each trial."""
 
     def _execute(self, model: Any) -> Any:
         assert JOB is not None
@@ -75,7 +75,7 @@ class Inherited(Evaluator):  # type: ignore[misc]
 
 
 def preload() -> None:
-    """Import once what every trial needs."""
+    """Import the modules that every trial needs."""
     nni.silence_stdout()
     for name in PRELOADED:
         importlib.import_module(name)
@@ -83,7 +83,7 @@ def preload() -> None:
 
 
 class _Pipe(TrialCommandChannel):  # type: ignore[misc]
-    """Metrics of one trial go to the search through a pipe."""
+    """Channel that sends the metrics of one trial to the search through a pipe."""
 
     def __init__(self, pipe: Connection, model: ExecutableModelSpace) -> None:
         self.pipe, self.model = pipe, model
@@ -96,10 +96,10 @@ class _Pipe(TrialCommandChannel):  # type: ignore[misc]
 
 
 class _Kept(TrialCommandChannel):  # type: ignore[misc]
-    """Metrics of one trial go to NNI's manager and into a file: the manager drops some that come late.
+    """Channel that sends the metrics of one trial to NNI's manager and writes them to a file.
 
-    The file's first line is the number of the parameter. NNI hands parameters out in the order in which trials ask,
-    and its manager believes that this is the order in which it started them.
+    The manager drops some late metrics. The first line of the file is the number of the parameter. NNI gives parameters
+    to trials in the order in which they ask; its manager assumes that this is the order in which it started them.
     """
 
     def __init__(self, channel: TrialCommandChannel, path: Path) -> None:
@@ -117,7 +117,7 @@ class _Kept(TrialCommandChannel):  # type: ignore[misc]
 
 
 def work(descriptor: int) -> None:
-    """Run trials, one after the other: an architecture comes in, metrics and the end go out."""
+    """Run trials in a row: read an architecture from the socket ``descriptor``, send its metrics and its end."""
     assert JOB is not None
     pipe = Connection(descriptor)
     while True:
@@ -132,7 +132,7 @@ def work(descriptor: int) -> None:
         try:
             model.execute()
         except Exception:
-            ended = False  # why is known: the evaluator is guarded
+            ended = False  # the guarded evaluator has reported the reason
         else:
             ended = True
         _tell(pipe, {"type": "END", "value": ended})
@@ -142,15 +142,15 @@ def _tell(pipe: Connection, message: dict[str, Any]) -> None:
     try:
         pipe.send_bytes(json.dumps(message, default=float).encode())
     except BrokenPipeError:
-        os._exit(1)  # nobody listens any more
+        os._exit(1)  # the search has ended
 
 
 def nni_trial(request: dict[str, Any], streams: list[int]) -> None:
-    """Run one trial of NNI's training service, in the place of a Python that it would have started.
+    """Run one trial of NNI's training service in this process, instead of a new Python process.
 
     Args:
-        request: ``cwd`` and ``env`` of that Python.
-        streams: Its standard input, output and error.
+        request: Working directory ``cwd`` and environment ``env`` of the trial.
+        streams: Descriptors of the trial's standard input, output and error.
     """
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
@@ -165,7 +165,7 @@ def nni_trial(request: dict[str, Any], streams: list[int]) -> None:
 
 
 def _adopt_environment() -> None:
-    """Let NNI, imported long ago, read its environment variables again: which trial this is, and where it reports."""
+    """Let NNI, which is imported already, read its environment variables again: the trial, and where to report."""
     from nni.runtime import env_vars, log
 
     importlib.reload(env_vars)

@@ -1,1 +1,1 @@
-"""Rankers: what scores a candidate, and what it costs."""
+"""Rankers, which score candidates, and the cost of their scores."""

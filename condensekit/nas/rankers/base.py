@@ -1,4 +1,4 @@
-"""Ranker interface, combinations of rankers, and the setting that all rankers of a contest share."""
+"""Ranker: its base class, combinations of rankers, and the setting that all rankers of a contest share."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all rankers of a contest share.
+    """Data and settings that all rankers of a contest share.
 
     Args:
-        maker: Makes their sets from the training images; candidates are trained on its machine.
-        held: Held-out training images, on which candidates are scored; the maker has none of them.
-        protocol: How a candidate is trained; its number of steps is the same for all rankers, see :attr:`train_steps`.
-        ipc: Images per class of a set whose ranker names no other number.
-        score: Which score of a trained candidate counts.
-        seeds: Trainings of each candidate.
-        seed: Of the first training; the same for all candidates.
-        last: Tests in the last tenth of the steps, over which scores are averaged.
-        checks: Tests before those.
+        maker: Makes the sets of the rankers from the training images; candidates are trained on its machine.
+        held: Held-out training images, on which candidates are scored; the maker must not have them.
+        protocol: Training protocol of a candidate; all rankers have the same number of steps, see :attr:`train_steps`.
+        ipc: Images per class of a set, unless its ranker has another number.
+        score: Name of the score by which trained candidates are ranked, see :data:`condensekit.nas.names.SCORES`.
+        seeds: Number of trainings of each candidate.
+        seed: Seed of the first training; the same for all candidates.
+        last: Number of tests in the last tenth of the steps, over which scores are averaged.
+        checks: Number of tests before the last tenth.
         hopeless: See :func:`~condensekit.nas.rankers.training.train_candidate`.
-        recalibrate: Real training images, about as many, whose statistics batch norm has in a test; 0: the
-            statistics of training.
-        extra: Image-steps that a ranker without a preparation gets for each candidate, over all its trainings, to cost
-            as much as a ranker with a preparation.
+        recalibrate: Approximate number of real training images from which batch norm gets its statistics in a test; 0:
+            batch norm keeps the statistics of the training.
+        extra: Further image-steps of each candidate, over all its trainings, for a ranker at equal cost: its share of
+            the most expensive preparation.
 
     Raises:
-        ConfigError: An unknown score, or a score that goes ill with ``hopeless``; a number below 0.
-        DataError: An image that is both trained on and held out.
+        ConfigError: An unknown score, a score that does not work with ``hopeless``, or a number below 0.
+        DataError: A held-out image is also a training image.
     """
 
     maker: Maker
@@ -70,17 +70,17 @@ class Setting:
 
     @property
     def train_steps(self) -> int:
-        """Gradient steps on each candidate, each with a full batch."""
+        """Number of gradient steps of a training, each with a full batch."""
         return self.protocol.steps_on(self.ipc * len(self.maker.train.classes))
 
     @property
     def equal_train_steps(self) -> int:
-        """The same, and each training's part of the steps that a preparation would have cost."""
+        """Number of gradient steps of a training at equal cost: :attr:`train_steps` and its part of ``extra``."""
         return self.train_steps + round(self.extra / (self.seeds * self.protocol.batch))
 
     @cached_property
     def _test(self) -> ClassImages:
-        """The held-out images without the others in their array, which would be sent to every worker."""
+        """The held-out images in an array of their own, so that workers do not receive other images."""
         return self.held.compact()
 
     @cached_property
@@ -88,7 +88,7 @@ class Setting:
         return real_images(self.maker.train, self.recalibrate) if self.recalibrate else None
 
     def trained(self, on: CondensedSet | ClassImages, train_steps: int | None = None) -> Evaluator:
-        """Training on a set, for as many steps as every other ranker takes, unless told otherwise."""
+        """Evaluator that trains candidates on a set; ``train_steps`` None: the number of steps of all rankers."""
         with needing_nni("a ranker that trains candidates"):
             from condensekit.nas.rankers.evaluator import ProxyEvaluator
         return ProxyEvaluator(
@@ -105,13 +105,13 @@ class Setting:
 
 
 class Ranker(ABC):
-    """A way to score candidates.
+    """Base class of rankers, which score candidates.
 
     Attributes:
-        name: What tables call it.
-        free: Whether it scores without training.
-        combines: Whether it is made of other rankers' scores.
-        fitted: Whether it is told truths.
+        name: Name in tables.
+        free: Whether the ranker scores without training.
+        combines: Whether the ranker combines scores of other rankers.
+        fitted: Whether the ranker is fitted to truths.
     """
 
     name: str
@@ -121,36 +121,36 @@ class Ranker(ABC):
 
     @property
     def parts(self) -> tuple[Ranker, ...]:
-        """The rankers whose scores it needs: itself."""
+        """The rankers whose scores this ranker needs: itself."""
         return (self,)
 
     @property
     def at_equal_cost(self) -> bool:
-        """Whether what it may spend depends on what the other rankers spend."""
+        """Whether the cost of this ranker is made equal to the cost of the most expensive other ranker."""
         return False
 
     def check(self, setting: Setting) -> None:  # noqa: B027 - most need no check
-        """Refuse what :meth:`prepare` could not make, before anything is spent.
+        """Raise an error if :meth:`prepare` cannot work, before any work is done.
 
         Raises:
-            ConfigError: Options that make no sense.
-            DataError: Classes too small.
+            ConfigError: Wrong options.
+            DataError: A class with too few images.
         """
 
     @abstractmethod
     def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
-        """What scores a candidate, and what making it took."""
+        """Make the evaluator that scores candidates; returns it with the cost of its preparation."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """Scores made of other rankers' scores, as soon as those are there.
+    """Ranker that combines the scores of other rankers.
 
     Args:
-        name: What tables call it.
-        parts: The rankers it is made of; empty for the additive model, which looks at the architecture alone.
-        fitted: Whether it is a regression on a few architectures whose truth is known (they are not
-            ranked themselves, and what their truths cost is counted), or the plain sum of ranks.
+        name: Name in tables.
+        parts: The combined rankers; empty: the additive model, which uses the architecture only.
+        fitted: Whether the combination is a regression that is fitted to the truths of a few further architectures;
+            the cost of these truths counts. False: it is the sum of ranks.
     """
 
     name: str

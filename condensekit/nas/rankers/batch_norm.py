@@ -1,4 +1,4 @@
-"""Batch norm in tests: with the statistics of real images, not of the few images of a training set."""
+"""Batch norm in tests: statistics of real images instead of those of a small training set."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from condensekit.data.images import ClassImages
 from condensekit.rng import Draw
 
-BATCH_IMAGES = 50  # in a batch whose statistics are averaged with those of the other batches
-STATISTICS_IMAGES = 500  # real images that are enough for the statistics
+BATCH_IMAGES = 50  # number of images in a batch; statistics are averaged over batches
+STATISTICS_IMAGES = 500  # usual number of real images for the statistics
 
 
 def real_images(train: ClassImages, count: int) -> ClassImages:
-    """About ``count`` training images, at least 1: equally many of each class, or all that a class has."""
+    """About ``count`` training images: the same number of each class, or all images of a smaller class."""
     each = math.ceil(count / len(train.classes))
     drawn = [train.draw_indices([c], min(each, train.count(c)), Draw(0), role="statistics") for c in train.classes]
     return train.subset(torch.cat(drawn, 1)[0]).compact()
@@ -26,15 +26,16 @@ def real_images(train: ClassImages, count: int) -> ClassImages:
 
 @contextlib.contextmanager
 def in_evaluation(module: nn.Module, images: ClassImages | None, device: torch.device) -> Iterator[None]:
-    """Put the module into evaluation for a while; its batch norm has the statistics of these images.
+    """Context in which the module is in evaluation mode, and its batch norms have the statistics of ``images``.
 
-    Labels are not used. Afterwards the module is in training again, with the statistics it had. Running averages lag
-    behind the weights, and a condensed set has other statistics than real images: small networks lose points by either.
+    Labels are not used. At the end the module is in training mode with its former statistics. The usual statistics
+    make small networks less accurate for two reasons: running averages lag behind the weights, and a condensed set has
+    other statistics than real images.
 
     Args:
-        module: In training; batch norm in evaluation, which the network keeps frozen, is left alone.
-        images: Real training images, at least 2; None leaves all statistics as they are.
-        device: Where the module is.
+        module: Module in training mode; batch norms in evaluation mode (frozen) are not changed.
+        images: Real training images, at least 2; None: no statistics are changed.
+        device: Device of the module.
     """
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     norms = [norm for norm in norms if norm.training and images is not None]
@@ -53,10 +54,10 @@ def in_evaluation(module: nn.Module, images: ClassImages | None, device: torch.d
 
 
 def _estimate(module: nn.Module, norms: Sequence[_BatchNorm], images: ClassImages, device: torch.device) -> None:
-    """Give the norms the mean over batches of the statistics of their inputs."""
+    """Set the statistics of the norms to those of their inputs, averaged over batches."""
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the mean over batches
+        norm.momentum = None  # average over batches with equal weights
         norm.train()
     order = images.order[Draw(0).permutation("statistics", len(images))]
     with torch.no_grad():

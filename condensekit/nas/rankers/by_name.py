@@ -1,4 +1,4 @@
-"""Rankers by name."""
+"""Rankers by name: the texts that name rankers, and the ranker that each text gives."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from condensekit.nas.rankers.base import Combination, Ranker
 from condensekit.nas.rankers.trained import Condensed, EarlyStop, Half, Selected, Started
 from condensekit.nas.rankers.untrained import ZeroCost
 
-AT_EQUAL_COST = (f"random{EQUAL}", f"{catalog.PACKED}random{EQUAL}")  # other selections have a cost of their own
+AT_EQUAL_COST = (f"random{EQUAL}", f"{catalog.PACKED}random{EQUAL}")  # selections without a preparation, at equal cost
 BY_PREFIX = {HALF: Half, START: Started, "": Condensed}
 
 
 def ranker(given: str | Recipe | Condenser) -> Ranker | Combination:
-    """A ranker by name, written ``NAME key=value ...``, or the ranker that trains on the set of a recipe.
+    """Make a ranker from its name, written ``NAME key=value ...``, or from the recipe of its set.
 
     >>> ranker("dm ipc=50 lr=3").ipc
     50
 
     Args:
-        given: A recipe; or a text:
+        given: A recipe, whose condensed set candidates are trained on; or a text:
 
-            - a method and options of its recipe (``dm``, ``m3d lr=3 init=kmeans``): its condensed set; with ``half-``
-              before it half of the images are real; with ``start-`` before it the real images that it starts from;
+            - a method and options of its recipe (``dm``, ``m3d lr=3 init=kmeans``): trains on its condensed set. With
+              the prefix ``half-``, half of the images are real. With the prefix ``start-``, the images are the real
+              images from which the condensation starts;
             - a selection and its options (``random``, ``packed-random``, ``kmeans candidates=1000``);
-            - ``random-equal`` or ``packed-random-equal``: trained on for longer, by its share of the dearest set;
-            - each of these with ``ipc=N``, or ``@N`` for short: images per class;
-            - ``early-stop``, with ``epochs=N``, or ``@N`` for short: all images for a short time;
-            - ``params``, ``flops``, ``synflow``, ``nwot``, ``jacov``, ``zen``: without training;
-            - several of them joined by ``+``: the sum of their ranks; with ``ridge:`` before that: a regression;
-            - ``additive``: a regression on the choices alone.
+            - ``random-equal`` or ``packed-random-equal``: longer trainings, which cost as much as the most expensive
+              preparation of another ranker;
+            - each of these with ``ipc=N``, or short ``@N``: N images per class;
+            - ``early-stop``, with ``epochs=N``, or short ``@N``: trains on all images for N epochs;
+            - ``params``, ``flops``, ``synflow``, ``nwot``, ``jacov``, ``zen``: scores without training;
+            - several rankers joined by ``+``: the sum of their ranks; with the prefix ``ridge:``, a regression;
+            - ``additive``: a regression on the choices of the architecture.
 
     Raises:
-        ConfigError: An unknown name, or options that make no sense with it.
+        ConfigError: An unknown name, or wrong options.
     """
     if not isinstance(given, str):
         recipe = catalog.as_recipe(given)
@@ -54,9 +56,7 @@ def _single(text: str) -> Ranker:
     kind, at, number = kind.partition("@")
     counted = "epochs" if kind == EARLY else "ipc"
     if at:
-        require(
-            counted not in options, f"ranker {text!r}: @{number} and {counted}= are the same: leave out one of them"
-        )
+        require(counted not in options, f"ranker {text!r}: @{number} is short for {counted}={number}: give only one")
         options[counted] = number
     if kind in (*COUNTS, *ZERO_COST):
         refuse(*(f"ranker {text!r}: {kind} takes no {option}" for option in options))

@@ -1,4 +1,4 @@
-"""Evaluators of NNI: score a candidate by a short training, or without training."""
+"""Evaluators for NNI, which score a candidate by a short training or without training."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from condensekit.runs.describe import describe
 
 
 class ProxyEvaluator(Evaluator):  # type: ignore[misc]
-    """Trains each candidate from scratch on a proxy set and reports its score on held-out training images.
+    """Evaluator that trains each candidate from scratch on a proxy set, and scores it on held-out training images.
 
-    Every candidate gets a fresh module, optimiser and schedule, and the same batches and augmentation. The final
-    result is ``{"default": score, "scores": {...}, "seconds": ..., "image_steps": ..., "stopped": ...}``; a
-    training that diverges is a failed trial.
+    Every candidate has a new module, optimiser and schedule, and the same batches and augmentation. The final result
+    is ``{"default": score, "scores": {...}, "seconds": ..., "image_steps": ..., "stopped": ...}``. A training that
+    diverges is a failed trial.
 
     Args:
-        data: The images, or a function without arguments that loads them (then the evaluator itself stays
-            small; needed for NNI's remote services).
-        protocol: How it is trained.
-        score: Which of :data:`~condensekit.nas.names.SCORES` is the final result.
-        seeds: Trainings of each candidate, with seeds ``seed``, ``seed + 1``, ...; scores are averaged.
-        seed: Of the first training; the same for all candidates.
+        data: The images, or a function without arguments that loads the images. With a function the evaluator is
+            small, which NNI's remote services need.
+        protocol: Training protocol of a candidate.
+        score: Name of the score that is the final result, see :data:`~condensekit.nas.names.SCORES`.
+        seeds: Number of trainings of each candidate, with seeds ``seed``, ``seed + 1``, ...; scores are averaged.
+        seed: Seed of the first training; the same for all candidates.
         last: See :func:`train_candidate`.
-        checks: See there.
-        hopeless: See there.
-        machine: See there.
+        checks: See :func:`train_candidate`.
+        hopeless: See :func:`train_candidate`.
+        machine: See :func:`train_candidate`.
 
     Raises:
-        ConfigError: An unknown score, or a score that goes ill with ``hopeless``; fewer than one seed.
+        ConfigError: An unknown score, a score that does not work with ``hopeless``, or ``seeds`` below 1.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """Everything that decides a candidate's score, as JSON values: a log of trials is checked against it."""
+        """All settings and data that decide a score, as JSON values: a log of trials with another recipe is refused."""
         data, usual = self.data, Machine().identity
         how = {
             "score": self.score,
@@ -86,27 +86,30 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
             how["arguments"] = describe([data.args, data.keywords])
             data = data.func
         if not isinstance(data, ProxyData):
-            name = getattr(data, "__qualname__", type(data).__qualname__)  # of anything callable
+            name = getattr(data, "__qualname__", type(data).__qualname__)  # name of a function or of another callable
             return {**how, "data": f"{data.__module__}.{name}"}
         protocol = replace(self.protocol.on(data.test.spec), steps=self.protocol.steps_on(len(data.targets)))
         return {**how, "protocol": {**describe(protocol), "epochs": None}, **data.fingerprints()}
 
     def prepare(self) -> ProxyData:
-        """The images, loaded once; called before workers are forked, which then share them."""
+        """Load the images once, before workers are forked, which then share them; returns the images."""
         if not isinstance(self.data, ProxyData):
             self.data = self.data()
         _ = self.data.targets, self.data.images
         return self.data
 
     def evaluate(self, model: nn.Module | Callable[[], nn.Module]) -> list[TrialResult]:
-        """Train once for each seed, and report to NNI.
+        """Train a candidate with each seed, and report its score to NNI.
 
         Args:
-            model: Makes the module, whose weights then follow from the seed; or a module, copies of which are
-                trained from the weights it has.
+            model: Function that makes the module, whose weights then depend on the seed; or a module, of which copies
+                with the same weights are trained.
+
+        Returns:
+            The result of each training.
 
         Raises:
-            TrialError: The training diverged.
+            TrialError: A training diverged.
         """
         make = (lambda: copy.deepcopy(model)) if isinstance(model, nn.Module) else model
         data, results = self.prepare(), []
@@ -148,17 +151,17 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
         nni.report_intermediate_result({"default": entry[self.score], **entry})
 
     def _execute(self, model: Any) -> Any:
-        """Called by NNI with a frozen space: the module is built anew, with its own seed, for each training."""
+        """Evaluate a frozen space, for NNI: each training builds a new module with its own seed."""
         return self.evaluate(model.executable_model)
 
 
 class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
-    """The NNI evaluator of :class:`ZeroCost`.
+    """Evaluator that scores candidates without training.
 
     Args:
-        kind: The score's name.
-        images_NCHW: A batch of normalised float32 images.
-        seed: Initial weights follow from it.
+        kind: Name of the score: ``params``, ``flops`` or a name of :data:`~condensekit.nas.names.ZERO_COST`.
+        images_NCHW: Batch (N, C, H, W) of normalised float32 images.
+        seed: Seed of the initial weights and of random numbers.
     """
 
     def __init__(self, kind: str, images_NCHW: Tensor, seed: int = 0) -> None:  # noqa: N803
@@ -171,7 +174,7 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
         return {"kind": self.kind, "seed": self.seed, "images": images}
 
     def evaluate(self, model: Callable[[], nn.Module]) -> float:
-        """Score what ``model`` makes, and report to NNI.
+        """Score the module that ``model`` makes, and report the score to NNI.
 
         Raises:
             TrialError: The score is not finite.
@@ -181,7 +184,7 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
         channels, height, width = self.images.shape[1:]
         with isolated(draw.key("weights")):
             module = model()
-            cost = count(module, (channels, height, width))  # a forward pass, from which lazy layers learn their size
+            cost = count(module, (channels, height, width))  # its forward pass also sets the sizes of lazy layers
         counts = {"params": cost.params, "flops": cost.flops}
         found: float | None = counts.get(self.kind)
         if self.kind not in counts:
@@ -201,5 +204,5 @@ class ZeroCostEvaluator(Evaluator):  # type: ignore[misc]
         return found
 
     def _execute(self, model: Any) -> Any:
-        """Called by NNI with a frozen space."""
+        """Evaluate a frozen space, for NNI."""
         return self.evaluate(model.executable_model)

@@ -1,4 +1,4 @@
-"""Sets of rankers: small sets that candidates are trained on, made once and kept with what they cost."""
+"""Sets of rankers: small sets on which candidates are trained, made once and stored with their cost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from condensekit.runs.kept import kept
 from condensekit.selection.base import Selection, selected_set
 from condensekit.sets.condensed import CondensedSet, Formation
 
-REAL_HALF = "kmeans"  # the selection of the half that is real
+REAL_HALF = "kmeans"  # selection of the real images in a set that is half condensed
 
 
 class _Recipe(TypedDict):
@@ -44,18 +44,18 @@ class _Kept(TypedDict):
 
 
 class DivergedError(CondensekitError):
-    """A condensation gave values that are not finite: its ranker has failed, others go on."""
+    """A condensation gave values that are not finite: its ranker has failed, other rankers continue."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a ranker costs before it sees its first candidate.
+    """Cost of a ranker before its first candidate.
 
     Args:
-        seconds: Wall time.
-        images: Images put through networks.
-        flops: Operations of these networks, counted as they ran; a backward pass counts as two forward passes. They
-            are equal on every machine, so that "equal cost" is reproducible.
+        seconds: Wall time in seconds.
+        images: Number of images that passed through networks.
+        flops: FLOPs of these networks, counted while they ran; a backward pass counts as two forward passes. The
+            number is the same on every machine, so that "equal cost" is reproducible.
     """
 
     seconds: float = 0.0
@@ -67,7 +67,7 @@ class Preparation:
 
     @classmethod
     def of(cls, result: CondenseResult) -> Preparation:
-        """The cost of a condensation, what was done before a kill included."""
+        """Cost of a condensation, including the work before a kill."""
         told, work = result.set.provenance, result.work.values()
         seconds = told["preparation_s"] + told["elapsed_s"]
         return cls(seconds, *(sum(int(part[unit]) for part in work) for unit in ("images", "flops")))
@@ -78,18 +78,18 @@ Made = tuple[CondensedSet, Preparation]
 
 @dataclass(frozen=True, eq=False)
 class Maker:
-    """Makes sets from one data set.
+    """Maker of the sets of rankers, from one data set.
 
     Args:
-        train: Real images, without the images that candidates are tested on.
-        steps: Matching steps of a condensation.
-        options: Options of every recipe that is given as text, see :func:`condensekit.catalog.recipes.recipe`; those
-            in the text itself come first.
-        seed: Of all sets.
-        folder: Where sets are kept, one folder for each; None keeps nothing.
-        machine: Where networks run, candidates included.
-        progress: Told about each matching step.
-        stop: Asked whether the time is over: before a set is made, and after each matching step.
+        train: Real training images, without the images on which candidates are tested.
+        steps: Number of matching steps of a condensation.
+        options: Options of all recipes that are given as text, see :func:`condensekit.catalog.recipes.recipe`; options
+            in the text come first.
+        seed: Seed of all sets.
+        folder: Folder with a folder for each stored set; None: sets are not stored.
+        machine: Device, precision and workers of all networks, including candidates.
+        progress: Display that is told about each matching step.
+        stop: Function that returns whether the time is over; called before each set and after each matching step.
     """
 
     train: ClassImages
@@ -102,19 +102,19 @@ class Maker:
     stop: Callable[[], bool] = lambda: False
 
     def recipe(self, given: str | Recipe) -> Recipe:
-        """A recipe as it is used on these images. Raises ConfigError for options that make no sense."""
+        """The recipe for these images, with the options of the maker. Raises ConfigError for wrong options."""
         if isinstance(given, str):
             name, own = catalog.named(given, "recipe")
             given = catalog.recipe(name, **{**self.options, **own})
         return given.on(self.train.spec)
 
     def condensed(self, recipe: str | Recipe, ipc: int) -> Made:
-        """A condensed set; a killed condensation goes on where it stopped.
+        """Make a condensed set with ``ipc`` images of each class; a killed condensation is resumed.
 
         Raises:
             DivergedError: The condensation diverged.
-            OutOfTimeError: It was stopped, or had no time to start.
-            KeyboardInterrupt: It was interrupted; SIGTERM does what it would have done.
+            OutOfTimeError: The time ended before or during the condensation.
+            KeyboardInterrupt: Ctrl-C ended the condensation; another signal, such as SIGTERM, is raised again.
         """
         used, name = self.recipe(recipe), _name(recipe)
 
@@ -130,8 +130,10 @@ class Maker:
                 stop=self.stop,
                 progress=self.progress,
             )
+            if result.status is Status.INTERRUPTED and result.signum is None:
+                raise OutOfTimeError(f"condensing with {name}: the budget ended; {result.message}")
             if result.signum is not None:
-                signal.raise_signal(result.signum)  # it has left a checkpoint: now let it act
+                signal.raise_signal(result.signum)  # the checkpoint is written: raise the signal again
                 raise KeyboardInterrupt
             if result.status is Status.INTERRUPTED:
                 raise OutOfTimeError(f"condensing with {name}: the budget ended; {result.message}")
@@ -142,19 +144,19 @@ class Maker:
         return self._kept(f"{name}-{ipc}", {**describe(used), "ipc": ipc, "steps": self.steps}, make)
 
     def selected(self, selection: str, ipc: int, formation: Formation | None = None) -> Made:
-        """A set of real images by a selection of the catalog, ``packed-`` before its name allowed."""
+        """Make a set of real images by the name of a selection, which may have the prefix ``packed-``."""
         chosen_by, usual = catalog.baseline(selection)
         return self._chosen(selection, chosen_by, formation or usual, ipc)
 
     def start(self, recipe: str | Recipe, ipc: int) -> Made:
-        """The real images that a condensation starts from, packed as it packs them: the control for what it adds."""
+        """Make the set of real images from which a condensation starts, packed in the same way, as its control."""
         return self._chosen(f"{START}{_name(recipe)}", *self.first(recipe), ipc)
 
     def first(self, recipe: str | Recipe) -> tuple[Selection, Formation]:
-        """How a condensation chooses and packs its first images. Raises ConfigError where it starts from noise."""
+        """Selection and formation of the first images of a condensation. Raises ConfigError for a start from noise."""
         used = self.recipe(recipe)
         if not isinstance(used.init, Selection):
-            text = f"{START}{_name(recipe)}: a condensation from noise starts from no images; give another init"
+            text = f"{START}{_name(recipe)}: a condensation from noise starts without images; give another init"
             raise ConfigError(text)
         return used.init, used.formation
 
@@ -170,15 +172,15 @@ class Maker:
         return self._kept(f"{name}-{ipc}-{formation.factor}", how, make)
 
     def half(self, recipe: str | Recipe, ipc: int) -> Made:
-        """Half of the images of each class, at least 2, condensed; the other half real, nearest to k-means centres."""
+        """Make a set of which half is condensed and half is real, chosen by k-means; ``ipc`` is at least 2."""
         made, first = self.condensed(recipe, ipc // 2)
         real, second = self.selected(REAL_HALF, ipc - ipc // 2, made.formation)
         return made.merge(real), first + second
 
     def _kept(self, name: str, how: Mapping[str, Any], make: Callable[[Path | None], Made]) -> Made:
-        """What ``make`` gives, or gave before in the same way; ``made.json`` is written last and says which way.
+        """Set and cost from ``make``, or from the folder if they were made in the same way before.
 
-        A condensation that diverged is not tried again.
+        ``made.json`` is written last and says how the set was made. A condensation that diverged is not repeated.
         """
         if self.folder is None:
             return self._in_time(name, make, None)
@@ -210,7 +212,7 @@ def _name(recipe: str | Recipe) -> str:
 
 
 def _refuse_version_1(file: Path) -> None:
-    """Raise ConfigError where a set was made by condensekit 0.1, which estimated its cost."""
+    """Raise ConfigError for a set of condensekit 0.1, which estimated the cost."""
     if os.path.lexists(file) and "machine" not in read_json(file, _Recipe)["recipe"]:
         raise ConfigError(
             f"{file.parent} holds a set of condensekit 0.1, whose cost was estimated and not counted: finish with that "

@@ -1,4 +1,4 @@
-"""Trained rankers: score each candidate by a short training."""
+"""Trained rankers, which score each candidate by a short training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OnSet(Ranker):
-    """Trains candidates on a small set.
+    """Base class of rankers that train candidates on a small set.
 
     Args:
-        name: What tables call it.
+        name: Name in tables.
         source: A recipe or its text; for :class:`Selected` the name of a selection.
-        ipc: Images per class; None takes the setting's.
+        ipc: Images per class; None: the number of the setting.
     """
 
     name: str
@@ -35,7 +35,7 @@ class OnSet(Ranker):
 
     @abstractmethod
     def make(self, maker: Maker, ipc: int) -> Made:
-        """The set, and what making it took."""
+        """Make the set with ``ipc`` images of each class; returns it with its cost."""
 
     def prepare(self, setting: Setting) -> tuple[Evaluator, Preparation]:
         """See :meth:`Ranker.prepare`."""
@@ -45,7 +45,7 @@ class OnSet(Ranker):
 
 @dataclass(frozen=True)
 class Condensed(OnSet):
-    """Trains candidates on a condensed set."""
+    """Ranker that trains candidates on a condensed set."""
 
     def check(self, setting: Setting) -> None:
         """See :meth:`Ranker.check`."""
@@ -59,12 +59,12 @@ class Condensed(OnSet):
 
 @dataclass(frozen=True)
 class Half(Condensed):
-    """Trains candidates on a set of which half is condensed and half is real."""
+    """Ranker that trains candidates on a set of which half is condensed and half is real."""
 
     def check(self, setting: Setting) -> None:
         """See :meth:`Ranker.check`."""
         ipc = self.ipc or setting.ipc
-        require(ipc >= 2, f"{self.name}: half condensed and half real needs at least 2 images per class, got {ipc}")
+        require(ipc >= 2, f"{self.name}: half condensed and half real needs at least 2 images per class, got ipc={ipc}")
         super().check(setting)
 
     def make(self, maker: Maker, ipc: int) -> Made:
@@ -74,7 +74,7 @@ class Half(Condensed):
 
 @dataclass(frozen=True)
 class Started(Condensed):
-    """Trains candidates on the real images that a condensation starts from."""
+    """Ranker that trains candidates on the real images from which a condensation starts."""
 
     def check(self, setting: Setting) -> None:
         """See :meth:`Ranker.check`."""
@@ -88,11 +88,12 @@ class Started(Condensed):
 
 @dataclass(frozen=True)
 class Selected(OnSet):
-    """Trains candidates on selected real images.
+    """Ranker that trains candidates on selected real images.
 
     Args:
-        equal: Whether candidates get their share of the dearest preparation among the rankers as further steps, so
-            that all rankers cost the same.
+        source: Name of the selection.
+        equal: Whether trainings are longer, so that the ranker costs as much as the ranker with the most expensive
+            preparation.
     """
 
     source: str
@@ -116,12 +117,12 @@ class Selected(OnSet):
 
 @dataclass(frozen=True)
 class EarlyStop(Ranker):
-    """Trains candidates on all real training images, but not for long.
+    """Ranker that trains candidates on all real training images for a short time.
 
     Args:
-        name: What tables call it.
-        epochs: Passes; None gives it as many image-steps as the others, and its share of the dearest preparation
-            among them on top.
+        name: Name in tables.
+        epochs: Number of passes over the images; None: the ranker costs as much as the ranker with the most expensive
+            preparation.
     """
 
     name: str = EARLY

@@ -1,7 +1,7 @@
 """Training of one candidate on a proxy set, and its scores on held-out images, without NNI.
 
-Every step takes a full batch, whatever the size of the set, and tests stand at equal fractions of the steps: rankers
-with equally many steps pass equally many images and average their scores over the same stretch.
+Every step has a full batch, for sets of every size, and tests come at the same fractions of the steps. Rankers with the
+same number of steps therefore use the same number of images, and average scores over the same part of the training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from condensekit.compute import Compute, Machine, without_subnormals
 from condensekit.data.images import ClassImages, ImageSpec
-from condensekit.errors import ConfigError, DataError, refuse, require, unknown, whole
+from condensekit.errors import ConfigError, DataError, finite, positive, refuse, require, unknown, whole
 from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.batch_norm import in_evaluation
 from condensekit.nas.trials.time_budget import OutOfTimeError
@@ -32,30 +32,31 @@ from condensekit.training.augment import Augmentation
 from condensekit.training.evaluation import outputs, targets_for
 from condensekit.training.train import TEST_PIXELS, class_indices
 
-CPU_TEST_PIXELS = 128 * 32 * 32  # of images in one test batch: a larger one falls out of the cache, at twice the time
+CPU_TEST_PIXELS = 128 * 32 * 32  # pixels of a test batch on a CPU: a larger batch exceeds the cache, at twice the time
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "step": lambda done: 1.0 if done < 0.5 else 0.1,
     "constant": lambda done: 1.0,
 }
-STOPPABLE = ("accuracy", "tse")  # scores by which a candidate given up early stands below candidates that learn
-LAST_SHARE = 0.1  # of the steps, at the end: scores are averaged over the tests in it
-LOOK_EVERY_STEPS = 20  # between looks at whether the loss is finite
+STOPPABLE = ("accuracy", "tse")  # scores that rank a candidate that was given up below candidates that learn
+LAST_SHARE = 0.1  # fraction of the steps, at the end, over whose tests scores are averaged
+LOOK_EVERY_STEPS = 20  # steps between two checks that the loss is finite
 FLIP_CROP = (Augmentation(("crop",)), Augmentation(("flip",)))
-"""Random crop and horizontal flip of every image: how most published networks are trained."""
+"""Random crop and horizontal flip of every image, with which most published networks are trained."""
 
 
 @dataclass(frozen=True, eq=False)
 class ProxyData:
-    """What candidates are trained on and scored on.
+    """Images on which candidates are trained and scored.
 
     Args:
-        train: A condensed or selected set, or real images (a fraction of the data, or all of it).
+        train: A condensed or selected set, or real images.
         test: Held-out training images, perhaps without some classes of ``train``; see :attr:`classes`.
-        statistics: Real training images whose statistics batch norm has in a test; None: the statistics of training.
+        statistics: Real training images from which batch norm gets its statistics in a test; None: batch norm keeps the
+            statistics of the training.
 
     Raises:
-        DataError: Sets whose images or classes do not fit.
+        DataError: The sets have different shapes or classes.
     """
 
     train: CondensedSet | ClassImages
@@ -76,16 +77,16 @@ class ProxyData:
 
     @cached_property
     def targets(self) -> Tensor:
-        """(N,) int64 places among :attr:`classes`, or (N, K) float32 probabilities."""
+        """(N,) int64 indices into :attr:`classes`, or (N, K) float32 probabilities."""
         return targets_for("the proxy set", self.train, self.test)
 
     @cached_property
     def images(self) -> Tensor | ClassImages:
-        """Decoded images (N, C, H, W), normalised float32, of a condensed set; real images as they are."""
+        """Decoded images (N, C, H, W) normalised float32 of a condensed set; real images unchanged."""
         return self.train.training_images
 
     def fingerprints(self) -> dict[str, str]:
-        """What tells these images from others: the start of a sha256 of each part."""
+        """Fingerprints of the parts: 16 hexadecimal digits of a SHA-256 each."""
         train = hashlib.sha256(self.targets.numpy().tobytes())
         if isinstance(self.images, ClassImages):
             train.update(self.images.fingerprint().encode())
@@ -95,7 +96,7 @@ class ProxyData:
         return found if self.statistics is None else {**found, "statistics": self.statistics.fingerprint()[:16]}
 
     def batch(self, rows: Tensor, device: torch.device) -> Tensor:
-        """(n, C, H, W) normalised images of some rows of :attr:`targets`."""
+        """(n, C, H, W) normalised images of the ``rows`` (n,) of :attr:`targets`."""
         if isinstance(self.images, ClassImages):
             return self.images.gather(self.images.order[rows], device)
         return self.images[rows].to(device)
@@ -103,25 +104,24 @@ class ProxyData:
 
 @dataclass(frozen=True)
 class ProxyProtocol:
-    """How a candidate is trained: SGD, the same batches and augmentation for every candidate.
+    """Training protocol of a candidate: SGD, with the same batches and augmentation for every candidate.
 
     Args:
-        epochs: Passes over the set, the last one made whole by a full batch.
-        lr: Learning rate at the start.
-        batch: Images in every gradient step: where a pass ends inside a batch, the next one fills it, and a set of
-            fewer images is passed through more than once in a step.
-        augmentation: Of the training images: one, several applied one after the other (:data:`FLIP_CROP`), or
-            None.
-            On images that are not flippable it is used without ``flip``.
-        schedule: ``cosine``, ``step`` (a tenth from half of the training on) or ``constant``.
-        momentum: In [0, 1).
-        nesterov: Nesterov's momentum.
-        weight_decay: Of all parameters, at least 0.
-        steps: Gradient steps of the whole training in place of ``epochs``; None: by epochs. With it training costs the
-            same on sets of different sizes: it passes ``steps * batch`` images.
+        epochs: Number of passes over the set, rounded up to full batches.
+        lr: Learning rate at the start, above 0.
+        batch: Number of images in every gradient step. If a pass ends inside a batch, the next pass fills the batch; a
+            smaller set has several passes in a step.
+        augmentation: Augmentation of the training images, or several that are applied in a row (:data:`FLIP_CROP`);
+            None: no augmentation. Images that are not flippable are not flipped.
+        schedule: Learning rate over time: ``cosine``, ``step`` (a tenth in the second half) or ``constant``.
+        momentum: Momentum of SGD, in [0, 1).
+        nesterov: Whether the momentum is Nesterov's.
+        weight_decay: Weight decay of all parameters, at least 0.
+        steps: Number of gradient steps of the whole training, instead of ``epochs``; None: ``epochs`` decides. With
+            it, trainings on sets of different sizes have the same cost, ``steps * batch`` images.
 
     Raises:
-        ConfigError: Values out of range, all of them listed.
+        ConfigError: Values out of range; the error lists all of them.
     """
 
     epochs: int = 100
@@ -139,30 +139,32 @@ class ProxyProtocol:
             whole("epochs", self.epochs, 1),
             whole("batch", self.batch, 1),
             None if self.steps is None else whole("steps", self.steps, 1),
-            None if 0 < self.lr < math.inf else f"lr must be positive and finite, got {self.lr}",
-            None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
-            None if 0 <= self.weight_decay < math.inf else f"weight_decay must be at least 0, got {self.weight_decay}",
+            positive("lr", self.lr),
+            None
+            if finite(self.momentum) and 0 <= self.momentum < 1
+            else f"momentum must lie in [0, 1), got {self.momentum!r}",
+            positive("weight_decay", self.weight_decay, zero=True),
             "nesterov needs a momentum above 0" if self.nesterov and not self.momentum else None,
         )
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
 
     def steps_on(self, images: int) -> int:
-        """How many gradient steps training on that many images takes."""
+        """Number of gradient steps of a training on a set of ``images``."""
         return self.steps or math.ceil(self.epochs * images / self.batch)
 
     @property
     def chain(self) -> tuple[Augmentation, ...]:
-        """The augmentations that are applied one after the other."""
+        """The augmentations, in the order in which they are applied."""
         return (self.augmentation,) if isinstance(self.augmentation, Augmentation) else self.augmentation or ()
 
     def on(self, spec: ImageSpec) -> ProxyProtocol:
-        """The protocol as it is used on such data: without ``flip`` where a mirrored image shows another class."""
+        """The protocol for data with this spec: without ``flip`` if a mirrored image may show another class."""
         used = tuple(kept for augmentation in self.chain if (kept := augmentation.on(spec)) is not None)
         return self if used == self.chain else replace(self, augmentation=used)
 
     def augment(self, batch: Tensor, draw: Draw) -> Tensor:
-        """(n, C, H, W) images, augmented with parameters of their own."""
+        """(n, C, H, W) augmented images; each image has its own random parameters."""
         for place, augmentation in enumerate(self.chain):
             batch = augmentation.apply_batch(batch, draw, f"augment/{place}")
         return batch
@@ -170,19 +172,19 @@ class ProxyProtocol:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What training one candidate gave.
+    """Result of the training of one candidate.
 
     Args:
-        scores: By kind (:data:`SCORES`), higher is better: accuracy, minus cross-entropy and margin (probability of
-            the class minus the largest other) on the held-out images, averaged over the tests of the last tenth;
-            ``tse``, minus the mean over all steps of the training loss (Ru et al., "Speedy performance estimation
-            for neural architecture search", NeurIPS 2021, take the sum: the same for equally many steps). Empty for
-            a training that diverged.
-        curve: A dictionary for each test: ``step`` and the scores at that time.
-        seconds: Wall time, tests included.
-        image_steps: Images passed through in training.
-        stopped: Given up as hopeless before the end.
-        problem: What went wrong; empty where nothing did.
+        scores: Scores by kind (:data:`SCORES`), higher is better. On the held-out images, averaged over the tests in
+            the last tenth: the accuracy; minus the cross-entropy; the margin, which is the probability of the right
+            class minus the largest other probability. ``tse``: minus the training loss, averaged over all steps (Ru
+            et al., "Speedy performance estimation for neural architecture search", NeurIPS 2021, use the sum, which
+            ranks in the same way for equal steps). Empty: the training diverged.
+        curve: A dictionary for each test: ``step`` and the scores at this step.
+        seconds: Wall time in seconds, including tests.
+        image_steps: Number of images that passed through the network in training.
+        stopped: Whether the training was given up as hopeless.
+        problem: Reason of a failure; empty: there was no failure.
     """
 
     scores: Mapping[str, float]
@@ -194,21 +196,21 @@ class TrialResult:
 
 
 def check_score(score: str, hopeless: float | None) -> None:
-    """Refuse an unknown score, and a score by which candidates that are given up would come first.
+    """Raise an error for an unknown score, and for a score that ranks candidates that were given up first.
 
     Args:
-        score: Which score of a trained candidate counts.
+        score: Name of the score by which candidates are ranked.
         hopeless: See :func:`train_candidate`.
 
     Raises:
-        ConfigError: An unknown score; ``hopeless`` with a score outside :data:`STOPPABLE`.
+        ConfigError: An unknown score, or ``hopeless`` with a score outside :data:`STOPPABLE`.
     """
     if score not in SCORES:
         raise unknown("score", score, SCORES)
     require(
         hopeless is None or score in STOPPABLE,
         f"hopeless={hopeless} with score {score!r} would rank candidates that are given up first: they are scored "
-        "before they become overconfident, and the others after; leave hopeless out, or score by "
+        "before they become overconfident, other candidates afterwards; leave hopeless out, or use score "
         f"{' or '.join(STOPPABLE)}",
     )
 
@@ -226,29 +228,32 @@ def train_candidate(
     report: Callable[[Mapping[str, float]], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
-    """Train a fresh candidate and score it.
+    """Train a new candidate and score it.
 
     Args:
-        make: Builds the module, with fresh weights from torch's global generator.
+        make: Function that builds the module, with new weights from torch's global generator.
         data: Training and held-out images.
-        protocol: How it is trained.
-        seed: Initial weights, batches and augmentation follow from it and from nothing else.
-        last: Tests in the last tenth of the steps, over which the scores are averaged.
-        checks: Tests spread over the training before those, for the curve.
-        hopeless: Give up at a check where the accuracy is below this many times chance; None: never. Then the
-            scores of that check count, and only some of them may rank: :func:`check_score`.
-        machine: Where; on a CPU in one thread.
-        report: Told each entry of the curve at once.
-        stop: Asked before each step whether to give everything up.
+        protocol: Training protocol.
+        seed: Seed of initial weights, batches and augmentation.
+        last: Number of tests in the last tenth of the steps, over which scores are averaged.
+        checks: Number of tests before the last tenth, for the curve.
+        hopeless: Multiple of the accuracy of chance: at a test with a lower accuracy the training is given up, and the
+            scores of this test count. Only some scores may then rank, see :func:`check_score`. None: never.
+        machine: Device and precision; on a CPU the training has one thread.
+        report: Function that is called at once with each entry of the curve.
+        stop: Function that is called before each step and returns whether the time is over.
+
+    Returns:
+        The scores, the curve and the cost. A training that diverges is a result without scores.
 
     Raises:
-        OutOfTimeError: ``stop`` said so.
-        ConfigError: Numbers out of range, a device that is not here.
+        OutOfTimeError: ``stop`` returned True.
+        ConfigError: Numbers out of range, or a device that this machine does not have.
     """
     refuse(
         whole("last", last, 1),
         whole("checks", checks, 0),
-        None if hopeless is None or hopeless > 0 else f"hopeless must be positive, got {hopeless}",
+        None if hopeless is None else positive("hopeless", hopeless),
     )
     start = time.perf_counter()
     draw = Draw(seed)
@@ -274,7 +279,7 @@ def train_candidate(
                 break
     kept = curve[-1:] if stopped else curve[-len(late) :]
     scores = {kind: sum(entry[kind] for entry in kept) / len(kept) for kind in SCORES}
-    missing = lesson.steps - lesson.done  # of a training given up: they count as its last ones
+    missing = lesson.steps - lesson.done  # steps after giving up count with the recent mean loss
     scores["tse"] = -(lesson.losses + missing * recent) / lesson.steps
     if not all(map(math.isfinite, scores.values())):
         return TrialResult({}, tuple(curve), _since(start), lesson.seen, problem="diverged: outputs not finite")
@@ -282,25 +287,25 @@ def train_candidate(
 
 
 class _Uncounted(Compute):
-    """Networks of any kind; what candidates cost is told by their image-steps."""
+    """Compute for modules of any kind, which counts no FLOPs: image-steps measure the cost of candidates."""
 
     def count(self, module: nn.Module, images: int, passes: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class _Lesson:
-    """One module in training."""
+    """Training of one module, in parts between tests."""
 
     def __init__(
         self, module: nn.Module, data: ProxyData, protocol: ProxyProtocol, draw: Draw, compute: Compute
     ) -> None:
-        self.module = cast(FeatureNetwork, module)  # all that is used of it is forward and parameters
+        self.module = cast(FeatureNetwork, module)  # only its forward pass and parameters are used
         self.data, self.protocol, self.draw, self.compute = data, protocol, draw, compute
         self.targets = data.targets.to(compute.device)
         self.steps = protocol.steps_on(len(self.targets))
         self.done = self.passes = 0
-        self.losses = 0.0  # the sum over steps of the mean loss of a batch
-        self.queue = torch.zeros(0, dtype=torch.int64)  # rows of the pass that is under way
+        self.losses = 0.0  # sum of the mean batch losses of all steps
+        self.queue = torch.zeros(0, dtype=torch.int64)  # remaining rows of the current pass
         parameters = [p for p in module.parameters() if p.requires_grad]
         if not parameters:
             raise ConfigError("the candidate has no parameters to train")
@@ -317,11 +322,11 @@ class _Lesson:
 
     @property
     def seen(self) -> int:
-        """Images passed through so far."""
+        """Number of images that passed through the module so far."""
         return self.done * self.protocol.batch
 
     def learn(self, until: int, stop: Callable[[], bool]) -> bool:
-        """Train until that many steps are done; False as soon as the loss is found not to be finite."""
+        """Train until ``until`` steps are done; returns False if the loss is not finite."""
         device = self.compute.device
         while self.done < until:
             total, end = torch.zeros((), device=device), min(until, self.done + LOOK_EVERY_STEPS)
@@ -341,7 +346,7 @@ class _Lesson:
         return True
 
     def _rows(self) -> Tensor:
-        """(batch,) rows of the next step: passes in a new order each, one after the other without a gap."""
+        """(batch,) rows of the next step; each pass has a new order, and passes follow without a gap."""
         while len(self.queue) < self.protocol.batch:
             order = self.draw.at(self.passes).permutation("shuffle", len(self.targets))
             self.queue, self.passes = torch.cat([self.queue, order]), self.passes + 1
@@ -349,7 +354,7 @@ class _Lesson:
         return rows
 
     def test(self) -> dict[str, float]:
-        """Scores on the held-out images at this time."""
+        """Scores on the held-out images at this step."""
         images, device = self.data.test, self.compute.device
         pixels = CPU_TEST_PIXELS if device.type == "cpu" else TEST_PIXELS
         size = max(2, pixels // (images.spec.shape[1] * images.spec.shape[2]))
@@ -364,7 +369,7 @@ class _Lesson:
 
 
 def _held_out(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over a batch: right answers, cross-entropy, margins of the probabilities."""
+    """Sums over a batch: number of right answers, cross-entropy, margins of the probabilities."""
     right = (logits.argmax(1) == wanted).sum()
     probabilities = logits.softmax(1)
     own = probabilities.gather(1, wanted[:, None])[:, 0]
@@ -373,14 +378,14 @@ def _held_out(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(N,) losses for class indices (N,) or probabilities (N, K)."""
+    """Losses (N,) for targets that are class indices (N,) or probabilities (N, K)."""
     return F.cross_entropy(logits, targets, reduction="none")
 
 
 def tested_after(steps: int, last: int, checks: int) -> tuple[list[int], list[int]]:
-    """The steps after which there are tests: those spread before the last tenth, and those in it whose scores count.
+    """Numbers of the steps after which there are tests: ``checks`` before the last tenth, and ``last`` in it.
 
-    They stand at the same fractions of every number of steps, as far as there are enough.
+    The tests come at the same fractions of the training for every number of steps. Few steps give fewer tests.
     """
     late = {max(1, round(steps * (1 - LAST_SHARE * i / last))) for i in range(last)}
     early = {round(steps * (1 - LAST_SHARE) * (i + 1) / (checks + 1)) for i in range(checks)}
@@ -393,7 +398,7 @@ def _since(start: float) -> float:
 
 @contextlib.contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU: the same sums whatever else runs, and no threads that fight the threads of other workers."""
+    """Context with one thread on a CPU: sums are reproducible, and workers do not compete for cores."""
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Untrained rankers: score each candidate without training."""
+"""Untrained rankers, which score each candidate without training."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ZeroCost(Ranker):
-    """Scores candidates without training.
+    """Ranker that scores candidates without training.
 
     Args:
-        name: ``params``, ``flops`` or one of :data:`~condensekit.nas.names.ZERO_COST`.
+        name: ``params``, ``flops`` or a name of :data:`~condensekit.nas.names.ZERO_COST`.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Zero-cost scores of an untrained network, from one batch of images.
+"""Zero-cost scores of untrained networks, from one batch of images.
 
-Each is written from its paper. A score says only how networks compare, and only for networks drawn alike: give every
-candidate the same images, and initial weights from the same seed.
+The scores are written from their papers. A score is useful only in comparison with other networks under the same
+conditions: give every candidate the same images, and initial weights from the same seed.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from condensekit.networks.cost import PASSES
 from condensekit.rng import Draw, isolated
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.SiLU, nn.Tanh, nn.GELU, nn.ELU, nn.ReLU6, nn.Hardswish)
-BATCH_IMAGES = 64  # in the batch of a score
-EIGENVALUE_FLOOR = 1e-5  # jacov: keeps the logarithm of an eigenvalue finite
-BLENDED_SHARE = 1e-2  # zen: of the second image, added to the first
-ZEN_PAIRS = 4  # of batches that are averaged over
-ZEN_IMAGES = 16  # at most in a batch, as many as the authors take
-RUNNING_WEIGHT = 1 - 0.9**2  # zen: of the batches' variance in batch norm's running variance after two batches
+BATCH_IMAGES = 64  # number of images in the batch of a score
+EIGENVALUE_FLOOR = 1e-5  # jacov: added to each eigenvalue, so that its logarithm is finite
+BLENDED_SHARE = 1e-2  # zen: factor of the second image, which is added to the first image
+ZEN_PAIRS = 4  # zen: number of pairs of batches over which the score is averaged
+ZEN_IMAGES = 16  # zen: largest number of images in a batch, as in the authors' code
+RUNNING_WEIGHT = 1 - 0.9**2  # zen: weight of the batch variance in batch norm's running variance after two batches
 
 
 def synflow(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
-    """Log of the sum of |weight x gradient| for an image of ones, all weights made positive.
+    """Logarithm of the sum of |weight x gradient| for an image of ones, with the absolute values of all weights.
 
     Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", NeurIPS 2020,
     summed over convolutions and linear layers as in Abdelfattah et al., "Zero-cost proxies for lightweight NAS",
-    ICLR 2021. As there, batch norm is left out; here other norms too, for they would undo what is measured. In double
-    precision, and as a logarithm, because the sum of a deep network has hundreds of digits.
+    ICLR 2021. Batch norm is left out as in that paper; here other norms are left out, too, because they would cancel
+    the measured effect. Double precision and the logarithm, because the sum of a deep network has hundreds of digits.
     """
     linear = _plain(module).double()
     with torch.no_grad():
@@ -53,10 +53,11 @@ def synflow(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # n
 
 
 def nwot(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
-    """Log determinant of the kernel of agreeing activation signs between the images of a batch.
+    """Logarithm of the determinant of the kernel of equal activation signs between the images of a batch.
 
-    Mellor et al., "Neural architecture search without training", ICML 2021: two images count in how many units both
-    are active or both are not. Here a unit of any activation function is active where its input is positive.
+    Mellor et al., "Neural architecture search without training", ICML 2021: the entry of two images is the number of
+    units that are active for both images or for neither. Here a unit of any activation function is active if its input
+    is positive.
     """
     n = len(images_NCHW)
     kernel = torch.zeros(n, n, dtype=torch.float64)
@@ -67,17 +68,17 @@ def nwot(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa
 
     activations = [part for part in module.modules() if isinstance(part, ACTIVATIONS)]
     if not activations:
-        raise ConfigError(f"nwot looks at activation modules ({ACTIVATIONS[0].__name__} and the like): there are none")
+        raise ConfigError(f"nwot needs activation modules such as {ACTIVATIONS[0].__name__}: the candidate has none")
     with _hooked(activations, count, before=True), torch.no_grad():
         module.train()(images_NCHW)
     return float(torch.linalg.slogdet(kernel).logabsdet)
 
 
 def jacov(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
-    """How little the gradients of the output with respect to different images correlate.
+    """Score of low correlation between the gradients of the output with respect to different images.
 
-    Minus the sum of log(v) + 1 / v over the eigenvalues v of their correlation matrix: the first version of Mellor et
-    al. (arXiv 2006.04647v1), known as jacob_cov.
+    Minus the sum of log(v) + 1 / v over the eigenvalues v of the correlation matrix of the gradients: the first version
+    of Mellor et al. (arXiv 2006.04647v1), known as jacob_cov.
     """
     images = images_NCHW.detach().clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(module.train()(images).sum(), images)
@@ -85,17 +86,17 @@ def jacov(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noq
     centred = rows - rows.mean(1, keepdim=True)
     length = centred.norm(dim=1, keepdim=True)
     if not bool((length > 0).all()):
-        return -math.inf  # an image that does not reach the output
+        return -math.inf  # the output does not depend on an image
     values = torch.linalg.eigvalsh((centred / length) @ (centred / length).T).clamp(min=0) + EIGENVALUE_FLOOR
     return -float((values.log() + 1 / values).sum())
 
 
 def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa: N803
-    """Log of how much the last map changes when a little of another image is blended in, batch norm's scaling undone.
+    """Logarithm of the change of the last map when another image is blended in, without the scaling of batch norm.
 
     Lin et al., "Zen-NAS: a zero-shot NAS for high-performance image recognition", ICCV 2021: weights and images are
-    standard normal numbers drawn from ``key``; of ``images_NCHW`` only the shape counts. The scaling is undone as in
-    the authors' code and the scores published with it: by the running variance after two batches, not the batch's own.
+    standard normal numbers drawn from ``key``; only the shape of ``images_NCHW`` is used. The scaling is removed as in
+    the authors' code and published scores: by the running variance after two batches, not by the variance of the batch.
     """
     gaussian = copy.deepcopy(module).train()
     scale: list[Tensor] = []
@@ -131,16 +132,19 @@ def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa:
 
 
 def score(kind: str, module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float | None:  # noqa: N803
-    """The score called ``kind``, the larger the better; None where it is not finite.
+    """Compute a zero-cost score, higher is better.
 
     Args:
-        kind: One of :data:`~condensekit.nas.names.ZERO_COST`.
+        kind: Name of :data:`~condensekit.nas.names.ZERO_COST`.
         module: An untrained network on the CPU; its batch norm statistics may change.
-        images_NCHW: A batch of normalised float32 images, at least two.
-        key: Of the random numbers that zen draws.
+        images_NCHW: Batch (N, C, H, W) of normalised float32 images, at least two.
+        key: Seed of the random numbers of zen.
+
+    Returns:
+        The score; None: it is not finite.
 
     Raises:
-        ConfigError: An unknown kind, or nwot on a network without activation modules.
+        ConfigError: An unknown kind, or a network that the score cannot use.
     """
     found: float = imported("zero-cost score", kind, ZERO_COST)(module, images_NCHW, key)
     return found if math.isfinite(found) else None
@@ -157,7 +161,7 @@ def _plain(module: nn.Module) -> nn.Module:
 
 
 def _end(module: nn.Module) -> nn.Module:
-    """The module whose input is the last map: the last pooling to one pixel, else the last linear layer."""
+    """The module whose input is the last map: the last adaptive average pooling, or else the last linear layer."""
     pools = [part for part in module.modules() if isinstance(part, nn.AdaptiveAvgPool2d)]
     linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
     if not pools and not linear:
@@ -167,7 +171,10 @@ def _end(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def _hooked(parts: Sequence[nn.Module], call: Callable[..., None], before: bool = False) -> Iterator[None]:
-    """``call(part, inputs, output)`` at each forward pass of ``parts``; before it, without output, if asked."""
+    """Context that calls ``call(part, inputs, output)`` at each forward pass of ``parts``.
+
+    With ``before``, the call comes before the forward pass and gets the input instead of the output.
+    """
     handles = [
         part.register_forward_pre_hook(lambda p, i: call(p, i, i[0])) if before else part.register_forward_hook(call)
         for part in parts
@@ -180,13 +187,13 @@ def _hooked(parts: Sequence[nn.Module], call: Callable[..., None], before: bool 
 
 
 def batch(train: ClassImages, draw: Draw) -> Tensor:
-    """(64, C, H, W) normalised training images to score networks on, as many of each class as can be."""
+    """(64, C, H, W) normalised training images for scores, with about the same number of each class."""
     each = math.ceil(BATCH_IMAGES / len(train.classes))
     drawn = train.sample(train.classes, each, draw, role="zero-cost")
     return drawn.transpose(0, 1).flatten(0, 1)[:BATCH_IMAGES]
 
 
 def image_steps(kind: str, images: int) -> int:
-    """Images forward and backward that cost as much as a score on a batch of ``images``; 0 for a score that counts."""
+    """Cost of a score on a batch of ``images``: the number of images of equal cost in training; 0 for counts."""
     zen = math.ceil(2 * ZEN_PAIRS * min(images, ZEN_IMAGES) / PASSES)
     return {"synflow": 1, "nwot": math.ceil(images / PASSES), "jacov": images, "zen": zen}.get(kind, 0)

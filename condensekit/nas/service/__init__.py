@@ -1,1 +1,1 @@
-"""NNI's training service as an engine."""
+"""NNI's training service, used as an engine."""

@@ -1,7 +1,7 @@
-"""Guardian: a small process that outlives a killed search for just long enough to end NNI's manager.
+"""Guardian: a small process that ends NNI's manager after the search was killed.
 
-Both ends are here: the search starts ``python -I -S guardian.py`` and tells it a pid on its standard input; when that
-closes, whatever the reason, the process group of the last pid is killed. Standard library only.
+This file has both ends. The search starts ``python -I -S guardian.py`` and writes a pid to its standard input. When
+this input closes, for any reason, the guardian kills the process group of the last pid. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import TracebackType
 
 
 class Guardian:
-    """The search's end. Use as a context manager."""
+    """The guardian process, as the search uses it. Use it as a context manager."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -23,7 +23,7 @@ class Guardian:
         )
 
     def guard(self, manager: int) -> None:
-        """Kill the process group of NNI's manager when this process ends; 0: there is no manager any more."""
+        """Kill the process group of NNI's manager when this process ends; 0: the manager has ended already."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{manager}\n".encode())
         self.process.stdin.flush()
@@ -38,7 +38,7 @@ class Guardian:
 
 
 def main() -> None:
-    """The other end."""
+    """Run in the guardian process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pid = 0
     for line in sys.stdin.buffer:

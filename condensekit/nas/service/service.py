@@ -40,22 +40,22 @@ from condensekit.nas.service.guardian import Guardian
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 EXPERIMENTS = "nni-experiments"  # folder of NNI's list of experiments
-START_S = 60  # that the manager may take to answer; NNI gives it 3 s
+START_S = 60  # largest time until the manager answers, in seconds; NNI waits for 3 s
 
 
 class ServiceEngine(Engine, TrainingServiceExecutionEngine):  # type: ignore[misc]
-    """NNI's engine for its training service, which notices when what it needs is gone, and when a metric was lost.
+    """NNI's engine for its training service; it also finds lost metrics, and processes that have ended.
 
-    The manager drops metrics of a trial that it has seen end, as happens to short ones on a busy machine, and of
-    trials that start together it may tell the end of one as another's. Warm trials keep their number and their metrics
-    in a file of their own, where those not passed on are found.
+    NNI's manager drops metrics that arrive after the end of their trial, which happens to short trials on a busy
+    machine. If trials start together, it may report the end of one trial as that of another. Warm trials therefore
+    write their number and their metrics to a file, from which this engine reads the lost metrics.
     """
 
-    grace_s = 5.0  # where the trials are elsewhere, metrics may come later than their end
+    grace_s = 5.0  # metrics of trials on other machines may arrive after the end of the trial
 
     def __init__(self, service: Service) -> None:
-        self._told: Counter[int] = Counter()  # metrics passed on, by the number of the trial
-        self._read: set[int] = set()  # trials whose file has been read
+        self._told: Counter[int] = Counter()  # number of metrics from the manager, by the number of the trial
+        self._read: set[int] = set()  # numbers of the trials whose file was read
         super().__init__(service, fetch_intermediates=False)
 
     def _report_metric_data_callback(self, command: ReportMetricData) -> None:
@@ -65,7 +65,7 @@ class ServiceEngine(Engine, TrainingServiceExecutionEngine):  # type: ignore[mis
 
     def _trial_end_callback(self, command: TrialEnd) -> None:
         trials = self.nodejs_binding.folder / self.nodejs_binding.id / "environments" / "local-env" / "trials"
-        with contextlib.suppress(FileNotFoundError, ValueError):  # elsewhere, or ended before it had a parameter
+        with contextlib.suppress(FileNotFoundError, ValueError):  # trial on another machine, or without a parameter
             number, *kept = map(nni.load, (trials / command.trial_job_id / METRICS).read_text().splitlines())
             command.parameter_ids = [number]
             for line in kept[self._told[number] :]:
@@ -74,7 +74,7 @@ class ServiceEngine(Engine, TrainingServiceExecutionEngine):  # type: ignore[mis
         super()._trial_end_callback(command)
 
     def check(self) -> None:
-        """See :meth:`Engine.check`: the fork server or NNI's manager may be gone."""
+        """See :meth:`Engine.check`: the fork server or NNI's manager may have ended."""
         server, process = self.nodejs_binding.server, self.nodejs_binding._proc
         if server is not None and server.process.poll() is not None:
             raise CondensekitError("the fork server has ended: its messages stand above; start the search again")
@@ -82,26 +82,26 @@ class ServiceEngine(Engine, TrainingServiceExecutionEngine):  # type: ignore[mis
             raise CondensekitError("NNI's manager has ended before the search: see the log in its folder")
 
     def pump(self, timeout_s: float) -> None:
-        """Wait a moment: events come in on NNI's own thread."""
+        """Wait; NNI's own thread receives the events."""
         self.check()
         super().pump(timeout_s)
 
 
 class Service(NasExperiment):  # type: ignore[misc]
-    """One search as an NNI experiment, all files of which lie in one folder.
+    """One search as an NNI experiment with all its files in one folder.
 
-    NNI's checkpoints are not written: the log of trials is what a search resumes from.
+    NNI writes no checkpoints here, because a search resumes from the log of trials.
 
     Args:
-        space: Where to search.
-        evaluator: Of every candidate.
-        strategy: Runs in this thread.
-        folder: For NNI's files.
-        workers: Trials at a time.
-        limit_s: Seconds for one trial.
-        journal: Makes the layer above the engine.
-        server: Whose job is this search's; None for a service on other machines.
-        training_service: NNI's configuration of another service than the local one.
+        space: The search space.
+        evaluator: Evaluator of every candidate.
+        strategy: Strategy, which runs in this thread.
+        folder: Folder of NNI's files.
+        workers: Number of trials at the same time.
+        limit_s: Seconds for one trial; None: no limit.
+        journal: Function that makes the layer above the engine.
+        server: Fork server that has the job of this search; None: the trials run on other machines.
+        training_service: NNI's configuration of a training service on other machines; None: the local service.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Service(NasExperiment):  # type: ignore[misc]
         training_service: Any = None,
     ) -> None:
         self.folder, self.server, self.journal = folder.absolute(), server, journal
-        with _launching(self.folder, None):  # NNI writes a list of services as soon as it is configured
+        with _launching(self.folder, None):  # the constructor of the configuration writes a list of services
             config = NasExperimentConfig("ts", "simplified", None if training_service else "local")
         if training_service is not None:
             config.training_service = training_service
@@ -131,14 +131,14 @@ class Service(NasExperiment):  # type: ignore[misc]
         super().__init__(space, evaluator if server is None else Inherited(), strategy, config)
 
     def execution_engine_factory(self, config: Any) -> Middleware:
-        """NNI's engine below our journal."""
+        """The journal, with NNI's engine below it."""
         return self.journal(ServiceEngine(self))
 
     def save_checkpoint(self) -> None:
-        """Nothing, see the class."""
+        """Do nothing, see the class."""
 
     def explore(self, port: int) -> None:
-        """Run the strategy to its end, and what it asked for."""
+        """Run the strategy and all its trials to the end; NNI's portal is at ``port``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / EXPERIMENTS / ".experiment").unlink(missing_ok=True)  # NNI would unpickle it
         if self.server is not None:
@@ -170,24 +170,24 @@ class Service(NasExperiment):  # type: ignore[misc]
         if isinstance(self._engine, Middleware):
             self._engine.close()
         self._stop_nni_manager()
-        with contextlib.suppress(CondensekitError):  # of a fork server that is gone
+        with contextlib.suppress(CondensekitError):  # the fork server may have ended
             guard.guard(0)
         if self._engine is not None:
             self._engine.shutdown()
         handler = nni.runtime.log._handlers.get(self.id)
         self._stop_logging()
         if handler is not None:
-            handler.close()  # NNI forgets to
+            handler.close()  # NNI does not close it
 
 
 @contextlib.contextmanager
 def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[None]:
-    """What NNI keeps in the user's home goes into ``folder``; a manager that starts is guarded.
+    """Context in which NNI uses ``folder`` instead of the user's home, and ``guard`` guards a started manager.
 
-    The folder may come from somebody else. So the list of training services, which NNI imports, is the one of its
-    package, and Pythons that the manager starts search the folder in which they start for no module.
+    The folder may come from another person. Therefore the list of training services, which NNI imports, is the list of
+    NNI's package, and a Python that the manager starts does not import modules from the folder in which it starts.
 
-    With a warm server it listens on loopback only, so what NNI logs about its other addresses is left out.
+    With a warm server the manager listens on the loopback address only; NNI's message with other addresses is dropped.
     """
     launcher = nni.experiment.launcher
     start, check, manifest = launcher._start_rest_server, launcher._check_rest_server, launcher.Experiments
@@ -196,7 +196,7 @@ def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[No
     def guarded(*args: Any) -> Any:
         started.append(start(*args))
         if guard is not None:
-            guard.guard(started[-1].pid)  # before anything else can go wrong
+            guard.guard(started[-1].pid)  # first, because the following steps may fail
         return started[-1]
 
     def patient(port: int, retry: int = 0, url_prefix: str | None = None) -> None:
@@ -228,10 +228,10 @@ def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[No
 
 
 def _await(process: subprocess.Popen[bytes], port: int, prefix: str | None) -> None:
-    """Return when the manager answers; raise RuntimeError where it ends, or does not answer in time."""
+    """Wait until the manager answers. Raises RuntimeError if it ends or does not answer in time."""
     end = time.monotonic() + START_S
     while process.poll() is None:
-        with contextlib.suppress(OSError):  # of requests: nobody listens yet
+        with contextlib.suppress(OSError):  # the request fails until the manager listens
             nni.experiment.rest.get(port, "/check-status", prefix)
             return
         if time.monotonic() >= end:
@@ -241,19 +241,19 @@ def _await(process: subprocess.Popen[bytes], port: int, prefix: str | None) -> N
 
 
 def _readable(record: logging.LogRecord) -> bool:
-    """Without NNI's names of colours, and its list of this machine's addresses: :meth:`Service.explore` gives one."""
+    """Filter that removes NNI's colour names, and drops its list of addresses: :meth:`Service._start` logs one."""
     record.msg = re.sub(r"\$\{[A-Z_]+\}", "", str(record.msg))
     return not record.msg.startswith("Web portal URLs")
 
 
 def _quoted(path: Path) -> str:
-    """A path as NODE_OPTIONS takes it."""
+    """A path, quoted for NODE_OPTIONS."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def check_port(port: int) -> None:
-    """Raise ConfigError where the portal cannot have this port."""
+    """Raise ConfigError if the portal cannot use this port."""
     if not 1024 <= port <= 65535:
         raise ConfigError(f"port must lie in 1024..65535, got {port}")
     with socket.socket() as probe:

@@ -1,7 +1,7 @@
-"""Trial client: the Python that NNI's service starts for a trial; it hands the trial to the fork server and waits.
+"""Trial client: the process that NNI's service starts for a trial; it gives the trial to the fork server and waits.
 
-Run as a file, ``python -I -S trialclient.py SOCKET ...``, with the standard library alone, so that it starts in
-milliseconds. The rest of the command line is what NNI added for its own entry, and is not needed.
+Run it as a file, ``python -I -S trialclient.py SOCKET ...``. It uses the standard library only, so that it starts in
+milliseconds. It ignores the further arguments, which NNI adds.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ import sys
 
 
 def main() -> int:
-    """The exit code of the trial."""
+    """Run the trial; returns its exit code."""
     nas = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     spec = importlib.util.spec_from_file_location("messages", os.path.join(nas, "engines", "messages.py"))
     assert spec is not None
@@ -21,7 +21,7 @@ def main() -> int:
     spec.loader.exec_module(messages)
     request = json.dumps({"cwd": os.getcwd(), "env": dict(os.environ)}).encode()
     server = socket.socket(socket.AF_UNIX)
-    os.chdir(os.path.dirname(sys.argv[1]))  # a socket's path must be short
+    os.chdir(os.path.dirname(sys.argv[1]))  # the path of a socket must be short
     server.connect(os.path.basename(sys.argv[1]))
     messages.send(server, "T", request, (0, 1, 2))
     message = messages.receive(server)

@@ -1,1 +1,1 @@
-"""Search spaces, their architectures, and which of these compute the same."""
+"""Search spaces, their architectures, and the equivalence of architectures."""

@@ -1,4 +1,4 @@
-"""Architecture: a choice for each label of a space, and the text that names it."""
+"""Architecture: one choice for each label of a space, and its key, a text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Architecture = dict[str, Any]
 
 
 def key(architecture: Mapping[str, Any]) -> str:
-    """The same text for the same architecture, whatever the order of its labels; a value of None is left out.
+    """Key of an architecture: a text that does not depend on the order of its labels; values None are left out.
 
-    Some of NNI's strategies note None for a constraint of the space, others note nothing.
+    Some of NNI's strategies store None for a constraint of the space, others store no value.
     """
     given = {label: value for label, value in architecture.items() if value is not None}
     return json.dumps(given, sort_keys=True, separators=(",", ":"))

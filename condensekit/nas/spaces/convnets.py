@@ -14,21 +14,24 @@ from condensekit.networks.cost import Shape
 
 
 class ConvNetSpace(ModelSpace):  # type: ignore[misc]
-    """Depth x width x activation x norm x pooling; :func:`condensekit.nas.convnet_space` checks and builds it.
+    """Grid of depths, widths, activations, norms and poolings; :func:`condensekit.nas.convnet_space` makes it.
 
     Zhao, Mopuri and Bilen (Dataset Condensation, ICLR 2021): 4 x 4 x 3 x 5 x 3 = 720 networks.
 
+    Attributes:
+        notes: A sentence for each depth that was left out.
+
     Args:
         shape: (C, H, W) of the images.
-        classes: Outputs.
-        depths: Choices, each of which fits the images.
-        widths: Choices, see :class:`condensekit.networks.convnet.ConvNet`.
-        activations: See there.
-        norms: See there.
-        poolings: See there.
+        classes: Number of outputs.
+        depths: Numbers of blocks, each of which fits the images.
+        widths: Numbers of channels of every block.
+        activations: Names of activations that :class:`condensekit.networks.convnet.ConvNet` has.
+        norms: Names of norms that it has.
+        poolings: Names of poolings that it has.
     """
 
-    notes: tuple[str, ...] = ()  # what was left out, one sentence each
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -50,9 +53,9 @@ class ConvNetSpace(ModelSpace):  # type: ignore[misc]
         for part in self.network.modules():
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
-                reset()  # the layers came from the meta device without weights
+                reset()  # layers of the meta device have no weights
 
     def forward(self, images_NCHW: Tensor) -> Tensor:  # noqa: N803
-        """(N, C, H, W) normalised float images to (N, classes) logits."""
+        """Logits (N, classes) of normalised float32 images (N, C, H, W)."""
         logits: Tensor = self.network(images_NCHW)
         return logits

@@ -1,4 +1,4 @@
-"""Distinct architectures: lists in which no two are known to compute the same."""
+"""Distinct architectures: lists without two architectures that are known to compute the same."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from condensekit.nas.spaces.spaces import sample_architectures
 
 
 def by_key(architectures: Iterable[Architecture]) -> dict[str, Architecture]:
-    """Architectures by key, each once."""
+    """Architectures by their keys, each once."""
     return {key(a): a for a in architectures}
 
 
 def distinct(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
-    """``n`` architectures drawn at random, no two of which are known to compute the same; all, where there are fewer.
+    """Draw ``n`` architectures at random, no two of which are known to compute the same.
 
-    A longer list from the same seed begins with a shorter one.
+    A smaller space gives all its architectures. A longer list from the same seed begins with the shorter list.
     """
     asked = n
     while True:
@@ -34,9 +34,9 @@ def distinct(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
 
 
 def listed(space: ModelSpace, strategy: str, n: int, seed: int) -> list[Architecture] | None:
-    """The architectures that all rankers score under a strategy; None where the strategy searches for each ranker.
+    """Architectures that all rankers score under a strategy; None: the strategy searches for each ranker.
 
-    ``grid`` is a shuffled list of the space as it is, ``random`` one of architectures that differ in what they compute.
+    ``grid`` gives a shuffled list of all architectures, ``random`` a list of architectures with different computations.
     """
     if strategy == "grid":
         return sample_architectures(space, n, seed)
@@ -44,16 +44,16 @@ def listed(space: ModelSpace, strategy: str, n: int, seed: int) -> list[Architec
 
 
 def others(space: ModelSpace, taken: Sequence[Architecture], n: int, seed: int) -> list[Architecture]:
-    """``n`` random architectures, none of which is known to compute what one of those ``taken`` does.
+    """Draw ``n`` architectures at random, none of which is known to compute the same as one in ``taken``.
 
     Raises:
-        ConfigError: The space has no more.
+        ConfigError: The space has fewer than ``n`` further architectures.
     """
     groups = {group(space, a) for a in taken}
     left = [a for a in distinct(space, len(groups) + n, seed) if group(space, a) not in groups][:n]
     if len(left) < n:
         raise ConfigError(
-            f"a regression is fitted on {n} architectures beside the {len(groups)} ranked ones, and the space has only "
-            f"{len(left)} more: rank fewer"
+            f"a regression needs {n} further architectures in addition to the {len(groups)} ranked architectures, and "
+            f"the space has only {len(left)}: rank fewer architectures"
         )
     return left

@@ -1,4 +1,4 @@
-"""Equivalence: which architectures compute the same."""
+"""Equivalence of architectures that compute the same."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from condensekit.nas.spaces.nasbench201 import NasBench201Space, computation
 
 
 def canonical(space: ModelSpace, architecture: Architecture) -> Architecture:
-    """The architecture that stands in a table for this one, and for others that differ in edges without effect.
+    """The representative of all architectures that differ from this one only in edges without effect.
 
-    In NAS-Bench-201 an edge that the input does not reach, or from which the output is not reached, might as well hold
-    ``none``: 9,445 of the 15,625 cells are left. Elsewhere each stands for itself.
+    In NAS-Bench-201 an edge has no effect if the input does not reach it or it does not reach the output; the
+    representative has ``none`` there. 9,445 of the 15,625 cells are representatives. In other spaces each architecture
+    is its own representative.
     """
     if not isinstance(space, NasBench201Space):
         return architecture
@@ -30,5 +31,5 @@ def canonical(space: ModelSpace, architecture: Architecture) -> Architecture:
 
 
 def group(space: ModelSpace, architecture: Architecture) -> str:
-    """The name of all architectures that compute the same thing, as far as that is known."""
+    """Text that is the same for all architectures that are known to compute the same."""
     return computation(architecture) if isinstance(space, NasBench201Space) else key(architecture)

@@ -1,4 +1,4 @@
-"""NAS-Bench-201 for images of any depth, and the names that benchmark tables give its cells."""
+"""NAS-Bench-201 space for images with any number of channels, and the names of its cells in benchmark tables."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import nn
 from condensekit.errors import DataError, refuse, whole
 from condensekit.nas.spaces.architecture import Architecture
 
-_TABLE = {"conv_1x1": "nor_conv_1x1", "conv_3x3": "nor_conv_3x3"}  # names of operations in tables, by NNI's names
+_TABLE = {"conv_1x1": "nor_conv_1x1", "conv_3x3": "nor_conv_3x3"}  # operations: NNI's name -> name in tables
 _NNI = {theirs: ours for ours, theirs in _TABLE.items()}
 _OPERATIONS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")
 
 
 class NasBench201Space(NasBench201):  # type: ignore[misc]
-    """NAS-Bench-201 (Dong and Yang, ICLR 2020): a cell of six edges with five operations each.
+    """NAS-Bench-201 (Dong and Yang, ICLR 2020): a cell of six edges with five possible operations each.
 
     Args:
-        channels: Of the images; NNI's own takes 3 only.
-        classes: Outputs.
-        stem: Channels of the stem; the benchmark has 16. Its second and third stage have 2 and 4 times as many.
-        cells: Cells of each of the three stages; the benchmark has 5.
+        channels: Channels of the images; NNI's class accepts 3 channels only.
+        classes: Number of outputs.
+        stem: Channels of the stem; 16 in the benchmark. The second and third stage have 2 and 4 times as many channels.
+        cells: Number of cells of each of the three stages; 5 in the benchmark.
 
     Raises:
-        ConfigError: A number below 1.
+        ConfigError: A number is below 1.
     """
 
     def __init__(self, channels: int = 3, classes: int = 10, stem: int = 16, cells: int = 5) -> None:
@@ -37,11 +37,11 @@ class NasBench201Space(NasBench201):  # type: ignore[misc]
 
 
 def computation(cell: Architecture) -> str:
-    """A text that cells share whose outputs are the same expression of operations: they rank alike but for noise.
+    """Expression of a cell's output in its operations: cells with the same expression differ by noise only.
 
-    Sums and skips are written out, and what comes from ``none`` is left out. Weights are not looked at: two like
-    convolutions of one input count as one whose output is used twice, as they do in the 6,466 unique cells of the
-    benchmark's authors, who keep brackets and zeros; here 4,930 are left.
+    Sums and skips are expanded, and terms of ``none`` are left out. Weights are ignored: two equal convolutions of the
+    same input count as one convolution whose output is used twice. The benchmark's authors, who keep brackets and
+    zeros, count 6,466 unique cells in this way; here there are 4,930.
     """
     nodes = [["x"]]
     for node in (1, 2, 3):
@@ -57,7 +57,7 @@ def computation(cell: Architecture) -> str:
 
 
 def to_table(architecture: Architecture) -> str:
-    """An architecture as tables write it: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
+    """Name of an architecture in benchmark tables: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
     nodes = []
     for node in (1, 2, 3):
         operations = [architecture[f"cell/{before}_{node}"] for before in range(node)]
@@ -66,10 +66,10 @@ def to_table(architecture: Architecture) -> str:
 
 
 def from_table(text: str) -> Architecture:
-    """The inverse of :func:`to_table`.
+    """Architecture of a name in benchmark tables, the inverse of :func:`to_table`.
 
     Raises:
-        DataError: The text is no cell.
+        DataError: The text is not the name of a cell.
     """
     architecture: Architecture = {}
     for node, part in enumerate(text.strip().split("+"), 1):
@@ -78,5 +78,5 @@ def from_table(text: str) -> Architecture:
     wanted = {f"cell/{before}_{node}" for node in (1, 2, 3) for before in range(node)}
     known = set(architecture.values()) <= set(_OPERATIONS)
     if set(architecture) != wanted or not known or to_table(architecture) != text.strip():
-        raise DataError(f"{text!r} is no NAS-Bench-201 cell: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|")
+        raise DataError(f"{text!r} is not a NAS-Bench-201 cell: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|")
     return architecture

@@ -1,4 +1,4 @@
-"""Search spaces by name, listed and sampled without building modules."""
+"""Search spaces by name, and lists and samples of their architectures, without building modules."""
 
 from __future__ import annotations
 
@@ -30,25 +30,24 @@ from condensekit.rng import Draw, isolated
 
 log = logging.getLogger(__name__)
 
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function or an object, as Python shows it
-MAX_LISTED = 1 << 18  # architectures: a smaller space is sampled by a permutation of its list
-MAX_DRAWS = 1_000  # from a larger space for each architecture: constraints refuse some, and some come twice
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # memory address in the repr of a function or object
+MAX_LISTED = 1 << 18  # largest number of architectures of a space that is sampled by a permutation of its list
+MAX_DRAWS = 1_000  # largest number of draws for each architecture of a larger space: constraints reject some draws
 
 
 def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: Any) -> ModelSpace:
-    """A space by name.
+    """Make a space by its name.
 
     Args:
         name: ``convnet`` (the 720 ConvNets of Dataset Condensation), ``convnet-small`` (widths 16 to 64, depths 1 to
-            3), ``nasbench201`` (NNI's, 15,625 cells), or ``module:Class`` of a ModelSpace of your own.
-        shape: (C, H, W) of the images; ``module:Class`` does not get it.
-        classes: Outputs; ``module:Class`` does not get it.
-        options: Passed on to :func:`convnet_space`, :class:`NasBench201Space` or the class.
-
-    The names are those of :data:`condensekit.nas.names.SPACES`.
+            3), ``nasbench201`` (15,625 cells), or ``module:Class`` of your own ModelSpace. The names are in
+            :data:`condensekit.nas.names.SPACES`.
+        shape: (C, H, W) of the images; not passed to ``module:Class``.
+        classes: Number of outputs; not passed to ``module:Class``.
+        options: Arguments of :func:`convnet_space`, :class:`NasBench201Space` or the class.
 
     Raises:
-        ConfigError: An unknown name, a class that cannot be imported or built, options it does not take.
+        ConfigError: An unknown name, a class that cannot be imported or built, or options that the space does not have.
     """
     if ":" in name:
         return _imported(name, options)
@@ -82,25 +81,25 @@ def convnet_space(
     norms: Sequence[str] = ("none", "batch", "layer", "instance", "group"),
     poolings: Sequence[str] = ("none", "max", "avg"),
 ) -> ConvNetSpace:
-    """The grid of :class:`condensekit.networks.convnet.ConvNet`.
+    """Make a grid of :class:`condensekit.networks.convnet.ConvNet`.
 
     Args:
         shape: (C, H, W) of the images.
-        classes: Outputs.
-        depths: Blocks. Depths at which pooling leaves a map below 1x1 are dropped; :attr:`ConvNetSpace.notes`
-            and a logged warning say so.
-        widths: Channels of every block.
-        activations: Names that ConvNet knows.
-        norms: See there.
-        poolings: See there.
+        classes: Number of outputs.
+        depths: Numbers of blocks. Depths at which pooling leaves a map below 1x1 are dropped;
+            :attr:`ConvNetSpace.notes` and a logged warning name them.
+        widths: Numbers of channels of every block.
+        activations: Names of activations that ConvNet has.
+        norms: Names of norms that ConvNet has.
+        poolings: Names of poolings that ConvNet has.
 
     Raises:
-        ConfigError: An option ConvNet does not know, an empty list, or no depth left.
+        ConfigError: An option that ConvNet does not have, an empty list, or no depth that fits the images.
     """
     lists = {"depths": depths, "widths": widths, "activations": activations, "norms": norms, "poolings": poolings}
     refuse(*(f"{name} must name at least one value" for name, values in lists.items() if not values))
     for choice in product(widths, depths, activations, norms, poolings):
-        ConvNet(*choice)  # refuses options it does not know
+        ConvNet(*choice)  # raises an error for unknown options
     pooled = next((name for name in poolings if name != "none"), "none")
     kept, dropped = [], []
     for depth in depths:
@@ -130,10 +129,10 @@ def nasbench201_space(shape: Shape, classes: int, **options: Any) -> NasBench201
 
 
 def check_choices(space: ModelSpace) -> None:
-    """Refuse choices that a log, a table or another process would give back as something else.
+    """Raise an error for choices whose values a log, a table or another process would change.
 
     Raises:
-        ConfigError: A value that JSON turns into another one, or cannot hold; the text names it and its label.
+        ConfigError: JSON changes a value or cannot hold it; the text names the value and its label.
     """
     for label, mutable in space.simplify().items():
         for value in getattr(mutable, "values", ()):
@@ -143,29 +142,29 @@ def check_choices(space: ModelSpace) -> None:
                 back = None
             if back != value or type(back) is not type(value):
                 raise ConfigError(
-                    f"choice {label!r} has the value {value!r}, which JSON gives back as {back!r}: choose among texts "
-                    "or numbers, and look up what they stand for in the space"
+                    f"choice {label!r} has the value {value!r}, which JSON changes to {back!r}: choose among texts or "
+                    "numbers, and let the space translate them into values"
                 )
 
 
 def choices(space: Mutable) -> dict[str, LabeledMutable]:
-    """What there is to choose, by label, without the space's constraints."""
+    """Choices of a space by label, without its constraints."""
     return {label: m for label, m in space.simplify().items() if not isinstance(m, MutableAnnotation)}
 
 
 def plain(labels: Container[str], sample: Mapping[str, Any]) -> Architecture:
-    """A sample of a space with such choices, without the None that some of NNI's strategies note for a constraint."""
+    """Architecture of a sample: the sample without values None that some of NNI's strategies store for constraints."""
     return {label: value for label, value in sample.items() if value is not None or label in labels}
 
 
 def size(space: ModelSpace) -> int | None:
-    """How many architectures a space of choices has, if it has no constraints; None with other kinds of mutables."""
+    """Number of architectures of a space without its constraints; None: some mutables are not lists of choices."""
     mutables = choices(space).values()
     return prod(len(m) for m in mutables) if all(isinstance(m, Categorical) for m in mutables) else None
 
 
 def enumerate_architectures(space: ModelSpace) -> Iterator[Architecture]:
-    """Every architecture of the space once, in its own order, without building modules."""
+    """Every architecture of the space once, in the order of its choices, without building modules."""
     seen, labels = set(), choices(space)
     for sample in MutableDict(space.simplify()).grid():
         if key(sample) not in seen:
@@ -174,12 +173,12 @@ def enumerate_architectures(space: ModelSpace) -> Iterator[Architecture]:
 
 
 def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architecture]:
-    """``n`` distinct architectures drawn uniformly from counted randomness; all of them where there are fewer.
+    """Draw ``n`` different architectures with equal probability; a smaller space gives all its architectures.
 
-    Spaces of more than 262,144 architectures, or with mutables other than choices, are drawn from by NNI itself.
+    NNI draws from spaces of more than 262,144 architectures, and from spaces with mutables other than choices.
 
     Raises:
-        ConfigError: None of many draws satisfies the constraints of the space.
+        ConfigError: No draw satisfies the constraints of the space.
     """
     refuse(whole("n", n, 1))
     draw = Draw(seed)
@@ -191,7 +190,7 @@ def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architect
     found: dict[str, Architecture] = {}
     source = np.random.RandomState(draw.key("architectures") & 0xFFFFFFFF)
     for _ in range(MAX_DRAWS * n):
-        with contextlib.suppress(SampleValidationError):  # a constraint is violated: draw again
+        with contextlib.suppress(SampleValidationError):  # the sample violates a constraint
             sample = plain(labels, mutables.random(random_state=source))
             found.setdefault(key(sample), sample)
         if len(found) == n:
@@ -201,22 +200,23 @@ def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architect
 
 
 def check_architecture(space: ModelSpace, architecture: Architecture) -> None:
-    """Raise DataError where an architecture is not one of the space's."""
-    problem = MutableDict(space.simplify()).check_contains(dict(architecture))  # it may add to what it is given
+    """Raise DataError if an architecture does not belong to the space."""
+    problem = MutableDict(space.simplify()).check_contains(dict(architecture))  # a copy: the call may change it
     labels = ", ".join(choices(space))
     if problem is not None or not set(choices(space)) <= set(architecture) <= set(space.simplify()):
-        raise DataError(f"{key(architecture)} is no architecture of this space ({labels}): {problem or 'other labels'}")
+        text = f"{key(architecture)} is not an architecture of this space ({labels})"
+        raise DataError(f"{text}: {problem or 'its labels are different'}")
 
 
 def build(space: ModelSpace, architecture: Architecture, seed: int = 0) -> nn.Module:
-    """The module of an architecture, in training mode, with fresh weights that follow from ``seed``."""
+    """Build the module of an architecture, in training mode, with new weights that depend on ``seed`` only."""
     with isolated(Draw(seed).key("weights")), model_context(architecture):
         module: nn.Module = space.trace_copy().get(traceable=False)
     return module
 
 
 def fingerprint(space: ModelSpace) -> str:
-    """A short text that differs between spaces: class, arguments and choices, the same in every process."""
+    """Fingerprint of a space: a short hash of its class, arguments and choices, the same in every process."""
     made_from = (space.trace_symbol.__qualname__, space.trace_args, sorted(space.trace_kwargs.items()))
     choices = sorted((label, repr(mutable)) for label, mutable in space.simplify().items())
     text = ADDRESS.sub("", repr((made_from, choices)))

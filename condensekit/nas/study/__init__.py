@@ -1,1 +1,1 @@
-"""Studies of rankers: contests, truth, statistics and results."""
+"""Study of rankers: contests, truths, statistics and results."""

@@ -1,4 +1,4 @@
-"""Bootstrap: how sure a rank correlation is, by paired resamples of distinct architectures."""
+"""Bootstrap: intervals of ranking statistics, from paired resamples of distinct architectures."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from condensekit.errors import DataError, refuse, whole
 from condensekit.nas.study.ranking import MIN_CANDIDATES, TOP_SHARE, Floats, expected_first, measured, placed
 from condensekit.rng import Draw
 
-RESAMPLES = 2000
+RESAMPLES = 2000  # usual number of resamples
 
-Statistic = Callable[[Floats, Floats], Floats]  # (B, N) scores and (B, N) truths -> (B,), NaN where undefined
+Statistic = Callable[[Floats, Floats], Floats]  # (B, N) scores and (B, N) truths -> (B,) values, NaN if undefined
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference, or a single statistic, with its 95 % percentile interval.
+    """A statistic, or a difference of two statistics, with its 95 % percentile interval.
 
     Args:
-        value: In the sample itself.
-        lo: Lower end.
-        hi: Upper end.
+        value: Value in the sample.
+        lo: Lower end of the interval.
+        hi: Upper end of the interval.
     """
 
     value: float
@@ -35,30 +35,30 @@ class Interval:
 
 
 def rank_correlation(scores: Floats, truth: Floats) -> Floats:
-    """Spearman's correlation of each row; 0 where the scores of a row are all equal."""
+    """Spearman's correlation of each row; 0 for a row of equal scores, NaN for a row of equal truths."""
     return _correlation(scores, truth, np.ones(truth.shape, dtype=np.bool_))
 
 
 def top_correlation(scores: Floats, truth: Floats) -> Floats:
-    """The same inside the best half by truth of each row, with all that tie with the last of them."""
+    """Spearman's correlation in the best half by truth of each row, including ties with the last candidate in it."""
     kept = max(1, math.ceil(TOP_SHARE * truth.shape[1]))
     return _correlation(scores, truth, truth >= np.sort(truth, axis=1)[:, -kept, None])
 
 
 def mean_regret(among: int) -> Statistic:
-    """What gives :func:`~condensekit.nas.study.ranking.regret` of each row, in so large draws."""
+    """Statistic of :func:`~condensekit.nas.study.ranking.regret` of each row, in draws of ``among`` candidates."""
     return lambda scores, truth: expected_first(truth, truth, among) - expected_first(scores, truth, among)
 
 
 def _correlation(scores: Floats, truth: Floats, chosen: NDArray[np.bool_]) -> Floats:
-    """Of the chosen ones of each row; NaN where their truths are all equal."""
+    """Spearman's correlation of the chosen candidates of each row; NaN if their truths are equal."""
     x, y = (_standard(values, chosen) for values in (scores, truth))
     return np.asarray(np.where(y.any(1), (x * y).sum(1).clip(-1, 1), np.nan))
 
 
 def _standard(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
-    """Ranks of the chosen ones of each row, centred and scaled to unit length; 0 for the others and without spread."""
-    ranks = stats.rankdata(np.where(chosen, values, -np.inf), axis=1)  # the others first: they shift ranks, no more
+    """Ranks of the chosen candidates of each row, centred, of unit length; 0 for other candidates and equal values."""
+    ranks = stats.rankdata(np.where(chosen, values, -np.inf), axis=1)  # other candidates shift all ranks equally
     mean = (ranks * chosen).sum(1, keepdims=True) / chosen.sum(1, keepdims=True)
     centred = np.where(chosen, ranks - mean, 0.0)
     length = np.sqrt((centred**2).sum(1, keepdims=True))
@@ -75,24 +75,25 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval | None:
-    """The 95 % percentile interval of a statistic, or of its difference between two rankers of the same candidates.
+    """95 % percentile interval of a statistic, or of its difference between two rankers of the same candidates.
 
     Args:
-        scores: (N,) one for each candidate; None or not finite where it failed.
-        truth: (N,) one for each candidate, all finite.
-        groups: Which candidates compute the same thing: a group is drawn as a whole, because its members are no
-            independent evidence. None: all are distinct.
-        against: Scores of the ranker to subtract, resampled alike.
-        statistic: What is computed of each resample.
-        resamples: How many, at least 1.
-        seed: Of the resamples; the same seed draws the same candidates for every ranker.
+        scores: (N,) score of each candidate; None or not finite: the candidate failed.
+        truth: (N,) truth of each candidate, finite.
+        groups: (N,) group of each candidate. Candidates of a group compute the same, so that they are not independent:
+            the group is drawn as a whole. None: each candidate is a group.
+        against: (N,) scores of a ranker whose statistic is subtracted; it has the same resamples. None: no difference.
+        statistic: Statistic of each resample.
+        resamples: Number of resamples, at least 1.
+        seed: Seed of the resamples; the same seed draws the same candidates for every ranker.
 
     Returns:
-        None for fewer than three groups, or where the statistic is undefined, in the sample or in all resamples.
+        The interval; None for fewer than three groups, or if the statistic is undefined in the sample or in all
+        resamples.
 
     Raises:
         ConfigError: ``resamples`` is below 1.
-        DataError: Lengths that differ, or a truth that is not finite.
+        DataError: The lengths differ, or a truth is not finite.
     """
     refuse(whole("resamples", resamples, 1))
     ours = placed(scores)
@@ -101,7 +102,7 @@ def bootstrap(
     names = list(range(len(ours))) if groups is None else list(groups)
     if len(names) != len(ours) or (theirs is not None and len(theirs) != len(ours)):
         other = "" if theirs is None else f" and {len(theirs)} scores to compare with"
-        raise DataError(f"there are {len(ours)} scores, but {len(names)} groups{other}: give one for each candidate")
+        raise DataError(f"there are {len(ours)} scores, but {len(names)} groups{other}: give a value per candidate")
     members = _members(names)
     if len(members) < MIN_CANDIDATES:
         return None
@@ -125,12 +126,12 @@ def _difference(
 
 
 def _members(names: Sequence[Hashable]) -> list[NDArray[np.intp]]:
-    """The rows of each group, in the order of their first members."""
+    """Rows of each group; groups come in the order of their first members."""
     return [np.array([i for i, other in enumerate(names) if other == name]) for name in dict.fromkeys(names)]
 
 
 def _resampled(members: Sequence[NDArray[np.intp]], resamples: int, seed: int) -> list[NDArray[np.intp]]:
-    """(B, N) rows in blocks; resamples of one length together, as those of groups of different sizes vary in it."""
+    """Blocks (B, N) of the rows of all resamples; groups of several candidates give resamples of different lengths."""
     generator = np.random.default_rng(Draw(seed).key("bootstrap"))
     picks = generator.integers(0, len(members), (resamples, len(members)))
     if all(len(rows) == 1 for rows in members):

@@ -1,4 +1,4 @@
-"""Combinations: scores made of other scores, by a sum of ranks, a ridge regression or an additive model."""
+"""Combinations of scores by a sum of ranks, a ridge regression or an additive model."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.study.ranking import MIN_CANDIDATES, Floats, placed
 from condensekit.nas.trials.log import Trial
 
-PENALTIES = tuple(10.0**power for power in range(-2, 4))  # of the ridge; leave-one-out chooses among them
+PENALTIES = tuple(10.0**power for power in range(-2, 4))  # penalties of the ridge, of which leave-one-out chooses one
 
 
 def rank_sum(*rankers: Sequence[float | None] | ArrayLike) -> Floats:
-    """(N,) sums of the candidates' ranks (1 is the lowest score, ties share) under each of the rankers.
+    """Sum of the ranks of each candidate under several rankers; rank 1 is the lowest score, and ties share a rank.
 
     Args:
-        rankers: (N,) scores each, at least one ranker; None or not finite where a candidate failed, which then has the
+        rankers: (N,) scores of each ranker, at least one ranker. None or not finite: the candidate failed and has the
             lowest rank.
 
     Returns:
-        float64 in [F, F * N] for F rankers.
+        (N,) float64 in [F, F * N] for F rankers.
 
     Raises:
         DataError: No ranker, or rankers with different numbers of scores.
@@ -38,18 +38,21 @@ def rank_sum(*rankers: Sequence[float | None] | ArrayLike) -> Floats:
 
 
 def ridge(features: ArrayLike, truth: ArrayLike, wanted: ArrayLike) -> Floats:
-    """(M,) predictions for ``wanted`` by a ridge regression fitted on a few candidates whose truth is known.
+    """Predict truths by a ridge regression that is fitted to a few candidates with known truths.
 
-    Features are turned into ranks among all candidates first, so that no ranker's scale matters; the penalty is
-    chosen by leave-one-out among :data:`PENALTIES`.
+    Features become ranks among all candidates, so that the scales of rankers do not matter. Leave-one-out chooses the
+    penalty from :data:`PENALTIES`.
 
     Args:
-        features: (K, F) scores of the candidates to fit on.
-        truth: (K,) their truths.
+        features: (K, F) scores of the candidates with known truths, K at least 3.
+        truth: (K,) truths of these candidates.
         wanted: (M, F) scores of the candidates to predict.
 
+    Returns:
+        (M,) float64 predictions in the unit of ``truth``.
+
     Raises:
-        DataError: Fewer than three candidates to fit on, or sizes that differ.
+        DataError: Fewer than three known truths, or sizes that differ.
     """
     from sklearn.linear_model import RidgeCV
 
@@ -68,19 +71,19 @@ def ridge(features: ArrayLike, truth: ArrayLike, wanted: ArrayLike) -> Floats:
 def additive(
     architectures: Sequence[Mapping[str, Any]], truth: ArrayLike, wanted: Sequence[Mapping[str, Any]]
 ) -> Floats:
-    """(M,) predictions by a ridge regression on one-hot choices: what a table of main effects already knows.
+    """Predict truths by a ridge regression on one-hot choices, which knows the main effects of choices only.
 
     Args:
-        architectures: (K,) choices by label of those to fit on, at least three.
-        truth: (K,) their truths.
-        wanted: (M,) choices of those to predict; a value that no architecture of ``architectures`` has counts as none
-            of those that they have.
+        architectures: (K,) architectures with known truths, K at least 3.
+        truth: (K,) truths of these architectures.
+        wanted: (M,) architectures to predict. A choice that no architecture in ``architectures`` has is in none of
+            the fitted categories.
 
     Returns:
-        float64 in the unit of ``truth``.
+        (M,) float64 predictions in the unit of ``truth``.
 
     Raises:
-        DataError: Fewer than three architectures to fit on, or another number of truths.
+        DataError: Fewer than three known truths, or sizes that differ.
     """
     columns = sorted({(label, str(value)) for a in (*architectures, *wanted) for label, value in a.items()})
 
@@ -93,13 +96,13 @@ def additive(
 def shared_by(
     one: Ranker | Combination, found: Mapping[str, Sequence[Trial]], some: Sequence[Architecture]
 ) -> list[Architecture]:
-    """Those of some architectures that all parts of a combination have scored, failed trials included."""
+    """The architectures in ``some`` that all parts of a combination have scored, including failed trials."""
     tables = _tables(one, found)
     return [a for a in some if all(key(a) in table for table in tables)]
 
 
 def _tables(one: Ranker | Combination, found: Mapping[str, Sequence[Trial]]) -> list[dict[str, Trial]]:
-    """Each part's trials by key of the architecture."""
+    """Trials of each part, by key of the architecture."""
     return [{key(t.architecture): t for t in found[part.name]} for part in one.parts]
 
 
@@ -110,14 +113,14 @@ def combined(
     known: Sequence[Architecture],
     truth: ArrayLike,
 ) -> list[Trial]:
-    """Trials of a combination, of those architectures that all its parts have scored.
+    """Make the trials of a combination, for architectures that all its parts have scored.
 
     Args:
-        one: What to combine.
-        found: The parts' trials, by name.
-        ranked: The architectures to score.
-        known: Those that a regression is fitted on.
-        truth: Their truths; where there are fewer than three, a regression has no trials.
+        one: The combination.
+        found: Trials of each part, by name.
+        ranked: Architectures to score.
+        known: Architectures to which a regression is fitted.
+        truth: Truths of ``known``. With fewer than three truths, a regression has no trials.
     """
     tables = _tables(one, found)
     shared, told = (shared_by(one, found, some) for some in (ranked, known))

@@ -1,4 +1,4 @@
-"""Contest of rankers: the same architectures, engine and log for all, the truth, and a row for each."""
+"""Contest of rankers on the same architectures, engine and log; each ranker gets a row of results."""
 
 from __future__ import annotations
 
@@ -30,37 +30,38 @@ from condensekit.nas.trials.log import Trial
 from condensekit.nas.trials.settings import Running
 from condensekit.nas.trials.strategies import check_population, check_searchable, population
 
-USUAL_FITTED = 10  # architectures whose truth a regression is told
-MAX_STRATA = 8  # choices of a label, for the ranking to be reported apart in each of them
-MAX_REASONS = 3  # for failed trials that a note names
-TYPICAL_SAMPLE = 20  # architectures whose mean stands for what a search will ask for
+USUAL_FITTED = 10  # usual number of architectures to which a regression is fitted
+MAX_STRATA = 8  # largest number of choices of a label that is a stratum by default
+MAX_REASONS = 3  # largest number of reasons of failed trials in a note
+TYPICAL_SAMPLE = 20  # number of architectures whose mean cost represents the architectures of a search
 
 
 class Contest:
-    """Architectures to score, the rankers that do it, and what they are measured by; :meth:`run` does it.
+    """Comparison of rankers on architectures of a space, with a truth; :meth:`run` runs it.
 
     Args:
-        space: Where the architectures come from.
-        rankers: See :func:`condensekit.nas.rankers.by_name.ranker`. The choice of the first that scored any is the
-            best.
-        setting: What the rankers share.
-        strategy: ``random`` or ``grid``: one list from the seed, scored by all. ``evolution`` or ``tpe``: a search for
-            each ranker.
-        trials: Architectures; of a random list no two compute the same thing.
-        architectures: The list itself, in place of ``strategy`` and ``trials``; of architectures that are known to
-            compute the same, one counts.
-        truth: A table, how to measure it, or None.
-        seed: Of the list or the search.
-        groups: By key of an architecture: the name of all that compute the same thing, for the bootstrap; of those
-            that it lacks, :func:`condensekit.nas.spaces.equivalence.group` says it.
-        strata: Labels of the space, in whose values the ranking is reported apart; None: those with 2 to 8 choices.
-        fitted: Architectures whose truth a regression is told, at least three; they are not ranked.
+        space: Space of the architectures.
+        rankers: Rankers, see :func:`condensekit.nas.rankers.by_name.ranker`. The best architecture is the choice of the
+            first ranker that scored an architecture.
+        setting: Setting that the rankers share.
+        strategy: ``random`` or ``grid``: all rankers score one list, which depends on the seed. ``evolution`` or
+            ``tpe``: each ranker has its own search.
+        trials: Number of architectures; in a ``random`` list no two of them are known to compute the same.
+        architectures: The list of architectures, instead of ``strategy`` and ``trials``. If several are known to
+            compute the same, one of them counts.
+        truth: A truth, the settings of full trainings that measure it, or None: there is no truth.
+        seed: Seed of the list or of the searches.
+        groups: Name of the group of an architecture, by its key, for the bootstrap: architectures of a group compute
+            the same. Without an entry :func:`condensekit.nas.spaces.equivalence.group` decides.
+        strata: Labels of the space; the rank correlation is reported separately for each choice of these labels. None:
+            the labels with 2 to 8 choices.
+        fitted: Number of further architectures to which a regression is fitted, at least three; they are not ranked.
 
     Raises:
-        ConfigError: An unknown strategy, a strategy that cannot search the space, no ranker, a ranker twice,
-            combinations with a strategy that has no common list, a regression without a truth, a stratum that is no
-            label, a space with too few architectures, fewer than three candidates to compare with a truth.
-        DataError: Architectures that the truth lacks, or that the space does not have.
+        ConfigError: An unknown strategy, a strategy that cannot search the space, no ranker, a repeated ranker,
+            combinations with a strategy without a common list, a regression without a truth, a stratum that is not a
+            label, a space with too few architectures, or fewer than three candidates to compare with a truth.
+        DataError: An architecture that the truth or the space does not have.
     """
 
     def __init__(
@@ -87,14 +88,14 @@ class Contest:
         labels = list(choices(space))
         foreign = [s for s in strata or () if s not in labels]
         refuse(
-            None if names else "no ranker: name at least one",
+            None if names else "there is no ranker: name at least one ranker",
             *(f"ranker {name!r} is named twice" for name in dict.fromkeys(names) if names.count(name) > 1),
             f"{told[0].name!r} is fitted on truths: give a truth" if told and not truth else None,
             f"{mixed[0].name!r} combines scores of one list: use strategy random or grid"
             if mixed and not common
             else None,
             whole("fitted", fitted, MIN_CANDIDATES),
-            *(f"stratum {s!r} is no label of the space: use {', '.join(labels)}" for s in foreign),
+            *(f"stratum {s!r} is not a label of the space: use {', '.join(labels)}" for s in foreign),
         )
         check_choices(space)
         self.space, self.rankers, self.setting, self.strategy = space, list(rankers), setting, strategy
@@ -115,9 +116,9 @@ class Contest:
         short = self.ranked is not None and len(there) < asked
         self.notes = [f"the space has only {len(there)} different architectures, not {asked}"] * short
         self.extra = others(space, self.ranked, fitted, seed) if told and self.ranked is not None else []
-        self.fitting = {part.name for one in told for part in one.parts}  # who scores the extra ones as well
+        self.fitting = {part.name for one in told for part in one.parts}  # rankers that also score self.extra
         if isinstance(truth, Truth) and self.ranked is not None:
-            truth.of(space, [*self.ranked, *self.extra])  # refuses what is missing before anything is spent
+            truth.of(space, [*self.ranked, *self.extra])  # raises an error for missing truths
         problems = Problems()
         for one in self.singles():
             with problems:
@@ -126,16 +127,16 @@ class Contest:
         self.ledger = Ledger(space, setting.held.spec.shape, len(setting.maker.train))
 
     def check(self, running: Running) -> None:
-        """Refuse what cannot be run so.
+        """Raise an error if the contest cannot be run in this way.
 
         Raises:
-            ConfigError: An evolution whose population is not above the number of workers.
+            ConfigError: An evolution whose population is not larger than the number of workers.
         """
         if self.ranked is None and self.strategy == "evolution":
             check_population(population(self.trials), 1 if running.engine == "sequential" else running.workers)
 
     def run(self, running: Running = Running()) -> SearchResult:  # noqa: B008 - frozen
-        """Score, measure and report.
+        """Run all rankers, measure the truth and compare the rankers.
 
         Raises:
             ConfigError: See :meth:`check`.
@@ -154,19 +155,20 @@ class Contest:
             return self._report(races, truth)
 
     def _list(self, one: Ranker) -> Sequence[Architecture] | None:
-        """What a ranker scores: the list, and what a regression on its scores is fitted on; None: what it asks for."""
+        """Architectures that a ranker scores, including those to which a regression is fitted; None: a search."""
         return [*self.ranked, *self.extra] if self.ranked and one.name in self.fitting else self.ranked
 
     def singles(self) -> list[Ranker]:
-        """Every ranker that scores candidates by itself.
+        """All rankers that score candidates without other rankers' scores, in the order in which they run.
 
-        Free rankers come first, before a budget can end; rankers at equal cost last, when that cost is known.
+        Free rankers come first, before the budget ends. Rankers at equal cost come last, because their cost depends on
+        the other rankers.
         """
         parts = itertools.chain(*(r.parts for r in self.rankers))
         return sorted({r.name: r for r in parts}.values(), key=lambda one: (one.at_equal_cost, not one.free))
 
     def some(self) -> list[Architecture]:
-        """The list, or a few architectures like those that a search will ask for."""
+        """The list of architectures; without a list, a few random architectures of the space."""
         return (
             self.ranked
             if self.ranked is not None
@@ -174,13 +176,13 @@ class Contest:
         )
 
     def scored(self, found: Mapping[str, Sequence[Trial]]) -> dict[str, Architecture]:
-        """The list, or what any of the searches asked for."""
+        """The list of architectures by key; without a list, the architectures of all searches."""
         if self.ranked is not None:
             return by_key(self.ranked)
         return by_key(t.architecture for t in itertools.chain(*found.values()))
 
     def _report(self, races: Races, truth: Truth | None) -> SearchResult:
-        """Scores, costs and rows."""
+        """Make the result from the scores, costs and truth."""
         found, prepared = races.found, races.prepared
         known = [a for a in self.extra if truth is not None and truth.holds(self.space, a)]
         goal = truth.of(self.space, known).mean(1) if truth is not None and known else np.zeros(0)
@@ -210,11 +212,11 @@ class Contest:
         scoring = [r.name for r in self.rankers if any(s is not None for s in scores[r.name].values())]
         best = self._best([t for t in trials if t.ranker == scoring[0]], values) if scoring else None
         if best is not None and best["ranker"] != self.rankers[0].name:
-            notes.append(f"the best is that of {best['ranker']}, because {self.rankers[0].name} scored nothing")
+            notes.append(f"the best is that of {best['ranker']}, because {self.rankers[0].name} has no score")
         return SearchResult(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes))
 
     def _ground(self, scored: Mapping[str, Architecture], truth: Truth | None) -> Ground:
-        """What the rows need to know."""
+        """Truths and further data on which rankers are compared."""
         held = {k: a for k, a in scored.items() if truth is not None and truth.holds(self.space, a)}
         if truth is None or not held:
             return Ground(seed=self.seed)
@@ -232,7 +234,7 @@ class Contest:
         )
 
     def _best(self, trials: Sequence[Trial], values: Mapping[str, tuple[float, ...]]) -> dict[str, Any] | None:
-        """What a ranker with these trials would take."""
+        """The architecture with the best score in these trials, of which the first counts; None: no score."""
         scored = {t.score: t for t in reversed(trials) if t.score is not None}
         if not scored:
             return None
@@ -255,7 +257,7 @@ def _few(space: ModelSpace) -> list[str]:
 
 
 def _too_few(there: int, asked: int) -> str | None:
-    """Why nothing can be compared with a truth, if so, and the way out."""
+    """The problem of too few architectures for a comparison with a truth; None if there are enough."""
     if there >= MIN_CANDIDATES:
         return None
     way = f"ask for {MIN_CANDIDATES} or more" if asked < MIN_CANDIDATES else "take a larger space"
@@ -265,21 +267,30 @@ def _too_few(there: int, asked: int) -> str | None:
 def _shortfall(
     one: Ranker | Combination, found: Mapping[str, Sequence[Trial]], scored: int, wanted: int, told: int, fitted: int
 ) -> str:
-    """Why a combination lacks architectures, and the way out; it can be fitted on ``told`` of ``fitted``."""
+    """A note on why a combination did not score all architectures, and the way out.
+
+    Args:
+        one: The combination.
+        found: Trials of each ranker, by name.
+        scored: Number of architectures that it scored.
+        wanted: Number of architectures to score.
+        told: Number of architectures to which it could be fitted.
+        fitted: Number of architectures to which it should be fitted.
+    """
     short = [part.name for part in one.parts if len(found[part.name]) < wanted]
     if short:
         why, out = f"{' and '.join(short)} did not score all of them", "combine other rankers"
     else:
-        why = f"only {told} of the {fitted} architectures that it is fitted on have a truth and all scores"
-        out = "give a truth that holds them"
+        why = f"only {told} of the {fitted} architectures to which it is fitted have a truth and all scores"
+        out = "give a truth that has them"
     return (
-        f"{one.name}: only {scored} of {wanted} architectures were scored, because {why}: go on with a larger "
+        f"{one.name}: only {scored} of {wanted} architectures were scored, because {why}: resume with a larger "
         f"budget, or {out}"
     )
 
 
 def _left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], wanted: int) -> list[str]:
-    """A sentence about each ranker that did not score all candidates."""
+    """Notes on the rankers that did not score all candidates."""
     notes = []
     for name, ours in found.items():
         if name in unmade:
@@ -292,7 +303,7 @@ def _left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], w
 
 
 def _counted(reasons: Sequence[str]) -> str:
-    """Why trials failed, the most frequent reasons first; the log of trials has all."""
+    """The most frequent reasons of failed trials, with their numbers; the log of trials has all reasons."""
     found = Counter(reasons).most_common()
     if len(found) == 1:
         return found[0][0]
@@ -301,7 +312,7 @@ def _counted(reasons: Sequence[str]) -> str:
 
 
 def _reference(rankers: Sequence[Ranker | Combination]) -> str | None:
-    """The random subset, where it is among the rankers."""
+    """Name of the first ranker that trains on a random subset; None: there is no such ranker."""
     return next((r.name for r in rankers if re.match(r"random(@| |$)", r.name)), None)
 
 

@@ -1,4 +1,4 @@
-"""Costs of rankers: image-steps times the candidate's operations, and the preparation."""
+"""Costs of rankers: image-steps times the FLOPs of each candidate, and the preparation."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from condensekit.rng import isolated
 
 
 class Ledger:
-    """Counts every architecture once.
+    """Costs of architectures and rankers; each architecture is counted once.
 
     Args:
-        space: Of the architectures.
+        space: Space of the architectures.
         shape: (C, H, W) of the images.
-        images: Training images of the rankers, by which work is told in passes; None: it is not.
+        images: Number of training images of the rankers, for work in passes over these images; None: without passes.
     """
 
     def __init__(self, space: ModelSpace, shape: Shape, images: int | None = None) -> None:
@@ -35,18 +35,24 @@ class Ledger:
         self._costs: dict[str, Cost] = {}
 
     def cost(self, architecture: Architecture) -> Cost:
-        """Parameters and operations; 0 for an architecture that cannot be built, whose trials fail as well."""
+        """Parameters and FLOPs; 0 for an architecture that cannot be built, whose trials fail, too."""
         name = key(architecture)
         if name not in self._costs:
             try:
-                with isolated(0):  # lazy layers draw their weights when they are counted
+                with isolated(0):  # the first forward pass of lazy layers draws their weights
                     self._costs[name] = count(build(self.space, architecture), self.shape)
             except Exception:
                 self._costs[name] = Cost(0, 0)
         return self._costs[name]
 
     def share(self, prepared: Mapping[str, Preparation], some: Sequence[Architecture], candidates: int) -> float:
-        """Image-steps for each of so many candidates, like ``some``, that the dearest preparation is worth."""
+        """Cost of the most expensive preparation, as image-steps of each of ``candidates`` candidates.
+
+        Args:
+            prepared: Preparation of each ranker, by name.
+            some: Architectures whose mean FLOPs represent a candidate.
+            candidates: Number of candidates.
+        """
         mean = float(np.mean([self.cost(a).flops for a in some])) if some else 0.0
         dearest = max((p.flops for p in prepared.values()), default=0.0)
         return dearest / (PASSES * mean * candidates) if mean else 0.0
@@ -59,17 +65,17 @@ class Ledger:
         extra: Sequence[Architecture],
         truth: Truth | None,
     ) -> RankerCost:
-        """The cost of a ranker, or of all parts of a combination and the truths that it was told.
+        """Cost of a ranker; for a combination, of all its parts and of the truths to which it is fitted.
 
-        Real evaluations are counted with what their training took, in seconds and operations, as far as that is known:
-        a table does not say. Failed trials cost what they took.
+        A truth costs the seconds and FLOPs of its trainings if these are known; a table does not have them. A failed
+        trial counts with the cost until its failure.
 
         Args:
-            one: The ranker.
-            found: Trials by single ranker, with those that a regression is fitted on.
-            prepared: Preparations by single ranker.
-            extra: The architectures that a regression is fitted on; their trials count for regressions alone.
-            truth: Where their truths come from.
+            one: The ranker or combination.
+            found: Trials of each single ranker, including architectures to which a regression is fitted.
+            prepared: Preparation of each single ranker, by name.
+            extra: Architectures to which a regression is fitted; their trials count for regressions only.
+            truth: Truth of these architectures; None: there is no truth.
         """
         without = set() if one.fitted else {key(a) for a in extra}
         trials = [t for part in one.parts for t in found[part.name] if key(t.architecture) not in without]

@@ -1,4 +1,4 @@
-"""Full training on all of the data: what a ranking is measured by, and what is done with the winner."""
+"""Full training on all training images, which measures the truth of a ranking and retrains the winner."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from condensekit.nas.spaces.architecture import Architecture
 from condensekit.nas.spaces.spaces import build, fingerprint
 from condensekit.runs.files import save_tensors
 
-NETWORK = "network"  # kind of the file that holds the weights
-FIRST_SEED = 1_000  # of full trainings, which share no initial weights with those of rankers
+NETWORK = "network"  # kind of a file of weights
+FIRST_SEED = 1_000  # first seed of full trainings, whose initial weights differ from those of rankers
 
 
 @dataclass(frozen=True, eq=False)
 class FullTraining:
-    """How the truth is measured: every architecture trained on all of the data, and tested on test images.
+    """Settings of full trainings, which measure the truth of each architecture on test images.
 
     Args:
-        train: All training images, those held out from the rankers included.
+        train: All training images, including those held out from the rankers.
         test: Test images.
-        protocol: How it is trained.
-        seeds: Trainings of each architecture; two or more tell how noisy the truth is.
-        machine: Where.
+        protocol: Training protocol.
+        seeds: Number of trainings of each architecture; two or more also measure the noise of the truth.
+        machine: Device and precision of the trainings.
     """
 
     train: ClassImages
@@ -42,7 +42,7 @@ class FullTraining:
     machine: Machine = Machine()  # noqa: RUF009 - frozen
 
     def evaluator(self, seed: int) -> ProxyEvaluator:
-        """Trains and tests one architecture once; only its end counts."""
+        """Evaluator that trains an architecture once and tests it at the end."""
         data = ProxyData(self.train, self.test)
         return ProxyEvaluator(data, self.protocol, seed=FIRST_SEED + seed, last=1, checks=0, machine=self.machine)
 
@@ -58,18 +58,19 @@ def retrain(
     """Train an architecture on all training images and test it.
 
     Args:
-        space: Of the architecture.
-        architecture: The winner.
-        full: Data and protocol.
-        seed: Of the training.
-        path: Where the weights go, as ``.safetensors``; None keeps them in memory.
-        stop: Asked before each step whether to give up.
+        space: Space of the architecture.
+        architecture: The architecture, usually the winner of a contest.
+        full: Data, protocol and machine.
+        seed: Seed of weights, batches and augmentation.
+        path: ``.safetensors`` file for the weights; None: the weights are not written.
+        stop: Function that is called before each step and returns whether the time is over.
 
     Returns:
-        The module, and its accuracy on the test images at the end, in [0, 1].
+        The trained module, and its accuracy on the test images in [0, 1].
 
     Raises:
-        CondensekitError: The training diverged; an OutOfTimeError where ``stop`` said so.
+        CondensekitError: The training diverged.
+        OutOfTimeError: ``stop`` returned True.
         StoreError: The file cannot be written.
     """
     made: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""Picture of a search: each ranker's scores against the truth."""
+"""Plot of a search: the scores of each ranker against the truth."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from condensekit.runs.files import write_bytes_atomic
 
 
 def scatter(trials: Sequence[Trial], truth: Mapping[str, Sequence[float]], path: Path) -> bool:
-    """Draw a panel for each ranker: score over truth in percent, failed candidates as crosses at the bottom.
+    """Draw a panel for each ranker: score over truth in percent, with failed candidates as crosses at the bottom.
 
     Args:
-        trials: Of all rankers.
-        truth: Measurements by key of the architecture; candidates without one are left out.
-        path: The PNG file.
+        trials: Trials of all rankers.
+        truth: Measurements in percent, by key of the architecture; candidates without a measurement are left out.
+        path: PNG file to write.
 
     Returns:
-        False where there is nothing to draw; then no file is written.
+        Whether the file was written; False: no candidate has a truth.
 
     Raises:
         StoreError: The file cannot be written.

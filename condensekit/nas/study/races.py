@@ -1,4 +1,4 @@
-"""Races: the searches of one contest, one after the other, through one engine and one fork server."""
+"""Races: the searches of one contest, run one after the other with one engine and one fork server."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ from condensekit.nas.trials.time_budget import OutOfTimeError, TimeBudget
 
 
 class Races:
-    """The searches of one contest: one for each ranker, one for each repeat of the truth.
+    """Searches of one contest: one search for each ranker, and one for each training seed of the truth.
+
+    Attributes:
+        found: Trials of each ranker, by name.
+        prepared: Preparation of each ranker, by name.
+        unmade: Reason why a ranker has no set, by name.
 
     Args:
-        space: Where the architectures come from.
-        strategy: How a search without a list asks for them.
-        trials: Architectures of a search without a list.
-        seed: Of the strategy.
+        space: Space of the architectures.
+        strategy: Name of the strategy of a search without a list of architectures.
+        trials: Number of architectures of a search without a list.
+        seed: Seed of the strategy.
         running: How trials are run.
-        budget: For everything, running.
+        budget: Running time budget of all searches.
     """
 
     def __init__(
@@ -46,13 +51,13 @@ class Races:
         self.truths = TrialLog(folder / "truth.jsonl" if folder else None)
         self.found: dict[str, list[Trial]] = {}
         self.prepared: dict[str, Preparation] = {}
-        self.unmade: dict[str, str] = {}  # why a ranker has no set to train on
+        self.unmade: dict[str, str] = {}
         self.stack = ExitStack()
         self.server: WarmServer | None = None
 
     def __enter__(self) -> Races:
         if self.running.engine != "sequential":
-            self.server = self.stack.enter_context(WarmServer())  # one for all searches
+            self.server = self.stack.enter_context(WarmServer())  # all searches share it
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,12 +69,12 @@ class Races:
         setting: Setting,
         share: Callable[[Mapping[str, Preparation]], float],
     ) -> None:
-        """Every ranker's trials; no trials of a ranker that has no set to train on.
+        """Run the search of each ranker. A ranker whose set cannot be made has no trials.
 
         Args:
-            rankers: Each with its list of architectures; None for a search.
-            setting: What they share.
-            share: What the dearest preparation is worth in image-steps of each candidate.
+            rankers: Rankers, each with its list of architectures; None: the strategy proposes architectures.
+            setting: Setting that the rankers share.
+            share: Function that turns preparations into image-steps of each candidate, for rankers at equal cost.
         """
         setting = replace(setting, maker=replace(setting.maker, stop=self.budget.spent))
         for one, wanted in rankers:
@@ -83,7 +88,7 @@ class Races:
             self.found[one.name] = self._search(one.name, evaluator, wanted, self.log)
 
     def measure(self, full: FullTraining, asked: Sequence[Architecture]) -> Truth:
-        """The truth of some architectures: one seed after the other, so that a stop leaves whole repeats."""
+        """Measure the truth of architectures, one seed after the other, so that a stop leaves complete repeats."""
         runs = [self._search(f"full-{seed}", full.evaluator(seed), asked, self.truths) for seed in range(full.seeds)]
         names = {key(architecture) for architecture in asked}
         whole = [run for run in runs if names <= {key(trial.architecture) for trial in run}]
@@ -92,7 +97,7 @@ class Races:
     def _search(
         self, name: str, evaluator: Evaluator, wanted: Sequence[Architecture] | None, log: TrialLog
     ) -> list[Trial]:
-        """One search, within what is left of the budget."""
+        """Run one search in the remaining budget; without a remaining budget, return the trials of the log."""
         running = self.running
         if self.budget.spent():
             return log.trials(name) if wanted is None else [t for a in wanted if (t := log.get(name, a))]
@@ -116,7 +121,7 @@ class Races:
             )
 
     def _portal(self, name: str) -> Portal | None:
-        """Where NNI's training service keeps the files of one search."""
+        """Settings of NNI's training service for one search; None: another engine is used."""
         folder = self.running.folder
         if self.running.engine != "nni" or folder is None:
             return None

@@ -1,9 +1,8 @@
-"""Ranking quality: how well scores rank architectures, without NaN and with a rule for every tie.
+"""Ranking quality: statistics of how well scores rank architectures, without NaN and with a rule for ties.
 
-``scores`` are what a ranker says (None or a value that is not finite: the candidate failed), ``truth`` what full
-training says, in percentage points; larger is better in both. A failed candidate stands below all others, where a
-search would leave it. Ties count as if they were broken at random: constant scores rank nothing, so their correlation
-is 0.
+``scores`` come from a ranker; None or a value that is not finite means that the candidate failed. ``truth`` comes from
+full training, in percent. Higher is better in both. A failed candidate ranks below all others. Ties count as if they
+were broken at random, so that the correlation of constant scores is 0.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from condensekit.errors import DataError, refuse, whole
 
 Floats = NDArray[np.float64]
 
-MIN_CANDIDATES = 3  # for a ranking
-TOP_SHARE = 0.5  # of the candidates: the top
-RECALLED_SHARE = 0.1  # of the candidates: those that a search is after
+MIN_CANDIDATES = 3  # smallest number of candidates of a ranking
+TOP_SHARE = 0.5  # fraction of the candidates that is the top
+RECALLED_SHARE = 0.1  # fraction of the candidates that a search should find
 
 
 def placed(scores: Sequence[float | None] | ArrayLike) -> Floats:
-    """(N,) finite float64: the scores; a failed candidate stands below the smallest score."""
+    """(N,) finite float64 scores; failed candidates get a value below the smallest score."""
     values = np.array([np.nan if s is None else s for s in np.asarray(scores, dtype=object)], dtype=np.float64)
     good = np.isfinite(values)
     return np.where(good, values, np.nextafter(values[good].min() - 1, -np.inf) if good.any() else 0.0)
@@ -36,13 +35,14 @@ def measured(truth: ArrayLike, count: int) -> Floats:
     """(count,) float64 truths.
 
     Raises:
-        DataError: Another number of them, or a truth that is not finite.
+        DataError: Another number of truths, or a truth that is not finite.
     """
     values = np.asarray(truth, dtype=np.float64)
     if values.shape != (count,):
-        raise DataError(f"there are {count} scores but truths of shape {values.shape}: give one for each candidate")
+        raise DataError(f"there are {count} scores but truths of shape {values.shape}: give a truth per candidate")
     if not np.isfinite(values).all():
-        raise DataError(f"the truth of candidate {int((~np.isfinite(values)).argmax())} is not finite: leave it out")
+        at = int((~np.isfinite(values)).argmax())
+        raise DataError(f"the truth of candidate {at} is not finite: leave this candidate out")
     return values
 
 
@@ -50,14 +50,14 @@ def spearman(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike) -> fl
     """Spearman's rank correlation.
 
     Args:
-        scores: (N,) what a ranker says; None or not finite where a candidate failed.
-        truth: (N,) what full training says, all finite.
+        scores: (N,) scores of a ranker; None or not finite: the candidate failed.
+        truth: (N,) finite truths.
 
     Returns:
-        In [-1, 1]; 0 for constant scores; None for fewer than three candidates or a constant truth.
+        A value in [-1, 1]; 0 for constant scores; None for fewer than three candidates or a constant truth.
 
     Raises:
-        DataError: Lengths that differ, or a truth that is not finite.
+        DataError: The lengths differ, or a truth is not finite.
     """
     return _correlation(stats.spearmanr, scores, truth)
 
@@ -76,25 +76,25 @@ def _correlation(statistic: object, scores: Sequence[float | None] | ArrayLike, 
 
 
 def best(truth: ArrayLike, share: float = TOP_SHARE) -> NDArray[np.bool_]:
-    """(N,) which candidates belong to the best ``share`` by truth, with all that tie with the last of them."""
+    """(N,) whether each candidate is in the best ``share`` by truth, including ties with the last candidate in it."""
     values = np.asarray(truth, dtype=np.float64)
     kept = max(1, math.ceil(share * len(values)))
     return np.asarray(values >= np.sort(values)[-kept])
 
 
 def recall(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, k: int) -> float | None:
-    """The share of the k truly best that are among the k best scores.
+    """Fraction of the k best candidates by truth that are among the k best by score.
 
     Args:
-        scores: (N,) what a ranker says; None or not finite where a candidate failed.
-        truth: (N,) what full training says, all finite.
-        k: How many count as the best.
+        scores: (N,) scores of a ranker; None or not finite: the candidate failed.
+        truth: (N,) finite truths.
+        k: Number of best candidates.
 
     Returns:
-        In [0, 1]; None where k is not in 1 to N - 1, so that there is nothing to find.
+        A value in [0, 1]; None if k is not in 1 to N - 1.
 
     Raises:
-        DataError: Lengths that differ, or a truth that is not finite.
+        DataError: The lengths differ, or a truth is not finite.
     """
     x = placed(scores)
     y = measured(truth, len(x))
@@ -104,27 +104,27 @@ def recall(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, k: int)
 
 
 def _membership(values: Floats, k: int) -> Floats:
-    """How likely each is among the k largest, ties broken at random."""
+    """(N,) probability that each value is among the k largest, if ties are broken at random."""
     cut = np.sort(values)[-k]
     above, level = values > cut, values == cut
     return np.asarray(above + level * (k - above.sum()) / level.sum())
 
 
 def regret(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, among: int) -> float | None:
-    """Truth lost by taking the first by score, instead of the best, of ``among`` candidates drawn at random.
+    """Mean loss of truth if the best by score is taken, instead of the best by truth, of candidates drawn at random.
 
     Args:
-        scores: (N,) what a ranker says; None or not finite where a candidate failed.
-        truth: (N,) what full training says, all finite.
-        among: Candidates in a draw, at least 1; from N on there is one draw, all of them.
+        scores: (N,) scores of a ranker; None or not finite: the candidate failed.
+        truth: (N,) finite truths.
+        among: Number of candidates in a draw, at least 1; a larger number than N is N.
 
     Returns:
-        The mean over all draws without replacement, exactly, in the unit of ``truth``, at least 0; None for fewer than
+        The exact mean over all draws without replacement, in the unit of ``truth``, at least 0; None for fewer than
         two candidates.
 
     Raises:
         ConfigError: ``among`` is below 1.
-        DataError: Lengths that differ, or a truth that is not finite.
+        DataError: The lengths differ, or a truth is not finite.
     """
     refuse(whole("among", among, 1))
     x = placed(scores)
@@ -136,15 +136,15 @@ def regret(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, among: 
 
 
 def expected_first(scores: Floats, truth: Floats, among: int) -> Floats:
-    """Mean truth of the first by score among some candidates drawn at random without replacement.
+    """Mean truth of the best candidate by score in draws of candidates at random without replacement.
 
     Args:
-        scores: (B, N) finite scores, B lists of them.
+        scores: (B, N) finite scores; each of the B rows is a ranking.
         truth: (B, N) finite truths.
-        among: Candidates in a draw, at least 1; from N on all of them.
+        among: Number of candidates in a draw, at least 1; a larger number than N is N.
 
     Returns:
-        (B,) in the unit of ``truth``; candidates with equal scores are first equally often.
+        (B,) in the unit of ``truth``; candidates with equal scores are the best with equal probability.
     """
     rows, n = scores.shape
     m, left = min(among, n), n - np.arange(1, n)
@@ -158,18 +158,20 @@ def expected_first(scores: Floats, truth: Floats, among: int) -> Floats:
 
 
 def pair_accuracy(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, noise: float) -> float | None:
-    """How often the better of two candidates has the higher score, where their truths differ by more than ``noise``.
+    """Fraction of pairs in which the better candidate by truth has the higher score.
+
+    Only pairs whose truths differ by more than ``noise`` count.
 
     Args:
-        scores: (N,) what a ranker says; None or not finite where a candidate failed.
-        truth: (N,) what full training says, all finite.
-        noise: In the unit of ``truth``, at least 0.
+        scores: (N,) scores of a ranker; None or not finite: the candidate failed.
+        truth: (N,) finite truths.
+        noise: Smallest difference in the unit of ``truth``, at least 0.
 
     Returns:
-        In [0, 1]; a tie counts one half. None where no pair differs so much.
+        A value in [0, 1], in which a tie counts one half; None if no pair differs by more than ``noise``.
 
     Raises:
-        DataError: Lengths that differ, or a truth that is not finite.
+        DataError: The lengths differ, or a truth is not finite.
     """
     x = placed(scores)
     y = measured(truth, len(x))
@@ -185,19 +187,19 @@ def pair_accuracy(scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, 
 def partial(
     scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, given: Sequence[float] | ArrayLike
 ) -> float | None:
-    """Spearman's correlation of scores and truth once the ranks of ``given`` (parameters, say) are taken out of both.
+    """Partial Spearman correlation of scores and truth, given another quantity such as the number of parameters.
 
     Args:
-        scores: (N,) what a ranker says; None or not finite where a candidate failed.
-        truth: (N,) what full training says, all finite.
-        given: (N,) finite numbers.
+        scores: (N,) scores of a ranker; None or not finite: the candidate failed.
+        truth: (N,) finite truths.
+        given: (N,) finite values of the quantity, whose ranks are regressed out of the ranks of scores and truth.
 
     Returns:
-        In [-1, 1]; 0 where ``given`` leaves nothing of the scores. None for fewer than four candidates, a constant
-        truth, or where ``given`` leaves nothing of the truth.
+        A value in [-1, 1]; 0 if ``given`` explains the scores completely. None for fewer than four candidates, a
+        constant truth, or if ``given`` explains the truth completely.
 
     Raises:
-        DataError: Lengths that differ, or a truth that is not finite.
+        DataError: The lengths differ, or a truth is not finite.
     """
     x, z = placed(scores), np.asarray(given, dtype=np.float64)
     y = measured(truth, len(x))
@@ -211,7 +213,7 @@ def partial(
 
 
 def _without(ranks: Floats, given: Floats) -> Floats | None:
-    """Centred ``ranks`` less their regression on ``given``; None where nothing is left."""
+    """Centred ``ranks`` minus their regression on ``given``; None: ``given`` explains the ranks completely."""
     r, z = ranks - ranks.mean(), given - given.mean()
     left = r - z * float(r @ z) / float(z @ z) if np.ptp(given) > 0 else r
     return left if float(left @ left) > 1e-9 * len(r) else None
@@ -220,20 +222,19 @@ def _without(ranks: Floats, given: Floats) -> Floats | None:
 def strata(
     scores: Sequence[float | None] | ArrayLike, truth: ArrayLike, labels: Sequence[Hashable]
 ) -> dict[str, tuple[float | None, int]]:
-    """Spearman's correlation inside each stratum.
+    """Spearman's correlation in each stratum.
 
     Args:
-        scores: (N,) what a ranker says; None or not finite where a candidate failed, which then stands last in its
-            stratum.
-        truth: (N,) what full training says, all finite.
-        labels: (N,) which stratum each candidate belongs to.
+        scores: (N,) scores of a ranker; None or not finite: the candidate failed and ranks last in its stratum.
+        truth: (N,) finite truths.
+        labels: (N,) stratum of each candidate.
 
     Returns:
-        By the label's text, in order of appearance: the correlation, see :func:`spearman`, and the number of
-        candidates.
+        The correlation, see :func:`spearman`, and the number of candidates of each stratum, by the text of its label
+        in order of appearance.
 
     Raises:
-        DataError: Lengths that differ, or a truth that is not finite.
+        DataError: The lengths differ, or a truth is not finite.
     """
     x = placed(scores)
     y = measured(truth, len(x))
@@ -247,20 +248,22 @@ def strata(
 
 def _as_many(what: str, found: Sequence[object] | Floats, scores: Floats) -> None:
     if len(found) != len(scores):
-        raise DataError(f"there are {len(scores)} scores but {len(found)} {what}: give one for each candidate")
+        raise DataError(f"there are {len(scores)} scores but {len(found)} {what}: give a value per candidate")
 
 
 @dataclass(frozen=True)
 class Retest:
-    """How reliable a truth measured several times is.
+    """Reliability of a truth that was measured several times; None: undefined.
 
     Args:
-        single: Mean Spearman correlation between two of its measurements; None for a single measurement.
-        single_top: The same inside the best half by their mean; a little high, because the mean chose.
-        ceiling: The most that a ranker without error can reach against the mean of all measurements: the square root
-            of the mean's reliability (Spearman and Brown).
-        noise: Half width of the 95 % interval of the difference of two typical candidates' means, in the truth's unit;
-            typical, because a few that sometimes fail to learn would hide all other differences.
+        single: Mean Spearman correlation between two measurements.
+        single_top: Mean Spearman correlation between two measurements in the best half by mean truth. It is slightly
+            too high, because the mean that selects the half depends on the measurements.
+        ceiling: Largest correlation with the mean of all measurements that a ranker without error can reach: the
+            square root of the reliability of the mean (Spearman and Brown).
+        noise: Half width of the 95 % interval of the difference between the means of two typical candidates, in the
+            unit of the truth. A typical candidate has the median variance: a few candidates that sometimes fail to
+            learn would dominate the mean variance.
     """
 
     single: float | None
@@ -270,14 +273,14 @@ class Retest:
 
 
 def retest(repeats: ArrayLike) -> Retest:
-    """What repeated measurements of the same candidates say about each other.
+    """Reliability of repeated measurements of the same candidates.
 
     Args:
         repeats: (N, R) finite measurements of N candidates.
 
     Returns:
-        Correlations in [-1, 1], a ceiling in [0, 1] and a noise in the unit of ``repeats``; the ceiling is 0 where
-        measurements do not agree at all. All None for fewer than two measurements or three candidates.
+        Correlations in [-1, 1], a ceiling in [0, 1] and a noise in the unit of ``repeats``. The ceiling is 0 if the
+        mean correlation is not positive. All are None for fewer than two measurements or three candidates.
 
     Raises:
         DataError: Another shape, or a measurement that is not finite.
@@ -302,8 +305,14 @@ def _mean_correlation(values: Floats) -> float | None:
 
 
 def break_even(preparation: float, each: float, instead: float) -> int | None:
-    """The number of candidates from which on a ranker with a preparation is cheaper than ``instead`` for each; or None.
+    """Smallest number of candidates for which a ranker with a preparation is cheaper than the alternative.
 
-    All in the same unit, seconds say; None: it never is.
+    Args:
+        preparation: Cost of the preparation.
+        each: Cost of the ranker per candidate, in the same unit.
+        instead: Cost of the alternative per candidate, in the same unit.
+
+    Returns:
+        The number of candidates; None: the ranker is never cheaper.
     """
     return math.floor(preparation / (instead - each)) + 1 if instead > each else None

@@ -1,4 +1,4 @@
-"""Ranking rows: how well each ranker ranks, how sure that is, what it cost and from when on it pays."""
+"""Report of a contest: a row for each ranker with ranking quality, intervals and costs, and the table of rows."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from condensekit.nas.study import ranking
 from condensekit.nas.study.bootstrap import Statistic, bootstrap, mean_regret, rank_correlation, top_correlation
 from condensekit.nas.study.ranking import Floats, Retest
 
-USUAL_NOISE = 0.5  # percentage points: what two accuracies must differ by to count, where no repeats say
-AMONG, AMONG_FEW = 100, 25  # candidates in a draw of the regret: as published; few enough for many draws
+USUAL_NOISE = 0.5  # percentage points: noise of a truth without repeats
+AMONG, AMONG_FEW = 100, 25  # numbers of candidates in a draw of the regret: the published number, and a smaller number
 Scores = Mapping[str, float | None]
-"""By key of the architecture: None where the candidate failed, no entry where it was not scored."""
+"""Scores by key of the architecture. None: the candidate failed; no entry: the candidate was not scored."""
 
 
 @dataclass(frozen=True)
 class RankerCost:
-    """What a ranker cost on all its candidates.
+    """Cost of a ranker on all its candidates.
 
     Args:
-        preparation_s: Seconds before the first candidate.
-        trials_s: Seconds of all trials together, as if one ran at a time.
-        flops: Operations of both.
-        image_steps: Images passed forward and backward through candidates.
-        evaluations: Architectures whose truth it was told.
-        truths_s: Seconds that those truths took; None where that is not known.
-        work: The images and operations of preparation and trials, and the passes over the data that they are worth.
+        preparation_s: Seconds of the preparation, before the first candidate.
+        trials_s: Sum of the seconds of all trials.
+        flops: FLOPs of preparation, trials and truths.
+        image_steps: Number of images that passed forward and backward through candidates.
+        evaluations: Number of architectures with a truth to which the ranker was fitted.
+        truths_s: Seconds of these truths; None: unknown.
+        work: Images and FLOPs of preparation, trials and truths, and the equivalent passes over the training images.
     """
 
     preparation_s: float = 0.0
@@ -43,43 +43,46 @@ class RankerCost:
 
     @property
     def total_s(self) -> float:
-        """Seconds of everything, of truths as far as they are known."""
+        """Seconds of preparation, trials and truths; unknown seconds of truths count 0."""
         return self.preparation_s + self.trials_s + (self.truths_s or 0.0)
 
 
 @dataclass(frozen=True)
 class RankingRow:
-    """What is known of one ranker; None where a figure is undefined or there is no truth.
+    """Results of one ranker. None: the value is undefined, or there is no truth.
+
+    Intervals are [lo, hi] at 95 %, from a bootstrap over distinct architectures.
 
     Args:
-        ranker: Its name.
-        spearman: Rank correlation with the truth, over all candidates.
-        kendall: Kendall's tau.
-        spearman_top: Rank correlation in the truth's top half.
-        kendall_top: Kendall's tau there.
-        recall_top: Of the best tenth.
-        regret: In percentage points among 100 random candidates: the exact mean over all draws, a single draw of all
-            candidates where there are no more.
-        regret_25: The same among 25.
-        ci95_regret_25: Its interval: like all intervals [lo, hi], by a bootstrap over distinct architectures.
-        pairs: Accuracy on pairs that differ by more than the truth's noise.
+        ranker: Name of the ranker.
+        spearman: Spearman's rank correlation with the truth, over all candidates.
+        kendall: Kendall's tau with the truth, over all candidates.
+        spearman_top: Spearman's rank correlation in the top half by truth.
+        kendall_top: Kendall's tau in the top half by truth.
+        recall_top: Fraction of the best tenth by truth that is in the best tenth by score.
+        regret: Mean regret among 100 random candidates, in percentage points; with at most 100 candidates, that of all
+            candidates.
+        regret_25: Mean regret among 25 random candidates, in percentage points.
+        ci95_regret_25: Interval of ``regret_25``.
+        pairs: Fraction of correctly ordered pairs, of the pairs that differ by more than the noise of the truth.
         partial: Rank correlation given the number of parameters.
-        strata: By label, by value: rank correlation and size of each stratum.
+        strata: Rank correlation and size of each stratum, by label and value.
         ci95: Interval of ``spearman``.
         ci95_top: Interval of ``spearman_top``.
-        cost_s: Seconds of everything, of truths as well.
-        preparation_s: Seconds before the first candidate.
-        flops: Operations, see :class:`RankerCost`.
-        image_steps: See there.
-        evaluations: See there.
-        work: See there.
-        pays_from: The number of candidates from which on ranking costs less than training them all.
-        failed: Candidates without a score.
-        n: Candidates.
-        agreement: Rank correlation with each other ranker.
-        reference: The ranker that it is compared with; None for the reference itself, and without one.
-        difference: [value, lo, hi] of ``spearman`` less that of the reference, paired.
-        difference_top: The same of ``spearman_top``.
+        cost_s: Seconds of preparation, trials and truths.
+        preparation_s: Seconds of the preparation.
+        flops: FLOPs, see :class:`RankerCost`.
+        image_steps: See :class:`RankerCost`.
+        evaluations: See :class:`RankerCost`.
+        work: See :class:`RankerCost`.
+        pays_from: Smallest number of candidates for which the ranker costs less than full training of all; None: never
+            or unknown.
+        failed: Number of candidates without a score.
+        n: Number of candidates.
+        agreement: Rank correlation with each other ranker, by name.
+        reference: Name of the ranker with which this ranker is compared; None: there is no comparison.
+        difference: [value, lo, hi] of ``spearman`` minus that of the reference, paired by candidate.
+        difference_top: [value, lo, hi] of ``spearman_top`` minus that of the reference, paired by candidate.
     """
 
     ranker: str
@@ -113,16 +116,16 @@ class RankingRow:
 
 @dataclass(frozen=True)
 class Ground:
-    """What rankers are compared on.
+    """Truths and further data on which rankers are compared.
 
     Args:
-        truth: (N, R) measurements in percent of each key of ``keys``; none at all where there is no truth.
-        keys: The architectures that have a truth.
-        groups: By key, which architectures compute the same thing.
-        params: By key, the number of parameters.
-        strata: By name, by key: which stratum an architecture belongs to.
-        full_s: Seconds that one full training takes; None where it is not known.
-        seed: Of the resamples.
+        keys: Keys of the N architectures with a truth.
+        truth: (N, R) measurements in percent of these architectures; without a truth N is 0.
+        groups: Group of each architecture, by key; architectures of a group compute the same.
+        params: Number of parameters of each architecture, by key.
+        strata: Stratum of each architecture, by label and by key.
+        full_s: Seconds of one full training; None: unknown.
+        seed: Seed of the resamples.
     """
 
     keys: tuple[str, ...] = ()
@@ -135,29 +138,30 @@ class Ground:
 
     @property
     def retest(self) -> Retest:
-        """What the truth's repeats say about its own noise."""
+        """Reliability of the truth."""
         return ranking.retest(self.truth)
 
     def rows(self, scores: Scores) -> tuple[list[str], Floats]:
-        """The keys that have a score and a truth, and their mean truths."""
+        """Keys of the architectures with a score and a truth, and their mean truths."""
         at = [i for i, k in enumerate(self.keys) if k in scores]
         return [self.keys[i] for i in at], self.truth.mean(1)[at]
 
     def grouped(self, keys: Sequence[str]) -> list[Hashable]:
-        """The group of each key."""
+        """Group of each key."""
         return [self.groups.get(k, k) for k in keys]
 
 
 def ranking_rows(
     scores: Mapping[str, Scores], costs: Mapping[str, RankerCost], ground: Ground, reference: str | None = "random"
 ) -> tuple[RankingRow, ...]:
-    """A row for each ranker.
+    """Make a row for each ranker.
 
     Args:
-        scores: By ranker.
-        costs: By ranker.
-        ground: The truth and what goes with it.
-        reference: The ranker to compare the others with; None, or a ranker that is not there: no comparison.
+        scores: Scores of each ranker, by name.
+        costs: Cost of each ranker, by name.
+        ground: Truths and further data.
+        reference: Name of the ranker with which the others are compared; None, or a name that ``scores`` does not
+            have: no comparison.
     """
     return tuple(_row(name, scores, costs[name], ground, reference) for name in scores)
 
@@ -211,7 +215,7 @@ def _row(
 
 
 def differences(ours: Scores, theirs: Scores | None, ground: Ground) -> tuple[list[float] | None, list[float] | None]:
-    """[value, lo, hi] of Spearman's correlation less that of ``theirs``, over all and in the top half; or None."""
+    """[value, lo, hi] of Spearman's correlation minus that of ``theirs``, over all and in the top half, or None."""
     if theirs is None:
         return None, None
     keys, truth = ground.rows({k: None for k in ours if k in theirs})
@@ -230,7 +234,7 @@ def _inside(values: Sequence[float | None], truth: Floats, labels: Sequence[str]
 
 
 def _agreement(ours: Scores, theirs: Scores) -> float | None:
-    """Spearman's correlation of two rankers; None where either gives all the same score."""
+    """Spearman's correlation of two rankers; None: the scores of one ranker are equal, or there are too few."""
     shared = [k for k in ours if k in theirs]
     mine, other = (ranking.placed([scores[k] for k in shared]) for scores in (ours, theirs))
     found = ranking.spearman(mine, other)
@@ -264,7 +268,7 @@ COLUMNS = {
 
 
 def cells(rows: Sequence[RankingRow]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of a table of the rows; without a truth only cost and agreement."""
+    """Head and lines of the table of rows; without a truth it has costs and agreement only."""
     if any(row.spearman is not None for row in rows):
         return list(COLUMNS.values()), [[_cell(row, column) for column in COLUMNS] for row in rows]
     names = [row.ranker for row in rows]
@@ -276,12 +280,12 @@ def cells(rows: Sequence[RankingRow]) -> tuple[list[str], list[list[str]]]:
 
 
 def table(rows: Sequence[RankingRow]) -> str:
-    """The rows in Markdown."""
+    """The rows as a Markdown table."""
     return tables.markdown(*cells(rows))
 
 
 def regret_text(row: RankingRow, among: int) -> str:
-    """The regret among 100 or 25 candidates, and whether it is that of a single draw; empty where there is none."""
+    """Text of the regret among 100 or 25 candidates, marked if there is only one draw; empty: undefined."""
     value = row.regret if among == AMONG else row.regret_25
     return _shown(value) + " (one draw)" * (value is not None and row.n <= among)
 

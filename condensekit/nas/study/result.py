@@ -12,21 +12,21 @@ from condensekit.nas.study import report
 from condensekit.nas.study.report import RankingRow
 from condensekit.nas.trials.log import Trial
 
-TRIAL_FIELDS = ("ranker", "architecture", "score", "cost_s", "status", "reason")  # of a trial in ``search.json``
+TRIAL_FIELDS = ("ranker", "architecture", "score", "cost_s", "status", "reason")  # fields of a trial in search.json
 
 
 @dataclass(frozen=True, repr=False)
 class SearchResult:
-    """What :meth:`condensekit.nas.Contest.run` found; ``print`` shows the table.
+    """Result of :meth:`condensekit.nas.Contest.run`; ``print`` shows its table.
 
     Args:
-        best: The first choice of the first ranker that scored any: ``ranker``, ``architecture``, ``score``, ``params``,
-            ``flops``, ``truth``; None where no candidate was scored.
-        trials: Every ranker's trials, combinations included.
-        rows: One for each ranker.
-        truth: The truth's name, its repeats' agreement and its noise; None where there is none.
-        values: The truth's measurements in percent by key of the architecture.
-        notes: What the reader should know, a sentence each.
+        best: The best architecture of the first ranker that scored an architecture: ``ranker``, ``architecture``,
+            ``score``, ``params``, ``flops``, ``truth``; None: no architecture was scored.
+        trials: Trials of all rankers, including combinations.
+        rows: A row for each ranker.
+        truth: Name of the truth, agreement of its repeats, and its noise; None: there is no truth.
+        values: Measurements of the truth in percent, by key of the architecture.
+        notes: Notes for the reader, one sentence each.
     """
 
     best: dict[str, Any] | None
@@ -37,7 +37,7 @@ class SearchResult:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """What ``search.json`` holds."""
+        """The contents of ``search.json``, as JSON values."""
         return {
             "best": self.best,
             "trials": [self._told(trial) for trial in self.trials],
@@ -52,11 +52,11 @@ class SearchResult:
         return {**{name: record[name] for name in TRIAL_FIELDS}, "truth": truth}
 
     def table(self) -> str:
-        """The rows in Markdown; without a truth only cost and agreement."""
+        """The rows as a Markdown table; without a truth it has costs and agreement only."""
         return report.table(self.rows)
 
     def to_pandas(self) -> Any:
-        """The rows as a pandas data frame. Raises ConfigError without pandas."""
+        """The rows as a pandas data frame. Raises ConfigError if pandas is not installed."""
         return tables.as_frame(self.rows)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Truth: what architectures are really worth, from a benchmark table or from training on all of the data."""
+"""Truth: accuracies of architectures from a benchmark table or from full training."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from condensekit.nas.study.ranking import Floats
 from condensekit.nas.trials.log import Trial
 from condensekit.runs.files import regular
 
-CELL_COLUMN = "net_str"  # of a NAS-Bench-201 table
-ACCURACY_COLUMNS = ("val_accs", "accuracy")  # names of columns with truths, or their beginnings
+CELL_COLUMN = "net_str"  # column with the cell in a NAS-Bench-201 table
+ACCURACY_COLUMNS = ("val_accs", "accuracy")  # beginnings of the names of columns with accuracies
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Accuracies in percent, by architecture.
+    """Accuracies of architectures in percent.
 
     Args:
-        name: What tables call it.
-        values: Measurements by the :func:`~condensekit.nas.spaces.architecture.key` of the :func:`canonical`
-            architecture, each the same number of them.
-        cost_s: Seconds that all measurements of an architecture took; empty where that is not known.
-        image_steps: Images that passed through in them; empty where that is not known.
+        name: Name in tables.
+        values: Measurements in percent, by :func:`~condensekit.nas.spaces.architecture.key` of the :func:`canonical`
+            architecture; the same number of measurements for each architecture.
+        cost_s: Seconds of all measurements of an architecture, by the same key; empty: unknown.
+        image_steps: Training images of all measurements of an architecture, by the same key; empty: unknown.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Truth:
     image_steps: Mapping[str, int] = field(default_factory=dict)
 
     def holds(self, space: ModelSpace, architecture: Architecture) -> bool:
-        """Whether there is a truth for this architecture."""
+        """Whether the truth has this architecture."""
         return key(canonical(space, architecture)) in self.values
 
     def of(self, space: ModelSpace, architectures: Sequence[Architecture]) -> Floats:
-        """(N, R) the measurements of each architecture.
+        """(N, R) measurements of N architectures.
 
         Raises:
-            DataError: Architectures without a truth; the text counts them and names the first.
+            DataError: The truth lacks architectures; the text counts them and names the first.
         """
         missing = [a for a in architectures if not self.holds(space, a)]
         if missing:
@@ -60,26 +60,27 @@ class Truth:
         return np.array([self.values[key(canonical(space, a))] for a in architectures], dtype=np.float64)
 
     def seconds(self, space: ModelSpace, architectures: Iterable[Architecture]) -> float | None:
-        """What measuring these took together; None where it is not known."""
+        """Seconds of all measurements of these architectures together; None: unknown."""
         if not self.cost_s:
             return None
         return sum(self.cost_s[key(canonical(space, a))] for a in architectures)
 
 
 def read_table(path: Path, space: ModelSpace) -> Truth:
-    """A truth from a CSV file.
+    """Read a truth from a CSV file.
 
-    The architecture stands in a column ``net_str`` (NAS-Bench-201's own text), or in one column for each label of the
-    space; the accuracies, in percent, in ``val_accs``, or in one or more columns whose names start with ``accuracy``,
-    one for each training seed. Other columns are passed over.
+    The architecture is in a column ``net_str`` (the text of a NAS-Bench-201 cell), or in one column for each label of
+    the space. The accuracies in percent are in ``val_accs``, or in columns whose names start with ``accuracy``, one
+    column for each training seed. Other columns are ignored.
 
     Raises:
-        DataError: No such file, missing columns, labels that are no single choices, an architecture that the space
-            does not have or that stands twice, an accuracy that is no number in 0 to 100; the text names the line.
+        DataError: A file that cannot be read, missing columns, labels that are not single choices, an architecture that
+            the space does not have or that the file has twice, or an accuracy that is not a number from 0 to 100; the
+            text names the line.
     """
     try:
         regular(path)
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or [])
             rows = [(reader.line_num, row) for row in reader]
@@ -121,7 +122,7 @@ def _cells(space: ModelSpace, row: Mapping[str, str]) -> Architecture:
 
 
 def _labels(space: ModelSpace, row: Mapping[str, str]) -> Architecture:
-    """The choice of each label whose text the row has."""
+    """Architecture of a row with a column for each label."""
     found: Architecture = {}
     for label, mutable in choices(space).items():
         spelt = {str(value): value for value in mutable.values}
@@ -142,12 +143,12 @@ def _percent(text: str | None) -> float:
 
 
 def from_trials(name: str, space: ModelSpace, runs: Sequence[Sequence[Trial]]) -> Truth:
-    """A truth from full trainings.
+    """Make a truth from full trainings.
 
     Args:
-        name: What tables call it.
-        space: Of the architectures.
-        runs: The trials of each seed, over the same architectures. An architecture that failed with any seed has no
+        name: Name in tables.
+        space: Space of the architectures.
+        runs: Trials of each seed, on the same architectures. An architecture that failed with one of the seeds has no
             truth.
     """
     tables = [{key(canonical(space, t.architecture)): t for t in run if t.score is not None} for run in runs]

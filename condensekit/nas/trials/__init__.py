@@ -1,1 +1,1 @@
-"""Trials of a search: driver, log, strategies, time budget."""
+"""Trials of a search: driver, log, strategies and time budget."""

@@ -1,4 +1,4 @@
-"""Search driver: the one call that runs any strategy over any space through any engine."""
+"""Search driver: runs a strategy on a search space through an engine."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ from condensekit.nas.trials.time_budget import FILE, TimeBudget
 
 log = logging.getLogger(__name__)
 
-MAX_PICKLED_BYTES = 1 << 30  # of a space of the user's main script, which NNI pickles by value
+MAX_PICKLED_BYTES = 1 << 30  # largest size of a space from the user's main script, which NNI pickles by value
 
 
 @dataclass(frozen=True)
 class Portal:
-    """How the ``nni`` engine runs NNI's training service.
+    """Settings of NNI's training service for the engine ``nni``.
 
     Args:
-        folder: For its files.
-        port: Of its portal and REST server.
-        training_service: NNI's configuration of another service than the local one, say a ``RemoteConfig``; its
-            trials start a Python each and import what they need, and the manager has to be reachable for them.
+        folder: Folder of its files.
+        port: Port of its portal and REST server.
+        training_service: NNI's configuration of a training service on other machines, such as a ``RemoteConfig``. Each
+            of its trials starts a Python process with all imports, and must be able to reach NNI's manager. None: the
+            local service.
     """
 
     folder: Path
@@ -68,47 +69,49 @@ def search(
     server: WarmServer | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> list[Trial]:
-    """Search a space; kill it at any time and call it again with the same log to go on.
+    """Search a space. A killed search is resumed by the same call with the same log.
 
-    A resumed search starts the same strategy again from its seed, and architectures in the log are answered from
-    it: nothing finished is run twice. It has the trials of an uninterrupted search where the strategy does not
-    look at results, or where there is one worker.
+    A resumed search starts the same strategy again from its seed, and takes finished trials from the log instead of
+    running them again. It gives the same trials as an uninterrupted search if the strategy does not depend on results,
+    or if there is one worker.
 
     Args:
-        space: Where to search.
-        evaluator: Scores a candidate: any NNI evaluator that reports a final result, a finite number or a dictionary
-            with one as ``default``; higher is better. The dictionary may hold as well ``scores`` (a dictionary of
-            numbers), ``seconds`` and ``image_steps`` (what the trial took, 0 or more), ``stopped`` (whether training
-            was given up as hopeless), and ``failed`` (why the candidate has no score; an empty text says nothing).
-            An evaluator that reports anything else there, or raises, makes a failed trial. What its attribute
-            ``recipe`` says, JSON values, is kept with each trial, and trials of another recipe are refused.
-        strategy: A fresh NNI strategy, or a name of :data:`~condensekit.nas.names.STRATEGIES`.
-        trials: Distinct architectures to score at most, those in the log included; None leaves it to the strategy.
-        engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (its training
-            service, with portal). In ``sequential`` a SystemExit is taken for the candidate's, and fails it: a handler
-            of signals that shall end the search raises KeyboardInterrupt.
-        workers: Trials at a time; None: two, or one on a single core; ``sequential`` has one.
-        seed: Of a strategy given by name.
-        budget_s: Seconds in all, over every call with a budget and a log in the same folder, which keeps the time
-            used; or a running :class:`~condensekit.nas.trials.time_budget.TimeBudget` that is shared with other
-            work. What still runs at the end is cut off, and run again by a call with more. ``sequential`` outside
-            the main thread cannot cut off: the search ends with the trial that runs then, and a warning says so.
-        trial_limit_s: Seconds for one trial; a longer one is ended and marked as failed. Not for ``sequential``
-            outside the main thread, which could not end it.
-        log: Finished trials are appended to it at once; None keeps them in memory.
-        ranker: The name under which they stand there.
-        portal: For ``nni``.
-        server: A started fork server to use and leave running, for several searches in a row; None starts one.
-        on_trial: Told each trial as it is known, those from the log included.
+        space: The search space.
+        evaluator: NNI evaluator that scores a candidate. Its final result is a finite number, higher is better, or a
+            dictionary with such a number as ``default``. The dictionary may also have the entries ``scores`` (a
+            dictionary of numbers), ``seconds`` and ``image_steps`` (the cost of the trial, at least 0), ``stopped``
+            (whether the training was given up as hopeless), and ``failed`` (the reason why the candidate has no score;
+            an empty text is ignored). Another result, or an exception, makes a failed trial. The attribute ``recipe``
+            of the evaluator, JSON values, is stored with each trial; trials of another recipe raise an error.
+        strategy: A new NNI strategy, or a name of :data:`~condensekit.nas.names.STRATEGIES`.
+        trials: Largest number of different architectures, including those in the log; None: the strategy decides.
+        engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (NNI's training service,
+            with its portal). With ``sequential``, a SystemExit counts as a failure of the candidate: a signal handler
+            that ends the search must raise KeyboardInterrupt.
+        workers: Number of trials at the same time; None: two, or one on a single core; ``sequential`` has one.
+        seed: Seed of a strategy that is given by name.
+        budget_s: Seconds of all calls together that have a budget and a log in the same folder, which stores the time
+            used; or a running :class:`~condensekit.nas.trials.time_budget.TimeBudget` that other work shares. At the
+            end, running trials are cut off; a call with a larger budget runs them again. With ``sequential`` outside
+            the main thread, the last trial cannot be cut off and runs to its end, with a warning. None: no limit.
+        trial_limit_s: Seconds for one trial; a longer trial is ended and marked as failed. Not possible with
+            ``sequential`` outside the main thread. None: no limit.
+        log: Log to which each finished trial is appended at once; None: trials are kept in memory.
+        ranker: Name of the ranker in the log.
+        portal: Settings of the engine ``nni``.
+        server: A fork server that is used and not ended, for several searches in a row; None: the search starts its
+            own.
+        on_trial: Function that is called with each finished trial, including trials from the log.
 
     Returns:
-        The trials in the order in which the strategy asked for them, failed ones included.
+        The trials in the order in which the strategy proposed them, including failed trials.
 
     Raises:
         ConfigError: Values out of range, more workers than cores, a limit that cannot be kept, a port in use, a log of
-            another space or recipe, a strategy that cannot search this space, an evolution with a population not above
-            its workers, choices that do not survive JSON, a space or evaluator that cannot be sent to workers.
-        DataError: An architecture of a given list that the space does not have.
+            another space or recipe, a strategy that cannot search this space, an evolution whose population is not
+            larger than its number of workers, choices that JSON changes, or a space or evaluator that cannot be sent
+            to workers.
+        DataError: An architecture of a given list does not belong to the space.
         StoreError: The log cannot be written.
     """
     workers = usual_workers() if workers is None else workers
@@ -167,7 +170,7 @@ def _check(
             None if trials is None else whole("trials", trials, 1),
             "engine='nni' needs portal=Portal(folder)" if engine == "nni" and portal is None else None,
             "portal is for engine='nni' only" if engine != "nni" and portal is not None else None,
-            "an evaluator with choices of its own cannot be searched: put them into the space" if choosing else None,
+            "an evaluator with its own choices cannot be searched: put these into the space" if choosing else None,
             f"engine 'sequential' cannot end a trial outside the main thread, got trial_limit_s={trial_limit_s}: "
             "use engine 'pool', or search in the main thread"
             if endless
@@ -185,7 +188,7 @@ def _here(
 ) -> list[Trial]:
     """Run a strategy and its trials in this thread."""
     if terms.deadline is not None and not interruptible():
-        log.warning("outside the main thread the budget cannot cut off a trial that runs: use engine 'pool' for that")
+        log.warning("outside the main thread the budget cannot cut off a running trial: use engine 'pool' for that")
     guarded = Guarded(evaluator, terms.limit_s, terms.deadline)
     guarded.prepare()
     with _restored_trial(), _untraced():
@@ -246,10 +249,10 @@ def _served(
 
 @contextlib.contextmanager
 def _explained(strategy: Strategy) -> Iterator[None]:
-    """Name the strategy that does not know a kind of choice, and the way out: NNI's NotImplementedError names neither.
+    """Context that raises :func:`~condensekit.nas.trials.strategies.unsearchable` for NNI's NotImplementedError.
 
-    Any other, as of a user's strategy or ``on_trial``, passes unchanged; an evaluator's has become a failed trial in
-    :class:`~condensekit.nas.engines.guarded.Guarded`.
+    A NotImplementedError from other code, such as a user's strategy or ``on_trial``, passes unchanged. One from an
+    evaluator does not get here: :class:`~condensekit.nas.engines.guarded.Guarded` makes it a failed trial.
     """
     try:
         yield
@@ -262,7 +265,7 @@ def _explained(strategy: Strategy) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _restored_trial() -> Iterator[None]:
-    """NNI's sequential engine leaves its last trial behind as the current one."""
+    """Context that restores NNI's current trial, which its sequential engine changes."""
     before = nni.trial._params, nni.trial._intermediate_seq
     try:
         yield
@@ -272,7 +275,7 @@ def _restored_trial() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _untraced() -> Iterator[None]:
-    """NNI's sequential engine logs a traceback for each trial that fails; here the journal says why in one line."""
+    """Context without the traceback that NNI's sequential engine logs for a failed trial: the journal logs a line."""
     told = logging.getLogger("nni.nas.execution.sequential")
     told.addFilter(_no_error)
     try:
@@ -287,7 +290,7 @@ def _no_error(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """NNI prints its messages to standard output; here they go to the logger ``nni`` only."""
+    """Context in which NNI's messages go to the logger ``nni`` only, and not to standard output."""
     nothing, nni_log = logging.NullHandler(), logging.getLogger("nni")
     printing = "_stdout_" in nni_logging._handlers
     nni.silence_stdout()

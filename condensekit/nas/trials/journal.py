@@ -1,4 +1,4 @@
-"""Journal: the layer between strategy and engine that makes a search durable and keeps its budget."""
+"""Journal: the layer between strategy and engine that logs finished trials and ends a search at its budget."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
 
 log = logging.getLogger(__name__)
 
-MAX_REPEATED_PROPOSALS = 50  # in a row; then the strategy has nothing new to propose
+MAX_REPEATED_PROPOSALS = 50  # repeated proposals in a row, after which the search ends
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a search may use, and under which name its trials stand in the log.
+    """Limits of a search, and the entries that all its trials share in the log.
 
     Args:
-        ranker: The name.
+        ranker: Name of the ranker.
         space: Fingerprint of the space.
-        seed: Of the evaluator.
-        trials: Distinct architectures at most; None: no limit.
-        deadline: ``time.monotonic()`` at which the search ends; None: never.
-        limit_s: Seconds for one trial; a longer one has failed, whatever its engine says.
-        recipe: How the evaluator scores, as JSON values.
+        seed: Seed of the evaluator.
+        trials: Largest number of different architectures; None: no limit.
+        deadline: Value of ``time.monotonic()`` at which the search ends; None: no limit.
+        limit_s: Seconds for one trial; a longer trial without a result has failed. None: no limit.
+        recipe: How the evaluator makes a score, as JSON values.
     """
 
     ranker: str
@@ -58,7 +58,7 @@ class Terms:
 
 @dataclass(eq=False)
 class _Running:
-    """One trial in the engine, and the models that wait for its result."""
+    """A trial that runs in the engine, and the models that wait for its result."""
 
     models: list[ExecutableModelSpace]
     start: float
@@ -68,16 +68,16 @@ class _Running:
 
 
 class Journal(Middleware):  # type: ignore[misc]
-    """Answers architectures from the log, appends every finished trial to it, and says when the budget is spent.
+    """Layer that takes known trials from the log, appends finished trials to it, and ends the search at its budget.
 
-    Events reach the strategy in the strategy's own thread and one at a time, whatever thread the engine has them
-    from; NNI's strategies need that. Which model ends when is all that can differ between engines.
+    The strategy receives events in its own thread and one at a time, also if the engine receives them in another
+    thread; NNI's strategies need this. Engines differ only in the order in which models end.
 
     Args:
-        engine: Runs what is not in the log.
-        log: Finished trials.
-        terms: Names and budgets.
-        on_trial: Told each trial once.
+        engine: Engine that runs architectures that are not in the log.
+        log: Log of finished trials.
+        terms: Names and limits.
+        on_trial: Function that is called once with each trial.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Journal(Middleware):  # type: ignore[misc]
         super().__init__(engine)
 
     def set_engine(self, engine: Engine) -> None:
-        """Listen to the engine."""
+        """Set the engine, and receive its events."""
         super().set_engine(engine)
         for kind in ModelEventType:
             engine.register_model_event_callback(kind, self._receive)
@@ -103,7 +103,7 @@ class Journal(Middleware):  # type: ignore[misc]
         self._events.put(event)
 
     def submit_models(self, *models: ExecutableModelSpace) -> None:
-        """Answer each from the log, or run it."""
+        """Answer each model from the log, or run it."""
         for model in models:
             self._models.append(model)
             self._submit(model)
@@ -130,7 +130,7 @@ class Journal(Middleware):  # type: ignore[misc]
             self.engine.submit_models(model)
 
     def _deliver(self) -> None:
-        """Handle the events that have come in."""
+        """Handle the events that have arrived."""
         while not self._events.empty():
             event = self._events.get()
             trial = self._running.get(key(event.model.sample))
@@ -148,10 +148,10 @@ class Journal(Middleware):  # type: ignore[misc]
                 self._end(trial, status)
 
     def _note(self, trial: _Running, event: FinalMetricEvent | IntermediateMetricEvent) -> None:
-        """Keep a metric as the log will hold it; a metric that the log cannot hold fails the trial."""
+        """Keep a metric as JSON values; a metric that JSON cannot hold makes the trial fail."""
         try:
             metric = json.loads(json.dumps(event.metric, default=float))
-        except Exception as error:  # whatever turning it into a number raises
+        except Exception as error:  # the conversion of a foreign object to a number may raise any exception
             trial.metric = {"failed": f"a metric is no number, and not made of numbers and texts: {reason(error)}"}
             return
         if isinstance(event, IntermediateMetricEvent):
@@ -163,9 +163,9 @@ class Journal(Middleware):  # type: ignore[misc]
     def _end(self, running: _Running, status: ModelStatus) -> None:
         del self._running[key(running.models[0].sample)]
         if status != ModelStatus.Trained and self._spent():
-            return  # cut off at the end of the budget: unfinished, not failed
+            return  # the budget ended: the trial is unfinished and has not failed
         if running.metric is None:
-            self.engine.check()  # first: it may have ended because what trials need is gone
+            self.engine.check()  # the trial may have ended because the fork server or NNI's manager has ended
         trial = self._judge(running, status)
         self.log.append(trial)
         if trial.reason:
@@ -176,12 +176,12 @@ class Journal(Middleware):  # type: ignore[misc]
             self._answer(model, trial)
 
     def _judge(self, running: _Running, status: ModelStatus) -> Trial:
-        """What a trial that has ended comes to."""
+        """The log entry of a trial that has ended."""
         metric, unusable = _usable(running.metric if isinstance(running.metric, dict) else {"default": running.metric})
         took = (running.ended[0] if running.ended else time.monotonic()) - running.start
         score = score_of(metric)
         problem = _failure(metric) or unusable
-        # NNI's manager mixes up the ends of two trials now and then: a result that has come in counts.
+        # NNI's manager sometimes confuses the ends of two trials: a result that has arrived counts in any case.
         if not problem and score is None and status != ModelStatus.Trained:
             late = self.terms.limit_s is not None and took >= self.terms.limit_s
             problem = f"over its limit of {self.terms.limit_s:g} s" if late else "it crashed: see the engine's own log"
@@ -206,14 +206,14 @@ class Journal(Middleware):  # type: ignore[misc]
         )
 
     def _answer(self, model: ExecutableModelSpace, trial: Trial) -> None:
-        """Tell the strategy."""
+        """Send the result of a trial to the strategy."""
         if trial.score is not None:
             self.dispatch_model_event(FinalMetricEvent(model, trial.score))
         status = ModelStatus.Trained if trial.status == FINISHED else ModelStatus.Failed
         self.dispatch_model_event(TrainingEndEvent(model, status))
 
     def idle_worker_available(self) -> bool:
-        """Wait until a model may be submitted; False where no further model may be submitted."""
+        """Wait until a model can be submitted; False: the budget is spent, and no model can be submitted."""
         while self.budget_available():
             if self.engine.idle_worker_available():
                 return True
@@ -221,7 +221,7 @@ class Journal(Middleware):  # type: ignore[misc]
         return False
 
     def budget_available(self) -> bool:
-        """Whether another architecture may be asked for."""
+        """Whether the strategy may propose another architecture."""
         self._deliver()
         full = self.terms.trials is not None and len(self.asked) >= self.terms.trials
         return not (full or self._spent() or self._repeats >= MAX_REPEATED_PROPOSALS)
@@ -230,7 +230,7 @@ class Journal(Middleware):  # type: ignore[misc]
         return self._closed or (self.terms.deadline is not None and time.monotonic() >= self.terms.deadline)
 
     def wait_models(self, *models: ExecutableModelSpace) -> None:
-        """Wait until these models, or all, have ended, or the time is over."""
+        """Wait until the models (without arguments: all models) have ended, or the time is over."""
         self._deliver()
         while self._running and not self._spent():
             if models and all(model.status.completed() for model in models):
@@ -238,39 +238,39 @@ class Journal(Middleware):  # type: ignore[misc]
             self._wait()
 
     def _wait(self) -> None:
-        """Let the engine work for a moment."""
+        """Let the engine work for at most a second."""
         left = 1.0 if self.terms.deadline is None else max(0.0, self.terms.deadline - time.monotonic())
         self.engine.pump(min(left, 1.0))
         self._deliver()
 
     def list_models(self, status: ModelStatus | None = None) -> Iterable[ExecutableModelSpace]:
-        """All models that the strategy asked for, or the models of one status."""
+        """All models that the strategy submitted, or the submitted models of one status."""
         return [model for model in self._models if status is None or model.status == status]
 
     def trials(self) -> list[Trial]:
-        """The trials of the architectures asked for, in that order."""
+        """The trials of all proposed architectures, in the order of the proposals."""
         found = (self.log.get(self.terms.ranker, architecture) for architecture in self.asked.values())
         return [trial for trial in found if trial is not None]
 
     def close(self) -> None:
-        """Take no more results: what still runs is cut off and stays unfinished."""
+        """Accept no more results: running trials stay unfinished."""
         self._closed = True
 
     def shutdown(self) -> None:
-        """End the engine."""
+        """Close the journal and end the engine."""
         self.close()
         self.engine.shutdown()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the log is the state."""
+        """Empty: the log is the state."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing, see :meth:`state_dict`."""
+        """Do nothing, see :meth:`state_dict`."""
 
 
 def _failure(metric: Any) -> str:
-    """Why a trial failed, where a final result says so."""
+    """Reason of a failure in a final result; empty: the result has none."""
     why = metric.get("failed") if isinstance(metric, dict) else None
     return why if isinstance(why, str) else ""
 
@@ -291,11 +291,11 @@ ENTRIES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "seconds": (_amount, "a finite number, 0 or more"),
     "image_steps": (lambda value: int(_amount(value)), "a finite number, 0 or more"),
 }
-"""What else a final result may hold: how it is read, and what it must be."""
+"""Further entries of a final result: the function that reads the value, and a description of valid values."""
 
 
 def _usable(metric: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A final result with these entries as the log holds them, without those it cannot hold; and what is wrong."""
+    """A final result with its entries read and without its invalid entries, and the problem of an invalid entry."""
     kept, wrong = dict(metric), ""
     for name, (read, expected) in ENTRIES.items():
         if name in metric:

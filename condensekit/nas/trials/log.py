@@ -1,4 +1,4 @@
-"""Trial log: one line for each finished trial, on disk at once, from which a killed search goes on."""
+"""Trial log: a file with one line for each finished trial, from which a killed search is resumed."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ FINISHED, FAILED = "finished", "failed"
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate, scored by one ranker, or marked as failed.
+    """Score of one candidate by one ranker, or the failure of this candidate.
 
     Args:
-        ranker: Who scored it.
-        architecture: What was scored.
-        score: Higher is better; None for a failed trial.
+        ranker: Name of the ranker.
+        architecture: Architecture of the candidate.
+        score: Score, higher is better; None: the trial has failed.
         status: ``finished`` or ``failed``.
-        scores: Every kind of score that the evaluator gave, higher is better.
-        cost_s: Seconds that the trial took; of NNI's service with its delays, where the evaluator reports no
-            ``seconds`` of its own.
-        image_steps: Images passed through the network in training, forward and backward.
-        seed: The evaluator's first seed.
-        reason: Why it failed; empty for a finished one.
-        curve: Intermediate results, oldest first. NNI's training service delivers each on its own: results that arrive
-            after the end of their trial are left out. The score never depends on them.
-        space: Which space it belongs to, see :func:`condensekit.nas.spaces.spaces.fingerprint`.
-        stopped: Whether its training was given up as hopeless, and scored where it stood.
-        recipe: How the evaluator made the score, as JSON values; empty where it does not say.
+        scores: All scores from the evaluator by kind, higher is better.
+        cost_s: Seconds of the trial, as the evaluator reports them; without a report, the measured seconds, which
+            include the delays of NNI's service.
+        image_steps: Number of images that passed through the network in training, forward and backward.
+        seed: First seed of the evaluator.
+        reason: Reason of a failure; empty for a finished trial.
+        curve: Intermediate results, oldest first. Results that NNI's training service delivers after the end of their
+            trial are missing. The score does not depend on the curve.
+        space: Fingerprint of the space, see :func:`condensekit.nas.spaces.spaces.fingerprint`.
+        stopped: Whether the training was given up as hopeless; the score is that of this time.
+        recipe: How the evaluator made the score, as JSON values; empty: unknown.
     """
 
     ranker: str
@@ -53,27 +53,30 @@ class Trial:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary that :meth:`from_json` reads back."""
+        """The trial as a dictionary of JSON values."""
         return {**asdict(self), "curve": list(self.curve)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Trial:
-        """The inverse of :meth:`to_json`; unknown entries are passed over."""
+        """The inverse of :meth:`to_json`; unknown entries are ignored."""
         known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
         return cls(**{**known, "curve": tuple(record.get("curve", ()))})
 
 
 class TrialLog:
-    """An append-only file of one JSON line for each finished trial.
+    """Append-only file with one JSON line for each finished trial.
+
+    An incomplete line, which a kill or a full disk leaves behind, is ignored. If an architecture has two lines of the
+    same ranker, the first line counts.
 
     Args:
-        path: The file; it and its folder are made with the first trial. None keeps trials in memory only.
+        path: The file; the first trial makes the file and its folder. None: trials are kept in memory only.
 
-    Each line has a checksum; lines of version 0.1 have none. A half-written line, which a kill or a full disk leaves
-    behind, is passed over. Where an architecture stands twice for a ranker, the first counts.
+    Each line has a checksum; lines of version 0.1 have no checksum. A half-written line of a kill or a full disk is
+    skipped. If a ranker has an architecture twice, the first trial counts.
 
     Raises:
-        StoreError: The file cannot be read or is damaged; in :meth:`append`, cannot be written.
+        StoreError: The file cannot be read or is damaged; in :meth:`append`, if it cannot be written.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -88,7 +91,7 @@ class TrialLog:
         return len(self._trials)
 
     def get(self, ranker: str, architecture: Mapping[str, Any]) -> Trial | None:
-        """The trial of this architecture by this ranker, or None."""
+        """The trial of an architecture by a ranker; None: the log does not have it."""
         return self._trials.get((ranker, key(architecture)))
 
     def trials(self, ranker: str | None = None) -> list[Trial]:
@@ -102,10 +105,10 @@ class TrialLog:
         self._trials.setdefault((trial.ranker, key(trial.architecture)), trial)
 
     def check(self, ranker: str, space: str, recipe: Mapping[str, Any]) -> None:
-        """Refuse to go on with trials of this ranker that belong to another space, or were scored otherwise.
+        """Raise an error if trials of a ranker have another space or another recipe.
 
         Raises:
-            ConfigError: The text names both.
+            ConfigError: A trial has another space or recipe; the text names the difference.
         """
         held = self.trials(ranker)
         here = f"{self.path} holds trials of {ranker!r}"

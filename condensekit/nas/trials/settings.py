@@ -1,4 +1,4 @@
-"""Settings of trials: how they are run, and the checks that every search makes before anything is spent."""
+"""Settings of trials: engine, workers and limits, and the checks of every search before it begins."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from condensekit.errors import Problems, refuse, unknown
+from condensekit.errors import Problems, positive, refuse, unknown, whole
 from condensekit.nas.names import ENGINES
 from condensekit.nas.trials.time_budget import FILE, TimeBudget
 from condensekit.progress import SILENT, Progress
 
 
 def usual_workers() -> int:
-    """Two, or one on a single core."""
+    """Usual number of workers: two, or one on a single core."""
     return min(2, _cores())
 
 
@@ -23,18 +23,18 @@ def _cores() -> int:
 
 @dataclass(frozen=True)
 class Running:
-    """How trials are run, the same for every ranker.
+    """How trials are run; the same for all rankers.
 
     Args:
         engine: See :func:`condensekit.nas.trials.driver.search`.
-        workers: See there.
-        trial_limit_s: See there.
-        folder: Trials go to ``trials.jsonl`` and truths to ``truth.jsonl`` in it, the time used to ``time.json``,
-            NNI's files to ``nni``. None: all stays in memory, and there is no engine ``nni``.
-        port: Of NNI's portal.
-        budget_s: Seconds for everything, condensation included, over all runs in this folder; what is not done then
-            is left out. Only a selection of real images that is being made is finished.
-        progress: Told about each trial.
+        workers: See :func:`condensekit.nas.trials.driver.search`.
+        trial_limit_s: See :func:`condensekit.nas.trials.driver.search`.
+        folder: Folder of ``trials.jsonl`` (trials), ``truth.jsonl`` (truths), ``time.json`` (the time used) and ``nni``
+            (NNI's files). None: all results are kept in memory, and the engine ``nni`` cannot be used.
+        port: Port of NNI's portal.
+        budget_s: Seconds of all runs in this folder together, including condensation. Work that is not finished by then
+            is left out, but a selection of real images runs to its end. None: no limit.
+        progress: Display that is told about each trial.
 
     Raises:
         ConfigError: See :func:`check_running`.
@@ -55,40 +55,40 @@ class Running:
         with problems:
             refuse(
                 "engine 'nni' needs a folder for its files" if self.engine == "nni" and self.folder is None else None,
-                None
-                if self.budget_s is None or self.budget_s > 0
-                else f"budget_s must be positive, got {self.budget_s}",
+                None if self.budget_s is None else positive("budget_s", self.budget_s),
             )
         problems.refuse()
 
     def budget(self) -> TimeBudget:
-        """What is left of the time; the folder keeps how much was used."""
+        """Time budget that counts on from the time used, which the folder stores."""
         return TimeBudget(self.budget_s, self.folder / FILE if self.folder else None)
 
 
 def check_running(
     engine: str, workers: int, trial_limit_s: float | None, port: int | None, elsewhere: bool = False
 ) -> None:
-    """Refuse what no search could start with.
+    """Raise an error for settings with which no search can start.
 
     Args:
-        engine: Its name.
-        workers: Trials at a time; ``sequential`` has one, whatever it is told.
-        trial_limit_s: Seconds for one trial.
-        port: Of NNI's portal.
-        elsewhere: Whether trials run on other machines, so that the cores here do not count.
+        engine: Name of the engine.
+        workers: Number of trials at the same time; ``sequential`` ignores it.
+        trial_limit_s: Seconds for one trial; None: no limit.
+        port: Port of NNI's portal; None: it is not checked.
+        elsewhere: Whether trials run on other machines, so that workers may exceed the cores of this machine.
 
     Raises:
-        ConfigError: An unknown engine, fewer than one worker or more than cores, a limit that is not positive, a port
-            that is in use.
+        ConfigError: An unknown engine, fewer than one worker or more workers than cores, a limit that is not positive
+            and finite, or a port in use.
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     cores = _cores()
     most = workers if elsewhere or engine == "sequential" else cores
     refuse(
-        None if 1 <= workers <= most else f"workers must lie in 1 to {cores}, the cores here, got {workers}",
-        None if trial_limit_s is None or trial_limit_s > 0 else f"trial_limit_s must be positive, got {trial_limit_s}",
+        f"workers must lie in 1 to {cores}, the number of cores, got {workers!r}"
+        if whole("workers", workers, 1) or workers > most
+        else None,
+        None if trial_limit_s is None else positive("trial_limit_s", trial_limit_s),
     )
     if engine == "nni" and port is not None:
         from condensekit.nas.service.service import check_port

@@ -1,4 +1,4 @@
-"""Strategies: NNI's by name, and a given list of architectures."""
+"""Strategies of a search: NNI's strategies by name, and a list of given architectures."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 
 class FixedList(Strategy):  # type: ignore[misc]
-    """Scores given architectures, in order, each once.
+    """Strategy that proposes given architectures, in their order, each once.
 
     Args:
-        architectures: Of the space that is searched; when the search starts, a DataError names an architecture
-            that is not.
+        architectures: Architectures of the space. An architecture of another space raises a DataError when the search
+            starts.
     """
 
     def __init__(self, architectures: Iterable[Architecture]) -> None:
@@ -33,14 +33,14 @@ class FixedList(Strategy):  # type: ignore[misc]
         self.architectures = list({key(architecture): architecture for architecture in architectures}.values())
 
     def extra_repr(self) -> str:
-        """For the log."""
+        """Text for NNI's log."""
         return f"{len(self.architectures)} architectures"
 
     def _initialize(self, model_space: ExecutableModelSpace, engine: ExecutionEngine) -> ExecutableModelSpace:
         for architecture in self.architectures:
             problem = model_space.check_contains(architecture)
             if problem is not None:
-                raise DataError(f"{key(architecture)} is no architecture of this space: {problem}")
+                raise DataError(f"{key(architecture)} is not an architecture of this space: {problem}")
         return model_space
 
     def _run(self) -> None:
@@ -51,15 +51,15 @@ class FixedList(Strategy):  # type: ignore[misc]
 
 
 class Evolution(RegularizedEvolution):  # type: ignore[misc]
-    """NNI's regularised evolution; where no candidate has a score yet it draws at random instead of crashing."""
+    """NNI's regularised evolution; it draws at random while no candidate has a score, where NNI's class fails."""
 
     def new_individual(self) -> ExecutableModelSpace:
-        """A mutation of the best of a few."""
+        """A mutation of the best of a few candidates, or a random candidate."""
         return super().new_individual() if self._population else self.random()
 
 
 class TPE(stock.TPE):  # type: ignore[misc]
-    """NNI's TPE without its pause of a second before each candidate."""
+    """NNI's TPE, without the pause of one second before each candidate."""
 
     def _run(self) -> None:
         self.tuner.update_search_space(_legacy(self.model_space))
@@ -76,27 +76,27 @@ class TPE(stock.TPE):  # type: ignore[misc]
 
 
 def _legacy(space: Mutable) -> dict[str, Any]:
-    """The choices as NNI's tuners know them; a NotImplementedError for unknown kinds."""
+    """Choices in the format of NNI's tuners. Raises NotImplementedError for kinds that this format does not have."""
     return {label: mutable.as_legacy_dict() for label, mutable in space.simplify().items()}
 
 
 def unsearchable(name: str, error: NotImplementedError) -> ConfigError:
-    """What to raise where a strategy does not know a kind of choice: NNI's own error names neither it nor a way out."""
+    """Make the error for a strategy that cannot use a kind of choice; NNI's error names neither of them."""
     return ConfigError(
-        f"{name} cannot search this space ({str(error) or 'it does not say why'}): use another strategy, say random, "
-        "or other choices"
+        f"{name} cannot search this space ({str(error) or 'NNI gives no reason'}): use another strategy, such as "
+        "random, or other choices"
     )
 
 
 def check_searchable(name: str, space: Mutable) -> None:
-    """Refuse a space with choices that TPE does not know; all others know every kind that NNI has.
+    """Raise an error for a space that the strategy cannot search: only TPE cannot use every kind of choice.
 
     Args:
-        name: Of :data:`~condensekit.nas.names.STRATEGIES`.
-        space: To search.
+        name: Name of :data:`~condensekit.nas.names.STRATEGIES`.
+        space: The search space.
 
     Raises:
-        ConfigError: It is ``tpe``, and the space has constraints, or other mutables than single choices.
+        ConfigError: The strategy is ``tpe``, and the space has constraints or mutables other than single choices.
     """
     if name != "tpe":
         return
@@ -107,15 +107,15 @@ def check_searchable(name: str, space: Mutable) -> None:
 
 
 def strategy(name: str, seed: int, trials: int | None = None) -> Strategy:
-    """One of NNI's strategies, seeded; higher scores are better.
+    """Make one of NNI's strategies, for scores of which higher is better.
 
     Args:
-        name: Of :data:`~condensekit.nas.names.STRATEGIES`.
-        seed: What it draws follows from it.
-        trials: How many it will be given.
+        name: Name of :data:`~condensekit.nas.names.STRATEGIES`.
+        seed: Seed of its random numbers.
+        trials: Number of trials of the search, which decides sizes such as the population; None: 100.
 
     Raises:
-        ConfigError: Another name.
+        ConfigError: An unknown name.
     """
     made: Strategy = imported("strategy", name, STRATEGIES)(seed, trials or 100)
     return made
@@ -132,16 +132,16 @@ def grid(seed: int, trials: int) -> Strategy:
 
 
 def population(trials: int) -> int:
-    """Of an evolution by name that is given so many trials."""
+    """Population of the strategy ``evolution`` for this number of trials: a quarter of them, from 5 to 100."""
     return min(100, max(5, trials // 4))
 
 
 def check_population(size: int, workers: int) -> None:
-    """Refuse a population that an evolution would wait for without end.
+    """Raise an error for a population with which an evolution would wait without end.
 
     Args:
-        size: At least 1.
-        workers: Trials at a time, at least 1.
+        size: Size of the population, at least 1.
+        workers: Number of trials at the same time, at least 1.
 
     Raises:
         ConfigError: The population is not larger than the number of workers.
@@ -151,11 +151,11 @@ def check_population(size: int, workers: int) -> None:
 
 
 def evolution(seed: int, trials: int) -> Strategy:
-    """NNI's regularised evolution with a quarter of the trials, 5 to 100, as population."""
+    """NNI's regularised evolution with the population of :func:`population`."""
     size = population(trials)
     return Evolution(population_size=size, sample_size=max(2, size // 4), mutation_prob=0.2, seed=seed)
 
 
 def tpe(seed: int, trials: int) -> Strategy:
-    """NNI's TPE with a fifth of the trials, at least 5, as random start."""
+    """NNI's TPE, which starts with random candidates: a fifth of the trials, at least 5."""
     return TPE(optimize_mode="maximize", seed=seed, tpe_args={"n_startup_jobs": max(5, trials // 5)})

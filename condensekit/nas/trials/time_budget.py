@@ -1,4 +1,4 @@
-"""Time budget: wall time for all the work, however often it is killed and continued."""
+"""Time budget: wall time of all work together, counted on after a kill and a resume."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypedDict
 
-from condensekit.errors import CondensekitError, StoreError, require
+from condensekit.errors import CondensekitError, StoreError, positive, refuse
 from condensekit.runs.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-NOTE_EVERY_S = 1.0  # the time used; what a kill forgets is no longer
-FILE = "time.json"  # beside the log of trials
+NOTE_EVERY_S = 1.0  # seconds between two writes of the time used: a kill loses at most this time
+FILE = "time.json"  # file with the time used, in the folder of the log of trials
 
 
 class _Used(TypedDict):
@@ -27,23 +27,24 @@ class _Used(TypedDict):
 
 
 class OutOfTimeError(CondensekitError):
-    """The budget ended before something was made; what it needs is kept, and a larger budget goes on."""
+    """The budget ended before a result was made; finished parts are kept, and a larger budget continues."""
 
 
 class TimeBudget:
-    """Seconds that everything inside ``with budget:`` may take together, over all processes that use the same file.
+    """Budget for the wall time inside ``with budget:``, over all processes that use the same file.
 
     Args:
-        seconds: In all, above 0; None: no limit, the time is noted all the same.
-        path: A JSON file with ``used_s``, rewritten every second; None keeps the time in memory.
+        seconds: Size of the budget, above 0; None: no limit, but the time is counted, too.
+        path: JSON file with the entry ``used_s``, written every second; None: the time is kept in memory.
 
     Raises:
-        ConfigError: ``seconds`` is not positive.
-        StoreError: The file cannot be read, or says no time; when entered or left, written.
+        ConfigError: ``seconds`` is not positive and finite.
+        StoreError: The file cannot be read or has no valid time; at the begin and end of the context, if it cannot be
+            written.
     """
 
     def __init__(self, seconds: float | None = None, path: Path | None = None) -> None:
-        require(seconds is None or seconds > 0, f"budget_s must be positive, got {seconds}")
+        refuse(None if seconds is None else positive("budget_s", seconds))
         self.seconds, self.path = seconds, path
         self._before = _used(path) if path is not None and os.path.lexists(path) else 0.0
         self._start: float | None = None
@@ -52,17 +53,17 @@ class TimeBudget:
 
     @property
     def used_s(self) -> float:
-        """Seconds used so far, by earlier processes too."""
+        """Seconds used so far, including those of earlier processes."""
         return self._before + (0.0 if self._start is None else time.monotonic() - self._start)
 
     @property
     def left_s(self) -> float:
-        """Seconds left, at least 0; infinite without a limit."""
+        """Seconds left, at least 0; infinite: there is no limit."""
         return math.inf if self.seconds is None else max(0.0, self.seconds - self.used_s)
 
     @property
     def deadline(self) -> float | None:
-        """``time.monotonic()`` at which it is spent; None without a limit."""
+        """Value of ``time.monotonic()`` at which the budget ends; None: there is no limit."""
         return None if self.seconds is None else time.monotonic() + self.left_s
 
     def spent(self) -> bool:
@@ -96,12 +97,14 @@ class TimeBudget:
             try:
                 self._note()
             except StoreError as error:
-                log.warning("%s: a kill now would give its time back to the budget", error)
+                log.warning("%s: after a kill the time since the last write would not be counted", error)
 
 
 def _used(path: Path) -> float:
-    """The seconds that a file says."""
+    """The seconds in a file of the time used."""
     try:
         return float(read_json(path, _Used)["used_s"])
     except StoreError as error:
-        raise StoreError(f"{path} does not say the time used ({error}): delete it to count from 0") from error
+        raise StoreError(
+            f"{path} has no valid time used (used_s, in seconds): {error}; delete the file to count from 0"
+        ) from error

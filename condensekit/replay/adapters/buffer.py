@@ -1,4 +1,4 @@
-"""Condensed memory as an Avalanche storage policy."""
+"""Condensed buffer: a condensed memory as an Avalanche storage policy."""
 
 from __future__ import annotations
 
@@ -40,49 +40,49 @@ from condensekit.sets.condensed import CondensedSet
 
 
 class CondensedBuffer(ExemplarsBuffer):
-    """Condenses each experience (or selects from it) once and replays the result.
+    """Storage policy that condenses each experience once, or selects images from it, and replays these images.
 
     >>> from condensekit.replay import CondensedBuffer, Images
     >>> CondensedBuffer(Images(20), "m3d lr=3", classes=10).max_size
     20
 
-    ``max_size`` counts stored images; with a factor f each is decoded to f * f. A class that appears again keeps a
-    part of its images, in proportion to the real images they stand for. Images are condensed as the stream's
-    evaluation transforms give them, and replayed in the same space.
+    With a packing factor f, each stored image is decoded to f * f replayed images. If a class appears again, new and
+    old images share its part of the memory in proportion to the real images that they represent. The images have the
+    values that the stream's evaluation transforms give, in condensation and in replay.
 
-    A total that shrinks as classes arrive takes the first images of each class; a condenser then makes nested sets,
-    herding, random and k-center selections are nested by themselves.
+    If a total budget is divided by the classes seen so far, each class loses its last images when more classes appear.
+    Then the recipe makes nested sets; selections by herding, random and k-center are nested without this.
 
     Attributes:
-        max_size: Stored images the budget has room for. For a budget in bytes, and for a budget per class without
-            ``classes``, it is known after the first experience and 0 before. ``ReplayPlugin(buffer.max_size,
-            storage_policy=buffer)`` always fits.
-        condense_s: Seconds that each experience took, in whichever run: those before a kill and those of sets read
-            from a cache are counted as they were spent.
-        work: What networks did for each experience, counted in the same way.
-        wall_s: Wall seconds that the last experience took here.
+        max_size: Largest number of stored images. For a budget in bytes, and for a budget per class without
+            ``classes``, it is 0 until the first experience is stored. ``ReplayPlugin(buffer.max_size,
+            storage_policy=buffer)`` works in any case.
+        condense_s: Seconds that were spent on each experience, including the seconds before a kill and those of sets
+            that were read from a cache.
+        work: Images and FLOPs of the networks for each experience, counted in the same way.
+        wall_s: Wall seconds of the last experience in this process.
 
     Args:
-        budget: How much may be stored, :class:`Images` or :class:`Bytes`.
-        recipe: What fills the memory: the text of a recipe (``"m3d lr=3"``), of a selection (``"herding"``) or of
+        budget: Largest size of the memory, :class:`Images` or :class:`Bytes`.
+        recipe: How the memory is filled: the text of a recipe (``"m3d lr=3"``), of a selection (``"herding"``) or of
             another filler (``"hybrid-m3d-25"``, see :mod:`condensekit.replay.memory.names`); a
-            :class:`~condensekit.methods.recipe.Recipe`; a bare method, which is surrounded as in DM; a selection, or
-            a function with the same arguments; or a :class:`~condensekit.replay.memory.base.Filler`. The learner is
-            shown to the recipe's encoder.
-        classes: How many classes will come; each then gets its part of a total from the start.
-        steps: Matching steps of each condensation.
-        seed: Everything random follows from it; the same in each experience.
-        machine: Where networks run while the memory is filled.
-        storage: How values are kept, ``uint8``, ``float16`` or ``float32``; None: as the recipe says.
-        spec: The stream's normalisation, where its images come from 8-bit pixels: then they are kept as bytes, and
-            methods that work on pixels know where these lie. With ``flippable=False`` no image is mirrored.
-        transforms: Of replayed images: an Avalanche ``TransformGroups``, or a callable for training alone.
-        out: Folder in which a condensation that was killed is continued.
-        progress: Told about each step.
-        cache: Sets of single classes to take and to give; see :func:`condensekit.replay.memory.fillers.filled`.
+            :class:`~condensekit.methods.recipe.Recipe`; a bare method, with the other parts of DM's recipe; a
+            selection, or a function with the same arguments; or a :class:`~condensekit.replay.memory.base.Filler`. The
+            recipe's encoder observes the learner.
+        classes: Number of classes of the whole stream: a total budget is divided by it from the start. None: unknown.
+        steps: Number of matching steps of each condensation.
+        seed: Seed of all random numbers, the same in each experience.
+        machine: Device, precision and workers of the networks that fill the memory.
+        storage: Type of the stored values: ``uint8``, ``float16`` or ``float32``; None: that of the recipe.
+        spec: Normalisation of the stream, if its images come from 8-bit pixels: then they are read as bytes, and
+            methods that work on pixels know the range of pixels. With ``flippable=False`` no image is mirrored.
+        transforms: Transforms of replayed images: an Avalanche ``TransformGroups``, or a callable for training only.
+        out: Folder of condensations, from which a killed condensation is resumed; None: nothing is saved.
+        progress: Display that is told about each step.
+        cache: Sets of single classes, read and written; see :func:`condensekit.replay.memory.fillers.filled`.
 
     Raises:
-        ConfigError: Options that make no sense.
+        ConfigError: Wrong options.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class CondensedBuffer(ExemplarsBuffer):
         self.wall_s = 0.0
         self._layout = Layout(False, None)
         self._taken: list[Key] = []
-        self._from_elsewhere = False  # restored, and not compared with the stream at hand yet
+        self._from_elsewhere = False  # whether the memory was restored and not yet compared with the stream
         self._tensors: tuple[Tensor, Tensor] | None = None
         self._dataset: AvalancheDataset | None = None
         self._groups: dict[int, ClassView] | None = None
@@ -130,20 +130,20 @@ class CondensedBuffer(ExemplarsBuffer):
 
     @property
     def memory(self) -> CondensedSet | None:
-        """What is stored, all classes, in storage dtype; None before the first experience.
+        """The stored images of all classes, in storage dtype; None before the first experience.
 
-        Its soft labels, if any, are widened to all classes; they take less in the buffer.
+        Soft labels have a column for each class of the memory; the buffer itself stores fewer columns.
         """
         return self._content.joined() if self._content.parts else None
 
     @property
     def nbytes(self) -> int:
-        """Every stored byte, as :attr:`CondensedSet.nbytes` counts them."""
+        """All stored bytes, as :attr:`CondensedSet.nbytes` counts them."""
         return self._content.nbytes
 
     @property
     def buffer(self) -> AvalancheDataset:
-        """The replayed data set: decoded images with the stream's fields and kind of targets; made once."""
+        """The replayed data set: decoded images, with fields and targets as in the stream; kept until a change."""
         if self._dataset is None:
             if not self._content.parts:
                 return self._buffer
@@ -155,7 +155,7 @@ class CondensedBuffer(ExemplarsBuffer):
         """(N, C, H, W) normalised float32 images and (N,) int64 labels; kept on ``device`` until the memory changes.
 
         Raises:
-            DataError: Nothing is stored yet.
+            DataError: The memory is empty.
         """
         memory, place = self.memory, torch.device(device)
         if memory is None:
@@ -167,19 +167,19 @@ class CondensedBuffer(ExemplarsBuffer):
         return self._tensors
 
     def pre_adapt(self, agent: Any, exp: Any) -> None:
-        """Show the learner, as it is before training, to the encoder; stock plugins do not call this."""
+        """Let the encoder observe the learner before its training; Avalanche's plugins do not call this."""
         self._observe(agent, exp)
 
     def post_adapt(self, agent: Any, exp: Any) -> None:
-        """Take the experience into the memory; an experience that was taken before, by any plugin, changes nothing.
+        """Store an experience; a second call with the same experience, also by another plugin, changes nothing.
 
         Raises:
-            DataError: A stream that cannot be condensed, or another stream than that of a restored memory.
+            DataError: A stream that cannot be condensed, or a restored memory of another stream.
             ConfigError: A budget below one image per class, or more classes than announced.
             Interrupted: A signal ended the condensation.
-            DivergedError: It met values that are not finite.
+            DivergedError: The condensation met values that are not finite.
 
-        After any error the memory is as it was before.
+        An error leaves the memory unchanged.
         """
         if len(exp.dataset) == 0:
             return
@@ -194,11 +194,11 @@ class CondensedBuffer(ExemplarsBuffer):
         self._from_elsewhere = False
 
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
-        """Take the images of any Avalanche classification data set into the memory; each call counts.
+        """Store the images of an Avalanche classification data set; each call counts as a new experience.
 
         Args:
             new_data: The data set.
-            strategy: Its learner is shown to the encoder; None shows nothing.
+            strategy: The strategy whose learner the encoder observes; None: no learner.
 
         Raises:
             ConfigError, DataError: As in :meth:`post_adapt`.
@@ -209,10 +209,10 @@ class CondensedBuffer(ExemplarsBuffer):
             self._update(new_data)
 
     def resize(self, strategy: Any, new_size: int) -> None:
-        """Store at most ``new_size`` images from now on; a budget in bytes or per class holds as well.
+        """Store at most ``new_size`` images from now on; a budget in bytes or per class stays in force, too.
 
         Raises:
-            ConfigError: Less than one image for each class; then nothing is dropped.
+            ConfigError: ``new_size`` is less than one image for each class; then the memory is unchanged.
         """
         rules = self.rules.resized(new_size, self._content.classes)
         content = rules.trimmed(self._content)
@@ -221,7 +221,7 @@ class CondensedBuffer(ExemplarsBuffer):
 
     @property
     def buffer_groups(self) -> dict[int, ClassView]:
-        """One read-only view for each class, by label."""
+        """A read-only view of each class, by label."""
         if self._groups is None:
             whole = self.buffer
             rows: dict[int, list[int]] = {}
@@ -237,7 +237,7 @@ class CondensedBuffer(ExemplarsBuffer):
         return [group.buffer for group in self.buffer_groups.values()]
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory as tensors and plain values: what ``torch.load(weights_only=True)`` takes."""
+        """The memory as tensors and plain values, which ``torch.load(weights_only=True)`` can read."""
         formation = self.rules.filler.formation
         return {
             "memory": stored(self._content),
@@ -250,11 +250,11 @@ class CondensedBuffer(ExemplarsBuffer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace the memory by that of a :meth:`state_dict`; images over this buffer's budget are dropped.
+        """Replace the memory by that of a :meth:`state_dict`; images that exceed the budget of this buffer are dropped.
 
         Raises:
-            DataError: Something else than such a state.
-            ConfigError: Another formation, or a budget below one image per class.
+            DataError: ``state`` is not the state of a buffer.
+            ConfigError: The state has another formation, or the budget is below one image per class.
         """
         content, found = restored(state, self.rules.filler.formation)
         rules = self.rules if found.limit is None else self.rules.resized(found.limit, content.classes)
@@ -266,20 +266,20 @@ class CondensedBuffer(ExemplarsBuffer):
         self._from_elsewhere = True
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a checkpoint keeps: no decoded images, no progress bar, no cache."""
+        """State for a checkpoint, without decoded images, progress display and cache."""
         rules = replace(self.rules, job=replace(self.rules.job, progress=SILENT))
         kept = {**self.__dict__, "rules": rules, "cache": None}
         return kept | {"_tensors": None, "_dataset": None, "_groups": None, "_from_elsewhere": True}
 
     @staticmethod
     def all_of(strategy: Any) -> list[CondensedBuffer]:
-        """Each condensed memory that a strategy or a plugin of it uses, once."""
+        """The condensed memories of a strategy and of its plugins, each once."""
         found = (condensed(getattr(user, "storage_policy", None)) for user in (strategy, *strategy.plugins))
         return list({id(memory): memory for memory in found if memory}.values())
 
     @staticmethod
     def of(strategy: Any) -> CondensedBuffer:
-        """The buffer that a strategy uses; ``maybe_load_checkpoint`` puts another buffer into its place.
+        """The buffer of a strategy or of its plugins; after ``maybe_load_checkpoint`` this is another object.
 
         Raises:
             DataError: Neither the strategy nor a plugin has a buffer.
@@ -298,7 +298,7 @@ class CondensedBuffer(ExemplarsBuffer):
             self.rules.filler.recipe.encoder.observe(agent, exp)
 
     def _update(self, dataset: Any) -> None:
-        """Make the new content first, and replace the old content only when all has gone well."""
+        """Make the new content, and replace the old content only if there was no error."""
         start = time.perf_counter()
         layout, data = Layout.of(dataset), class_images(dataset, self.spec)
         check_batchable(dataset, data.spec.shape, "an image of the stream")
@@ -321,5 +321,5 @@ class CondensedBuffer(ExemplarsBuffer):
 
 
 def condensed(storage_policy: Any) -> CondensedBuffer | None:
-    """The storage policy, where it is a condensed memory; None for Avalanche's own."""
+    """The storage policy if it is a condensed memory; None: it is another policy."""
     return storage_policy if isinstance(storage_policy, CondensedBuffer) else None

@@ -1,4 +1,4 @@
-"""Full memory batches: equally many replayed images in every gradient step, however small the memory is."""
+"""Full memory batches: the same number of replayed images in each gradient step, also for a small memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from condensekit.replay.adapters.buffer import condensed
 
 
 class FullReplayLoader(ReplayDataLoader):
-    """Avalanche's loader of new and replayed images, but that each memory batch is full.
+    """Avalanche's loader of new and replayed images, with full memory batches.
 
-    The stock loader ends a memory batch where a pass over the memory ends: 20 stored images give batches of 20 where
-    32 were asked for, 40 give 32, 8, 32, 8. Here a batch goes on with the next pass, each pass in a new random order.
+    Avalanche's loader ends a memory batch at the end of a pass over the memory: with a batch size of 32, a memory of
+    20 images gives batches of 20, a memory of 40 gives 32, 8, 32, 8. Here the batch continues with the next pass. Each
+    pass has a new random order.
     """
 
     def _create_samplers(self, datasets: Any, batch_sizes: Any, *args: Any) -> Any:
@@ -27,26 +28,27 @@ class FullReplayLoader(ReplayDataLoader):
 
 
 class Replay(ReplayPlugin):
-    """Avalanche's ``ReplayPlugin`` with full memory batches, filled by ``post_adapt``: no warning that ``update`` goes.
+    """Avalanche's ``ReplayPlugin`` with full memory batches.
+
+    It fills the memory by ``post_adapt``, without Avalanche's warning about the deprecated ``update``.
 
     Args:
-        kwargs: What ``ReplayPlugin`` takes.
+        kwargs: Arguments of ``ReplayPlugin``.
 
     Raises:
-        ConfigError: ``task_balanced_dataloader``; while training, a memory with soft labels, which a batch of hard
-            labels cannot hold.
+        ConfigError: ``task_balanced_dataloader`` is True; in training, if the memory has soft labels.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         require(
             not self.task_balanced_dataloader,
-            "task_balanced_dataloader=True: memory batches are full, whatever their tasks: leave it out, or use "
+            "task_balanced_dataloader=True: memory batches are full and not balanced by task: leave it out, or use "
             "Avalanche's ReplayPlugin",
         )
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Mix the memory, if there is one, with the stream."""
+        """Mix the memory with the stream; an empty memory changes nothing."""
         if len(self.storage_policy.buffer) == 0:
             return
         refuse_soft(self.storage_policy, type(strategy).__name__)
@@ -67,11 +69,11 @@ class Replay(ReplayPlugin):
 
 
 def refuse_soft(storage_policy: Any, user: str) -> None:
-    """Raise ConfigError where a memory has soft labels and ``user`` replays hard ones."""
+    """Raise ConfigError if a memory has soft labels; ``user`` is the class that replays hard labels."""
     policy = condensed(storage_policy)
     memory = policy.memory if policy else None
     if memory is not None and memory.soft_labels is not None:
         raise ConfigError(
-            f"{user} replays hard labels and the memory has soft ones: use FromScratchOnMemory or FineTuneOnMemory, "
+            f"{user} replays hard labels and the memory has soft labels: use FromScratchOnMemory or FineTuneOnMemory, "
             "or a method without soft labels"
         )

@@ -1,4 +1,4 @@
-"""Loader of batches by index from tensors, in place of Avalanche's, which reads sample by sample."""
+"""Tensor loader: batches indexed from tensors, instead of Avalanche's loader, which reads sample by sample."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ BatchAugmentation = Augmentation | Callable[[Tensor], Tensor]
 
 
 class TensorLoader(SupervisedPlugin):
-    """Reads an experience and the memory once, then makes the same batches by index on the strategy's device.
+    """Plugin that reads an experience and the memory once, and then indexes the same batches on the strategy's device.
 
-    It stands in for whatever loader Avalanche or another plugin has made of data that are the same each time they
-    are read, and uses that loader's own samplers: batches, their order and the state of the random generator are
-    those of the stock loader. Data under random training transforms, and data above ``LIMIT`` bytes, keep the stock
-    loader, unless an ``augmentation`` stands in for the transforms. Labels beyond the network's head are refused.
+    It replaces the stock loader, which Avalanche or another plugin has made, and uses the samplers of that loader:
+    batches, their order and the state of the random generator stay the same. Data with random training transforms keep
+    the stock loader, unless an ``augmentation`` replaces the transforms; so do data of more than ``LIMIT`` bytes.
+    Labels beyond the network's head raise an error.
 
     Attributes:
-        fallback: Why the running experience keeps the stock loader; None where it does not.
+        fallback: Why the running experience keeps the stock loader; None: the loader was replaced.
 
     Args:
-        augmentation: Stands in for the training transforms of stream and memory: whole batches (N, C, H, W) of what
-            the evaluation transforms give are augmented on the device. None keeps the stream's own transforms.
-        seed: Of an :class:`~condensekit.training.augment.Augmentation`.
+        augmentation: Augmentation of whole batches (N, C, H, W) on the device, after the evaluation transforms. It
+            replaces the training transforms of stream and memory. None: the stream's own transforms.
+        seed: Seed of an :class:`~condensekit.training.augment.Augmentation`.
     """
 
     def __init__(self, augmentation: BatchAugmentation | None = None, *, seed: int = 0) -> None:
         super().__init__()
         self.augmentation, self.seed = augmentation, seed
         self.fallback: str | None = None
-        self._batches = 0  # augmented so far: they are the steps of the counted randomness
+        self._batches = 0  # number of augmented batches: the step of the counted random numbers
         self._loader: TensorBatches | None = None
         self._stock: Any = None
         self._checked = False
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """A new experience may bring labels that the network has no outputs for."""
+        """Check the labels again, because a new experience may have labels beyond the network's outputs."""
         self._checked = False
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """Take over the loader; after all plugins that may have set it."""
+        """Replace the loader, after all plugins that may have set it."""
         if strategy.dataloader is self._loader or strategy.dataloader is self._stock:
             return
         self._stock, self._loader = strategy.dataloader, None
@@ -73,10 +73,10 @@ class TensorLoader(SupervisedPlugin):
             log.info("Avalanche's own loader is kept: %s", reason)
 
     def after_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Before the first loss: on a GPU a label beyond the head would take the whole process down.
+        """Check the labels before the first loss: on a GPU, a label beyond the head would end the whole process.
 
         Raises:
-            DataError: There is one in the experience.
+            DataError: The experience has a label beyond the head.
         """
         outputs = strategy.mb_output
         if not self._checked and isinstance(strategy._criterion, torch.nn.CrossEntropyLoss) and outputs.ndim == 2:
@@ -85,11 +85,11 @@ class TensorLoader(SupervisedPlugin):
         self._checked = True
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Let go of the tensors."""
+        """Delete the tensors."""
         self._loader = self._stock = None
 
     def augment(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) under the augmentation: one operation for each batch, with parameters for each image."""
+        """Augment images (N, C, H, W): the same operation for the whole batch, other parameters for each image."""
         self._batches += 1
         if isinstance(self.augmentation, Augmentation):
             return self.augmentation.apply_batch(images, Draw(self.seed, self._batches), "replay")
@@ -97,15 +97,15 @@ class TensorLoader(SupervisedPlugin):
 
 
 class TensorBatches:
-    """What a stock loader yields, made by index.
+    """The batches of a stock loader, indexed from tensors.
 
     Args:
-        stock: A torch ``DataLoader`` or one of Avalanche's over one or several data sets.
-        device: Where the tensors live.
-        augment: Instead of the training transforms, on whole batches; None keeps these.
+        stock: A torch ``DataLoader``, or a loader of Avalanche over one or several data sets.
+        device: Device of the tensors.
+        augment: Augmentation of whole batches that replaces the training transforms; None: the training transforms.
 
     Raises:
-        Unfit: Data that differ from reading to reading, or another loader.
+        Unfit: The data differ between two readings, or the loader is of another kind.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class TensorBatches:
         return len(self.stock)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
-        torch.empty((), dtype=torch.int64).random_()  # as torch's loader does in each epoch
+        torch.empty((), dtype=torch.int64).random_()  # torch's loader draws this number in each epoch
         for rows in self._rows():
             index = rows.to(self.device, non_blocking=True)
             batch = [column.index_select(0, index) for column in self.columns]
@@ -141,7 +141,7 @@ class TensorBatches:
             yield batch
 
     def _rows(self) -> Iterable[Tensor]:
-        """The rows of each batch as the stock loader chooses them; those of several data sets follow one another."""
+        """Rows of each batch, chosen by the stock loader's samplers; the rows of several data sets are numbered on."""
         stock = self.stock
         if isinstance(stock, DataLoader):
             return _split(stock.batch_sampler)
@@ -161,12 +161,12 @@ class TensorBatches:
 
 
 def _split(sampler: Any) -> Iterator[Tensor]:
-    """The batches of a torch ``BatchSampler``, without a Python number for each row where they are shuffled."""
+    """The batches of a torch ``BatchSampler`` as tensors; fast, without a Python number per row, if shuffled."""
     inner = sampler.sampler
     if type(inner) is not RandomSampler or inner.replacement or inner.num_samples != len(inner.data_source):
         yield from map(torch.tensor, sampler)
         return
-    generator = inner.generator  # from here on what RandomSampler does
+    generator = inner.generator  # the following lines draw the same numbers as RandomSampler
     if generator is None:
         generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
     for rows in torch.randperm(inner.num_samples, generator=generator).split(sampler.batch_size):

@@ -1,4 +1,4 @@
-"""Tensors of a data set that is the same each time it is read."""
+"""Materialised data set: all samples as tensors, if each reading gives the same samples."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.utils.data import ConcatDataset, Subset, default_collate
 
 from condensekit.rng import isolated
 
-LIMIT = 4 << 30  # bytes of one data set
-BLOCK = 512  # samples collated at a time
+LIMIT = 4 << 30  # largest size of one data set in bytes
+BLOCK = 512  # number of samples that are collated together
 FIXED = (
     "CenterCrop",
     "Compose",
@@ -29,22 +29,22 @@ FIXED = (
     "ToDtype",
     "ToImage",
     "ToTensor",
-)  # torchvision's transforms that draw nothing at random
+)  # torchvision's transforms without random numbers
 
 
 class Unfit(Exception):  # noqa: N818 - a reason, not a failure
-    """Why a data set cannot be read once for all."""
+    """The reason why a data set cannot be read in advance."""
 
 
 def materialise(dataset: AvalancheDataset) -> list[Tensor]:
-    """All samples, field by field, under the data set's current transforms.
+    """Read all samples of a data set under its current transforms.
 
     Returns:
-        Tensors of len(dataset) rows: images (N, C, H, W), targets (N,), and so on.
+        A tensor of len(dataset) rows for each field of a sample: images (N, C, H, W), targets (N,), and so on.
 
     Raises:
-        Unfit: Random or unknown transforms, samples that do not stack, a collate function of its own, over ``LIMIT``
-            bytes.
+        Unfit: The transforms are random or unknown, the samples do not stack or take more than ``LIMIT`` bytes, or
+            the data set has its own collate function.
     """
     if dataset.collate_fn is not default_collate:
         raise Unfit("the data set has a collate function of its own")
@@ -57,7 +57,7 @@ def materialise(dataset: AvalancheDataset) -> list[Tensor]:
     with isolated(0):
         once, again = _block(dataset, range(1)), _block(dataset, range(1))
         if not all(torch.equal(a, b) for a, b in zip(once, again, strict=True)):
-            raise Unfit("a sample differs from reading to reading")
+            raise Unfit("a sample differs between two readings")
         if len(dataset) * sum(field.numel() * field.element_size() for field in once) > LIMIT:
             raise Unfit(f"its {len(dataset)} samples take more than {LIMIT:,} bytes")
         found = [torch.empty((len(dataset), *field.shape[1:]), dtype=field.dtype) for field in once]
@@ -65,7 +65,8 @@ def materialise(dataset: AvalancheDataset) -> list[Tensor]:
             rows = range(start, min(start + BLOCK, len(dataset)))
             for column, field in zip(found, _block(dataset, rows), strict=True):
                 if column.shape[1:] != field.shape[1:] or column.dtype != field.dtype:
-                    raise Unfit(f"its samples do not stack (from {start} on they are {tuple(field.shape[1:])})")
+                    shape = tuple(field.shape[1:])
+                    raise Unfit(f"its samples do not stack (from sample {start} on their shape is {shape})")
                 column[start : rows.stop] = field
     return found
 
@@ -81,15 +82,15 @@ def _block(dataset: AvalancheDataset, rows: range) -> list[Tensor]:
 
 
 def _fixed(transform: Any) -> bool:
-    if isinstance(transform, partial):  # nc_benchmark's map of class labels
+    if isinstance(transform, partial):  # the map of class labels in nc_benchmark
         return str(transform.func.__module__).startswith("avalanche.")
     kind = type(transform)
     return kind.__module__.startswith("torchvision.transforms") and kind.__name__ in FIXED
 
 
 def _transforms(dataset: Any, group: str = "train") -> Iterator[Any]:
-    """Every transform of images or targets between the stored samples and what is read."""
-    flat = getattr(dataset, "_flat_data", dataset)  # Avalanche offers no public way to see them
+    """Every transform of images or targets between the stored samples and the samples that are read."""
+    flat = getattr(dataset, "_flat_data", dataset)  # Avalanche has no public way to read the transforms
     if hasattr(flat, "_transform_groups"):
         group = flat._transform_groups.current_group if dataset is not flat else group
         for groups in (flat._frozen_transform_groups, flat._transform_groups):

@@ -1,4 +1,4 @@
-"""Metrics of a replay memory in Avalanche: its bytes, its seconds, old and new classes apart."""
+"""Metrics of a replay memory in Avalanche: bytes, seconds, and accuracies of old and new classes."""
 
 from __future__ import annotations
 
@@ -17,33 +17,35 @@ from condensekit.sets.condensed import CondensedSet
 
 
 def memory_bytes_metrics() -> list[PluginMetric]:
-    """Bytes of the condensed memories of a strategy after each experience: ``MemoryBytes`` and ``MemoryBytes_Coded``.
+    """Metrics ``MemoryBytes`` and ``MemoryBytes_Coded``: bytes of a strategy's condensed memories.
 
-    The second codes every tensor losslessly (zlib); both count ranges, labels and soft labels. Emitted with the
-    experience in the name; nothing for strategies without a :class:`CondensedBuffer`.
+    ``MemoryBytes_Coded`` is the size after lossless coding (zlib) of every tensor. Both count ranges, labels and soft
+    labels. The values are emitted after each experience, with the experience in the name. A strategy without a
+    :class:`CondensedBuffer` emits no value.
     """
     return [_Memory("MemoryBytes"), _Memory("MemoryBytes_Coded", coded=True)]
 
 
 def condense_seconds_metrics() -> list[PluginMetric]:
-    """Wall seconds that the memory took in each experience, reading and coding included: ``CondenseSeconds``."""
+    """Metric ``CondenseSeconds``: wall seconds of filling the memory in each experience, with reading and coding."""
     return [_Seconds()]
 
 
 def old_new_accuracy_metrics() -> list[PluginMetric]:
-    """After each evaluation, over all its images of classes trained on so far.
+    """Metrics of old classes (of earlier experiences) and new classes (of the last experience), after each evaluation.
 
-    ``Accuracy_Old`` and ``Accuracy_New``: of classes of earlier experiences and of the last one.
-    ``Confusion_OldToNew`` and ``Confusion_NewToOld``: the share of old images that the network takes for a new class,
-    and of new images for an old class. A share of no images is left out, say of old classes at first.
+    ``Accuracy_Old`` and ``Accuracy_New``: accuracy on the images of old classes and of new classes.
+    ``Confusion_OldToNew``: fraction of the images of old classes that the network predicts as a new class.
+    ``Confusion_NewToOld``: fraction of the images of new classes that the network predicts as an old class. A metric
+    without images, such as of old classes in the first experience, is not emitted.
     """
     return [_OldNew()]
 
 
 def coded_bytes(memory: CondensedSet) -> int:
-    """What the set's tensors take after zlib; images that are coded already count as they are.
+    """Size of the set in bytes after its tensors are coded by zlib; JPEG images count with their own size.
 
-    Pixels of 8 bits without ranges count as coded in ``nbytes``, but are not: here they are.
+    8-bit pixels without ranges have ``coded`` sizes in the set, but are not coded: here zlib codes them.
     """
     pixels = memory.coded is not None and memory.formation.dtype == "uint8"
     pictures = (memory.images, None if pixels else memory.ranges) if pixels or memory.coded is None else ()
@@ -53,7 +55,7 @@ def coded_bytes(memory: CondensedSet) -> int:
 
 
 class _Emitting(PluginMetric[float]):
-    """A metric that keeps its last value by name."""
+    """Base class of metrics that keep their last values by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +66,7 @@ class _Emitting(PluginMetric[float]):
         return self._last
 
     def reset(self) -> None:
-        """Forget them."""
+        """Delete the last values."""
         self._last = {}
 
     def _emit(self, strategy: Any, values: dict[str, float], **named: bool) -> list[MetricValue]:
@@ -80,14 +82,14 @@ class _Memory(_Emitting):
         self.name, self.coded = name, coded
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:
-        """Count what the memories hold now."""
+        """Count the bytes of the memories."""
         held = [buffer for buffer in CondensedBuffer.all_of(strategy) if buffer.memory is not None]
         if not held:
             return []
         if self.coded:
             sizes = [coded_bytes(buffer.memory) for buffer in held if buffer.memory]
         else:
-            sizes = [getattr(strategy, "nbytes", sum(buffer.nbytes for buffer in held))]  # with the logits of DER++
+            sizes = [getattr(strategy, "nbytes", sum(buffer.nbytes for buffer in held))]  # DER++ adds its logits
         return self._emit(strategy, {self.name: float(sum(sizes))}, add_experience=True)
 
     def __str__(self) -> str:
@@ -100,7 +102,7 @@ class _Seconds(_Emitting):
         self._counted = 0
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:
-        """What has been added since the last experience."""
+        """Emit the seconds that were added since the last experience."""
         spent = [
             seconds for buffer in CondensedBuffer.all_of(strategy) for seconds in buffer.condense_s[self._counted :]
         ]
@@ -116,20 +118,20 @@ class _OldNew(_Emitting):
         super().__init__()
         self._old: set[int] = set()
         self._new: set[int] = set()
-        self._counts: Tensor | None = None  # (2, 3): old and new images; how many right, taken for the others, in all
+        self._counts: Tensor | None = None  # (2, 3): rows old and new; number of images right, confused, all
 
     def before_training_exp(self, strategy: Any) -> None:
-        """What was new becomes old."""
+        """Make the new classes of the last experience old classes."""
         self._old |= self._new
         self._new = {int(label) for label in strategy.experience.dataset.targets}
         self._old -= self._new
 
     def before_eval(self, strategy: Any) -> None:
-        """Start counting."""
+        """Reset the counts."""
         self._counts = None
 
     def after_eval_iteration(self, strategy: Any) -> None:
-        """Count one batch, without waiting for the device."""
+        """Count the images of one batch, without waiting for the device."""
         wanted, taken = strategy.mb_y, strategy.mb_output.argmax(1)
         groups = [torch.tensor(sorted(g), dtype=torch.int64, device=wanted.device) for g in (self._old, self._new)]
         rows = []
@@ -142,7 +144,7 @@ class _OldNew(_Emitting):
         self._counts = counts if self._counts is None else self._counts + counts
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
-        """Emit the four shares."""
+        """Emit the four fractions."""
         return self._emit(strategy, dict(self._shares()))
 
     def _shares(self) -> Iterator[tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""Plugins of an Avalanche strategy: training from scratch on the memory, distillation, fine-tuning on the memory."""
+"""Plugins for Avalanche strategies: training from scratch on the memory, distillation, fine-tuning on the memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avalanche.models.utils import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from condensekit.errors import ConfigError, DataError, refuse
+from condensekit.errors import ConfigError, DataError, positive, refuse
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.replay.adapters.buffer import condensed
 from condensekit.replay.adapters.seeds import network_draw
@@ -23,25 +23,26 @@ from condensekit.training.train import SHORT, TrainProtocol, batches, optimiser_
 
 
 class FromScratchOnMemory(SupervisedPlugin):
-    """Trains a freshly drawn network on the memory alone in each experience: the regime of GDumb and of DM.
+    """Plugin that trains a network with new weights on the memory only, in each experience: the regime of GDumb and DM.
 
-    GDumb (Prabhu, Torr and Dokania, ECCV 2020); DM's continual protocol (Zhao and Bilen, WACV 2023). The memory
-    is filled before the training; the strategy's own model, optimiser, epochs and loader give way to fresh weights
-    in the same model and to the protocol's. With :class:`~condensekit.networks.base.Network` weights, the training is
-    that of :func:`condensekit.training.train.train_network` with :func:`network_draw`.
+    GDumb (Prabhu, Torr and Dokania, ECCV 2020); DM's continual protocol (Zhao and Bilen, WACV 2023). The memory is
+    filled before the training. The strategy's model gets new weights; the protocol replaces the strategy's optimiser,
+    epochs and loader. With a ``network``, the training is that of :func:`condensekit.training.train.train_network`
+    with :func:`network_draw`.
 
-    Departure from Avalanche's ``GDumbPlugin``: weights are drawn anew for each experience, where it goes back to
-    one initial model; any storage policy; the learning rate falls.
+    Departures from Avalanche's ``GDumbPlugin``: each experience draws new weights (there: the same initial weights);
+    any storage policy; a falling learning rate.
 
     Args:
         storage_policy: Any Avalanche ``ExemplarsBuffer``.
-        protocol: How the network is trained.
-        network: The architecture whose weights are drawn; None asks each layer of the strategy's model for new weights.
-        seed: Of weights, batches and augmentation.
+        protocol: Training protocol of the network.
+        network: Architecture of the strategy's model, which draws the weights; None: each layer of the model draws its
+            own weights.
+        seed: Seed of weights, batches and augmentation.
 
     Raises:
-        ConfigError: While training: a memory that stays empty, or a layer without ``reset_parameters``.
-        DataError: While training: a label beyond the network's head.
+        ConfigError: In training, if the memory stays empty or a layer has no ``reset_parameters``.
+        DataError: In training, if a label is beyond the network's head.
     """
 
     def __init__(
@@ -57,14 +58,14 @@ class FromScratchOnMemory(SupervisedPlugin):
         self._step, self._steps, self._epochs = 0, 0, 0
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Fill the memory, and make it the data that is trained on."""
+        """Fill the memory, and make it the training data."""
         self.storage_policy.post_adapt(strategy, strategy.experience)
         if len(self.storage_policy.buffer) == 0:
             raise ConfigError(f"the memory of {type(self.storage_policy).__name__} is empty after post_adapt")
         strategy.adapted_dataset = self.storage_policy.buffer.train()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """New weights, a new optimiser, and a loader of the protocol's batches."""
+        """Set new weights, a new optimiser, and a loader of the protocol's batches."""
         images, labels = memory_tensors(self.storage_policy)
         outputs = outputs_of(strategy, images)
         targets = memory_targets(self.storage_policy, labels, outputs)
@@ -78,42 +79,40 @@ class FromScratchOnMemory(SupervisedPlugin):
         self._epochs, strategy.train_epochs = strategy.train_epochs, -(-self._steps // per_epoch)
 
     def before_update(self, strategy: Any, **kwargs: Any) -> None:
-        """The protocol's learning rate."""
+        """Set the protocol's learning rate."""
         strategy.optimizer = optimiser_at(self._step, self._steps, strategy.model, self.protocol, strategy.optimizer)
         self._step += 1
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Give the strategy its own number of epochs back."""
+        """Restore the strategy's number of epochs."""
         strategy.train_epochs = self._epochs
 
 
 class Distillation(SupervisedPlugin):
-    """Adds to the loss how far the outputs for former classes have moved from those before the experience.
+    """Plugin that adds a distillation term to the loss, which keeps the outputs for former classes as they were.
 
-    The Kullback-Leibler divergence of softened outputs (Hinton, Vinyals and Dean, 2015; Li and Hoiem, "Learning
-    without Forgetting", ECCV 2016), times ``temperature`` squared, over all images of the batch, replayed ones
-    included. The teacher is a copy of the model that lives only during an experience.
+    The term is the Kullback-Leibler divergence of softened outputs (Hinton, Vinyals and Dean, 2015; Li and Hoiem,
+    "Learning without Forgetting", ECCV 2016) between the model before the experience (teacher) and now, times
+    ``temperature`` squared, over all images of the batch, also replayed images. The teacher is a copy of the model
+    that exists only during an experience.
 
     Args:
-        weight: Of the term, above 0.
-        temperature: Above 0.
+        weight: Weight of the term, above 0.
+        temperature: Divisor of the outputs, above 0.
 
     Raises:
-        ConfigError: A weight or temperature that is not positive and finite.
+        ConfigError: ``weight`` or ``temperature`` is not positive and finite.
     """
 
     def __init__(self, weight: float = 1.0, temperature: float = 2.0) -> None:
         super().__init__()
-        refuse(
-            None if 0 < weight < float("inf") else f"weight must be positive and finite, got {weight}",
-            None if 0 < temperature < float("inf") else f"temperature must be positive and finite, got {temperature}",
-        )
+        refuse(positive("weight", weight), positive("temperature", temperature))
         self.weight, self.temperature = weight, temperature
         self.known: list[int] = []
         self.teacher: nn.Module | None = None
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Keep the model as it is now, unless nothing has been learnt yet."""
+        """Copy the model as the teacher, except in the first experience."""
         if self.known:
             self.teacher = copy.deepcopy(strategy.model).requires_grad_(False).eval()
 
@@ -128,28 +127,27 @@ class Distillation(SupervisedPlugin):
         strategy.loss += self.weight * self.temperature**2 * gap
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """The classes of this experience are former classes from now on."""
+        """Add the classes of the experience to the former classes, and delete the teacher."""
         self.known = sorted({*self.known, *map(int, strategy.experience.dataset.targets)})
         self.teacher = None
 
 
 class FineTuneOnMemory(SupervisedPlugin):
-    """After each experience, a short training of the model on the memory alone, in which all classes are equal.
+    """Plugin that trains the model on the memory only, for a short time after each experience, so that classes balance.
 
-    Put it behind the plugin that fills the memory; a memory that knows its experiences (``CondensedBuffer``) is
-    filled first in any case.
+    Put the plugin that fills the memory before this plugin. A ``CondensedBuffer`` is filled first in any order.
 
     Args:
         storage_policy: Any Avalanche ``ExemplarsBuffer``.
-        protocol: How; its ``steps`` or ``epochs`` say how long.
-        seed: Of batches and augmentation.
+        protocol: Training protocol; its ``steps`` or ``epochs`` decide the length.
+        seed: Seed of batches and augmentation.
 
     Attributes:
-        steps: Gradient steps after the last experience; the strategy's clock does not count them.
-        shown: Images in all of them together.
+        steps: Number of gradient steps after the last experience; the strategy's clock does not count these steps.
+        shown: Number of images in all these steps together.
 
     Raises:
-        DataError: While training: a memory that is still empty, or a label beyond the network's head.
+        DataError: In training, if the memory is empty or a label is beyond the network's head.
     """
 
     def __init__(self, storage_policy: Any, *, protocol: TrainProtocol, seed: int = 0) -> None:
@@ -158,7 +156,7 @@ class FineTuneOnMemory(SupervisedPlugin):
         self.steps, self.shown = 0, 0
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Train."""
+        """Train the model on the memory."""
         if memory := condensed(self.storage_policy):
             memory.post_adapt(strategy, strategy.experience)
         images, labels = memory_tensors(self.storage_policy)
@@ -179,12 +177,12 @@ class FineTuneOnMemory(SupervisedPlugin):
 
 
 class _Epochs:
-    """A loader whose passes give the epochs of one training in turn, as lists of tensors.
+    """Loader in which each pass gives the next epoch of one training, as lists of tensors.
 
     Args:
         lessons: All batches of the training.
-        per_epoch: How many an epoch has.
-        task_labels: Whether a batch ends with task labels (all 0).
+        per_epoch: Number of batches of an epoch.
+        task_labels: Whether a batch ends with task labels, all 0.
     """
 
     def __init__(self, lessons: Iterator[tuple[Tensor, Tensor]], per_epoch: int, task_labels: bool) -> None:
@@ -200,20 +198,20 @@ class _Epochs:
 
 
 def memory_tensors(storage_policy: Any) -> tuple[Tensor, Tensor]:
-    """The replayed images of a memory, decoded: (N, C, H, W) float32, and their (N,) int64 labels, on the CPU.
+    """Decoded images (N, C, H, W) float32 of a memory, and their labels (N,) int64, on the CPU.
 
     Args:
-        storage_policy: A ``CondensedBuffer``, or any other policy, whose data set is read in evaluation mode.
+        storage_policy: A ``CondensedBuffer``, or another policy, whose data set is read in evaluation mode.
 
     Raises:
-        DataError: Nothing is stored yet.
+        DataError: The memory is empty.
     """
     if memory := condensed(storage_policy):
         return memory.decoded()
     items = storage_policy.buffer.eval()
     if len(items) == 0:
         raise DataError(
-            f"the memory of {type(storage_policy).__name__} is empty: put the plugin that fills it before, such as "
+            f"the memory of {type(storage_policy).__name__} is empty: put the plugin that fills it first, such as "
             "ReplayPlugin(memory.max_size, storage_policy=memory)"
         )
     rows = [items[i] for i in range(len(items))]
@@ -221,12 +219,12 @@ def memory_tensors(storage_policy: Any) -> tuple[Tensor, Tensor]:
 
 
 def memory_targets(storage_policy: Any, labels: Tensor, outputs: int) -> Tensor:
-    """The targets of a memory for a network of so many outputs: labels (N,), or soft labels (N, outputs).
+    """Targets of a memory for a network with ``outputs`` outputs: labels (N,), or soft labels (N, outputs).
 
-    The soft labels of a class's experience go to the outputs of its classes; all others get 0.
+    The outputs of classes outside the memory get 0.
 
     Raises:
-        DataError: A label beyond the outputs.
+        DataError: A label is beyond the outputs.
     """
     check_head(outputs, labels)
     policy = condensed(storage_policy)
@@ -239,19 +237,21 @@ def memory_targets(storage_policy: Any, labels: Tensor, outputs: int) -> Tensor:
 
 
 def fresh_weights(model: nn.Module, network: Network | None, draw: Draw) -> None:
-    """Draw new weights, in place.
+    """Draw new weights of a model, in place.
 
     Args:
         model: Any module.
-        network: The architecture of ``model``; None uses each layer's own ``reset_parameters``.
-        draw: Decides the weights.
+        network: Architecture of ``model``; None: call ``reset_parameters`` of each layer.
+        draw: Random numbers of the weights.
 
     Raises:
-        ConfigError: A layer with parameters and no ``reset_parameters``, or an architecture of another module.
+        ConfigError: A layer has parameters but no ``reset_parameters``, or ``network`` has not made the model.
     """
     if network is not None:
         if not isinstance(model, FeatureNetwork):
-            raise ConfigError(f"network={network.name} needs a model made by it, got a {type(model).__name__}")
+            raise ConfigError(
+                f"network={network.name} needs a model that this network made, got a {type(model).__name__}"
+            )
         return network.fill_(model, draw, "network")
     with isolated(draw.key("network")):
         for name, part in model.named_modules():
@@ -264,7 +264,7 @@ def fresh_weights(model: nn.Module, network: Network | None, draw: Draw) -> None
 
 
 def outputs_of(strategy: Any, images: Tensor) -> int:
-    """How many outputs the strategy's model has."""
+    """Number of outputs of the strategy's model."""
     training = strategy.model.training
     with torch.no_grad():
         found = _outputs(strategy.model.eval(), images[:1].to(strategy.device)).shape[1]
@@ -279,7 +279,7 @@ def _outputs(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _forward(model: nn.Module, strategy: Any) -> Tensor:
-    """Outputs for the strategy's current batch."""
+    """Outputs of the model for the strategy's current batch."""
     if hasattr(strategy.experience, "task_labels"):
         found: Tensor = avalanche_forward(model, strategy.mb_x, strategy.mb_task_id)
         return found

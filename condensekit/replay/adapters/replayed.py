@@ -1,4 +1,4 @@
-"""Replayed data set: decoded memory whose samples look like the stream's."""
+"""Replayed data set: the decoded memory, with samples of the same fields as the stream's."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from condensekit.replay.adapters.stream import Layout, check_batchable
 
 
 class Decoded(torch.utils.data.Dataset[tuple[Tensor, Any]]):
-    """Pairs of image and target.
+    """Data set of pairs of an image and a target.
 
     Args:
         images: (N, C, H, W) float32, normalised.
         labels: (N,) int64.
-        target: Type of tensor targets; None for integers.
+        target: Type of tensor targets; None: the targets are integers.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, target: torch.dtype | None) -> None:
@@ -45,14 +45,14 @@ class Decoded(torch.utils.data.Dataset[tuple[Tensor, Any]]):
 def replayed(
     images: Tensor, labels: Tensor, tasks: Mapping[int, int], layout: Layout, groups: TransformGroups | None
 ) -> AvalancheDataset:
-    """The data set that is mixed with the stream's.
+    """Make the data set that is mixed with the stream.
 
     Args:
         images: (N, C, H, W) float32, normalised.
         labels: (N,) int64.
-        tasks: Task label of each class; 0 where there is none.
-        layout: What a sample looks like.
-        groups: Transforms of its own, or None.
+        tasks: Task label of each class; a class without an entry gets 0.
+        layout: Fields of a sample.
+        groups: Transforms of replayed images; None: no transforms.
     """
     source = Decoded(images, labels, layout.target)
     attributes = [DataAttribute(source.targets, "targets")]
@@ -65,10 +65,10 @@ def replayed(
 
 
 def transform_groups(transforms: TransformGroups | Callable[[Tensor], Tensor] | None) -> TransformGroups | None:
-    """A callable as the transform of training alone; groups as they are.
+    """Transform groups as they are given, or groups in which a callable transforms training images only.
 
     Raises:
-        ConfigError: Something else.
+        ConfigError: ``transforms`` is neither of the two.
     """
     if transforms is None or isinstance(transforms, TransformGroups):
         return transforms
@@ -78,11 +78,11 @@ def transform_groups(transforms: TransformGroups | Callable[[Tensor], Tensor] | 
 
 
 def check_replayed(dataset: AvalancheDataset, shape: tuple[int, ...]) -> None:
-    """Try the transforms on one image.
+    """Try the transforms of replayed images on one image.
 
     Raises:
-        DataError: They give another shape or dtype than the stream has.
-        ConfigError: They fail, as a stream's own do that take PIL images.
+        DataError: The transforms give another shape or dtype than the stream's.
+        ConfigError: The transforms fail, for example because they expect PIL images.
     """
     try:
         check_batchable(dataset, shape, "a replayed image")
@@ -90,18 +90,18 @@ def check_replayed(dataset: AvalancheDataset, shape: tuple[int, ...]) -> None:
         raise
     except Exception as error:
         raise ConfigError(
-            f"the transforms of replayed images fail ({type(error).__name__}: {error}): they are given tensors "
-            "(C, H, W), normalised as the stream's; a stream's own transforms that take PIL images do not fit"
+            f"the transforms of replayed images fail ({type(error).__name__}: {error}): they must accept tensors "
+            "(C, H, W), normalised as in the stream; transforms that expect PIL images do not work"
         ) from error
 
 
 class ClassView(ExemplarsBuffer):
-    """One class of a memory, to look at: what plugins find in ``buffer_groups``."""
+    """Read-only view of one class of a memory, for plugins that read ``buffer_groups``."""
 
     def __init__(self, dataset: AvalancheDataset, stored: int) -> None:
         super().__init__(stored)
         self._buffer = dataset
 
     def resize(self, strategy: Any, new_size: int) -> None:
-        """Refused: one budget holds for all classes."""
-        raise ConfigError(f"one class cannot be resized (to {new_size}): resize the whole buffer")
+        """Raise ConfigError: all classes share one budget."""
+        raise ConfigError(f"a single class cannot be resized (to {new_size}): resize the whole buffer")

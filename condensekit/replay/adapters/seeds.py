@@ -1,4 +1,4 @@
-"""Seeds that the study and the plugins share."""
+"""Seeds of networks, the same in the study and in the plugins."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from condensekit.rng import Draw
 
 
 def network_draw(seed: int, classes: int) -> Draw:
-    """The randomness of the network that is trained when ``classes`` classes have been seen."""
+    """Random numbers of the network that is trained after ``classes`` classes have been seen."""
     return Draw(Draw(seed).key(f"from-scratch/{classes}"))

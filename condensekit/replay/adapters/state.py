@@ -1,4 +1,4 @@
-"""State of a replay memory: tensors and plain values, for files that hold no code."""
+"""State of a replay memory: tensors and plain values, for files without code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from condensekit.sets.condensed import CondensedSet, Formation
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a buffer's state says beside its images."""
+    """Entries of a buffer's state other than its images.
+
+    Args:
+        layout: Fields of a sample of the stream.
+        limit: Largest number of stored images from ``resize``; None: no limit.
+        taken: Keys of the stored experiences.
+        condense_s: Seconds of each experience.
+        work: Images and FLOPs of the networks in each experience.
+    """
 
     layout: Layout
     limit: int | None
@@ -28,7 +36,7 @@ class Circumstances:
 
 
 def stored(content: Content) -> list[dict[str, Any]]:
-    """One dictionary for each class."""
+    """State of the stored images: one dictionary for each class."""
     return [
         {"label": label, "seen": content.seen[label], "task": content.tasks.get(label), **part.to_state()}
         for label, part in sorted(content.parts.items())
@@ -36,17 +44,17 @@ def stored(content: Content) -> list[dict[str, Any]]:
 
 
 def restored(state: Mapping[str, Any], formation: Formation) -> tuple[Content, Circumstances]:
-    """The inverse of :func:`stored`, and the rest of a buffer's state.
+    """Read the state of a buffer: its stored images, see :func:`stored`, and its other entries.
 
     Raises:
-        DataError: Something else.
-        ConfigError: A state of another formation than the buffer's.
+        DataError: ``state`` is not the state of a buffer.
+        ConfigError: The state has another formation than the buffer.
     """
     try:
         factor, dtype = state["formation"]
         if Formation(factor, dtype) != formation:
             raise ConfigError(
-                f"the state holds {Formation(factor, dtype)}, the buffer stores {formation}: use the same"
+                f"the state holds {Formation(factor, dtype)}, the buffer stores {formation}: use the same formation"
             )
         parts = {int(record["label"]): _part(record) for record in state["memory"]}
         content = Content(
@@ -62,14 +70,15 @@ def restored(state: Mapping[str, Any], formation: Formation) -> tuple[Content, C
     except ConfigError:
         raise
     except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"no state of a CondensedBuffer ({type(error).__name__}: {error})") from error
+        raise DataError(f"this is not the state of a CondensedBuffer ({type(error).__name__}: {error})") from error
 
 
 def reach_optimisers() -> None:
-    """Let dill, by which Avalanche saves a strategy, find the modules of torch's optimisers.
+    """Put the modules of torch's optimisers back into ``torch.optim``, where dill looks for them.
 
-    dill looks for them in ``torch.optim``, which deletes them, and then saves an optimiser's class with all that it
-    refers to. Once a network was compiled that is torch's whole compiler, which cannot be saved.
+    Avalanche saves a strategy by dill. ``torch.optim`` deletes these modules; then dill saves the class of an optimiser
+    with all objects that it refers to. After a network was compiled, this includes torch's compiler, which cannot be
+    saved.
     """
     for name, module in list(sys.modules.items()):
         package, _, child = name.rpartition(".")
@@ -79,7 +88,7 @@ def reach_optimisers() -> None:
 
 def _part(record: Mapping[str, Any]) -> CondensedSet:
     formation = record["formation"]
-    if isinstance(formation, list):  # of version 0.1
+    if isinstance(formation, list):  # written by version 0.1
         formation = dict(zip(("factor", "dtype"), formation, strict=True))
     part = CondensedSet.from_state({**record, "formation": formation})
     if part.classes != (int(record["label"]),):

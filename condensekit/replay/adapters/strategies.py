@@ -1,4 +1,4 @@
-"""Strategies of Avalanche that replay any storage policy: ER, ER-ACE and DER++."""
+"""Strategies for Avalanche that replay a condensed memory: ER, ER-ACE and DER++."""
 
 from __future__ import annotations
 
@@ -27,32 +27,35 @@ from condensekit.training.train import TrainProtocol
 
 
 class CondensedReplay(SupervisedTemplate):
-    """Experience replay from a condensed memory: Avalanche's ``ReplayPlugin`` with this package's parts around it.
+    """Experience replay from a condensed memory: Avalanche's ``ReplayPlugin`` with the plugins of this package.
 
-    Every step has ``batch_size_mem`` replayed images, also where the memory holds fewer: each is then used several
-    times (:class:`~condensekit.replay.adapters.full_batches.Replay`).
+    Each step has ``batch_size_mem`` replayed images. A smaller memory repeats its images in the batch
+    (:class:`~condensekit.replay.adapters.full_batches.Replay`).
 
-    A ``CondensedBuffer`` whose method compares features alone and has its usual encoder embeds with the learner itself
-    (:class:`~condensekit.replay.memory.learner.LearnerEncoder`), unless that has batch norm; where its images start
-    from real ones chosen by the features of an untrained network, the learner's features choose them too.
+    If the memory is a ``CondensedBuffer``, its method compares features only and its encoder is the usual encoder, then
+    the learner becomes the encoder (:class:`~condensekit.replay.memory.learner.LearnerEncoder`), unless it has batch
+    norm. The learner's features then also choose the first images, if an untrained network's features would do so.
 
     Args:
         model: The learner.
-        optimizer: Its optimiser.
-        criterion: Loss of a batch.
+        optimizer: Optimiser of the learner.
+        criterion: Loss of a batch; None: cross entropy.
         storage_policy: The memory: a ``CondensedBuffer``, or any Avalanche ``ExemplarsBuffer``.
-        batch_size_mem: Replayed images in each step, beside ``train_mb_size`` new ones; None for as many.
-        learner_encoder: False leaves the memory's encoder as it is.
-        augmentation: Of new and replayed images alike, by batch; in place of the stream's training transforms.
-        distillation: Weight of :class:`~condensekit.replay.adapters.plugins.Distillation`, at least 0; 0 for none.
-        fine_tune: How :class:`~condensekit.replay.adapters.plugins.FineTuneOnMemory` trains; None for none.
-        seed: Of augmentation and fine-tuning.
+        batch_size_mem: Number of replayed images in each step, in addition to ``train_mb_size`` new images; None: the
+            same number as new images.
+        learner_encoder: False: keep the encoder of the memory.
+        augmentation: Augmentation of batches of new and replayed images; it replaces the stream's training transforms.
+            None: the stream's training transforms.
+        distillation: Weight of :class:`~condensekit.replay.adapters.plugins.Distillation`, at least 0; 0: no
+            distillation.
+        fine_tune: Protocol of :class:`~condensekit.replay.adapters.plugins.FineTuneOnMemory`; None: no fine-tuning.
+        seed: Seed of augmentation and fine-tuning.
         plugins: Further plugins.
-        kwargs: What ``SupervisedTemplate`` takes.
+        kwargs: Further arguments of ``SupervisedTemplate``.
 
     Raises:
-        ConfigError: A distillation that is not positive and finite; while training, a memory with soft labels, or
-            what the memory itself refuses (:meth:`CondensedBuffer.post_adapt`).
+        ConfigError: ``distillation`` is not finite or below 0; in training, if the memory has soft labels, and the
+            errors of :meth:`CondensedBuffer.post_adapt`.
     """
 
     def __init__(
@@ -96,20 +99,20 @@ class CondensedReplay(SupervisedTemplate):
 class ERACE(ER_ACE):
     """Avalanche's ``ER_ACE`` (Caccia et al., ICLR 2022) with any storage policy, on streams with and without tasks.
 
-    The memory is filled before the experience, so that images of its classes are replayed as well: where they
-    are condensed, a network cannot tell old from new by how an image looks. Departure from Avalanche's class: a
-    memory smaller than ``batch_size_mem`` is replayed all the same, each image several times in a batch.
+    The memory is filled before the training on an experience, so that images of the new classes are replayed, too.
+    Then the look of condensed images does not tell the network which classes are old. Departure from Avalanche's
+    class: a memory smaller than ``batch_size_mem`` is replayed, too; it repeats its images in the batch.
 
     Args:
         storage_policy: The memory.
-        batch_size_mem: Replayed images in each step, at least 1.
-        augmentation: As in :class:`CondensedReplay`.
-        seed: Of augmentation and of the order of replayed images.
+        batch_size_mem: Number of replayed images in each step, at least 1.
+        augmentation: See :class:`CondensedReplay`.
+        seed: Seed of augmentation and of the order of replayed images.
         plugins: Further plugins.
-        kwargs: What ``ER_ACE`` takes: model, optimizer, train_mb_size and so on.
+        kwargs: Further arguments of ``ER_ACE``: model, optimizer, train_mb_size and so on.
 
     Raises:
-        ConfigError: A batch of less than one image; while training, a memory with soft labels.
+        ConfigError: ``batch_size_mem`` is below 1; in training, if the memory has soft labels.
     """
 
     def __init__(
@@ -145,23 +148,23 @@ class ERACE(ER_ACE):
 class DERpp(DER):
     """Avalanche's ``DER`` (DER++ with beta above 0; Buzzega et al., NeurIPS 2020) with a condensed memory.
 
-    The logits of a class's condensed images are taken when its experience ends, and stored: 4 bytes for each
-    output, in :attr:`nbytes`. Those of images that came into the memory otherwise, as by ``load_state_dict``, are
-    taken from the learner when the next experience begins; a class that ``update_from_dataset`` renews keeps those it
-    had. On streams with and without task labels; a memory smaller than ``batch_size_mem`` is replayed all the same.
+    The logits of the condensed images of a class are computed at the end of its experience and stored: 4 bytes for each
+    output, counted in :attr:`nbytes`. Images without logits, for example after ``load_state_dict``, get their logits
+    from the learner at the beginning of the next experience. A class that ``update_from_dataset`` renews keeps its
+    former logits. Works on streams with and without task labels, and with a memory smaller than ``batch_size_mem``.
 
     Args:
         storage_policy: A ``CondensedBuffer``; for real images use Avalanche's own ``DER``.
-        batch_size_mem: Replayed images in each step; None for ``train_mb_size``.
-        learner_encoder: As in :class:`CondensedReplay`.
-        augmentation: As in :class:`CondensedReplay`; logits are those of the images as they are.
-        seed: Of augmentation and of the order of replayed images.
+        batch_size_mem: Number of replayed images in each step; None: ``train_mb_size``.
+        learner_encoder: See :class:`CondensedReplay`.
+        augmentation: See :class:`CondensedReplay`; the logits are those of images without augmentation.
+        seed: Seed of augmentation and of the order of replayed images.
         plugins: Further plugins.
-        kwargs: What ``DER`` takes: model, optimizer, alpha, beta, train_mb_size and so on.
+        kwargs: Further arguments of ``DER``: model, optimizer, alpha, beta, train_mb_size and so on.
 
     Raises:
-        ConfigError: Another kind of storage policy, or a batch of less than one image; while training, a memory with
-            soft labels.
+        ConfigError: ``storage_policy`` is not a ``CondensedBuffer``, or ``batch_size_mem`` is below 1; in training, if
+            the memory has soft labels.
     """
 
     def __init__(
@@ -194,7 +197,7 @@ class DERpp(DER):
 
     @property
     def nbytes(self) -> int:
-        """Stored bytes: the memory's and those of the logits."""
+        """Stored bytes of the memory and of the logits."""
         return int(self.storage_policy.nbytes) + sum(t.numel() * t.element_size() for t in self.logits.values())
 
     def _before_training_exp(self, **kwargs: Any) -> None:
@@ -222,7 +225,7 @@ class DERpp(DER):
 
     @torch.no_grad()
     def _take_logits(self, new: set[int]) -> None:
-        """Take the logits of images of the ``new`` classes and of images without logits; cut the others."""
+        """Compute logits for the ``new`` classes and for images without logits; drop logits of dropped images."""
         images, labels = self.storage_policy.decoded()
         former, self.logits = self.logits, {}
         self.model.eval()
@@ -236,11 +239,12 @@ class DERpp(DER):
 
 
 def embed_with_learner(storage_policy: Any, learner: nn.Module) -> None:
-    """Let a memory embed with a learner without batch norm, where its method fits and its encoder is the usual one.
+    """Make the learner the encoder of a memory, if the learner has no batch norm and the recipe allows it.
 
-    The usual encoder is that of the published recipe, or a new ConvNet in each step. Trained batch norms make features
-    so steep that images may run away, and few images give them poor statistics: two digits of 8x8 pixels under a small
-    ResNet reached 500 standard deviations.
+    The recipe allows it if its method compares features only and its encoder is the usual encoder: that of the
+    published recipe, or a new ConvNet in each step. Trained batch norms have steep features, so that images may
+    diverge, and few images give poor batch statistics: two digits of 8x8 pixels under a small ResNet reached 500
+    standard deviations.
     """
     memory = condensed(storage_policy)
     recipe = memory.rules.filler.recipe if memory and separable(learner) else None
@@ -252,20 +256,20 @@ def embed_with_learner(storage_policy: Any, learner: nn.Module) -> None:
 
 
 def watch(storage_policy: Any, strategy: Any) -> None:
-    """Show the learner, as it is before training, to a condensed memory."""
+    """Let a condensed memory observe the learner before its training."""
     if memory := condensed(storage_policy):
         memory.pre_adapt(strategy, strategy.experience)
 
 
 def _draw_of(strategy: Any) -> Draw:
-    """The randomness of the memory batches of the experience that begins."""
+    """Random numbers of the memory batches of the next experience."""
     return Draw(Draw(strategy.seed).key(f"memory/{strategy.clock.train_exp_counter}"))
 
 
 def _memory_batches(
     strategy: Any, draw: Draw, logits: dict[int, Tensor] | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Full batches of the memory without end: images, augmented; labels; and logits, or the labels again."""
+    """Endless full batches of the memory: augmented images, labels, and logits (without logits: the labels again)."""
     refuse_soft(strategy.storage_policy, type(strategy).__name__)
     images, labels = (t.to(strategy.device) for t in memory_tensors(strategy.storage_policy))
     third = labels

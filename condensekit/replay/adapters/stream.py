@@ -1,4 +1,4 @@
-"""Streams of Avalanche as real images by class; what Avalanche takes in silence and trains wrongly is an error."""
+"""Streams of Avalanche: real images by class, and errors for data that Avalanche would train on wrongly."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import DataError
 from condensekit.rng import isolated
 
-TASKS = "targets_task_labels"  # the attribute that Avalanche appends to each sample of an (x, y, t) stream
-LOOKED_AT = 8  # images by which experiences with the same labels are told apart
-EXACT = 0.01  # how far a value may lie from a whole 8-bit pixel
+TASKS = "targets_task_labels"  # name of the attribute that Avalanche appends to each sample of an (x, y, t) stream
+LOOKED_AT = 8  # number of images whose values identify an experience, in addition to its labels
+EXACT = 0.01  # largest distance of a value from a whole 8-bit pixel
 
 Key = tuple[str, int, int, str]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a sample of a stream looks like, so that replayed samples look the same.
+    """Fields of a sample of a stream, which replayed samples have, too.
 
     Args:
-        tasked: (x, y, t) instead of (x, y).
-        target: The type of tensor targets; None where targets are integers.
+        tasked: Whether samples are (x, y, t); False: they are (x, y).
+        target: Type of tensor targets; None: the targets are integers.
     """
 
     tasked: bool
@@ -35,7 +35,7 @@ class Layout:
 
     @classmethod
     def of(cls, dataset: Any) -> Layout:
-        """Read off the first sample. Raises DataError for fields that a memory could not have."""
+        """Read the layout from the first sample. Raises DataError for fields that a memory cannot have."""
         sample = _sample(dataset.eval(), 0)
         appended = [name for name, attribute in dataset._data_attributes.items() if attribute.use_in_getitem]
         extra = [name for name in appended if name != TASKS]
@@ -43,22 +43,22 @@ class Layout:
         if extra or len(sample) != 2 + tasked:
             found = f"the fields {', '.join(extra)}" if extra else f"{len(sample)} values"
             raise DataError(
-                f"samples of the stream carry {found}: a condensed memory takes (x, y), or (x, y, t) with {TASKS}"
+                f"samples of the stream have {found}: a condensed memory needs (x, y), or (x, y, t) with {TASKS}"
             )
         return cls(tasked, sample[1].dtype if isinstance(sample[1], Tensor) else None)
 
 
 def class_images(dataset: Any, spec: ImageSpec | None = None) -> ClassImages:
-    """The images of an Avalanche data set as its evaluation transforms give them.
+    """Read the images of an Avalanche data set under its evaluation transforms.
 
     Args:
-        dataset: Of (x, y) or (x, y, t) samples; x (C, H, W) float32, y an integer or a 0-dim tensor.
-        spec: The normalisation of the stream, where its images come from 8-bit pixels: they are kept as bytes, and
-            methods that work on pixels know where these lie. None: images stay float32.
+        dataset: Data set of samples (x, y) or (x, y, t); x is (C, H, W) float32, y an integer or a tensor of shape ().
+        spec: Normalisation of the stream, if its images come from 8-bit pixels: then the images are read as bytes, and
+            methods that work on pixels know the range of pixels. None: the images stay float32.
 
     Raises:
-        DataError: Float64 or undecoded uint8 images, images whose shape changes, values that are not finite, or
-            images that are no 8-bit pixels under ``spec``.
+        DataError: The data set is empty; images are float64 or uint8, have different shapes or values that are not
+            finite, or are not 8-bit pixels under ``spec``.
     """
     source, count = dataset.eval(), len(dataset)
     if count == 0:
@@ -86,7 +86,7 @@ def class_images(dataset: Any, spec: ImageSpec | None = None) -> ClassImages:
 
 
 def task_labels(dataset: Any) -> dict[int, int]:
-    """The task label of the first image of each class; nothing where the data set has none."""
+    """Task label of the first image of each class; empty: the data set has no task labels."""
     if TASKS not in dataset._data_attributes:
         return {}
     found: dict[int, int] = {}
@@ -96,7 +96,7 @@ def task_labels(dataset: Any) -> dict[int, int]:
 
 
 def check_batchable(dataset: Any, shape: tuple[int, ...], what: str) -> None:
-    """Raise DataError unless the training transforms of ``dataset`` give (C, H, W) float32 images of this shape."""
+    """Raise DataError unless the training transforms of ``dataset`` give float32 images of ``shape`` (C, H, W)."""
     with isolated(0):
         image = _image(_sample(dataset.train(), 0), 0, what)
     if tuple(image.shape) != shape:
@@ -107,7 +107,7 @@ def check_batchable(dataset: Any, shape: tuple[int, ...], what: str) -> None:
 
 
 def check_head(outputs: int, targets: Tensor) -> None:
-    """Raise DataError where a label (N,) lies beyond the network's head of so many outputs."""
+    """Raise DataError if one of the labels (N,) is beyond a network's head with ``outputs`` outputs."""
     if len(targets) and int(targets.max()) >= outputs:
         raise DataError(
             f"label {int(targets.max())} is beyond the network's head, which has {outputs} outputs: "
@@ -116,18 +116,18 @@ def check_head(outputs: int, targets: Tensor) -> None:
 
 
 def key_of(exp: Any) -> Key:
-    """What identifies an experience, in another process too: its stream, numbers and images."""
-    exp = exp.logging()  # a view that hides nothing
+    """Identity of an experience in every process: name of its stream, its numbers, and a digest of its images."""
+    exp = exp.logging()  # the view that shows all attributes
     whole = _told(_told(exp, "origin_experience", None), "current_experience", -1)
     stream = _told(exp, "origin_stream", None)
     return str(_told(stream, "name", "")), whole, _told(exp, "current_experience", -1), _digest(exp.dataset)
 
 
 def check_same_stream(exp: Any, taken: Sequence[Key]) -> None:
-    """Raise DataError where experiences taken before are not those of the stream ``exp`` belongs to."""
+    """Raise DataError if stored experiences are not those of the stream of ``exp``."""
     stream = _told(exp.logging(), "origin_stream", None)
     own = _told(stream, "name", "")
-    stream = _told(_told(stream, "benchmark", None), "streams", {}).get(own, stream)  # whole where it was a slice
+    stream = _told(_told(stream, "benchmark", None), "streams", {}).get(own, stream)  # the whole stream of a slice
     here = {_told(other, "current_experience", -1): other for other in stream} if isinstance(stream, Sequence) else {}
     for name, whole, number, digest in taken:
         if name == own and whole < 0 and number in here and _digest(here[number].dataset) != digest:
@@ -138,7 +138,7 @@ def check_same_stream(exp: Any, taken: Sequence[Key]) -> None:
 
 
 def _told(owner: Any, name: str, default: Any) -> Any:
-    """An attribute that Avalanche may not have, or not have set, which it asserts."""
+    """An attribute of an Avalanche object, or ``default``: Avalanche raises AssertionError for an unset attribute."""
     try:
         return getattr(owner, name)
     except (AttributeError, AssertionError):
@@ -146,7 +146,7 @@ def _told(owner: Any, name: str, default: Any) -> Any:
 
 
 def _digest(dataset: Any) -> str:
-    """sha256 of the labels and of a few images as they are in evaluation."""
+    """SHA-256 of the labels and of a few images under the evaluation transforms."""
     labels = torch.tensor([int(label) for label in getattr(dataset, "targets", ())], dtype=torch.int64)
     found = hashlib.sha256(labels.numpy().tobytes() + len(dataset).to_bytes(8, "little"))
     source = dataset.eval()
@@ -180,7 +180,7 @@ def _label(sample: Any, i: int) -> int:
     label = sample[1]
     if isinstance(label, Tensor) and (label.ndim or label.is_floating_point()):
         shown = f"{label.dtype} of shape {tuple(label.shape)}"
-        raise DataError(f"target {i} of the stream is {shown}, expected an integer: soft labels need a plugin")
+        raise DataError(f"target {i} of the stream is {shown}, expected an integer: give class labels, not soft labels")
     try:
         return int(label)
     except (TypeError, ValueError):
@@ -195,7 +195,7 @@ def _pixels(image: Tensor, spec: ImageSpec, i: int) -> Tensor:
         raise DataError(f"image {i} has a pixel that is not finite (NaN or infinite): remove or repair it")
     if float((exact - whole).abs().max()) > EXACT or whole.min() < 0 or whole.max() > 255:
         raise DataError(
-            f"image {i} of the stream is no 8-bit image under mean {spec.mean} and std {spec.std}: "
+            f"image {i} of the stream is not an 8-bit image under mean {spec.mean} and std {spec.std}: "
             "give the normalisation of its evaluation transforms, or leave out the spec"
         )
     return whole.to(torch.uint8)

@@ -1,1 +1,1 @@
-"""Replay memory: what is stored, within which budget, and what fills it."""
+"""Replay memory: the stored images, their budget, and the fillers that make them."""

@@ -1,4 +1,4 @@
-"""Filler: the interface of what makes the images of a replay memory."""
+"""Filler: the base class of the objects that make the images of a replay memory."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CHECKPOINT_STEPS = 100  # steps between checkpoints of a condensation that has a
 
 @dataclass(frozen=True)
 class Job:
-    """What a memory adds to a recipe each time it is filled.
+    """Settings of one filling of a memory that are not part of a recipe.
 
     Args:
-        seed: Everything random follows from it.
-        steps: Matching steps of a condensation.
-        machine: Where networks run.
-        saving: Run folder of a condensation, for a resume; None keeps everything in memory.
-        progress: Told about each step.
+        seed: Seed of all random numbers.
+        steps: Number of matching steps of a condensation.
+        machine: Device, precision and workers of the networks.
+        saving: Run folder of a condensation, from which it can be resumed; None: nothing is saved.
+        progress: Display that is told about each step.
     """
 
     seed: int = 0
@@ -42,22 +42,22 @@ class Job:
     progress: Progress = SILENT
 
     def compute(self, data: ClassImages) -> Compute:
-        """A :class:`Compute` for images of this size."""
+        """A :class:`Compute` on the job's machine for images of the size of ``data``."""
         return Compute(self.machine, (data.spec.shape[1], data.spec.shape[2]))
 
 
 class DivergedError(CondensekitError):
-    """A condensation, or a learner, ended with values that are not finite; the memory is as it was before."""
+    """A condensation or a learner ended with values that are not finite; the memory is unchanged."""
 
     exit_code = 3
 
 
 class Interrupted(Signalled):
-    """A signal ended a condensation; its checkpoint stands and the memory is as it was before.
+    """A signal ended a condensation; its checkpoint is kept and the memory is unchanged.
 
     Args:
-        message: What to do next.
-        signum: The signal.
+        message: Text that says how to continue.
+        signum: Number of the signal.
     """
 
     def __init__(self, message: str, signum: int) -> None:
@@ -66,70 +66,71 @@ class Interrupted(Signalled):
 
 
 class Filler(ABC):
-    """Makes the memory of the classes of one experience.
+    """Base class of objects that make the stored images of the classes of one experience.
 
-    A filler of your own is a frozen dataclass with a field ``formation``, or it overrides :meth:`with_storage`.
+    Your own filler is a frozen dataclass with a field ``formation``, or it overrides :meth:`with_storage`.
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What tables call it."""
+        """Name of the filler in tables."""
 
     @abstractmethod
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
-        """``ipc`` stored images of each class of ``data``, the most important first, in :attr:`formation`.
+        """Make ``ipc`` stored images of each class of ``data``, the most important first, stored as :attr:`formation`.
 
-        At least one class has ``needed(ipc)`` real images; a smaller one takes what it has, see
-        :func:`condensekit.selection.base.stored_each`. A pure function of its arguments.
+        At least one class has ``needed(ipc)`` real images; a smaller class stores what it has, see
+        :func:`condensekit.selection.base.stored_each`. The result depends on the arguments only.
         """
 
     @property
     def formation(self) -> Formation:
-        """How its images are stored."""
+        """Packing factor and dtype of the stored images."""
         return Formation()
 
     @property
     def recipe(self) -> Recipe | None:
-        """The recipe of its synthetic images; None where all images are real."""
+        """The recipe of the synthetic images; None: all images are real."""
         return None
 
     @property
     def codes(self) -> bool:
-        """Whether its images are coded, so that only a filled memory knows their bytes."""
+        """Whether the images are coded as JPEG: then their bytes are known only after the memory is filled."""
         return False
 
     @property
     def soft(self) -> bool:
-        """Whether its images have soft labels, which only training from scratch takes."""
+        """Whether the images have soft labels, which only trainings on the memory alone can use."""
         return False
 
     @property
     def networks(self) -> Sequence[Network]:
-        """What embeds its images."""
+        """The networks that embed images."""
         return ()
 
     def with_storage(self, dtype: str) -> Filler:
-        """The same with values stored as ``dtype``; itself where its images are coded."""
+        """The same filler that stores values as ``dtype``; a filler of coded images returns itself."""
         return dataclasses.replace(self, formation=replace(self.formation, dtype=dtype))  # type: ignore[type-var]
 
     def with_recipe(self, recipe: Recipe) -> Filler:
-        """The same with another recipe; itself where all images are real."""
+        """The same filler with another recipe; a filler of real images returns itself."""
         return self
 
     def needed(self, ipc: int) -> int:
-        """How many real images of a class it takes to make ``ipc`` stored ones."""
+        """Number of real images of a class that ``ipc`` stored images are made from, at least."""
         return ipc * self.formation.factor**2
 
     def bytes_each(self, spec: ImageSpec, pixels: bool) -> int:
-        """What one stored image takes.
+        """Size of one stored image in bytes.
 
         Args:
-            spec: Its shape.
-            pixels: Whether the real images are pixels of 8 bits.
+            spec: Shape of the image.
+            pixels: Whether the real images are 8-bit pixels.
 
         Returns:
-            Bytes of its values, ranges where there are any, and label; of its pixels where it is coded.
+            Bytes of its values, its label and, if it has ranges, its ranges; of a coded image, the bytes of its
+            pixels before coding and of its label.
         """
         if self.codes:
             return math.prod(spec.shape) + LABEL
@@ -137,27 +138,27 @@ class Filler(ABC):
         return math.prod(spec.shape) * DTYPES[self.formation.dtype].itemsize + ranges + LABEL
 
     def least(self, data: ClassImages, seeds: Sequence[int]) -> tuple[int, int]:
-        """The most bytes that the first image of a class takes under any of the seeds, and that class."""
+        """The largest size in bytes of the first image of a class, over all ``seeds``, and the label of that class."""
         return self.bytes_each(data.spec, data.whole_bytes), data.classes[0]
 
     def budget_misfit(self, budget: Budget) -> str | None:
-        """Why it cannot fill such a budget; None where it can."""
+        """The reason why the filler cannot fill this budget; None: it can."""
         return None
 
     def misfit(self, data: ClassImages, ipc: int) -> str | None:
-        """Why it cannot make ``ipc`` stored images of each class; None where it can."""
+        """The reason why the filler cannot make ``ipc`` stored images of each class; None: it can."""
         return self.formation.misfit(data.spec.shape)
 
 
 @dataclass(frozen=True)
 class Around(Filler):
-    """Changes the images of another filler.
+    """Base class of fillers that change the images of another filler.
 
     Args:
-        images: Makes the images.
+        images: The filler that makes the images.
 
     Raises:
-        ConfigError: Something else than a filler.
+        ConfigError: ``images`` is not a filler.
     """
 
     images: Filler

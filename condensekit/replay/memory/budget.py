@@ -1,4 +1,4 @@
-"""Budget of a replay memory: stored images or stored bytes, in all or for each class."""
+"""Budget of a replay memory: a number of images or of bytes, for the whole memory or for each class."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from condensekit.errors import ConfigError, refuse, whole
 
 @dataclass(frozen=True)
 class Budget(ABC):
-    """A size in the subclass's unit: exactly one of ``total`` and ``per_class``.
+    """Size limit in images or bytes, given as exactly one of ``total`` and ``per_class``.
 
     Attributes:
-        in_images: Whether the unit is images, and not bytes.
+        in_images: Whether the unit is images; False: the unit is bytes.
 
     Args:
-        total: Of the whole memory. Each class gets the same part: of the classes announced to the buffer, or else
-            of those seen so far, so that the part shrinks as classes arrive.
-        per_class: Of each class; the memory grows with the classes.
+        total: Size of the whole memory. Each class gets an equal part. The number of parts is the number of classes
+            announced to the buffer, or else of the classes seen so far; then the parts shrink as classes arrive.
+        per_class: Size of the part of each class; the memory grows with the classes.
 
     Raises:
-        ConfigError: Both or neither, or a size below 1.
+        ConfigError: Both sizes or no size are given, or a size is below 1.
     """
 
     in_images: ClassVar[bool] = False
@@ -47,18 +47,18 @@ class Budget(ABC):
 
     @property
     def shrinks(self) -> bool:
-        """Whether a class's part gets smaller when more classes share the budget."""
+        """Whether the part of a class gets smaller when more classes share the budget."""
         return self.total is not None
 
     def share(self, classes: int) -> int:
-        """What each of ``classes`` classes gets, in the budget's unit; 0 where the total does not reach."""
+        """Part of each of ``classes`` classes, in images or bytes; 0: the total is smaller than ``classes``."""
         return self.per_class if self.per_class is not None else (self.total or 0) // max(1, classes)
 
     def images(self, classes: int, bytes_each: int) -> int:
-        """How many stored images of ``bytes_each`` bytes each of ``classes`` classes gets; at least 1.
+        """Number of stored images of ``bytes_each`` bytes for each of ``classes`` classes; at least 1.
 
         Raises:
-            ConfigError: Not even one.
+            ConfigError: The part of a class is smaller than one image.
         """
         found = self._count(self.share(classes), bytes_each)
         if found < 1:
@@ -69,25 +69,25 @@ class Budget(ABC):
         return found
 
     def max_size(self, classes: int) -> int:
-        """Stored images that ``classes`` classes have room for; 0 where that depends on their bytes."""
+        """Largest number of stored images of ``classes`` classes together; 0: the budget is in bytes."""
         return 0
 
     def resized(self, size: int) -> Budget:
-        """The same budget for at most ``size`` stored images, where it is a total in images."""
+        """The budget with a total of ``size`` images; a budget in bytes or per class returns itself."""
         return self
 
     @abstractmethod
     def fitting(self, classes: int, sizes: Tensor) -> int:
-        """How many of one class's stored images, from the first, its part has room for.
+        """Number of stored images of one class, counted from the first, that fit into the part of the class.
 
         Args:
-            classes: How many share the budget.
+            classes: Number of classes that share the budget.
             sizes: (n,) int64 bytes of each stored image.
         """
 
     @abstractmethod
     def _count(self, share: int, bytes_each: int) -> int:
-        """How many images of ``bytes_each`` bytes a part of ``share`` units has room for."""
+        """Number of images of ``bytes_each`` bytes that fit into ``share`` images or bytes."""
 
     def _least(self, classes: int, bytes_each: int) -> str:
         unit = 1 if self.in_images else bytes_each
@@ -96,9 +96,9 @@ class Budget(ABC):
 
 @dataclass(frozen=True)
 class Images(Budget):
-    """A budget in stored images: ``Images(2000)`` in all, ``Images(per_class=20)`` for each class.
+    """Budget in stored images: ``Images(2000)`` for all classes together, ``Images(per_class=20)`` for each class.
 
-    A stored image counts once, however many smaller images are packed into it.
+    A stored image counts as one image, also if several smaller images are packed into it.
     """
 
     in_images: ClassVar[bool] = True
@@ -121,7 +121,7 @@ class Images(Budget):
 
 @dataclass(frozen=True)
 class Bytes(Budget):
-    """A budget in bytes as :attr:`condensekit.CondensedSet.nbytes` counts them: images, ranges, labels, soft labels."""
+    """Budget in bytes of images, ranges, labels and soft labels, as :attr:`condensekit.CondensedSet.nbytes` counts."""
 
     def fitting(self, classes: int, sizes: Tensor) -> int:
         """See :meth:`Budget.fitting`."""

@@ -1,4 +1,4 @@
-"""Content of a replay memory: of each class its stored images, the most important first."""
+"""Content of a replay memory: the stored images of each class, the most important first."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from condensekit.errors import DataError
 from condensekit.rng import Draw
 from condensekit.sets.condensed import CondensedSet
 
-SECONDS = "class_s"  # in the provenance of a class's images: seconds that making them took
-WORK = "class_work"  # likewise, what networks did for them: images and flops
-Room = Callable[[Tensor], int]  # bytes (n,) of one class's stored images -> how many of them, from the first, may stay
+SECONDS = "class_s"  # key in the provenance of the images of a class: seconds that were spent on them
+WORK = "class_work"  # key in the same provenance: images and FLOPs of the networks that worked on them
+Room = Callable[[Tensor], int]  # bytes (n,) of the stored images of a class -> how many of the first images may stay
 
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What is stored. It never changes: an update makes another content, so that a failure loses nothing.
+    """Stored images of all classes. An update makes a new content and changes no old one, so no failure loses images.
 
     Args:
-        parts: By label, the class's images.
-        seen: By label, how many real images they stand for.
-        tasks: By label, the task label of the class's first experience.
+        parts: Stored images of each class, by label.
+        seen: Number of real images that the stored images of each class represent, by label.
+        tasks: Task label of the first experience of each class, by label.
     """
 
     parts: Mapping[int, CondensedSet] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Content:
     tasks: Mapping[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Stored images."""
+        """Number of stored images."""
         return sum(len(part) for part in self.parts.values())
 
     @property
@@ -44,30 +44,30 @@ class Content:
 
     @property
     def spec(self) -> ImageSpec:
-        """Shape and normalisation of the images; there is at least one."""
+        """Shape and normalisation of the images; needs at least one stored class."""
         return next(iter(self.parts.values())).spec
 
     @property
     def coded(self) -> bool:
-        """Whether the bytes of the images are not those of their tensors."""
+        """Whether the size of some images differs from the size of their tensors."""
         return any(part.coded is not None for part in self.parts.values())
 
     @property
     def nbytes(self) -> int:
-        """Every stored byte; soft labels count over the classes of their own experience."""
+        """All stored bytes; a soft label has one entry for each class of its own experience."""
         return sum(part.nbytes for part in self.parts.values())
 
     def spent_since(self, before: Content) -> tuple[float, Spent]:
-        """Seconds and work of the images that are here and were not in ``before``, as their provenance says."""
+        """Seconds and work of the classes whose images are not those of ``before``, according to their provenance."""
         made = [part for k, part in self.parts.items() if k not in before.parts or not _same(part, before.parts[k])]
         return spent_on(made)
 
     def trimmed(self, room: Room) -> Content:
-        """The same classes, each with as many of its first images as there is room for."""
+        """The same classes, each with as many of its first images as ``room`` allows."""
         return replace(self, parts={label: first(part, room(sizes(part))) for label, part in self.parts.items()})
 
     def joined(self) -> CondensedSet:
-        """All classes in one set, ascending; soft labels get columns for all classes, 0 for later ones."""
+        """One set of all classes, ascending; soft labels have a column for each class, 0 for other experiences."""
         names = {k: name for part in self.parts.values() for k, name in part.spec.class_names.items()}
         parts = [_widened(self.parts[label], names) for label in self.classes]
         kept = {id(part.provenance): dict(part.provenance) for part in parts}
@@ -83,19 +83,19 @@ class Content:
 
 
 def spent_on(parts: Iterable[CondensedSet]) -> tuple[float, Spent]:
-    """Seconds and work that making the images of single classes took, as their provenance says."""
+    """Seconds and work that were spent on the images of single classes, according to their provenance."""
     told = [part.provenance for part in parts]
     work = (Spent(**record[WORK]) for record in told if WORK in record)
     return sum(float(record.get(SECONDS, 0)) for record in told), sum(work, Spent())
 
 
 def first(part: CondensedSet, n: int) -> CondensedSet:
-    """The first ``n`` stored images; all where there are fewer."""
+    """The first ``n`` stored images; all images of a smaller set."""
     return part if n >= len(part) else part.take(torch.arange(n))
 
 
 def sizes(part: CondensedSet) -> Tensor:
-    """(M,) int64 bytes of each stored image; they sum to ``part.nbytes``."""
+    """(M,) int64 bytes of each stored image; their sum is ``part.nbytes``."""
     count, f2 = len(part), part.formation.factor**2
     pictures = (part.images, part.ranges) if part.coded is None else ()
     each = sum(t[0].numel() * t.element_size() for t in (*pictures, part.labels) if t is not None)
@@ -106,22 +106,22 @@ def sizes(part: CondensedSet) -> Tensor:
 
 
 def turnover(old: int, seen: int, fresh: int, available: int, room: int, draw: Draw, label: int) -> tuple[int, int]:
-    """How many stored images of a class stay, and how many new images join them, when the class comes again.
+    """Number of stored images of a class that stay, and of new images that are added, when the class appears again.
 
-    Old and new stand in the memory as their real images do among all that were seen; what is left over by rounding
-    is drawn at random, so that a stream of small experiences neither forgets the first nor ignores the last.
+    Old and new images share the memory in proportion to the real images that they represent. A fractional share is
+    rounded up or down at random, so that small experiences at the end of a stream count as much as the first ones.
 
     Args:
-        old: Stored images of the class.
-        seen: Real images they stand for.
-        fresh: Real images of this experience.
-        available: How many images can be made of these.
-        room: How many the class may have.
-        draw: Randomness of this update.
-        label: The class.
+        old: Number of stored images of the class.
+        seen: Number of real images that the stored images represent.
+        fresh: Number of real images of the class in this experience.
+        available: Number of new images that can be made from these real images.
+        room: Largest number of stored images of the class.
+        draw: Random numbers of this update.
+        label: Label of the class.
 
     Returns:
-        (kept, made), together at most ``room``.
+        (kept, made): numbers of images, together at most ``room``.
     """
     total = min(room, old + available)
     exact = total * fresh / (fresh + seen)
@@ -131,25 +131,25 @@ def turnover(old: int, seen: int, fresh: int, available: int, room: int, draw: D
 
 
 def mixed(old: CondensedSet, new: CondensedSet) -> CondensedSet:
-    """The images of both sets of one class, evenly interleaved, so that any prefix holds both in proportion.
+    """The images of two sets of one class in turn: each prefix has the same proportions.
 
     Raises:
-        DataError: Sets that are stored differently.
+        DataError: The sets are stored differently.
     """
     names = {**old.spec.class_names, **new.spec.class_names}
-    together = _widened(old, names).merge(_widened(new, names))  # in this order: their one label is the same
+    together = _widened(old, names).merge(_widened(new, names))  # keeps this order, because the label is the same
     places = torch.cat([(torch.arange(len(part)) + 0.5) / len(part) for part in (old, new)])
     provenance = {**new.provenance, "updates": old.provenance.get("updates", 1) + 1}
     return replace(together.take(torch.argsort(places, stable=True)), provenance=provenance)
 
 
 def _same(part: CondensedSet, before: CondensedSet) -> bool:
-    """Whether no image of a class is new: an update gives the images another provenance."""
+    """Whether a class has no new image: each update gives its images a new provenance object."""
     return part.provenance is before.provenance
 
 
 def _widened(part: CondensedSet, names: Mapping[int, str]) -> CondensedSet:
-    """The same set with class names, and columns of soft labels, for more classes."""
+    """The same set with these class names, and with soft labels that have a column for each of the classes."""
     spec = replace(part.spec, class_names=dict(names))
     if part.soft_labels is None or spec.classes == part.spec.classes:
         return replace(part, spec=spec)

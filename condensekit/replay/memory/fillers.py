@@ -1,4 +1,4 @@
-"""Fillers: a condensation or a selection makes the images of a replay memory from one experience."""
+"""Fillers of synthetic images and of real images, and the sets of single classes that they make."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.jpeg import LABEL
 
-TIMES = ("elapsed_s", "preparation_s")  # seconds in the provenance of a condensed set
+TIMES = ("elapsed_s", "preparation_s")  # keys of seconds in the provenance of a condensed set
 
 
 @dataclass(frozen=True)
 class Condensing(Filler):
-    """Fills with synthetic images.
+    """Filler of synthetic images.
 
     Args:
         recipe: How to condense.
 
     Raises:
-        ConfigError: Something else than a recipe.
+        ConfigError: ``recipe`` is not a recipe.
     """
 
-    recipe: Recipe = None  # type: ignore[assignment]  # a default hides the property; None is refused
+    recipe: Recipe = None  # type: ignore[assignment]  # a default hides the property of the base class
 
     def __post_init__(self) -> None:
         refuse(instance("recipe", self.recipe, Recipe, "recipes.m3d() or Recipe(DistributionMatching())"))
 
     @property
     def name(self) -> str:
-        """The method's."""
+        """Name of the method."""
         return self.recipe.method.name
 
     @property
     def formation(self) -> Formation:
-        """The recipe's."""
+        """Formation of the recipe."""
         return self.recipe.formation
 
     @property
@@ -78,9 +78,9 @@ class Condensing(Filler):
         """See :class:`Filler`.
 
         Raises:
-            ConfigError: A recipe that does not fit the data.
-            DivergedError: Values that are not finite, twice in a row.
-            Interrupted: A signal.
+            ConfigError: The recipe does not fit the data.
+            DivergedError: The values were not finite twice in a row.
+            Interrupted: A signal ended the condensation.
         """
         result = condense(
             data,
@@ -101,14 +101,14 @@ class Condensing(Filler):
 
 @dataclass(frozen=True)
 class Selecting(Filler):
-    """Fills with real images.
+    """Filler of real images.
 
     Args:
-        selection: Which ones.
-        formation: How they are stored; images that come coded are stored as they are coded.
+        selection: The selection that chooses the images.
+        formation: Packing factor and dtype of the stored images; coded images are stored as JPEG.
 
     Raises:
-        ConfigError: Something else than a selection; a packing of images that come coded.
+        ConfigError: ``selection`` is not a selection, or coded images with a factor above 1.
     """
 
     selection: Selection
@@ -117,14 +117,15 @@ class Selecting(Filler):
     def __post_init__(self) -> None:
         refuse(
             instance("selection", self.selection, Selection, "Random() or catalog.selection('kmeans')"),
-            f"{self.selection.name} images are stored as they are coded: leave out factor={self.formation.factor}"
+            f"{self.selection.name} images are stored as JPEG and cannot be packed: leave out "
+            f"factor={self.formation.factor}"
             if self.codes and self.formation.factor > 1
             else None,
         )
 
     @property
     def name(self) -> str:
-        """The selection's."""
+        """Name of the selection."""
         return self.selection.name
 
     @property
@@ -143,14 +144,14 @@ class Selecting(Filler):
         return self if self.codes else super().with_storage(dtype)
 
     def bytes_each(self, spec: ImageSpec, pixels: bool) -> int:
-        """See :class:`Filler`; pixels that stay pixels need no ranges."""
+        """See :class:`Filler`; 8-bit pixels stored as uint8 have no ranges."""
         if pixels and self.formation.dtype == "uint8":
             return math.prod(spec.shape) + LABEL
         return super().bytes_each(spec, pixels)
 
     def least(self, data: ClassImages, seeds: Sequence[int]) -> tuple[int, int]:
         """See :class:`Filler`."""
-        if isinstance(self.selection, JpegRandom):  # the only selection whose images differ in their bytes
+        if isinstance(self.selection, JpegRandom):  # the only selection whose images have different sizes
             return max(self.selection.least(data, Draw(seed)) for seed in seeds)
         return super().least(data, seeds)
 
@@ -165,7 +166,7 @@ class Selecting(Filler):
 
 
 def with_work(made: CondensedSet, part: str, spent: Spent) -> CondensedSet:
-    """The same set, whose provenance says under ``work`` what networks did for one part of it."""
+    """The same set; the entry ``work`` of its provenance also says the images and FLOPs of ``part``."""
     work: dict[str, Any] = {**made.provenance.get("work", {}), part: asdict(spent)}
     return replace(made, provenance={**made.provenance, "work": work})
 
@@ -173,24 +174,25 @@ def with_work(made: CondensedSet, part: str, spent: Spent) -> CondensedSet:
 def filled(
     filler: Filler, data: ClassImages, ipc: int, job: Job, cache: MutableMapping[str, CondensedSet] | None = None
 ) -> dict[int, CondensedSet]:
-    """The sets of the classes of ``data``.
+    """Make one set for each class of ``data``.
 
     Args:
-        filler: Makes them.
+        filler: The filler that makes the sets.
         data: The real images.
-        ipc: Stored images of each class; fewer of a class that has fewer, see
+        ipc: Number of stored images of each class; a class with fewer images stores fewer, see
             :func:`condensekit.selection.base.stored_each`.
-        job: The rest.
-        cache: Sets of single classes: those in it are taken, those made by a method whose classes can be condensed
-            apart are put into it. The key says everything that decides the set, the pixels included. Classes that
-            are left when others were found, as after a kill between two files, are condensed in a folder of their own.
+        job: Seed, steps, machine and run folder.
+        cache: Sets of single classes. A set in the cache is used again; a new set is put into the cache if its
+            classes can be condensed separately. The key contains everything that decides the set, also the pixels. If
+            only some classes are in the cache, as after a kill between two files, the others are condensed in a run
+            folder of their own.
 
     Returns:
-        One set for each class. Its provenance says under ``SECONDS`` and ``WORK`` its part of the time and of the
-        work that all classes made with it took together: before a kill, in other runs and for preparation included.
+        One set for each class, by label. The entries ``SECONDS`` and ``WORK`` of its provenance are its part of the
+        time and work of all classes made together. They include preparation, other runs and the time before a kill.
 
     Raises:
-        DataError: A filler that returns other classes, or images of another shape or normalisation.
+        DataError: The filler returned other classes, or images of another shape or normalisation.
     """
     factor = filler.formation.factor
     ipc = max(stored_each(data, ipc, factor).values())
@@ -221,7 +223,7 @@ def filled(
 
 
 def _saved_apart(job: Job, left: Sequence[int]) -> Job:
-    """The same, its run folder named after the classes: the folder itself may hold a run of more of them."""
+    """The same job with a run folder named after the classes: the usual folder may hold a run of more classes."""
     if job.saving is None:
         return job
     name = f"{job.saving.out.name}-left-{hashlib.sha256(str(left).encode()).hexdigest()[:8]}"

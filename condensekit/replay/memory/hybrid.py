@@ -1,4 +1,4 @@
-"""Mixed memory: synthetic images beside real ones, and images with soft labels."""
+"""Fillers that mix: synthetic images beside real images, and images with soft labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.errors import refuse
+from condensekit.errors import finite, require
 from condensekit.methods.trained_encoders import Trained
 from condensekit.replay.memory.base import Around, Job
 from condensekit.replay.memory.fillers import Condensing, with_work
@@ -25,30 +25,30 @@ from condensekit.sets.packing import pack, unpack
 
 @dataclass(frozen=True)
 class Hybrid(Condensing):
-    """Some synthetic images, and real ones chosen given them.
+    """Filler of synthetic images, and of real images that complement the synthetic images.
 
-    The real images of a class are herded (Welling, ICML 2009), beginning with the synthetic ones: each keeps the
-    mean feature of all those stored closest to that of the class. Synthetic and real images alternate in the
-    order of storage, so that a memory that shrinks keeps its share of both. The features are those of an untrained
-    network of the recipe's encoder, or of the learner where that condenses.
+    The real images of a class are herded (Welling, ICML 2009) after the synthetic images: each real image brings the
+    mean feature of the stored images as close as possible to the mean feature of the class. Synthetic and real images
+    alternate in the order of storage, so that a memory that shrinks keeps its share of both. The features come from an
+    untrained network of the recipe's encoder, or from the learner if the encoder is a learner.
 
     Args:
-        recipe: Of the synthetic images.
-        share: Of synthetic images, in [0, 1]; their number is rounded.
+        recipe: Recipe of the synthetic images.
+        share: Fraction of synthetic images, in [0, 1]; their number is rounded.
 
     Raises:
-        ConfigError: A share out of range.
+        ConfigError: ``share`` is not in [0, 1].
     """
 
     share: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse(None if 0 <= self.share <= 1 else f"share must lie in [0, 1], got {self.share}")
+        require(finite(self.share) and 0 <= self.share <= 1, f"share must lie in [0, 1], got {self.share!r}")
 
     @property
     def name(self) -> str:
-        """``hybrid-dm-50`` and the like."""
+        """Name such as ``hybrid-dm-50``: method, and percentage of synthetic images."""
         return f"hybrid-{super().name}-{100 * self.share:g}"
 
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
@@ -102,18 +102,18 @@ class Hybrid(Condensing):
 
 @dataclass(frozen=True)
 class SoftLabelled(Around):
-    """Another filler's images with soft labels from networks trained on the real images of the same classes.
+    """Filler that gives the images of another filler soft labels, from networks trained on the same real classes.
 
     Args:
-        images: Makes the images.
-        teacher: The networks.
+        images: The filler that makes the images.
+        teacher: The trained networks.
     """
 
     teacher: Trained = field(default_factory=Trained)
 
     @property
     def name(self) -> str:
-        """``random-soft`` and the like."""
+        """Name such as ``random-soft``."""
         return f"{self.images.name}-soft"
 
     @property
@@ -122,7 +122,7 @@ class SoftLabelled(Around):
         return True
 
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
-        """See :class:`~condensekit.replay.memory.base.Filler`; labels are soft within the classes of ``data``."""
+        """See :class:`~condensekit.replay.memory.base.Filler`; soft labels have an entry for each class of ``data``."""
         made = self.images.fill(data, ipc, job)
         with job.compute(data) as compute:
             prepared = self.teacher.prepare(data, Draw(job.seed), compute, job.progress)
@@ -139,7 +139,7 @@ def _by_class(made: CondensedSet | None, data: ClassImages) -> dict[int, Tensor]
 
 
 def _alternating(ipc: int, synthetic: int) -> Tensor:
-    """(ipc,) places, in [synthetic..., real...], of images spread evenly: any prefix has its share of both."""
+    """(ipc,) positions in [synthetic..., real...] of the images in turn: each prefix has the same proportions."""
     places, taken = [], 0
     for i in range(ipc):
         due = (i + 1) * synthetic // ipc > taken

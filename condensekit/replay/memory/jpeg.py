@@ -1,4 +1,4 @@
-"""Coded memory: more images in the same bytes, as JPEG."""
+"""Filler of JPEG images: more images in the same number of bytes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from condensekit.sets.jpeg import QUALITIES, as_jpeg, plain_bytes, taken, uncoda
 
 @dataclass(frozen=True)
 class Coded(Around):
-    """Makes several images in the bytes of one of 8-bit pixels, and codes them as JPEG so that they fit.
+    """Filler that stores several JPEG images in the bytes of one image of 8-bit pixels.
 
     Args:
-        images: Makes the images: ``Condensing(recipe)`` condenses, ``Selecting(selection)`` chooses real ones.
-        times: How many in the bytes of one.
+        images: The filler that makes the images, such as ``Condensing(recipe)`` or ``Selecting(selection)``.
+        times: Number of JPEG images in the bytes of one uncoded image.
 
     Raises:
-        ConfigError: ``times`` below 1, or images that come coded.
+        ConfigError: ``times`` is below 1, or the images are coded already.
     """
 
     times: int = 4
@@ -31,12 +31,12 @@ class Coded(Around):
         super().__post_init__()
         refuse(
             whole("times", self.times, 1),
-            f"the images of {self.images.name} come coded: give it without Coded" if self.images.codes else None,
+            f"the images of {self.images.name} are coded already: use it without Coded" if self.images.codes else None,
         )
 
     @property
     def name(self) -> str:
-        """``jpeg-dm-4`` and the like."""
+        """Name such as ``jpeg-dm-4``: method and ``times``."""
         return f"jpeg-{self.images.name}-{self.times}"
 
     @property
@@ -46,7 +46,7 @@ class Coded(Around):
 
     @property
     def formation(self) -> Formation:
-        """The packing of its images; their values are what decoding gives."""
+        """The packing of the images; decoded values are float32."""
         return replace(self.images.formation, dtype="float32")
 
     def with_storage(self, dtype: str) -> Filler:
@@ -58,10 +58,10 @@ class Coded(Around):
         return self.images.needed(ipc * self.times)
 
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
-        """See :class:`~condensekit.replay.memory.base.Filler`; ``ipc * times`` images of each class, or what it has.
+        """See :class:`~condensekit.replay.memory.base.Filler`; makes ``ipc * times`` images of each class, or fewer.
 
         Raises:
-            ConfigError: Images that are not 8-bit or have other than 1 or 3 channels; so many that they do not fit.
+            ConfigError: The images are not 8-bit, have neither 1 nor 3 channels, or do not fit into the bytes.
         """
         refuse(self.misfit(data, ipc))
         each = max(stored_each(data, ipc * self.times, self.formation.factor).values())
@@ -72,17 +72,20 @@ class Coded(Around):
         """See :class:`~condensekit.replay.memory.base.Filler`."""
         if not budget.in_images:
             return None
-        return f"{self.name} stores several images in the bytes of one: use a budget in bytes, Bytes(per_class=30_800)"
+        return (
+            f"{self.name} stores several images in the bytes of one image: use a budget in bytes, such as "
+            "Bytes(per_class=30_800)"
+        )
 
     def misfit(self, data: ClassImages, ipc: int) -> str | None:
-        """See :class:`~condensekit.replay.memory.base.Filler`; as many real images of a class, coded, must fit."""
+        """See :class:`~condensekit.replay.memory.base.Filler`; equally many coded real images of a class must fit."""
         if problem := super().misfit(data, ipc) or uncodable(self.name, data):
             return problem
         room = plain_bytes(data.spec.shape, ipc)
         for label in data.classes:
             if taken(data.images[data.indices_of(label)[: ipc * self.times]], QUALITIES[0]) > room:
                 return (
-                    f"{ipc * self.times} images of class {data.spec.name_of(label)} take more bytes, coded, than {ipc} "
-                    "that are not: store fewer in the bytes of one"
+                    f"{ipc * self.times} JPEG images of class {data.spec.name_of(label)} are larger than {ipc} uncoded "
+                    f"images: lower times={self.times}"
                 )
         return None

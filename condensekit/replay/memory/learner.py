@@ -1,4 +1,4 @@
-"""Learner as encoder: embedding networks that cost no training and have seen no later class."""
+"""Learner as encoder: embedding networks that need no training of their own and have seen no later class."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from condensekit.selection.embeddings import Embed, Embedding, embed_with
 
 @dataclass(frozen=True)
 class LearnerNetwork(Network):
-    """Architecture of a learner: its last linear layer is the classifier.
+    """Architecture of a learner, whose last linear layer is the classifier.
 
     Args:
         module: The learner.
 
     Raises:
-        ConfigError: In ``build``, a module that does not end in a linear layer.
+        ConfigError: In ``build``, if the module does not end in a linear layer.
     """
 
     module: nn.Module
 
     @property
     def name(self) -> str:
-        """The module's class."""
+        """Name of the module's class."""
         return type(self.module).__name__
 
     def build(self, shape: Shape, classes: int) -> FeatureNetwork:
@@ -49,7 +49,7 @@ class LearnerNetwork(Network):
         return found.train()
 
     def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
-        """The learner's own weights and a classifier of zeros: how such a module draws fresh weights is not known."""
+        """Copy the learner's weights and set the classifier to 0: how the module draws new weights is unknown."""
         with torch.no_grad():
             theirs = as_feature_network(self.module, module.shape).state_dict()
             for name, value in module.state_dict().items():
@@ -58,21 +58,21 @@ class LearnerNetwork(Network):
 
 @dataclass(eq=False)
 class LearnerEncoder(Encoder):
-    """Random points between the learner's weights before and after the experience that is being condensed.
+    """Encoder with random weights between the learner's weights before and after the condensed experience.
 
-    The idea of DANCE (Zhang et al., IJCAI 2024; :class:`~condensekit.methods.trained_encoders.Trained`), with the
-    network that is trained anyway in place of ones trained for the purpose. It has seen the classes at hand and
-    earlier ones, never a later one. Where the learner is watched only once in an experience, both ends are the same.
+    The idea of DANCE (Zhang et al., IJCAI 2024; :class:`~condensekit.methods.trained_encoders.Trained`), but with the
+    learner instead of networks trained for this purpose. The learner has seen the classes of the experience and
+    earlier classes, never a later class. If it is observed only once in an experience, both ends are equal.
 
-    It holds a copy of the learner from the beginning of an experience and another one while the memory is filled; a
-    ``CondensedBuffer`` then has it forget both, so that none is in a checkpoint between experiences.
+    The encoder holds a copy of the learner from the beginning of an experience, and a second copy while the memory is
+    filled. A ``CondensedBuffer`` then deletes both, so that a checkpoint between experiences has no copy.
 
     Args:
-        interpolate: False takes the weights after the experience alone.
-        keep: Steps for which one network is used.
+        interpolate: False: use the weights after the experience only.
+        keep: Number of steps for which each network is used.
 
     Raises:
-        ConfigError: ``keep`` below 1.
+        ConfigError: ``keep`` is below 1.
     """
 
     interpolate: bool = True
@@ -82,13 +82,13 @@ class LearnerEncoder(Encoder):
     def __post_init__(self) -> None:
         refuse(whole("keep", self.keep, 1))
         self._experience: Any = None
-        self._learners: list[nn.Module] = []  # before and after the experience
+        self._learners: list[nn.Module] = []  # the learner before and after the experience
 
     def observe(self, agent: Any, exp: Any) -> None:
-        """Note the learner's weights; the first call of an experience gives the start, the last one the end.
+        """Copy the learner's weights: the first call in an experience gives the start, the last call the end.
 
         Args:
-            agent: An Avalanche strategy; its ``model`` is the learner.
+            agent: Avalanche strategy whose ``model`` is the learner.
             exp: The experience.
         """
         model = copy.deepcopy(agent.model).cpu()
@@ -97,11 +97,11 @@ class LearnerEncoder(Encoder):
         self._experience = experience
 
     def forget(self) -> None:
-        """Let go of the copies."""
+        """Delete the copies."""
         self._experience, self._learners = None, []
 
     def fingerprint(self) -> str:
-        """sha256 of the weights at both ends; empty where no learner is observed."""
+        """SHA-256 of the weights at both ends, in hexadecimal; empty: no learner was observed."""
         if not self._learners:
             return ""
         found = hashlib.sha256()
@@ -115,7 +115,7 @@ class LearnerEncoder(Encoder):
         """The learner's architecture.
 
         Raises:
-            ConfigError: No learner has been observed.
+            ConfigError: No learner was observed.
         """
         if not self._learners:
             raise ConfigError(
@@ -125,10 +125,10 @@ class LearnerEncoder(Encoder):
         return LearnerNetwork(self._learners[-1])
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
-        """Both ends, as ``Trained.prepare`` gives them: the rows of the classifier are those of the data.
+        """The weights at both ends, as ``Trained.prepare`` gives them; the classifier has the rows of these classes.
 
         Raises:
-            DataError: A label for which the learner has no output.
+            DataError: The learner has no output for a label.
         """
         rows = torch.tensor(data.classes)
         prepared = {CLASSES: rows}
@@ -141,11 +141,11 @@ class LearnerEncoder(Encoder):
         return prepared
 
     def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
-        """Fill in the weights that all steps of one run of ``keep`` share: a function of the step alone."""
+        """Load the weights that ``keep`` successive steps share; they depend on the step only."""
         self._between().load(module, draw, prepared)
 
     def load_trained(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
-        """Fill in the weights after the experience."""
+        """Load the weights after the experience."""
         self._between().load_trained(module, draw, prepared)
 
     def embedder(self, data: ClassImages, draw: Draw, compute: Compute) -> FeatureNetwork:
@@ -161,10 +161,10 @@ class LearnerEncoder(Encoder):
 
 @dataclass(frozen=True)
 class LearnerEmbedding(Embedding):
-    """The learner's features after the experience, as iCaRL (Rebuffi et al., CVPR 2017) chooses its exemplars by.
+    """Features of the learner after the experience, by which iCaRL (Rebuffi et al., CVPR 2017) chooses its exemplars.
 
     Args:
-        encoder: It has seen the learner.
+        encoder: The encoder that observed the learner.
     """
 
     encoder: LearnerEncoder
@@ -175,7 +175,7 @@ class LearnerEmbedding(Embedding):
 
 
 def by_learner(recipe: Recipe) -> Recipe:
-    """The same recipe, with the learner's features in place of untrained networks': in matching and in the start."""
+    """The same recipe with the learner's features instead of untrained networks', in the steps and in the start."""
     encoder = LearnerEncoder(keep=recipe.encoder.keep)
     return recipe.replace(encoder=encoder, init=recipe.init.with_embedding(LearnerEmbedding(encoder)))
 

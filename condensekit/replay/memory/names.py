@@ -1,9 +1,9 @@
-"""Names of fillers: which filler the text of a memory stands for.
+"""Names of fillers: the texts by which a user names a memory, and the filler that each text gives.
 
-``NAME key=value ...``, where NAME is a recipe (``m3d lr=3``), a selection (``kmeans candidates=1000 factor=2``), or one
-of ``hybrid method=m3d percent=25``, ``jpeg method=dm times=9`` and ``soft method=random``, whose further options are
-those of the method. Short forms: ``hybrid-m3d-25``, ``jpeg-dm-9``, ``random-soft``, ``packed-NAME`` (factor=2),
-``unpacked-METHOD`` (factor=1), ``downscaled-N`` (``random factor=N``).
+A text is ``NAME key=value ...``. NAME is a recipe (``m3d lr=3``), a selection (``kmeans candidates=1000 factor=2``),
+``hybrid`` (``hybrid method=m3d percent=25``), ``jpeg`` (``jpeg method=dm times=9``) or ``soft`` (``soft
+method=random``); the last three also take the options of the method. Short forms: ``hybrid-m3d-25``, ``jpeg-dm-9``,
+``random-soft``, ``packed-NAME`` (factor=2), ``unpacked-METHOD`` (factor=1), ``downscaled-N`` (``random factor=N``).
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from condensekit.selection.embeddings import RandomEmbedding
 from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.condensed import Formation
 
-HYBRID, JPEG, SOFT = "hybrid", "jpeg", "soft"  # what is made of the images of a method
-DOWNSCALED = "downscaled"
-UNPACKED = "unpacked-"  # before a method that packs its images: each stored one is a single image
+HYBRID, JPEG, SOFT = "hybrid", "jpeg", "soft"  # names of fillers that change the images of a method
+DOWNSCALED = "downscaled"  # name of packed random images
+UNPACKED = "unpacked-"  # prefix of a method that packs by default: factor 1
 
 
 @dataclass(frozen=True)
 class Named:
-    """What the text of a memory says.
+    """Parts of the text that names a memory.
 
     Args:
-        text: The whole.
-        kind: :data:`HYBRID`, :data:`JPEG` or :data:`SOFT`; empty where the images stay as they are.
+        text: The whole text.
+        kind: :data:`HYBRID`, :data:`JPEG` or :data:`SOFT`; empty: the images of the method are not changed.
         method: Name of a recipe or a selection.
-        options: Of both.
+        options: Options of the kind and of the method.
     """
 
     text: str
@@ -48,17 +48,17 @@ class Named:
 
     @property
     def condenses(self) -> bool:
-        """Whether the method is a recipe, and not a selection."""
+        """Whether the method is a recipe; False: it is a selection."""
         return not _is_selection(self.method)
 
     def filler(self, usual: Mapping[str, Any] | None = None) -> Filler:
-        """The filler.
+        """Make the filler that the text names.
 
         Args:
-            usual: Options that hold where the text has no other value for them.
+            usual: Options that are used if the text does not give them.
 
         Raises:
-            ConfigError: Options that make no sense.
+            ConfigError: Wrong options.
         """
         options = {**(usual or {}), **self.options}
         if self.kind == HYBRID:
@@ -72,7 +72,7 @@ class Named:
         return SoftLabelled(images) if self.kind == SOFT else images
 
     def _selecting(self, options: dict[str, Any]) -> Filler:
-        """Real images; ``factor``, ``storage`` and ``encoder_network`` mean the same as in a recipe."""
+        """A filler of real images; ``factor``, ``storage`` and ``encoder_network`` mean the same as in a recipe."""
         factor = catalog.convert("factor", options.pop("factor", 1), int)
         formation = Formation(factor, options.pop("storage", "float32"))
         network = options.pop("encoder_network", None)
@@ -83,14 +83,14 @@ class Named:
 
 
 def read(text: str, others: Iterable[str] = ()) -> Named:
-    """What a text says.
+    """Read the text that names a memory.
 
     Args:
-        text: See the module.
-        others: Further names that errors offer.
+        text: ``NAME key=value ...``, see the module.
+        others: Further names for the list of known names in an error.
 
     Raises:
-        ConfigError: An unknown name, or a short form that is not complete.
+        ConfigError: An unknown name, or an incomplete short form.
     """
     name, written = catalog.named(text, "memory")
     kind, method, short = _long(name)
@@ -105,13 +105,13 @@ def read(text: str, others: Iterable[str] = ()) -> Named:
 
 
 def as_filler(given: Any) -> Filler:
-    """A filler from what a user gives: text, a recipe, a bare method, a selection, or a filler.
+    """Make a filler from a text, a recipe, a bare method, a selection or a filler.
 
     >>> as_filler("hybrid-m3d-25").name
     'hybrid-m3d-25'
 
     Raises:
-        ConfigError: Something else, or a text that names nothing.
+        ConfigError: Another object, or a text with an unknown name.
     """
     if isinstance(given, Filler):
         return given
@@ -126,7 +126,7 @@ def as_filler(given: Any) -> Filler:
 
 
 def _long(name: str) -> tuple[str, str, dict[str, Any]]:
-    """Kind, method and options of a name without blanks; see the module for its short forms."""
+    """Kind, method and options of a name, which may be a short form; see the module."""
     parts = name.split("-")
     if name == "random-soft":
         return SOFT, "random", {}
@@ -148,7 +148,8 @@ def _long(name: str) -> tuple[str, str, dict[str, Any]]:
         method, _, times = name.removeprefix(f"{JPEG}-").rpartition("-")
         require(
             bool(method) and times.isdecimal() and int(times) > 0,
-            f"{name!r}: expected jpeg-random, or jpeg-METHOD-TIMES such as jpeg-dm-4: four images in the bytes of one",
+            f"{name!r}: expected jpeg-random, or jpeg-METHOD-TIMES, such as jpeg-dm-4: four JPEG images in the bytes "
+            "of one uncoded image",
         )
         return JPEG, method, {"times": int(times)}
     return "", name, {}
@@ -170,5 +171,5 @@ def _is_selection(name: str) -> bool:
 
 
 def _is_plugin(group: str, name: str) -> bool:
-    """Whether an installed package declares an entry point of that name."""
+    """Whether an installed package declares an entry point of this name."""
     return any(point.name == name for point in entry_points(group=f"condensekit.{group}"))

@@ -1,4 +1,4 @@
-"""Rules of a replay memory: how many images each class may have, which are made anew, and which stay."""
+"""Rules of a replay memory: the number of images of each class, and which images an update makes and keeps."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from condensekit.sets.condensed import CondensedSet
 
 @dataclass(frozen=True)
 class Rules:
-    """What a memory obeys.
+    """Budget, filler and settings of a memory.
 
     Args:
-        budget: How much may be stored.
-        classes: How many classes will come; None where that is not known.
-        filler: Makes the images.
+        budget: Largest size of the memory.
+        classes: Number of classes of the whole stream; None: unknown.
+        filler: The filler that makes the images.
         job: Seed, steps and machine of the filler.
-        limit: Stored images besides the budget; None for no limit.
+        limit: Largest number of stored images, in addition to the budget; None: no limit.
     """
 
     budget: Budget
@@ -39,37 +39,37 @@ class Rules:
     limit: int | None = None
 
     def sharing(self, seen: Sequence[int]) -> int:
-        """How many classes share the budget when the classes ``seen`` have come."""
+        """Number of classes that share the budget after the classes ``seen`` have appeared."""
         return self.classes or max(1, len(seen))
 
     def resized(self, size: int, seen: Sequence[int]) -> Rules:
         """The same rules for at most ``size`` stored images.
 
         Raises:
-            ConfigError: Less than one image for each class.
+            ConfigError: ``size`` is less than one image for each class.
         """
         _check_size(size, self.sharing(seen))
         return replace(self, budget=self.budget.resized(size), limit=size)
 
     def ipc(self, seen: Sequence[int], spec: ImageSpec, pixels: bool) -> int:
-        """Stored images of each class when the classes ``seen`` have come.
+        """Number of stored images of each class after the classes ``seen`` have appeared.
 
         Args:
             seen: Labels.
             spec: Shape of the images.
-            pixels: Whether the real images are pixels of 8 bits.
+            pixels: Whether the real images are 8-bit pixels.
 
         Raises:
-            ConfigError: Less than one.
+            ConfigError: The budget is less than one image for each class.
         """
         sharing = self.sharing(seen)
         return self._limited(self.budget.images(sharing, self.filler.bytes_each(spec, pixels)), sharing)
 
     def trimmed(self, content: Content) -> Content:
-        """The images of ``content`` that may stay.
+        """The first images of each class of ``content``, as many as the budget and the limit allow.
 
         Raises:
-            ConfigError: Less than one of some class.
+            ConfigError: The first image of a class does not fit.
         """
         sharing = self.sharing(content.classes)
 
@@ -82,11 +82,11 @@ class Rules:
         return content.trimmed(room)
 
     def max_size(self, content: Content) -> int:
-        """Stored images there is room for; 0 where that is known after a first experience only."""
+        """Largest number of stored images; 0: it is known only after the first experience."""
         if not content.parts or self.budget.in_images:
             return self.budget.max_size(self.classes or len(content.classes))
         room = self.ipc(content.classes, content.spec, content.coded) * self.sharing(content.classes)
-        return max(room, len(content))  # coded images take less than their pixels
+        return max(room, len(content))  # coded images are smaller than their pixels
 
     def taken(
         self,
@@ -96,18 +96,18 @@ class Rules:
         out: Path | None = None,
         cache: MutableMapping[str, CondensedSet] | None = None,
     ) -> Content:
-        """``content`` with the images of ``data``.
+        """The content of the memory after an experience.
 
         Args:
-            content: What was there; it stays as it is.
-            data: The experience.
-            update: Its number, from 0.
-            out: Folder for condensations that can be continued.
+            content: Content before the experience; it is not changed.
+            data: Real images of the experience.
+            update: Number of the update, from 0.
+            out: Folder of condensations, from which they can be resumed; None: nothing is saved.
             cache: See :func:`condensekit.replay.memory.fillers.filled`.
 
         Raises:
             ConfigError: A budget below one image per class, or more classes than announced.
-            DataError: Images unlike those in the memory.
+            DataError: Images with another shape or normalisation than the stored images.
         """
         seen = self._check(content, data)
         ipc = self.ipc(seen, data.spec, data.whole_bytes)
@@ -124,7 +124,7 @@ class Rules:
         return self.trimmed(replace(content, parts=parts, seen=counts))
 
     def _saving(self, out: Path | None, update: int, made: int) -> Saving | None:
-        """A folder for each update; where the learner embeds, for each state of the learner as well."""
+        """A folder for each update and, if the learner is the encoder, for each state of the learner."""
         if out is None:
             return None
         learner = self.filler.recipe.encoder.fingerprint() if self.filler.recipe else ""
@@ -132,12 +132,12 @@ class Rules:
         return Saving(out / name, resume=True, every=CHECKPOINT_STEPS)
 
     def _check(self, content: Content, data: ClassImages) -> list[int]:
-        """All classes seen so far, these included."""
+        """Labels of all classes seen so far and of ``data``; raises an error if ``data`` does not fit the memory."""
         seen = sorted({*content.classes, *data.classes})
         require(
             self.classes is None or len(seen) <= self.classes,
-            f"classes={self.classes} were announced and {len(seen)} have come ({seen}): "
-            "announce as many as the stream has, or leave out classes",
+            f"classes={self.classes} were announced and {len(seen)} have appeared ({seen}): "
+            "announce all classes of the stream, or leave out classes",
         )
         if content.parts:
             here, there = data.spec, content.spec
@@ -149,19 +149,19 @@ class Rules:
         return seen
 
     def _turnover(self, content: Content, data: ClassImages, label: int, ipc: int, update: int) -> tuple[int, int]:
-        """How many images of the class stay, and how many are made."""
+        """Number of images of the class that stay, and number of images to make."""
         fresh, factor = data.count(label), self.filler.formation.factor
         available = fresh // factor**2
         old = content.parts.get(label)
         if old is None:
-            return 0, max(stored_each(data, ipc, factor).values())  # or what the class has: the filler knows
+            return 0, max(stored_each(data, ipc, factor).values())  # the filler stores fewer of a smaller class
         return turnover(len(old), content.seen[label], fresh, available, ipc, Draw(self.job.seed, update + 1), label)
 
     def _limited(self, images: int, sharing: int) -> int:
-        """No more than the limit.
+        """The smaller of ``images`` and the part of each class in the limit.
 
         Raises:
-            ConfigError: The limit is below one image for each class.
+            ConfigError: The limit is less than one image for each class.
         """
         if self.limit is None:
             return images

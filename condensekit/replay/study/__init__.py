@@ -1,1 +1,1 @@
-"""Study of memories: protocol, regimes, baselines, results."""
+"""Study of memories: protocol, regimes, baselines and results."""

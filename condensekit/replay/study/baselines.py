@@ -1,4 +1,4 @@
-"""Baselines: Avalanche's own strategies and storage policies, with the memory, steps and augmentation of all others."""
+"""Baselines: Avalanche's own strategies and storage policies, with the study's memory size, steps and augmentation."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from condensekit.sets.jpeg import LABEL
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """A strategy, and what a run wants to know of its memory.
+    """A strategy, and functions that report on its memory.
 
     Args:
         strategy: Any Avalanche strategy.
-        nbytes: Stored bytes now: images with their labels, and logits where they are kept; no copy of the network.
-        images: Stored images now.
-        replayed: Images that they decode to, from which memory batches are drawn; None where no batch is drawn.
-        condense_s: Seconds that filling the memory took in an experience, where that is known.
-        work: What networks did for that, where it is known.
-        waited_s: Of these, what the last experience took in this process.
-        before: Called with the number of classes seen before each experience is learnt.
-        at_once: Whether it learns the whole stream at once.
+        nbytes: Returns the stored bytes: images, labels and logits, without copies of the network.
+        images: Returns the number of stored images.
+        replayed: Returns the number of decoded images from which memory batches are drawn; None: no batch is drawn.
+        condense_s: Returns the seconds of filling the memory in experience i; 0.0: unknown.
+        work: Returns the images and FLOPs of the networks that fill the memory in experience i; None: unknown.
+        waited_s: Returns the seconds of filling the memory in the last experience, in this process.
+        before: Is called before each experience with the number of classes seen, including the experience.
+        at_once: Whether the strategy trains on the whole stream at once.
     """
 
     strategy: Any
@@ -56,11 +56,11 @@ class Learner:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a baseline is made of.
+    """Parts from which a baseline is made.
 
     Args:
-        common: Model, optimiser and the rest of what every strategy takes.
-        replay: The strategy that replays a ``storage_policy``.
+        common: Arguments of every strategy: model, optimiser and so on.
+        replay: Class or function that makes the strategy which replays a ``storage_policy``.
         bench: The run.
     """
 
@@ -70,29 +70,29 @@ class Parts:
 
     @property
     def total(self) -> int:
-        """Images when all classes have come."""
+        """Number of stored images after all classes have appeared."""
         return self.bench.settings.ipc * len(self.bench.train.classes)
 
     @property
     def bytes_each(self) -> int:
-        """Of a stored image with its label."""
+        """Bytes of a stored image with its label."""
         data = self.bench.train
         return math.prod(data.spec.shape) * (1 if data.whole_bytes else 4) + LABEL
 
     @property
     def loader(self) -> TensorLoader:
-        """The same augmentation as for all others."""
+        """Plugin with the augmentation of the protocol."""
         return TensorLoader(self.bench.settings.protocol.augmentation, seed=self.bench.settings.seed)
 
     @property
     def body(self) -> nn.Sequential:
-        """The network without its classifier; its layer "1" is where Avalanche's buffers measure distances."""
+        """The network without its classifier; Avalanche's buffers measure distances in its layer "1"."""
         return nn.Sequential(self.common["model"].body, nn.Flatten())
 
     def keeping(self, strategy: Any, policy: Any, extra: int = 0) -> Learner:
-        """A strategy with a policy that keeps real images, and ``extra`` bytes with each.
+        """A learner whose storage policy keeps real images, each with ``extra`` further bytes.
 
-        Avalanche would give all of the memory to the first classes; here its size grows with the classes, as that of
+        Avalanche gives the whole memory to the first classes. Here its size grows with the classes, as the size of
         condensed memories does.
         """
 
@@ -105,18 +105,19 @@ class Parts:
         return Learner(strategy, lambda: held() * (self.bytes_each + extra), held, before=grow)
 
     def without(self, strategy: Any, kept: Callable[[], int], at_once: bool = False) -> Learner:
-        """A strategy without a memory of its own; ``kept`` says how many images it goes on using."""
+        """A learner without a storage policy; ``kept`` returns the number of images that it continues to use."""
         return Learner(strategy, lambda: kept() * self.bytes_each, kept, at_once=at_once)
 
 
 class GDumb(GDumbPlugin):
-    """Avalanche's ``GDumbPlugin`` with the gradient steps, and the images in each, of a learner that replays.
+    """Avalanche's ``GDumbPlugin`` with the same gradient steps, and images in a step, as a learner that replays.
 
-    Left alone it makes as many passes over its small memory as others make over the stream.
+    Avalanche's plugin makes as many passes over its small memory as other strategies make over the stream.
 
     Args:
-        mem_size: Stored images.
-        batch_mem: Images that others replay in a step, beside ``train_mb_size`` new ones, from the second experience.
+        mem_size: Largest number of stored images.
+        batch_mem: Number of images that other strategies replay in a step, in addition to ``train_mb_size`` new images,
+            from the second experience on.
     """
 
     def __init__(self, mem_size: int, batch_mem: int) -> None:
@@ -124,7 +125,7 @@ class GDumb(GDumbPlugin):
         self.batch_mem = batch_mem
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Full batches of the memory, as many as the experience has."""
+        """Set a loader of full batches of the memory, with as many batches as the experience has."""
         memory, mine = strategy.adapted_dataset, strategy.train_mb_size
         size = mine + (self.batch_mem if strategy.clock.train_exp_counter else 0)
         rows = RandomSampler(memory, num_samples=size * -(-len(strategy.experience.dataset) // mine))
@@ -133,10 +134,10 @@ class GDumb(GDumbPlugin):
 
 
 class Herded(HerdingSelectionStrategy):
-    """Avalanche's ``HerdingSelectionStrategy`` for the ``most`` images that are ever kept of a class.
+    """Avalanche's ``HerdingSelectionStrategy``, limited to the first ``most`` images of a class.
 
-    They are the first in its order. Avalanche's class goes through all images of the class, which takes several
-    times as long as training on them.
+    ``most`` is the largest number of images that is ever kept of a class. Avalanche's class orders all images of the
+    class, which takes several times as long as the training on them.
     """
 
     def __init__(self, model: nn.Module, layer_name: str, most: int) -> None:
@@ -144,7 +145,7 @@ class Herded(HerdingSelectionStrategy):
         self.most = most
 
     def make_sorted_indices_from_features(self, features: Tensor) -> list[int]:
-        """Rows of (N, D) features, the most telling first."""
+        """Row numbers of the features (N, D) in the order of herding, at most ``most`` of them."""
         exact = features.double().cpu()
         chosen: list[int] = herd(exact - exact.mean(0), min(self.most, len(exact))).tolist()
         return chosen
@@ -166,7 +167,7 @@ def _chosen(how: Callable[..., Any], parts: Parts) -> Any:
 
 
 def _alone(kind: Callable[..., Any], logits: bool, parts: Parts) -> Learner:
-    """Avalanche's own ER-ACE and DER++, which read their memories by loaders of their own."""
+    """Avalanche's own ER-ACE or DER++, which read their memories by their own loaders."""
     batch = parts.bench.settings.online.batch_mem
     strategy = kind(**parts.common, mem_size=parts.total, batch_size_mem=batch, plugins=[parts.loader])
     return parts.keeping(strategy, strategy.storage_policy, 4 * len(parts.bench.train.classes) if logits else 0)
@@ -187,7 +188,7 @@ def _joint(parts: Parts) -> Learner:
 
 
 def _icarl(parts: Parts) -> Learner:
-    """iCaRL, with the network's body and classifier; it classifies by the nearest class mean."""
+    """Avalanche's iCaRL with the network's body and classifier; it classifies by the nearest class mean."""
     strategy = ICaRL(
         **{key: value for key, value in parts.common.items() if key != "model"},
         feature_extractor=parts.body,
@@ -214,4 +215,4 @@ BASELINES: dict[str, Callable[[Parts], Learner]] = {
     "naive": _naive,
     "cumulative": _cumulative,
     "joint": _joint,
-}  # how each of condensekit.replay.study.memories.AVALANCHE is made
+}  # function that makes the learner of each name in condensekit.replay.study.memories.AVALANCHE

@@ -1,4 +1,4 @@
-"""Checks of a run before it begins."""
+"""Checks of a run before it begins: memories, images and networks that do not fit."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from condensekit.replay.study.protocol import Settings
 
 
 def check_run(places: Iterable[tuple[str, MemoryKind]], settings: Settings, train: ClassImages, room: int) -> None:
-    """Raise what the run would raise after hours.
+    """Raise the errors that the run would raise after hours.
 
     Args:
-        places: Each regime with each memory that is used in it.
+        places: Each pair of a regime and a memory that is used in it.
         settings: The protocol.
-        train: The real images, numbered.
-        room: Bytes of each class that memories of equal bytes may fill.
+        train: The real images; labels 0..K-1.
+        room: Bytes of each class in memories of equal bytes.
 
     Raises:
-        ConfigError: Networks or packings that do not fit the images; a memory of equal bytes that holds no image; a
-            learner with batch norm that would meet a batch of one image.
+        ConfigError: Networks or packings that do not fit the images; a memory of equal bytes without room for an image;
+            a learner with batch norm and a batch of one image.
         DataError: A class with too few images.
     """
     places = list(places)
@@ -48,7 +48,7 @@ def _misfit(kind: MemoryKind, settings: Settings, train: ClassImages, room: int)
 
 
 def _beyond(kind: MemoryKind, settings: Settings, train: ClassImages, room: int) -> str | None:
-    """What is wrong with a memory whose first image of some class takes more bytes than the class may fill."""
+    """The problem of a memory in which the first image of a class is larger than the bytes of the class, or None."""
     if kind.filler is None or not kind.equal_bytes:
         return None
     each = kind.bytes_each(train)
@@ -58,29 +58,29 @@ def _beyond(kind: MemoryKind, settings: Settings, train: ClassImages, room: int)
     would_do = next(n for n in count(1) if room * n // settings.ipc // each * each >= most)
     return (
         f"memory {kind.name!r} has {room:,} bytes for each class, and an image of class "
-        f"{train.spec.name_of(label)} takes {most:,}: use ipc={would_do}, or leave it out"
+        f"{train.spec.name_of(label)} takes {most:,} bytes: use ipc={would_do}, or leave the memory out"
     )
 
 
 def _check_enough(kind: MemoryKind, settings: Settings, train: ClassImages, room: int) -> None:
-    """Raise DataError where the largest class has fewer images than are stored, or packed, of each."""
+    """Raise DataError if the largest class has fewer images than the memory stores or packs of each class."""
     if kind.name in UNBOUNDED:
         return
     stored, packed = kind.images(settings.ipc, train, room), kind.packed
     needed = kind.filler.needed(stored) if kind.filler else stored
     label = max(train.classes, key=train.count)
     if train.count(label) < needed:
-        each = f", each packed of {packed}" if packed > 1 else ""
+        each = f", each packed from {packed}" if packed > 1 else ""
         most = settings.ipc * train.count(label) // needed
         fewer = f"use ipc={most} or less, or " if most else ""
         raise DataError(
             f"memory {kind.name!r} keeps {needed // packed} images of each class{each}, and the "
-            f"largest class {train.spec.name_of(label)} has {train.count(label)}: {fewer}leave it out"
+            f"largest class {train.spec.name_of(label)} has {train.count(label)}: {fewer}leave the memory out"
         )
 
 
 def _alone(kinds: Sequence[MemoryKind], settings: Settings, train: ClassImages) -> str | None:
-    """What is wrong where a learner with batch norm meets a batch of one image, which has no variance."""
+    """The problem of a learner with batch norm and a batch of one image, which has no variance, or None."""
     names, batch = {kind.name for kind in kinds}, settings.online.batch
     sizes: list[tuple[str, int]] = []
     for order in settings.order_numbers() if kinds else ():
@@ -100,6 +100,6 @@ def _alone(kinds: Sequence[MemoryKind], settings: Settings, train: ClassImages) 
         return None
     other = next(b for b in count(batch + 1) if all(size % b != 1 or size == 1 for _, size in sizes))
     return (
-        f"{settings.network.name} has batch norm, and {found[0]} has {found[1]} images: in batches of {batch} one "
-        f"image is left alone; use another batch for the learner, such as {other}"
+        f"{settings.network.name} has batch norm, and {found[0]} has {found[1]} images: with batches of {batch} the "
+        f"last batch has one image; use another batch for the learner, such as {other}"
     )

@@ -1,4 +1,4 @@
-"""Contrasts: condensed memories against real ones, the primary comparison named beforehand."""
+"""Contrasts: comparisons of condensed memories with real memories; the primary contrast is named before the run."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from condensekit.replay.study.memories import EQUAL_BYTES, MemoryKind
 from condensekit.stats import Accuracies, holm, paired_interval, paired_p
 
 RANDOM = "random"
-Pair = tuple[str, str]  # a condensed memory, and the real memory that it is compared with
+Pair = tuple[str, str]  # names of a condensed memory and of the real memory that it is compared with
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A condensed memory against real images.
+    """Comparison of a condensed memory with a memory of real images.
 
     Args:
-        regime: How both were used.
-        memory: The condensed one.
-        against: The real one.
-        same: Further real memories that did exactly the same, as random images in equal number and at equal bytes
-            often do: they are one comparison and count once.
-        difference: Of the final accuracies, on average.
-        ci95: Its t interval over ``unit``; None for a single unit.
+        regime: Regime in which both were used.
+        memory: Name of the condensed memory.
+        against: Name of the real memory.
+        same: Names of further real memories with exactly the same accuracies as ``against``, as random images in equal
+            number and at equal bytes often have. They belong to this comparison and do not count again.
+        difference: Mean difference of the final accuracies, condensed minus real, a fraction.
+        ci95: 95 % t interval of the difference over ``unit``; None: there is only one unit.
         unit: ``set`` or ``network``, see :func:`condensekit.stats.paired_interval`.
-        p: Paired t test over sets; None for fewer than three.
-        p_holm: The same, corrected by Holm for the number of contrasts; None for the primary one.
-        primary: Whether it was named before anything was measured.
+        p: p-value of the paired t test over sets; None: there are fewer than three sets.
+        p_holm: p-value after Holm's correction for the number of contrasts; None for the primary contrast.
+        primary: Whether the contrast was named before the run.
     """
 
     regime: str
@@ -44,10 +44,11 @@ class Contrast:
 
 
 def named_pair(memories: Sequence[MemoryKind]) -> Pair | None:
-    """The primary contrast of a run, from the order in which its memories were named.
+    """The primary contrast of a run, decided by the order of its memories and not by any result.
 
-    The first condensed memory against random images at equal bytes, or in equal number where those are not there, or
-    else against the first memory of real images; None where either is missing. What was found plays no part.
+    It compares the first condensed memory with random images at equal bytes; if the run does not have these, with
+    random images in equal number; if it does not have these either, with the first memory of real images. None: the
+    run has no condensed memory or no real memory.
     """
     learnt = [kind.name for kind in memories if kind.learnt]
     real = [kind.name for kind in memories if kind.control]
@@ -59,14 +60,14 @@ def named_pair(memories: Sequence[MemoryKind]) -> Pair | None:
 def contrasts(
     regime: str, finals: Mapping[str, Accuracies], learnt: Sequence[str], real: Sequence[str], primary: Pair
 ) -> Iterator[Contrast]:
-    """Each condensed memory against each kind of real images; first the pair that was named beforehand.
+    """Compare each condensed memory with each real memory; the primary contrast comes first.
 
     Args:
-        regime: How all of them were used.
+        regime: Regime in which the memories were used.
         finals: Final accuracies by memory, a list for each independent set, paired between memories.
-        learnt: The condensed memories.
-        real: The real ones.
-        primary: The contrast that was named before anything was measured, see :func:`named_pair`.
+        learnt: Names of the condensed memories.
+        real: Names of the real memories.
+        primary: The contrast that was named before the run, see :func:`named_pair`.
     """
     twins = _twins(finals, [name for name in (primary[1], *real) if name in finals])
     first = [name for name in (primary[0], *learnt) if name in finals]
@@ -90,7 +91,7 @@ def contrasts(
 
 
 def _twins(finals: Mapping[str, Accuracies], names: Sequence[str]) -> dict[str, list[str]]:
-    """The first of the names that have equal accuracies, and with it the others."""
+    """For each different result the first name with this result, and the further names with the same result."""
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         same = next((known for known in found if finals[known] == finals[name]), None)

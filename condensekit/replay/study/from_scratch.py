@@ -1,7 +1,7 @@
-"""From-scratch regime: after each experience, networks are trained anew on the memory of all classes seen so far.
+"""From-scratch regime: after each experience, new networks are trained on the memory of all classes seen so far.
 
-The same as :class:`~condensekit.replay.adapters.plugins.FromScratchOnMemory` in an Avalanche strategy (a test compares
-them), many times faster: trainings run side by side, and none of the stream's real images is passed through a loader.
+It gives the same networks as :class:`~condensekit.replay.adapters.plugins.FromScratchOnMemory` in an Avalanche
+strategy (a test compares them), many times faster: trainings run in parallel, and no loader reads the real images.
 """
 
 from __future__ import annotations
@@ -41,17 +41,18 @@ class _Cell(TypedDict):
 
 
 def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
-    """One memory in one class order.
+    """Run one memory in one class order.
 
     Args:
-        memory: What is trained on; a memory without a filler stands for all real images of the classes seen.
+        memory: The memory on which networks are trained; without a filler: all real images of the classes seen.
         order: Number of the class order.
-        bench: The rest.
+        bench: Data and settings of the run.
 
     Returns:
-        For each experience: ``scores``, one for each network (see :meth:`Bench.score`); ``nbytes`` and ``images``
-        stored by then; ``condense_s`` and ``work`` of filling the memory; ``train_s``, the mean seconds of a network on
-        one worker; ``train_steps``, its gradient steps; ``passes``, how often each decoded image was seen in them.
+        A record for each experience: ``scores``, one score for each network (see :meth:`Bench.score`); ``nbytes`` and
+        ``images``, the stored bytes and images; ``condense_s`` and ``work``, the seconds and the work of filling the
+        memory; ``train_s``, the mean training seconds of a network on one worker; ``train_steps``, the gradient steps
+        of a network; ``passes``, the number of times that each decoded image was used in these steps.
     """
     settings, train = bench.settings, bench.train
     stream = settings.stream(order, len(train.classes))
@@ -87,7 +88,7 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
 
 
 def experience_set(memory: MemoryKind, order: int, i: int, bench: Bench) -> CondensedSet:
-    """The memory of the classes of experience ``i``, made from their images alone; read where the run folder has it."""
+    """The memory of the classes of experience ``i``, made from their images only, or read from the run folder."""
     assert memory.filler is not None
     settings, train = bench.settings, bench.train
     classes = settings.stream(order, len(train.classes))[i]
@@ -107,7 +108,7 @@ def experience_set(memory: MemoryKind, order: int, i: int, bench: Bench) -> Cond
 
 
 def _steps(memory: MemoryKind, stream: Sequence[Sequence[int]], bench: Bench) -> int:
-    """Gradient steps of one network."""
+    """Number of gradient steps of one network."""
     seen = [label for classes in stream for label in classes]
     if memory.filler is None:
         return bench.settings.protocol.for_full().steps_on(len(bench.train.select(seen)))

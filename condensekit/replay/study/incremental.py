@@ -1,7 +1,7 @@
-"""Incremental regimes: the learner is kept and replays, by Avalanche's strategies.
+"""Incremental regimes: one learner is trained on all experiences and replays, by Avalanche's strategies.
 
-A cell that is killed starts again with its first experience; its condensations are continued where they stopped, and
-the trainings between them repeat themselves exactly, because their randomness is counted anew for each experience.
+A killed cell starts again with its first experience. Its condensations are resumed at their checkpoints. The trainings
+between them are repeated with the same results, because the random numbers of an experience depend on its number only.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from condensekit.replay.study.protocol import Bench, Record, Score, Settings
 from condensekit.rng import Draw, isolated
 from condensekit.training.train import TrainProtocol
 
-EVALUATED = 256  # images at a time where a memory of Avalanche's own looks at their features
+EVALUATED = 256  # batch size with which Avalanche's own memories compute features
 NOTHING = {
     **{"score": None, "nbytes": 0, "images": 0, "condense_s": 0.0, "work": None},
     **{"train_s": 0.0, "train_steps": 0, "passes": None},
-}  # the record of an experience in which nothing is learnt
+}  # record of an experience without training
 
 
 class _Experience(TypedDict):
@@ -62,10 +62,10 @@ class _Cell(TypedDict):
 
 
 class Stream(Dataset[tuple[Tensor, int]]):
-    """Real images as an Avalanche data set, normalised one by one, so that a stream takes no more than its bytes.
+    """Real images as a data set for Avalanche, each normalised when it is read, which saves memory.
 
     Args:
-        data: The images.
+        data: The real images.
     """
 
     def __init__(self, data: ClassImages) -> None:
@@ -80,13 +80,13 @@ class Stream(Dataset[tuple[Tensor, int]]):
 
 
 class Finite(SupervisedPlugin):
-    """Ends a run whose learner has diverged, before a memory is condensed with it.
+    """Plugin that ends a run whose learner has diverged, before a memory is condensed with this learner.
 
     Args:
-        lr: Its learning rate.
+        lr: Learning rate of the learner, for the text of the error.
 
     Raises:
-        DivergedError: While training: a weight that is not finite.
+        DivergedError: In training, if a weight is not finite.
     """
 
     def __init__(self, lr: float) -> None:
@@ -94,26 +94,26 @@ class Finite(SupervisedPlugin):
         self.lr = lr
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """Look."""
+        """Check the weights."""
         if not all(bool(torch.isfinite(weights).all()) for weights in strategy.model.parameters()):
             raise DivergedError(
                 f"the learner's weights are not finite in experience {strategy.clock.train_exp_counter + 1}: lower its "
-                f"learning rate, which is {self.lr}"
+                f"learning rate (lr={self.lr})"
             )
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Look again: a fine-tune on the memory has changed them."""
+        """Check the weights again, because fine-tuning on the memory has changed them."""
         self.after_training_epoch(strategy)
 
 
 def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> list[Record]:
-    """One memory in one class order, under ``er``, ``er-ace`` or ``der++``.
+    """Run one memory in one class order, in the regime ``er``, ``er-ace`` or ``der++``.
 
     Returns:
-        As :func:`condensekit.replay.study.from_scratch.from_scratch`; ``train_s`` is that of the experience without
-        condensation, ``train_steps`` and ``passes`` count a fine-tune on the memory as well. ``passes`` are of the
-        images in the memory, None for strategies that use their memories in ways of their own. A memory that learns all
-        at once has scores of the last experience alone.
+        Records as those of :func:`condensekit.replay.study.from_scratch.from_scratch`. ``train_s`` are the seconds of
+        the experience without condensation. ``train_steps`` and ``passes`` include fine-tuning on the memory.
+        ``passes`` counts passes over the images of the memory; None: the strategy uses its memory in another way. A
+        strategy that learns the whole stream at once has scores of the last experience only.
     """
     settings = bench.settings
     found = []
@@ -133,7 +133,7 @@ def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> li
 
 @contextmanager
 def without_avalanches_warnings() -> Iterator[None]:
-    """Keep back Avalanche's warnings of its own parts, whose filters override any other; pass on all others."""
+    """Suppress warnings from files of Avalanche, which overrides usual warning filters; show all other warnings."""
     caught: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -147,7 +147,7 @@ def without_avalanches_warnings() -> Iterator[None]:
 def _run(
     memory: MemoryKind, regime: str, order: int, network: int, bench: Bench, advance: Callable[[], None]
 ) -> Record:
-    """One learner through the whole stream."""
+    """Train one learner on the whole stream; returns the record of each experience under ``experiences``."""
     settings, classes = bench.settings, bench.train.classes
     experiences = settings.stream(order, len(classes))
     flat = [label for labels in experiences for label in labels]
@@ -173,7 +173,7 @@ def _run(
             with isolated(Draw(seed).key(f"experience/{i}")):
                 learner.strategy.train(stream if learner.at_once else exp, eval_streams=[])
             seconds, done = time.perf_counter() - start, learner.strategy.clock.train_iterations - done
-            held = _held(learner) if regime == ER_ACE and i else held  # it fills the memory first
+            held = _held(learner) if regime == ER_ACE and i else held  # ER-ACE fills the memory before the training
             tuned = [plugin for plugin in learner.strategy.plugins if isinstance(plugin, FineTuneOnMemory)]
             passes = [settings.online.batch_mem * done / held] if held else []
             passes += [plugin.shown / _held(learner) for plugin in tuned]
@@ -194,12 +194,12 @@ def _run(
 
 
 def _held(learner: Learner) -> int:
-    """How many images memory batches are drawn from; 0 where no batch is drawn yet, or ever."""
+    """Number of images from which memory batches are drawn; 0: no batch is drawn."""
     return learner.replayed() if learner.replayed else 0
 
 
 def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench) -> Learner:
-    """The strategy of one cell, its model drawn from the network seed."""
+    """The learner of one cell; the network seed decides the weights of its model."""
     settings, online = bench.settings, bench.settings.online
     seed = settings.network_seed(order, network)
     shape, classes = bench.train.spec.shape, len(bench.train.classes)
@@ -220,7 +220,7 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
         "augmentation": settings.protocol.augmentation,
         "seed": seed,
     }
-    own: dict[str, Any] = {"learner_encoder": False}  # the memory has been given it
+    own: dict[str, Any] = {"learner_encoder": False}  # _buffer decides whether the learner is the encoder
     replay: Callable[..., Any] = partial(
         CondensedReplay,
         **common,
@@ -249,9 +249,9 @@ def _learner(memory: MemoryKind, regime: str, order: int, network: int, bench: B
 
 
 def _fine_tuning(settings: Settings, classes: int) -> TrainProtocol:
-    """How the learner is trained on the memory alone after each experience.
+    """Protocol of fine-tuning the learner on the memory only, after each experience.
 
-    A step has no more images than every memory holds after the first experience: equally many for all memories.
+    The batch is at most the nominal number of images after the first experience, so that it is equal for all memories.
     """
     online = settings.online
     return TrainProtocol(
@@ -268,9 +268,9 @@ def _fine_tuning(settings: Settings, classes: int) -> TrainProtocol:
 
 
 def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench) -> CondensedBuffer:
-    """The cell's memory; in the regimes that fill it after the experience it may embed with the learner.
+    """The memory of a cell; in regimes that fill the memory after the experience, the learner may be its encoder.
 
-    A learner with batch norm is left out, as in :func:`condensekit.replay.adapters.strategies.embed_with_learner`.
+    A learner with batch norm is no encoder, as in :func:`condensekit.replay.adapters.strategies.embed_with_learner`.
     """
     assert memory.filler is not None
     settings, train = bench.settings, bench.train

@@ -1,4 +1,4 @@
-"""Memories of a study by name: condensed, real, mixed, and Avalanche's own."""
+"""Memories of a study by name: condensed, real and mixed memories, and Avalanche's own."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from condensekit import catalog
 from condensekit.catalog.recipes import PARTS, SHORT
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import refuse, whole
+from condensekit.errors import refuse, require, whole
 from condensekit.methods.recipe import Recipe
 from condensekit.replay.memory.base import Filler
 from condensekit.replay.memory.names import DOWNSCALED, Named, read
 
 FROM_SCRATCH, ER, ER_ACE, DER = "from-scratch", "er", "er-ace", "der++"
 REGIMES = (FROM_SCRATCH, ER, ER_ACE, DER)
-EQUAL_BYTES = "random-equal-bytes"  # short for "random equal_bytes=true"
+EQUAL_BYTES = "random-equal-bytes"  # short form of "random equal_bytes=true"
 SAME = {
     EQUAL_BYTES: "random",
     f"{DOWNSCALED}-1": "random",
     DOWNSCALED: "packed-random",
     f"{DOWNSCALED}-2": "packed-random",
 }
-"""Memories whose images are those of another memory wherever they are equally many: one run counts for both."""
-FIXED = ("method", "formation", "factor", "storage", "nested")  # of a recipe: decided by a memory's name, or by the run
-SHARED = ("encoder_network", "augment")  # options that may stay unused: they tell a whole run how
+"""Names of memories, and another name for the same images: with equal numbers of images both share one run."""
+FIXED = ("method", "formation", "factor", "storage", "nested")  # options of a recipe that the name or the run decides
+SHARED = ("encoder_network", "augment")  # options of a whole run, which may stay unused
 
 
 @dataclass(frozen=True)
 class Stock:
-    """A memory, or a whole strategy, of Avalanche's own.
+    """Properties of one of Avalanche's own memories or strategies.
 
     Args:
-        regimes: Where it can be used.
-        control: Whether it keeps real images and is otherwise used as all others are.
-        note: What else differs; tables show it.
+        regimes: Regimes in which it can be used.
+        control: Whether it keeps real images and is used in the same way as the other memories.
+        note: Further differences from the other memories, which tables show.
     """
 
     regimes: tuple[str, ...] = (ER,)
@@ -66,22 +66,23 @@ AVALANCHE: dict[str, Stock] = {
     "cumulative": Stock(note="all images so far: an upper bound; more steps, fewer images in each"),
     "joint": Stock((FROM_SCRATCH, ER), note="all images at once: an upper bound; more steps, fewer images in each"),
 }
-UNBOUNDED = ("naive", "cumulative", "joint")  # of AVALANCHE: they keep no images, or all
+UNBOUNDED = ("naive", "cumulative", "joint")  # names of AVALANCHE that keep no image or all images
 
 
 @dataclass(frozen=True)
 class MemoryKind:
-    """What is replayed.
+    """A memory of the study.
 
     Args:
-        name: What tables call it.
-        filler: Makes the images of a class; None where a part of Avalanche keeps its own, or all are kept.
-        equal_bytes: Whether as many images are kept as the run's bytes have room for, and not as many as asked for.
-        options: Names of the options of :class:`Making` that it has.
-        own_encoder: Whether its embedding networks were asked for: a learner's do not take their place.
+        name: Name in tables.
+        filler: The filler that makes the images; None: one of Avalanche's own memories or strategies.
+        equal_bytes: Whether the memory stores as many images as fit into the run's bytes; False: ``ipc`` images of each
+            class.
+        options: Names of the options of :class:`Making` that the memory has.
+        own_encoder: Whether the user chose the encoder, so that the learner does not become the encoder.
 
     Raises:
-        ConfigError: No filler, and a name that Avalanche has no memory or strategy of.
+        ConfigError: There is no filler, and Avalanche has no memory or strategy of this name.
     """
 
     name: str
@@ -91,69 +92,68 @@ class MemoryKind:
     own_encoder: bool = False
 
     def __post_init__(self) -> None:
-        refuse(
+        require(
+            self.filler is not None or self.name in AVALANCHE,
             f"memory {self.name!r} has no filler and is not one of Avalanche's own ({', '.join(AVALANCHE)}): "
-            "give filler=Condensing(recipe), Selecting(selection) or a Filler of your own"
-            if self.filler is None and self.name not in AVALANCHE
-            else None
+            "give filler=Condensing(recipe), Selecting(selection) or a Filler of your own",
         )
 
     @property
     def learnt(self) -> bool:
-        """Whether images are synthetic; the largest such memory of a run decides what equal bytes are."""
+        """Whether the images are synthetic; the largest synthetic memory of a run decides the run's equal bytes."""
         return self.filler is not None and self.filler.recipe is not None
 
     @property
     def regimes(self) -> tuple[str, ...]:
-        """Where it can be used."""
+        """Regimes in which the memory can be used."""
         if self.filler is None:
             return AVALANCHE[self.name].regimes
         return (FROM_SCRATCH,) if self.filler.soft else REGIMES
 
     @property
     def embeds_with_learner(self) -> bool:
-        """Whether the networks that condense its images can be, and may be, the learner's own."""
+        """Whether the learner can and may be the encoder of the recipe."""
         recipe = self.filler.recipe if self.filler else None
         return recipe is not None and recipe.method.features_only and not self.own_encoder
 
     @property
     def control(self) -> bool:
-        """Whether it keeps real images, with which condensed images are compared on equal terms."""
+        """Whether the memory keeps real images and is compared with condensed memories."""
         return AVALANCHE[self.name].control if self.filler is None else not self.learnt
 
     @property
     def note(self) -> str:
-        """What is not equal to the others, if anything; tables show it."""
+        """Differences from the other memories, which tables show; may be empty."""
         return AVALANCHE[self.name].note if self.filler is None else ""
 
     @property
     def packed(self) -> int:
-        """Images in each stored one."""
+        """Number of images packed into each stored image."""
         return 1 if self.filler is None else self.filler.formation.factor**2
 
     def bytes_each(self, data: ClassImages) -> int:
-        """What a stored image takes, with its label; 0 for a memory of Avalanche's own."""
+        """Bytes of a stored image with its label; 0 for Avalanche's own memories."""
         return 0 if self.filler is None else self.filler.bytes_each(data.spec, data.whole_bytes)
 
     def images(self, ipc: int, data: ClassImages, room: int) -> int:
-        """Stored images of each class: ``ipc``, or as many as ``room`` bytes hold, at least one."""
+        """Number of stored images of each class: ``ipc``, or as many as fit into ``room`` bytes, at least 1."""
         return max(1, room // self.bytes_each(data)) if self.equal_bytes else ipc
 
 
 @dataclass(frozen=True)
 class Making:
-    """How the condensed memories of a run are made, whatever their method.
+    """Settings of all condensed memories of a run.
 
     Args:
-        steps: Matching steps of each condensation.
-        options: Of every recipe that has them, as :func:`condensekit.catalog.recipe` takes them (``{"lr": 3, "init":
-            "kmeans", "init.candidates": 1000}``). What a memory's name says goes before. ``encoder_network`` also
-            measures the features by which real images are chosen.
-        storage: How values are stored: ``uint8``, ``float16`` or ``float32``. Real images always take 8 bits.
-        machine: Where networks run, and how exactly they condense; they are trained in ``fp32``.
+        steps: Number of matching steps of each condensation.
+        options: Options of the recipes, as :func:`condensekit.catalog.recipe` takes them (``{"lr": 3, "init":
+            "kmeans", "init.candidates": 1000}``). Each recipe takes the options that it has; options in the name of a
+            memory come first. ``encoder_network`` also embeds the real images for selections.
+        storage: Type of the stored values: ``uint8``, ``float16`` or ``float32``. Real images are always ``uint8``.
+        machine: Device and workers of all networks, and precision of condensation; training has precision ``fp32``.
 
     Raises:
-        ConfigError: No step.
+        ConfigError: ``steps`` is below 1.
     """
 
     steps: int = 1000
@@ -166,19 +166,19 @@ class Making:
 
 
 def memory(name: str, making: Making = Making()) -> MemoryKind:
-    """The memory called ``name``.
+    """Make the memory with this name.
 
     >>> memory("hybrid-m3d-25").filler.share
     0.25
 
     Args:
-        name: A recipe, a selection or another filler, see :mod:`condensekit.replay.memory.names`; with
-            ``equal_bytes=true`` as many images as the run's bytes have room for (``random-equal-bytes``); or a name of
-            :data:`AVALANCHE`.
-        making: How condensed memories are made.
+        name: The text of a recipe, a selection or another filler, see :mod:`condensekit.replay.memory.names`, or a name
+            of :data:`AVALANCHE`. With ``equal_bytes=true`` the memory stores as many images as fit into the run's bytes
+            (``random-equal-bytes``).
+        making: Settings of condensed memories.
 
     Raises:
-        ConfigError: An unknown name, or options that make no sense.
+        ConfigError: An unknown name, or wrong options.
     """
     if name in AVALANCHE:
         return MemoryKind(name)
@@ -196,10 +196,10 @@ def memory(name: str, making: Making = Making()) -> MemoryKind:
 
 
 def refuse_unused(making: Making, kinds: Sequence[MemoryKind]) -> None:
-    """Raise ConfigError for options that no memory has.
+    """Raise ConfigError for options of ``making`` that no memory has.
 
     Args:
-        making: With the options.
+        making: Settings of condensed memories, with the options.
         kinds: All memories of the run.
     """
     names = [kind.name for kind in kinds if kind.options]
@@ -210,7 +210,7 @@ def refuse_unused(making: Making, kinds: Sequence[MemoryKind]) -> None:
 
 
 def _known(named: Named) -> tuple[str, ...]:
-    """Names of the options of a run that a memory has; options of parts count as the part."""
+    """Names of the options of :class:`Making` that a memory has; an option of a part counts as the part."""
     if not named.condenses:
         return ("encoder_network",)
     published = catalog.PUBLISHED.get(named.method)
@@ -221,6 +221,6 @@ def _known(named: Named) -> tuple[str, ...]:
 
 
 def _option(name: str) -> str:
-    """``init.candidates`` -> ``init``; any other option as it is."""
+    """The part of an option such as ``init`` of ``init.candidates``; other options are returned unchanged."""
     part = name.partition(".")[0]
     return part if part in PARTS else name

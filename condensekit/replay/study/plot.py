@@ -11,13 +11,13 @@ from condensekit.runs.files import write_bytes_atomic
 
 
 def plot(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str = "") -> None:
-    """Draw a panel for each regime, a line for each memory, bands of one standard deviation.
+    """Draw a panel for each regime, with a line for each memory and bands of one standard deviation.
 
     Args:
-        curves: By ``regime/memory``, the ``mean`` and ``std`` of the accuracy after each experience, see
+        curves: ``mean`` and ``std`` of the accuracy after each experience, by ``regime/memory``; see
             :attr:`condensekit.replay.study.results.ReplayResult.accuracy_by_experience`.
-        path: A PNG file.
-        source: What the file shall say of where it comes from.
+        path: PNG file to write.
+        source: Text for the entry ``Source`` in the metadata of the file.
 
     Raises:
         StoreError: The file cannot be written.

@@ -1,4 +1,4 @@
-"""Protocol of a class-incremental run: orders, experiences, seeds, scores, and what is kept on disk."""
+"""Protocol of a class-incremental run: orders, experiences, seeds, scores, and the files of the run folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving
-from condensekit.errors import DataError, refuse, require, whole
+from condensekit.errors import DataError, finite, positive, refuse, require, whole
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
@@ -39,22 +39,22 @@ class Score(TypedDict):
 
 @dataclass(frozen=True)
 class Online:
-    """How a learner goes on learning in the regimes that keep it from experience to experience.
+    """Training of the learner in the incremental regimes.
 
     Args:
-        epochs: Passes over each experience's real images.
-        lr: Of plain SGD.
-        momentum: In [0, 1).
-        weight_decay: At least 0, finite.
-        batch: New images in a gradient step.
-        batch_mem: Replayed images beside them.
-        learner_encoder: Condense with the learner's own weights where the method compares features alone and the
-            learner has no batch norm; False: as the recipe says.
-        distillation: Weight of the distillation term, finite; 0 for none.
-        fine_tune: Gradient steps on the memory alone after each experience; 0 for none.
+        epochs: Number of passes over the real images of each experience.
+        lr: Learning rate of SGD, above 0.
+        momentum: Momentum of SGD, in [0, 1).
+        weight_decay: Weight decay of SGD, at least 0.
+        batch: Number of new images in a gradient step.
+        batch_mem: Number of replayed images in a gradient step, in addition to the new images.
+        learner_encoder: Whether the learner is the encoder of condensations, if the method compares features only and
+            the learner has no batch norm; False: the encoder of the recipe.
+        distillation: Weight of the distillation term, at least 0; 0: no distillation.
+        fine_tune: Number of gradient steps on the memory only, after each experience; 0: no fine-tuning.
 
     Raises:
-        ConfigError: Values out of range, all of them listed.
+        ConfigError: Values out of range; the error lists all of them.
     """
 
     epochs: int = 5
@@ -73,39 +73,40 @@ class Online:
             whole("batch", self.batch, 1),
             whole("batch_mem", self.batch_mem, 1),
             whole("fine_tune", self.fine_tune, 0),
-            None if 0 < self.lr < float("inf") else f"lr must be positive and finite, got {self.lr}",
-            None if 0 <= self.momentum < 1 else f"momentum must lie in [0, 1), got {self.momentum}",
-            *(
-                f"{name} must be finite and at least 0, got {value}"
-                for name, value in {"weight_decay": self.weight_decay, "distillation": self.distillation}.items()
-                if not 0 <= value < float("inf")
-            ),
+            positive("lr", self.lr),
+            None
+            if finite(self.momentum) and 0 <= self.momentum < 1
+            else f"momentum must lie in [0, 1), got {self.momentum!r}",
+            positive("weight_decay", self.weight_decay, zero=True),
+            positive("distillation", self.distillation, zero=True),
         )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A class-incremental protocol; the defaults are those of a CPU.
+    """Class-incremental protocol; the default values suit a CPU.
 
-    DM's (Zhao and Bilen, WACV 2023): 5 or 10 ``experiences`` on CIFAR-100, 20 images per class, 5 orders, 3 networks,
-    the training protocol ``DC``.
+    DM's protocol (Zhao and Bilen, WACV 2023) has 5 or 10 ``experiences`` on CIFAR-100, 20 images per class, 5 orders,
+    3 networks, and the training protocol ``DC``.
 
     Args:
-        experiences: How many there are, of equally many classes each.
-        ipc: Stored images of each class; the memory grows with the classes.
-        orders: Class orders; order number o is the permutation that DM's code makes of seed o (:meth:`stream`).
+        experiences: Number of experiences, each with the same number of classes.
+        ipc: Number of stored images of each class; the memory grows with the classes.
+        orders: Number of class orders; order o is the permutation of seed o in DM's code (:meth:`stream`).
         first_order: Number of the first order. Options are tuned on orders that are not reported.
-        seeds: Different seeds of condensation and selection over the orders; None: another one for each order.
-            With fewer seeds, classes condensed with a seed are reused by other orders where the method allows it.
-        networks: Networks trained on each memory.
-        network: Their architecture, or the learner's; one output for each class from the start, none masked.
-        protocol: How networks are trained from scratch; its augmentation holds for all regimes. Every memory gets
-            the gradient steps and the batch of ``ipc`` images of each class, however many it decodes to.
-        online: How a learner is trained in the other regimes.
-        seed: Everything random but the orders follows from it.
+        seeds: Number of different seeds of condensation and selection over the orders; None: each order has its own
+            seed. With fewer seeds, orders with the same seed share condensed classes if the method allows it.
+        networks: Number of networks trained on each memory.
+        network: Architecture of the networks or of the learner. It has an output for each class from the start, and no
+            output is masked.
+        protocol: Training protocol from scratch; its augmentation is used in all regimes. Every memory gets the
+            gradient steps and the batch of a memory of ``ipc`` images of each class.
+        online: Training of the learner in the incremental regimes.
+        seed: Seed of all random numbers other than the orders.
 
     Raises:
-        ConfigError: Counts below 1 (``first_order`` below 0), an order beyond NumPy's largest seed, all of them listed.
+        ConfigError: Numbers below 1 (``first_order`` below 0), or an order beyond NumPy's largest seed; the error lists
+            all problems.
     """
 
     experiences: int = 5
@@ -134,14 +135,14 @@ class Settings:
         )
 
     def order_numbers(self) -> range:
-        """The numbers of the class orders."""
+        """Numbers of the class orders."""
         return range(self.first_order, self.first_order + self.orders)
 
     def stream(self, order: int, classes: int) -> list[list[int]]:
-        """The classes 0..classes-1 in the given order, a list for each experience.
+        """Labels 0..classes-1 in class order ``order``, a list for each experience.
 
         Raises:
-            ConfigError: A number of experiences that does not divide that of the classes.
+            ConfigError: The number of experiences does not divide the number of classes.
         """
         require(
             classes % self.experiences == 0,
@@ -152,31 +153,31 @@ class Settings:
         return [found[i : i + size] for i in range(0, classes, size)]
 
     def set_seed(self, order: int) -> int:
-        """The seed of condensation and selection in an order."""
+        """Seed of condensation and selection in an order."""
         return Draw(self.seed).key(f"replay/set/{order if self.seeds is None else order % self.seeds}")
 
     def network_seed(self, order: int, network: int) -> int:
-        """The seed of one network of an order; the same for all memories."""
+        """Seed of one network of an order; the same for all memories."""
         return Draw(self.seed).key(f"replay/{order}/{network}")
 
     def work(self, counts: Iterable[int]) -> TrainProtocol:
-        """The training when classes of so many images have been seen: equal steps and batches for every memory."""
+        """Training protocol for classes of ``counts`` images: the same steps and batches for every memory."""
         return self.protocol.as_on(sum(min(self.ipc, count) for count in counts))
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What every cell of a run shares.
+    """Data and settings that all cells of a run share.
 
     Args:
-        train: Real images with labels 0..K-1; see :func:`numbered`.
-        test: Likewise, whole.
+        train: Real training images with labels 0..K-1; see :func:`numbered`.
+        test: Real test images with labels 0..K-1.
         settings: The protocol.
-        making: How condensed memories are made.
+        making: Settings of condensed memories.
         out: The run folder.
-        compute: Where networks run.
-        room: Bytes of each class that memories of equal bytes may fill, at least 1; each stores one image at least.
-        progress: Told about each gradient step.
+        compute: Runs networks.
+        room: Bytes of each class in memories of equal bytes, at least 1; each memory stores at least one image.
+        progress: Display that is told about each gradient step.
     """
 
     train: ClassImages
@@ -189,16 +190,16 @@ class Bench:
     progress: Progress = SILENT
 
     def remember(self, kind: MemoryKind, name: str, make: Callable[[], Record], holds: Any) -> Record:
-        """What ``make`` returns, or returned in an earlier run of this folder.
+        """Record of one cell, read from the run folder or made now and written there.
 
         Args:
             kind: The memory.
-            name: Of the file; it begins with the regime.
-            make: Trains and scores.
-            holds: The type of what it returns.
+            name: Name of the file, ``REGIME/...``.
+            make: Function that trains, scores and returns the record.
+            holds: The type of the record.
 
         Raises:
-            ConfigError: The earlier run had another memory under this name, or the file is that of another cell.
+            ConfigError: The run folder has another memory under this name, or the file is that of another cell.
             StoreError: The file is damaged, or cannot be written.
         """
         regime, _, rest = name.partition("/")
@@ -207,29 +208,34 @@ class Bench:
         return kept(path, recipe, lambda: plain(make()), what, kind=holds)
 
     def folder(self, kind: MemoryKind) -> str:
-        """Name and images per class, fit for a path; of equal memories the same, see :data:`SAME`."""
+        """Folder name of a memory: its name and images per class; equal memories share it, see :data:`SAME`."""
         if kind.filler is None:
             return kind.name
         name = SAME.get(kind.name, kind.name).replace("/", "_").replace(" ", "_")
         return f"{name}-{kind.images(self.settings.ipc, self.train, self.room)}"
 
     def job(self, order: int, out: Path | None = None) -> Job:
-        """What the run adds to the recipe of a memory in an order; ``out`` is the folder of the condensation."""
+        """Job of filling a memory in an order; ``out`` is the folder of the condensation, None: nothing is saved."""
         saving = None if out is None else Saving(out, resume=True, every=CHECKPOINT_STEPS)
         making, seed = self.making, self.settings.set_seed(order)
         return Job(seed, making.steps, making.machine, saving, self.progress)
 
     @property
     def cache(self) -> Cache:
-        """Where the sets of single classes are, for orders that share a seed."""
+        """Cache of sets of single classes, which orders with the same seed share."""
         return Cache(self.out / "sets" / "classes")
 
     def score(self, module: nn.Module, seen: Sequence[Sequence[int]]) -> Score:
-        """How a network does on the test images of the classes seen so far, a list of labels for each experience.
+        """Score a network on the test images of the classes seen so far.
+
+        Args:
+            module: The network.
+            seen: Labels of the classes, a list for each experience.
 
         Returns:
-            ``right`` and ``count``: test images of each experience that are recognised, and all of them;
-            ``old_to_new``: the fraction of those of former classes that are taken for one of the newest, or None.
+            ``right``: number of correct test images of each experience; ``count``: number of test images of each
+            experience; ``old_to_new``: fraction of the test images of former classes that are predicted as a class of
+            the last experience, None in the first experience.
         """
         old, newest = [label for classes in seen[:-1] for label in classes], list(seen[-1])
         images = self.test.select([label for label in (*old, *newest) if label in self.test.classes])
@@ -245,10 +251,10 @@ class Bench:
 
 
 class Cache(MutableMapping[str, CondensedSet]):
-    """Sets in a folder, each a file.
+    """Cache of sets in a folder, one file for each set.
 
     Args:
-        folder: Where; made when first needed.
+        folder: The folder; it is made with the first set.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -279,7 +285,7 @@ class Cache(MutableMapping[str, CondensedSet]):
 
 
 def numbered(train: ClassImages, test: ClassImages) -> tuple[ClassImages, ClassImages]:
-    """The same images with their classes numbered from 0, as the outputs of a network are.
+    """The same images with labels 0..K-1, which are also the outputs of a network.
 
     Raises:
         DataError: Test images of a class without training images.
@@ -292,7 +298,7 @@ def numbered(train: ClassImages, test: ClassImages) -> tuple[ClassImages, ClassI
     def renamed(data: ClassImages) -> ClassImages:
         spec = replace(data.spec, class_names=names)
         labels = class_indices(data.labels, train.classes)
-        if len(data) < len(data.labels):  # listed images only: others may have other labels
+        if len(data) < len(data.labels):  # a subset: images outside the subset may have other labels
             return ClassImages(data.images, labels, spec).subset(data.order)
         return ClassImages(data.images, labels, spec)
 
@@ -300,7 +306,7 @@ def numbered(train: ClassImages, test: ClassImages) -> tuple[ClassImages, ClassI
 
 
 def predictions(module: nn.Module, images: ClassImages, compute: Compute) -> torch.Tensor:
-    """(N,) int64 largest output for each of the images, in the order of ``images.order``; in evaluation mode."""
+    """(N,) int64 predicted labels of the images, in the order of ``images.order``; sets evaluation mode."""
     module.eval()
     block = max(2, TEST_PIXELS // (images.spec.shape[1] * images.spec.shape[2]))
     with torch.no_grad():
@@ -312,6 +318,6 @@ def predictions(module: nn.Module, images: ClassImages, compute: Compute) -> tor
 
 
 def _outputs(module: nn.Module, images: torch.Tensor, compute: Compute) -> torch.Tensor:
-    """(N, outputs) of a network; one of another package runs in one piece."""
+    """Outputs (N, outputs) of a network; a foreign module is called directly."""
     found: torch.Tensor = compute.logits(module, images) if isinstance(module, FeatureNetwork) else module(images)
     return found

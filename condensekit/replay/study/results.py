@@ -1,4 +1,4 @@
-"""Results of a class-incremental run: typed rows, the table, and what ``replay.json`` holds."""
+"""Results of a class-incremental run: typed rows, the table, and the contents of ``replay.json``."""
 
 from __future__ import annotations
 
@@ -26,46 +26,48 @@ FORMER = {
     "gradient_steps": "train_steps",
     "difference_to_random": "difference",
     "accuracy_by_step": "accuracy_by_experience",
-}  # names in files of version 0.1, and today's
+}  # field names of version 0.1 -> field names of this version
 
 
 @dataclass(frozen=True)
 class ReplayRow:
-    """What one memory gave in one regime. Accuracies are fractions; each test image of the classes seen counts alike.
+    """Results of one memory in one regime.
 
-    What is not known is None.
+    Accuracies are fractions of the test images of the classes seen, in which each image has the same weight. None:
+    unknown.
 
     Args:
-        memory: What was replayed.
-        learnt: Whether it is condensed.
-        regime: How it was used.
-        ipc: Stored images of each class, as asked for.
-        images: Stored images at the end.
+        memory: Name of the memory.
+        learnt: Whether the memory is condensed.
+        regime: Regime in which it was used.
+        ipc: Nominal number of stored images of each class.
+        images: Number of stored images at the end.
         nbytes: Stored bytes at the end.
-        packed: Images in each stored one.
-        final_accuracy_mean: After the last experience; over orders, each the mean of its networks.
+        packed: Number of images packed into each stored image.
+        final_accuracy_mean: Accuracy after the last experience: mean over networks, then over orders.
         final_accuracy_std: Sample standard deviation over orders; 0 for a single order.
-        average_accuracy_mean: Over the experiences.
-        forgetting_mean: How far the accuracy on an experience's classes lies below its best, over all but the last.
-        n: Orders x networks.
-        old_accuracy_mean: Of all but the newest classes, after the last experience.
-        new_accuracy_mean: Of the newest classes.
-        old_to_new_mean: Part of the former classes' images that are taken for a newest class.
-        difference: To ``reference``, paired by order and network.
-        ci95: Its t interval over ``unit``.
+        average_accuracy_mean: Mean accuracy over the experiences.
+        forgetting_mean: Best former accuracy minus final accuracy on the classes of an experience; mean over all but
+            the last experience.
+        n: Number of orders x networks.
+        old_accuracy_mean: Accuracy on the classes of all but the last experience, after the last experience.
+        new_accuracy_mean: Accuracy on the classes of the last experience.
+        old_to_new_mean: Fraction of the images of former classes that are predicted as a class of the last experience.
+        difference: Final accuracy minus that of ``reference``, paired by order and network.
+        ci95: 95 % t interval of the difference over ``unit``.
         reference: ``random``: real images in equal number.
-        unit: ``set`` (one seed of condensation) where there are at least three of them, else ``network``.
-        sets: Different seeds of condensation.
-        condense_s: Seconds of filling the memory in a whole order, on average. Where classes are reused from an order
-            with the same seed, or read after a kill, what making them took then.
-        work: What networks did meanwhile, in images and operations, and in passes over the training images.
-        train_s: Seconds of training in a whole order, on average.
-        condense_s_per_experience: Seconds of filling the memory in one experience.
-        train_steps: Gradient steps of a whole order, fine-tuning on the memory included.
-        memory_passes: How often each image of the memory was seen in the training of the last experience: equal steps
-            are unequal epochs where memories hold different numbers of images.
-        note: What is not equal to the others, if anything.
-        finals: Every final accuracy, a list for each order.
+        unit: ``set`` (one seed of condensation) if there are at least three sets, else ``network``.
+        sets: Number of different seeds of condensation.
+        condense_s: Mean seconds of filling the memory in a whole order. Classes that were reused from an order with
+            the same seed, or read after a kill, count with the seconds of their making.
+        work: Work of the networks that filled the memory: images, FLOPs, and passes over the training images.
+        train_s: Mean seconds of training in a whole order.
+        condense_s_per_experience: Mean seconds of filling the memory in one experience.
+        train_steps: Mean number of gradient steps of a whole order, with fine-tuning on the memory.
+        memory_passes: Mean number of passes over the images of the memory in the training of the last experience:
+            memories with different numbers of images have equal steps, but not equal passes.
+        note: Differences from the other memories; may be empty.
+        finals: All final accuracies, a list for each order.
     """
 
     memory: str
@@ -116,16 +118,17 @@ COLUMNS = (
 
 @dataclass(frozen=True, repr=False)
 class ReplayResult:
-    """What :func:`condensekit.replay.run_protocol` found; ``print`` shows the table.
+    """Result of :func:`condensekit.replay.run_protocol`; ``print`` shows its table.
 
     Args:
-        rows: One for each memory and regime.
-        accuracy_by_experience: By ``regime/memory``: ``mean``, ``std`` (over orders) and ``orders`` (each one's) of the
-            accuracy after each experience.
-        primary_contrast: The condensed memory and the real one whose comparison was named beforehand; or None.
+        rows: A row for each memory and regime.
+        accuracy_by_experience: Accuracy after each experience, by ``regime/memory``: ``mean`` and ``std`` over orders,
+            and ``orders``, the values of each order.
+        primary_contrast: Names of the condensed memory and the real memory whose comparison was named before the run;
+            None: there is no primary contrast.
         contrasts: All comparisons.
         settings: The protocol.
-        making: How condensed memories were made.
+        making: Settings of condensed memories.
         environment: Versions and hardware.
     """
 
@@ -139,11 +142,11 @@ class ReplayResult:
 
     @classmethod
     def load(cls, path: str | Path) -> ReplayResult:
-        """Read a run folder, or its ``replay.json``; of version 0.1 as well.
+        """Read the result of a run folder, or a ``replay.json``; files of version 0.1 are read, too.
 
         Raises:
-            DataError: There is no such file.
-            StoreError: It is damaged.
+            DataError: The file does not exist.
+            StoreError: The file is damaged.
         """
         path = Path(path)
         found = read_record(path / FILE if path.is_dir() else path)
@@ -159,7 +162,7 @@ class ReplayResult:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values only: what ``replay.json`` holds."""
+        """The contents of ``replay.json``, as JSON values."""
         pair = self.primary_contrast
         return {
             "rows": [asdict(row) for row in self.rows],
@@ -172,13 +175,13 @@ class ReplayResult:
         }
 
     def table(self) -> str:
-        """The rows in Markdown, and the notes on them; accuracies and differences in percent."""
+        """The rows as a Markdown table, with accuracies and differences in percent, and the notes below."""
         notes = {row.memory: row.note for row in self.rows if row.note}
         lines = [*([""] if notes else []), *(f"- {name}: {note}." for name, note in notes.items())]
         return "\n".join([tables.markdown(COLUMNS, map(_cells, self.rows)), *lines])
 
     def to_pandas(self) -> Any:
-        """The rows as a pandas data frame. Raises ConfigError without pandas."""
+        """The rows as a pandas data frame. Raises ConfigError if pandas is not installed."""
         return tables.as_frame(self.rows)
 
     def __str__(self) -> str:
@@ -236,15 +239,15 @@ def _renamed(record: Mapping[str, Any]) -> dict[str, Any]:
 def row(
     kind: MemoryKind, regime: str, cell: Cell, random: Cell | None, settings: Settings, train: ClassImages
 ) -> ReplayRow:
-    """One row.
+    """Make the row of a memory in a regime.
 
     Args:
         kind: The memory.
-        regime: How it was used.
-        cell: What was found.
-        random: The same of random images in equal number, or None.
+        regime: The regime.
+        cell: Records of the memory.
+        random: Records of random images in equal number; None: the run does not have them.
         settings: The protocol.
-        train: The real images.
+        train: The real training images.
     """
     finals = final_accuracies(cell)
     means = [statistics.fmean(networks) for networks in finals]
@@ -307,14 +310,14 @@ def _percent(value: float | None) -> str:
 
 
 def _note(kind: MemoryKind, settings: Settings) -> str:
-    """What is not equal to the others: the kind's own note, and terms of replay that a strategy goes without."""
+    """Differences from the other memories: the note of the kind, and loss terms that its strategy does not have."""
     given = {"distillation": settings.online.distillation, "fine-tune": settings.online.fine_tune}
     missing = [f"no {name}" for name, value in given.items() if value and kind.filler is None and not kind.control]
     return "; ".join([kind.note] * bool(kind.note) + missing)
 
 
 def _work(cell: Cell, train: ClassImages) -> dict[str, float] | None:
-    """What networks did while the memory was filled, in a whole order on average; None where it was not counted."""
+    """Mean work of the networks that filled the memory in a whole order; None: the work was not counted."""
     told = [found["work"] for order in cell for found in order]
     if any(work is None for work in told):
         return None

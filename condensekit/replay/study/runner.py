@@ -1,4 +1,4 @@
-"""Runner of the study: memories against one another in class-incremental learning, over class orders."""
+"""Runner of the study: compares memories in class-incremental learning, over class orders."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from condensekit.runs.kept import refuse_other
 
 PLOT = "replay.png"
 TABLE = "replay.md"
-MEMORIES = "memories.json"  # what each memory of a run folder is
+MEMORIES = "memories.json"  # description of each memory of a run folder
 
 
 def run_protocol(
@@ -60,45 +60,46 @@ def run_protocol(
     room: int | None = None,
     progress: Progress = SILENT,
 ) -> ReplayResult:
-    """Run memories through a class-incremental protocol, and compare them with random real images.
+    """Compare memories in a class-incremental protocol.
 
-    Each experience's classes are condensed from their own images alone. The same class order, network seeds, gradient
-    steps, images in a step and augmentation hold for all memories of an order, so that differences are paired.
+    The classes of each experience are condensed from their own images only. All memories of an order have the same
+    class order, network seeds, gradient steps, images in a step and augmentation, so that differences are paired.
 
     Args:
         train: Real training images. Images that are not flippable are never mirrored.
-        test: Real test images of the same classes; each network is tested on all those of the classes seen.
-        memories: Names (see :func:`condensekit.replay.study.memories.memory`), or kinds of your own. Their order
-            names the primary contrast, see :func:`condensekit.replay.study.contrasts.named_pair`.
-        out: The run folder. A finished cell (memory, regime, order, network) is read from it, a condensation that
-            was killed is continued; the run may be repeated with more memories, regimes or orders. The memories and
-            regimes of its ``replay.json`` stay in it, with as many orders as the new ones, and so does its contrast.
-        regimes: Of :data:`condensekit.replay.study.memories.REGIMES`; a memory that does not fit one is left out there.
+        test: Real test images of the same classes; each network is tested on the images of all classes seen.
+        memories: Names of memories (see :func:`condensekit.replay.study.memories.memory`), or your own kinds. Their
+            order decides the primary contrast, see :func:`condensekit.replay.study.contrasts.named_pair`.
+        out: The run folder. A finished cell (memory, regime, order, network) is read from it, and a killed condensation
+            is resumed. The run can be repeated with more memories, regimes or orders. The former memories and regimes
+            of its ``replay.json`` are run with the new number of orders, too; the primary contrast stays.
+        regimes: Names of :data:`condensekit.replay.study.memories.REGIMES`. A memory that cannot be used in a regime is
+            left out of this regime.
         settings: The protocol.
-        making: How condensed memories are made, and where networks run.
-        resume: Continue what is in ``out``.
+        making: Settings of condensed memories, and the machine.
+        resume: Continue the run in ``out``.
         record: Further entries for ``config.json``.
-        room: Bytes of each class that memories of equal bytes may fill; None for those of the run's largest
-            condensed memory.
-        progress: Told about each gradient step.
+        room: Bytes of each class in memories of equal bytes; None: the bytes of the largest condensed memory of the
+            run.
+        progress: Display that is told about each gradient step.
 
     Returns:
-        Rows and contrasts, which ``out`` holds as ``replay.json`` with a table and a plot beside it.
+        Rows and contrasts. ``out`` holds them as ``replay.json``, with a table and a plot.
 
     Raises:
-        ConfigError: Unknown names, options that make no sense, an option that no memory has; a folder that holds
-            another run, or another memory under one of the names.
-        DataError: Images that cannot be used; classes with too few of them.
-        StoreError: The folder cannot be written, or one of its files is damaged; ``result`` holds the result where only
-            writing it failed.
-        DivergedError: A condensation met values that are not finite, or a learner has such weights.
-        Interrupted: A signal ended a condensation; run again with ``resume``.
+        ConfigError: Unknown names, wrong options, an option that no memory has; a folder with another run, or with
+            another memory under the same name.
+        DataError: Images that cannot be used, or classes with too few images.
+        StoreError: The folder cannot be written, or one of its files is damaged; if only the result could not be
+            written, ``result`` holds it.
+        DivergedError: A condensation met values that are not finite, or weights of a learner are not finite.
+        Interrupted: A signal ended a condensation; run again with ``resume=True``.
     """
     kinds = [memory(name, making) if isinstance(name, str) else name for name in memories]
     _check(kinds, regimes, settings)
     train, test = numbered(train, test)
     settings = replace(settings, protocol=settings.protocol.on(train.spec))
-    settings.stream(0, len(train.classes))  # refuses a number of experiences that does not fit
+    settings.stream(0, len(train.classes))  # raises an error for a number of experiences that does not fit
     former = read_record(out / FILE) if resume and os.path.lexists(out / FILE) else {"rows": []}
     wanted = [(regime, kind.name) for regime, kind in product(regimes, kinds) if regime in kind.regimes]
     places = list(dict.fromkeys([*((found["regime"], found["memory"]) for found in former["rows"]), *wanted]))
@@ -111,7 +112,7 @@ def run_protocol(
     check_run([(regime, known[name]) for regime, name in places], settings, train, room)
     asked = {**describe(settings), "making": _identity(making), "test_fingerprint": test.fingerprint()}
     for name in ("orders", "type"):
-        asked.pop(name)  # a run may get more orders
+        asked.pop(name)  # a resumed run may have more orders
     asked |= record or {}
     machine = Machine(making.machine.device, workers=making.machine.workers)
     size = train.spec.shape[1], train.spec.shape[2]
@@ -151,8 +152,8 @@ def check_regime(name: str) -> None:
 
 def _check(kinds: Sequence[MemoryKind], regimes: Sequence[str], settings: Settings) -> None:
     refuse(
-        None if kinds else "nothing to run: give at least one memory",
-        None if regimes else "nothing to run: give at least one regime",
+        None if kinds else "there is no memory to run: give at least one memory",
+        None if regimes else "there is no regime to run: give at least one regime",
     )
     for regime in regimes:
         check_regime(regime)
@@ -167,7 +168,7 @@ def _check(kinds: Sequence[MemoryKind], regimes: Sequence[str], settings: Settin
 
 
 def _unused(regimes: Sequence[str], online: Online) -> str | None:
-    """What is wrong with terms that a regime would leave out."""
+    """The problem of loss terms or fine-tuning that a regime does not have, or None."""
     given = {"distillation": online.distillation, "fine_tune": online.fine_tune}
     bare = [regime for regime in regimes if regime in (ER_ACE, DER)] or ([] if ER in regimes else list(regimes))
     used = [f"{name}={value}" for name, value in given.items() if value]
@@ -175,22 +176,24 @@ def _unused(regimes: Sequence[str], online: Online) -> str | None:
 
 
 def _identity(making: Making) -> dict[str, Any]:
-    """Everything of it that decides a result, as JSON values."""
+    """All settings that decide a result, as JSON values."""
     return {**describe(making), "machine": making.machine.identity}
 
 
 def _remember(kinds: Iterable[MemoryKind], path: Path) -> None:
-    """Note what each memory of a run folder is; raise ConfigError where it was another memory under the same name."""
+    """Write the description of each memory; raise ConfigError if the folder has another memory of the same name."""
     found = read_json(path, dict) if os.path.lexists(path) else {}
     for kind in kinds:
         name, what = SAME.get(kind.name, kind.name), describe(kind.filler)
         there = f"{path.parent} holds results of another memory {name!r}"
-        refuse_other(there, found.setdefault(name, what), what, f"give {kind.name!r} another name, or use another out")
+        refuse_other(
+            there, found.setdefault(name, what), what, f"give {kind.name!r} another name, or use another folder"
+        )
     write_json(path, found)
 
 
 def _again(name: str, making: Making, out: Path) -> MemoryKind:
-    """A memory that the run folder has rows of. The folder may come from somebody else: no code of others runs."""
+    """The memory of a former row in the run folder. The folder may come from another person: its code does not run."""
     try:
         with own.only():
             return memory(name, making)
@@ -201,19 +204,19 @@ def _again(name: str, making: Making, out: Path) -> MemoryKind:
 
 
 def _room(kinds: Mapping[str, MemoryKind], settings: Settings, train: ClassImages) -> int:
-    """Bytes per class of the largest condensed memory of the run; of real images where there is none."""
+    """Bytes per class of the largest condensed memory of the run; without a condensed memory, of real images."""
     learnt = [kind for kind in kinds.values() if kind.learnt] or [memory(EQUAL_BYTES)]
     return settings.ipc * max(kind.bytes_each(train) for kind in learnt)
 
 
 def _cell(regime: str) -> Callable[[MemoryKind, int, Bench], list[Record]]:
-    """How a regime runs one memory in one order; Avalanche is imported only where it is needed."""
+    """The function that runs one memory in one order of a regime; imports Avalanche only if the regime needs it."""
     if regime == FROM_SCRATCH:
         from condensekit.replay.study.from_scratch import from_scratch
 
         return from_scratch
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "no QP solver found", UserWarning)  # of Avalanche's import
+        warnings.filterwarnings("ignore", "no QP solver found", UserWarning)  # at the import of Avalanche
         importlib.import_module("condensekit.replay.adapters")  # before Avalanche
         from condensekit.replay.study.incremental import incremental
 
@@ -223,7 +226,7 @@ def _cell(regime: str) -> Callable[[MemoryKind, int, Bench], list[Record]]:
 def _contrasts(
     cells: Mapping[tuple[str, str], Cell], kinds: Mapping[str, MemoryKind], primary: Pair, settings: Settings
 ) -> Iterator[Contrast]:
-    """The comparisons of each regime."""
+    """The comparisons of all regimes."""
     for regime in dict.fromkeys(key[0] for key in cells):
         mine = {
             name: by_seed(final_accuracies(cell), settings) for (where, name), cell in cells.items() if where == regime

@@ -8,11 +8,11 @@ from typing import Any
 
 from condensekit.replay.study.protocol import Record, Score, Settings
 
-Cell = list[list[Record]]  # of each order, of each experience: scores of the networks, bytes, seconds
+Cell = list[list[Record]]  # for each order, for each experience: a record with scores of the networks, bytes, seconds
 
 
 def curve(cell: Cell) -> dict[str, Any]:
-    """``mean``, ``std`` (over orders) and ``orders`` of the accuracy after each experience; None where not known."""
+    """Accuracy after each experience: ``mean`` and ``std`` over orders, and ``orders``, each order's; None: unknown."""
     orders = [[mean(share(score) for score in found["scores"]) for found in order] for order in cell]
     columns = [[value for value in column if value is not None] for column in zip(*orders, strict=True)]
     return {
@@ -23,12 +23,12 @@ def curve(cell: Cell) -> dict[str, Any]:
 
 
 def final_accuracies(cell: Cell) -> list[list[float]]:
-    """Each network's accuracy on all classes after the last experience, a list for each order."""
+    """Accuracy of each network on all classes after the last experience, a list for each order."""
     return [[sum(score["right"]) / sum(score["count"]) for score in order[-1]["scores"]] for order in cell]
 
 
 def by_seed(values: Sequence[Sequence[float]], settings: Settings) -> list[list[float]]:
-    """The values of orders that share a condensation seed together: they come from the same images."""
+    """The values grouped by the seed of condensation: orders with the same seed have the same images."""
     groups: dict[int, list[float]] = {}
     for order, found in zip(settings.order_numbers(), values, strict=True):
         groups.setdefault(settings.set_seed(order), []).extend(found)
@@ -36,25 +36,25 @@ def by_seed(values: Sequence[Sequence[float]], settings: Settings) -> list[list[
 
 
 def share(score: Score, which: slice = slice(None)) -> float | None:
-    """Accuracy on the test images of some of the experiences."""
+    """Accuracy on the test images of the experiences ``which``; None: there are no images."""
     total = sum(score["count"][which])
     return float(sum(score["right"][which]) / total) if total else None
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are known; None where none is."""
+    """Mean of the known values; None: all values are unknown."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
 
 
 def averages(cell: Cell) -> Iterator[float | None]:
-    """Of each order, the mean accuracy over the experiences; None where an accuracy is not known."""
+    """Mean accuracy over the experiences, for each order; None: the accuracy after an experience is unknown."""
     for order in curve(cell)["orders"]:
         yield None if None in order else statistics.fmean(order)
 
 
 def forgettings(cell: Cell) -> Iterator[float | None]:
-    """Of each network: how far each experience but the last has fallen from its best before the end, on average."""
+    """Forgetting of each network: best former accuracy minus final accuracy, mean over all but the last experience."""
     for order in cell:
         if any(not found["scores"] for found in order) or len(order) < 2:
             yield None

@@ -144,7 +144,7 @@ def test_bad_options():
     with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
         ProxyEvaluator(load, score="acuracy")
     for score in ("cross-entropy", "margin"):
-        with pytest.raises(ConfigError, match=f"hopeless=1.5 with score '{score}' .*; leave hopeless out, or score by"):
+        with pytest.raises(ConfigError, match=f"hopeless=1.5 with score '{score}' .*; leave hopeless out, or use"):
             ProxyEvaluator(load, score=score, hopeless=1.5)
     with pytest.raises(ConfigError, match="seeds must be an integer of at least 1, got 0"):
         ProxyEvaluator(load, seeds=0)

@@ -83,7 +83,7 @@ def test_rankers_have_names(name, expected):
         ("dm@²", "ipc must be an integer of at least 1, got '²'"),
         ("dm@ten", "ipc must be an integer of at least 1, got 'ten'"),
         ("early-stop@0", "epochs must be an integer of at least 1, got '0'"),
-        ("dm@3 ipc=4", "@3 and ipc= are the same: leave out one"),
+        ("dm@3 ipc=4", "@3 is short for ipc=3: give only one"),
         ("dm lr", "a ranker is written NAME key=value ..., got 'lr' in 'dm lr'"),
         ("dm speed=3", "unknown option of method 'dm' 'speed'"),
         ("kmeans speed=3", "unknown option of selection 'kmeans' 'speed'"),
@@ -120,7 +120,7 @@ def test_a_start_is_that_of_the_condensation(setting):
     (start, cost), (made, whole) = single("start-dm").prepare(setting), single("dm").prepare(setting)
     torch.testing.assert_close(start.data.images, made.data.images)
     assert whole.flops == cost.flops + WIDE * 2 * (10 * 256 + 3 * 160)
-    with pytest.raises(ConfigError, match="start-dm: a condensation from noise starts from no images"):
+    with pytest.raises(ConfigError, match="start-dm: a condensation from noise starts without images"):
         single("start-dm").check(replace(setting, maker=replace(setting.maker, options={"init": "noise"})))
 
 
@@ -276,7 +276,7 @@ def test_scores_are_checked_before_a_set_is_made(setting, change, message):
 
 
 def test_half_needs_two_images(setting):
-    with pytest.raises(ConfigError, match="at least 2 images per class, got 1"):
+    with pytest.raises(ConfigError, match="at least 2 images per class, got ipc=1"):
         single("half-dm@1").check(setting)
 
 

@@ -130,7 +130,7 @@ def test_a_foreign_architecture_is_refused():
     made = space("tests.nas.toy:Toy")
     check_architecture(made, {"width": 2, "act": "relu"})
     for wrong in ({"width": 9, "act": "relu"}, {"width": 2}, {"width": 2, "act": "relu", "depth": 1}):
-        with pytest.raises(DataError, match="no architecture of this space"):
+        with pytest.raises(DataError, match="not an architecture of this space"):
             check_architecture(made, wrong)
 
 
@@ -168,7 +168,7 @@ def test_cells_and_their_names_in_tables():
     assert to_table(cell) == text
     check_architecture(space("nasbench201"), cell)
     for wrong in ("", "|nor_conv_3x3~0|", text.replace("none", "zero"), text + "|x~3|"):
-        with pytest.raises(DataError, match="no NAS-Bench-201 cell"):
+        with pytest.raises(DataError, match="not a NAS-Bench-201 cell"):
             from_table(wrong)
 
 

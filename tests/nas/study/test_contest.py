@@ -140,17 +140,17 @@ def test_regressions_are_fitted_on_architectures_that_are_not_ranked():
 def test_combinations_that_lack_architectures_say_why(tmp_path):
     names = "params+flops,ridge:params"
     short = run(names, tmp_path, budget_s=1e-6, truth=TABLE, fitted=3)
-    parts = "params and flops did not score all of them: go on with a larger budget, or combine other rankers"
+    parts = "params and flops did not score all of them: resume with a larger budget, or combine other rankers"
     assert f"params+flops: only 0 of 6 architectures were scored, because {parts}" in short.notes
     some = [key(a) for a in distinct(GRID, 6, 0)] + [key(a) for a in others(GRID, distinct(GRID, 6, 0), 3, 0)[:2]]
     partial = contest("ridge:params,params", truth=TABLE, fitted=3)
     partial.wanted = Truth("partial", {k: TABLE.values[k] for k in some})
     found = partial.run(Running("sequential"))
-    why = "only 2 of the 3 architectures that it is fitted on have a truth and all scores"
+    why = "only 2 of the 3 architectures to which it is fitted have a truth and all scores"
     assert found.notes == (
-        f"ridge:params: only 0 of 6 architectures were scored, because {why}: go on with a larger budget, or give a "
-        "truth that holds them",
-        "the best is that of params, because ridge:params scored nothing",
+        f"ridge:params: only 0 of 6 architectures were scored, because {why}: resume with a larger budget, or give a "
+        "truth that has them",
+        "the best is that of params, because ridge:params has no score",
     )
 
 
@@ -217,7 +217,7 @@ def test_why_trials_failed_is_told_in_one_line_and_another_ranker_finds_the_best
     assert "is out of bounds" in failed[0]["reason"]
     assert found.notes == (
         f"random: 4 of 4 trials failed and rank last: {failed[0]['reason']}",
-        "the best is that of params, because random scored nothing",
+        "the best is that of params, because random has no score",
     )
     assert found.best is not None
     assert found.best["ranker"] == "params"
@@ -262,7 +262,7 @@ def test_a_condensation_that_diverges_fails_its_ranker_alone(tmp_path, lr):
         assert rows["random"].n == rows["early-stop"].n == 4
         assert found.best is not None
         assert found.best["ranker"] == "random"
-        assert "the best is that of random, because dm scored nothing" in found.notes
+        assert "the best is that of random, because dm has no score" in found.notes
         assert any(note.startswith("dm failed: ") and "not finite" in note for note in found.notes)
         assert "dm+random: only 0 of 4 architectures were scored, because dm did not" in " ".join(found.notes)
         json.dumps(found.to_json(), allow_nan=False)
@@ -286,13 +286,13 @@ def test_regressions_pay_for_their_truths_and_fits_and_others_do_not():
         ("params,params", {}, "named twice"),
         ("ridge:params", {}, "is fitted on truths: give a truth"),
         ("params+flops", {"strategy": "tpe"}, "combines scores of one list"),
-        ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+ more: rank fewer"),
+        ("additive", {"trials": len(EVERY), "truth": TABLE}, r"the space has only \d+: rank fewer"),
         ("additive", {"truth": TABLE, "fitted": 2}, "fitted must be an integer of at least 3, got 2"),
         ("params", {"trials": 2, "truth": TABLE}, "at least 3 architectures, got 2: ask for 3 or more, or leave out"),
         ("params", {"trials": 2, "truth": FULL, "strategy": "tpe"}, "got 2: ask for 3 or more"),
         ("params", {"truth": TABLE, "architectures": EVERY[:1]}, "got 1: ask for 3 or more"),
         ("params", {"strategy": "evolutoin"}, "Did you mean 'evolution'"),
-        ("params", {"strata": ("norms",)}, "stratum 'norms' is no label of the space: use width, depth"),
+        ("params", {"strata": ("norms",)}, "stratum 'norms' is not a label of the space: use width, depth"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(names, options, message):
@@ -315,12 +315,12 @@ def test_one_core_is_enough(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     assert Running().workers == 1
     assert Running("sequential", workers=2)
-    with pytest.raises(ConfigError, match="workers must lie in 1 to 1, the cores here, got 2"):
+    with pytest.raises(ConfigError, match="workers must lie in 1 to 1, the number of cores, got 2"):
         Running("pool", workers=2)
 
 
 def test_a_list_with_an_architecture_of_another_space_is_an_error_at_once():
-    with pytest.raises(DataError, match="no architecture of this space"):
+    with pytest.raises(DataError, match="not an architecture of this space"):
         contest("params", architectures=[*EVERY, {**EVERY[0], "width": 5}])
 
 

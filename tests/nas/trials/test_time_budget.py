@@ -57,12 +57,12 @@ def test_a_kill_forgets_a_second_at_most(tmp_path):
 
 
 def test_a_limit_that_makes_no_sense():
-    with pytest.raises(ConfigError, match="budget_s must be positive, got 0"):
+    with pytest.raises(ConfigError, match="budget_s must be positive and finite, got 0"):
         TimeBudget(0)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"used_s": null}', '{"used_s": "long"}'])
 def test_a_file_that_says_no_time_is_named(tmp_path, text):
     (tmp_path / "time.json").write_text(text)
-    with pytest.raises(StoreError, match=r"time\.json does not say the time used .* delete it to count from 0"):
+    with pytest.raises(StoreError, match=r"time\.json has no valid time used .* delete the file to count from 0"):
         TimeBudget(10, tmp_path / "time.json")

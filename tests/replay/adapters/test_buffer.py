@@ -252,7 +252,7 @@ def test_labels_with_gaps_are_kept():
 def test_small_classes_give_what_they_have():
     memory = filled(buffer(Images(60), classes=6), stream(each=3), 1)
     assert per_class(memory) == {0: 3, 1: 3}
-    with pytest.raises(DataError, match="class 0 has 3 images and factor=2 packs 4 into one: lower"):
+    with pytest.raises(DataError, match="class 0 has 3 images and factor=2 packs 4 images into one: lower"):
         filled(buffer(Images(60), classes=6, factor=2), stream(each=3), 1)
 
 
@@ -296,7 +296,7 @@ def refused(memory, benchmark, error, text):
 def test_more_classes_than_announced():
     benchmark = stream()
     memory = filled(buffer(Images(12), classes=3), benchmark, 1)
-    refused(memory, benchmark, ConfigError, r"classes=3 were announced and 4 have come \(\[0, 1, 2, 3\]\)")
+    refused(memory, benchmark, ConfigError, r"classes=3 were announced and 4 have appeared \(\[0, 1, 2, 3\]\)")
 
 
 @pytest.mark.parametrize("budget", [Images(3), Bytes(4 * 80 - 1)])

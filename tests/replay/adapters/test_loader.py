@@ -153,12 +153,12 @@ def test_data_that_differ_from_reading_to_reading_keep_the_stock_loader():
     loader = TensorLoader()
     strategy = naive(loader)
     strategy.train(stream("ci", data=Shaky(), experiences=1, classes=2).train_stream[0])
-    assert loader.fallback == "a sample differs from reading to reading"
+    assert loader.fallback == "a sample differs between two readings"
 
 
 def test_an_augmentation_that_cannot_be_applied_is_never_dropped():
     strategy = naive(TensorLoader(lambda images: images))
-    with pytest.raises(ConfigError, match="cannot be applied batch by batch: a sample differs from reading to reading"):
+    with pytest.raises(ConfigError, match="cannot be applied batch by batch: a sample differs between two readings"):
         strategy.train(stream("ci", data=Shaky(), experiences=1, classes=2).train_stream[0])
 
 

@@ -136,7 +136,7 @@ def test_layers_without_fresh_weights_and_foreign_models_are_refused():
     exp = stream().train_stream[0]
     with pytest.raises(ConfigError, match="reset_parameters"):
         naive(FromScratchOnMemory(buffer(Images(per_class=2)), protocol=QUICK), model=Odd()).train(exp)
-    with pytest.raises(ConfigError, match="needs a model made by it, got a Sequential"):
+    with pytest.raises(ConfigError, match="needs a model that this network made, got a Sequential"):
         naive(FromScratchOnMemory(buffer(Images(per_class=2)), protocol=QUICK, network=NET)).train(exp)
 
 

@@ -170,7 +170,7 @@ def test_states_that_do_not_fit():
     with pytest.raises(ConfigError, match=r"the state holds Formation.*uint8.*the buffer stores Formation.*float32"):
         buffer(Images(12), storage="float32").load_state_dict(state)
     for broken in ({}, {**state, "memory": [{}]}, {**state, "layout": 3}, {**state, "taken": [["train"]]}):
-        with pytest.raises(DataError, match="no state of a CondensedBuffer"):
+        with pytest.raises(DataError, match="not the state of a CondensedBuffer"):
             buffer(Images(12)).load_state_dict(broken)
     part = {**state["memory"][0], "label": 3}
     with pytest.raises(DataError, match="class 3 holds images of"):

@@ -48,7 +48,7 @@ def test_pixels_come_back_exactly_under_the_spec():
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        (ImageSpec((1, 8, 8), (0.0,), (1.0,)), "no 8-bit image under mean"),
+        (ImageSpec((1, 8, 8), (0.0,), (1.0,)), "not an 8-bit image under mean"),
         (ImageSpec((1, 8, 9), (MEAN,), (STD,)), "the spec says"),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_wrong_spec(spec, text):
             r"image 1 .* \(1, 4, 5\), those before it \(1, 4, 4\)",
         ),
         ([(torch.full((1, 4, 4), torch.nan), 0)], "image 0 has a pixel that is not finite"),
-        ([(torch.zeros(1, 4, 4), torch.tensor([0.5, 0.5]))], "soft labels need a plugin"),
+        ([(torch.zeros(1, 4, 4), torch.tensor([0.5, 0.5]))], "give class labels, not soft labels"),
         ([(torch.zeros(1, 4, 4), 0.5 + 0j)], "expected an integer"),
         ([torch.zeros(1, 4, 4)], r"expected \(x, y\)"),
         ([], "empty"),
@@ -102,9 +102,9 @@ def test_layout(kind, tensor_targets, tasked, dtype):
 
 def test_fields_that_a_memory_cannot_have():
     soft = DataAttribute([[0.5, 0.5]] * 4, "soft", use_in_getitem=True)
-    with pytest.raises(DataError, match="carry the fields soft"):
+    with pytest.raises(DataError, match="have the fields soft"):
         Layout.of(plain(Pictures(2, 2)).update_data_attribute("soft", soft))
-    with pytest.raises(DataError, match="carry 4 values"):
+    with pytest.raises(DataError, match="have 4 values"):
         Layout.of(plain([(torch.zeros(1, 4, 4), 0, 0, 0)]))
 
 

@@ -128,7 +128,7 @@ def test_options_found_by_a_search_make_another_cell_and_the_table_says_where(tm
     (tmp_path / f"{before.stem}.json").write_text(json.dumps(found(before, (0.1, 0.2, 0.1))))
     asked = argparse.Namespace(results=tmp_path, only=before.stem, list=True)
     record.fill([before], asked, None, None)
-    with pytest.raises(CondensekitError, match=r"measured otherwise .lr: 0.03 there, 0.1 here.: move it away"):
+    with pytest.raises(CondensekitError, match=r"holds another cell .lr: 0.03 there, 0.1 here.: move the file away"):
         record.fill([after], asked, None, None)
     assert after.folder != before.folder
     text = "\n".join(continual([found(after, (0.1, 0.2, 0.1))], tmp_path))

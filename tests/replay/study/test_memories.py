@@ -123,7 +123,7 @@ def test_coded_names_carry_method_and_number():
     for name in ("jpeg-packed-kmeans-3", "jpeg-nothing-3", "jpeg-packed-dm-3"):
         with pytest.raises(ConfigError, match=f"unknown memory '{name}'"):
             memory(name)
-    with pytest.raises(ConfigError, match="the images of jpeg-random come coded"):
+    with pytest.raises(ConfigError, match="the images of jpeg-random are coded already"):
         memory("jpeg-jpeg-random-3")
     for name in ("jpeg-dm", "jpeg-8", "jpeg-dm-0", "jpeg-dm-x"):
         with pytest.raises(ConfigError, match=f"'{name}': expected jpeg-random, or jpeg-METHOD-TIMES"):
@@ -166,7 +166,7 @@ def test_coded_images_stay_within_a_budget_in_bytes_and_go_through_a_state():
 
 
 def test_coded_images_that_cannot_fit_are_refused_first():
-    with pytest.raises(ConfigError, match="20 images of class 2 take more bytes, coded, than 1 that are not"):
+    with pytest.raises(ConfigError, match="20 JPEG images of class 2 are larger than 1 uncoded"):
         Coded(Condensing(quick()), 20).fill(images(size=16), 1, JOB)
     plain = ClassImages.from_arrays(torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 1]))
     with pytest.raises(ConfigError, match=r"jpeg-dm-2 needs 8-bit images of 1 or 3 channels, got torch\.float32"):
