@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -464,6 +465,46 @@ def test_bad_use_of_other_commands(cli, tmp_path, monkeypatch, arguments, says):
     assert says in err
     assert err.splitlines()[-1].startswith("Error: ")
     assert not list(tmp_path.iterdir())
+
+
+READING = {
+    "condense": (*FAST, "--out", "{out}"),
+    "select": ("--ipc", 1, "--out", "{out}"),
+    "evaluate": ("{run}", "--networks", 1, "--network", "ConvNet-w8", "--against", "none"),
+    "replay": (
+        *("--experiences", 3, "--ipc", 1, "--memory", "random", "--orders", 1, "--network", "ConvNet-w8"),
+        *("--train-epochs", 1, "--steps", 1, "--out", "{out}"),
+    ),
+}
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_command_begins_with_a_line_about_the_data(cli, run, tmp_path, command):
+    """Floats that were not normalised, a folder of splits taken for classes: this line shows such mistakes."""
+    source = patterns(tmp_path / "\x1b[2Jshapes.npz", 12)
+    folder = run("run", "--data", source) if command == "evaluate" else ""
+    words = [str(word).format(run=folder, out=tmp_path / "out") for word in READING[command]]
+    words += [] if command == "evaluate" else ["--data", source]
+    code, out, err = cli(command, *words, "--json")
+    assert code == 0, err
+    assert json.loads(out)
+    assert err.startswith("Data: 36 training and 18 test images; 3 classes: 1, 5, 6; 3 x 8 x 8, uint8 pixels ")
+    assert "\x1b" not in err
+    words = [word if word != str(tmp_path / "out") else str(tmp_path / "again") for word in words]
+    assert "Data:" not in cli(command, *words, "--quiet")[2]
+
+
+def test_a_layout_is_kept_for_evaluate(cli, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "cubes.npz", images=images, labels=np.arange(20) % 2)
+    command = ("select", "--data", tmp_path / "cubes.npz", "--ipc", 1, "--out", tmp_path / "run")
+    code, _, err = cli(*command)
+    assert code == 2
+    assert "give --layout NCHW if they are on axis 1, or --layout NHWC if they are on axis 3" in err
+    assert cli(*command, "--layout", "NHWC")[0] == 0
+    assert read_json(tmp_path / "run" / "config.json")["data"]["layout"] == "NHWC"
+    code, _, err = cli("evaluate", tmp_path / "run", "--networks", 1, "--network", "ConvNet-w8", "--against", "none")
+    assert code == 0, err
 
 
 def test_ipc_above_a_class_names_the_class_and_leaves_nothing(cli, data, tmp_path):

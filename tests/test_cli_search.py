@@ -46,6 +46,7 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     )
     code, text, err = cli(*options, "--out", out)
     assert code == 0, err
+    assert err.startswith("Data: ")
     assert "| dm |" in text
     assert "Best by dm: " in text
     assert "the same command with --resume --retrain" in text

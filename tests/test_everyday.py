@@ -506,6 +506,39 @@ def test_a_result_is_a_table(digits, made):
     assert found.rows[0].work["images"] > 0
 
 
+def test_bytes_and_floats_of_the_same_images_condense_alike():
+    """A learner's first try: 10 digits as floats in [0, 1] gave saturated blobs where bytes gave digits."""
+    (train, _), scale = ck.load("digits"), 255 / 16
+    levels = (train.images.float() / scale).round()  # 0 to 16, as scikit-learn has them
+    sources = {
+        "bytes": (levels * scale).round().byte(),
+        "floats": levels / 16,
+        "doubles": levels.double().numpy() / 16,
+        "whole floats": (levels * scale).round(),
+        "integers": (levels * scale).round().numpy().astype(int),
+    }
+    made = {name: ck.condense((images, train.labels), SMALL, ipc=1, steps=2).set for name, images in sources.items()}
+    for name, one in made.items():
+        close = 0.02 if name in ("floats", "doubles") else 0  # sixteenths are no whole bytes
+        assert float((one.images - made["bytes"].images).abs().mean()) <= close
+    assert made["floats"].spec.mean == pytest.approx(made["bytes"].spec.mean, abs=0.001)
+
+
+def test_a_test_set_of_floats_is_normalised_as_the_training_images(digits, made):
+    test = digits[1]
+    fine = (test.images / 255).clamp(0.001, 0.999)
+    found = [ck.evaluate(made[0], one, against=None, **QUICK) for one in (test, (fine, test.labels))]
+    assert found[0].rows[0].accuracy_mean == pytest.approx(found[1].rows[0].accuracy_mean, abs=0.01)
+    with pytest.raises(DataError):  # normalised elsewhere, no one knows how
+        ck.evaluate(made[0], (fine - 0.5, test.labels), against=None, **QUICK)
+
+
+def test_load_prints_nothing(capfd):
+    train, _ = ck.load((IMAGES + np.arange(8, dtype=np.uint8)[:, None, None, None], LABELS))
+    assert "\n" not in repr(train)
+    assert capfd.readouterr() == ("", "")
+
+
 # bad input: one line with the argument, the value and a call that works
 
 IMAGES, LABELS = np.zeros((8, 3, 8, 8), np.uint8), np.arange(8) % 2
