@@ -20,7 +20,7 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\broot=FOLDER\b", "--data-root FOLDER"),
     (r"\bgive it a value, (\w+)=VALUE", r"give it a value (--set \1=VALUE)"),
     (r"\btakes no (\w+): ", lambda found: f"takes no {flag(found[1])}: "),
-    (r"\buse (encoder|precision|device)='?(\w+)'?", r"use --\1 \2"),
+    (r"\buse (encoder|precision|device|factor)='?(\w+)'?", r"use --\1 \2"),
     (r"\banother folder\b", "another --out"),
 )
 """Arguments as the library's messages write them, each with its option on the command line."""
