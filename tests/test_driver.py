@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import itertools
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.methods.discrepancy import mean
 from condensekit.methods.encoders import Fresh
+from condensekit.methods.kernel import KernelRidge
 from condensekit.methods.recipe import Recipe
 from condensekit.methods.sampling import Clustered, Uniform
 from condensekit.methods.trained_encoders import Trained
@@ -357,9 +359,27 @@ def test_a_full_disk_returns_what_was_learnt(tmp_path, monkeypatch):
 def test_small_and_unequal_classes():
     data = shapes(per_class=1)  # classes of 1, 2, 3 and 4 images
     assert len(run(data, ipc=1).set) == 4
-    assert len(run(data, ipc=10, init=Noise()).set) == 40
-    with pytest.raises(DataError, match=r"class -3 has 1 images but ipc=3.*noise"):
-        run(data, ipc=3)
+    for method, parts in itertools.product(
+        (DistributionMatching(per_image=True), GradientMatching(inner=1), KernelRidge(labels="soft")),
+        ({}, {"init": Noise()}, {"nested": True}, {"encoder": Fresh(ConvNet(width=8, norm="batch"))}),
+    ):
+        made = run(data, method=method, ipc=3, **parts)
+        assert made.set.counts == (1, 2, 3, 3)
+        assert "2 of 4 classes have fewer images than 3, the smallest 1" in made.message
+    assert run(data, ipc=1, formation=Formation(factor=2)).set.counts == (1, 1, 1, 1)  # the first three repeat images
+    for init in (Random(), Noise()):
+        with pytest.raises(DataError, match=r"largest class 42 has 4 images but ipc=5: lower ipc"):
+            run(data, ipc=5, init=init)
+
+
+def test_a_small_class_is_learnt_as_one_that_repeats_its_images():
+    """Where the number divides ipc, the class's share of the loss is that of its own images alone."""
+    small, large = shapes(per_class=2).select([-3]), shapes(per_class=6).select([0])
+    data = ClassImages.from_arrays(
+        torch.cat([small.images[small.order], large.images[large.order]]), torch.tensor([-3] * 2 + [0] * 7)
+    )
+    together, alone = run(data, ipc=6, steps=3).set, run(data.select([-3]), ipc=2, steps=3).set
+    assert torch.allclose(together.select([-3]).images, alone.images, atol=1e-4)
 
 
 def test_many_classes_stay_small():

@@ -1,10 +1,16 @@
 from contextlib import nullcontext
+from enum import Enum
+from random import random
+from types import SimpleNamespace
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torchvision.datasets import EMNIST, ImageFolder
 
 from condensekit.data import datasets
 from condensekit.data.images import ImageSpec
@@ -257,3 +263,179 @@ def upside_down(image):
 
 def to_float(image):
     return image.float()
+
+
+class Colours(Enum):
+    RED = 3
+
+
+class Renumbered(Torchvisionish):
+    """A target_transform as torchvision applies it."""
+
+    class_to_idx = {"apple": 0, "bear": 1, "cat": 2}  # noqa: RUF012
+
+    def __init__(self, target_transform=None):
+        super().__init__()
+        self.target_transform = target_transform
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image, label if self.target_transform is None else self.target_transform(label)
+
+
+NAMES = {0: "apple", 1: "bear", 2: "cat"}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names"),
+    [
+        (Renumbered(), NAMES),
+        (Renumbered(lambda label: label), NAMES),
+        (Renumbered(lambda label: 2 - label), {0: "0", 1: "bear", 2: "2"}),  # bear is still 1
+        (Renumbered(lambda label: label + 1), {1: "1", 2: "2", 3: "3"}),
+        (Renumbered(lambda label: label % 2), {0: "0", 1: "bear"}),
+        (Subset(Renumbered(), [1, 2, 4]), {1: "bear", 2: "cat"}),
+        (Subset(Subset(Renumbered(), range(1, 12)), [0, 1]), {1: "bear", 2: "cat"}),
+        (ConcatDataset([Renumbered(), Torchvisionish()]), NAMES),
+        (torch.utils.data.random_split(Renumbered(), [6, 6])[0], NAMES),
+    ],
+)
+def test_names_hold_through_wrappers_and_only_where_labels_do(dataset, names):
+    data = datasets.from_dataset(dataset)
+    assert dict(data.spec.class_names) == {k: names[k] for k in data.classes}
+    assert data.labels.tolist() == [dataset[i][1] for i in range(len(dataset))]
+
+
+def test_two_data_sets_with_other_numbers_give_no_wrong_name():
+    other = Renumbered()
+    other.class_to_idx = {"cherry": 0, "bear": 1, "cat": 2}
+    assert datasets.from_dataset(ConcatDataset([Renumbered(), other])).spec.class_names == {0: "0", 1: "bear", 2: "cat"}
+
+
+def test_emnist_letters_begin_with_1():
+    data = EMNIST.__new__(EMNIST)
+    data.transform = data.target_transform = None
+    data.split, data.classes = "letters", EMNIST.classes_split_dict["letters"]
+    data.targets = torch.arange(1, 27)
+    data.data = torch.zeros(26, 28, 28, dtype=torch.uint8)
+    names = datasets.from_dataset(data).spec.class_names
+    assert (names[1], names[26], len(names)) == ("a", "z", 26)
+
+
+ROW = np.array([0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (np.int64(3), 3),
+        (torch.tensor(3), 3),
+        (np.array([3]), 3),
+        (b"cat", 0),
+        (np.bytes_("cat"), 0),
+        (np.str_("cat"), 0),
+        (Colours.RED, 3),
+        (True, "give int"),
+        (np.bool_(True), "give int"),
+        (3.5, "must be an integer or a string, got 3.5"),
+        (None, "must be an integer or a string, got None"),
+        (ROW, "2 are 1: multi-label data"),
+        (ROW * 0, "0 are 1: multi-label data"),
+        (ROW * 4.5, "let the data set give the one number"),
+        ({"boxes": [], "labels": []}, "a dictionary with 'boxes', 'labels'; detection"),
+        ([{"bbox": []}], "detection"),
+    ],
+)
+def test_labels_are_read_or_refused_in_one_line(label, expected):
+    items = Listed([(IMAGE, label), (IMAGE, label)])
+    if isinstance(expected, int):
+        assert datasets.from_dataset(items).labels.tolist() == [expected] * 2
+        return
+    with pytest.raises(DataError, match=expected) as refusal:
+        datasets.from_dataset(items)
+    assert "\n" not in str(refusal.value)
+
+
+def test_one_row_with_several_labels_decides_for_all():
+    """The first rows of multi-label data may have one label each."""
+    with pytest.raises(DataError, match=r"item 2 .* multi-label"):
+        datasets.from_dataset(Listed([(IMAGE, row) for row in ([0, 1], [1, 0], [1, 1])]))
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield IMAGE, 0
+
+
+@pytest.mark.parametrize(
+    ("given", "way_out"),
+    [
+        (Stream(), r"pass list\(dataset\)"),
+        (DataLoader(Torchvisionish()), "pass its data set, loader.dataset"),
+        ({"train": Torchvisionish(), "test": Torchvisionish()}, "a dictionary of 'train', 'test': pass one of them"),
+        (Listed([{"img": IMAGE, "fine_label": 0}]), r"a dictionary with 'img', 'fine_label': pass a list of"),
+    ],
+)
+def test_other_objects_are_refused_with_the_call_to_use(given, way_out):
+    with pytest.raises(DataError, match=way_out):
+        as_images(given)
+
+
+def test_a_list_of_items_and_dictionaries_of_hugging_face_are_read():
+    assert as_images([(IMAGE, 3), (IMAGE, 4)]).labels.tolist() == [3, 4]
+    dicts = Listed([{"image": Image.fromarray(IMAGE), "label": label} for label in (1, 0)])
+    dicts.features = {"label": SimpleNamespace(names=["cat", "dog"])}
+    data = as_images(dicts)
+    assert data.labels.tolist() == [1, 0]
+    assert data.spec.class_names == {0: "cat", 1: "dog"}
+
+
+def test_random_transforms_are_refused():
+    flipped = Torchvisionish(
+        lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random() < 0.5 else image
+    )
+    with pytest.raises(DataError, match=r"item \d+ differs from reading to reading: .* transform=ToTensor"):
+        datasets.from_dataset(flipped)
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: ConcatDataset([data, Subset(data, [2, 1])])])
+def test_an_item_that_cannot_be_read_is_named_with_its_file(tmp_path, wrap):
+    """The loader is that of torchvision; it fails in PIL, without a word of the file."""
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        Image.fromarray(IMAGE).save(tmp_path / name / "0.png")
+    damaged = tmp_path / "b/0.png"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(DataError, match=rf"item 1 \({damaged}\) cannot be read: "):
+        datasets.from_dataset(wrap(ImageFolder(tmp_path)))
+
+
+LABELLINGS = {
+    "as they are": lambda label: label,
+    "from 1": lambda label: label + 1,
+    "gaps": lambda label: 7 * label - 3,
+    "tensors": torch.tensor,
+    "columns": lambda label: np.array([label]),
+}
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(st.data())
+def test_any_data_set_is_read_as_its_items(draw):
+    """Against the plain reading, item by item: count, labels and pixels; names are wrong nowhere."""
+    dataset = Renumbered(LABELLINGS[draw.draw(st.sampled_from(sorted(LABELLINGS)))])
+    dataset.transform = draw.draw(st.sampled_from([None, to_tensor, np.asarray, lambda image: image.convert("L")]))
+    for _ in range(draw.draw(st.integers(0, 3))):
+        if draw.draw(st.booleans()):
+            dataset = ConcatDataset([dataset, Subset(dataset, [len(dataset) - 1, 0])])
+        else:
+            dataset = Subset(dataset, draw.draw(st.lists(st.integers(0, len(dataset) - 1), min_size=1, max_size=9)))
+    items = [dataset[i] for i in range(len(dataset))]
+    read = datasets.from_dataset(dataset)
+    assert read.labels.tolist() == [int(np.ravel(label)[0]) for _, label in items]
+    for image, (given_image, _) in zip(read.images, items, strict=True):
+        plain = np.asarray(given_image)
+        if isinstance(given_image, torch.Tensor):
+            plain = (plain.transpose(1, 2, 0) * 255).round()
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), np.atleast_3d(plain))
+    assert all(name in (NAMES.get(label), str(label)) for label, name in read.spec.class_names.items())

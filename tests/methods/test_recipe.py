@@ -145,7 +145,13 @@ def test_a_recipe_that_fits_passes_the_check():
     data = shapes()
     for recipe in (Recipe(DM), Recipe(DM, Trained(), nested=True, soft_labels=True), Recipe(KernelRidge())):
         recipe.check(data, 2, ONE)
-    Recipe(DM, init=Noise()).check(data, 100, ONE)
+    Recipe(DM, init=Noise()).check(data, 15, ONE)  # one class has so many
+
+
+@pytest.mark.parametrize("init", [Noise(), Random()])
+def test_a_class_takes_what_it_has_wherever_it_starts(init):
+    with pytest.raises(DataError, match="largest class 42 has 15 images but ipc=16: lower ipc"):
+        Recipe(DM, init=init).check(shapes(), 16, ONE)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +174,8 @@ def test_what_makes_no_sense_with_the_data_is_refused(changes, ipc, says):
         Recipe(**{"method": DM, **changes}).check(shapes(), ipc, ONE)
 
 
-def test_small_classes_are_refused_by_the_start():
-    with pytest.raises(DataError, match="class -3 has 12 images but ipc=4 with factor=2, which takes 16"):
+def test_an_ipc_that_no_class_has_is_refused():
+    with pytest.raises(DataError, match=r"class 42 has 15 images but ipc=4 with factor=2, which takes 16: .*factor=1"):
         Recipe(DM, formation=Formation(factor=2)).check(shapes(), 4, ONE)
 
 

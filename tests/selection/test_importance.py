@@ -256,8 +256,8 @@ def test_names_and_bad_options(compute):
     assert (ImportanceKMeans().name, ImportanceKRR().name) == ("importance-kmeans", "importance-krr")
     with pytest.raises(ConfigError, match="formula must be one of default, bachem, got 'other'; clusters must be"):
         ImportanceKMeans(formula="other", clusters=0)
-    with pytest.raises(DataError, match=r"class -3 has 12 images but ipc=13"):
-        ImportanceKRR(NARROW, replacement=True)(shapes(), 13, Draw(0), compute)
+    with pytest.raises(DataError, match=r"class 42 has 15 images but ipc=16"):
+        ImportanceKRR(NARROW, replacement=True)(shapes(), 16, Draw(0), compute)
 
 
 def test_an_outlier_is_drawn_and_counts_little(compute):

@@ -56,7 +56,7 @@ def test_packed_random_is_where_a_packed_condensation_starts(compute):
 
 
 def test_packing_needs_images_enough_and_a_fitting_size(compute):
-    with pytest.raises(DataError, match=r"class -3 has 12 images but ipc=4 with factor=2, which takes 16: lower ipc"):
+    with pytest.raises(DataError, match=r"class 42 has 15 images but ipc=4 with factor=2, which takes 16: lower ipc"):
         selected_set(shapes(), Random(), 4, Draw(0), compute, Formation(2))
     with pytest.raises(ConfigError, match="factor 3 does not divide the image size 8x8: use another factor, or 1"):
         selected_set(shapes(), Random(), 1, Draw(0), compute, Formation(3))
@@ -166,5 +166,5 @@ def test_what_jpeg_cannot_code_is_refused(compute):
     for formation in (Formation(2), Formation(dtype="uint8")):
         with pytest.raises(ConfigError, match="leave out factor and storage"):
             selected_set(data, JpegRandom(), 1, Draw(0), compute, formation)
-    with pytest.raises(DataError, match="12 images but ipc=13"):
-        JpegRandom()(data, 13, Draw(0), compute)
+    with pytest.raises(DataError, match="15 images but ipc=16"):
+        JpegRandom()(data, 16, Draw(0), compute)

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -21,8 +22,8 @@ from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.stats import paired_interval
 from condensekit.testing import shapes
 from condensekit.training.augment import Augmentation
-from condensekit.training.evaluation import Candidate, evaluate, targets_for
-from condensekit.training.train import TrainProtocol
+from condensekit.training.evaluation import Candidate, evaluate, outputs, targets_for
+from condensekit.training.train import TrainProtocol, class_indices
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)
 NETS = (ConvNet(width=8),)
@@ -45,9 +46,9 @@ def kmeans(compute):
     return tuple(selected_set(TEST, KMeans(Pixels()), 2, Draw(seed), compute) for seed in range(3))
 
 
-def run(candidates, compute, **options):
+def run(candidates, compute, test=TEST, **options):
     options = {"networks": 2, "network": NETS, "protocol": TINY, **options}
-    return evaluate(candidates, TEST, compute=compute, **options)
+    return evaluate(candidates, test, compute=compute, **options)
 
 
 def test_rows_hold_what_the_statistics_say(compute, sets, kmeans):
@@ -143,8 +144,11 @@ def test_soft_labels_of_some_classes_are_tested_on_those(compute):
         protocol=TINY,
     ).rows
     assert rows[0].accuracies == rows[1].accuracies
-    with pytest.raises(DataError, match="of which there are no test images"):
-        targets_for("soft", soft, TEST.select(TEST.classes[1:]))
+    others = TEST.select(TEST.classes[1:])
+    assert outputs(soft, others) == TEST.classes
+    assert torch.equal(targets_for("soft", soft, others), torch.eye(4)[class_indices(hard.labels, TEST.classes)])
+    with pytest.raises(DataError, match=r"'soft' has classes \[-3, 0\] and the test images \[7, 42\]: none is in both"):
+        targets_for("soft", soft, TEST.select(TEST.classes[2:]))
 
 
 def test_soft_labels_stand_for_the_right_classes(compute, sets):
@@ -155,9 +159,30 @@ def test_soft_labels_stand_for_the_right_classes(compute, sets):
     assert rows[0].accuracies == rows[1].accuracies
 
 
+def test_classes_without_test_images_are_said_and_not_tested(compute, sets, caplog):
+    found = run([Candidate("mine", sets)], compute, test=TEST.select([-3, 0, 7]))
+    note = "no test images of 1 of 4 classes (42): accuracy is that of the others"
+    assert found.notes == (note,)
+    assert note in caplog.text
+    assert note in str(found)
+    assert found.to_json()["notes"] == [note]
+
+
+def test_a_ragged_set_is_trained_on_as_on_what_its_classes_have(compute):
+    """Packed or not, images in a step and steps are those of the images that a selection of this ipc has."""
+    data = shapes(per_class=1)  # classes of 1, 2, 3 and 4 images
+    plain, packed = (
+        selected_set(data, Random(), ipc, Draw(0), compute, Formation(factor)) for ipc, factor in ((4, 1), (1, 2))
+    )
+    assert (plain.counts, packed.counts) == ((1, 2, 3, 4), (1, 1, 1, 1))
+    protocol = replace(TINY, batch=4)
+    run_on = partial(run, compute=compute, test=data, protocol=protocol)
+    rows = run_on([Candidate("plain", (plain,)), Candidate("packed", (packed,))]).rows
+    assert [(row.ipc, row.ipc_min, row.steps) for row in rows] == [(4, 1, 3 * TINY.epochs), (1, 1, TINY.epochs)]
+    assert "at most 4" in str(run_on([Candidate("plain", (plain,))]))
+
+
 def test_sets_that_do_not_fit_the_test_images_are_refused(compute, sets):
-    with pytest.raises(DataError, match=r"'mine' has class 42, of which there are no test images"):
-        evaluate([Candidate("mine", sets)], TEST.select([-3, 0, 7]), compute=compute)
     other = ClassImages.from_arrays(TEST.images // 2, TEST.labels)
     with pytest.raises(DataError, match="shape or normalisation"):
         evaluate([Candidate("mine", sets)], other, compute=compute)
