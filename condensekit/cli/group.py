@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import signal
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 import click
 
-from condensekit import __version__
+from condensekit import __version__, interrupt
 from condensekit.cli import COMMANDS
 from condensekit.cli.flags import as_flags
 from condensekit.errors import CondensekitError
@@ -74,6 +75,10 @@ def run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except OSError as error:
+        if error.errno != errno.EIO or error.filename is not None:
+            raise
+        interrupt.leave(signal.SIGHUP)  # the terminal is gone: nothing can be said, nor written at the end
     except CondensekitError as error:
         click.echo(f"Error: {as_flags(str(error))}", err=True)
         return error.exit_code

@@ -140,15 +140,14 @@ def test_a_terminal_that_closes_leaves_a_checkpoint(tmp_path):
     assert len(list((tmp_path / "run/checkpoints").iterdir())) == 1
 
 
-@pytest.mark.parametrize(("name", "code"), CODES)
-def test_a_stopped_run_goes_on_with_its_folder_alone_to_the_same_images(cli, tmp_path, name, code):
-    words = (*CONDENSE, "--steps", "2000")
+def test_a_stopped_run_goes_on_with_its_folder_alone_to_the_same_images(cli, tmp_path):
+    words = (*CONDENSE, "--steps", "500")
     with Started(*words, "--out", "run", cwd=tmp_path) as command:
         command.wait_for((tmp_path / "run/metrics.csv").exists)
-        command.process.send_signal(signal.Signals[name])
+        command.process.send_signal(signal.SIGHUP)
         ended, said = command.ends()
     assert "Traceback" not in said
-    assert ended == code
+    assert ended == 129
     assert "--resume" in said
     assert cli("condense", "--resume", "--out", tmp_path / "run")[0] == 0
     assert cli(*words, "--out", tmp_path / "whole")[0] == 0
@@ -156,7 +155,7 @@ def test_a_stopped_run_goes_on_with_its_folder_alone_to_the_same_images(cli, tmp
     assert all((one[name] == two[name]).all() for name in two)
 
 
-@pytest.mark.parametrize("name", ["condense", "select", "code", "methods", "evaluate", "replay", "search", "export"])
+@pytest.mark.parametrize("name", ["condense", "evaluate", "search"])
 def test_ctrl_c_during_the_imports_is_silent(tmp_path, name):
     """The words of the command do not matter: it is not called yet."""
     with Started(name, "--help", cwd=tmp_path) as command:
