@@ -88,7 +88,7 @@ class Maker:
         seed: Seed of all sets.
         folder: Folder with a folder for each stored set; None: sets are not stored.
         machine: Device, precision and workers of all networks, including candidates.
-        progress: Display that is told about each matching step.
+        progress: Progress display, updated after each matching step.
         stop: Function that returns whether the time is over; called before each set and after each matching step.
     """
 

@@ -100,7 +100,7 @@ class Contest:
         check_choices(space)
         self.space, self.rankers, self.setting, self.strategy = space, list(rankers), setting, strategy
         self.wanted, self.seed, self.groups = truth, seed, dict(groups or {})
-        self.strata = _few(space) if strata is None else strata
+        self.strata = _usual_strata(space) if strata is None else strata
         if architectures is not None:
             for architecture in architectures:
                 check_architecture(space, architecture)
@@ -250,7 +250,7 @@ class Contest:
         }
 
 
-def _few(space: ModelSpace) -> list[str]:
+def _usual_strata(space: ModelSpace) -> list[str]:
     """The labels with 2 to 8 choices."""
     sizes = {label: len(getattr(mutable, "values", ())) for label, mutable in space.simplify().items()}
     return [label for label, size in sizes.items() if 2 <= size <= MAX_STRATA]

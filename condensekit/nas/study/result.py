@@ -40,13 +40,13 @@ class SearchResult:
         """The contents of ``search.json``, as JSON values."""
         return {
             "best": self.best,
-            "trials": [self._told(trial) for trial in self.trials],
+            "trials": [self._entry(trial) for trial in self.trials],
             "ranking": [asdict(row) for row in self.rows],
             "truth": self.truth,
             "notes": list(self.notes),
         }
 
-    def _told(self, trial: Trial) -> dict[str, Any]:
+    def _entry(self, trial: Trial) -> dict[str, Any]:
         record, values = trial.to_json(), self.values.get(key(trial.architecture))
         truth = sum(values) / len(values) if values else None
         return {**{name: record[name] for name in TRIAL_FIELDS}, "truth": truth}

@@ -34,7 +34,7 @@ class Running:
         port: Port of NNI's portal.
         budget_s: Seconds of all runs in this folder together, including condensation. Work that is not finished by then
             is left out, but a selection of real images runs to its end. None: no limit.
-        progress: Display that is told about each trial.
+        progress: Progress display, updated after each trial.
 
     Raises:
         ConfigError: See :func:`check_running`.

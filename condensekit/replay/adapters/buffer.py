@@ -78,7 +78,7 @@ class CondensedBuffer(ExemplarsBuffer):
             methods that work on pixels know the range of pixels. With ``flippable=False`` no image is mirrored.
         transforms: Transforms of replayed images: an Avalanche ``TransformGroups``, or a callable for training only.
         out: Folder of condensations, from which a killed condensation is resumed; None: nothing is saved.
-        progress: Display that is told about each step.
+        progress: Progress display, updated after each step.
         cache: Sets of single classes, read and written; see :func:`condensekit.replay.memory.fillers.filled`.
 
     Raises:

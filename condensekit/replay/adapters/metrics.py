@@ -47,11 +47,12 @@ def coded_bytes(memory: CondensedSet) -> int:
 
     8-bit pixels without ranges have ``coded`` sizes in the set, but are not coded: here zlib codes them.
     """
-    pixels = memory.coded is not None and memory.formation.dtype == "uint8"
-    pictures = (memory.images, None if pixels else memory.ranges) if pixels or memory.coded is None else ()
+    jpeg = None if memory.formation.dtype == "uint8" else memory.coded
+    ranges = memory.ranges if memory.coded is None else None
+    pictures = (memory.images, ranges) if jpeg is None else ()
     tensors = [t for t in (*pictures, memory.labels, memory.soft_labels) if t is not None]
     found = sum(len(zlib.compress(t.contiguous().view(torch.uint8).numpy().tobytes(), 9)) for t in tensors)
-    return found if pixels or memory.coded is None else found + int(memory.coded.sum())
+    return found if jpeg is None else found + int(jpeg.sum())
 
 
 class _Emitting(PluginMetric[float]):

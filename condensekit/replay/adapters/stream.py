@@ -118,17 +118,17 @@ def check_head(outputs: int, targets: Tensor) -> None:
 def key_of(exp: Any) -> Key:
     """Identity of an experience in every process: name of its stream, its numbers, and a digest of its images."""
     exp = exp.logging()  # the view that shows all attributes
-    whole = _told(_told(exp, "origin_experience", None), "current_experience", -1)
-    stream = _told(exp, "origin_stream", None)
-    return str(_told(stream, "name", "")), whole, _told(exp, "current_experience", -1), _digest(exp.dataset)
+    whole = _get(_get(exp, "origin_experience", None), "current_experience", -1)
+    stream = _get(exp, "origin_stream", None)
+    return str(_get(stream, "name", "")), whole, _get(exp, "current_experience", -1), _digest(exp.dataset)
 
 
 def check_same_stream(exp: Any, taken: Sequence[Key]) -> None:
     """Raise DataError if stored experiences are not those of the stream of ``exp``."""
-    stream = _told(exp.logging(), "origin_stream", None)
-    own = _told(stream, "name", "")
-    stream = _told(_told(stream, "benchmark", None), "streams", {}).get(own, stream)  # the whole stream of a slice
-    here = {_told(other, "current_experience", -1): other for other in stream} if isinstance(stream, Sequence) else {}
+    stream = _get(exp.logging(), "origin_stream", None)
+    own = _get(stream, "name", "")
+    stream = _get(_get(stream, "benchmark", None), "streams", {}).get(own, stream)  # the whole stream of a slice
+    here = {_get(other, "current_experience", -1): other for other in stream} if isinstance(stream, Sequence) else {}
     for name, whole, number, digest in taken:
         if name == own and whole < 0 and number in here and _digest(here[number].dataset) != digest:
             raise DataError(
@@ -137,7 +137,7 @@ def check_same_stream(exp: Any, taken: Sequence[Key]) -> None:
             )
 
 
-def _told(owner: Any, name: str, default: Any) -> Any:
+def _get(owner: Any, name: str, default: Any) -> Any:
     """An attribute of an Avalanche object, or ``default``: Avalanche raises AssertionError for an unset attribute."""
     try:
         return getattr(owner, name)

@@ -32,7 +32,7 @@ class Job:
         steps: Number of matching steps of a condensation.
         machine: Device, precision and workers of the networks.
         saving: Run folder of a condensation, from which it can be resumed; None: nothing is saved.
-        progress: Display that is told about each step.
+        progress: Progress display, updated after each step.
     """
 
     seed: int = 0

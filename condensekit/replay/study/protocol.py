@@ -177,7 +177,7 @@ class Bench:
         out: The run folder.
         compute: Runs networks.
         room: Bytes of each class in memories of equal bytes, at least 1; each memory stores at least one image.
-        progress: Display that is told about each gradient step.
+        progress: Progress display, updated after each gradient step.
     """
 
     train: ClassImages

@@ -81,7 +81,7 @@ def run_protocol(
         record: Further entries for ``config.json``.
         room: Bytes of each class in memories of equal bytes; None: the bytes of the largest condensed memory of the
             run.
-        progress: Display that is told about each gradient step.
+        progress: Progress display, updated after each gradient step.
 
     Returns:
         Rows and contrasts. ``out`` holds them as ``replay.json``, with a table and a plot.

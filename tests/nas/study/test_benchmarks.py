@@ -186,7 +186,7 @@ def test_a_trial_that_the_machine_lost_is_no_finding(task, tmp_path, server):
     log = tmp_path / "toy-set0"
     fine = Trial("random", task.samples["all"][0], None, FAILED, reason="diverged by step 3 of 4: loss not finite")
     nas._refuse_accidents([fine], log)
-    with pytest.raises(CondensekitError, match=r"its process died.*remove its line from the random\.jsonl"):
+    with pytest.raises(CondensekitError, match=r"its process died.*remove its line from random\.jsonl"):
         nas._refuse_accidents([replace(fine, reason="its process died")], log)
 
 
@@ -270,7 +270,7 @@ def test_published_scores_are_read_by_cell(tmp_path):
     head = ["net_str", *nas_cells.FREE]
     rows = [[to_table(a), *(str(10 * i + j) for j in range(len(nas_cells.FREE)))] for i, a in enumerate(cells)]
     (tmp_path / nas_tasks.PROXIES).write_text("\n".join(",".join(row) for row in (head, *rows)))
-    with pytest.raises(DataError, match=r"cannot read .*12_epochs\.csv .*: --tables names the folder"):
+    with pytest.raises(DataError, match=r"cannot read .*12_epochs\.csv .*: --tables must be the folder"):
         nas_tasks._published(tmp_path, real)
     rows = [["net_str", "cifar10_val", "cifar10_test"], *([to_table(a), str(i), "9"] for i, a in enumerate(cells))]
     (tmp_path / nas_tasks.EPOCHS).write_text("\n".join(",".join(row) for row in rows))
