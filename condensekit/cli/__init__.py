@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import NoReturn
 import click
 
 from condensekit import __version__
-from condensekit.cli.flags import as_flags
+from condensekit.cli import show
 from condensekit.errors import CondensekitError
 
 COMMANDS = {
@@ -82,7 +83,9 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; every expected failure is one line on standard error."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    warnings = logging.StreamHandler()
+    warnings.setFormatter(show.Lines("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[warnings])
     signal.signal(signal.SIGTERM, _terminated)
     sys.path.append(os.getcwd())  # so that module:object finds files in the current folder
     try:
@@ -90,10 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.Abort as error:
         code = 128 + (signal.SIGTERM if isinstance(error.__cause__, _Terminated) else signal.SIGINT)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        click.echo("\n".join(map(show.message, told.getvalue().splitlines())), err=True)
         code = error.exit_code
     except CondensekitError as error:
-        click.echo(f"Error: {as_flags(str(error))}", err=True)
+        show.tell(f"Error: {error}")
         code = error.exit_code
     sys.exit(code or 0)
 

@@ -18,6 +18,7 @@ from condensekit.cli.options import (
     Place,
     Positive,
     Source,
+    Whole,
     compiled_machine_options,
     gathered,
     option,
@@ -67,11 +68,11 @@ the same images, bit for bit, as a run without interruption. A run cannot be res
 )
 @source_options
 @IPC
-@option("--steps", type=click.IntRange(min=1), metavar="N", help="Matching steps to take.")
+@option("--steps", type=Whole(min=1), metavar="N", help="Matching steps to take.")
 @option("--minutes", type=Positive(), metavar="M", help="Wall time of the steps, instead of --steps.")
 @recipe_options
 @place_options
-@option("--checkpoint-every", type=click.IntRange(min=1), metavar="N", help="Steps between checkpoints.")
+@option("--checkpoint-every", type=Whole(min=1), metavar="N", help="Steps between checkpoints.")
 @option(
     "--checkpoint-minutes",
     type=Positive(),
@@ -80,7 +81,7 @@ the same images, bit for bit, as a run without interruption. A run cannot be res
     metavar="M",
     help="Minutes between checkpoints.",
 )
-@option("--snapshot-every", type=click.IntRange(min=1), metavar="N", help="Steps between PNG grids in RUN/snapshots.")
+@option("--snapshot-every", type=Whole(min=1), metavar="N", help="Steps between PNG grids in RUN/snapshots.")
 @compiled_machine_options
 @QUIET
 @JSON

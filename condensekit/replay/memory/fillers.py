@@ -118,7 +118,7 @@ class Selecting(Filler):
     def __post_init__(self) -> None:
         refuse(
             instance("selection", self.selection, Selection, "Random() or catalog.selection('kmeans')"),
-            f"{self.selection.name} images are stored as they are coded: leave out factor={self.formation.factor}"
+            f"{self.selection.name} images are stored as JPEG: leave out factor={self.formation.factor}"
             if self.codes and self.formation.factor > 1
             else None,
         )
