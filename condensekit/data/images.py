@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from condensekit.data.decoding import as_tensor, as_what
-from condensekit.errors import DataError, finite, instance, refuse, whole
+from condensekit.errors import DataError, finite, instance, refuse, unknown, whole
 from condensekit.rng import Draw
 
 COUNTED = 1 << 22  # pixels counted in one call, as 8-byte integers
@@ -309,7 +310,15 @@ class ClassImages:
         return self.labels[self.order]
 
     def with_spec(self, **changes: Any) -> ClassImages:
-        """The same images with changed fields of their :class:`ImageSpec`, for example ``flippable=False``."""
+        """The same images with changed fields of their :class:`ImageSpec`, for example ``flippable=False``.
+
+        Raises:
+            ConfigError: An unknown field.
+        """
+        fields = [entry.name for entry in dataclasses.fields(ImageSpec)]
+        for name in changes:
+            if name not in fields:
+                raise unknown("field of an ImageSpec", name, fields)
         changed = self._narrow(self.order.sort().values)
         changed.spec = replace(self.spec, **changes)
         return changed

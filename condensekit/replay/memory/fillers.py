@@ -16,7 +16,7 @@ import torch
 from condensekit.compute import Spent
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.driver import Status, condense
-from condensekit.errors import DataError, instance, refuse
+from condensekit.errors import DataError, instance, refuse, require
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.replay.memory.base import DivergedError, Filler, Interrupted, Job
@@ -97,6 +97,10 @@ class Condensing(Filler):
             raise Interrupted(result.message, result.signum or signal.SIGINT)
         if result.status is Status.DIVERGED:
             raise DivergedError(f"filling the memory with {self.name}: {result.message}")
+        require(
+            result.set.formation == self.formation,
+            f"filling the memory with {self.name}: {result.message}; lower the method's lr, or use storage='float32'",
+        )
         return result.set
 
 
@@ -106,7 +110,7 @@ class Selecting(Filler):
 
     Args:
         selection: Which ones.
-        formation: How they are stored; images that come coded are stored as they are coded.
+        formation: How they are stored; images that come coded are stored as JPEG.
 
     Raises:
         ConfigError: Something else than a selection; a packing of images that come coded.

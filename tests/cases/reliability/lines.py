@@ -39,11 +39,22 @@ NUMBERS = (
     ",", "-", "one", "\udcff", "a\0b", LONG,
 )  # fmt: skip
 PATHS = (*BLANK, "-", "a\0b", "x" * 300, "a/" * 3000, "\ud800")
-RECIPES = tuple(
-    f"dm {option}={value}"
-    for option in ("lr", "batch_real", "momentum", "keep", "factor")
-    for value in ("", DIGITS + "e", "nan", "1e400", "-1", "٣", LONG)
-) + ("dm =", "dm lr", "dm lr=1 lr=2", "dm lr==1", "=", "dm encoder_network=" + LONG, "dm discrepancy=moments-" + DIGITS)
+RECIPES = (
+    *(
+        f"dm {option}={value}"
+        for option in ("lr", "batch_real", "momentum", "keep", "factor")
+        for value in ("", DIGITS + "e", "nan", "1e400", "-1", LONG)
+    ),
+    *(
+        "dm =",
+        "dm lr",
+        "dm lr=1 lr=2",
+        "dm lr==1",
+        "=",
+        "dm encoder_network=" + LONG,
+        "dm discrepancy=moments-" + DIGITS,
+    ),
+)
 NETWORKS = ("ConvNet-w" + DIGITS, "ConvNet-w0", "ConvNet-w-1", "ConvNet-w٣", "ConvNet-" + LONG, "MLP width=" + DIGITS)
 LISTS = ("random,", "dm@" + DIGITS, "dm@0", "dm@٣", "dm ipc=-1", "dm+", "+", "ridge:", "random,random", "early-stop@x")
 KINDS = {
@@ -62,7 +73,7 @@ KINDS = {
 }
 KINDS["--trial-limit"] = KINDS["--budget"]
 TINY = {
-    "condense": "--data digits --method dm --encoder-network ConvNet-w8-d1 --ipc 1 --steps 3 --batch-real 8 --out {out}",
+    "condense": "--data digits --encoder-network ConvNet-w8-d1 --ipc 1 --steps 3 --batch-real 8 --out {out}",
     "select": "--data digits --ipc 1 --out {out}",
     "code": "{run} --ipc 30 --out {out}",
     "methods": "",
@@ -133,7 +144,7 @@ def lines(seed, number, run, out):
                 draw.choice(("--nothing", "--" + LONG, "--\x1b[2J", "-9", "surplus", "\udcff", "--steps=", "--=1"))
             ]
         if draw.random() < 0.1:
-            place = draw.choice((__file__, __file__ + "/below", "/dev/null", "/proc/none/run"))
+            place = draw.choice((__file__, __file__ + "/below", "/dev/null"))
             wrong += ["--out" if "--out" in known else "--to" if "--to" in known else "--data-root", place]
         if draw.random() < 0.05 and "--out" in known:
             wrong += ["--out"]  # without its value
