@@ -291,7 +291,7 @@ def command(
             unused(**_idle([part for one in rankers for part in one.parts], options, retrained))
     with problems:
         if options["truth_name"] not in ("none", "full") and not Path(options["truth_name"]).is_file():
-            raise ConfigError(f"--truth {options['truth_name']} is no file: give a table, full or none")
+            raise ConfigError(f"cannot read the truth table {options['truth_name']}: there is no such file")
     problems.refuse()
     train, test = source.load(progress)
     made = space(options["space_name"], train.spec.shape, len(train.classes))
@@ -346,20 +346,21 @@ def command(
 
 
 def _idle(rankers: Sequence[Ranker], options: Mapping[str, Any], retrained: bool) -> dict[str, str | None]:
-    """Why options do nothing with these rankers, which are no combinations; see :func:`unused`."""
-    from condensekit.nas.rankers.trained import Condensed, OnSet, Started
+    """Why options do nothing with these rankers, which are no combinations; see :func:`unused`.
 
-    sets = [one for one in rankers if isinstance(one, OnSet)]
-    started = [one for one in sets if isinstance(one, Condensed)]
+    ``--ipc``, ``--steps`` and ``--train-steps`` are the setting of a search: they may stand with every ranker.
+    """
+    from condensekit.nas.rankers.trained import Condensed, Started
+
+    started = [one for one in rankers if isinstance(one, Condensed)]
     learnt = None if any(not isinstance(one, Started) for one in started) else "no ranker condenses"
     trained = "no ranker trains candidates" if all(one.free for one in rankers) else None
     full = None if options["truth_name"] == "full" else "it is for --truth full"
     once = options["engine"] == "sequential" and options["workers"] != 1
     return {
-        **dict.fromkeys(("steps", "settings", "discrepancy", "sampling", "encoder", "encoder_network"), learnt),
+        **dict.fromkeys(("settings", "discrepancy", "sampling", "encoder", "encoder_network"), learnt),
         **dict.fromkeys(("init", "factor"), None if started else "no ranker condenses"),
-        "ipc": None if any(one.ipc is None for one in sets) else "no ranker takes it",
-        **dict.fromkeys(("train_steps", "score", "seeds", "hopeless"), trained),
+        **dict.fromkeys(("score", "seeds", "hopeless"), trained),
         "augment": trained if full and not retrained else None,
         "truth_seeds": full,
         "full_epochs": None if retrained or not full else "it is for --truth full and --retrain",

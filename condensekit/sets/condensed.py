@@ -107,7 +107,6 @@ class CondensedSet:
         if self.coded is not None and (tuple(self.coded.shape) != (count,) or self.coded.dtype != torch.int64):
             raise DataError(f"coded must be ({count},) int64, got {tuple(self.coded.shape)} {self.coded.dtype}")
         refuse(self.formation.misfit(self.spec.shape, count))
-        self._check_values()
 
     def _check_values(self) -> None:
         """Raise DataError for values that no set can have; the text has the index of the stored image."""
@@ -352,9 +351,11 @@ class CondensedSet:
             spec, formation = ImageSpec.from_json(state["spec"]), Formation(**state["formation"])
             refuse(*(whole("a size of the shape", size, 1) for size in spec.shape))
             require(isinstance(state["provenance"], Mapping), "its provenance is no dictionary")
-            return cls(**tensors, spec=spec, formation=formation, provenance=state["provenance"])
+            made = cls(**tensors, spec=spec, formation=formation, provenance=state["provenance"])
+            made._check_values()
         except (CondensekitError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"it holds no valid condensed set ({error})") from error
+        return made
 
     def save(self, path: str | Path) -> None:
         """Write one file, atomically. Raises StoreError with path and stage."""

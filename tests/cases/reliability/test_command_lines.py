@@ -72,7 +72,6 @@ IDLE = [
     ("replay", "--storage float32"),
     ("replay", "--encoder-network ConvNet-w8"),
     ("replay", "--orders 2 --seeds 3"),
-    ("search", "--steps 3"),
     ("search", "--encoder-network ConvNet-w8"),
     ("search", "--init kmeans"),
     ("search", "--set lr=3"),
@@ -80,7 +79,6 @@ IDLE = [
     ("search", "--workers 2"),
     ("search", "--truth-trainings 2"),
     ("search", "--full-epochs 3"),
-    ("search", "--rankers random@3"),  # --ipc is in the line
     ("search", "--rankers params --score margin"),
     ("search", "--rankers params --trainings 2"),
     ("export", "--seed 5"),

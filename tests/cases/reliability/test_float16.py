@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import condensekit as ck
-from condensekit.driver import Status
 from condensekit.errors import ConfigError
 from condensekit.sets.condensed import CondensedSet
 from tests.cases.command import CONDENSE
