@@ -199,7 +199,7 @@ def test_trust_is_not_taken_from_a_run_folder(cli, named, tmp_path, monkeypatch)
     where = ("--data", "mnist", "--data-root", named, "--trust-local-copy")
     assert cli("condense", *where, *FAST, "--out", folder)[0] == 0
     config = read_json(folder / "config.json")
-    assert "trust" not in json.dumps(config)
+    assert "trust_local_copy" not in json.dumps(config)
     altered = tmp_path / "cifar-10-batches-py"
     altered.mkdir()
     for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"):
