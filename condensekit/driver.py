@@ -30,7 +30,7 @@ from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
 from condensekit.selection.base import smaller_note, stored_each
-from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.condensed import CondensedSet, Formation
 
 log = logging.getLogger(__name__)
 READ_EVERY = {"cuda": 50, "mps": 50}  # steps between two reads of the metrics from a GPU; on a CPU every step
@@ -139,6 +139,7 @@ def condense(
             None if steps is None else whole("steps", steps, 1),
             None if minutes is None else positive("minutes", minutes),
             whole("seed", seed),
+            None if record is None else instance("record", record, Mapping, '{"name": "mine"}'),
             None if saving is None else instance("saving", saving, Saving, "a folder or Saving(folder)"),
             function("stop", stop, "lambda: False"),
             instance("progress", progress, Progress, "a subclass of condensekit.progress.Progress, or nothing"),
@@ -425,8 +426,15 @@ class _Loop:
             result.set.save(self.run.path / "set.safetensors", overwrite=True)
         return result
 
+    def _formation(self) -> Formation:
+        """How the present images are stored: as the recipe says; as float32 if they have too large values for that."""
+        wanted = self.recipe.formation
+        return wanted if wanted.fits(self.state["images"].flatten(0, 1)) else replace(wanted, dtype="float32")
+
     def result(self, status: Status, message: str) -> CondenseResult:
         made = self._set(status)
+        if made.formation != self.recipe.formation:
+            message += f"; stored as float32, because values are too large for {self.recipe.formation.dtype}"
         if self.recipe.soft_labels:
             made = self.recipe.encoder.label(made, self.prepared, self.compute)
         work = self.work()
@@ -453,7 +461,7 @@ class _Loop:
         }
         labels = torch.tensor(self.data.classes, dtype=torch.int64).repeat_interleave(images.shape[1])
         made = CondensedSet.from_images(
-            images.flatten(0, 1), labels, self.data.spec, formation=self.recipe.formation, provenance=provenance
+            images.flatten(0, 1), labels, self.data.spec, formation=self._formation(), provenance=provenance
         )
         soft = self.recipe.method.soft_labels(self.state)
         made = made if soft is None else made.with_soft_labels(soft, self.data.classes)

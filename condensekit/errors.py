@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -11,6 +12,8 @@ from types import TracebackType
 from typing import Any
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LONGEST_NAME = 255  # bytes of one part of a path
+LONGEST_PATH = 4096 - 256  # bytes of a path below which a run still has room for the names of its files
 
 
 def printable(text: object) -> str:
@@ -25,10 +28,19 @@ def printable(text: object) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines, which stay lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 class CondensekitError(Exception):
     """Base of every error this package raises on purpose; its text is one actionable sentence."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """The text; what it quotes from files and data cannot control a terminal."""
+        return printable(super().__str__())
 
 
 class DataError(CondensekitError):
@@ -105,6 +117,22 @@ def quoted(value: object) -> str:
     return f"{text:.60} ({type(value).__name__})"
 
 
+def unusable(path: str | os.PathLike[str]) -> str | None:
+    """Why no file can have this path; None if one can."""
+    text = os.fspath(path)
+    if not text.strip():
+        return "it is empty"
+    if "\0" in text:
+        return "it has a zero byte"
+    try:
+        parts = os.fsencode(text).split(os.sep.encode())
+    except UnicodeEncodeError:
+        return "it has characters that no file name can have"
+    if max(map(len, parts)) > LONGEST_NAME or len(os.fsencode(text)) > LONGEST_PATH:
+        return "it is too long for a file name"
+    return None
+
+
 def whole(name: str, value: object, low: int | None = None) -> str | None:
     """The problem of a value that must be an integer, and at least ``low`` if given; None if there is no problem.
 
@@ -148,5 +176,5 @@ class Problems:
         return False
 
     def refuse(self) -> None:
-        """Raise one ConfigError with all collected problems."""
-        refuse(*self.found)
+        """Raise one ConfigError with all collected problems, each of them once."""
+        refuse(*dict.fromkeys(self.found))

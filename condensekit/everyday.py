@@ -141,6 +141,8 @@ def condense(
     problems = Problems()
     made, images = None, None
     with problems:
+        refuse(None if record is None else instance("record", record, Mapping, '{"name": "mine"}'))
+    with problems:
         made = recipes.as_recipe(recipe)
     images = as_images(data)
     problems.refuse()

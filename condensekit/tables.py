@@ -7,7 +7,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from condensekit.errors import ConfigError
+from condensekit.errors import ConfigError, printable
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -19,7 +19,7 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     | dm | 5 |
     """
     lines = [columns, ["---"] * len(columns), *rows]
-    text = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
+    text = ["| " + " | ".join(printable(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
     text[1] = "|" + "---|" * len(columns)
     return "\n".join(text)
 
@@ -28,7 +28,7 @@ def as_html(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """The same table for a notebook."""
 
     def line(cells: Sequence[object], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{html.escape(printable(cell))}</{tag}>" for cell in cells) + "</tr>"
 
     return "<table>" + line(columns, "th") + "".join(line(row, "td") for row in rows) + "</table>"
 

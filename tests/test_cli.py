@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -119,11 +120,28 @@ def test_resume_with_other_options_shows_the_difference(cli, run, data):
     assert "method.lr: 1.0 there, 2.0 here" in err
 
 
-def test_resume_finds_data_that_moved(cli, run, data, tmp_path):
-    folder = run("run", "--data-root", tmp_path)
-    code, _, err = cli("condense", "--data", data, *FAST, "--out", folder, "--resume", "--data-root", tmp_path / "else")
+@pytest.fixture
+def named(tmp_path):
+    """A folder with another MNIST: 3 classes of 12 noisy 8x8 images, and as many for testing."""
+    raw = tmp_path / "root" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        images = draw.integers(0, 255, (36, 8, 8), np.uint8)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, *images.shape) + images.tobytes())
+        labels = bytes(range(3)) * 12
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 36) + labels)
+    return tmp_path / "root"
+
+
+def test_resume_finds_data_that_moved(cli, named, tmp_path):
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    command = ("condense", "--data", "mnist", "--trust-local-copy", *FAST, "--out", folder)
+    assert cli(*command, "--data-root", named)[0] == 0
+    named.rename(moved)
+    code, _, err = cli(*command, "--resume", "--data-root", moved)
     assert code == 0, err
-    assert read_json(folder / "config.json")["data_root"] == str(tmp_path)
+    assert read_json(folder / "config.json")["data_root"] == str(named)
 
 
 def test_seeds_make_one_folder_each_and_one_row(cli, run):
@@ -198,11 +216,13 @@ def test_a_published_layout_names_the_options(cli, tmp_path):
     assert (code, f"use --data tinyimagenet --data-root '{tmp_path}'" in err) == (2, True)
 
 
-def test_trust_is_not_taken_from_a_run_folder(cli, run, tmp_path, monkeypatch):
+def test_trust_is_not_taken_from_a_run_folder(cli, named, tmp_path, monkeypatch):
     """A stranger's run must not decide that altered pickles are read."""
-    folder = run("run", "--trust-local-copy")
+    folder = tmp_path / "run"
+    where = ("--data", "mnist", "--data-root", named, "--trust-local-copy")
+    assert cli("condense", *where, *FAST, "--out", folder)[0] == 0
     config = read_json(folder / "config.json")
-    assert "trust" not in json.dumps(config)
+    assert "trust_local_copy" not in json.dumps(config)
     altered = tmp_path / "cifar-10-batches-py"
     altered.mkdir()
     for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"):

@@ -126,7 +126,7 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
         (("--space", "nowhere:Space"), "space 'nowhere:Space' cannot be imported"),
         (("--space", "convnets"), "Did you mean 'convnet'"),
         (("--rankers", "dn"), "Did you mean 'dm'"),
-        (("--rankers", ","), "no ranker"),
+        (("--rankers", ","), "names nothing"),
         (("--truth", "missing.csv"), "cannot read the truth table missing.csv"),
         (("--engine", "pol", "--workers", "999", "--rankers", "dn"), "Did you mean 'pool'"),
         (("--workers", "999"), "workers must lie in 1 to"),
@@ -138,7 +138,7 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
         (("--init", "kmean"), "Did you mean 'kmeans'"),
         (("--encoder-network", "ConvNot"), "unknown network"),
         (("--score", "margin", "--hopeless", "0.5"), "leave hopeless out, or use score accuracy or tse"),
-        (("--seeds", "0"), "0 is not in the range"),
+        (("--trainings", "0"), "0 is not in the range"),
         (("--set", "lr"), "--set takes NAME=VALUE such as lr=3, got 'lr'"),
         (("--augment", "flipp"), "Did you mean 'flip'"),
         (("--rankers", "dc", "--discrepancy", "linear"), "dc takes no --discrepancy: "),
@@ -161,7 +161,7 @@ def test_how_to_condense_and_train_can_be_chosen(cli, tmp_path):
     out = tmp_path / "run"
     how = ("--init", "kmeans", "--encoder-network", "ConvNet-d1-w8", "--encoder", "kept", "--factor", "1")
     options = ("--rankers", "dm", "--engine", "sequential", "--out", out, "--hopeless", "0.01")
-    code, _, err = cli(*options, *how, "--discrepancy", "linear", "--seeds", "2")
+    code, _, err = cli(*options, *how, "--discrepancy", "linear", "--trainings", "2")
     assert code == 0, err
     recipe = json.loads((out / "sets" / "dm-2" / "made.json").read_text())["recipe"]
     assert recipe["init"]["type"] == "KMeans"

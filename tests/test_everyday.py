@@ -853,3 +853,15 @@ def test_errors_are_of_three_kinds():
     with pytest.raises(ConfigError):
         condense(recipe=None)
     assert isinstance(Random(), ck.Random)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda train: train.with_spec(flipable=True), "Did you mean 'flippable'"),
+        (lambda train: ck.condense(train, "dm", ipc=1, steps=1, record=3), "record must be a Mapping, got 3"),
+    ],
+)
+def test_misspelt_fields_and_wrong_records_are_one_line(call, says):
+    with pytest.raises(ConfigError, match=says):
+        call(ck.load("digits")[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from condensekit.cli import show
-from condensekit.cli.options import JSON, Command, option
+from condensekit.cli.options import JSON, MANY, Command, Location, Whole, option
 from condensekit.runs.folder import RunDir
 from condensekit.sets.found import find, find_one, read
 from condensekit.sets.jpeg import as_jpeg, plain_bytes
@@ -28,16 +28,16 @@ Examples:
 
 
 @click.command("code", cls=Command, help=HELP)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=Location())
 @option(
     "--ipc",
-    type=click.IntRange(min=1),
+    type=Whole(min=1, max=MANY),
     required=True,
     metavar="N",
     help="Images per class, not coded, that give the bytes.",
 )
-@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="A new or empty folder.")
-@option("--seed", type=int, help="Seed of one set, if RUN has several sets.  [default: all sets]")
+@option("--out", type=Location("folder"), required=True, metavar="RUN", help="A new or empty folder.")
+@option("--seed", type=Whole(), help="Seed of one set, if RUN has several sets.  [default: all sets]")
 @JSON
 def command(run: Path, ipc: int, out: Path, seed: int | None, as_json: bool) -> None:
     """Code each set of the run into its own folder."""

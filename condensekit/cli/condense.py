@@ -18,6 +18,7 @@ from condensekit.cli.options import (
     Place,
     Positive,
     Source,
+    Whole,
     compiled_machine_options,
     gathered,
     option,
@@ -64,11 +65,11 @@ cannot be resumed with other options.
 )
 @source_options
 @IPC
-@option("--steps", type=click.IntRange(min=1), metavar="N", help="Matching steps to take.")
+@option("--steps", type=Whole(min=1), metavar="N", help="Matching steps to take.")
 @option("--minutes", type=Positive(), metavar="M", help="Wall time of the steps, instead of --steps.")
 @recipe_options
 @place_options
-@option("--checkpoint-every", type=click.IntRange(min=1), metavar="N", help="Steps between checkpoints.")
+@option("--checkpoint-every", type=Whole(min=1), metavar="N", help="Steps between checkpoints.")
 @option(
     "--checkpoint-minutes",
     type=Positive(),
@@ -77,7 +78,7 @@ cannot be resumed with other options.
     metavar="M",
     help="Minutes between checkpoints.",
 )
-@option("--snapshot-every", type=click.IntRange(min=1), metavar="N", help="Steps between PNG grids in RUN/snapshots.")
+@option("--snapshot-every", type=Whole(min=1), metavar="N", help="Steps between PNG grids in RUN/snapshots.")
 @compiled_machine_options
 @QUIET
 @JSON

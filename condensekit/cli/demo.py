@@ -12,12 +12,12 @@ from condensekit import catalog
 from condensekit.catalog import recipes
 from condensekit.cli import show
 from condensekit.cli.demo_search import searched
-from condensekit.cli.flags import as_flags
 from condensekit.cli.options import (
     JSON,
     QUIET,
     SEED,
     Command,
+    Location,
     Place,
     Source,
     gathered,
@@ -61,7 +61,7 @@ Example:
 
 
 @click.command("demo", cls=Command, help=HELP)
-@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The folder to make.")
+@option("--out", type=Location("folder"), required=True, metavar="RUN", help="The folder to make.")
 @option(
     "--until",
     type=click.Choice(CHAPTERS),
@@ -96,7 +96,7 @@ def command(out: Path, until: str, seed: int, machine: Machine, quiet: bool, as_
             )
         )
         if results[-1].signum is not None:
-            click.echo(f"{folder}: {as_flags(results[-1].message)}", err=True)
+            show.tell(f"{folder}: {results[-1].message}")
             return 128 + results[-1].signum
     with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
         sets = [result.set for result in results]
@@ -127,7 +127,7 @@ def command(out: Path, until: str, seed: int, machine: Machine, quiet: bool, as_
                 progress=progress,
             )
         except Interrupted as stopped:
-            click.echo(f"{out / 'replay'}: {as_flags(str(stopped))}", err=True)
+            show.tell(f"{out / 'replay'}: {stopped}")
             return 128 + stopped.signum
         record["replay"] = replayed.to_json()
         head = "Two classes at a time, from scratch on the memory:"

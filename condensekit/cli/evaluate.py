@@ -15,22 +15,29 @@ from condensekit.cli.options import (
     AUGMENT,
     DOWNLOAD,
     JSON,
+    MANY,
     QUIET,
     SEED,
     TRUST,
     Command,
+    Data,
+    Location,
     Source,
+    Whole,
     gathered,
     listed,
     machine_options,
     option,
+    unused,
 )
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError
+from condensekit.errors import ConfigError, require
 from condensekit.everyday import FULL, evaluate
 from condensekit.runs.files import check_writable, fitting, write_json
 from condensekit.sets.found import Group, groups
+
+NONE = "none"  # the name in --against for no baseline
 
 
 class _Data(TypedDict):
@@ -63,7 +70,7 @@ Examples:
 
 
 @click.command("evaluate", cls=Command, help=HELP, renamed={"--architectures": "--network"})
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=Location())
 @option(
     "--against",
     type=listed,
@@ -76,7 +83,7 @@ Examples:
 )
 @option(
     "--networks",
-    type=click.IntRange(min=1),
+    type=Whole(min=1, max=MANY),
     default=5,
     show_default=True,
     metavar="N",
@@ -105,12 +112,13 @@ Examples:
 )
 @option(
     "--data",
+    type=Data(),
     metavar="NAME|PATH",
     help="The data of the runs, if its name or path changed.  [default: as in config.json]",
 )
 @option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=Location(),
     metavar="FOLDER",
     help="Folder of the named data sets.  [default: as in config.json]",
 )
@@ -140,13 +148,15 @@ def command(
 ) -> None:
     """Check the options, read the runs and their data, evaluate, and write the results."""
     problems = gathered()
+    formed = []
     for name in network:
         with problems:
             catalog.network(name)
     for name in against:
         with problems:
-            if name not in (FULL, "none"):
-                catalog.baseline(name)
+            require(name != NONE or against == [NONE], f"--against {NONE} means no baseline: leave out the others")
+            if name not in (FULL, NONE):
+                formed.append(catalog.baseline(name))
     with problems:
         trained = catalog.protocol(protocol)
         if augment != "auto":
@@ -154,6 +164,10 @@ def command(
     with problems:
         found = groups(list(runs))
         source = _source(found, Source(data or "", None, data_root, download, trust_local_copy, augment=augment))
+        more = any(len(one) * one.formation.factor**2 != g.ipc * len(one.classes) for g in found for one in g.sets)
+        more |= any(selection.codes or formation.factor > 1 for selection, formation in formed)
+        source.check()
+        unused(equal_epochs=None if more else "no set is packed or coded")
     problems.refuse()
     file = (runs[0] if runs[0].is_dir() else runs[0].parent) / "evaluation.json"
     check_writable(file)
@@ -163,7 +177,7 @@ def command(
         list(runs),
         test,
         train=train,
-        against=[name for name in against if name != "none"],
+        against=[name for name in against if name != NONE],
         network=network,
         networks=networks,
         protocol=trained,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from condensekit.cli import show
-from condensekit.cli.options import JSON, Command, option
+from condensekit.cli.options import JSON, Command, Location, Whole, option
 from condensekit.errors import ConfigError
 from condensekit.runs.files import stream_of
 from condensekit.sets.condensed import CondensedSet
@@ -30,15 +30,15 @@ Examples:
 
 
 @click.command("export", cls=Command, help=HELP)
-@click.argument("run", type=click.Path(path_type=Path))
-@option("--to", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="A new or empty folder of images.")
+@click.argument("run", type=Location())
+@option("--to", "folder", type=Location("folder"), metavar="FOLDER", help="A new or empty folder of images.")
 @option(
     "--grid",
-    type=click.Path(path_type=Path),
+    type=Location("file"),
     metavar="FILE.png",
     help="One picture of all images, with a row for each class; /dev/stdout writes it to standard output.",
 )
-@option("--seed", type=int, help="Seed of one set, if RUN has several sets.  [default: the first]")
+@option("--seed", type=Whole(), help="Seed of one set, if RUN has several sets.  [default: the first]")
 @JSON
 def command(run: Path, folder: Path | None, grid: Path | None, seed: int | None, as_json: bool) -> None:
     """Load the set, and write the folder and the picture."""

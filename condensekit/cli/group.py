@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import logging
 import signal
 from collections.abc import Sequence
@@ -11,8 +12,7 @@ from collections.abc import Sequence
 import click
 
 from condensekit import __version__, interrupt
-from condensekit.cli import COMMANDS
-from condensekit.cli.flags import as_flags
+from condensekit.cli import COMMANDS, show
 from condensekit.errors import CondensekitError
 
 
@@ -67,18 +67,22 @@ def group() -> None:
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run a command; its exit code. Every expected failure is one line on standard error."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    warnings = logging.StreamHandler()
+    warnings.setFormatter(show.Lines("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[warnings])
     try:
         return group.main(arguments, prog_name="condensekit", standalone_mode=False) or 0
     except click.Abort as error:
         return 128 + int(getattr(error.__cause__, "signum", signal.SIGINT))
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        click.echo("\n".join(map(show.message, told.getvalue().splitlines())), err=True)
         return error.exit_code
     except OSError as error:
         if error.errno != errno.EIO or error.filename is not None:
             raise
         interrupt.leave(signal.SIGHUP)  # the terminal is gone: nothing can be said, nor written at the end
     except CondensekitError as error:
-        click.echo(f"Error: {as_flags(str(error))}", err=True)
+        show.tell(f"Error: {error}")
         return error.exit_code

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from condensekit.cli import show
-from condensekit.cli.options import JSON, Command, option
+from condensekit.cli.options import JSON, Command, Location, Whole, option
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.found import find_one
 
@@ -22,8 +22,8 @@ Examples:
 
 
 @click.command("inspect", cls=Command, help=HELP)
-@click.argument("run", type=click.Path(path_type=Path))
-@option("--seed", type=int, help="Seed of one set, if RUN has several sets.  [default: the first]")
+@click.argument("run", type=Location())
+@option("--seed", type=Whole(), help="Seed of one set, if RUN has several sets.  [default: the first]")
 @JSON
 def command(run: Path, seed: int | None, as_json: bool) -> None:
     """Load the set and describe it."""

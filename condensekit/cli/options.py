@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
+import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +15,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from condensekit import catalog
 from condensekit.catalog import own
 from condensekit.cli import show
-from condensekit.cli.flags import as_flags
 from condensekit.compute import PRECISIONS, Machine
 from condensekit.data import datasets
 from condensekit.data.arrays import LAYOUTS
 from condensekit.data.images import ClassImages
 from condensekit.data.summary import summary
-from condensekit.errors import ConfigError, Problems, refuse
+from condensekit.errors import ConfigError, Problems, refuse, unusable
 from condensekit.nas.names import RIDGE
 from condensekit.runs.files import read_json
 from condensekit.runs.folder import COMMAND, ENV, RunDir
 
 F = TypeVar("F", bound=Callable[..., Any])
+MANY = 100_000  # the most runs, networks, images of a class or trials that one command makes
+MAX_SIZE = 1 << 14  # pixels of an image's height and width
 _FOUND = "condensekit.problems"  # key of the context: problems of single options
 _BUILT = "condensekit.built"  # key of the context: problems of objects built from options
 
@@ -106,11 +111,42 @@ class Option(click.Option):
         try:
             return super().handle_parse_result(ctx, opts, args)
         except click.BadParameter as error:
-            ctx.meta.setdefault(_FOUND, []).append(error.format_message().rstrip("."))
-            return None, args
+            problem = error.format_message().rstrip(".")
+        except ConfigError as error:
+            problem = f"Invalid value for '{self.opts[0]}': {error}"
+        ctx.meta.setdefault(_FOUND, []).append(problem)
+        return None, args
 
 
-class Positive(click.FloatRange):
+class Whole(click.IntRange):
+    """An integer of 64 bits, written in the digits 0 to 9."""
+
+    def __init__(self, min: int | None = None, max: int | None = None) -> None:
+        super().__init__(-(2**63) if min is None else min, 2**63 - 1 if max is None else max)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Convert the value; a number of more digits, or in other digits, is an error."""
+        if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,19}", value):
+            self.fail(f"{value!r} is not an integer of 64 bits.", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
+class Finite(click.FloatRange):
+    """A finite number, written in the digits 0 to 9."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert the value; NaN, infinity and other digits are errors, too."""
+        if isinstance(value, str) and not (value.isascii() and value.strip() == value):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is not finite.", param, ctx)
+        return number
+
+
+class Positive(Finite):
     """A finite number above 0."""
 
     name = "positive number"
@@ -118,12 +154,53 @@ class Positive(click.FloatRange):
     def __init__(self) -> None:
         super().__init__(min=0, min_open=True)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert the value; NaN and infinity are errors, too."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{number} is not finite.", param, ctx)
-        return number
+
+class Location(click.ParamType):  # type: ignore[type-arg]
+    """The path of a file or folder, as a :class:`~pathlib.Path`.
+
+    Args:
+        made: ``folder`` or ``file``: what a command makes there; None: a command reads what is there.
+    """
+
+    name = "path"
+
+    def __init__(self, made: str | None = None) -> None:
+        self.made = made
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Convert the value; a path where nothing can be is an error."""
+        path = Path(value)
+        try:
+            problem = unusable(value) or (None if self.made is None else _unwritable(path, self.made))
+        except OSError as error:  # such as a folder that may not be entered
+            problem = error.strerror or str(error)
+        if problem:
+            self.fail(f"{os.fspath(value)!r}: {problem}.", param, ctx)
+        return path
+
+
+def _unwritable(path: Path, made: str) -> str | None:
+    """Why no ``file`` or ``folder`` can be made at ``path``; None if one can."""
+    if path.name == "-":
+        return f"write ./- for a {made} of this name"
+    if path.is_dir() if made == "file" else path.exists() and not path.is_dir():
+        return f"there is a {'folder' if made == 'file' else 'file'} in its place"
+    above = path if path.is_dir() else next((p for p in path.absolute().parents if os.path.lexists(p)), Path("/"))
+    if not above.is_dir():
+        return f"{above} is not a folder"
+    return None if os.access(above, os.W_OK | os.X_OK) else f"you may not write to {above}"
+
+
+class Data(click.ParamType):  # type: ignore[type-arg]
+    """The name of a data set, or a path."""
+
+    name = "data"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the value."""
+        if problem := unusable(value):
+            self.fail(f"{value!r}: {problem}.", param, ctx)
+        return str(value)
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -131,8 +208,16 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, cls=Option, **settings)
 
 
-def packed(kind: type[Any], name: str, *decorators: Callable[[Any], Any]) -> Callable[[F], Any]:
-    """A decorator for options whose values the command gets as one argument ``name``, an object of class ``kind``."""
+def packed(
+    kind: type[Any],
+    name: str,
+    *decorators: Callable[[Any], Any],
+    check: Callable[[Any], None] = lambda made: None,
+) -> Callable[[F], Any]:
+    """A decorator for options whose values the command gets as one argument ``name``, an object of class ``kind``.
+
+    ``check`` raises ConfigError for an object whose options do not go together.
+    """
 
     def decorate(function: F) -> Any:
         @functools.wraps(function)
@@ -141,6 +226,7 @@ def packed(kind: type[Any], name: str, *decorators: Callable[[Any], Any]) -> Cal
             values[name] = None
             with gathered():
                 values[name] = kind(**given)
+                check(values[name])
             return function(**values)
 
         for one in reversed(decorators):
@@ -159,9 +245,39 @@ def gathered() -> Problems:
     return found
 
 
+def unused(**reasons: str | None) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        reasons: For an option, by the name of its parameter, why it does nothing in this call; None: it does something.
+
+    Raises:
+        ConfigError: Options that the command line has and that have a reason; all of them listed.
+    """
+    ctx = click.get_current_context()
+    flags = {p.name: p.opts[0] for p in ctx.command.params}
+    given = {name: ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in reasons}
+    refuse(*(f"{flags[name]} does nothing here: {why}" for name, why in reasons.items() if why and given[name]))
+
+
 def listed(text: str) -> list[str]:
-    """The names in a comma-separated list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """The names in a comma-separated list; a comma between quotes belongs to the name.
+
+    >>> listed("dm augment='color,crop', random")
+    ['dm augment=color,crop', 'random']
+
+    Raises:
+        ConfigError: No name, or a quote that is not closed.
+    """
+    found = shlex.shlex(text, posix=True)
+    found.whitespace, found.whitespace_split, found.commenters, found.escape = ",", True, "", ""
+    try:
+        names = [part.strip() for part in found if part.strip()]
+    except ValueError:
+        raise ConfigError(f"a quote is not closed in {text!r}") from None
+    if not names:
+        raise ConfigError(f"{text!r} names nothing")
+    return names
 
 
 @dataclass(frozen=True)
@@ -190,6 +306,18 @@ class Source:
     splits: bool = True
     layout: str | None = None
 
+    def check(self) -> None:
+        """Raise ConfigError for an unknown operation, and for options that do nothing with these data."""
+        if self.augment != "auto":
+            catalog.augmentation(self.augment)
+        why = None
+        if self.data == "digits":
+            why = "the digits come with scikit-learn"
+        elif self.data not in datasets.NAMES:
+            why = f"{self.data} is no name of a data set"
+        tiny = "its files have no checksums, and are not downloaded" if self.data == "tinyimagenet" else why
+        unused(data_root=why, download=tiny, trust_local_copy=tiny)
+
     @property
     def flippable(self) -> bool | None:
         """Whether the list of operations contains ``flip``; None if ``augment`` is not a list."""
@@ -210,7 +338,7 @@ class Source:
             progress=show.progress(quiet),
         )
         if not quiet:
-            click.echo(f"Data: {as_flags(summary(train, test))}", err=True)
+            show.tell(f"Data: {summary(train, test)}")
         return train, test
 
     def record(self, folder: Path) -> dict[str, Any]:
@@ -260,16 +388,17 @@ class Place:
 
 DATA = option(
     "--data",
+    type=Data(),
     required=True,
     metavar="NAME|PATH",
     help=f"{', '.join(datasets.NAMES)}; a folder with one folder of images per class "
     "(or with train and test or val folders of that form); or an .npz or HDF5 file, or a folder of .npy files, with "
     "images and labels, or x_train and y_train.",
 )
-IMAGE_SIZE = option("--image-size", type=click.IntRange(min=1), metavar="N", help="Resize to N x N while reading.")
+IMAGE_SIZE = option("--image-size", type=Whole(min=1, max=MAX_SIZE), metavar="N", help="Resize to N x N while reading.")
 DATA_ROOT = option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=Location(),
     metavar="FOLDER",
     help="Folder of the named data sets.  [default: $CONDENSEKIT_DATA, else ~/.cache/condensekit]",
 )
@@ -282,7 +411,7 @@ TRUST = option(
 )
 MMAP = option(
     "--mmap",
-    type=click.Path(path_type=Path),
+    type=Location("folder"),
     metavar="FOLDER",
     help="Decode the images once into FOLDER, and memory-map them: for a data set larger than memory.",
 )
@@ -313,7 +442,7 @@ PRECISION = option(
     help="fp32; mixed: embed real images in bfloat16; bf16: run networks in bfloat16.",
 )
 WORKERS = option(
-    "--workers", type=click.IntRange(min=0), metavar="N", help="Threads on a CPU.  [default: torch's number]"
+    "--workers", type=Whole(min=0, max=MANY), metavar="N", help="Threads on a CPU.  [default: torch's number]"
 )
 COMPILED = option(
     "--compiled", is_flag=True, help="Compile the network: faster for long runs on an idle CPU; needs g++."
@@ -327,11 +456,11 @@ SET = option(
     help="An option of the method, or of init, sampling or encoder (sampling.NAME=VALUE); may be repeated.",
 )
 JSON = option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
-SEED = option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
-IPC = option("--ipc", type=click.IntRange(min=1), required=True, metavar="N", help="Images per class.")
+SEED = option("--seed", type=Whole(), default=0, show_default=True, help="Seed of all random numbers.")
+IPC = option("--ipc", type=Whole(min=1, max=MANY), required=True, metavar="N", help="Images per class.")
 FACTOR = option(
     "--factor",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="F",
     help="Pack F x F smaller images into each stored image: more training images in the same bytes.",
 )
@@ -374,16 +503,14 @@ METHOD = option(
     help='A method (see `condensekit methods`), or a recipe in quotes: "m3d lr=3 init=kmeans".',
 )
 FLAGS = {
-    "lr": option("--lr", type=float, metavar="X", help="Step size of the images."),
-    "batch_real": option("--batch-real", type=int, metavar="N", help="Real images per class and step."),
+    "lr": option("--lr", type=Finite(), metavar="X", help="Step size of the images."),
+    "batch_real": option("--batch-real", type=Whole(min=1), metavar="N", help="Real images per class and step."),
     "discrepancy": DISCREPANCY,
     "init": INIT,
     "sampling": SAMPLING,
     "encoder": ENCODER,
     "encoder_network": ENCODER_NETWORK,
-    "keep": option(
-        "--keep", type=click.IntRange(min=1), metavar="K", help="Steps for which the encoder keeps one network."
-    ),
+    "keep": option("--keep", type=Whole(min=1), metavar="K", help="Steps for which the encoder keeps one network."),
     "factor": FACTOR,
     "storage": STORAGE,
     "nested": option(
@@ -395,19 +522,35 @@ FLAGS = {
 }
 """Options of a recipe that have a flag; the other options are given by --set."""
 
-source_options = packed(Source, "source", DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, SPLITS, LAYOUT, AUGMENT)
-machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS)
-compiled_machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS, COMPILED)
+
+def _check_workers(machine: Machine) -> None:
+    """Raise ConfigError for workers on a machine that has none."""
+    why = None
+    if machine.device not in ("auto", "cpu"):
+        why = f"workers are threads of a CPU, and the device is {machine.device}"
+    elif machine.compiled:
+        why = "a compiled network runs in one thread"
+    unused(workers=why if machine.workers else None)
+
+
+source_options = packed(
+    Source,
+    "source",
+    *(DATA, IMAGE_SIZE, DATA_ROOT, DOWNLOAD, TRUST, MMAP, SPLITS, LAYOUT, AUGMENT),
+    check=Source.check,
+)
+machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS, check=_check_workers)
+compiled_machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS, COMPILED, check=_check_workers)
 place_options = packed(
     Place,
     "place",
-    option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make."),
+    option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make."),
     option(
         "--resume", is_flag=True, help="Continue an interrupted run; of a finished run, only write the outputs again."
     ),
     option(
         "--seeds",
-        type=click.IntRange(min=1),
+        type=Whole(min=1, max=MANY),
         default=1,
         show_default=True,
         metavar="S",

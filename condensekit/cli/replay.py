@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +11,17 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
-from condensekit.cli.flags import as_flags
 from condensekit.cli.options import (
     JSON,
+    MANY,
     QUIET,
     SEED,
     SET,
     Command,
+    Finite,
+    Location,
     Source,
+    Whole,
     gathered,
     listed,
     machine_options,
@@ -25,11 +30,12 @@ from condensekit.cli.options import (
     settings_of,
     source_options,
     together,
+    unused,
 )
 from condensekit.compute import Machine
 from condensekit.errors import StoreError
 from condensekit.replay.memory.base import Interrupted
-from condensekit.replay.study.memories import AVALANCHE, REGIMES, Making, memory
+from condensekit.replay.study.memories import AVALANCHE, FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
 from condensekit.replay.study.protocol import Online, Settings
 from condensekit.replay.study.results import FILE, ReplayResult
 from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
@@ -80,23 +86,28 @@ online_options = packed(
     Online,
     "online",
     option(
-        "--er-epochs", "epochs", type=int, default=5, show_default=True, help="Epochs over the images of an experience."
+        "--er-epochs",
+        "epochs",
+        type=Whole(),
+        default=5,
+        show_default=True,
+        help="Epochs over the images of an experience.",
     ),
-    option("--er-lr", "lr", type=float, default=0.03, show_default=True, help="Learning rate of the learner."),
-    option("--er-momentum", "momentum", type=float, default=0.0, show_default=True, help="Momentum of the learner."),
+    option("--er-lr", "lr", type=Finite(), default=0.03, show_default=True, help="Learning rate of the learner."),
+    option("--er-momentum", "momentum", type=Finite(), default=0.0, show_default=True, help="Momentum of the learner."),
     option(
         "--er-weight-decay",
         "weight_decay",
-        type=float,
+        type=Finite(),
         default=0.0,
         show_default=True,
         help="Weight decay of the learner.",
     ),
-    option("--er-batch", "batch", type=int, default=32, show_default=True, help="New images in a gradient step."),
+    option("--er-batch", "batch", type=Whole(), default=32, show_default=True, help="New images in a gradient step."),
     option(
         "--er-batch-mem",
         "batch_mem",
-        type=int,
+        type=Whole(),
         default=32,
         show_default=True,
         help="Replayed images in a gradient step.",
@@ -109,10 +120,18 @@ online_options = packed(
         "[default: learner]",
     ),
     option(
-        "--distillation", type=float, default=0.0, show_default=True, help="Weight of distillation; 0: no distillation."
+        "--distillation",
+        type=Finite(),
+        default=0.0,
+        show_default=True,
+        help="Weight of distillation; 0: no distillation.",
     ),
     option(
-        "--fine-tune", type=int, default=0, show_default=True, help="Steps on the memory only, after each experience."
+        "--fine-tune",
+        type=Whole(),
+        default=0,
+        show_default=True,
+        help="Steps on the memory only, after each experience.",
     ),
 )
 
@@ -125,9 +144,13 @@ online_options = packed(
 )
 @source_options
 @option(
-    "--experiences", type=int, default=5, show_default=True, help="Number of experiences, with equally many classes."
+    "--experiences",
+    type=Whole(),
+    default=5,
+    show_default=True,
+    help="Number of experiences, with equally many classes.",
 )
-@option("--ipc", type=int, required=True, metavar="N", help="Stored images of each class.")
+@option("--ipc", type=Whole(max=MANY), required=True, metavar="N", help="Stored images of each class.")
 @option("--memory", "memories", type=listed, required=True, metavar="LIST", help="Memories; see above.")
 @option(
     "--regime",
@@ -138,18 +161,37 @@ online_options = packed(
     metavar="LIST",
     help=f"How a memory is used: {', '.join(REGIMES)}.",
 )
-@option("--orders", type=int, default=5, show_default=True, help="Class orders: permutations of numpy seeds 0, 1, ...")
 @option(
-    "--first-order", type=int, default=0, show_default=True, help="Number of the first class order; use others to tune."
+    "--orders",
+    type=Whole(max=MANY),
+    default=5,
+    show_default=True,
+    help="Class orders: permutations of numpy seeds 0, 1, ...",
 )
-@option("--seeds", type=int, metavar="S", help="Condensation seeds over the orders.  [default: one for each order]")
-@option("--networks", type=int, default=1, show_default=True, metavar="N", help="Networks trained on each memory.")
+@option(
+    "--first-order",
+    type=Whole(),
+    default=0,
+    show_default=True,
+    help="Number of the first class order; use others to tune.",
+)
+@option("--seeds", type=Whole(), metavar="S", help="Condensation seeds over the orders.  [default: one for each order]")
+@option(
+    "--networks",
+    type=Whole(max=MANY),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Networks trained on each memory.",
+)
 @option("--network", default="ConvNet", show_default=True, metavar="NAME", help="Network to train and judge.")
 @option(
     "--protocol", default="short", show_default=True, metavar="NAME", help="Training from scratch: dc, idc or short."
 )
-@option("--train-epochs", type=int, metavar="N", help="Epochs from scratch.  [default: the protocol's]")
-@option("--steps", type=int, default=1000, show_default=True, metavar="N", help="Matching steps of each condensation.")
+@option("--train-epochs", type=Whole(), metavar="N", help="Epochs from scratch.  [default: the protocol's]")
+@option(
+    "--steps", type=Whole(), default=1000, show_default=True, metavar="N", help="Matching steps of each condensation."
+)
 @option(
     "--encoder-network",
     metavar="NAME",
@@ -164,7 +206,7 @@ online_options = packed(
 )
 @SET
 @online_options
-@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
+@option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Continue an interrupted run.")
 @SEED
 @machine_options
@@ -201,9 +243,10 @@ def command(
     with problems:
         options = together(settings_of(settings), {"encoder_network": encoder_network, "augment": augment})
         making = Making(steps, options, storage, machine or Machine())
+    kinds: list[MemoryKind] = []
     for name in memories:
         with problems:
-            memory(name, making)
+            kinds.append(memory(name, making))
     for name in regimes:
         with problems:
             check_regime(name)
@@ -223,6 +266,9 @@ def command(
             online=online,
             seed=seed,
         )
+    with problems:
+        if not resume and len(kinds) == len(memories):  # a folder may have more memories and regimes than are named
+            unused(**_idle(kinds, regimes, orders, seeds))
     problems.refuse()
     progress = show.progress(quiet)
     train, test = source.load(quiet)
@@ -240,7 +286,7 @@ def command(
             progress=progress,
         )
     except Interrupted as stopped:
-        click.echo(f"{out}: {as_flags(str(stopped))}", err=True)
+        show.tell(f"{out}: {stopped}")
         return 128 + stopped.signum
     except StoreError as error:
         if isinstance(error.result, ReplayResult):
@@ -248,3 +294,18 @@ def command(
         raise
     show.emit(as_json, result.to_json(), f"{result.table()}\n\nPlot: {out / PLOT}")
     return 0
+
+
+def _idle(kinds: Sequence[MemoryKind], regimes: Sequence[str], orders: int, seeds: int | None) -> dict[str, str | None]:
+    """Why options do nothing with these memories and regimes; see :func:`unused`."""
+    learner = f"it is for the other regimes than {FROM_SCRATCH}" if set(regimes) == {FROM_SCRATCH} else None
+    plain = None if any(kind.learnt for kind in kinds) else "nothing is condensed"
+    embedded = any(kind.filler and kind.filler.networks for kind in kinds)
+    return {
+        **{field.name: learner for field in dataclasses.fields(Online)},
+        "learner_encoder": learner or plain,
+        "train_epochs": None if FROM_SCRATCH in regimes else f"it is for the regime {FROM_SCRATCH}",
+        "storage": plain,
+        "encoder_network": None if embedded else "no memory embeds images",
+        "seeds": f"there are {orders} orders, each with a seed of its own" if (seeds or 0) > orders else None,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -22,28 +22,34 @@ from condensekit.cli.options import (
     FACTOR,
     INIT,
     JSON,
+    MANY,
     PRECISION,
     QUIET,
     SAMPLING,
     SEED,
     SET,
     Command,
+    Data,
+    Location,
     Positive,
     Source,
+    Whole,
     gathered,
     listed,
     option,
     settings_of,
     source_options,
     together,
+    unused,
 )
 from condensekit.compute import Machine
-from condensekit.errors import unknown
+from condensekit.errors import ConfigError, unknown
 from condensekit.nas.names import SCORES, STRATEGIES, needing_nni
 from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import RunDir
 
 if TYPE_CHECKING:
+    from condensekit.nas.rankers.base import Ranker
     from condensekit.nas.study.full_training import FullTraining
     from condensekit.nas.study.result import SearchResult
     from condensekit.nas.study.truth import Truth
@@ -68,10 +74,11 @@ DECIDING = (
 )  # options that decide the results; they must not change on --resume
 UNSCORED = 3  # exit code of a search that scored no candidate
 COUNT: dict[str, Any] = {
-    "type": click.IntRange(min=1),
+    "type": Whole(min=1, max=MANY),
     "show_default": True,
     "metavar": "N",
 }  # settings of an option that is a number of things
+STEPS = {**COUNT, "type": Whole(min=1)}
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}  # seconds of each unit of time
 
 
@@ -103,7 +110,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Convert a time to seconds; a number without unit is seconds."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", str(value).strip())
         if not found or not float(found[1]):
             self.fail(f"{value!r} is not a time: write 90s, 30m or 2h.", param, ctx)
         return float(found[1]) * UNITS[found[2]]
@@ -134,7 +141,7 @@ Examples:
   condensekit search --data cifar10 --space convnet --rankers dm,random,kmeans,synflow,params,early-stop \\
       --engine pool --workers 2 --strategy random --trials 48 --truth full --budget 4h --out runs/nas  # on a GPU
   condensekit search --data cifar10 --rankers m3d,random --init kmeans --factor 1 --encoder-network ConvNet-w32 \\
-      --seeds 2 --out runs/nas
+      --trainings 2 --out runs/nas
   condensekit search ... --out runs/nas --resume --retrain
 """
 
@@ -143,7 +150,13 @@ Examples:
     "search",
     cls=Command,
     help=HELP,
-    renamed={"--iterations": "--steps", "--epochs": "--train-steps", "--network": "--encoder-network"},
+    renamed={
+        "--iterations": "--steps",
+        "--epochs": "--train-steps",
+        "--network": "--encoder-network",
+        "--seeds": "--trainings",
+        "--truth-seeds": "--truth-trainings",
+    },
 )
 @source_options
 @option(
@@ -154,9 +167,11 @@ Examples:
     metavar="NAME",
     help="convnet (720 ConvNets), convnet-small, nasbench201, or module:Class of your own ModelSpace.",
 )
-@option("--rankers", default="dm,random,params", show_default=True, metavar="LIST", help="Rankers; see above.")
+@option(
+    "--rankers", type=listed, default="dm,random,params", show_default=True, metavar="LIST", help="Rankers; see above."
+)
 @option("--ipc", default=10, **COUNT, help="Images per class.")
-@option("--steps", default=300, **COUNT, help="Matching steps of each condensation.")
+@option("--steps", default=300, **STEPS, help="Matching steps of each condensation.")
 @SET
 @DISCREPANCY
 @INIT
@@ -165,7 +180,7 @@ Examples:
 @ENCODER_NETWORK
 @FACTOR
 @option(
-    "--train-steps", default=150, **COUNT, help="Gradient steps on each candidate, each with a full batch of 64 images."
+    "--train-steps", default=150, **STEPS, help="Gradient steps on each candidate, each with a full batch of 64 images."
 )
 @option(
     "--score",
@@ -176,7 +191,8 @@ Examples:
     "the steps), or tse (the sum of training losses).",
 )
 @option(
-    "--seeds",
+    "--trainings",
+    "seeds",
     default=1,
     **COUNT,
     help="Trainings of each candidate by each ranker; their scores are averaged.",
@@ -188,8 +204,10 @@ Examples:
     help="Give up candidates whose accuracy is below X times chance at a check; with --score accuracy or tse.",
 )
 @option("--engine", default="pool", show_default=True, metavar="NAME", help="sequential, pool, or nni with its portal.")
-@option("--workers", type=int, metavar="N", help="Trials at a time.  [default: 2, or 1 on a single core]")
-@option("--port", type=int, default=8080, show_default=True, metavar="N", help="Port of NNI's portal.")
+@option("--workers", type=Whole(), metavar="N", help="Trials at a time.  [default: 2, or 1 on a single core]")
+@option(
+    "--port", type=Whole(min=1, max=65_535), default=8080, show_default=True, metavar="N", help="Port of NNI's portal."
+)
 @option(
     "--strategy",
     type=click.Choice([*STRATEGIES]),
@@ -201,15 +219,17 @@ Examples:
 @option(
     "--truth",
     "truth_name",
+    type=Data(),
     default="none",
     show_default=True,
     metavar="full|FILE|none",
     help="Accuracies that measure the rankers: full: train on all images; FILE: a table (CSV: net_str or a column for "
     "each label, and val_accs or accuracy* in percent); none: rankers are not measured.",
 )
-@option("--full-epochs", default=10, **COUNT, help="Epochs over all images for --truth full and --retrain.")
+@option("--full-epochs", default=10, **STEPS, help="Epochs over all images for --truth full and --retrain.")
 @option(
-    "--truth-seeds",
+    "--truth-trainings",
+    "truth_seeds",
     default=1,
     **COUNT,
     help="Full trainings of each architecture; two also measure the noise of the truth.",
@@ -226,7 +246,7 @@ Examples:
     metavar="TIME",
     help="Time for one trial, including trials of --truth full. A longer trial is stopped and counts as failed.",
 )
-@option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run folder to make.")
+@option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Continue an interrupted run.")
 @option("--retrain", "retrained", is_flag=True, help="Train the best architecture on all images at the end.")
 @SEED
@@ -265,7 +285,7 @@ def command(
     logging.getLogger("nni").setLevel(logging.WARNING)
     problems = gathered()
     rankers = []
-    for name in dict.fromkeys(listed(options["rankers"])):
+    for name in dict.fromkeys(options["rankers"]):
         with problems:
             rankers.append(ranker(name))
     with problems:
@@ -288,6 +308,12 @@ def command(
         recipes = _recipe_options(options)
     with problems:
         augmentation = _augmentation(options["augment"])
+    with problems:
+        if len(rankers) == len(dict.fromkeys(options["rankers"])):
+            unused(**_idle([part for one in rankers for part in one.parts], options, retrained))
+    with problems:
+        if options["truth_name"] not in ("none", "full") and not Path(options["truth_name"]).is_file():
+            raise ConfigError(f"cannot read the truth table {options['truth_name']}: there is no such file")
     problems.refuse()
     train, test = source.load(quiet)
     made = space(options["space_name"], train.spec.shape, len(train.classes))
@@ -344,6 +370,30 @@ def command(
         finally:  # also where the disk is full
             show.emit(as_json, record, _text(found, record, out, drawn))
     return 0 if found.best else UNSCORED
+
+
+def _idle(rankers: Sequence[Ranker], options: Mapping[str, Any], retrained: bool) -> dict[str, str | None]:
+    """Why options do nothing with these rankers, which are no combinations; see :func:`unused`.
+
+    ``--ipc``, ``--steps`` and ``--train-steps`` are the setting of a search: they may stand with every ranker.
+    """
+    from condensekit.nas.rankers.trained import Condensed, Started
+
+    started = [one for one in rankers if isinstance(one, Condensed)]
+    learnt = None if any(not isinstance(one, Started) for one in started) else "no ranker condenses"
+    trained = "no ranker trains candidates" if all(one.free for one in rankers) else None
+    full = None if options["truth_name"] == "full" else "it is for --truth full"
+    once = options["engine"] == "sequential" and options["workers"] != 1
+    return {
+        **dict.fromkeys(("settings", "discrepancy", "sampling", "encoder", "encoder_network"), learnt),
+        **dict.fromkeys(("init", "factor"), None if started else "no ranker condenses"),
+        **dict.fromkeys(("score", "seeds", "hopeless"), trained),
+        "augment": trained if full and not retrained else None,
+        "truth_seeds": full,
+        "full_epochs": None if retrained or not full else "it is for --truth full and --retrain",
+        "port": None if options["engine"] == "nni" else "it is for --engine nni",
+        "workers": "--engine sequential has one" if once else None,
+    }
 
 
 def _recipe_options(options: Mapping[str, Any]) -> dict[str, Any]:

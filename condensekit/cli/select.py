@@ -20,6 +20,7 @@ from condensekit.cli.options import (
     option,
     place_options,
     source_options,
+    unused,
 )
 from condensekit.compute import Compute, Machine
 from condensekit.errors import require
@@ -80,6 +81,8 @@ def command(
             f"{selection} is packed, got --factor 1: leave out the factor or {catalog.PACKED!r}",
         )
         formation = Formation(factor or usual.factor, storage or usual.dtype)
+        coded = f"{selection} images are stored as JPEG" if chosen_by.codes else None
+        unused(factor=coded, storage=coded, augment="nothing is trained" if source.augment == "none" else None)
     with problems:
         folders = place.folders()
     problems.refuse()

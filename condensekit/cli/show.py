@@ -1,14 +1,23 @@
-"""Output of commands: results on standard output, bars and messages on standard error."""
+"""Output of commands: results on standard output, bars and messages on standard error.
+
+What comes from files and data is printed by :func:`condensekit.errors.printable`: it cannot control the terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
+from condensekit.cli.flags import as_flags
+from condensekit.errors import printable, printable_lines
 from condensekit.progress import SILENT, Bars, Progress
+
+LONGEST_WORD, LONGEST_MESSAGE = 400, 6000  # characters
 
 
 def progress(quiet: bool) -> Progress:
@@ -18,13 +27,37 @@ def progress(quiet: bool) -> Progress:
 
 def emit(as_json: bool, record: Mapping[str, Any], text: str, err: bool = False) -> None:
     """Print a result, as one JSON object or as text; on standard error if standard output holds something else."""
-    click.echo(json.dumps(record, indent=1) if as_json else text, err=err)
+    click.echo(json.dumps(record, indent=1) if as_json else printable_lines(text), err=err)
+
+
+def tell(text: str) -> None:
+    """Print a message, one line on standard error."""
+    click.echo(message(text), err=True)
+
+
+def message(text: str) -> str:
+    """A message of the library for a terminal: one line, flags for arguments, long words and quotations cut."""
+    long = rf"\S{{{LONGEST_WORD},}}|'[^']{{{LONGEST_WORD},}}'"
+    words = re.sub(long, lambda found: _shortened(found[0], 100), as_flags(text))
+    return printable(_shortened(words, LONGEST_MESSAGE))
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+class Lines(logging.Formatter):
+    """Warnings as lines that cannot control the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        return printable_lines(super().format(record))
 
 
 def pairs(values: Mapping[str, Any]) -> str:
     """One ``key  value`` line for each entry, aligned."""
     width = max(map(len, values))
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in values.items())
+    return "\n".join(f"{key:<{width}}  {printable(value)}" for key, value in values.items())
 
 
 def size(nbytes: int) -> str:
@@ -35,5 +68,6 @@ def size(nbytes: int) -> str:
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of texts as aligned columns, two blanks between them."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from condensekit.data.arrays import Values, as_nchw, as_numbers, as_tensor, blocks, check_layout, settled
 from condensekit.data.labels import as_labels
-from condensekit.errors import DataError, finite, instance, refuse, whole
+from condensekit.errors import DataError, finite, instance, refuse, unknown, whole
 from condensekit.rng import Draw
 
 KEPT = "values that are no pixels in 0..1 are kept as they are, as normalised already"  # note
@@ -320,7 +321,15 @@ class ClassImages:
         return self.labels[self.order]
 
     def with_spec(self, **changes: Any) -> ClassImages:
-        """The same images with changed fields of their :class:`ImageSpec`, for example ``flippable=False``."""
+        """The same images with changed fields of their :class:`ImageSpec`, for example ``flippable=False``.
+
+        Raises:
+            ConfigError: An unknown field.
+        """
+        fields = [entry.name for entry in dataclasses.fields(ImageSpec)]
+        for name in changes:
+            if name not in fields:
+                raise unknown("field of an ImageSpec", name, fields)
         changed = self._narrow(self.order.sort().values)
         changed.spec = replace(self.spec, **changes)
         changed.held_out = self.held_out and self.held_out.with_spec(**changes)

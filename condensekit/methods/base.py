@@ -266,6 +266,11 @@ def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepCo
     return torch.minimum(torch.maximum(moved, -mean / std), (1 - mean) / std)
 
 
+def all_finite(*values: Tensor) -> Tensor:
+    """A 0-dim flag: whether all values of all tensors are finite."""
+    return torch.stack([torch.isfinite(value).all() for value in values]).all()
+
+
 def keep_if(finite: Tensor, new: State, old: State) -> State:
     """``new`` if the 0-dim flag ``finite`` is True, else ``old``; decided on the device, so the CPU does not wait."""
     return {name: torch.where(finite, value, old[name]) for name, value in new.items()}

@@ -18,6 +18,7 @@ from condensekit.methods.base import (
     State,
     StepContext,
     Surroundings,
+    all_finite,
     descend,
     descent_misfits,
     keep_if,
@@ -113,10 +114,10 @@ class DistributionMatching(Condenser):
         if self.calibration:
             extra, steeper = _calibrate(images, ctx)
             total, slope = total + self.calibration * extra, slope + self.calibration * steeper
-        finite = torch.isfinite(total) & torch.isfinite(slope).all()
         shares = slope.new_tensor([ctx.count(label, images.shape[1]) if self.per_image else 1 for label in labels])
         velocity = self.momentum * state["momentum"] + shares[:, None, None, None, None] * slope
         new = {"images": descend(images, velocity, self.lr, self.space, ctx), "momentum": velocity}
+        finite = all_finite(total, slope, *new.values())
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 
 

@@ -19,6 +19,7 @@ from condensekit.methods.base import (
     State,
     StepContext,
     Surroundings,
+    all_finite,
     descend,
     descent_misfits,
     keep_if,
@@ -208,7 +209,7 @@ class GradientMatching(Condenser):
             self._train(moved, inner, ctx)
         module.requires_grad_(False)
         new = {"images": moved, "momentum": velocity, "loop": loop, **_copied(module)}
-        finite = torch.stack([torch.isfinite(value).all() for value in (total, *new.values())]).all()
+        finite = all_finite(total, *new.values())
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 
     def _match(self, synthetic: Tensor, row: int, ctx: StepContext) -> tuple[Tensor, Tensor]:

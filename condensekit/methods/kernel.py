@@ -13,7 +13,7 @@ from torch import Tensor
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import positive, refuse, whole
-from condensekit.methods.base import Condenser, State, StepContext, Surroundings, keep_if
+from condensekit.methods.base import Condenser, State, StepContext, Surroundings, all_finite, keep_if
 
 LABELS = ("fixed", "learned", "soft")
 JITTERS = (
@@ -103,10 +103,10 @@ class KernelRidge(Condenser):
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
         """Draw a few networks and one real batch of all classes, and update images and labels once."""
         loss, slopes, jitter = self._gradients(state, ctx)
-        finite = torch.isfinite(loss) & torch.stack([torch.isfinite(s).all() for s in slopes.values()]).all()
         new = {**state, "updates": state["updates"] + 1}
         for name in self._moved:
             new |= _adam(name, state, slopes[name], new["updates"], self.lr)
+        finite = all_finite(loss, *slopes.values(), *new.values())
         metrics = {"loss": loss, "gradient_norm": slopes["images"].norm(), "jitter": jitter, "finite": finite}
         return keep_if(finite, new, state), metrics
 

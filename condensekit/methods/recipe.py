@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
+
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import ConfigError, instance, refuse, unknown, whole
@@ -120,8 +122,12 @@ class Recipe:
 
     def misfits(self, data: ClassImages, ipc: int, machine: Machine) -> Sequence[str | None]:
         """The problems of the recipe with these arguments, see :meth:`check`; entries that are None are no problem."""
+        count = 1 if whole("ipc", ipc) else ipc * len(data.classes)
         return (
-            self.formation.misfit(data.spec.shape),
+            self.formation.misfit(data.spec.shape, count),
+            "storage='float16' ends at 65,504, and the images have larger values: use storage='float32'"
+            if self.formation.dtype == "float16" and not self.formation.fits(_extremes(data))
+            else None,
             "nested=True needs an ipc of at least 2: one image cannot be cut shorter"
             if self.nested and ipc == 1
             else None,
@@ -130,6 +136,12 @@ class Recipe:
             else None,
             *self.method.misfits(data, self, machine),
         )
+
+
+def _extremes(data: ClassImages) -> torch.Tensor:
+    """(2, C, 1, 1) values that the normalised images can have at most and at least."""
+    ends = data.spec.range or tuple((float(end),) * data.spec.shape[0] for end in data.images.aminmax())
+    return torch.tensor(ends)[:, :, None, None]
 
 
 def as_recipe(given: Recipe | Condenser) -> Recipe:

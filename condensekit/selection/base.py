@@ -201,7 +201,8 @@ def selected_set(
         ConfigError: An ``ipc`` below 1, a factor that does not divide the image size, or a factor for coded images.
         DataError: No class has enough images.
     """
-    refuse(formation.misfit(data.spec.shape))
+    refuse(whole("ipc", ipc, 1))
+    refuse(formation.misfit(data.spec.shape, ipc * len(data.classes)))
     check_sizes(data, ipc, formation.factor)
     chosen = selection(data, ipc * formation.factor**2, draw, compute)
     check_kind(chosen, selection.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import math
 import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from condensekit.data.images import ImageSpec
-from condensekit.errors import CondensekitError, ConfigError, DataError, refuse, require, whole
+from condensekit.errors import CondensekitError, ConfigError, DataError, printable, quoted, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
@@ -21,6 +23,9 @@ from condensekit.sets.packing import unpack
 SET = "condensed set"  # the kind that the manifest of a set's file names
 TENSORS = ("images", "labels", "ranges", "soft_labels", "coded")  # fields of a set that are tensors
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+MAX_DECODED = 1 << 30  # bytes; a set that decodes to more must be stored in at least 1/1024 of them
+SUM_OFF = 0.01  # the sum of soft labels may differ from 1 by less
+MAX_RATIO = 1024  # of 8-bit values, that is a factor of 16
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,23 @@ class Formation:
             raise ConfigError(f"storage dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         refuse(whole("factor", self.factor, 1))
 
-    def misfit(self, shape: tuple[int, int, int]) -> str | None:
-        """The problem of storing (C, H, W) images in this form; None if there is no problem."""
+    def misfit(self, shape: tuple[int, int, int], count: int = 1) -> str | None:
+        """The problem of storing ``count`` images (C, H, W) in this form; None if there is no problem."""
         height, width = shape[1:]
         if height % self.factor or width % self.factor:
             return f"factor {self.factor} does not divide the image size {height}x{width}: use another factor, or 1"
+        decoded = count * math.prod(shape) * 4 * self.factor**2
+        if decoded > MAX_DECODED and 4 * self.factor**2 > MAX_RATIO * DTYPES[self.dtype].itemsize:
+            return (
+                f"factor {self.factor} decodes {count} stored images to {decoded:,} bytes: use a factor of at most 16"
+            )
         return None
+
+    def fits(self, images: Tensor) -> bool:
+        """Whether finite images (M, C, H, W) can be stored in this dtype: float16 ends at 65,504."""
+        if self.dtype == "float16":
+            return bool(torch.isfinite(images.to(torch.float16)).all())
+        return self.dtype == "float32" or bool(torch.isfinite(images.amax((2, 3)) - images.amin((2, 3))).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +106,30 @@ class CondensedSet:
             raise DataError(f"soft labels must have {decoded} rows, got shape {tuple(self.soft_labels.shape)}")
         if self.coded is not None and (tuple(self.coded.shape) != (count,) or self.coded.dtype != torch.int64):
             raise DataError(f"coded must be ({count},) int64, got {tuple(self.coded.shape)} {self.coded.dtype}")
-        refuse(self.formation.misfit(self.spec.shape))
+        refuse(self.formation.misfit(self.spec.shape, count))
+
+    def _check_values(self) -> None:
+        """Raise DataError for values that no set can have; the text has the index of the stored image."""
+        named, soft, each = torch.tensor(self.spec.classes), self.soft_labels, self.formation.factor**2
+        if self.images.is_floating_point():
+            _check_each(torch.isfinite(self.images), "has a value that is not finite")
+        if self.ranges is not None:
+            good = torch.isfinite(self.ranges).all(2) & (self.ranges[..., 0] <= self.ranges[..., 1])
+            _check_each(good, "has a range that is not finite, or whose ends are exchanged")
+        if len(named):
+            known = torch.isin(self.labels, named)
+            _check_each(known, f"has a label that is none of the {len(named)} classes")
+        if self.coded is not None:
+            _check_each(self.coded >= 1, "has a coded size below 1 byte")
+        if soft is None:
+            return
+        if soft.shape[1] != len(named) or soft.dtype != torch.float32:
+            raise DataError(
+                f"soft labels must be float32 with {len(named)} columns, one for each class, "
+                f"got {tuple(soft.shape)} {soft.dtype}"
+            )
+        good = (torch.isfinite(soft) & (soft >= 0)).all(1) & ((soft.sum(1) - 1).abs() < SUM_OFF)
+        _check_each(good.reshape(-1, each), "has soft labels that are no probabilities (at least 0, with sum 1)")
 
     @classmethod
     def from_images(
@@ -125,22 +164,22 @@ class CondensedSet:
     @property
     def name(self) -> str:
         """The recipe or selection that made the set; ``set`` if it is not recorded."""
-        config = self.provenance.get("config") or {}
-        found = config.get("name") or (config.get("method") or {}).get("name") or self.provenance.get("selection")
+        config = _record(self.provenance.get("config"))
+        found = config.get("name") or _record(config.get("method")).get("name") or self.provenance.get("selection")
         return str(found or "set")
 
     def __repr__(self) -> str:
         decoded = "" if self.formation.factor == 1 else f", decoded to {len(self) * self.formation.factor**2}"
         return (
             f"CondensedSet({len(self)} images of {self.spec.shape}{decoded}, {len(self.classes)} classes, "
-            f"{self.per_class} per class, {self.nbytes:,} bytes: {self.name})"
+            f"{self.per_class} per class, {self.nbytes:,} bytes: {printable(self.name)})"
         )
 
     def _repr_html_(self) -> str:
         if self.spec.shape[0] not in (1, 3):
-            return repr(self)
+            return html.escape(repr(self))
         data = b64encode(self.picture()).decode()
-        return f'<div>{self!r}<br><img src="data:image/png;base64,{data}"></div>'
+        return f'<div>{html.escape(repr(self))}<br><img src="data:image/png;base64,{data}"></div>'
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -339,9 +378,13 @@ class CondensedSet:
         try:
             tensors = {name: state[name] for name in TENSORS if state.get(name) is not None}
             spec, formation = ImageSpec.from_json(state["spec"]), Formation(**state["formation"])
-            return cls(**tensors, spec=spec, formation=formation, provenance=state["provenance"])
-        except (CondensekitError, AttributeError, KeyError, TypeError, ValueError) as error:
+            refuse(*(whole("a size of the shape", size, 1) for size in spec.shape))
+            require(isinstance(state["provenance"], Mapping), "its provenance is no dictionary")
+            made = cls(**tensors, spec=spec, formation=formation, provenance=state["provenance"])
+            made._check_values()
+        except (CondensekitError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"it holds no valid condensed set ({error})") from error
+        return made
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write one file, atomically.
@@ -357,6 +400,7 @@ class CondensedSet:
             ConfigError: The file exists, and ``overwrite`` is off.
             StoreError: It cannot be written; the text names path and stage.
         """
+        _check_path(path)
         path = Path(path)
         if stream_of(path) is None:
             path = with_ending(path)
@@ -375,6 +419,7 @@ class CondensedSet:
             DataError: There is no such file.
             StoreError: It cannot be used.
         """
+        _check_path(path)
         path = Path(path)
         path = path if os.path.lexists(path) or not os.path.lexists(with_ending(path)) else with_ending(path)
         tensors, manifest = load_tensors(path, SET)
@@ -389,6 +434,23 @@ def with_ending(path: Path) -> Path:
     return path if path.suffix or path.name in ("", "..") else path.with_name(f"{path.name}.safetensors")
 
 
+def _check_path(path: object) -> None:
+    way_out = "pass the path of a file, such as 'run/set.safetensors'"
+    require(isinstance(path, str | os.PathLike), f"path must be a path, got {quoted(path)}: {way_out}")
+
+
+def _record(found: object) -> Mapping[str, Any]:
+    """An entry of a provenance that should be a dictionary; an empty one if it is none."""
+    return found if isinstance(found, Mapping) else {}
+
+
+def _check_each(good: Tensor, problem: str) -> None:
+    """Raise DataError with the index of the first image of which a flag in ``good`` (M, ...) is False."""
+    bad = ~good.flatten(1).all(1) if good.ndim > 1 else ~good
+    if bad.any():
+        raise DataError(f"image {int(bad.nonzero()[0])} {problem}")
+
+
 def _check_shape(images: Tensor, spec: ImageSpec) -> None:
     if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape or len(images) == 0:
         expected = f"(M, {', '.join(map(str, spec.shape))}) with M >= 1"
@@ -396,16 +458,11 @@ def _check_shape(images: Tensor, spec: ImageSpec) -> None:
 
 
 def _encode(images: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
-    finite = torch.isfinite(images).flatten(1).all(1)
-    if not finite.all():
-        raise DataError(f"image {int((~finite).nonzero()[0])} has a value that is not finite: nothing was stored")
-    if dtype == "float32":
-        return images, None
-    if dtype == "float16":
-        stored = images.to(torch.float16)
-        if not torch.isfinite(stored).all():
-            raise DataError("a value is too large for float16 (above 65,504): store as float32")
-        return stored, None
+    _check_each(torch.isfinite(images), "has a value that is not finite: nothing was stored")
+    if not Formation(dtype=dtype).fits(images):
+        raise DataError(f"a value is too large for {dtype} (float16 ends at 65,504): store as float32")
+    if dtype != "uint8":
+        return images.to(DTYPES[dtype]), None
     lo, hi = images.amin((2, 3)), images.amax((2, 3))
     scale = torch.where(hi > lo, 255 / (hi - lo), torch.zeros_like(hi))
     codes = ((images - lo[..., None, None]) * scale[..., None, None]).round().clamp(0, 255)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
-from condensekit.errors import ConfigError, quoted
+from condensekit.errors import ConfigError, quoted, require
 from condensekit.runs.files import fitting
 from condensekit.runs.folder import RunDir
 from condensekit.sets.condensed import CondensedSet, with_ending
@@ -95,9 +95,17 @@ def find(path: Path) -> list[Path]:
 
 
 def find_one(path: Path, seed: int | None) -> Path:
-    """The set file of ``path``; if there are several, the file of ``seed``, or the first file."""
+    """The set file of ``path``; if there are several, the file of ``seed``, or the first file.
+
+    Raises:
+        ConfigError: No set, or none of this seed.
+    """
     found = find(path)
-    if seed is None or found == [path / SET]:
+    if seed is None:
+        return found[0]
+    if found == [path / SET]:
+        there = RunDir.read(path).config.get("seed")
+        require(there == seed, f"the one set in {path} has seed {there}, got {seed}: leave out the seed")
         return found[0]
     if path / f"seed-{seed}" / SET not in found:
         raise ConfigError(f"no set of seed {seed} in {path}; there are {', '.join(f.parent.name for f in found)}")

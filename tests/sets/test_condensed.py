@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from condensekit.data.images import ImageSpec
-from condensekit.errors import ConfigError, DataError
+from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
 from condensekit.sets.packing import pack, unpack
 from tests.reference import packing_twin
@@ -221,3 +221,62 @@ def test_formation_names_bad_values():
 def test_select_names_a_class_that_is_not_there():
     with pytest.raises(DataError, match="class 5"):
         make().select([0, 5])
+
+
+def changed(made, **state):
+    """The set read from a file that holds other values."""
+    return CondensedSet.from_state({**made.to_state(), **state})
+
+
+def soft(row, value):
+    labels = torch.full((4, 2), 0.5)
+    labels[row] = torch.tensor(value)
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        ({"soft_labels": torch.full((4, 3), 1 / 3)}, r"2 columns.*got \(4, 3\)"),
+        ({"soft_labels": torch.full((4, 2), 0.5).double()}, "float32"),
+        ({"soft_labels": soft(2, [float("nan"), 1.0])}, "image 2 has soft labels"),
+        ({"soft_labels": soft(3, [-0.5, 1.5])}, "image 3 has soft labels"),
+        ({"soft_labels": soft(1, [0.9, 0.9])}, "image 1 has soft labels"),
+        ({"labels": torch.tensor([0, 0, 5, 1])}, "image 2 has a label"),
+        ({"coded": torch.tensor([9, 9, 9, -1])}, "image 3 has a coded size"),
+        ({"provenance": [1]}, "provenance"),
+        ({"formation": {"factor": 10**30, "dtype": "float32"}}, "factor"),
+    ],
+)
+def test_values_that_no_set_can_have_are_refused_with_their_image(state, problem):
+    spec = ImageSpec((1, 4, 4), (0.0,), (1.0,), {0: "a", 1: "b"})
+    made = CondensedSet.from_images(torch.zeros(4, 1, 4, 4), torch.tensor([0, 0, 1, 1]), spec)
+    with pytest.raises(DataError, match=problem):
+        changed(made, **state)
+
+
+def test_a_file_with_an_image_that_is_not_finite_is_refused_with_its_index(tmp_path):
+    spec = ImageSpec((1, 4, 4), (0.0,), (1.0,), {0: "a"})
+    made = CondensedSet.from_images(torch.zeros(6, 1, 4, 4), torch.zeros(6, dtype=torch.int64), spec)
+    made.images[4, 0, 1, 1] = float("inf")
+    made.save(tmp_path / "set.safetensors")
+    with pytest.raises(StoreError, match="image 4 has a value that is not finite"):
+        CondensedSet.load(tmp_path / "set.safetensors")
+
+
+@pytest.mark.parametrize(("factor", "good"), [(16, True), (32, False), (512, False)])
+def test_a_small_set_may_not_claim_a_factor_that_decodes_to_gigabytes(factor, good):
+    """One image of 256 KiB that claims factor 512 would decode to 256 GiB."""
+    spec = ImageSpec((1, 512, 512), (0.0,), (1.0,), {0: "a"})
+    codes, ranges = torch.zeros(4, 1, 512, 512, dtype=torch.uint8), torch.zeros(4, 1, 2)
+    arguments = (codes, torch.zeros(4, dtype=torch.int64), spec, Formation(factor, "uint8"), ranges)
+    if good:
+        assert len(CondensedSet(*arguments)) == 4
+    else:
+        with pytest.raises(ConfigError, match=f"factor {factor} decodes 4 stored images to"):
+            CondensedSet(*arguments)
+
+
+def test_a_path_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match=r"path must be a path, got 3"):
+        CondensedSet.load(3)

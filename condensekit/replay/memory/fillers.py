@@ -15,7 +15,7 @@ import torch
 from condensekit.compute import Spent
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.driver import Status, condense
-from condensekit.errors import DataError, instance, refuse
+from condensekit.errors import DataError, instance, refuse, require
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.replay.memory.base import DivergedError, Filler, Interrupted, Job
@@ -96,6 +96,10 @@ class Condensing(Filler):
             raise Interrupted(result.message, result.signum)
         if result.status is Status.DIVERGED:
             raise DivergedError(f"filling the memory with {self.name}: {result.message}")
+        require(
+            result.set.formation == self.formation,
+            f"filling the memory with {self.name}: {result.message}; lower the method's lr, or use storage='float32'",
+        )
         return result.set
 
 
