@@ -4,6 +4,7 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_resized_and_mapped(tmp_path):
         ({"images": np.array(["a"]), "labels": LABELS[:1]}, "images cannot be used"),
         ({"images": PIXELS[:, :3], "labels": LABELS}, "cannot tell the channels .* layout='NCHW' .* layout='NHWC'"),
         ({"images": PIXELS.reshape(40, -1), "labels": LABELS}, r"flat rows: pass images.reshape\(-1, 12, 12\)"),
-        ({"images": PIXELS, "labels": [0] * 39 + [5]}, "class '5' has 1 image, so none can be held out"),
+        ({"images": PIXELS, "labels": range(40)}, "class '0' has 1 image, so none can be held out"),
         ({"images": PIXELS * np.nan, "labels": LABELS}, "image 0 has a pixel that is not finite"),
         (
             {"images": PIXELS, "labels": LABELS, "test_images": PIXELS, "test_labels": LABELS + 1},
@@ -206,7 +207,8 @@ def write(folder, form, arrays):
 def test_a_file_is_what_numpy_reads(form, spelling, parts, channels, layout, kind, labelled, seed):
     if form == "h5":
         pytest.importorskip("h5py")
-    rng, stored, expected = np.random.default_rng(seed), {}, []
+    rng, expected = np.random.default_rng(seed), []
+    stored: dict[str, np.ndarray[Any, Any]] = {}
     for part in parts:
         classes = np.tile(np.arange(3), 4)
         pixels = rng.integers(0, 256, (12, 1 if layout == "NHW" else channels, 8, 7), dtype=np.uint8)
@@ -341,8 +343,9 @@ def test_the_range_is_looked_at_before_resizing(tmp_path):
 def test_a_layout_is_remembered_and_refused_where_it_says_nothing(tmp_path):
     path = save(tmp_path / "a.npz", images=np.zeros((40, 8, 8, 8), np.uint8), labels=LABELS)
     train, _ = datasets.load(path, layout="NHWC", mmap=tmp_path / "maps")
+    assert train.source is not None
     assert train.source["layout"] == "NHWC"
     datasets.load(path, layout="NCHW", mmap=tmp_path / "maps")
     assert len(list((tmp_path / "maps").glob("*.npy"))) == 2
-    with pytest.raises(ConfigError, match="layout='NHWC' is for files of arrays, and digits is none: leave it out"):
+    with pytest.raises(ConfigError, match="layout='NHWC' is for files of arrays, got 'digits': leave it out"):
         datasets.load("digits", layout="NHWC")

@@ -130,7 +130,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_the_name_of_the_part_is_not_known_beforehand(tmp_path):
-    names = set()
+    names: set[str] = set()
 
     def watched():
         for image in images():

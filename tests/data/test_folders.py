@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from condensekit.data import datasets, folders
+from condensekit.data import datasets
+from condensekit.data.files import FIFTH
+from condensekit.data.folders import split_of
 from condensekit.errors import ConfigError, DataError
 
 
@@ -83,7 +85,7 @@ def test_folders_without_images_are_refused(tmp_path):
     (tmp_path / "bee" / "notes.txt").write_text("none")
     train, _ = datasets.load(tmp_path)
     assert train.spec.class_names == {0: "bee"}
-    assert train.notes == ("2 files left out: 2 .txt", "1 folder left out: ant (no images)")
+    assert train.notes == ("2 files left out: 2 .txt", "1 folder left out: ant (no images)", FIFTH)
     write_folder(tmp_path / "split" / "train")
     with pytest.raises(DataError, match=r"has a train folder but no test or val beside it: .*splits=False"):
         datasets.load(tmp_path / "split")
@@ -127,7 +129,7 @@ def test_a_mapped_folder_does_not_stand_in_memory(tmp_path):
     ],
 )
 def test_names_of_splits(name, kind):
-    assert folders.split_of(Path(name)) == kind
+    assert split_of(Path(name)) == kind
 
 
 def test_wrappers_of_one_folder_are_looked_through(tmp_path):
@@ -148,11 +150,15 @@ def test_validation_images_are_the_test_images_or_held_out(tmp_path):
     assert (len(test), train.held_out, train.notes) == (9, None, ("no test images: valid is the test part",))
     write_folder(tmp_path / "test", count=2)
     train, test = datasets.load(tmp_path, mmap=tmp_path / "maps")
+    assert train.held_out is not None
+    assert train.held_out.source is not None
     assert (len(train), len(test), len(train.held_out), train.notes) == (15, 6, 9, ())
     assert train.held_out.spec is train.spec
     assert train.held_out.source["part"] == "validation"
     assert train.held_out.images[4, 0, 0, 0] == 41
-    assert train.with_spec(flippable=False).held_out.spec.flippable is False
+    mirrored = train.with_spec(flippable=False).held_out
+    assert mirrored is not None
+    assert mirrored.spec.flippable is False
     assert train.to("cpu").held_out is not None
     assert train.select([0]).held_out is None
 
@@ -175,6 +181,7 @@ def test_classes_with_the_name_of_a_split(tmp_path):
         datasets.load(tmp_path)
     train, _ = datasets.load(tmp_path, splits=False)
     assert train.spec.class_names == {0: "Valid", 1: "bus", 2: "train"}
+    assert train.source is not None
     assert train.source["splits"] is False
     write_folder(tmp_path, classes=("training",))
     with pytest.raises(DataError, match=r"two train folders, train and training: keep one of them, or use splits=Fal"):
@@ -222,7 +229,7 @@ def test_class_folders_may_hold_one_folder_of_images(tmp_path):
     (tmp_path / "ant" / "boxes.txt").write_text("")
     train, _ = datasets.load(tmp_path)
     assert [train.count(k) for k in range(3)] == [4, 4, 4]
-    assert train.notes == ("1 file left out: 1 .txt",)
+    assert train.notes == ("1 file left out: 1 .txt", FIFTH)
 
 
 def test_what_systems_leave_behind_is_no_data(tmp_path):
@@ -232,7 +239,7 @@ def test_what_systems_leave_behind_is_no_data(tmp_path):
         (tmp_path / name).write_bytes(b"\0\5\x16\7")
     train, test = datasets.load(tmp_path)
     assert (train.spec.class_names, len(train) + len(test)) == ({0: "ant", 1: "bee", 2: "cow"}, 15)
-    assert train.notes == test.notes == ()
+    assert train.notes == test.notes == (FIFTH,)
 
 
 def test_what_is_left_out_is_counted(tmp_path):
@@ -259,7 +266,7 @@ def test_links(tmp_path):
     (data / "self").symlink_to("self")
     train, test = datasets.load(data)
     assert [train.count(k) + test.count(k) for k in (0, 1)] == [6, 5]
-    assert train.notes == ("2 files left out: 1 without ending, 1 link to a folder above it",)
+    assert train.notes == ("2 files left out: 1 without ending, 1 link to a folder above it", FIFTH)
     (tmp_path / "real" / "bee" / "down").mkdir()
     (tmp_path / "real" / "cow" / "up").symlink_to(tmp_path / "real" / "bee" / "down")
     (tmp_path / "real" / "bee" / "down" / "up").symlink_to(tmp_path / "real" / "cow")
@@ -297,7 +304,7 @@ def test_a_folder_that_cannot_be_entered_is_named(tmp_path, monkeypatch):
     """Root may enter every folder, so the answer of the system is made up."""
     write_folder(tmp_path)
     asked, real = tmp_path / "bee", os.access
-    monkeypatch.setattr(folders.os, "access", lambda path, mode: path != asked and real(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != asked and real(path, mode))
     with pytest.raises(DataError, match=r"cannot read the folder .*bee: Permission denied: .*chmod u\+rx"):
         datasets.load(tmp_path)
 
@@ -337,9 +344,10 @@ def test_published_layouts_name_their_set(tmp_path, made, given, name):
 def test_a_folder_is_listed_once(tmp_path, monkeypatch):
     write_folder(tmp_path / "train")
     write_folder(tmp_path / "test")
-    listed, real = Counter(), os.scandir
-    monkeypatch.setattr(folders.os, "scandir", lambda path: listed.update([Path(path)]) or real(path))
+    listed, real = Counter[Path](), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.update([Path(path)]) or real(path))
     datasets.load(tmp_path)
+    assert listed.pop(tmp_path) == 2  # the first time for array files
     assert set(listed.values()) == {1}
 
 
@@ -353,11 +361,12 @@ def test_constant_data_are_noticed(tmp_path):
             image.save(tmp_path / name / f"{i}.png")
     train, _ = datasets.load(tmp_path)
     assert train.notes == (
+        FIFTH,
         "8 images with an alpha channel laid on white",
         "all training images are equal, all pixels 255",
     )
     write_folder(tmp_path / "other")
-    assert datasets.load(tmp_path / "other")[0].notes == ()
+    assert datasets.load(tmp_path / "other")[0].notes == (FIFTH,)
 
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK")
@@ -389,7 +398,7 @@ def write_part(path, draw, noise, size):
         st.lists(st.sampled_from(["ant", "Bee", "bee", "10", "9", "été"]), min_size=1, max_size=4, unique=True)
     )
     modes = draw(st.lists(st.sampled_from(MODES), min_size=1, max_size=3))
-    written = {}
+    written: dict[str, list[Path]] = {}
     for name in classes:
         (path / name).mkdir(parents=True)
         written[name] = []

@@ -138,6 +138,7 @@ def test_floats_that_are_no_pixels_show_it():
     assert (kept.spec.pixels, kept.spec.range) == (True, ((0.0,), (1.0,)))
     for images, ends in (((255 * pixels).byte(), [0, 255]), (pixels, [0.0, 1.0])):
         spec = ClassImages.from_arrays(images, labels).spec
+        assert spec.range is not None
         low, high = spec.range
         shown = spec.normalise(torch.tensor(ends, dtype=images.dtype).reshape(2, 1, 1, 1)).flatten()
         torch.testing.assert_close(torch.tensor([*low, *high]), shown)

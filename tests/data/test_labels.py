@@ -69,7 +69,7 @@ def test_large_numbers_do_not_wrap():
     images = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
     data = ClassImages.from_arrays(images, BIG)
     with pytest.raises(DataError, match="the label of image 1 is 9223372036854775808"):
-        ClassImages(images, torch.from_numpy(BIG + np.uint64([0, 1])), data.spec)
+        ClassImages(images, torch.from_numpy(BIG + np.array([0, 1], np.uint64)), data.spec)
 
 
 @pytest.mark.parametrize(

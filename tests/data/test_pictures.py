@@ -86,7 +86,7 @@ def test_transparent_parts_become_white(tmp_path, mode):
     drawing = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     ImageDraw.Draw(drawing).rectangle((2, 2, 5, 5), fill=(0, 0, 0, 255))
     half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
-    options = {}
+    options: dict[str, int | tuple[int, int, int]] = {}
     if mode == "P":
         image = drawing.convert("P")
         image.putpalette([0] * 768)
@@ -95,7 +95,7 @@ def test_transparent_parts_become_white(tmp_path, mode):
     elif mode in ("RGB", "L"):
         image = Image.new(mode, (8, 8), "red" if mode == "RGB" else 7)
         ImageDraw.Draw(image).rectangle((2, 2, 5, 5), fill=0)
-        options = {"transparency": (255, 0, 0) if mode == "RGB" else 7}
+        options = {"transparency": (255, 0, 0)} if mode == "RGB" else {"transparency": 7}
     else:
         image = drawing.convert(mode)
     if mode == "PA":

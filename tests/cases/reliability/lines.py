@@ -118,6 +118,7 @@ def options(command):
 def hostile(option):
     """Values that an option must refuse."""
     flag = option.opts[0]
+    values: tuple[str, ...]
     if isinstance(option.type, Location):
         values = PATHS if option.type.made else PATHS[:3] + PATHS[4:]
     elif isinstance(option.type, Whole | Finite):
