@@ -345,9 +345,9 @@ ROW = np.array([0, 1, 1])
         (np.bool_(True), "give int"),
         (3.5, "must be an integer or a string, got 3.5"),
         (None, "must be an integer or a string, got None"),
-        (ROW, "2 are 1: multi-label data"),
-        (ROW * 0, "0 are 1: multi-label data"),
-        (ROW * 4.5, "let the data set give the one number"),
+        (ROW, "multi-label: image 0 has 2 of 3 classes"),
+        (ROW * 0, "image 0 has no class"),
+        (ROW * 4.5, "one class for each image"),
         ({"boxes": [], "labels": []}, "a dictionary with 'boxes', 'labels'; detection"),
         ([{"bbox": []}], "detection"),
     ],
@@ -364,7 +364,7 @@ def test_labels_are_read_or_refused_in_one_line(label, expected):
 
 def test_one_row_with_several_labels_decides_for_all():
     """The first rows of multi-label data may have one label each."""
-    with pytest.raises(DataError, match=r"item 2 .* multi-label"):
+    with pytest.raises(DataError, match="multi-label: image 2"):
         datasets.from_dataset(Listed([(IMAGE, row) for row in ([0, 1], [1, 0], [1, 1])]))
 
 
