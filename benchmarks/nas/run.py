@@ -294,7 +294,7 @@ def _check(args: argparse.Namespace, rankers: Sequence[str], samples: Sequence[s
         lengths = {"stem": args.stem, "cells": args.cells, "workers": args.workers}
         refuse(*(whole(f"--{name}", value, 1) for name, value in lengths.items()))
         usual = (args.stem, args.cells) == (tasks.STEM, tasks.CELLS)
-        refuse(None if args.task == "nb201" or usual else "--stem and --cells belong to --task nb201: leave them out")
+        require(args.task == "nb201" or usual, "--stem and --cells belong to --task nb201: leave them out")
         refuse(whole("--limit", args.limit, 1) if args.limit is not None else None)
     foreign = TRUTHS if args.task == "nb201" else PUBLISHED
     for name in rankers:
