@@ -141,7 +141,7 @@ def _failing(path: Path, name: str = "") -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"{path}: {name} cannot be used: {error}") from error
+        raise DataError(f"{path}: {name} cannot be used: {error}") from None
     except Exception as error:
         raise DataError(f"cannot read {name and name + ' of '}{path}: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +41,10 @@ def as_tensor(images: Any) -> Tensor:
     try:
         array = np.asarray(images)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
-        shared = array.flags.writeable and all(stride >= 0 for stride in array.strides)
-        return torch.from_numpy(array if shared else array.copy())
+        array = array.copy() if any(stride < 0 for stride in array.strides) else array
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to images
+            return torch.from_numpy(array)
     except (TypeError, ValueError) as error:
         kind = getattr(images, "dtype", type(images).__name__)
         raise DataError(f"images must be an array of uint8 or float32, got {kind}: {error}") from error
