@@ -171,7 +171,7 @@ def test_the_name_of_the_part_is_not_known_beforehand(tmp_path):
 )
 def test_a_map_of_other_images_is_refused(tmp_path, array):
     np.save(tmp_path / "pixels.npy", array)
-    with pytest.raises(StoreError, match="it holds .* of shape"):
+    with pytest.raises(StoreError, match=r"it holds .* of shape"):
         mapped(images(), 6, tmp_path / "pixels.npy")
 
 
