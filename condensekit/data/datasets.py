@@ -127,12 +127,12 @@ def load(
             source = _named(str(name_or_path), root, download, trust_local_copy)
         else:
             source = _found(path, str(name_or_path), splits, layout)
+        file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size, layout)}.npy"
     except OSError as error:  # no permission in a folder above, a path too long, a disk that fails
         place = f"{error.filename or path:.200}"
         raise DataError(f"cannot reach {place}: {error.strerror}: check the path and its permissions") from error
     if layout and (name_or_path in NAMES or source.arrays is None):
         raise ConfigError(f"layout={layout!r} is for files of arrays, got {str(name_or_path)!r}: leave it out")
-    file = mmap and Path(mmap) / f"{path.stem}-{source.tag(image_size, layout)}.npy"
     pixels, notes = source.pixels(image_size, file, progress)
     mean, std = source.statistics or normalisation(pixels[0], not source.normalised)
     strangers = sorted({*torch.cat(source.labels[1:]).tolist()} - {*source.labels[0].tolist()})
@@ -181,9 +181,9 @@ def _refuse_published(path: Path) -> None:
     here = path.resolve()
     for name, inside in PUBLISHED.items():
         steps = Path(inside).parts
-        for count in range(len(steps) + 1):
-            root = here.parents[count - 1] if count else here
-            if here.parts[len(root.parts) :] == steps[:count] and (root / inside).exists():
+        for root in (here, *here.parents[: len(steps)]):
+            begun = here.parts[len(root.parts) :]
+            if begun == steps[: len(begun)] and (root / inside).exists():
                 raise DataError(f"{path} holds {name} as published: use the name {name!r} with root={str(root)!r}")
 
 

@@ -21,9 +21,12 @@ from condensekit.errors import DataError
 SPLITS = {
     "train": "train|training|trn",
     "test": "test|testing|tst|eval|evaluation",
-    "val": "val|valid|validation|dev",
+    "val": "val|valid|validation",
 }
-"""The words for each split. Case, digits, signs and the words of :data:`FILLERS` around them do not count."""
+"""The words for each split, in the order of the parts of a :class:`Source`.
+
+Case, digits, signs and the words of :data:`FILLERS` around them do not count.
+"""
 
 FILLERS = "(?:seg|data|set|images?|imgs?|pictures?|splits?|folder|dir)*"
 SYSTEM = (  # names that operating systems and tools leave behind, in lower case; hidden names begin with a dot
@@ -38,7 +41,7 @@ SYSTEM = (  # names that operating systems and tools leave behind, in lower case
     "lost+found",
 )
 NAMED = 5  # endings and folders that a note names
-LOOKED_AT = 300  # folders that are opened to find a better path for an error
+LOOKED_AT = 300  # folders that are opened to find pictures below a class folder, or a better path for an error
 
 
 @dataclass(frozen=True)
@@ -203,8 +206,8 @@ def _split(top: Listing, left: LeftOut) -> Source:
     if "train" not in folders:
         names = " and ".join(inner.name for inner in folders.values())
         raise DataError(
-            f"{top.path} has the split {names} but no train folder beside it: add one, or use splits=False if {names} "
-            "is the name of a class"
+            f"{top.path} has the split {names} but no train folder beside it: add one, or use splits=False if this is "
+            "the name of a class"
         )
     parts = {kind: found for kind, inner in folders.items() if (found := _part(kind, inner, left))}
     train = parts["train"]
@@ -217,15 +220,12 @@ def _split(top: Listing, left: LeftOut) -> Source:
             f"{folders['train']} to have {HELD_OUT:.0%} of each class held out; if train is a class, use splits=False"
         )
     notes = left.notes()
+    labels = {kind: _numbered(part, train, folders[kind]) for kind, part in parts.items()}
+    order = [kind for kind in SPLITS if kind in parts]  # without test images, the validation images come second
     if "test" not in parts:
-        parts["test"] = parts.pop("val")
         notes = (*notes, f"no test images: {folders['val'].name} is the test part")
-    labels = [train.labels]
-    for kind in ("test", "val"):
-        if kind in parts:
-            labels.append(_numbered(parts[kind], train, folders.get(kind, top.path)))
-    files = (file for kind in ("train", "test", "val") if kind in parts for file in parts[kind].files)
-    return Source(tuple(labels), train.names, tuple(files), notes=notes)
+    files = tuple(file for kind in order for file in parts[kind].files)
+    return Source(tuple(labels[kind] for kind in order), train.names, files, notes=notes)
 
 
 def _part(kind: str, path: Path, left: LeftOut) -> Classes | None:
@@ -283,11 +283,11 @@ def _classes(top: Listing, left: LeftOut) -> Classes:
     if nested:
         better = [str(path) for path in _readable(nested)]
         raise DataError(
-            f"the folders of {top.path} hold folders of images, not only the images of a class: "
+            f"the folders of {top.path} hold folders, not only the images of a class: "
             f"{_some([path.name for path in nested], NAMED)}: pass a folder whose folders are classes"
             + (f", such as {' or '.join(better)}" if better else "")
         )
-    return Classes(tuple(files), torch.tensor(labels), names)
+    return Classes(tuple(files), torch.tensor(labels, dtype=torch.int64), names)
 
 
 def _some_classes(top: Listing, left: LeftOut) -> Classes:
@@ -318,18 +318,16 @@ def _leave_files(top: Listing, left: LeftOut) -> None:
 
 
 def _holds_pictures(folders: Sequence[Path]) -> bool:
-    """Whether there is a picture in the folders, or in any folder below."""
-    waiting, seen = deque(folders), set[str]()
-    while waiting:
-        path = waiting.popleft()
-        place = os.path.realpath(path)
-        if place not in seen:
-            seen.add(place)
-            found = listed(path)
-            if found.pictures:
-                return True
-            waiting += found.folders
-    return False
+    """Whether there is a picture in the folders or below them; also if there are too many folders to know."""
+    waiting = deque(folders)
+    for _ in range(LOOKED_AT):
+        if not waiting:
+            return False
+        found = listed(waiting.popleft())
+        if found.pictures:
+            return True
+        waiting += found.folders
+    return True
 
 
 def _readable(folders: Sequence[Path]) -> list[Path]:

@@ -123,8 +123,11 @@ def test_a_mapped_folder_does_not_stand_in_memory(tmp_path):
         *[(name, "train") for name in ("train", "TRAINING", "Training_set", "seg_train", "train2017", "train_images")],
         *[(name, "train") for name in ("TrainSet", "data-train", "train_32x32")],
         *[(name, "test") for name in ("Testing", "seg_test", "test_set", "evaluation", "Test Images", "testdata")],
-        *[(name, "val") for name in ("valid", "Validation", "val_256", "dev")],
-        *[(name, None) for name in ("trainer", "contest", "invalid", "interval", "streets", "set", "0", "seg_pred")],
+        *[(name, "val") for name in ("valid", "Validation", "val_256")],
+        *[
+            (name, None)
+            for name in ("trainer", "contest", "invalid", "dev", "interval", "streets", "set", "0", "seg_pred")
+        ],
         ("dataset" * 36, None),  # no exponential search
     ],
 )
@@ -200,7 +203,7 @@ def test_classes_with_the_name_of_a_split(tmp_path):
         (("big/dogs", "small/dogs"), "big, small: pass a folder .*, such as .*big/dogs or .*small/dogs$"),
         (
             ("a/b/dogs", "small"),
-            "hold folders of images, not only .*: a, small: pass a folder .*, such as .*small or .*a/b/dogs$",
+            "hold folders, not only .*: a, small: pass a folder .*, such as .*small or .*a/b/dogs$",
         ),
     ],
 )
@@ -219,7 +222,7 @@ def test_splits_of_splits_and_mixed_class_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"the folders of .*x are splits again"):
         datasets.load(tmp_path)
     write_folder(tmp_path / "other", classes=("ant", "bee", "ant/young"))
-    with pytest.raises(DataError, match="hold folders of images, not only the images of a class: ant"):
+    with pytest.raises(DataError, match="hold folders, not only the images of a class: ant"):
         datasets.load(tmp_path / "other")
 
 
@@ -270,7 +273,7 @@ def test_links(tmp_path):
     (tmp_path / "real" / "bee" / "down").mkdir()
     (tmp_path / "real" / "cow" / "up").symlink_to(tmp_path / "real" / "bee" / "down")
     (tmp_path / "real" / "bee" / "down" / "up").symlink_to(tmp_path / "real" / "cow")
-    with pytest.raises(DataError, match="hold folders of images"):
+    with pytest.raises(DataError, match="hold folders, not only"):
         datasets.load(tmp_path / "real")
 
 
@@ -291,6 +294,8 @@ def test_special_files_among_the_images_are_refused(tmp_path, kind):
             os.rename(f"{short}/s", path)
     with pytest.raises(DataError, match=rf"cannot read the image .*odd.png: .*{kind.split(' ')[0]}|No such file"):
         datasets.load(tmp_path)
+    with pytest.raises(DataError, match=r"odd\.png"):
+        datasets.load(tmp_path, mmap=tmp_path.parent / "maps")
 
 
 def test_class_names_are_kept_as_they_are(tmp_path):
@@ -321,6 +326,12 @@ def test_a_place_that_cannot_be_reached_is_named(tmp_path, monkeypatch):
             patch.setattr(Path, "stat", lambda path, **_: denied(path))
             with pytest.raises(DataError, match=r"cannot reach .*Permission denied: check the path and its"):
                 call()
+
+
+@pytest.mark.parametrize("place", ["/", "/dev", "/usr", "/etc"])
+def test_folders_of_the_system_are_refused(place):
+    with pytest.raises(DataError):
+        datasets.load(place)
 
 
 @pytest.mark.parametrize(
