@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler, default_collate
 
 from condensekit.data.arrays import Values, as_bytes, check_layout, settled
 from condensekit.data.decoding import alike, as_image, check_size, shown, stacked
@@ -33,8 +33,8 @@ def as_images(given: Any, name: str = "data", layout: str | None = None) -> Clas
 
     Args:
         given: :class:`ClassImages`; a pair (images, labels) of arrays or tensors; a torchvision-style data set, a
-            ``Subset`` of one, or a list of (image, label) tuples; an Avalanche experience, read with its evaluation
-            transforms.
+            ``Subset`` of one, a ``DataLoader`` of all its items, or a list of (image, label) tuples; an Avalanche
+            experience, read with its evaluation transforms.
         name: Name of the argument in errors.
         layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: see :func:`condensekit.data.arrays.as_nchw`.
 
@@ -49,8 +49,11 @@ def as_images(given: Any, name: str = "data", layout: str | None = None) -> Clas
         if all(isinstance(part, ClassImages | Dataset) for part in given):
             raise DataError(f"{name} must be one set of images, got two: pass the training or the test images alone")
         return ClassImages.from_arrays(*given, layout=layout)
-    if isinstance(given, DataLoader):
-        raise DataError(f"{name} must be a data set, got a DataLoader: pass its data set, loader.dataset")
+    if isinstance(given, DataLoader) and not _gives_all(given):
+        raise DataError(
+            f"{name} must be a data set, got a DataLoader with a sampler or collate_fn of its own: pass the data set "
+            "that you mean, such as loader.dataset or a Subset of it"
+        )
     inner = getattr(given, "dataset", None)
     if inner is not None and not hasattr(given, "__getitem__"):  # an experience
         given = inner.eval() if hasattr(inner, "eval") else inner
@@ -63,6 +66,13 @@ def as_images(given: Any, name: str = "data", layout: str | None = None) -> Clas
     if other and not listed and not isinstance(given, IterableDataset):  # of a stream, from_dataset says what to pass
         raise DataError(f"{name} must be images with labels, got {quoted(given)}: pass {TAKEN}")
     return from_dataset(given, layout=layout)
+
+
+def _gives_all(loader: DataLoader[Any]) -> bool:
+    """Whether a loader gives the items of its data set as they are, each once, in whatever order."""
+    sampler = loader.sampler
+    once = isinstance(sampler, SequentialSampler) or (isinstance(sampler, RandomSampler) and not sampler.replacement)
+    return once and loader.collate_fn is default_collate and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
 
 
 def from_dataset(

@@ -10,7 +10,15 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 from torchvision.datasets import EMNIST, ImageFolder
 
 from condensekit.data import datasets
@@ -377,7 +385,8 @@ class Stream(IterableDataset):
     ("given", "way_out"),
     [
         (Stream(), r"pass list\(dataset\)"),
-        (DataLoader(Torchvisionish()), "pass its data set, loader.dataset"),
+        (DataLoader(Torchvisionish(), sampler=SubsetRandomSampler([1, 2])), "such as loader.dataset or a Subset of it"),
+        (DataLoader(Torchvisionish(), collate_fn=list), "such as loader.dataset or a Subset of it"),
         ({"train": Torchvisionish(), "test": Torchvisionish()}, "a dictionary of 'train', 'test': pass one of them"),
         (Listed([{"img": IMAGE, "fine_label": 0}]), r"a dictionary with 'img', 'fine_label': pass a list of"),
     ],

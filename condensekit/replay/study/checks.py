@@ -74,8 +74,8 @@ def _check_enough(kind: MemoryKind, settings: Settings, train: ClassImages, room
         most = settings.ipc * train.count(label) // needed
         fewer = f"use ipc={most} or less, or " if most else ""
         raise DataError(
-            f"memory {kind.name!r} keeps {needed // packed} images of each class{each}, and the "
-            f"largest class {train.spec.name_of(label)} has {train.count(label)}: {fewer}leave the memory out"
+            f"memory {kind.name!r} keeps {needed // packed} images of each class{each}, and class "
+            f"{train.spec.name_of(label)}, the largest, has {train.count(label)}: {fewer}leave the memory out"
         )
 
 

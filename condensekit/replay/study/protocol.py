@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from condensekit.sets.condensed import CondensedSet
 from condensekit.training.train import SHORT, TEST_PIXELS, TrainProtocol, class_indices
 
 Record = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class Score(TypedDict):
@@ -287,12 +290,17 @@ class Cache(MutableMapping[str, CondensedSet]):
 def numbered(train: ClassImages, test: ClassImages) -> tuple[ClassImages, ClassImages]:
     """The same images with labels 0..K-1, which are also the outputs of a network.
 
+    A warning names the classes without test images: they are learnt, and accuracies are those of the others.
+
     Raises:
         DataError: Test images of a class without training images.
     """
     odd = sorted(set(test.classes) - set(train.classes))
     if odd:
         raise DataError(f"class {test.spec.name_of(odd[0])} is in the test images only")
+    untested = [train.spec.name_of(label) for label in train.classes if label not in test.classes]
+    if untested:
+        log.warning("no test images of class %s: accuracy is that of the others", ", ".join(untested[:10]))
     names = {i: train.spec.class_names.get(label, str(label)) for i, label in enumerate(train.classes)}
 
     def renamed(data: ClassImages) -> ClassImages:
