@@ -27,6 +27,7 @@ from condensekit.runs.files import (
     failure,
     is_temporary,
     load_tensors,
+    read_bytes,
     read_json,
     save_tensors,
     staged,
@@ -181,12 +182,10 @@ class RunDir:
         path = self.path / "metrics.csv"
         if not logged:
             return
-        if not path.exists():
+        if not os.path.lexists(path):
             log.warning("%s is missing: the metrics of the steps before are lost", path)
             return
-        with staged(path, "read"):
-            found = path.read_bytes()[: logged["bytes"]]
-        if hashlib.sha256(found).hexdigest() != logged["sha256"]:
+        if hashlib.sha256(read_bytes(path)[: logged["bytes"]]).hexdigest() != logged["sha256"]:
             way_out = "delete it to continue the run without the metrics of the steps before"
             raise failure(path, "read", f"it is damaged (rows are missing or differ from those of the run): {way_out}")
         self._logged = logged
@@ -310,10 +309,9 @@ def _line(cells: Sequence[object]) -> bytes:
 
 def _metric_rows(path: Path) -> Iterator[list[str]]:
     """The cells of the header and of each complete row; incomplete rows are skipped."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    with staged(path, "read"):
-        text = path.read_text(errors="replace")
+    text = read_bytes(path).decode(errors="replace")
     whole = text[: text.rfind("\n") + 1]
     try:
         header, *rows = list(csv.reader(whole.splitlines())) or [[]]

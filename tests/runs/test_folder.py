@@ -171,6 +171,16 @@ def test_damaged_metrics_are_noticed(tmp_path, damage):
         assert [row["step"] for row in run.metrics()] == [5]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("elsewhere", path)])
+def test_metrics_that_are_no_file_are_refused(tmp_path, make):
+    create(tmp_path / "run").close()
+    make(tmp_path / "run" / "metrics.csv")
+    with create(tmp_path / "run", resume=True) as run:
+        for call in (run.metrics, lambda: run.log(1, {"loss": 0.5})):
+            with pytest.raises(StoreError, match=r"metrics\.csv: cannot open"):
+                call()
+
+
 def test_metrics_are_known_to_a_checkpoint_without_new_rows(tmp_path):
     with create(tmp_path / "run") as run:
         run.log(1, {"a,b": 0.5})
