@@ -7,6 +7,7 @@ import csv
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import logging
 import os
@@ -177,15 +178,16 @@ class RunDir:
         columns, *rows = [*_metric_rows(self.path / "metrics.csv")] or [[]]
         return [{name: float(v) for name, v in zip(columns, row, strict=True) if v} for row in rows]
 
-    def _check_metrics(self, logged: Any) -> None:
-        """Compare ``metrics.csv`` with what a checkpoint knows of it."""
+    def _check_metrics(self, logged: Any, finished: bool) -> None:
+        """Compare ``metrics.csv`` with what a checkpoint knows of it; a finished run has no rows beyond these."""
         path = self.path / "metrics.csv"
         if not logged:
             return
         if not os.path.lexists(path):
             log.warning("%s is missing: the metrics of the steps before are lost", path)
             return
-        if hashlib.sha256(read_bytes(path)[: logged["bytes"]]).hexdigest() != logged["sha256"]:
+        known = slice(None if finished else logged["bytes"])
+        if hashlib.sha256(read_bytes(path)[known]).hexdigest() != logged["sha256"]:
             way_out = "delete it to continue the run without the metrics of the steps before"
             raise failure(path, "read", f"it is damaged (rows are missing or differ from those of the run): {way_out}")
         self._logged = logged
@@ -227,7 +229,7 @@ class RunDir:
                 log.warning("%s; looking for an older checkpoint", error)
                 continue
             self._good = [step]
-            self._check_metrics(manifest.get("metrics"))
+            self._check_metrics(manifest.get("metrics"), bool(manifest.get("finished")))
             return step, tensors, manifest
         if damaged:
             raise StoreError(f"{damaged}; no older checkpoint is valid: start again in another folder")
@@ -319,7 +321,10 @@ def _metric_rows(path: Path) -> Iterator[list[str]]:
         raise failure(path, "read", error) from error
     if header[:1] == ["step"]:
         yield header
-        yield from (row for row in rows if len(row) == len(header) and row[0].isdecimal() and all(map(_number, row)))
+        good = [row for row in rows if len(row) == len(header) and row[0].isdecimal() and all(map(_number, row))]
+        if any(int(row[0]) >= int(later[0]) for row, later in itertools.pairwise(good)):
+            raise failure(path, "read", "it is damaged (its steps do not ascend): delete it")
+        yield from good
 
 
 def _number(cell: str) -> bool:
