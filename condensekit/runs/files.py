@@ -221,6 +221,17 @@ def _check_regular(path: Path, descriptor: int) -> int:
     return status.st_size
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        DataError: There is no such file.
+        StoreError: It cannot be read, or is a link, a folder, a device or a pipe.
+    """
+    with _reading(path) as (file, _):
+        return file.read()
+
+
 def write_json(path: Path, record: Any) -> None:
     """Write ``record`` as indented JSON, atomically; an object gets a checksum as its last entry.
 
@@ -311,8 +322,7 @@ def read_lines(path: Path, kind: Any = Any) -> Iterator[Any]:
         DataError: There is no such file.
         StoreError: It cannot be read, or a line is damaged; the text names the line.
     """
-    with _reading(path) as (file, _):
-        lines = file.read().split(b"\n")
+    lines = read_bytes(path).split(b"\n")
     for number, line in enumerate(lines, 1):
         last = number == len(lines)  # empty where the file ends with a whole line
         if line.startswith(b"{") and (last or not line.rstrip().endswith(b"}")):

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import logging
 import os
@@ -28,8 +29,8 @@ from condensekit.runs.files import (
     failure,
     is_temporary,
     load_tensors,
+    read_bytes,
     read_json,
-    regular,
     save_tensors,
     staged,
     write_bytes_atomic,
@@ -181,17 +182,16 @@ class RunDir:
         columns, *rows = [*_metric_rows(self.path / "metrics.csv")] or [[]]
         return [{name: float(v) for name, v in zip(columns, row, strict=True) if v} for row in rows]
 
-    def _check_metrics(self, logged: Any) -> None:
-        """Compare ``metrics.csv`` with what a checkpoint knows of it."""
+    def _check_metrics(self, logged: Any, finished: bool) -> None:
+        """Compare ``metrics.csv`` with what a checkpoint knows of it; a finished run has no rows beyond these."""
         path = self.path / "metrics.csv"
         if not logged:
             return
-        if not path.exists():
+        if not os.path.lexists(path):
             log.warning("%s is missing: the metrics of the steps before are lost", path)
             return
-        with staged(path, "read"):
-            found = path.read_bytes()[: logged["bytes"]]
-        if hashlib.sha256(found).hexdigest() != logged["sha256"]:
+        known = slice(None if finished else logged["bytes"])
+        if hashlib.sha256(read_bytes(path)[known]).hexdigest() != logged["sha256"]:
             way_out = "delete it to continue the run without the metrics of the steps before"
             raise failure(path, "read", f"it is damaged (rows are missing or differ from those of the run): {way_out}")
         self._logged = logged
@@ -233,7 +233,7 @@ class RunDir:
                 log.warning("%s; looking for an older checkpoint", error)
                 continue
             self._good = [step]
-            self._check_metrics(manifest.get("metrics"))
+            self._check_metrics(manifest.get("metrics"), bool(manifest.get("finished")))
             return step, tensors, manifest
         if damaged:
             raise StoreError(f"{damaged}; no older checkpoint is valid: start again in another folder")
@@ -315,11 +315,9 @@ def _line(cells: Sequence[object]) -> bytes:
 
 def _metric_rows(path: Path) -> Iterator[list[str]]:
     """The cells of the header and of each complete row; incomplete rows are skipped."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    with staged(path, "read"):
-        regular(path)
-        text = path.read_text(errors="replace")
+    text = read_bytes(path).decode(errors="replace")
     whole = text[: text.rfind("\n") + 1]
     try:
         header, *rows = list(csv.reader(whole.splitlines())) or [[]]
@@ -327,7 +325,10 @@ def _metric_rows(path: Path) -> Iterator[list[str]]:
         raise failure(path, "read", error) from error
     if header[:1] == ["step"]:
         yield header
-        yield from (row for row in rows if len(row) == len(header) and row[0].isdecimal() and all(map(_number, row)))
+        good = [row for row in rows if len(row) == len(header) and row[0].isdecimal() and all(map(_number, row))]
+        if any(int(row[0]) >= int(later[0]) for row, later in itertools.pairwise(good)):
+            raise failure(path, "read", "it is damaged (its steps do not ascend): delete it")
+        yield from good
 
 
 def _number(cell: str) -> bool:

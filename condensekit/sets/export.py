@@ -71,7 +71,9 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
         StoreError: The folder cannot be written.
     """
     folder = Path(folder).absolute()
-    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
+    with staged(folder, "read"):
+        used = os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
+    if used:
         raise ConfigError(f"{folder} exists and is not an empty folder: choose another folder")
     pixels, labels = condensed.pixels()
     names = _folder_names({k: condensed.spec.class_names.get(k, str(k)) for k in condensed.classes})

@@ -171,6 +171,33 @@ def test_damaged_metrics_are_noticed(tmp_path, damage):
         assert [row["step"] for row in run.metrics()] == [5]
 
 
+@pytest.mark.parametrize("row", ["2,1.0", "3,1.0"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_rows_beyond_those_of_a_run_are_noticed(tmp_path, row, finished):
+    with create(tmp_path / "run") as run:
+        run.log(1, {"loss": 0.5})
+        run.log(2, {"loss": 1.0})
+        run.save_checkpoint(2, TENSORS, {"finished": finished})
+    with (tmp_path / "run" / "metrics.csv").open("a") as file:
+        file.write(f"{row}\n")
+    run = RunDir.read(tmp_path / "run")
+    if row == "3,1.0" and not finished:  # as of a run that was killed after its checkpoint
+        assert len(run.metrics()) == 3
+    else:
+        with pytest.raises(StoreError, match=r"metrics\.csv.*damaged.*delete it"):
+            run.metrics()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("elsewhere", path)])
+def test_metrics_that_are_no_file_are_refused(tmp_path, make):
+    create(tmp_path / "run").close()
+    make(tmp_path / "run" / "metrics.csv")
+    with create(tmp_path / "run", resume=True) as run:
+        for call in (run.metrics, lambda: run.log(1, {"loss": 0.5})):
+            with pytest.raises(StoreError, match=r"metrics\.csv: cannot open"):
+                call()
+
+
 def test_metrics_are_known_to_a_checkpoint_without_new_rows(tmp_path):
     with create(tmp_path / "run") as run:
         run.log(1, {"a,b": 0.5})
