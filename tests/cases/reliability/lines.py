@@ -180,7 +180,6 @@ def stop_computing(patch):
     for name in (
         "condensekit.runs.folder.RunDir.create",
         "condensekit.everyday.evaluate_candidates",
-        "condensekit.sets.export.to_folder",
         "condensekit.cli.export.to_folder",
         "condensekit.cli.export.to_png_grid",
         "condensekit.cli.show.emit",
