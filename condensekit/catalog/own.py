@@ -58,4 +58,8 @@ def load(kind: str, name: str) -> Any:
     if _BESIDE.get():
         with contextlib.suppress(FileNotFoundError):  # the current folder is deleted
             sys.path += [here] if (here := os.getcwd()) not in sys.path else []
-    return EntryPoint(name, name, "").load()
+    before = _WORDS.set(None)  # names in that module are its own
+    try:
+        return EntryPoint(name, name, "").load()
+    finally:
+        _WORDS.reset(before)

@@ -69,7 +69,7 @@ class Command(click.Command):
 
 UNRECORDED = ("out", "resume", "quiet", "as_json", "help", "download", "trust_local_copy", "mmap")
 """Options that ``--resume`` takes from no file: those of one call, and those with which a file could do harm."""
-PATHS = ("data", "data_root", "truth_name")  # options whose values are no names, or paths as well
+NAMELESS = ("data", "data_root", "truth_name", "device")  # options whose values may have a colon and import nothing
 
 
 def recorded(out: Path, command: str | None, options: Mapping[str, str]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def recorded(out: Path, command: str | None, options: Mapping[str, str]) -> dict
             f"{file} names {text!r}, which is not built in: give {options[name]} again"
             for name, value in known.items()
             for text in (value if isinstance(value, list) else [value])
-            if name not in PATHS and ":" in str(text).replace(RIDGE, "")
+            if name not in NAMELESS and ":" in str(text).replace(RIDGE, "")
         )
     )
     return known

@@ -55,7 +55,9 @@ def test_resuming_imports_nothing_that_the_folder_names(cli, made, tmp_path, mon
     assert code == 4 or "again in --memory" in err
 
 
-@pytest.mark.parametrize("words", [CONDENSE, SELECT, REPLAY, SEARCH], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [(*CONDENSE, "--device", "cpu"), SELECT, REPLAY, (*SEARCH, "--rankers", "ridge:params+flops,random")]
+)
 def test_a_run_goes_on_with_its_folder_alone(cli, made, words):
     out = made(*words)
     code, _, err = cli(words[0], "--resume", "--out", out)
