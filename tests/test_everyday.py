@@ -607,7 +607,7 @@ CONDENSE = {
     "steps": (lambda: condense(steps="1"), "steps must be an integer of at least 1, got '1'"),
     "minutes": (lambda: condense(steps=None, minutes="1"), "minutes must be positive and finite, got '1'"),
     "ipc": (lambda: condense(ipc="1"), "ipc must be an integer of at least 1, got '1'"),
-    "large ipc": (lambda: condense(ipc=50), "class -3 has 12 images but ipc=50: lower ipc, or start .* from noise"),
+    "large ipc": (lambda: condense(ipc=50), "class 42 has 15 images but ipc=50: lower ipc"),
     "seed": (lambda: condense(seed=None), "seed must be an integer, got None"),
     "machine": (
         lambda: condense(machine="cpu"),
@@ -726,7 +726,7 @@ SELECT = {
     ),
     "ipc": (lambda: ck.select(TRAIN, ipc="1"), "ipc must be an integer of at least 1, got '1'"),
     "seed": (lambda: ck.select(TRAIN, ipc=1, seed="x"), "seed must be an integer, got 'x'"),
-    "large ipc": (lambda: ck.select(TRAIN, ipc=50), "class -3 has 12 images but ipc=50: lower ipc"),
+    "large ipc": (lambda: ck.select(TRAIN, ipc=50), "class 42 has 15 images but ipc=50: lower ipc"),
     "formation": (lambda: ck.select(TRAIN, ipc=1, formation=2), r"formation must be a Formation, got 2 \(int\): pass"),
     "machine": (lambda: ck.select(TRAIN, ipc=1, machine="cpu"), "machine must be a Machine, got 'cpu'"),
     "function": (lambda: ck.select(TRAIN, lambda *_: 3, ipc=1), "<lambda> returned a int, expected a Chosen"),
@@ -799,8 +799,8 @@ EVALUATE = {
     ),
     "other images": (lambda made: ck.evaluate(made, shapes(size=16), against=None), "differ in shape or normalisation"),
     "other classes": (
-        lambda made: ck.evaluate(made, TRAIN.select([0, 7]), against=None),
-        "class -3, of which there are no test",
+        lambda made: ck.evaluate(made.set.select([0, 7]), TRAIN.select([-3, 42]), against=None),
+        "and the test images .* none is in both",
     ),
     "fewer classes": (
         lambda made: ck.evaluate(made, TRAIN, train=TRAIN.select([0, 7])),

@@ -57,7 +57,7 @@ def as_images(given: Any, name: str = "data", layout: str | None = None) -> Clas
     inner = getattr(given, "dataset", None)
     if inner is not None and not hasattr(given, "__getitem__"):  # an experience
         given = inner.eval() if hasattr(inner, "eval") else inner
-    if isinstance(given, Mapping) and given and all(hasattr(part, "__getitem__") for part in given.values()):
+    if isinstance(given, Mapping) and given and not any(isinstance(p, np.ndarray | Tensor) for p in given.values()):
         parts = ", ".join(map(repr, list(given)[:5]))
         raise DataError(f"{name} must be one set of images, got a dictionary of {parts}: pass one of them")
     listed = isinstance(given, list) and bool(given) and all(isinstance(item, tuple) for item in given)
