@@ -76,7 +76,7 @@ def evaluating(run):
 def resuming(*words):
     """The exit code of a command that has room for its small files alone, not for that of its result."""
     try:
-        with full(2500):
+        with full(1300):
             main([*words, "--resume"])
     except SystemExit as end:
         return {"code": end.code}
