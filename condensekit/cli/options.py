@@ -131,28 +131,32 @@ class Whole(click.IntRange):
         return int(super().convert(value, param, ctx))
 
 
-class Finite(click.FloatRange):
-    """A finite number, written in the digits 0 to 9."""
+class Number(click.FloatRange):
+    """A number, written in the digits 0 to 9; the library refuses NaN and infinity where it takes numbers."""
 
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert the value; NaN, infinity and other digits are errors, too."""
+        """Convert the value; other digits are an error."""
         if isinstance(value, str) and not (value.isascii() and value.strip() == value):
             self.fail(f"{value!r} is not a number.", param, ctx)
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{number} is not finite.", param, ctx)
-        return number
+        return float(super().convert(value, param, ctx))
 
 
-class Positive(Finite):
+class Positive(Number):
     """A finite number above 0."""
 
     name = "positive number"
 
     def __init__(self) -> None:
         super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert the value; NaN and infinity are errors, too."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not finite.", param, ctx)
+        return number
 
 
 class Location(click.ParamType):  # type: ignore[type-arg]
@@ -503,8 +507,8 @@ METHOD = option(
     help='A method (see `condensekit methods`), or a recipe in quotes: "m3d lr=3 init=kmeans".',
 )
 FLAGS = {
-    "lr": option("--lr", type=Finite(), metavar="X", help="Step size of the images."),
-    "batch_real": option("--batch-real", type=Whole(min=1), metavar="N", help="Real images per class and step."),
+    "lr": option("--lr", type=Number(), metavar="X", help="Step size of the images."),
+    "batch_real": option("--batch-real", type=Whole(), metavar="N", help="Real images per class and step."),
     "discrepancy": DISCREPANCY,
     "init": INIT,
     "sampling": SAMPLING,

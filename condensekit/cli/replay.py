@@ -18,8 +18,8 @@ from condensekit.cli.options import (
     SEED,
     SET,
     Command,
-    Finite,
     Location,
+    Number,
     Source,
     Whole,
     gathered,
@@ -93,12 +93,12 @@ online_options = packed(
         show_default=True,
         help="Epochs over the images of an experience.",
     ),
-    option("--er-lr", "lr", type=Finite(), default=0.03, show_default=True, help="Learning rate of the learner."),
-    option("--er-momentum", "momentum", type=Finite(), default=0.0, show_default=True, help="Momentum of the learner."),
+    option("--er-lr", "lr", type=Number(), default=0.03, show_default=True, help="Learning rate of the learner."),
+    option("--er-momentum", "momentum", type=Number(), default=0.0, show_default=True, help="Momentum of the learner."),
     option(
         "--er-weight-decay",
         "weight_decay",
-        type=Finite(),
+        type=Number(),
         default=0.0,
         show_default=True,
         help="Weight decay of the learner.",
@@ -121,7 +121,7 @@ online_options = packed(
     ),
     option(
         "--distillation",
-        type=Finite(),
+        type=Number(),
         default=0.0,
         show_default=True,
         help="Weight of distillation; 0: no distillation.",
@@ -297,15 +297,15 @@ def command(
 
 
 def _idle(kinds: Sequence[MemoryKind], regimes: Sequence[str], orders: int, seeds: int | None) -> dict[str, str | None]:
-    """Why options do nothing with these memories and regimes; see :func:`unused`."""
+    """Why options do nothing with these memories and regimes; see :func:`unused`.
+
+    ``--steps``, ``--train-epochs`` and ``--encoder-network`` are the setting of a study: they may stand with all.
+    """
     learner = f"it is for the other regimes than {FROM_SCRATCH}" if set(regimes) == {FROM_SCRATCH} else None
     plain = None if any(kind.learnt for kind in kinds) else "nothing is condensed"
-    embedded = any(kind.filler and kind.filler.networks for kind in kinds)
     return {
         **{field.name: learner for field in dataclasses.fields(Online)},
         "learner_encoder": learner or plain,
-        "train_epochs": None if FROM_SCRATCH in regimes else f"it is for the regime {FROM_SCRATCH}",
         "storage": plain,
-        "encoder_network": None if embedded else "no memory embeds images",
         "seeds": f"there are {orders} orders, each with a seed of its own" if (seeds or 0) > orders else None,
     }

@@ -81,7 +81,7 @@ def command(
             f"{selection} is packed, got --factor 1: leave out the factor or {catalog.PACKED!r}",
         )
         formation = Formation(factor or usual.factor, storage or usual.dtype)
-        coded = f"{selection} images are stored as JPEG" if chosen_by.codes else None
+        coded = f"{selection} images are stored as JPEG: leave out factor and storage" if chosen_by.codes else None
         unused(factor=coded, storage=coded, augment="nothing is trained" if source.augment == "none" else None)
     with problems:
         folders = place.folders()

@@ -37,7 +37,7 @@ def tell(text: str) -> None:
 
 def message(text: str) -> str:
     """A message of the library for a terminal: one line, flags for arguments, long words and quotations cut."""
-    long = rf"\S{{{LONGEST_WORD},}}|'[^']{{{LONGEST_WORD},}}'"
+    long = rf"\S{{{LONGEST_WORD},}}|(?<!\w)'[^']{{{LONGEST_WORD},}}'"
     words = re.sub(long, lambda found: _shortened(found[0], 100), as_flags(text))
     return printable(_shortened(words, LONGEST_MESSAGE))
 

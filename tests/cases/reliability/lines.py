@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from condensekit.cli import COMMANDS, main
-from condensekit.cli.options import Finite, Location, Whole
+from condensekit.cli.options import Location, Number, Whole
 
 DIGITS = "9" * 5000
 LONG = "x" * 5000
@@ -121,7 +121,7 @@ def hostile(option):
     values: tuple[str, ...]
     if isinstance(option.type, Location):
         values = PATHS if option.type.made else PATHS[:3] + PATHS[4:]
-    elif isinstance(option.type, Whole | Finite):
+    elif isinstance(option.type, Whole | Number):
         values = NUMBERS
     else:
         values = TEXTS
