@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from condensekit.cli.options import recorded
 from tests.cases.command import CONDENSE, REPLAY, ROOT, SEARCH, condensekit
 
 OPTIONAL = ("pydot", "opt_einsum", "torchcomms", "matplotlib", "scipy")  # some are not installed: torch looks for them
@@ -55,13 +56,17 @@ def test_resuming_imports_nothing_that_the_folder_names(cli, made, tmp_path, mon
     assert code == 4 or "again in --memory" in err
 
 
-@pytest.mark.parametrize(
-    "words", [(*CONDENSE, "--device", "cpu"), SELECT, REPLAY, (*SEARCH, "--rankers", "ridge:params+flops,random")]
-)
+@pytest.mark.parametrize("words", [CONDENSE, SELECT, REPLAY, SEARCH], ids=lambda words: words[0])
 def test_a_run_goes_on_with_its_folder_alone(cli, made, words):
     out = made(*words)
     code, _, err = cli(words[0], "--resume", "--out", out)
     assert code == 0, err
+
+
+def test_colons_of_what_is_built_in_are_no_code(tmp_path):
+    told = {"device": "cuda:0", "rankers": "ridge:dm+params,random", "data": "C:/photos"}
+    (tmp_path / "env.json").write_text(json.dumps({"command": {"name": "search", "options": told}}))
+    assert recorded(tmp_path, "search", {name: f"--{name}" for name in told}) == told
 
 
 def test_several_seeds_go_on_with_their_folder_alone(cli, made):
@@ -136,6 +141,7 @@ def test_inspecting_inside_a_folder_imports_nothing_of_it(made, tmp_path, how):
     assert [name for name in OPTIONAL if (tmp_path / name).exists()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["sequential", "pool"])
 def test_searching_inside_a_folder_imports_nothing_of_it(tmp_path, engine):
     here = tmp_path / "here"
@@ -147,6 +153,7 @@ def test_searching_inside_a_folder_imports_nothing_of_it(tmp_path, engine):
     assert [name for name in OPTIONAL if (tmp_path / name).exists()] == []
 
 
+@pytest.mark.slow
 def test_code_of_the_current_folder_that_the_user_names_is_found(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from condensekit.methods import DistributionMatching\nclass Method(DistributionMatching):\n    pass\n"
@@ -164,6 +171,7 @@ def test_code_of_the_current_folder_that_the_user_names_is_found(tmp_path):
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_a_space_of_the_current_folder_reaches_the_workers(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from nni.nas.nn.pytorch import LayerChoice, ModelSpace\n"

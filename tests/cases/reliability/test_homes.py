@@ -46,6 +46,7 @@ def run(cli, tmp_path):
         raise RuntimeError(err)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_home_that_cannot_be_written_stops_no_command(tmp_path, name):
@@ -54,6 +55,7 @@ def test_a_home_that_cannot_be_written_stops_no_command(tmp_path, name):
     call(COMMANDS[name], home, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["replay", "nni"])
 def test_libraries_write_nothing_into_the_home(tmp_path, name):
     home = tmp_path / "home"

@@ -118,6 +118,7 @@ def test_a_second_signal_ends_the_command_at_once(tmp_path, name, code):
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_a_hangup_is_ignored_under_nohup(tmp_path):
     with Started(*LONG, "--out", "run", cwd=tmp_path, ignored=("SIGHUP",)) as command:
         metrics = tmp_path / "run/metrics.csv"
@@ -129,6 +130,7 @@ def test_a_hangup_is_ignored_under_nohup(tmp_path):
         assert command.ends()[0] == 143
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_leaves_a_checkpoint(tmp_path):
     ours, theirs = pty.openpty()
     with Started(*LONG, "--out", "run", cwd=tmp_path, terminal=theirs) as command:
@@ -140,6 +142,7 @@ def test_a_terminal_that_closes_leaves_a_checkpoint(tmp_path):
     assert len(list((tmp_path / "run/checkpoints").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_its_folder_alone_to_the_same_images(cli, tmp_path):
     words = (*CONDENSE, "--steps", "500")
     with Started(*words, "--out", "run", cwd=tmp_path) as command:
@@ -164,6 +167,7 @@ def test_ctrl_c_during_the_imports_is_silent(tmp_path, name):
         assert command.ends() == (130, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 @pytest.mark.parametrize("engine", ["pool", "nni"])
 def test_nothing_stays_when_a_search_ends_while_its_workers_import(tmp_path, engine, name):
@@ -176,6 +180,7 @@ def test_nothing_stays_when_a_search_ends_while_its_workers_import(tmp_path, eng
     assert code == (130 if name == "SIGINT" else -signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), CODES)
 @pytest.mark.parametrize("engine", ["sequential", "pool", "nni"])
 def test_a_signal_ends_a_search_with_all_its_processes(tmp_path, engine, name, code):
@@ -188,6 +193,7 @@ def test_a_signal_ends_a_search_with_all_its_processes(tmp_path, engine, name, c
     assert ended == code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), CODES)
 @pytest.mark.parametrize("regime", ["from-scratch", "er"])
 def test_a_signal_ends_a_replay(tmp_path, regime, name, code):
@@ -201,6 +207,7 @@ def test_a_signal_ends_a_replay(tmp_path, regime, name, code):
     assert ended == code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), CODES)
 def test_a_signal_ends_an_evaluation(run, tmp_path, name, code):
     words = (*EVALUATE, run, "--networks", "5000")

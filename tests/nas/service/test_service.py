@@ -312,7 +312,7 @@ def test_nnis_files_in_a_folder_of_somebody_else_run_no_code(run, tmp_path, monk
     (folder / "nni-experiments").mkdir()
     (folder / "config" / "training_services.json").write_text('{"brought_along": {}}')
     pickled = nni.dump({"x": Marking(str(ran))})
-    assert "pickle" in pickled
+    assert "__nni_obj__" in pickled
     (folder / "nni-experiments" / ".experiment").write_text(pickled)
     (tmp_path / "brought_along.py").write_text(f"open({str(ran)!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
