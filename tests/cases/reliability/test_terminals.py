@@ -90,7 +90,7 @@ def test_what_a_set_says_of_itself(cli, photos, tmp_path):
         "selection": f"{NAME}<script>",
         "config": {"name": f"{NAME}<script>", "lr": "1\nfinished"},
     }
-    dataclasses.replace(made, provenance=told).save(run / "set.safetensors")
+    dataclasses.replace(made, provenance=told).save(run / "set.safetensors", overwrite=True)
     out, _ = check(cli("inspect", run), 0)
     assert "1\\nfinished" in out
     loaded = CondensedSet.load(run / "set.safetensors")
