@@ -23,6 +23,8 @@ from condensekit.errors import DataError, StoreError, refuse, whole
 from condensekit.progress import Progress
 from condensekit.runs.lock import waiting
 
+MAX_BYTES = 8 << 30  # of decoded images in memory
+LISTED = 10  # images that an error names
 GREY = ("1", "L", "LA", "La")  # Pillow's modes that hold one channel of 8 bits
 ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 WHITE = 255  # transparent parts are laid on this ground, as documents and most viewers show them
@@ -135,19 +137,34 @@ def alike(images: Iterable[Tensor], name_of: Callable[[int], str], size: int | N
     """The images, resized to ``size``.
 
     Raises:
-        DataError: Two images still differ in shape; the text names both.
+        DataError: Images still differ in shape; the text names those unlike the first, or the first ten of them.
     """
-    shape = None
+    shape: tuple[int, ...] = ()
+    others: list[str] = []
+    grey = False
     for index, image in enumerate(images):
         fitted = resized(image[None], size)[0]
-        shape = shape or fitted.shape
-        if fitted.shape != shape:
-            way_out = "convert all to grey or all to RGB" if len(fitted) != shape[0] else "use image_size=N"
-            raise DataError(
-                f"images differ in shape: {name_of(index)} is {tuple(fitted.shape)}, {name_of(0)} is {tuple(shape)}: "
-                + way_out
-            )
-        yield fitted
+        shape = shape or tuple(fitted.shape)
+        if tuple(fitted.shape) != shape:
+            others.append(f"{name_of(index)} is {tuple(fitted.shape)}")
+            grey = grey or len(fitted) != shape[0]
+        elif not others:
+            yield fitted
+    if others:
+        more = f" and {len(others) - LISTED:,} more" if len(others) > LISTED else ""
+        way_out = "convert all to grey or all to RGB" if grey else "use image_size=N"
+        raise DataError(
+            f"images differ in shape: {name_of(0)} is {shape}; {', '.join(others[:LISTED])}{more}: {way_out}"
+        )
+
+
+def check_bytes(images: int, needed: int) -> None:
+    """Raise DataError if decoded images need more than :data:`MAX_BYTES` of memory."""
+    if needed > MAX_BYTES:
+        raise DataError(
+            f"{images:,} images need {needed:,} bytes of memory, more than the limit of {MAX_BYTES:,}: use a smaller "
+            "image_size=N, or mmap=FOLDER"
+        )
 
 
 def shown(images: Iterable[Tensor], count: int, progress: Progress) -> Iterator[Tensor]:

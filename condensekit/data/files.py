@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from condensekit.data import pictures
-from condensekit.data.decoding import alike, enough_memory, fits, mapped, shown, stacked
+from condensekit.data.decoding import alike, check_bytes, enough_memory, fits, mapped, shown, stacked
 from condensekit.errors import DataError
 from condensekit.progress import Progress
 from condensekit.rng import Draw
@@ -76,6 +76,9 @@ class Source:
         if self.arrays is None:
             whole, notes = pictures.read(self.files, image_size, file, progress)
         else:
+            if file is None and image_size:
+                each = [array[:1, :, :1, :1].nbytes * image_size**2 for array in self.arrays]
+                check_bytes(count, sum(n * size for n, size in zip(counts, each, strict=True)))
             images = shown(alike(chain(*self.arrays), "image {}".format, image_size), count, progress)
             with enough_memory(sum(array.nbytes for array in self.arrays)):
                 whole, notes = stacked(images, count) if file is None else mapped(images, count, file), []

@@ -15,7 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from condensekit.data.decoding import (
+    LISTED,
     alike,
+    check_bytes,
     enough_memory,
     from_pil,
     has_alpha,
@@ -38,9 +40,7 @@ DECODERS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")  # Pillo
 KINDS = "png apng jpg jpeg jpe jfif webp bmp dib tif tiff gif ppm pgm pbm pnm avif"
 ENDINGS = frozenset(f".{kind}" for kind in KINDS.split(" "))  # of the files that these decoders read
 MAX_PIXELS = 89_478_485  # of one picture, as in Pillow: more is taken for a decompression bomb
-MAX_BYTES = 8 << 30  # of all pictures in memory
 BATCH = 16  # files decoded together; large photographs at full size must fit into memory
-LISTED = 10  # files that an error names
 
 
 class Header(NamedTuple):
@@ -76,17 +76,13 @@ def read(files: Sequence[Path], size: int | None, file: Path | None, progress: P
         progress: Receives the number of pictures.
 
     Raises:
-        DataError: Pictures that cannot be read, differ in size, or need more than :data:`MAX_BYTES` of memory; the
+        DataError: Pictures that cannot be read, differ in size, or need more than 8 GiB of memory; the
             text names up to :data:`LISTED` files.
         StoreError: The file cannot be written or is damaged.
     """
     if file is None:
         plan = _plan(files, size, progress)
-        if plan.bytes > MAX_BYTES:
-            raise DataError(
-                f"{len(files):,} images need {plan.bytes:,} bytes of memory, more than the limit of {MAX_BYTES:,}: "
-                "use a smaller image_size=N, or mmap=FOLDER"
-            )
+        check_bytes(len(files), plan.bytes)
         with enough_memory(plan.bytes):
             return stacked(_shown(files, plan.grey, size, progress), len(files)), plan.notes
     beside = file.with_suffix(".json")

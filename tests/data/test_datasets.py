@@ -298,3 +298,9 @@ def test_unknown_names(tmp_path):
         datasets.load(tmp_path / "notes.txt")
     with pytest.raises(ConfigError, match="image_size"):
         datasets.load("digits", image_size=0)
+
+
+def test_sizes_beyond_the_memory_are_refused_before_resizing():
+    """``--image-size 4096`` on a whole data set ended in torch's RuntimeError, or took all memory."""
+    with pytest.raises(DataError, match=r"1,797 images need 30,148,657,152 bytes of memory, more than the limit"):
+        datasets.load("digits", image_size=4096)

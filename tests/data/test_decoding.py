@@ -56,7 +56,7 @@ def test_unusable_items_are_refused(item, reason):
 
 def test_different_shapes_name_both_and_the_option():
     images = [torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)]
-    with pytest.raises(DataError, match=r"b is \(3, 8, 9\), a is \(3, 8, 8\): use image_size=N"):
+    with pytest.raises(DataError, match=r"a is \(3, 8, 8\); b is \(3, 8, 9\): use image_size=N"):
         list(alike(images, "ab".__getitem__, None))
     assert {tuple(image.shape) for image in alike(images, "ab".__getitem__, 4)} == {(3, 4, 4)}
     with pytest.raises(DataError, match="convert all to grey or all to RGB"):

@@ -172,7 +172,7 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path):
 def test_the_bytes_of_all_images_are_bounded(tmp_path, monkeypatch):
     """Four files of 92 KB took 4.5 GB; sizes are known from the headers."""
     files = [save(tmp_path / f"{i}.png", Image.new("RGB", (64, 64))) for i in range(4)]
-    monkeypatch.setattr(pictures, "MAX_BYTES", 4 * 3 * 64 * 64 - 1)
+    monkeypatch.setattr(decoding, "MAX_BYTES", 4 * 3 * 64 * 64 - 1)
     reason = (
         r"4 images need 49,152 bytes of memory, more than the limit of 49,151: use a smaller image_size=N, or mmap="
     )
