@@ -24,7 +24,7 @@ from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.progress import Bars, Progress
 from condensekit.rng import Draw
-from condensekit.selection.base import Selection, selected_set
+from condensekit.selection.base import Choice, Selection, selected_set
 from condensekit.sets import found
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.training.evaluation import Candidate, Evaluation
@@ -156,7 +156,7 @@ def condense(
 
 def select(
     data: Any,
-    selection: str | Selection = "random",
+    selection: str | Selection | Choice = "random",
     *,
     ipc: int,
     seed: int = 0,

@@ -26,7 +26,7 @@ def test_each_cell_has_a_file_a_recipe_and_something_to_compare_with(scale):
 
 @pytest.mark.parametrize("scale", ["cpu", "gpu"])
 def test_runs_are_shared_by_equal_recipes_only(scale):
-    runs = {}
+    runs: dict[str, set[tuple]] = {}
     for cell in cells(scale):
         if cell.recipe:
             runs.setdefault(cell.run, set()).add((cell.data, cell.condensed or cell.ipc, cell.recipe, cell.steps))

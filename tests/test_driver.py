@@ -15,7 +15,7 @@ import torch
 from condensekit.catalog import recipes
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.driver import Saving, Status, condense
+from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.methods import DistributionMatching, GradientMatching
 from condensekit.methods.discrepancy import mean
@@ -350,6 +350,7 @@ def test_a_full_disk_returns_what_was_learnt(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "save_tensors", full)
     with pytest.raises(StoreError, match="no space") as caught:
         run(saving=Saving(tmp_path / "run"))
+    assert isinstance(caught.value.result, CondenseResult)
     assert torch.equal(caught.value.result.set.images, run().set.images)
 
 
@@ -444,7 +445,8 @@ def test_normalised_floats_have_no_pixel_space(tmp_path, name):
     ):
         run(floats, method, saving=saving)
     assert not (tmp_path / "run").exists()
-    moved = run(floats, dataclasses.replace(method, space="normalised"), saving=saving, steps=1).set.images
+    normalised = recipes.recipe(name, space="normalised", batch_real=4).method
+    moved = run(floats, normalised, saving=saving, steps=1).set.images
     assert moved.min() < 0
     plain = ClassImages.from_arrays(images.images / 255, images.labels)  # floats that are pixels stay pixels
     moved = run(plain, method, steps=1).set.images

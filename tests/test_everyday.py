@@ -3,6 +3,7 @@
 import io
 import sys
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,12 @@ from condensekit.training.evaluation import Candidate
 from condensekit.training.train import TrainProtocol
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=1, batch=16, lr=0.05, augmentation=None)
-QUICK = {"network": "ConvNet-w8", "networks": 1, "protocol": TINY, "machine": ck.Machine("cpu", workers=1)}
+QUICK: dict[str, Any] = {
+    "network": "ConvNet-w8",
+    "networks": 1,
+    "protocol": TINY,
+    "machine": ck.Machine("cpu", workers=1),
+}
 SMALL = "dm batch_real=4 encoder_network=ConvNet-w8"
 
 
@@ -176,7 +182,8 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_the_data_gives_the_same_images(arrays, form, tmp_path):
-    data = FORMS[form](*arrays, tmp_path)
+    images, labels = arrays
+    data = FORMS[form](images, labels, tmp_path)
     ours = ck.condense(data, SMALL, ipc=1, steps=2).set
     expected = ck.condense(ClassImages.from_arrays(*arrays), SMALL, ipc=1, steps=2).set
     assert torch.equal(ours.images, expected.images)
@@ -185,7 +192,8 @@ def test_every_form_of_the_data_gives_the_same_images(arrays, form, tmp_path):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_the_data_can_be_chosen_from_and_tested_on(arrays, form, tmp_path):
-    data = FORMS[form](*arrays, tmp_path)
+    images, labels = arrays
+    data = FORMS[form](images, labels, tmp_path)
     chosen = ck.select(data, "kmeans", ipc=2)
     plain = ClassImages.from_arrays(*arrays)
     assert torch.equal(chosen.images, ck.select(plain, "kmeans", ipc=2).images)
@@ -218,7 +226,12 @@ def test_a_part_is_held_out(digits):
 def flips(monkeypatch):
     """How often images were mirrored."""
     counted, flip = [], OPS["flip"]
-    monkeypatch.setitem(OPS, "flip", lambda *a: counted.append(1) or flip(*a))
+
+    def counting(*arguments):
+        counted.append(1)
+        return flip(*arguments)
+
+    monkeypatch.setitem(OPS, "flip", counting)
     return counted
 
 
@@ -282,9 +295,10 @@ def test_a_bar_in_a_terminal(digits, monkeypatch):
         def isatty(self):
             return True
 
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     ck.condense(digits[0], SMALL, ipc=1, steps=2)
-    assert "condense (dm)" in sys.stderr.getvalue()
+    assert "condense (dm)" in terminal.getvalue()
 
 
 def test_progress_is_told(digits):
@@ -459,7 +473,8 @@ def test_the_training_images_are_read_again_where_nobody_gives_them(digits, made
 
 
 def test_a_run_folder_remembers_where_its_images_are(arrays, tmp_path):
-    train = in_npz(*arrays, tmp_path)
+    images, labels = arrays
+    train = in_npz(images, labels, tmp_path)
     ck.condense(train, SMALL, ipc=1, steps=1, saving=tmp_path / "run")
     expected = rows_of(ck.evaluate(tmp_path / "run", train, train=train, **QUICK))
     assert rows_of(ck.evaluate(tmp_path / "run", train, **QUICK)) == expected
@@ -662,7 +677,9 @@ def test_recipes_refuse(name):
 def test_options_of_objects_are_obeyed():
     given = {"sampling": ck.Importance(), "sampling.epsilon": 0.5, "init": KMeans(), "init.candidates": "20"}
     made = recipes.recipe("dm", **given, **{"encoder": ck.Trained(), "encoder.count": 2})
-    assert (made.sampling.epsilon, made.init.candidates, made.encoder.count) == (0.5, 20, 2)
+    assert made.sampling == ck.Importance(epsilon=0.5)
+    assert made.init == KMeans(candidates=20)
+    assert made.encoder == ck.Trained(count=2)
 
 
 SELECT = {

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from condensekit.data.decoding import as_tensor, as_what
@@ -163,8 +164,8 @@ class ClassImages:
         images: Any,
         labels: Any,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ArrayLike | None = None,
+        std: ArrayLike | None = None,
         class_names: Mapping[int, str] | None = None,
         flippable: bool = True,
     ) -> ClassImages:
@@ -173,8 +174,8 @@ class ClassImages:
         Args:
             images: (N, C, H, W) or (N, H, W), numpy array or tensor, uint8 or float32 (see the class).
             labels: (N,) or (N, 1) integers, or strings, which become class names in sorted order.
-            mean: Per-channel mean of the pixels in [0, 1]; None: computed from uint8 images.
-            std: Per-channel standard deviation of the pixels; None: computed from uint8 images.
+            mean: (C,) mean of the pixels in [0, 1], one number for one channel; None: computed from uint8 images.
+            std: (C,) standard deviation of the pixels, likewise; None: computed from uint8 images.
             class_names: Class name by label; None: the label as text.
             flippable: See :class:`ImageSpec`.
         """

@@ -44,6 +44,10 @@ class Chosen:
     coded: Tensor | None = None
 
 
+Choice = Callable[[ClassImages, int, Draw, Compute], Chosen]
+"""A function in place of a :class:`Selection`: (data, ipc, draw, compute) -> Chosen."""
+
+
 class Start(ABC):
     """The first images of a condensation: a selection of real images, or noise."""
 
@@ -156,7 +160,7 @@ class Function(Selection):
         choose: The function, or a callable object with the same arguments.
     """
 
-    choose: Callable[[ClassImages, int, Draw, Compute], Chosen]
+    choose: Choice
 
     @property
     def name(self) -> str:

@@ -142,6 +142,7 @@ def test_floats_that_are_no_pixels_show_it():
     assert floats.pixels
     assert floats.range == ((0.0,), (1.0,))
     whole = ClassImages.from_arrays((255 * pixels).byte(), labels)
+    assert whole.spec.range is not None
     low, high = whole.spec.range
     ends = whole.spec.normalise(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)).flatten()
     torch.testing.assert_close(torch.tensor([*low, *high]), ends)

@@ -11,6 +11,7 @@ from condensekit.data.images import ImageSpec
 from condensekit.data.objects import FLIPS, as_images
 from condensekit.errors import ConfigError, DataError
 from condensekit.progress import Progress, Stage
+from tests.targeted import Targeted
 
 
 class Listed(Dataset):
@@ -135,7 +136,7 @@ def test_unusable_items_are_named(items, reason):
 
 def test_streams_are_refused():
     with pytest.raises(DataError, match="generator lacks them"):
-        datasets.from_dataset(item for item in ())
+        datasets.from_dataset(item for item in [(FACE, 3)])
 
 
 def test_every_image_is_reported():
@@ -170,7 +171,7 @@ def test_digits_and_letters_of_torchvision_are_not_flippable(name):
     dataset = named(name)
     mine = type("Mine", (type(dataset),), {})(dataset.items)
     wrapped = Subset(Subset(dataset, [0, 1]), [1])
-    joined = ConcatDataset([named("CIFAR10"), dataset])
+    joined: ConcatDataset = ConcatDataset([named("CIFAR10"), dataset])
     for given in (dataset, mine, wrapped, joined):
         assert not as_images(given).spec.flippable
 
@@ -199,8 +200,7 @@ class TestAvalanche:
 
         images = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         labels = torch.arange(24) % 4
-        plain = TensorDataset(images / 255, labels)
-        plain.targets = labels.tolist()
+        plain = Targeted(images / 255, labels)
         return images, labels, as_classification_dataset(plain)
 
     def test_class_incremental_benchmark(self):
@@ -223,7 +223,7 @@ class TestAvalanche:
 
         images, labels, dataset = self.sources()
         benchmark = nc_benchmark(dataset, dataset, n_experiences=2, task_labels=True, shuffle=False, seed=0)
-        seen = ()
+        seen: tuple[int, ...] = ()
         for task, experience in enumerate(benchmark.train_stream):
             item = experience.dataset[0]
             assert len(item) == 3

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,7 +187,7 @@ def test_a_full_disk_names_needed_and_free_bytes(tmp_path):
 
 
 def test_free_space_is_checked_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(StoreError, match="11 bytes needed, 10 bytes free"):
         store.write_bytes_atomic(tmp_path / "x", b"hello world")
     assert os.listdir(tmp_path) == []
@@ -323,6 +324,7 @@ with RunDir.create(Path(sys.argv[1]), {"ipc": 1}, False, "data"):
 def test_two_runs_cannot_share_a_folder(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
     try:
+        assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         for resume in (False, True):
             start = time.monotonic()

@@ -8,7 +8,9 @@ from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.discrepancy import (
     MMD,
+    Discrepancy,
     Gaussian,
+    Kernel,
     Laplace,
     Moments,
     bandwidth,
@@ -22,8 +24,8 @@ from condensekit.selection.base import Noise
 from condensekit.testing import MethodContract, context, shapes
 from tests.reference import mmd_twin
 
-KERNELS = {"gaussian": Gaussian(), "laplace": Laplace(), "linear": linear, "polynomial": polynomial}
-ALL = [mean, Moments(2), Moments(4), *(MMD(kernel) for kernel in KERNELS.values())]
+KERNELS: dict[str, Kernel] = {"gaussian": Gaussian(), "laplace": Laplace(), "linear": linear, "polynomial": polynomial}
+ALL: list[Discrepancy] = [mean, Moments(2), Moments(4), *(MMD(kernel) for kernel in KERNELS.values())]
 NAMES = ["mean", "moments-2", "moments-4", *KERNELS]
 
 
@@ -184,7 +186,7 @@ def test_equal_features_give_nothing(discrepancy, level, real_count):
 @pytest.mark.parametrize("discrepancy", ALL, ids=NAMES)
 @pytest.mark.parametrize("counts", [(1, 1), (1, 5), (5, 1)])
 def test_one_image_on_either_side_is_finite(discrepancy, counts):
-    real, synthetic, _ = features(*counts, dtype=torch.float32)
+    real, synthetic, _ = features(counts[0], counts[1], dtype=torch.float32)
     value, gradient = value_and_gradient(discrepancy, real, synthetic)
     assert torch.isfinite(value).all()
     assert torch.isfinite(gradient).all()

@@ -103,7 +103,7 @@ def test_ridge_predict_is_primal_ridge_regression():
 
 def test_ridge_predict_has_the_right_gradient():
     tensors = [numbers(4, 6), numbers(4, 2, role="y"), numbers(3, 6, role="new")]
-    torch.autograd.gradcheck(lambda *t: ridge_predict(*t, 0.01)[0], [t.requires_grad_() for t in tensors])
+    torch.autograd.gradcheck(lambda x, y, new: ridge_predict(x, y, new, 0.01)[0], [t.requires_grad_() for t in tensors])
 
 
 def test_oracle_as_many_points_as_classes_reproduce_the_full_model():
@@ -191,6 +191,7 @@ def test_only_soft_labels_are_stored(labels, tmp_path):
         assert result.set.soft_labels is None
         return
     soft = result.set.soft_labels
+    assert soft is not None
     assert soft.shape == (2 * 2 * 4, 4)  # over all four classes of the spec
     torch.testing.assert_close(soft.sum(1), torch.ones(16))
     assert (soft[:, [0, 2]] == 0).all()
@@ -198,7 +199,7 @@ def test_only_soft_labels_are_stored(labels, tmp_path):
     assert len(torch.unique(soft[:, 1])) > 2  # they have moved
     assert result.set.nbytes == plain.nbytes + 4 * 16 * 4
     result.set.save(tmp_path / "set.safetensors")
-    assert torch.equal(CondensedSet.load(tmp_path / "set.safetensors").soft_labels, soft)
+    assert torch.equal(CondensedSet.load(tmp_path / "set.safetensors").targets(), soft)
 
 
 def test_a_prefix_leaves_the_other_images_and_labels_alone():

@@ -36,7 +36,7 @@ def test_a_method_is_surrounded_as_in_dm():
 
 def test_it_is_frozen_and_equal_by_value():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Recipe(DM).nested = True
+        Recipe(DM).nested = True  # type: ignore[misc]
     assert hash(Recipe(DM)) == hash(Recipe(DistributionMatching()))
 
 

@@ -199,6 +199,7 @@ def test_draws_equal_the_twin(n):
     for row, label in enumerate(data.classes):
         p = parts[row].tolist()
         places = [twin.inverse_cdf(p, (j + float(within[row, j])) / n) for j in range(n)]
+        assert weights is not None
         assert indices[row].tolist() == data.indices_of(label)[places].tolist()
         inverse = np.array([1 / (data.count(label) * p[place]) for place in places])
         np.testing.assert_allclose(weights[row], inverse / inverse.mean(), rtol=1e-6)
@@ -249,6 +250,7 @@ def test_unbiased_weights_give_the_class_mean(n):
     for step in range(2000):
         indices, weights = sampler.draw(data, data.classes, n, Draw(0, step))
         size = torch.tensor([data.count(label) for label in data.classes])[:, None]
+        assert weights is not None
         weighted.append((weights * value[indices]).mean(1))
         exact.append((value[indices] / (size * p[indices])).mean(1))
         plain.append(value[indices].mean(1))
@@ -262,6 +264,7 @@ def test_unbiased_weights_give_the_class_mean(n):
 def test_unbiased_weights_stay_below_one_over_epsilon(compute):
     data, draw = shapes(), Draw(0, 1)
     sampler = Importance(epsilon=0.25, network=TINY, protocol=SHORT).sampler(data, draw, compute)
+    assert isinstance(sampler, Weighted)
     sizes = data.offsets.diff().repeat_interleave(data.offsets.diff())
     assert (1 / (sizes * sampler.probability)).max() <= 4.001
 
@@ -297,6 +300,7 @@ def test_images_of_another_class_are_drawn_more_often(compute):
 def test_one_class_alone_is_drawn_uniformly(compute):
     data, draw = shapes().select([7]), Draw(0, 1)
     sampler = IMPORTANCE.sampler(data, draw, compute)
+    assert isinstance(sampler, Weighted)
     torch.testing.assert_close(sampler.probability, torch.full((14,), 1 / 14, dtype=torch.float64))
 
 
@@ -306,6 +310,7 @@ def test_a_scorer_that_diverges_is_reported_and_its_classes_drawn_uniformly(comp
     with caplog.at_level(logging.WARNING, "condensekit"):
         sampler = IMPORTANCE.sampler(data, Draw(0, 1), compute)
     assert "the scorer diverged" in caplog.text
+    assert isinstance(sampler, Weighted)
     assert sampler.probability[0] == pytest.approx(1 / 12)
 
 
@@ -315,7 +320,7 @@ class TestTrainedEmbedding(SelectionContract):
     def make(self):
         return KMeans(TrainedEmbedding(TINY, SHORT))
 
-    test_classes_apart_equal_classes_together = None
+    test_classes_apart_equal_classes_together = None  # type: ignore[assignment]
 
 
 def test_clusters_of_a_trained_network(compute):
@@ -344,9 +349,10 @@ def test_a_batch_represents_every_kind(compute):
     """Of three kinds, 40, 8 and 4 images, each gives its middle ones, a third, weighing its share."""
     levels = torch.tensor([0, 120, 250]).repeat_interleave(torch.tensor([40, 8, 4]))
     images = (levels + torch.arange(52) % 5).to(torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
-    data = ClassImages.from_arrays(images, torch.zeros(52, dtype=int))
+    data = ClassImages.from_arrays(images, torch.zeros(52, dtype=torch.int64))
     sampler = Clustered(clusters=3, embedding=Pixels()).sampler(data, Draw(0, 1), compute)
     indices, weights = sampler.draw(data, [0], 6, Draw(0, 1))
+    assert weights is not None
     assert levels[indices[0]].tolist() == [0, 120, 250] * 2
     torch.testing.assert_close(weights[0], torch.tensor([40, 8, 4] * 2) * 3 / 52)
 
@@ -373,6 +379,7 @@ def test_clustered_batches_come_closer_to_the_class_mean_than_uniform_ones(compu
         return ((features[indices] * weights[..., None]).mean(1) - mean).square().sum(1).mean()
 
     indices, weights = sampler.draw(train, train.classes, n, draw)
+    assert weights is not None
     equal = torch.ones_like(weights)
     assert gap(indices, weights) < gap(indices, equal)
     assert gap(indices, weights) < gap(train.draw_indices(train.classes, n, draw), equal)

@@ -88,7 +88,12 @@ def test_prepared_are_the_ends_of_ordinary_trainings(prepared):
 def test_only_the_classes_at_hand_are_seen(monkeypatch):
     seen = []
     gather = ClassImages.gather
-    monkeypatch.setattr(ClassImages, "gather", lambda self, i, *a: seen.append(i) or gather(self, i, *a))
+
+    def watched(self, indices, *options):
+        seen.append(indices)
+        return gather(self, indices, *options)
+
+    monkeypatch.setattr(ClassImages, "gather", watched)
     data = shapes()
     with Compute(Machine("cpu", workers=0)) as compute:
         prepared = TINY.prepare(data.select([0, 42]), Draw(1), compute)
@@ -197,7 +202,8 @@ def test_calibration_adds_the_cross_entropy_of_the_trained_network(nested):
         after, metrics = method.step(method.init(images, ctx), ctx)
         ctx.load_expert()
     expert, x = ctx.module.double(), images[:, : ctx.prefix].double().requires_grad_()
-    loss = 0.0
+    assert ctx.augmentation is not None
+    loss = torch.zeros((), dtype=torch.float64)
     for k, label in enumerate(data.classes):
         shown = ctx.augmentation.apply(x[k : k + 1], ctx.augmentation.draw(ctx.draw, [label]))[0]
         loss = loss + F.cross_entropy(expert(shown), torch.full((x.shape[1],), k))
@@ -217,7 +223,7 @@ def test_calibration_makes_the_trained_networks_sure_of_the_images():
             recipe = Recipe(method, encoder, augmentation=None, init=Noise())
             made = condense(shapes(), recipe, ipc=1, steps=20, machine=Machine("cpu", workers=0)).set
             labelled = soft_labels(made, encoder, networks, compute)
-            sure.append(labelled.soft_labels.diagonal().mean())  # one image of each class
+            sure.append(labelled.targets().diagonal().mean())  # one image of each class
     assert sure[1] > sure[0]
 
 
@@ -239,10 +245,12 @@ def test_a_run_keeps_its_networks_and_is_not_separable(tmp_path):
     assert result.set.provenance["config"]["encoder"]["type"] == "Trained"
     with Compute(Machine("cpu", workers=1)) as compute:
         labelled = soft_labels(result.set, TINY, stored, compute)
+    assert labelled.soft_labels is not None
     assert labelled.soft_labels.shape == (4, 4)
     assert result.set.soft_labels is None
     labelling, saving = recipe.replace(soft_labels=True), Saving(tmp_path / "soft")
     made = condense(shapes(), labelling, ipc=1, steps=3, machine=ONE, saving=saving).set
+    assert made.soft_labels is not None
     assert torch.equal(made.soft_labels, labelled.soft_labels)
     assert made.provenance["soft_labels"]["type"] == "Trained"
 
@@ -261,7 +269,7 @@ def test_soft_labels_are_the_mean_softmax_on_decoded_images(prepared, tmp_path):
     assert made.nbytes == plain.nbytes + 4 * 16 * 4
     assert made.provenance["soft_labels"]["type"] == "Trained"
     made.save(tmp_path / "set.safetensors")
-    assert torch.equal(CondensedSet.load(tmp_path / "set.safetensors").targets(), made.soft_labels)
+    assert torch.equal(CondensedSet.load(tmp_path / "set.safetensors").targets(), made.targets())
 
 
 def test_soft_labels_over_some_classes_train_networks_for_all():
@@ -271,6 +279,7 @@ def test_soft_labels_over_some_classes_train_networks_for_all():
         indices = torch.cat([part.indices_of(label)[:3] for label in part.classes])
         plain = CondensedSet.from_images(part.gather(indices), part.labels[indices], part.spec)
         made = soft_labels(plain, TINY, networks, compute)
+    assert made.soft_labels is not None
     assert (made.soft_labels[:, [0, 2]] == 0).all()
     torch.testing.assert_close(made.soft_labels.sum(1), torch.ones(6))
     short = dataclasses.replace(SHORT, steps=2)

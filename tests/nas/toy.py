@@ -7,6 +7,7 @@ import signal
 import struct
 import sys
 import time
+from typing import Any
 
 import nni
 import numpy as np
@@ -57,7 +58,7 @@ def score(model, seconds=0.0, calls=None):
     nni.report_final_result(model.width + torch.rand(()).item() / 2)
 
 
-REPORTED = {
+REPORTED: dict[str, dict[str, Any]] = {
     "set": {"scores": {"accuracy": {0.5}}},
     "listed": {"scores": [0.1, 0.2]},
     "named": {"scores": {"accuracy": "high"}},

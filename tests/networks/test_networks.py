@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -89,6 +90,7 @@ def test_resnet18_has_the_published_size(norm: str) -> None:
     module = ResNet18(norm).build((3, 32, 32), 10)
     assert count(module) == 11_173_962
     assert module.feature_dim == 512
+    assert isinstance(module.body, nn.Sequential)
     maps = module.body[:-1](torch.empty(2, 3, 32, 32, device="meta"))
     assert maps.shape == (2, 512, 4, 4)
 
@@ -236,7 +238,7 @@ class _WithOwnParameters(Network):
         (lambda: _WithOwnParameters().new((3, 2, 2), 2, Draw(0)), "layer PReLU: override fill_"),
     ],
 )
-def test_bad_options(make, text: str) -> None:
+def test_bad_options(make: Callable[[], object], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         make()
 

@@ -62,7 +62,7 @@ def loss_and_gradient(ctx, images, batch_real, distance=layerwise):
     """
     net = network_to_match(ctx)
     parameters = list(net.parameters())
-    total, leaf = 0.0, images.double().requires_grad_()
+    total, leaf = torch.zeros((), dtype=torch.float64), images.double().requires_grad_()
     for row, label in enumerate(ctx.data.classes):
         indices, weights = ctx.sampling.draw(ctx.data, [label], batch_real, ctx.draw)
         real, synthetic = ctx.data.gather(indices).double(), decode(leaf[row][: ctx.prefix], ctx.factor)[None]
@@ -81,9 +81,9 @@ def loss_and_gradient(ctx, images, batch_real, distance=layerwise):
 def trained(ctx, images, epochs, lr, batch):
     """The step's network, float64, after the training that follows the comparison; (K, ipc, C, H, W) images."""
     net = network_to_match(ctx).train()
-    decoded = [decode(row[: ctx.prefix].double(), ctx.factor) for row in images]
-    targets = torch.tensor([k for k, row in enumerate(decoded) for _ in row])
-    decoded = torch.cat(decoded)
+    rows_of = [decode(row[: ctx.prefix].double(), ctx.factor) for row in images]
+    targets = torch.tensor([k for k, rows in enumerate(rows_of) for _ in rows])
+    decoded = torch.cat(rows_of)
     for epoch in range(epochs):
         order = ctx.draw.permutation(f"net/{epoch}", len(decoded)).tolist()
         for number in range(0, (len(order) + batch - 1) // batch):

@@ -70,6 +70,6 @@ def representatives(x, centres):
     clusters = [[i for i in range(len(x)) if gaps[i].argmin() == b] for b in range(len(centres))]
     order = sorted(range(len(centres)), key=lambda b: -len(clusters[b]))
     for b in order:
-        clusters[b].sort(key=lambda i, b=b: gaps[i, b])
+        clusters[b].sort(key=lambda i: gaps[i, b])
     rounds = max(len(members) for members in clusters)
     return [clusters[b][r] for r in range(rounds) for b in order if r < len(clusters[b])]

@@ -23,7 +23,7 @@ def taken(images, ipc, quality):
     Each image, plain or coded, has a label of 8 bytes.
     """
     room = ipc * (images[0].numel() + 8)
-    sizes = []
+    sizes: list[int] = []
     for image in images:
         file, _ = coded(image, quality)
         picture = len(file) - file.index(b"\xff\xda")

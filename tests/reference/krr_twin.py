@@ -25,7 +25,8 @@ def krr_loss_and_gradients(ctx, images, labels, networks, batch_real, ridge):
     for label in ctx.data.classes:
         indices, _ = ctx.sampling.draw(ctx.data, [label], batch_real, ctx.draw)
         real.append(ctx.data.gather(indices[0]).double())
-    shown, real_shown = [], []
+    shown: list[torch.Tensor] = []
+    real_shown: list[torch.Tensor] = []
     for k, label in enumerate(ctx.data.classes):
         params = ctx.augmentation.draw(ctx.draw, [label]) if ctx.augmentation else None
         for batch, out in ((synthetic[k], shown), (real[k], real_shown)):

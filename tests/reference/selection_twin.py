@@ -5,13 +5,14 @@ import numpy as np
 
 def herding(features, n):
     """iCaRL's wording: the next exemplar brings the mean of the exemplars closest to the mean of the class."""
-    mean, taken = features.mean(0), []
+    mean = features.mean(0)
+    taken: list[int] = []
     for _ in range(n):
-        best, best_gap = None, np.inf
+        best, best_gap = -1, np.inf
         for i in range(len(features)):
             if i in taken:
                 continue
-            gap = np.linalg.norm(mean - features[[*taken, i]].mean(0))
+            gap = float(np.linalg.norm(mean - features[[*taken, i]].mean(0)))
             if gap < best_gap:
                 best, best_gap = i, gap
         taken.append(best)
@@ -27,7 +28,7 @@ def farthest_first(features, n):
             for i in range(len(features))
             if i not in taken
         }
-        taken.append(max(gaps, key=gaps.get))
+        taken.append(max(gaps, key=gaps.__getitem__))
     return taken
 
 
@@ -36,5 +37,5 @@ def nearest(features, centres):
     taken = []
     for centre in centres:
         gaps = {i: np.linalg.norm(x - centre) for i, x in enumerate(features) if i not in taken}
-        taken.append(min(gaps, key=gaps.get))
+        taken.append(min(gaps, key=gaps.__getitem__))
     return taken

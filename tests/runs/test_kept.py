@@ -23,7 +23,7 @@ def keep(path, recipe=RECIPE, made=None):
 
 
 def test_a_result_is_made_once_and_then_read(tmp_path):
-    made = []
+    made: list[object] = []
     assert [keep(tmp_path / "a" / "x.json", made=made) for _ in range(3)] == [{"accuracy": 0.5}] * 3
     assert len(made) == 1
     assert read_json(tmp_path / "a" / "x.json") == {"recipe": plain(RECIPE), "accuracy": 0.5}
@@ -31,7 +31,8 @@ def test_a_result_is_made_once_and_then_read(tmp_path):
 
 def test_a_result_made_otherwise_is_refused_with_each_difference(tmp_path):
     keep(tmp_path / "x.json")
-    before, made = (tmp_path / "x.json").read_bytes(), []
+    before = (tmp_path / "x.json").read_bytes()
+    made: list[object] = []
     other = {"method": {"type": "dm", "lr": 2.0}, "ipc": 10, "layers": [1, 3], "seed": 0}
     with pytest.raises(ConfigError) as caught:
         keep(tmp_path / "x.json", other, made)

@@ -178,11 +178,11 @@ def test_weighted_sums_are_unbiased(take):
     x = rows(30, 3)
     scores = kmeans_sensitivity(torch.from_numpy(x), torch.from_numpy(x[:3]))
     value = torch.from_numpy(x[:, 0] ** 2 + 1)
-    estimates = []
+    sums = []
     for seed in range(4000):
         chosen, weights = take(scores, 8, Draw(seed))
-        estimates.append((weights * value[chosen]).sum())
-    estimates = torch.stack(estimates)
+        sums.append((weights * value[chosen]).sum())
+    estimates = torch.stack(sums)
     assert abs(estimates.mean() - value.sum()) < 4 * estimates.std() / 4000**0.5
 
 
@@ -205,7 +205,7 @@ def test_the_rows_come_in_random_order():
 
 @pytest.mark.parametrize("selection", BOTH, ids=ids)
 def test_the_whole_class_counts_every_image_once(selection, compute):
-    data = ClassImages.from_arrays(shapes().images[:12], torch.zeros(12, dtype=int))
+    data = ClassImages.from_arrays(shapes().images[:12], torch.zeros(12, dtype=torch.int64))
     chosen = selection(data, 12, Draw(0), compute)
     assert sorted(chosen.indices.tolist()) == list(range(12))
     torch.testing.assert_close(chosen.weights, torch.ones(12))
@@ -214,7 +214,7 @@ def test_the_whole_class_counts_every_image_once(selection, compute):
 @pytest.mark.parametrize("selection", BOTH, ids=ids)
 @pytest.mark.parametrize("replacement", [False, True])
 def test_equal_features_are_drawn_uniformly(selection, replacement, compute):
-    data = ClassImages.from_arrays(torch.full((9, 3, 8, 8), 7, dtype=torch.uint8), torch.zeros(9, dtype=int))
+    data = ClassImages.from_arrays(torch.full((9, 3, 8, 8), 7, dtype=torch.uint8), torch.zeros(9, dtype=torch.int64))
     selection = dataclasses.replace(selection, replacement=replacement)
     seen = [selection(data, 3, Draw(seed), compute) for seed in range(40)]
     assert {int(i) for chosen in seen for i in chosen.indices} == set(range(9))
@@ -235,7 +235,7 @@ def test_classes_of_one_image(selection, replacement, compute):
 def test_repeated_images_make_no_difference_to_the_weight_of_a_class(selection, compute):
     """A singular matrix: 30 copies of 3 images, more drawn than its rank."""
     images = shapes().images[:3].repeat(10, 1, 1, 1)
-    chosen = selection(ClassImages.from_arrays(images, torch.zeros(30, dtype=int)), 8, Draw(0), compute)
+    chosen = selection(ClassImages.from_arrays(images, torch.zeros(30, dtype=torch.int64)), 8, Draw(0), compute)
     assert torch.isfinite(chosen.weights).all()
     assert float(chosen.weights.sum()) == pytest.approx(30, rel=0.35)
 
@@ -265,10 +265,11 @@ def test_an_outlier_is_drawn_and_counts_little(compute):
     images = torch.full((100, 1, 4, 4), 10, dtype=torch.uint8)
     images += (torch.arange(100) % 3).to(torch.uint8)[:, None, None, None]
     images[7] = 255
-    data = ClassImages.from_arrays(images, torch.zeros(100, dtype=int))
+    data = ClassImages.from_arrays(images, torch.zeros(100, dtype=torch.int64))
     for selection in (ImportanceKMeans(Pixels(), clusters=2), ImportanceKRR(Pixels())):
         chosen = selection(data, 10, Draw(0), compute)
         assert 7 in chosen.indices.tolist()
+        assert chosen.weights is not None
         assert float(chosen.weights[chosen.indices == 7]) < 2.5
 
 
@@ -321,7 +322,7 @@ class Uniform:
 
 def kmeans_errors(select, data, embedding, n, compute):
     """(seeds, 100) relative errors of the weighted k-means cost; a hundred sets of centres, data as one class."""
-    data = ClassImages.from_arrays(data.images, torch.zeros(len(data.images), dtype=int))
+    data = ClassImages.from_arrays(data.images, torch.zeros(len(data.images), dtype=torch.int64))
     x = features_of(data, embedding, compute)
     x -= x.mean(0)
     sets = [

@@ -72,6 +72,7 @@ def test_jpeg_images_fill_the_bytes_of_raw_ones(compute, grey, quality):
     room = ipc * (data.images[0].numel() + 8)
     made = selected_set(data, JpegRandom(quality), ipc, Draw(2), compute)
     images, _ = made.decode()
+    assert made.coded is not None
     for label in made.classes:
         rows = (made.labels == label).nonzero()[:, 0]
         own = [made.provenance["indices"][row] for row in rows]
@@ -99,6 +100,8 @@ def test_jpeg_takes_what_the_twin_takes(compute, ipc):
         indices += order[: len(own)].tolist()
         sizes += own
     assert chosen.indices.tolist() == indices
+    assert chosen.coded is not None
+    assert chosen.pixels is not None
     assert chosen.coded.tolist() == sizes
     assert torch.equal(chosen.pixels, torch.stack([coded(data.images[index], 50)[1] for index in indices]))
 

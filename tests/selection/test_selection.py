@@ -92,14 +92,14 @@ def test_kmeans_finds_one_image_of_each_kind(compute):
     levels = torch.tensor([0, 60, 120, 250]).repeat_interleave(10)
     jitter = torch.arange(40) % 5
     images = (levels + jitter).to(torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
-    chosen = KMeans(Pixels())(ClassImages.from_arrays(images, torch.zeros(40, dtype=int)), 4, Draw(0), compute)
+    chosen = KMeans(Pixels())(ClassImages.from_arrays(images, torch.zeros(40, dtype=torch.int64)), 4, Draw(0), compute)
     assert sorted(levels[chosen.indices].tolist()) == [0, 60, 120, 250]
     assert jitter[chosen.indices].tolist() == [2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("selection", ALL, ids=repr)
 def test_identical_images_are_still_different_indices(selection, compute):
-    data = ClassImages.from_arrays(torch.full((9, 3, 8, 8), 7, dtype=torch.uint8), torch.zeros(9, dtype=int))
+    data = ClassImages.from_arrays(torch.full((9, 3, 8, 8), 7, dtype=torch.uint8), torch.zeros(9, dtype=torch.int64))
     assert len(set(selection(data, 9, Draw(0), compute).indices.tolist())) == 9
 
 
@@ -116,7 +116,7 @@ def test_a_tighter_cluster_gives_a_smaller_cost_than_random(compute):
 
 
 def test_random_is_uniform_nested_and_new_for_each_seed(compute):
-    data = ClassImages.from_arrays(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.zeros(10, dtype=int))
+    data = ClassImages.from_arrays(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64))
     counts = torch.zeros(10)
     for seed in range(2000):
         rows = Random()(data, 3, Draw(seed), compute).indices

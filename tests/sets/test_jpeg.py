@@ -36,6 +36,7 @@ def pixels_of(made, label):
 
 def test_each_class_has_the_highest_quality_that_fits(made):
     found = as_jpeg(made, ROOM)
+    assert found.coded is not None
     assert torch.equal(found.labels, made.labels)
     for label, quality in zip(found.classes, found.provenance["jpeg"]["quality"], strict=True):
         pixels, rows = pixels_of(made, label), found.labels == label

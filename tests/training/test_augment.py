@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -205,7 +207,7 @@ def test_without() -> None:
         (lambda: cutmix_batch(torch.zeros(2, 1, 4, 4), Draw(0), p=2), "got p=2"),
     ],
 )
-def test_bad_options(make, text: str) -> None:
+def test_bad_options(make: Callable[[], object], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         make()
 

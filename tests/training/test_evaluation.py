@@ -21,7 +21,8 @@ from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.stats import paired_interval
 from condensekit.testing import shapes
 from condensekit.training.augment import Augmentation
-from condensekit.training.evaluation import Candidate, TrainProtocol, evaluate, targets_for
+from condensekit.training.evaluation import Candidate, evaluate, targets_for
+from condensekit.training.train import TrainProtocol
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)
 NETS = (ConvNet(width=8),)
@@ -228,7 +229,12 @@ def test_images_that_are_not_flippable_are_never_mirrored(compute, sets, monkeyp
     """Neither where the test images say so nor where the set does."""
     seen = set()
     apply = Augmentation.apply_batch
-    monkeypatch.setattr(Augmentation, "apply_batch", lambda self, *a: seen.update(self.ops) or apply(self, *a))
+
+    def watched(self, *arguments):
+        seen.update(self.ops)
+        return apply(self, *arguments)
+
+    monkeypatch.setattr(Augmentation, "apply_batch", watched)
     protocol = replace(TINY, augmentation=Augmentation())
     upright = TEST.with_spec(flippable=False)
     for test, made in ((upright, sets[0]), (TEST, replace(sets[0], spec=upright.spec))):

@@ -56,7 +56,7 @@ def blackboard(images, targets, protocol, seed):
             with torch.no_grad():
                 for i, (p, slope) in enumerate(zip(parameters, slopes, strict=True)):
                     momentum[i] = protocol.momentum * momentum[i] + slope + protocol.weight_decay * p
-                    p -= lr * momentum[i]
+                    p.sub_(lr * momentum[i])
             step += 1
     return weights(net)
 

@@ -35,7 +35,7 @@ from condensekit.replay.memory.budget import Budget
 from condensekit.replay.memory.content import Content
 from condensekit.replay.memory.names import as_filler
 from condensekit.replay.memory.rules import Rules
-from condensekit.selection.base import Selection
+from condensekit.selection.base import Choice, Selection
 from condensekit.sets.condensed import CondensedSet
 
 
@@ -66,8 +66,9 @@ class CondensedBuffer(ExemplarsBuffer):
         budget: How much may be stored, :class:`Images` or :class:`Bytes`.
         recipe: What fills the memory: the text of a recipe (``"m3d lr=3"``), of a selection (``"herding"``) or of
             another filler (``"hybrid-m3d-25"``, see :mod:`condensekit.replay.memory.names`); a
-            :class:`~condensekit.methods.recipe.Recipe`; a bare method, which is surrounded as in DM; a selection; or a
-            :class:`~condensekit.replay.memory.base.Filler`. The learner is shown to the recipe's encoder.
+            :class:`~condensekit.methods.recipe.Recipe`; a bare method, which is surrounded as in DM; a selection, or
+            a function with the same arguments; or a :class:`~condensekit.replay.memory.base.Filler`. The learner is
+            shown to the recipe's encoder.
         classes: How many classes will come; each then gets its part of a total from the start.
         steps: Matching steps of each condensation.
         seed: Everything random follows from it; the same in each experience.
@@ -87,7 +88,7 @@ class CondensedBuffer(ExemplarsBuffer):
     def __init__(
         self,
         budget: Budget,
-        recipe: str | Recipe | Condenser | Selection | Filler = "m3d",
+        recipe: str | Recipe | Condenser | Selection | Choice | Filler = "m3d",
         *,
         classes: int | None = None,
         steps: int = 500,

@@ -111,7 +111,7 @@ class LearnerEncoder(Encoder):
         return found.hexdigest()
 
     @property
-    def network(self) -> Network:  # type: ignore[override]
+    def network(self) -> LearnerNetwork:  # type: ignore[override]
         """The learner's architecture.
 
         Raises:

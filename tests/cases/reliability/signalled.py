@@ -29,7 +29,7 @@ def step(self, *arguments, **options):
 
 
 if __name__ == "__main__":
-    DistributionMatching.step = step
+    DistributionMatching.step = step  # type: ignore[method-assign]
     try:
         main([*CONDENSE, "--seeds", "4", "--out", sys.argv[2]])
     finally:

@@ -29,7 +29,9 @@ def test_a_flipped_digit_of_a_cell_changes_no_figure(cli, folder):
     before = final()
     cell = next(study.rglob("experience-5*.json"))
     text = cell.read_text()
-    place = re.search(r'"right": \[\s*\d*(\d)', text).start(1)
+    found = re.search(r'"right": \[\s*\d*(\d)', text)
+    assert found is not None
+    place = found.start(1)
     cell.write_text(text[:place] + str((int(text[place]) + 5) % 10) + text[place + 1 :])
     code, _, _ = cli(*REPLAY, "--out", study, "--resume")
     assert code == 4 or (code == 0 and final() == before)

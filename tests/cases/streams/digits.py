@@ -4,9 +4,9 @@ import torch
 from avalanche.training.plugins import EvaluationPlugin
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import TensorDataset
 
 from condensekit.rng import isolated
+from tests.targeted import Targeted
 
 
 def digits():
@@ -17,9 +17,7 @@ def digits():
 
 def dataset(images, labels):
     """A data set with the .targets that Avalanche looks for."""
-    made = TensorDataset(images, labels)
-    made.targets = labels.tolist()
-    return made
+    return Targeted(images, labels)
 
 
 def smooth(classes, each):
@@ -36,7 +34,7 @@ class Net(nn.Module):
     def __init__(self, outputs=10):
         super().__init__()
         self.features = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
-        self.classifier = nn.Linear(128, outputs)
+        self.classifier: nn.Module = nn.Linear(128, outputs)
 
     def forward(self, x):
         return self.classifier(self.features(x))

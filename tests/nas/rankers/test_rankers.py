@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from condensekit import ClassImages, ConvNet, Machine, recipes
 from condensekit.data import datasets
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas.rankers import zero_cost
-from condensekit.nas.rankers.base import Combination, Setting
+from condensekit.nas.rankers.base import Combination, Ranker, Setting
 from condensekit.nas.rankers.by_name import ranker
 from condensekit.nas.rankers.sets import DivergedError, Maker
 from condensekit.nas.rankers.trained import Condensed, EarlyStop, Half, Selected, Started
@@ -27,6 +28,13 @@ TRAIN, HELD = datasets.load("digits")[0].split(0.2, Draw(0))
 
 WIDE, NARROW = (ConvNet(w).new((1, 8, 8), 10, Draw(0)).flops for w in (128, 32))  # a forward pass
 EMBEDDING = ConvNet(32).new((1, 8, 8), 1, Draw(0)).flops  # of a network with one output
+
+
+def single(name):
+    """A ranker that is no combination."""
+    found = ranker(name)
+    assert isinstance(found, Ranker)
+    return found
 
 
 @pytest.fixture
@@ -95,7 +103,7 @@ def test_mistakes_in_names_are_told(name, message):
     [("dm", 40, 40), ("half-dm", 40, 20), ("kmeans@2", 20, 0), ("packed-random", 160, 0), ("start-dm", 40, 0)],
 )
 def test_sets_have_the_size_asked_for_and_train_equally_long(setting, name, images, synthetic):
-    evaluator, cost = ranker(name).prepare(setting)
+    evaluator, cost = single(name).prepare(setting)
     data = evaluator.data
     assert len(data.targets) == images
     real = {image.numpy().tobytes() for image in TRAIN.gather(TRAIN.order)}
@@ -109,16 +117,16 @@ def test_sets_have_the_size_asked_for_and_train_equally_long(setting, name, imag
 def test_a_start_is_that_of_the_condensation(setting):
     options = {"init": "kmeans", "factor": 2, "init.candidates": 20, "lr": 1e-30}
     setting = replace(setting, maker=replace(setting.maker, options=options))
-    (start, cost), (made, whole) = ranker("start-dm").prepare(setting), ranker("dm").prepare(setting)
+    (start, cost), (made, whole) = single("start-dm").prepare(setting), single("dm").prepare(setting)
     torch.testing.assert_close(start.data.images, made.data.images)
     assert whole.flops == cost.flops + WIDE * 2 * (10 * 256 + 3 * 160)
     with pytest.raises(ConfigError, match="start-dm: a condensation from noise starts from no images"):
-        ranker("start-dm").check(replace(setting, maker=replace(setting.maker, options={"init": "noise"})))
+        single("start-dm").check(replace(setting, maker=replace(setting.maker, options={"init": "noise"})))
 
 
 def test_a_set_is_made_once(setting):
-    first, cost = ranker("dm").prepare(setting)
-    again, same = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, stop=lambda: True)))
+    first, cost = single("dm").prepare(setting)
+    again, same = single("dm").prepare(replace(setting, maker=replace(setting.maker, stop=lambda: True)))
     assert torch.equal(first.data.images, again.data.images)
     assert cost == same
     assert isinstance(again.data.train, CondensedSet)
@@ -135,10 +143,10 @@ def test_a_set_is_made_once(setting):
     ],
 )
 def test_a_kept_set_made_otherwise_is_refused(setting, name, change, message):
-    ranker(name).prepare(setting)
+    single(name).prepare(setting)
     other = Setting(replace(setting.maker, **change), TRAIN if "train" in change else HELD, setting.protocol, ipc=4)
     with pytest.raises(ConfigError, match=message):
-        ranker(name).prepare(other)
+        single(name).prepare(other)
 
 
 def test_a_set_of_version_1_is_refused_by_name(setting):
@@ -148,11 +156,11 @@ def test_a_set_of_version_1_is_refused_by_name(setting):
     record = {"recipe": recipe, "cost": {"seconds": 1.0, "flops": 2.0}, "diverged": None}
     (folder / "made.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match=r"dm-4 holds a set of condensekit 0\.1, .* or use another folder"):
-        ranker("dm").prepare(setting)
+        single("dm").prepare(setting)
 
 
 def test_rankers_with_other_options_have_sets_of_their_own(setting):
-    (plain, cost), (steep, _) = (ranker(name).prepare(setting) for name in ("dm", "dm lr=9"))
+    (plain, cost), (steep, _) = (single(name).prepare(setting) for name in ("dm", "dm lr=9"))
     assert not torch.equal(plain.data.images, steep.data.images)
     assert sorted(path.name for path in setting.maker.folder.iterdir()) == ["dm-4", "dm-lr-9-4"]
     same, again = Condensed("mine", recipes.dm()).prepare(setting)
@@ -161,32 +169,32 @@ def test_rankers_with_other_options_have_sets_of_their_own(setting):
 
 
 def test_a_killed_condensation_costs_what_it_did_before_as_well(setting):
-    _, whole = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None)))
+    _, whole = single("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None)))
     asked = iter([False, True])
     with pytest.raises(OutOfTimeError, match="after step 1 of 2"):
-        ranker("dm").prepare(replace(setting, maker=replace(setting.maker, stop=lambda: next(asked))))
-    _, resumed = ranker("dm").prepare(setting)
+        single("dm").prepare(replace(setting, maker=replace(setting.maker, stop=lambda: next(asked))))
+    _, resumed = single("dm").prepare(setting)
     assert (resumed.images, resumed.flops) == (whole.images, whole.flops)
 
 
 def test_a_condensation_that_diverged_is_not_tried_again(setting):
     bad = replace(setting, maker=replace(setting.maker, options={"lr": 1e38}))
     with pytest.raises(DivergedError, match=r"condensing with dm: .* not finite") as first:
-        ranker("dm").prepare(bad)
+        single("dm").prepare(bad)
     never = replace(bad, maker=replace(bad.maker, stop=lambda: True))
     with pytest.raises(DivergedError) as again:
-        ranker("dm").prepare(never)
+        single("dm").prepare(never)
     assert str(first.value) == str(again.value)
 
 
 def test_a_condensation_that_is_stopped_goes_on_where_it_was(setting):
-    whole, _ = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None, steps=4)))
+    whole, _ = single("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None, steps=4)))
     asked = iter([False, False, True])
     maker = replace(setting.maker, steps=4)
     with pytest.raises(OutOfTimeError, match="after step 2 of 4"):
-        ranker("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: next(asked))))
+        single("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: next(asked))))
     with pytest.raises(OutOfTimeError, match="before dm-4 was made"):
-        ranker("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: True)))
+        single("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: True)))
     seen = []
 
     class Seen(Progress):
@@ -194,19 +202,19 @@ def test_a_condensation_that_is_stopped_goes_on_where_it_was(setting):
             seen.append((name, total, done))
             return super().stage(name, total, done)
 
-    resumed, _ = ranker("dm").prepare(replace(setting, maker=replace(maker, progress=Seen())))
+    resumed, _ = single("dm").prepare(replace(setting, maker=replace(maker, progress=Seen())))
     assert ("condense (dm)", 4, 2) in seen
     assert torch.equal(resumed.data.images, whole.data.images)
 
 
 def test_sets_do_not_depend_on_the_folder(setting):
-    kept, _ = ranker("kmeans").prepare(setting)
-    free, _ = ranker("kmeans").prepare(replace(setting, maker=replace(setting.maker, folder=None)))
+    kept, _ = single("kmeans").prepare(setting)
+    free, _ = single("kmeans").prepare(replace(setting, maker=replace(setting.maker, folder=None)))
     assert torch.equal(kept.data.images, free.data.images)
 
 
 def test_condensing_costs_the_images_that_pass_through(setting):
-    _, cost = ranker("dm").prepare(setting)
+    _, cost = single("dm").prepare(setting)
     assert cost.flops == WIDE * 2 * (10 * 256 + 3 * 40)  # two steps, 256 real images of each class
 
 
@@ -220,16 +228,16 @@ def test_condensing_costs_the_images_that_pass_through(setting):
 )
 def test_networks_that_help_to_condense_are_counted(setting, options, flops):
     """Beside matching: encoders and scorers forward and back, what is scored or clustered forward."""
-    _, cost = ranker("dm").prepare(replace(setting, maker=replace(setting.maker, options=options)))
+    _, cost = single("dm").prepare(replace(setting, maker=replace(setting.maker, options=options)))
     assert cost.flops == WIDE * 2 * (10 * 256 + 3 * 40) + flops
 
 
 def test_a_random_set_at_equal_cost_is_the_same_set_trained_on_longer(setting):
     richer = replace(setting, extra=160.0)
-    plain, equal = (ranker(name).prepare(richer)[0] for name in ("random", "random-equal"))
+    plain, equal = (single(name).prepare(richer)[0] for name in ("random", "random-equal"))
     assert torch.equal(plain.data.images, equal.data.images)
     assert (plain.protocol.steps, equal.protocol.steps) == (8, 8 + 10)
-    assert [ranker(name).at_equal_cost for name in ("random", "random-equal", "early-stop", "early-stop@2")] == [
+    assert [single(name).at_equal_cost for name in ("random", "random-equal", "early-stop", "early-stop@2")] == [
         False,
         True,
         True,
@@ -238,15 +246,15 @@ def test_a_random_set_at_equal_cost_is_the_same_set_trained_on_longer(setting):
 
 
 def test_early_stopping_trains_on_everything_for_the_extra_image_steps(setting):
-    evaluator, _ = ranker("early-stop").prepare(replace(setting, extra=160.0))
+    evaluator, _ = single("early-stop").prepare(replace(setting, extra=160.0))
     assert len(evaluator.data.targets) == len(TRAIN)
     assert evaluator.protocol.steps == 8 + 10
-    evaluator, _ = ranker("early-stop@2").prepare(replace(setting, extra=160.0))
+    evaluator, _ = single("early-stop@2").prepare(replace(setting, extra=160.0))
     assert evaluator.protocol.steps == -(-2 * len(TRAIN) // 16)
 
 
 def test_scores_are_on_the_held_out_images_alone(setting):
-    evaluator, _ = ranker("random").prepare(setting)
+    evaluator, _ = single("random").prepare(setting)
     test = evaluator.data.test
     assert len(test.images) == len(test) == len(HELD)
     assert torch.equal(test.gather(test.order), HELD.gather(HELD.order))
@@ -269,7 +277,7 @@ def test_scores_are_checked_before_a_set_is_made(setting, change, message):
 
 def test_half_needs_two_images(setting):
     with pytest.raises(ConfigError, match="at least 2 images per class, got 1"):
-        ranker("half-dm@1").check(setting)
+        single("half-dm@1").check(setting)
 
 
 @pytest.mark.parametrize(
@@ -283,17 +291,17 @@ def test_half_needs_two_images(setting):
 def test_sets_that_cannot_be_made_are_refused_early(setting, name, options, message):
     maker = replace(setting.maker, options=options)
     with pytest.raises((ConfigError, DataError), match=message):
-        ranker(name).check(replace(setting, maker=maker))
-    ranker("dm").check(setting)
+        single(name).check(replace(setting, maker=maker))
+    single("dm").check(setting)
 
 
 def test_zero_cost_scores_reach_nni(setting, monkeypatch):
     space = spaces.convnet_space((1, 8, 8), 10, depths=(1,), widths=(4, 8))
     small, large = ({"depth": 1, "width": w, "activation": "relu", "norm": "batch", "pooling": "avg"} for w in (4, 8))
-    told = []
+    told: list[dict[str, Any]] = []
     monkeypatch.setattr("nni.report_final_result", told.append)
     for kind in ("params", "flops", "synflow", "nwot", "jacov", "zen"):
-        evaluator, _ = ranker(kind).prepare(setting)
+        evaluator, _ = single(kind).prepare(setting)
         scores = [evaluator.evaluate(lambda a=a: spaces.build(space, a)) for a in (small, large)]
         assert told[-1] == {"default": scores[1], "scores": {kind: scores[1]}, **told[-1]}
         assert scores[1] > scores[0] or kind == "jacov"

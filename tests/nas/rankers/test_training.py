@@ -1,4 +1,6 @@
 import math
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ QUICK = ProxyProtocol(epochs=8, lr=0.05, batch=16, augmentation=None)
 
 
 def test_a_candidate_learns_and_every_score_is_there(data):
-    heard = []
+    heard: list[dict[str, Any]] = []
     result = train_candidate(linear, data, QUICK, report=heard.append)
     assert result.scores["accuracy"] > 0.9
     assert set(result.scores) == set(SCORES)
@@ -110,7 +112,7 @@ def test_dropout_is_the_same_for_candidates_of_different_size(data):
 
     protocol = ProxyProtocol(epochs=1, batch=100, augmentation=None)
     for extra in (2, 9):
-        train_candidate(lambda extra=extra: Spy(extra), data, protocol, last=1, checks=0)
+        train_candidate(partial(Spy, extra), data, protocol, last=1, checks=0)
     half = len(seen) // 2
     assert seen[:half] == seen[half:]
 
@@ -171,7 +173,7 @@ def test_steps_in_place_of_epochs(data):
 @pytest.mark.parametrize("size", [3, 21, 45])
 def test_sets_of_any_size_pass_equally_many_images_and_are_tested_at_the_same_steps(data, size):
     """Each image equally often, one more or less, whether a batch holds several passes or a part of one."""
-    seen = []
+    seen: list[float] = []
 
     class Spy(nn.Module):
         def __init__(self):

@@ -24,14 +24,16 @@ def convnet(seed=0, **options):
 def test_scores_are_finite_and_repeatable(kind, norm):
     before = torch.get_rng_state()
     first = zero_cost.score(kind, convnet(norm=norm), IMAGES, 5)
+    assert first is not None
     assert math.isfinite(first)
     assert first == zero_cost.score(kind, convnet(norm=norm), IMAGES, 5)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_synflow_of_a_linear_chain_is_its_product_counted_once_a_layer():
-    chain = nn.Sequential(nn.Flatten(), nn.Linear(12, 5, bias=False), nn.ReLU(), nn.Linear(5, 2, bias=False))
-    first, second = chain[1].weight.detach().abs().double(), chain[3].weight.detach().abs().double()
+    layers = nn.Linear(12, 5, bias=False), nn.Linear(5, 2, bias=False)
+    chain = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1])
+    first, second = (layer.weight.detach().abs().double() for layer in layers)
     flow = (second @ first @ torch.ones(12, dtype=torch.float64)).sum()
     assert zero_cost.synflow(chain, torch.zeros(2, 3, 2, 2)) == pytest.approx(math.log(2 * float(flow)), rel=1e-9)
 
@@ -41,8 +43,9 @@ def test_synflow_does_not_touch_the_network_and_survives_great_depth():
     before = {name: value.clone() for name, value in module.state_dict().items()}
     zero_cost.synflow(module, IMAGES)
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
-    deep = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60)))
-    for part in deep:
+    parts = [nn.Conv2d(3, 3, 3, padding=1) for _ in range(60)]
+    deep = nn.Sequential(*parts)
+    for part in parts:
         nn.init.constant_(part.weight, 3.0)
     assert math.isfinite(zero_cost.synflow(deep, IMAGES))
 
@@ -85,11 +88,12 @@ def test_zen_ignores_weights_and_images_but_not_depth():
 def test_zen_undoes_the_scaling_by_batch_norms_running_variance():
     module = convnet(norm="batch", width=32).train()
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
-    expected = 0.0
+    expected = torch.zeros(())
     with isolated(3), torch.no_grad():
         for _ in range(zero_cost.ZEN_PAIRS):
             for part in module.modules():
                 if isinstance(part, nn.Conv2d | nn.Linear):
+                    assert part.bias is not None
                     part.weight.normal_()
                     part.bias.zero_()
             for part in norms:
@@ -97,13 +101,16 @@ def test_zen_undoes_the_scaling_by_batch_norms_running_variance():
             first, second = torch.randn(2, *IMAGES[: zero_cost.ZEN_IMAGES].shape)
             maps = module.features(first), module.features(first + zero_cost.BLENDED_SHARE * second)
             expected += (maps[1] - maps[0]).abs().flatten(1).sum(1).mean().log()
-            expected += sum(part.running_var.mean().sqrt().log() for part in norms)
+            for part in norms:
+                assert part.running_var is not None
+                expected += part.running_var.mean().sqrt().log()
     assert zero_cost.zen(module, IMAGES, 3) == pytest.approx(float(expected) / zero_cost.ZEN_PAIRS, rel=1e-3)
 
 
 def test_what_is_not_finite_is_none():
-    module = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    nn.init.zeros_(module[1].weight)
+    linear = nn.Linear(192, 4)
+    module = nn.Sequential(nn.Flatten(), linear)
+    nn.init.zeros_(linear.weight)
     assert zero_cost.score("synflow", module, IMAGES) is None
     assert zero_cost.score("jacov", module, IMAGES) is None
 

@@ -219,6 +219,7 @@ def test_why_trials_failed_is_told_in_one_line_and_another_ranker_finds_the_best
         f"random: 4 of 4 trials failed and rank last: {failed[0]['reason']}",
         "the best is that of params, because random scored nothing",
     )
+    assert found.best is not None
     assert found.best["ranker"] == "params"
     assert [record.getMessage().endswith(failed[0]["reason"]) for record in caplog.records] == [True] * 4
     assert "Traceback" not in caplog.text
@@ -259,6 +260,7 @@ def test_a_condensation_that_diverges_fails_its_ranker_alone(tmp_path, lr):
         rows = {row.ranker: row for row in found.rows}
         assert rows["dm"].n == rows["dm+random"].n == 0
         assert rows["random"].n == rows["early-stop"].n == 4
+        assert found.best is not None
         assert found.best["ranker"] == "random"
         assert "the best is that of random, because dm scored nothing" in found.notes
         assert any(note.startswith("dm failed: ") and "not finite" in note for note in found.notes)
@@ -361,6 +363,7 @@ def test_failures_and_constants_have_rows_without_nan():
     assert rows["failed"].failed == 5
     assert rows["half"].spearman is None
     assert (rows["half"].n, rows["half"].failed, rows["empty"].n) == (2, 1, 0)
+    assert rows["good"].difference is not None
     assert rows["good"].difference[0] == pytest.approx(1.0)
     assert "nan" not in table(list(rows.values())).lower()
 
@@ -373,6 +376,8 @@ def test_a_regret_among_all_candidates_is_called_one_draw():
         mine = {"it": {k: scores[k] for k in keys[:n]}}
         row = ranking_rows(mine, {"it": RankerCost()}, Ground(tuple(keys[:n]), truth[:n]))[0]
         assert row.regret_25 == pytest.approx(regret(list(mine["it"].values()), truth[:n, 0], 25))
+        assert row.regret_25 is not None
+        assert row.ci95_regret_25 is not None
         assert row.ci95_regret_25[0] <= row.regret_25 <= row.ci95_regret_25[1]
         shown = [regret_text(row, among).endswith("(one draw)") for among in (100, 25)]
         assert shown == [hundred, few]

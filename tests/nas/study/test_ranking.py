@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,12 @@ RNG = np.random.default_rng(0)
 TRUTH = RNG.normal(size=60)
 SCORES = TRUTH + RNG.normal(size=60)
 TIED = np.round(SCORES)
+
+
+def known(found):
+    """A statistic that is defined."""
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("scores", [SCORES, TIED], ids=["distinct", "tied"])
@@ -72,7 +79,7 @@ def test_the_regret_of_every_resample_is_that_of_its_rows():
     rows = RNG.integers(0, 60, (5, 60))
     expected = [ranking.regret(TIED[r], TRUTH[r], 25) for r in rows]
     assert mean_regret(25)(TIED[rows], TRUTH[rows]) == pytest.approx(expected)
-    interval = bootstrap(SCORES, TRUTH, statistic=mean_regret(25))
+    interval = known(bootstrap(SCORES, TRUTH, statistic=mean_regret(25)))
     assert interval.value == pytest.approx(ranking.regret(SCORES, TRUTH, 25))
     assert 0 <= interval.lo < interval.value < interval.hi
 
@@ -93,7 +100,9 @@ def test_partial_correlation_is_the_textbook_formula():
 
 def test_strata_are_ranked_apart():
     found = ranking.strata([1, 2, 3, 3, 2, 1], [1, 2, 3, 1, 2, 3], ["a", "a", "a", "b", "b", "b"])
-    assert found == {"a": (pytest.approx(1.0), 3), "b": (pytest.approx(-1.0), 3)}
+    assert set(found) == {"a", "b"}
+    assert found["a"] == pytest.approx((1.0, 3))
+    assert found["b"] == pytest.approx((-1.0, 3))
 
 
 def test_best_keeps_those_that_tie_with_the_last():
@@ -107,7 +116,7 @@ def test_retest_follows_spearman_and_brown():
     assert found.single == pytest.approx(stats.spearmanr(*repeats.T).statistic)
     assert found.ceiling == pytest.approx(stats.spearmanr(repeats.mean(1), quality).statistic, abs=0.02)
     assert found.noise == pytest.approx(1.96 * 0.5, rel=0.1)
-    assert 0 < found.single_top < found.single
+    assert 0 < known(found.single_top) < known(found.single)
     assert ranking.retest(repeats[:, :1]) == ranking.Retest(None, None, None, None)
 
 
@@ -190,22 +199,22 @@ def test_agreement_with_equal_scores_is_undefined_both_ways():
 
 
 def test_bootstrap_covers_and_pairs():
-    single = bootstrap(SCORES, TRUTH)
+    single = known(bootstrap(SCORES, TRUTH))
     assert single.lo < single.value < single.hi
     assert single == bootstrap(SCORES, TRUTH)
     worse = SCORES + 0.3 * RNG.normal(size=60)
-    paired = bootstrap(SCORES, TRUTH, against=worse)
-    assert paired.value == pytest.approx(ranking.spearman(SCORES, TRUTH) - ranking.spearman(worse, TRUTH))
+    paired = known(bootstrap(SCORES, TRUTH, against=worse))
+    assert paired.value == pytest.approx(known(ranking.spearman(SCORES, TRUTH)) - known(ranking.spearman(worse, TRUTH)))
     assert paired.hi - paired.lo < single.hi - single.lo
-    same = bootstrap(SCORES, TRUTH, against=SCORES)
+    same = known(bootstrap(SCORES, TRUTH, against=SCORES))
     assert (same.value, same.lo, same.hi) == (0, 0, 0)
-    assert bootstrap(TRUTH, TRUTH).hi == 1
+    assert known(bootstrap(TRUTH, TRUTH)).hi == 1
 
 
 def test_copies_of_an_architecture_are_no_evidence():
-    distinct = bootstrap(SCORES, TRUTH)
-    copies = bootstrap(np.tile(SCORES, 4), np.tile(TRUTH, 4), groups=[*range(60)] * 4)
-    naive = bootstrap(np.tile(SCORES, 4), np.tile(TRUTH, 4))
+    distinct = known(bootstrap(SCORES, TRUTH))
+    copies = known(bootstrap(np.tile(SCORES, 4), np.tile(TRUTH, 4), groups=[*range(60)] * 4))
+    naive = known(bootstrap(np.tile(SCORES, 4), np.tile(TRUTH, 4)))
     assert copies.hi - copies.lo == pytest.approx(distinct.hi - distinct.lo, rel=0.1)
     assert naive.hi - naive.lo < 0.7 * (distinct.hi - distinct.lo)
     assert bootstrap([1, 2, 3, 4], [1, 2, 3, 4], groups="aabb") is None
@@ -218,13 +227,14 @@ def test_rank_sum_puts_failures_last_and_shares_ties():
 def test_ridge_learns_which_score_to_trust():
     features = np.column_stack([SCORES, RNG.normal(size=60)])
     predicted = ridge(features[:20], TRUTH[:20], features[20:])
-    assert ranking.spearman(predicted, TRUTH[20:]) > ranking.spearman(rank_sum(*features[20:].T), TRUTH[20:])
+    summed = rank_sum(*features[20:].T)
+    assert known(ranking.spearman(predicted, TRUTH[20:])) > known(ranking.spearman(summed, TRUTH[20:]))
     with pytest.raises(DataError, match="at least 3"):
         ridge(features[:2], TRUTH[:2], features[20:])
 
 
 def test_additive_model_knows_main_effects():
-    grid = [{"width": w, "act": a} for w in (8, 16, 32) for a in ("relu", "tanh")]
+    grid: list[dict[str, Any]] = [{"width": w, "act": a} for w in (8, 16, 32) for a in ("relu", "tanh")]
     truth = [a["width"] + 100 * (a["act"] == "relu") for a in grid]
     predicted = additive([grid[i] for i in (0, 1, 2, 5)], [truth[i] for i in (0, 1, 2, 5)], [grid[i] for i in (3, 4)])
     assert predicted[1] > predicted[0]

@@ -10,6 +10,7 @@ from nni.nas.strategy import TPE, PolicyBasedRL, Random, RegularizedEvolution
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.nas import FixedList, Portal, TrialLog, key, sample_architectures, search
 from condensekit.nas.names import STRATEGIES
+from condensekit.nas.trials.log import Trial
 from condensekit.nas.trials.strategies import strategy
 from tests.nas.toy import Constrained, Toy, failing, measuring, scoring, valued
 
@@ -160,7 +161,7 @@ def test_resume_repeats_nothing_and_ends_as_an_uninterrupted_search(run, tmp_pat
     calls = tmp_path / "calls"
     whole = run(scoring(), named(name), engine, workers=1, trials=6)
     book = TrialLog(tmp_path / "trials.jsonl")
-    heard = []
+    heard: list[Trial] = []
     for trials in (2, 4, 6, 6):
         again = TrialLog(book.path)
         resumed = run(

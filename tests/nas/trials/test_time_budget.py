@@ -49,6 +49,7 @@ def test_a_kill_forgets_a_second_at_most(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONWARNINGS": "ignore"}
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)
     with child:
+        assert child.stdout is not None
         assert child.stdout.readline() == b"on\n"
         time.sleep(2.4)
         child.send_signal(signal.SIGKILL)

@@ -117,14 +117,15 @@ def test_no_budget_is_ever_exceeded(budget, announced, fill, options):
         assert set(counts) == set(range(2 * seen))
         assert len(memory.memory) <= memory.max_size
         assert memory.nbytes == memory.memory.nbytes
+        room = budget.per_class if budget.total is None else budget.total // classes
         for label, count in counts.items():
             each = memory.memory.select([label]).nbytes
             if isinstance(budget, Images):
-                assert count <= (budget.per_class or budget.total // classes)
+                assert count <= room
             else:
-                assert each <= (budget.per_class or budget.total / classes)
+                assert each <= room
                 if not isinstance(fill, JpegRandom):
-                    assert each + each / count > (budget.per_class or budget.total // classes)
+                    assert each + each / count > room
         if budget.total is not None:
             assert (len(memory.memory) if isinstance(budget, Images) else memory.nbytes) <= budget.total
 

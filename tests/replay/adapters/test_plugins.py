@@ -50,7 +50,8 @@ def test_from_scratch_is_the_engines_training(kind, protocol):
     benchmark = stream(kind)
     for seen, exp in enumerate(benchmark.train_stream, 1):
         strategy.train(exp)
-        assert close(strategy.model, twin(*memory.decoded(), 2 * seen, protocol))
+        images, labels = memory.decoded()
+        assert close(strategy.model, twin(images, labels, 2 * seen, protocol))
         assert strategy.train_epochs == 2
 
 

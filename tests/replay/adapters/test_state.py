@@ -35,6 +35,13 @@ def run(steps, folder, filler, kind, resume):
     return found, strategy
 
 
+def images_of(strategy):
+    """What the memory of a strategy holds."""
+    content = CondensedBuffer.of(strategy).memory
+    assert content is not None
+    return content.images
+
+
 @FILLERS
 @pytest.mark.parametrize("kind", ["nc", "ci"])
 def test_a_restored_run_goes_on_as_if_nothing_had_been(tmp_path, filler, kind):
@@ -43,8 +50,7 @@ def test_a_restored_run_goes_on_as_if_nothing_had_been(tmp_path, filler, kind):
         head, _ = run([0, 1], tmp_path, filler, kind, resume=False)
         tail, second = run([2], tmp_path, filler, kind, resume=True)
     assert head + tail == whole
-    images = [CondensedBuffer.of(strategy).memory.images for strategy in (first, second)]
-    assert torch.equal(*images)
+    assert torch.equal(images_of(first), images_of(second))
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -82,7 +88,7 @@ def test_a_checkpoint_is_written_after_a_network_was_compiled(tmp_path):
     save_checkpoint(strategy, tmp_path / "checkpoint")
     again, start = maybe_load_checkpoint(replaying(buffer(Images(12))), tmp_path / "checkpoint")
     assert (start, type(again.optimizer)) == (1, torch.optim.SGD)
-    assert torch.equal(CondensedBuffer.of(again).memory.images, memory.memory.images)
+    assert torch.equal(images_of(again), memory.memory.images)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +101,10 @@ def test_a_buffer_restored_from_another_data_set(tmp_path, other, kind):
     save_checkpoint(strategy, tmp_path / "checkpoint")
     again, _ = maybe_load_checkpoint(replaying(buffer(Images(12))), tmp_path / "checkpoint")
     memory = CondensedBuffer.of(again)
-    before = memory.memory.images
+    before = images_of(again)
     with pytest.raises(DataError, match="filled from another data set or class order: experience 0"):
         memory.post_adapt(None, stream(kind, **other).train_stream[1])
-    assert torch.equal(memory.memory.images, before)
+    assert torch.equal(images_of(again), before)
     memory.post_adapt(None, stream(kind).train_stream[1])
     assert len(memory.condense_s) == 2
 

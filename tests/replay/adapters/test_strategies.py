@@ -76,12 +76,17 @@ def test_condensed_replay_with_all_its_terms():
     assert memory.nbytes <= 6 * 300
 
 
+def encoder_of(memory):
+    """How the recipe of a memory embeds."""
+    return memory.rules.filler.recipe.encoder
+
+
 def test_the_learners_weights_are_the_default_encoder_of_distribution_matching_alone():
     for recipe, keep in (("dm", 1), ("m3d", 5), (DM, 1)):
         own = CondensedBuffer(Images(per_class=2), recipe)
         learn(CondensedReplay, own)
-        assert isinstance(own.rules.filler.recipe.encoder, LearnerEncoder)
-        assert own.rules.filler.recipe.encoder.keep == keep
+        assert isinstance(encoder_of(own), LearnerEncoder)
+        assert encoder_of(own).keep == keep
     for recipe in (quick(), "dm encoder=kept", "dc", "krr"):
         given = CondensedBuffer(Images(per_class=2), recipe)
         before = given.rules
@@ -93,7 +98,7 @@ def test_the_learners_weights_are_the_default_encoder_of_distribution_matching_a
     left = CondensedBuffer(Images(per_class=2), "dm")
     learn(CondensedReplay, left, learner_encoder=False)
     learn(DERpp, left, learner_encoder=False)
-    assert left.rules.filler.recipe.encoder == Fresh()
+    assert encoder_of(left) == Fresh()
 
 
 @pytest.mark.parametrize("strategy", [CondensedReplay, ERACE, DERpp])

@@ -45,7 +45,7 @@ def test_soft_labels_are_widened_to_all_classes():
     a = part(0, [1], soft=torch.tensor([[0.75, 0.25]]), classes=(0, 2))
     b = part(1, [1], soft=torch.tensor([[0.5, 0.5]]), classes=(1, 3))
     memory = Content({0: a, 1: b}, {})
-    assert memory.joined().soft_labels.tolist() == [[0.75, 0, 0.25, 0], [0, 0.5, 0, 0.5]]
+    assert memory.joined().targets().tolist() == [[0.75, 0, 0.25, 0], [0, 0.5, 0, 0.5]]
     assert memory.nbytes == a.nbytes + b.nbytes < memory.joined().nbytes
 
 

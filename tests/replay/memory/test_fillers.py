@@ -64,9 +64,9 @@ def test_what_a_buffer_takes():
     assert isinstance(as_filler(DM), Filler)
     assert as_filler(as_filler(DM)) == Condensing(Recipe(DM))
     assert as_filler(lambda data, ipc, draw, compute: None).name == "<lambda>"
-    for wrong in (3, None, DistributionMatching, Herding):
+    for unusable in (3, None, DistributionMatching, Herding):
         with pytest.raises(ConfigError, match="recipe must be a text"):
-            as_filler(wrong)
+            as_filler(unusable)
     for wrong in (DM, Condensing(Recipe(DM)), Recipe):
         with pytest.raises(ConfigError, match=r"recipe must be a Recipe, got .*: pass recipes.m3d\(\)"):
             Condensing(wrong)
@@ -157,7 +157,8 @@ def test_methods_on_pixels_need_the_normalisation():
 
 
 def test_sets_of_separable_methods_go_from_order_to_order():
-    cache, first, second = {}, Counting(), Counting()
+    cache: dict[str, CondensedSet] = {}
+    first, second = Counting(), Counting()
     orders = [[0, 1, 2, 3, 4, 5], [5, 1, 4, 2, 3, 0]]
     data = Pictures()
     memories, seconds = [], []
@@ -192,7 +193,7 @@ class Torn(dict):
 
     left: int = 99
 
-    def update(self, found):
+    def update(self, found):  # type: ignore[override]
         for key, value in found.items():
             if not self.left:
                 raise Killed
@@ -215,7 +216,7 @@ def test_a_kill_between_two_files_of_the_cache_does_not_block_the_resume(tmp_pat
 
 
 def test_sets_that_depend_on_other_classes_are_not_kept():
-    cache = {}
+    cache: dict[str, CondensedSet] = {}
     trained = Trained(ConvNet(width=8, depth=2), count=1, steps=2)
     taken(buffer(Images(12), cache=cache, own={"encoder": trained}), 0)
     taken(buffer(Images(12), Random(), cache=cache), 0)
@@ -229,6 +230,8 @@ def test_noise_starts_and_other_encoders():
 
 class Watching(Fresh):
     """An encoder that wants to see the learner."""
+
+    seen: list[tuple[str, int]]
 
     def observe(self, agent, exp):
         self.seen.append((agent, exp.logging().current_experience))

@@ -78,6 +78,7 @@ def test_weights_lie_between_before_and_after(make):
 
 def test_a_start_is_chosen_by_the_learners_features_after_the_experience():
     data, how = images(), by_learner(Recipe(DM, init=Herding()))
+    assert isinstance(how.init, Herding)
     for learner in (conv(1), conv(2)):
         how.encoder.observe(Agent(learner), Experience(0))
     with Compute(Machine("cpu", workers=0), (8, 8)) as compute:
@@ -93,6 +94,7 @@ def test_only_starts_by_untrained_networks_are_chosen_anew():
     for start in (Noise(), Random(), KMeans(embedding=Pixels())):
         assert by_learner(Recipe(DM, init=start)).init == start
     how = by_learner(Recipe(DM, init=KMeans(candidates=9)))
+    assert isinstance(how.encoder, LearnerEncoder)
     assert how.init == KMeans(LearnerEmbedding(how.encoder), 9)
 
 
@@ -112,7 +114,9 @@ def test_a_new_experience_starts_anew_and_one_look_gives_both_ends():
 def test_condensed_replay_leaves_out_a_learner_with_batch_norm(norm):
     model, memory = ConvNet(width=8, depth=2, norm=norm).new((1, 8, 8), 6, Draw(0)), CondensedBuffer(Images(2), DM)
     CondensedReplay(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.05), storage_policy=memory)
-    assert isinstance(memory.rules.filler.recipe.encoder, LearnerEncoder) is (norm == "instance")
+    recipe = memory.rules.filler.recipe
+    assert recipe is not None
+    assert isinstance(recipe.encoder, LearnerEncoder) is (norm == "instance")
 
 
 def test_the_learner_is_not_touched():

@@ -66,7 +66,7 @@ def test_what_is_compared_was_named_before():
     assert primary("from-scratch", "fashionmnist") == ("dm", "jpeg-random")
     assert primary("from-scratch", "cifar10") == ("jpeg-dm-9", "jpeg-random")
     assert primary("from-scratch", "cifar100") == ("m3d", "packed-random")
-    groups = {}
+    groups: dict[tuple[str, str, str], set[str]] = {}
     for cell in [*cells("cpu"), *cells("gpu")]:
         groups.setdefault((cell.regime, cell.data, cell.group), set()).add(cell.memory)
         assert bool(cell.options) == memory(cell.memory).learnt

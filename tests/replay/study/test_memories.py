@@ -1,11 +1,11 @@
 """Memories by name, hybrid and coded memories, soft labels."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from avalanche.benchmarks.utils import as_classification_dataset
-from torch.utils.data import TensorDataset
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
@@ -36,9 +36,15 @@ from condensekit.sets.condensed import Formation
 from condensekit.sets.jpeg import as_jpeg
 from condensekit.training.augment import Augmentation
 from tests.replay.worlds import CPU, DM, NET, naive, quick, stream
+from tests.targeted import Targeted
 
 JOB = Job(steps=3, machine=CPU)
 BYTES = Formation(dtype="uint8")
+
+
+def filler(*arguments):
+    """What fills a memory by name."""
+    return memory(*arguments).filler
 
 
 def images(each=24, classes=(2, 5), size=8):
@@ -71,7 +77,7 @@ def images(each=24, classes=(2, 5), size=8):
     ],
 )
 def test_names(name, learnt, factor, storage):
-    found = memory(name, Making(options={"batch_real": 8}, storage="float16"))
+    found: Any = memory(name, Making(options={"batch_real": 8}, storage="float16"))
     assert (found.name, found.learnt) == (name, learnt)
     assert found.filler.formation == Formation(factor, storage)
     assert found.packed == factor**2
@@ -100,16 +106,16 @@ def test_short_names_are_written_in_full_as_well(short, long):
 
 def test_options_of_a_name_go_before_those_of_the_run():
     making = Making(options={"lr": 3, "batch_real": 8}, storage="float16")
-    found = memory("hybrid method=m3d percent=25 lr=2 storage=float32", making).filler
+    found = filler("hybrid method=m3d percent=25 lr=2 storage=float32", making)
     assert (found.recipe.method.lr, found.recipe.method.batch_real, found.share) == (2, 8, 0.25)
     assert found.formation == Formation(2, "float32")
-    assert memory("kmeans candidates=9", making).filler.selection.candidates == 9
+    assert filler("kmeans candidates=9", making).selection.candidates == 9
     with pytest.raises(ConfigError, match="a hybrid condenses, and kmeans chooses real images"):
         memory("hybrid-kmeans-50")
 
 
 def test_coded_names_carry_method_and_number():
-    found = memory("jpeg-dm-8", Making(storage="float16"))
+    found: Any = memory("jpeg-dm-8", Making(storage="float16"))
     assert (found.filler.name, found.filler.times, found.equal_bytes) == ("jpeg-dm-8", 8, True)
     found = memory("jpeg-kmeans-3", Making(options={"encoder_network": "ConvNet-w4-d1"}))
     assert (found.filler.name, found.learnt, found.control, found.equal_bytes) == ("jpeg-kmeans-3", False, True, True)
@@ -145,16 +151,18 @@ def test_real_images_are_chosen_then_coded():
 
 def test_coded_images_stay_within_a_budget_in_bytes_and_go_through_a_state():
     data, room = images(each=30, size=16), Bytes(per_class=2 * (3 * 16 * 16 + 8))
-    seen = TensorDataset(data.gather(data.order), data.labels[data.order])
-    seen.targets = data.labels[data.order].tolist()
+    seen = Targeted(data.gather(data.order), data.labels[data.order])
     coded = Coded(Condensing(quick(augmentation=Augmentation())), 3)
     memory, other = (CondensedBuffer(room, coded, spec=data.spec, steps=2, machine=CPU) for _ in range(2))
     memory.update_from_dataset(as_classification_dataset(seen))
-    assert memory.memory.labels.tolist() == [2] * 6 + [5] * 6
-    assert all(memory.memory.select([label]).nbytes <= room.per_class for label in (2, 5))
+    made = memory.memory
+    assert made is not None
+    assert made.labels.tolist() == [2] * 6 + [5] * 6
+    assert all(made.select([label]).nbytes <= 2 * (3 * 16 * 16 + 8) for label in (2, 5))
     other.load_state_dict(memory.state_dict())
-    assert other.nbytes == memory.nbytes == memory.memory.nbytes
-    assert torch.equal(other.memory.images, memory.memory.images)
+    assert other.nbytes == memory.nbytes == made.nbytes
+    assert other.memory is not None
+    assert torch.equal(other.memory.images, made.images)
 
 
 def test_coded_images_that_cannot_fit_are_refused_first():
@@ -172,10 +180,10 @@ def test_coded_images_that_cannot_fit_are_refused_first():
 
 
 def test_hybrid_names_carry_method_and_share():
-    assert memory("hybrid").filler.name == "hybrid-dm-50"
-    assert memory("hybrid-25").filler.name == "hybrid-dm-25"
-    assert memory("hybrid-m3d").filler.name == "hybrid-m3d-50"
-    assert memory("hybrid-m3d-100").filler.share == 1
+    assert filler("hybrid").name == "hybrid-dm-50"
+    assert filler("hybrid-25").name == "hybrid-dm-25"
+    assert filler("hybrid-m3d").name == "hybrid-m3d-50"
+    assert filler("hybrid-m3d-100").share == 1
     for wrong in ("hybrid-m3d-x", "hybrid-m3d-50-2", "hybrid-101"):
         with pytest.raises(ConfigError):
             memory(wrong)
@@ -192,18 +200,18 @@ def test_avalanches_own_have_no_filler_and_their_regimes():
 def test_settings_reach_the_methods_and_their_parts():
     parts = {"init": "kmeans", "init.candidates": "1000", "sampling": "kmeans", "sampling.refresh": 100}
     for name in ("dm", "hybrid", "packed-dm"):
-        found = memory(name, Making(options={"batch_real": 8, "lr": "3", **parts}))
+        found: Any = memory(name, Making(options={"batch_real": 8, "lr": "3", **parts}))
         recipe = found.filler.recipe
         assert (recipe.method.lr, recipe.method.batch_real) == (3, 8)
         assert (recipe.init.name, recipe.init.candidates) == ("kmeans", 1000)
         assert (recipe.sampling, found.own_encoder) == (Clustered(refresh=100), False)
     trained = Making(options={"encoder_network": "ConvNet-w8", "encoder": "trained", "encoder.count": 1})
-    assert memory("dm", trained).filler.recipe.encoder == Trained(ConvNet(width=8), count=1)
+    assert filler("dm", trained).recipe.encoder == Trained(ConvNet(width=8), count=1)
     assert (memory("dm", trained).own_encoder, memory("dm", trained).embeds_with_learner) == (True, False)
     assert memory("dm encoder=kept").own_encoder
-    assert memory("dm", Making(options={"encoder": Fresh(NET)})).filler.recipe.encoder == Fresh(NET)
+    assert filler("dm", Making(options={"encoder": Fresh(NET)})).recipe.encoder == Fresh(NET)
     assert memory("dm", Making(options={"keep": 7})).embeds_with_learner
-    assert memory("dm", Making(options={"keep": "7"})).filler.recipe.encoder.keep == 7
+    assert filler("dm", Making(options={"keep": "7"})).recipe.encoder.keep == 7
     unfit = Making(options={"encoder": "trained", "augment": "none"})
     assert memory("dc", unfit) == memory("dc")  # it has none of these
 
@@ -297,11 +305,11 @@ def test_every_prefix_has_its_share(ipc, synthetic):
 
 def test_one_network_embeds_what_is_condensed_and_what_is_chosen():
     narrow = Making(options={"encoder_network": "ConvNet-w8"})
-    assert memory("herding", narrow).filler.selection == Herding(embedding=RandomEmbedding(ConvNet(width=8)))
-    assert memory("packed-kmeans", narrow).filler.selection.embedding == RandomEmbedding(ConvNet(width=8))
-    assert memory("hybrid", narrow).filler.recipe.encoder.network == ConvNet(width=8)
+    assert filler("herding", narrow).selection == Herding(embedding=RandomEmbedding(ConvNet(width=8)))
+    assert filler("packed-kmeans", narrow).selection.embedding == RandomEmbedding(ConvNet(width=8))
+    assert filler("hybrid", narrow).recipe.encoder.network == ConvNet(width=8)
     assert memory("random", narrow) == memory("random")
-    assert memory("herding", Making()).filler.selection == Herding()
+    assert filler("herding", Making()).selection == Herding()
 
 
 def test_learned_soft_labels_are_for_training_from_scratch():
@@ -316,6 +324,7 @@ def test_soft_labels_are_within_the_classes_and_counted():
     real = Selecting(Random(), BYTES)
     plain, made = real.fill(data, 3, JOB), SoftLabelled(real, teacher).fill(data, 3, JOB)
     assert torch.equal(made.images, plain.images)
+    assert made.soft_labels is not None
     assert made.soft_labels.shape == (6, 2)
     torch.testing.assert_close(made.soft_labels.sum(1), torch.ones(6))
     assert made.nbytes == plain.nbytes + 6 * 2 * 4
@@ -327,10 +336,13 @@ def test_a_hybrid_goes_into_a_buffer_and_takes_the_learners_encoder():
 
     memory = CondensedBuffer(Images(per_class=4), "hybrid-dm-50", steps=2, machine=CPU)
     embed_with_learner(memory, naive().model)
-    assert isinstance(memory.rules.filler.recipe.encoder, LearnerEncoder)
+    recipe = memory.rules.filler.recipe
+    assert recipe is not None
+    assert isinstance(recipe.encoder, LearnerEncoder)
     memory = CondensedBuffer(Images(per_class=4), Hybrid(quick(), 0.5), steps=2, machine=CPU)
     strategy = naive()
     exp = stream().train_stream[0]
     strategy.train(exp)
     memory.post_adapt(strategy, exp)
+    assert memory.memory is not None
     assert memory.memory.labels.tolist() == [0] * 4 + [1] * 4

@@ -159,6 +159,7 @@ def test_rows_by_hand():
     assert found.ci95 == pytest.approx([interval.low, interval.high])
     assert (found.n, found.unit, found.images, found.nbytes) == (3, "set", 3, 21)
     assert (found.condense_s, found.train_s, found.old_to_new_mean) == (3, 6, 0.5)
+    assert found.work is not None
     assert (found.work["images"], found.work["passes"], found.reference) == (450, 4.5, "random")
     assert curve(ours)["mean"][1] == pytest.approx(0.9)
     lists = {"dm": final_accuracies(ours), "random": final_accuracies(theirs)}
@@ -405,7 +406,7 @@ def test_an_encoder_that_was_asked_for_is_used_in_er(digits, tmp_path):
 
 
 def test_gdumb_trains_with_the_steps_and_images_of_replay():
-    sizes = []
+    sizes: list[list[int]] = []
 
     class Spy(SupervisedPlugin):
         def before_training_exp(self, strategy, **kwargs):
