@@ -5,7 +5,7 @@ import re
 
 DEEP = b"[" * 100_000
 WHOLE = [b"", b"[]", b"{}", b"null", b"1", b'"text"', b"\xff\xfe\x00", b"{" * 9, DEEP, b"\n\n", b"9" * 5_000]
-VALUES = [None, True, -1, 1e300, 10**300, "text", "", [], {}, [[]], {"a": 1}, float("nan"), float("inf")]
+VALUES: list[object] = [None, True, -1, 1e300, 10**300, "text", "", [], {}, [[]], {"a": 1}, float("nan"), float("inf")]
 
 
 def flip_bit(data, draw):

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,7 @@ class Run:
         if name == "condense":
             told(*EVALUATE, self.folder)
         shutil.copytree(self.folder, self.whole)
-        self.kinds = {}
+        self.kinds: dict[str, list[Path]] = {}
         for file in sorted(self.whole.rglob("*")):
             if file.is_file() and not file.name.endswith(UNREAD):
                 kind = re.sub(r"[0-9a-f]{20,}|\d+", "N", str(file.relative_to(self.whole)))
