@@ -5,6 +5,7 @@ This module imports the standard library alone, so that signals are handled befo
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import importlib
 import os
@@ -47,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             sys.path[:] = path
             for s, handler in handlers.items():
                 signal.signal(s, handler)
+    if code > 128 and arguments is None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        interrupt.leave(code - 128)  # taking torch apart in order would take seconds
     sys.exit(code)
 
 

@@ -550,7 +550,9 @@ place_options = packed(
     "place",
     option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make."),
     option(
-        "--resume", is_flag=True, help="Continue an interrupted run; of a finished run, only write the outputs again."
+        "--resume",
+        is_flag=True,
+        help="Continue an interrupted run: --resume --out RUN; of a finished run, only write the outputs again.",
     ),
     option(
         "--seeds",

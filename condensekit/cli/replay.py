@@ -207,7 +207,7 @@ online_options = packed(
 @SET
 @online_options
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
-@option("--resume", is_flag=True, help="Continue an interrupted run.")
+@option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
 @SEED
 @machine_options
 @QUIET

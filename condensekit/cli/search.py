@@ -247,7 +247,7 @@ Examples:
     help="Time for one trial, including trials of --truth full. A longer trial is stopped and counts as failed.",
 )
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
-@option("--resume", is_flag=True, help="Continue an interrupted run.")
+@option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
 @option("--retrain", "retrained", is_flag=True, help="Train the best architecture on all images at the end.")
 @SEED
 @DEVICE

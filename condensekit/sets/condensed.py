@@ -226,7 +226,7 @@ class CondensedSet:
         low, high = self.value_range
         width = high - low if high > low else 1.0
         channels = self.spec.shape[0]
-        return replace(self.spec, mean=(-low / width,) * channels, std=(1 / width,) * channels, pixels=True)
+        return replace(self.spec, mean=(-low / width,) * channels, std=(1 / width,) * channels)
 
     def decode(self) -> tuple[Tensor, Tensor]:
         """Decode the training images, (M * f * f, C, H, W) normalised float32, and their int64 labels."""

@@ -93,7 +93,7 @@ def test_an_exported_folder_is_read_back(tmp_path, channels):
     images, read, soft = read_back(tmp_path / "out")
     order = np.argsort(read)
     assert read[order].tolist() == list(labels)
-    wanted = made.spec.normalise((made.spec.to_pixels(made.images) * 255).round()).permute(0, 2, 3, 1)
+    wanted = made.spec.normalise((made.spec.to_pixels(made.images) * 255).round().byte()).permute(0, 2, 3, 1)
     assert np.allclose(images[order], wanted.numpy(), atol=1e-5)
     assert np.array_equal(soft[order], np.eye(12))
 

@@ -1,6 +1,6 @@
 """Condenses four sets and sends itself signals in the last step of the first; driven by test_signals.py.
 
-    python -m tests.cases.reliability.signalled OUT SIGNAL...
+    python -m tests.cases.reliability.signalled SIGNAL OUT [SIGNAL...]
 
 It prints how many steps it took and ends with the exit code of the command.
 """
@@ -24,7 +24,7 @@ def step(self, *arguments, **options):
     global taken
     taken += 1
     if taken == STEPS:
-        for name in sys.argv[2:]:
+        for name in (sys.argv[1], *sys.argv[3:]):
             os.kill(os.getpid(), signal.Signals[name])
     return real(self, *arguments, **options)
 
@@ -32,6 +32,6 @@ def step(self, *arguments, **options):
 if __name__ == "__main__":
     DistributionMatching.step = step  # type: ignore[method-assign]
     try:
-        main([*CONDENSE, "--seeds", "4", "--out", sys.argv[1]])
+        main([*CONDENSE, "--seeds", "4", "--out", sys.argv[2]])
     finally:
         print("steps:", taken)

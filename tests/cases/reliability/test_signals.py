@@ -103,7 +103,7 @@ def run(cli, tmp_path):
 
 @pytest.mark.parametrize(("name", "code"), CODES)
 def test_a_signal_in_the_last_step_ends_the_command_before_the_next_seed(tmp_path, name, code):
-    done = python("-m", "tests.cases.reliability.signalled", tmp_path / "run", name)
+    done = python("-m", "tests.cases.reliability.signalled", name, tmp_path / "run")
     steps = re.search(r"steps: (\d+)", done.out)
     if not steps or steps[1] == "0":
         raise RuntimeError(done.err)
@@ -113,7 +113,7 @@ def test_a_signal_in_the_last_step_ends_the_command_before_the_next_seed(tmp_pat
 
 @pytest.mark.parametrize(("name", "code"), CODES)
 def test_a_second_signal_ends_the_command_at_once(tmp_path, name, code):
-    done = python("-m", "tests.cases.reliability.signalled", tmp_path / "run", name, name)
+    done = python("-m", "tests.cases.reliability.signalled", name, tmp_path / "run", name)
     assert (done.code, done.out) == (code, "")
     assert "Traceback" not in done.err
 

@@ -1,6 +1,7 @@
 """The scripts that fill and print the rankers' tables, on made-up cells and tiny searches."""
 
 import argparse
+import json
 import math
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
 from condensekit.networks.cost import PASSES
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
+from condensekit.runs.files import read_json, write_json
 from tests.nas.dying import died
 
 WHOLE, TEST = datasets.load("digits")
@@ -259,7 +261,7 @@ def test_a_file_made_with_other_options_is_refused(task, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", command(tmp_path, "--rankers", "random,params"))
     nas.main()
     path = next((tmp_path / "results").glob("*random*"))
-    path.write_text(path.read_text().replace('"held": 20', '"held": 30'))
+    write_json(path, json.loads(json.dumps(read_json(path, dict)).replace('"held": 20', '"held": 30')))
     with pytest.raises(ConfigError, match=r"made with other options .held: 30 there, 20 here.: move it away"):
         nas.main()
 
