@@ -252,9 +252,7 @@ def test_labels_with_gaps_are_kept():
 def test_small_classes_give_what_they_have():
     memory = filled(buffer(Images(60), classes=6), stream(each=3), 1)
     assert per_class(memory) == {0: 3, 1: 3}
-    with pytest.raises(
-        DataError, match="the largest class 0 has 3 images but ipc=1 with factor=2, which takes 4"
-    ):
+    with pytest.raises(DataError, match="the largest class 0 has 3 images but ipc=1 with factor=2, which takes 4"):
         filled(buffer(Images(60), classes=6, factor=2), stream(each=3), 1)
 
 
