@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from condensekit.cli import show
-from condensekit.cli.options import JSON, MANY, Command, Location, Whole, option
+from condensekit.cli.kinds import MANY, Command, Location, Whole, option
+from condensekit.cli.options import JSON
 from condensekit.runs.folder import RunDir
 from condensekit.sets.found import find, find_one, read
 from condensekit.sets.jpeg import as_jpeg, plain_bytes

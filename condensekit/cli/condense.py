@@ -10,18 +10,14 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.flags import as_flags
+from condensekit.cli.kinds import Command, Positive, Whole, gathered, option
 from condensekit.cli.options import (
     IPC,
     JSON,
     QUIET,
-    Command,
     Place,
-    Positive,
     Source,
-    Whole,
     compiled_machine_options,
-    gathered,
-    option,
     place_options,
     recipe_options,
     source_options,

@@ -12,18 +12,8 @@ from condensekit import catalog
 from condensekit.catalog import recipes
 from condensekit.cli import show
 from condensekit.cli.demo_search import searched
-from condensekit.cli.options import (
-    JSON,
-    QUIET,
-    SEED,
-    Command,
-    Location,
-    Place,
-    Source,
-    gathered,
-    machine_options,
-    option,
-)
+from condensekit.cli.kinds import Command, Location, gathered, option
+from condensekit.cli.options import JSON, QUIET, SEED, Place, Source, machine_options
 from condensekit.compute import Compute, Machine
 from condensekit.driver import CondenseResult, Saving, condense
 from condensekit.errors import StoreError

@@ -11,25 +11,8 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
-from condensekit.cli.options import (
-    AUGMENT,
-    DOWNLOAD,
-    JSON,
-    MANY,
-    QUIET,
-    SEED,
-    TRUST,
-    Command,
-    Data,
-    Location,
-    Source,
-    Whole,
-    gathered,
-    listed,
-    machine_options,
-    option,
-    unused,
-)
+from condensekit.cli.kinds import MANY, Command, Data, Location, Whole, gathered, listed, option, unused
+from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TRUST, Source, machine_options
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, require

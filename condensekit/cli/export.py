@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from condensekit.cli import show
-from condensekit.cli.options import JSON, Command, Location, Whole, option
+from condensekit.cli.kinds import Command, Location, Whole, option
+from condensekit.cli.options import JSON
 from condensekit.errors import ConfigError
 from condensekit.runs.files import stream_of
 from condensekit.sets.condensed import CondensedSet

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from condensekit.cli import show
-from condensekit.cli.options import JSON, Command, Location, Whole, option
+from condensekit.cli.kinds import Command, Location, Whole, option
+from condensekit.cli.options import JSON
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.found import find_one
 

@@ -11,7 +11,8 @@ from condensekit import catalog
 from condensekit.catalog import COSTS, Published
 from condensekit.cli import show
 from condensekit.cli.flags import flag
-from condensekit.cli.options import FLAGS, JSON, Command
+from condensekit.cli.kinds import Command
+from condensekit.cli.options import FLAGS, JSON
 
 PARTS: dict[str, Mapping[str, Any]] = {
     "init": {name: catalog.SELECTIONS[name] for name in catalog.STARTS if name in catalog.SELECTIONS},

@@ -11,26 +11,17 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
+from condensekit.cli.kinds import MANY, Command, Location, Number, Whole, gathered, listed, option, packed, unused
 from condensekit.cli.options import (
     JSON,
-    MANY,
     QUIET,
     SEED,
     SET,
-    Command,
-    Location,
-    Number,
     Source,
-    Whole,
-    gathered,
-    listed,
     machine_options,
-    option,
-    packed,
     settings_of,
     source_options,
     together,
-    unused,
 )
 from condensekit.compute import Machine
 from condensekit.errors import StoreError

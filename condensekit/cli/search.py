@@ -14,6 +14,7 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
+from condensekit.cli.kinds import MANY, Command, Data, Location, Positive, Whole, gathered, listed, option, unused
 from condensekit.cli.options import (
     DEVICE,
     DISCREPANCY,
@@ -22,25 +23,15 @@ from condensekit.cli.options import (
     FACTOR,
     INIT,
     JSON,
-    MANY,
     PRECISION,
     QUIET,
     SAMPLING,
     SEED,
     SET,
-    Command,
-    Data,
-    Location,
-    Positive,
     Source,
-    Whole,
-    gathered,
-    listed,
-    option,
     settings_of,
     source_options,
     together,
-    unused,
 )
 from condensekit.compute import Machine
 from condensekit.errors import ConfigError, unknown

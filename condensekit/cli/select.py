@@ -6,21 +6,18 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
+from condensekit.cli.kinds import Command, gathered, option, unused
 from condensekit.cli.options import (
     FACTOR,
     IPC,
     JSON,
     QUIET,
     STORAGE,
-    Command,
     Place,
     Source,
-    gathered,
     machine_options,
-    option,
     place_options,
     source_options,
-    unused,
 )
 from condensekit.compute import Compute, Machine
 from condensekit.errors import require

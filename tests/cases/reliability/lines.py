@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from condensekit.cli import COMMANDS, main
-from condensekit.cli.options import Location, Number, Whole
+from condensekit.cli.kinds import Location, Number, Whole
 
 DIGITS = "9" * 5000
 LONG = "x" * 5000

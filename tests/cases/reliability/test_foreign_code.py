@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from condensekit.cli.options import recorded
+from condensekit.cli.kinds import recorded
 from tests.cases.command import CONDENSE, REPLAY, ROOT, SEARCH, condensekit
 
 OPTIONAL = ("pydot", "opt_einsum", "torchcomms", "matplotlib", "scipy")  # some are not installed: torch looks for them

@@ -1,0 +1,274 @@
+"""Kinds of options: checked values, commands that list every wrong value together, and options that make an object."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from condensekit.catalog import own
+from condensekit.errors import ConfigError, Problems, refuse, unusable
+from condensekit.nas.names import RIDGE
+from condensekit.runs.files import read_json
+from condensekit.runs.folder import COMMAND, ENV
+
+F = TypeVar("F", bound=Callable[..., Any])
+MANY = 100_000  # the most runs, networks, images of a class or trials that one command makes
+_FOUND = "condensekit.problems"  # key of the context: problems of single options
+_BUILT = "condensekit.built"  # key of the context: problems of objects built from options
+
+
+class Command(click.Command):
+    """A command that lists every wrong option before it starts.
+
+    Args:
+        renamed: Former names of its options, each with the present name; the error for a former name shows it.
+    """
+
+    def __init__(self, *args: Any, renamed: Mapping[str, str] | None = None, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.renamed = renamed or {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse all options, then raise one error for all wrong options.
+
+        ``--resume`` and ``--out`` alone stand for the options of the run in that folder.
+        """
+        former = [name for name in (arg.partition("=")[0] for arg in args) if name in self.renamed]
+        refuse(*(f"{name} is called {self.renamed[name]} now" for name in dict.fromkeys(former)))
+        ctx.with_resource(own.only(*args, beside=True))
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        if given.get("resume") and not all(given.get(p.name or "") for p in self.params if p.required):
+            left = {p.name: p.opts[0] for p in self.params if p.name and p.name not in (*given, *UNRECORDED)}
+            ctx.default_map = recorded(Path(given.get("out") or ""), self.name, left)
+        told = {name: value for name, value in given.items() if name not in UNRECORDED}
+        COMMAND.set({"name": self.name, "options": {**(ctx.default_map or {}), **told}})
+        rest = super().parse_args(ctx, args)
+        refuse(*ctx.meta.get(_FOUND, ()))
+        return rest
+
+
+UNRECORDED = ("out", "resume", "quiet", "as_json", "help", "download", "trust_local_copy", "mmap")
+"""Options that ``--resume`` takes from no file: those of one call, and those with which a file could do harm."""
+NAMELESS = ("data", "data_root", "truth_name", "device")  # options whose values may have a colon and import nothing
+
+
+def recorded(out: Path, command: str | None, options: Mapping[str, str]) -> dict[str, Any]:
+    """The options with which a command made the run in ``out``; none if there is no such run.
+
+    Args:
+        out: The run folder, or the folder of several seeds.
+        command: Name of the command.
+        options: The flag of each option that may be taken from there.
+
+    Raises:
+        ConfigError: An option names an object that is not built in.
+        StoreError: The file that tells them is damaged.
+    """
+    file = next((f for f in (out / ENV, *sorted(out.glob(f"seed-*/{ENV}"))) if f.is_file()), None)
+    told = read_json(file) if file else {}
+    found = told.get("command") if isinstance(told, dict) else None
+    if not (isinstance(found, dict) and found.get("name") == command and isinstance(found.get("options"), dict)):
+        return {}
+    known = {name: value for name, value in found["options"].items() if name in options}
+    refuse(
+        *(
+            f"{file} names {text!r}, which is not built in: give {options[name]} again"
+            for name, value in known.items()
+            for text in (value if isinstance(value, list) else [value])
+            if name not in NAMELESS and ":" in str(text).replace(RIDGE, "")
+        )
+    )
+    return known
+
+
+class Option(click.Option):
+    """An option that records a wrong or missing value, for :class:`Command` to report."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """Parse the value; record the problem of a wrong value."""
+        try:
+            return super().handle_parse_result(ctx, opts, args)
+        except click.BadParameter as error:
+            problem = error.format_message().rstrip(".")
+        except ConfigError as error:
+            problem = f"Invalid value for '{self.opts[0]}': {error}"
+        ctx.meta.setdefault(_FOUND, []).append(problem)
+        return None, args
+
+
+class Whole(click.IntRange):
+    """An integer of 64 bits, written in the digits 0 to 9."""
+
+    def __init__(self, min: int | None = None, max: int | None = None) -> None:
+        super().__init__(-(2**63) if min is None else min, 2**63 - 1 if max is None else max)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Convert the value; a number of more digits, or in other digits, is an error."""
+        if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,19}", value):
+            self.fail(f"{value!r} is not an integer of 64 bits.", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
+class Number(click.FloatRange):
+    """A number, written in the digits 0 to 9; the library refuses NaN and infinity where it takes numbers."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert the value; other digits are an error."""
+        if isinstance(value, str) and not (value.isascii() and value.strip() == value):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return float(super().convert(value, param, ctx))
+
+
+class Positive(Number):
+    """A finite number above 0."""
+
+    name = "positive number"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert the value; NaN and infinity are errors, too."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not finite.", param, ctx)
+        return number
+
+
+class Location(click.ParamType):  # type: ignore[type-arg]
+    """The path of a file or folder, as a :class:`~pathlib.Path`.
+
+    Args:
+        made: ``folder`` or ``file``: what a command makes there; None: a command reads what is there.
+    """
+
+    name = "path"
+
+    def __init__(self, made: str | None = None) -> None:
+        self.made = made
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Convert the value; a path where nothing can be is an error."""
+        path = Path(value)
+        try:
+            problem = unusable(value) or (None if self.made is None else _unwritable(path, self.made))
+        except OSError as error:  # such as a folder that may not be entered
+            problem = error.strerror or str(error)
+        if problem:
+            self.fail(f"{os.fspath(value)!r}: {problem}.", param, ctx)
+        return path
+
+
+def _unwritable(path: Path, made: str) -> str | None:
+    """Why no ``file`` or ``folder`` can be made at ``path``; None if one can."""
+    if path.name == "-":
+        return f"write ./- for a {made} of this name"
+    if path.is_dir() if made == "file" else path.exists() and not path.is_dir():
+        return f"there is a {'folder' if made == 'file' else 'file'} in its place"
+    above = path if path.is_dir() else next((p for p in path.absolute().parents if os.path.lexists(p)), Path("/"))
+    if not above.is_dir():
+        return f"{above} is not a folder"
+    return None if os.access(above, os.W_OK | os.X_OK) else f"you may not write to {above}"
+
+
+class Data(click.ParamType):  # type: ignore[type-arg]
+    """The name of a data set, or a path."""
+
+    name = "data"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the value."""
+        if problem := unusable(value):
+            self.fail(f"{value!r}: {problem}.", param, ctx)
+        return str(value)
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """``click.option`` with the class :class:`Option`."""
+    return click.option(*names, cls=Option, **settings)
+
+
+def packed(
+    kind: type[Any],
+    name: str,
+    *decorators: Callable[[Any], Any],
+    check: Callable[[Any], None] = lambda made: None,
+) -> Callable[[F], Any]:
+    """A decorator for options whose values the command gets as one argument ``name``, an object of class ``kind``.
+
+    ``check`` raises ConfigError for an object whose options do not go together.
+    """
+
+    def decorate(function: F) -> Any:
+        @functools.wraps(function)
+        def call(**values: Any) -> Any:
+            given = {field.name: values.pop(field.name) for field in dataclasses.fields(kind) if field.name in values}
+            values[name] = None
+            with gathered():
+                values[name] = kind(**given)
+                check(values[name])
+            return function(**values)
+
+        for one in reversed(decorators):
+            call = one(call)
+        return call
+
+    return decorate
+
+
+def gathered() -> Problems:
+    """The collector of problems of the running command; the command raises them together.
+
+    It already has the problems of objects that are made from options, such as a machine.
+    """
+    found: Problems = click.get_current_context().meta.setdefault(_BUILT, Problems())
+    return found
+
+
+def unused(**reasons: str | None) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        reasons: For an option, by the name of its parameter, why it does nothing in this call; None: it does something.
+
+    Raises:
+        ConfigError: Options that the command line has and that have a reason; all of them listed.
+    """
+    ctx = click.get_current_context()
+    flags = {p.name: p.opts[0] for p in ctx.command.params}
+    given = {name: ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in reasons}
+    refuse(*(f"{flags[name]} does nothing here: {why}" for name, why in reasons.items() if why and given[name]))
+
+
+def listed(text: str) -> list[str]:
+    """The names in a comma-separated list; a comma between quotes belongs to the name.
+
+    >>> listed("dm augment='color,crop', random")
+    ['dm augment=color,crop', 'random']
+
+    Raises:
+        ConfigError: No name, or a quote that is not closed.
+    """
+    found = shlex.shlex(text, posix=True)
+    found.whitespace, found.whitespace_split, found.commenters, found.escape = ",", True, "", ""
+    try:
+        names = [part.strip() for part in found if part.strip()]
+    except ValueError:
+        raise ConfigError(f"a quote is not closed in {text!r}") from None
+    if not names:
+        raise ConfigError(f"{text!r} names nothing")
+    return names
