@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from condensekit import driver
 from condensekit.catalog import names, recipes
 from condensekit.compute import Compute, Machine
@@ -260,7 +262,7 @@ def evaluate(
     groups = found.groups(sets)
     made_of = [one.spec for group in groups for one in group.sets]
     first = groups[0].sets[0]
-    tested = _normalised(as_images(test, "test"), first)
+    tested = _normalised(_renumbered(as_images(test, "test"), first, "test"), first)
     tested = tested.with_spec(flippable=all(spec.flippable for spec in [tested.spec, *made_of]))
     source = _training_images(train, first) if wanted else None
     with Compute(machine, _size(tested)) as compute:
@@ -329,6 +331,25 @@ def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
     return test.with_spec(mean=ours.mean, std=ours.std)
 
 
+def _renumbered(images: ClassImages, made: CondensedSet, argument: str) -> ClassImages:
+    """The images with the labels that the set gives to their class names; a name that is its number fits any label.
+
+    Raises:
+        DataError: A class name that the set lacks, while it names the label otherwise.
+    """
+    ours, theirs = made.spec.class_names, images.spec.class_names
+    if all(len({ours.get(k, str(k)), theirs.get(k, str(k))} - {str(k)}) < 2 for k in images.classes):
+        return images
+    label_of = {name: label for label, name in ours.items()}
+    strangers = [theirs[k] for k in images.classes if theirs.get(k, str(k)) not in label_of]
+    if strangers:
+        raise DataError(f"{argument} has class {strangers[0]!r}, which the set lacks; it has: {', '.join(label_of)}")
+    listed = images.compact()
+    labels = torch.tensor([label_of[theirs[k]] for k in listed.labels.tolist()])
+    spec = dataclasses.replace(listed.spec, class_names=dict(ours))
+    return ClassImages(listed.images, labels, spec, images.source, images.notes)
+
+
 def _check_classes(train: ClassImages, made: CondensedSet) -> None:
     """Raise DataError if the training images lack a class of the set."""
     missing = sorted(set(made.classes) - set(train.classes))
@@ -346,7 +367,7 @@ def _training_images(train: Any, made: CondensedSet) -> ClassImages:
         ConfigError: No images are given, and the data of the set cannot be read again.
     """
     if train is not None:
-        return _normalised(as_images(train, "train"), made)
+        return _normalised(_renumbered(as_images(train, "train"), made, "train"), made)
     source, wanted = made.provenance.get("source"), made.provenance.get("data")
     if not source:
         raise ConfigError(

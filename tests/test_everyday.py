@@ -865,3 +865,20 @@ def test_errors_are_of_three_kinds():
 def test_misspelt_fields_and_wrong_records_are_one_line(call, says):
     with pytest.raises(ConfigError, match=says):
         call(ck.load("digits")[0])
+
+
+def test_classes_are_told_by_their_names():
+    """Strings are numbered in sorted order: a test set without the first class numbers the others otherwise."""
+    images = torch.tensor([0, 120, 255] * 8, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    labels = ["cat", "dog", "emu"] * 8
+    made = ck.select((images, labels), "random", ipc=2)
+    rest = [index for index, label in enumerate(labels) if label != "cat"]
+    tested = ck.evaluate(
+        made, (images[rest], [labels[i] for i in rest]), against=None, networks=1, network="ConvNet-w8-d1"
+    )
+    assert "'cat'" in " ".join(tested.notes)
+    assert tested.rows[0].accuracy_mean > 0.6
+    with pytest.raises(DataError, match="test has class 'fox', which the set lacks; it has: cat, dog, emu"):
+        ck.evaluate(made, (images, ["cat", "dog", "fox"] * 8), against=None)
+    with pytest.raises(DataError, match="train has class 'fox'"):
+        ck.evaluate(made, (images, labels), train=(images, ["cat", "dog", "fox"] * 8))

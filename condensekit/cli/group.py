@@ -13,7 +13,7 @@ import click
 
 from condensekit import __version__, interrupt
 from condensekit.cli import COMMANDS, show
-from condensekit.errors import CondensekitError
+from condensekit.errors import CondensekitError, StoreError
 
 
 class Commands(click.Group):
@@ -80,6 +80,9 @@ def run(arguments: Sequence[str] | None) -> int:
         click.echo("\n".join(map(show.message, told.getvalue().splitlines())), err=True)
         return error.exit_code
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # of standard output: all else is a StoreError
+            show.tell(f"Error: cannot write the output: {error.strerror}")
+            return StoreError.exit_code
         if error.errno != errno.EIO or error.filename is not None:
             raise
         interrupt.leave(signal.SIGHUP)  # the terminal is gone: nothing can be said, nor written at the end

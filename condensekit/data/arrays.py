@@ -32,9 +32,12 @@ def as_tensor(images: Any) -> Tensor:
     """An array or a tensor as a tensor without a graph that shares its memory, where torch can.
 
     Raises:
-        DataError: Something else, or an array with masked values.
+        DataError: Something else, a sparse or quantised tensor, or an array with masked values.
     """
     if isinstance(images, Tensor):
+        if images.layout != torch.strided or images.is_quantized:
+            kind, way_out = ("quantised", "dequantize") if images.is_quantized else ("sparse", "to_dense")
+            raise DataError(f"images must be a dense tensor, got a {kind} one: pass images.{way_out}()")
         return images.detach()
     if np.ma.is_masked(images):
         raise DataError("images have masked values: fill them, say with images.filled(0), or leave these images out")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -62,7 +63,9 @@ def _array(labels: Any) -> np.ndarray[Any, Any]:
         if np.ma.is_masked(labels):
             raise DataError("labels have masked values: leave these images out")
         return np.asarray(labels)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        if isinstance(labels, list | tuple) and len({len(row) for row in labels if isinstance(row, list | tuple)}) > 1:
+            error = ValueError("some images have several labels, as in multi-label data")
         raise DataError(f"labels must be (N,) integers or strings: {error}") from error
 
 
@@ -99,8 +102,20 @@ def _numbered(array: np.ndarray[Any, Any], known: Mapping[int, str] | None) -> t
     label_of = {name: label for label, name in names.items()}
     strangers = [name for name in found.tolist() if name not in label_of]
     if strangers:
-        raise DataError(f"unknown class {strangers[0]!r}; known: {', '.join(label_of)}")
+        raise DataError(
+            f"unknown class {strangers[0]!r}{_almost(strangers[0], label_of)}; known: {', '.join(label_of)}"
+        )
     return torch.tensor([label_of[name] for name in found.tolist()], dtype=torch.int64)[rows], names
+
+
+def _almost(name: str, known: Iterable[str]) -> str:
+    """A note if a name differs from a known one in its spelling only, as after a copy between file systems."""
+    alike = [other for other in known if _folded(other) == _folded(name)]
+    return f" (it differs from {alike[0]!r} in upper and lower case or in Unicode form only)" if alike else ""
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _whole(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

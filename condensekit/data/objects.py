@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -21,7 +22,7 @@ from condensekit.data.origins import flippable, names_of, place
 from condensekit.errors import DataError, quoted
 from condensekit.progress import SILENT, Progress
 
-READ_TWICE = 16  # items that are read twice: 1 in 65,536 random flips goes unnoticed
+READ_TWICE = 16  # items, evenly spaced, that are read twice: 1 in 65,536 random flips goes unnoticed
 TAKEN = (
     "a data set object with a length and (image, label) items, a list of such items, (images, labels) arrays, or what "
     "condensekit.load returns"
@@ -129,9 +130,10 @@ def from_dataset(
 def _items(dataset: Any, labels: list[Any], values: Values, layout: str | None) -> Iterator[Tensor]:
     """The images one by one; ``labels`` and ``values`` grow with them."""
     kind = None
+    step = math.ceil(len(dataset) / READ_TWICE)
     for index in range(len(dataset)):
         image, label = _item(dataset, index, layout)
-        if index < READ_TWICE and not _same((image, label), _item(dataset, index, layout)):
+        if index % step == 0 and not _same((image, label), _item(dataset, index, layout)):
             raise DataError(
                 f"{place(dataset, index)} differs from reading to reading: its transforms are random; switch them "
                 "off, for example with transform=ToTensor()"

@@ -88,7 +88,7 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
                 (temporary / name).mkdir(parents=True)
             for image, file in zip(pixels, files, strict=True):
                 Image.fromarray(image).save(temporary / file)
-            record = json.dumps(_record(condensed, names, files), indent=1, ensure_ascii=False)
+            record = json.dumps(_record(condensed, names, files), indent=1)
             (temporary / LABELS).write_text(record, encoding="utf-8")
             (temporary / LOADER).write_text(SCRIPT, encoding="utf-8")
             os.replace(temporary, folder)

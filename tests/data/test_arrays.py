@@ -129,3 +129,13 @@ def test_a_rounding_beyond_one_is_no_other_unit():
 def test_integers_beyond_bytes_are_refused(value):
     with pytest.raises(DataError, match=f"got torch.int64 in {min(0, value)}..{max(0, value)}: scale them to 0..255"):
         as_numbers(as_tensor(np.array([[[0, value]]])))
+
+
+def test_sparse_and_quantised_tensors_are_refused_with_the_way_out():
+    images = torch.rand(2, 1, 4, 4)
+    for tensor, way_out in (
+        (images.to_sparse(), "to_dense"),
+        (torch.quantize_per_tensor(images, 0.1, 0, torch.quint8), "dequantize"),
+    ):
+        with pytest.raises(DataError, match=rf"images must be a dense tensor, .*: pass images.{way_out}\(\)"):
+            as_tensor(tensor)

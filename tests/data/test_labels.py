@@ -106,3 +106,16 @@ def test_other_labels_are_refused_in_one_line(labels, reason):
         as_labels(labels)
     assert "argmax" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_names_that_differ_in_spelling_only_are_told():
+    """A folder unpacked on macOS has decomposed accents (NFD), its copy from elsewhere composed ones (NFC)."""
+    for name in ("caf\u0065\u0301", "CAF\u00c9"):
+        with pytest.raises(DataError, match="differs from 'caf\u00e9' in upper and lower case or in Unicode form only"):
+            as_labels([name], {0: "caf\u00e9", 1: "tea"})
+
+
+def test_lists_of_labels_are_multi_label():
+    """Images of COCO and VOC have a list of classes each."""
+    with pytest.raises(DataError, match="some images have several labels, as in multi-label data"):
+        as_labels([(1, 2), (3,)])

@@ -454,3 +454,19 @@ def test_any_data_set_is_read_as_its_items(draw):
             plain = (plain.transpose(1, 2, 0) * 255).round()
         assert np.array_equal(image.permute(1, 2, 0).numpy(), np.atleast_3d(plain))
     assert all(name in (NAMES.get(label), str(label)) for label, name in read.spec.class_names.items())
+
+
+def test_a_random_transform_of_later_items_is_noticed():
+    """An augmentation of the minority class alone, whose items come late."""
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 4, 4, 3), dtype=np.uint8)
+
+    class Late(Dataset):
+        def __len__(self):
+            return 200
+
+        def __getitem__(self, index):
+            image = pixels[index]
+            return (image[:, ::-1] if index >= 16 and torch.rand(()) < 0.5 else image), index % 2
+
+    with pytest.raises(DataError, match="differs from reading to reading"):
+        datasets.from_dataset(Late())

@@ -162,3 +162,9 @@ def test_two_channels_are_no_picture(tmp_path):
         with pytest.raises(ConfigError, match="these have 2"):
             write(make(channels=2), tmp_path / "out.png")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_class_name_that_is_no_text(tmp_path):
+    """A folder of an archive made on another system, whose name is Latin-1."""
+    to_folder(make(names={0: os.fsdecode(b"caf\xe9"), 7: "tea"}), tmp_path / "out")
+    assert len(read_back(tmp_path / "out")[1]) > 0

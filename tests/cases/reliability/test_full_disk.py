@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +70,11 @@ def test_evaluating_refuses_a_place_that_cannot_be_written_before_it_trains(cli,
     code, out, err = cli(*EVALUATE, tmp_path / "run")
     assert (code, out) == (4, "")
     assert "evaluation.json: cannot write: it is a symbolic link" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_output_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:
+        words = (sys.executable, "-P", "-m", "condensekit", "methods", "--json")
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (4, "Error: cannot write the output: No space left on device\n")
