@@ -8,6 +8,9 @@ import pytest
 
 from condensekit.cli import main
 
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as under nohup: what the tests start would ignore it too
+
 
 def pytest_collection_modifyitems(items):
     """Tests that start processes of their own run one after the other, on one worker of pytest-xdist."""
