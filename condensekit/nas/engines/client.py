@@ -34,7 +34,7 @@ class WarmServer:
         ours, theirs = socket.socketpair()
         self._control = ours
         home = str(Path(condensekit.__file__).parents[1])
-        path = os.pathsep.join([p for p in _path() if p != os.getcwd()] + [home])  # code of the job may lie here
+        path = os.pathsep.join([p for p in search_path() if p != os.getcwd()] + [home])  # code of the job may lie here
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         with theirs:
             self.process = subprocess.Popen(
@@ -79,7 +79,7 @@ class WarmServer:
             self._expect("r")
             self._control.settimeout(None)
             self._ready = True
-        self._send("P", json.dumps(_path()).encode())
+        self._send("P", json.dumps(search_path()).encode())
         self._send("J", payload)
         self._expect("j")
 
@@ -145,6 +145,6 @@ class WarmServer:
         return CondensekitError("the fork server has ended: see its messages above; start the search again")
 
 
-def _path() -> list[str]:
+def search_path() -> list[str]:
     """The folders that are searched for modules."""
     return [os.path.abspath(entry) for entry in sys.path]

@@ -31,7 +31,7 @@ from nni.runtime.tuner_command_channel.command_type import ReportMetricData, Tri
 from nni.tools.nnictl.config_utils import Experiments
 
 from condensekit.errors import CondensekitError, ConfigError
-from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.engines.client import WarmServer, search_path
 from condensekit.nas.engines.engine import POLL_S, Engine
 from condensekit.nas.engines.worker import METRICS, Inherited
 from condensekit.nas.service import trialclient
@@ -205,6 +205,7 @@ def _launching(folder: Path, guard: WarmServer | Guardian | None) -> Iterator[No
     loaded = ["home.cjs", "hosts.cjs", *(["manager.cjs"] if isinstance(guard, WarmServer) else [])]
     changes = {
         "NNI_CONFIG_DIR": str(Path(nni.__path__[0], "runtime", "default_config")),
+        "PYTHONPATH": os.pathsep.join(search_path()),  # code of the evaluator may lie here
         "PYTHONSAFEPATH": "1",
         "CONDENSEKIT_NNI_FOLDER": str(folder),
         "NODE_OPTIONS": " ".join(f"--require {_quoted(HERE / name)}" for name in loaded),
