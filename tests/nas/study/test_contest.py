@@ -109,6 +109,7 @@ def test_a_resumed_comparison_repeats_nothing_and_equals_the_first(tmp_path):
     assert untimed[0] == untimed[1]
 
 
+@pytest.mark.skipif(not torch.__version__.startswith("2.11."), reason="its set has the bits of torch 2.11")
 def test_a_log_of_version_1_is_gone_on_with(tmp_path):
     written = Path(__file__).with_name("trials-0.1.jsonl").read_bytes()  # by condensekit 0.1, four trials of dm
     (tmp_path / "trials.jsonl").write_bytes(written)
