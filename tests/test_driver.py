@@ -99,7 +99,7 @@ def test_images_start_as_the_chosen_real_ones():
             Chosen(torch.tensor([0, 1, 12, 25, 13, 26, 40, 41])),
             "image 3 that mine chose is of class 7, not of class 0",
         ),
-        (Chosen(torch.arange(8), pixels=torch.zeros(8, 3, 8, 8)), "mine images are stored as JPEG, .* Random"),
+        (Chosen(torch.arange(8), codes=[]), "mine images are stored as JPEG, .* Random"),
     ],
 )
 def test_a_start_of_other_images_than_asked_for_is_refused(chosen, says):

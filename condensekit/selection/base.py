@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ from condensekit.errors import ConfigError, DataError, refuse, require, whole
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.selection.embeddings import Embedding
+from condensekit.sets.codes import Code
 from condensekit.sets.condensed import CondensedSet, Formation
 from condensekit.sets.packing import pack
 
@@ -34,14 +35,12 @@ class Chosen:
             or all of a smaller class. Within a class they are different, unless the selection draws with replacement.
         weights: (M,) float32: the sum of w f(x) over the chosen images of a class is an unbiased estimate
             of the sum of f(x) over the whole class. None: equal weights.
-        pixels: (M, C, H, W) uint8 pixels after JPEG coding; None: the images are not coded.
-        coded: (M,) int64 size of each coded image in bytes.
+        codes: The M images as JPEG; None: the images are not coded.
     """
 
     indices: Tensor
     weights: Tensor | None = None
-    pixels: Tensor | None = None
-    coded: Tensor | None = None
+    codes: Sequence[Code] | None = None
 
 
 Choice = Callable[[ClassImages, int, Draw, Compute], Chosen]
@@ -206,10 +205,9 @@ def selected_set(
     check_sizes(data, ipc, formation.factor)
     chosen = selection(data, ipc * formation.factor**2, draw, compute)
     check_kind(chosen, selection.name)
-    if chosen.pixels is not None and formation != Formation():
+    if chosen.codes is not None and formation != Formation():
         raise ConfigError(f"{selection.name} images are stored as JPEG: leave out factor and storage")
     indices = chosen.indices[_whole_packs(data.labels[chosen.indices], formation.factor)]
-    images = data.gather(indices) if chosen.pixels is None else data.spec.normalise(chosen.pixels)
     provenance = {
         "selection": selection.name,
         "options": describe(selection),
@@ -220,14 +218,11 @@ def selected_set(
         "source": data.source,
         "images": len(data),
     }
-    return CondensedSet.from_images(
-        pack(images, formation.factor),
-        data.labels[indices][:: formation.factor**2],
-        data.spec,
-        formation=formation,
-        coded=chosen.coded,
-        provenance=provenance,
-    )
+    labels = data.labels[indices][:: formation.factor**2]
+    if chosen.codes is not None:
+        return CondensedSet.from_codes(chosen.codes, labels, data.spec, provenance=provenance)
+    images = pack(data.gather(indices), formation.factor)
+    return CondensedSet.from_images(images, labels, data.spec, formation=formation, provenance=provenance)
 
 
 def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:
@@ -288,7 +283,7 @@ def check_start(chosen: Chosen, name: str, data: ClassImages, each: int) -> None
         each: Number of images of each class to choose; all of a smaller class.
     """
     check_kind(chosen, name)
-    require(chosen.pixels is None, coded_start(name))
+    require(chosen.codes is None, coded_start(name))
     counts = torch.tensor([min(each, data.count(label)) for label in data.classes])
     indices, wanted = chosen.indices, torch.tensor(data.classes).repeat_interleave(counts)
     few = "" if int(counts.min()) == each else " (all of a smaller class)"

@@ -13,7 +13,8 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, require
 from condensekit.rng import Draw
 from condensekit.selection.base import Chosen, Selection, check_sizes
-from condensekit.sets.jpeg import LABEL, QUALITIES, Picture, jpeg, plain_bytes, uncodable
+from condensekit.sets.codes import Code
+from condensekit.sets.jpeg import LABEL, QUALITIES, jpeg, plain_bytes, uncodable
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,24 @@ class JpegRandom(Selection):
         """See :class:`~condensekit.selection.base.Selection`; classes may get different numbers of images."""
         refuse(uncodable(self.name, data))
         check_sizes(data, ipc)
-        indices, pixels, sizes = [], [], []
+        indices, codes = list[int](), list[Code]()
         for label in data.classes:
             left = plain_bytes(data.spec.shape, ipc)
-            for place, (index, picture) in enumerate(self._coded(data, label, draw)):
-                size = picture.size + (0 if place else picture.tables)
-                left -= size + LABEL
+            for place, (index, code) in enumerate(self._coded(data, label, draw)):
+                left -= len(code.scan) + (0 if place else len(code.tables)) + LABEL
                 if place and left < 0:
                     break
                 indices.append(index)
-                pixels.append(picture.pixels)
-                sizes.append(size)
-        return Chosen(torch.tensor(indices), None, torch.stack(pixels), torch.tensor(sizes))
+                codes.append(code)
+        return Chosen(torch.tensor(indices), codes=codes)
 
     def least(self, data: ClassImages, draw: Draw) -> tuple[int, int]:
         """The largest size in bytes of a first image, with tables and label, and the label of its class."""
         refuse(uncodable(self.name, data))
         first = ((next(self._coded(data, label, draw)), label) for label in data.classes)
-        return max((picture.size + picture.tables + LABEL, label) for (_, picture), label in first)
+        return max((len(code.tables) + len(code.scan) + LABEL, label) for (_, code), label in first)
 
-    def _coded(self, data: ClassImages, label: int, draw: Draw) -> Iterator[tuple[int, Picture]]:
-        """The index and the coded picture of each image of a class, in random order."""
+    def _coded(self, data: ClassImages, label: int, draw: Draw) -> Iterator[tuple[int, Code]]:
+        """The index and the code of each image of a class, in random order."""
         order = data.indices_of(label)[draw.permutation(f"{self.name}/{label}", data.count(label))]
         return ((index, jpeg(data.images[index], self.quality)) for index in order.tolist())

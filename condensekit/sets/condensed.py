@@ -17,12 +17,14 @@ from torch import Tensor
 from condensekit.data.images import ImageSpec
 from condensekit.errors import CondensekitError, ConfigError, DataError, printable, quoted, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
+from condensekit.sets.codes import Code, divided, joined
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
 
 SET = "condensed set"  # the kind that the manifest of a set's file names
 TENSORS = ("images", "labels", "ranges", "soft_labels", "coded")  # fields of a set that are tensors
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+JPEG = "jpeg"  # dtype of a formation whose images are coded, see condensekit.sets.codes
 MAX_DECODED = 1 << 30  # bytes; a set that decodes to more must be stored in at least 1/1024 of them
 SUM_OFF = 0.01  # the sum of soft labels may differ from 1 by less
 MAX_RATIO = 1024  # of 8-bit values, that is a factor of 16
@@ -36,16 +38,22 @@ class Formation:
         factor: 1 stores every image unchanged. f packs f * f smaller images into each stored image, which is
             decoded by cropping and bilinear up-sampling (IDC, Kim et al., ICML 2022).
         dtype: ``float32``, ``float16`` or ``uint8``. uint8 maps the range [lo, hi] of each image and channel
-            to 0..255; the ranges are stored and count in the bytes.
+            to 0..255; the ranges are stored and count in the bytes. ``jpeg``: the images are stored as JPEG, see
+            :func:`condensekit.sets.jpeg.as_jpeg`.
     """
 
     factor: int = 1
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
+        if self.dtype not in (*DTYPES, JPEG):
             raise ConfigError(f"storage dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         refuse(whole("factor", self.factor, 1))
+
+    @property
+    def coded(self) -> bool:
+        """Whether the images are stored as JPEG."""
+        return self.dtype == JPEG
 
     def misfit(self, shape: tuple[int, int, int], count: int = 1) -> str | None:
         """The problem of storing ``count`` images (C, H, W) in this form; None if there is no problem."""
@@ -53,7 +61,8 @@ class Formation:
         if height % self.factor or width % self.factor:
             return f"factor {self.factor} does not divide the image size {height}x{width}: use another factor, or 1"
         decoded = count * math.prod(shape) * 4 * self.factor**2
-        if decoded > MAX_DECODED and 4 * self.factor**2 > MAX_RATIO * DTYPES[self.dtype].itemsize:
+        itemsize = 1 if self.coded else DTYPES[self.dtype].itemsize
+        if decoded > MAX_DECODED and 4 * self.factor**2 > MAX_RATIO * itemsize:
             return (
                 f"factor {self.factor} decodes {count} stored images to {decoded:,} bytes: use a factor of at most 16"
             )
@@ -71,15 +80,17 @@ class CondensedSet:
     """A small set of labelled images in its storage form.
 
     Args:
-        images: (M, C, H, W) in the formation's dtype. Normalised values; for uint8, codes in 0..255.
+        images: (M, C, H, W) in the formation's dtype. Normalised values; for uint8, codes in 0..255. For jpeg, (B,)
+            uint8 bytes of all images, see :func:`condensekit.sets.codes.joined`; then they are decoded when asked for.
         labels: (M,) int64.
         spec: Shape, normalisation and class names.
         formation: Packing factor and storage dtype.
-        ranges: (M, C, 2) float32 lo and hi of each image and channel; only with uint8.
+        ranges: (M, C, 2) float32 lo and hi of each image and channel; with uint8, and with jpeg if the images are no
+            pixels.
         soft_labels: (M * f * f, K) float32 probabilities over ``spec.classes``, or None.
         provenance: How the set was made: method, options, seed, data fingerprint, versions, wall time. JSON.
-        coded: (M,) int64 size of each image in bytes as a JPEG file. These sizes count in ``nbytes`` instead of the
-            tensors. None: the tensors count.
+        coded: (M,) int64 size of each image in bytes. With jpeg, the sizes of the images in ``images``; with another
+            dtype, sizes that count in ``nbytes`` instead of the tensors. None: the tensors count.
     """
 
     images: Tensor
@@ -92,14 +103,19 @@ class CondensedSet:
     coded: Tensor | None = None
 
     def __post_init__(self) -> None:
-        count, decoded = len(self.images), len(self.images) * self.formation.factor**2
-        _check_shape(self.images, self.spec)
-        if self.images.dtype != DTYPES[self.formation.dtype]:
-            raise DataError(f"images must be stored as {self.formation.dtype}, got {self.images.dtype}")
+        dtype, coded = self.formation.dtype, self.formation.coded
+        if not coded:
+            _check_shape(self.images, self.spec)
+        count = len(self.images) if self.coded is None or not coded else len(self.coded)
+        decoded = count * self.formation.factor**2
+        if self.images.dtype != (torch.uint8 if coded else DTYPES[dtype]):
+            raise DataError(f"images must be stored as {dtype}, got {self.images.dtype}")
+        if coded and (self.coded is None or self.images.ndim != 1 or not count):
+            raise DataError(f"jpeg images must be (B,) bytes with their sizes, got shape {tuple(self.images.shape)}")
         if tuple(self.labels.shape) != (count,) or self.labels.dtype != torch.int64:
             raise DataError(f"labels must be ({count},) int64, got {tuple(self.labels.shape)} {self.labels.dtype}")
-        if (self.formation.dtype == "uint8") != (self.ranges is not None):
-            raise DataError("ranges must be given with uint8 storage and only with it")
+        if (dtype == "uint8" or (coded and not self.spec.pixels)) != (self.ranges is not None):
+            raise DataError("ranges must be given with uint8 storage, and with jpeg of values that are no pixels")
         if self.ranges is not None and tuple(self.ranges.shape) != (count, self.spec.shape[0], 2):
             raise DataError(f"ranges must be ({count}, {self.spec.shape[0]}, 2), got shape {tuple(self.ranges.shape)}")
         if self.soft_labels is not None and (self.soft_labels.ndim != 2 or len(self.soft_labels) != decoded):
@@ -113,6 +129,10 @@ class CondensedSet:
         named, soft, each = torch.tensor(self.spec.classes), self.soft_labels, self.formation.factor**2
         if self.images.is_floating_point():
             _check_each(torch.isfinite(self.images), "has a value that is not finite")
+        for row, code in enumerate(self.codes() if self.formation.coded else ()):
+            if problem := code.misfit(self.spec.shape):
+                raise DataError(f"image {row} {problem}")
+            code.pixels()
         if self.ranges is not None:
             good = torch.isfinite(self.ranges).all(2) & (self.ranges[..., 0] <= self.ranges[..., 1])
             _check_each(good, "has a range that is not finite, or whose ends are exchanged")
@@ -157,9 +177,38 @@ class CondensedSet:
         stored, ranges = _encode(images, formation.dtype)
         return cls(stored, labels, spec, formation, ranges, soft_labels, dict(provenance or {}), coded)
 
+    @classmethod
+    def from_codes(
+        cls,
+        codes: Sequence[Code],
+        labels: Tensor,
+        spec: ImageSpec,
+        *,
+        factor: int = 1,
+        ranges: Tensor | None = None,
+        soft_labels: Tensor | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> CondensedSet:
+        """Store M JPEG images, each of ``factor * factor`` packed images; ``labels`` (M,) are grouped by class.
+
+        ``ranges``, only if the images of ``spec`` are no pixels: the values of the pixels 0 and 255.
+        """
+        stored, sizes = joined(codes, labels)
+        formation = Formation(factor, JPEG)
+        return cls(stored, labels, spec, formation, ranges, soft_labels, dict(provenance or {}), sizes)
+
+    def codes(self) -> list[Code]:
+        """The JPEG images of a set that is stored as jpeg.
+
+        Raises:
+            DataError: The stored bytes are not JPEG images.
+        """
+        assert self.coded is not None
+        return divided(self.images, self.coded)
+
     def __len__(self) -> int:
         """The number of stored images (M), before unpacking."""
-        return len(self.images)
+        return len(self.labels)
 
     @property
     def name(self) -> str:
@@ -204,15 +253,24 @@ class CondensedSet:
     @property
     def nbytes(self) -> int:
         """All stored bytes: images and ranges (or the sizes in ``coded``), labels and soft labels."""
-        pictures = (self.images, self.ranges) if self.coded is None else ()
-        parts = (*pictures, self.labels, self.soft_labels)
-        shown: int = sum(t.numel() * t.element_size() for t in parts if t is not None)
-        return shown if self.coded is None else shown + int(self.coded.sum())
+        return int(self.sizes().sum())
+
+    def sizes(self) -> Tensor:
+        """(M,) int64 bytes of each stored image with its ranges, label and soft labels; their sum is :attr:`nbytes`."""
+        each = self.labels.element_size()
+        if self.soft_labels is not None:
+            each += self.soft_labels.numel() * self.soft_labels.element_size() // len(self)
+        if self.coded is None:
+            each += self.images[0].numel() * self.images.element_size()
+        if self.ranges is not None and (self.coded is None or self.formation.coded):
+            each += self.ranges[0].numel() * self.ranges.element_size()
+        found = torch.full((len(self),), each, dtype=torch.int64)
+        return found if self.coded is None else found + self.coded
 
     @property
     def value_range(self) -> tuple[float, float]:
         """The least and the greatest value of the images."""
-        low, high = _decode(self.images, self.ranges).aminmax()
+        low, high = self._values().aminmax()
         return float(low), float(high)
 
     @property
@@ -230,8 +288,14 @@ class CondensedSet:
 
     def decode(self) -> tuple[Tensor, Tensor]:
         """Decode the training images, (M * f * f, C, H, W) normalised float32, and their int64 labels."""
-        images = _decode(self.images, self.ranges)
-        return unpack(images, self.formation.factor), self.labels.repeat_interleave(self.formation.factor**2)
+        return unpack(self._values(), self.formation.factor), self.labels.repeat_interleave(self.formation.factor**2)
+
+    def _values(self) -> Tensor:
+        """(M, C, H, W) normalised float32 stored images, before unpacking."""
+        if not self.formation.coded:
+            return _decode(self.images, self.ranges)
+        pixels = torch.stack([code.pixels() for code in self.codes()])
+        return self.spec.normalise(pixels) if self.ranges is None else _decode(pixels, self.ranges)
 
     @property
     def training_images(self) -> Tensor:
@@ -269,10 +333,13 @@ class CondensedSet:
         """The same set in another storage dtype; the set itself if it has this dtype already.
 
         The result drops ``coded``: its tensors count in ``nbytes``.
+
+        Raises:
+            ConfigError: An unknown dtype, or ``jpeg``: see :func:`condensekit.sets.jpeg.as_jpeg`.
         """
         if dtype == self.formation.dtype:
             return self
-        stored, ranges = _encode(_decode(self.images, self.ranges), Formation(dtype=dtype).dtype)
+        stored, ranges = _encode(self._values(), dtype)
         return replace(self, images=stored, ranges=ranges, formation=replace(self.formation, dtype=dtype), coded=None)
 
     def select(self, labels: Sequence[int]) -> CondensedSet:
@@ -292,9 +359,13 @@ class CondensedSet:
         soft = self.soft_labels
         if soft is not None:
             soft = soft.reshape(len(self), f2, soft.shape[1])[rows].flatten(0, 1)
-        ranges = None if self.ranges is None else self.ranges[rows]
+        labels, ranges = self.labels[rows], None if self.ranges is None else self.ranges[rows]
         coded = None if self.coded is None else self.coded[rows]
-        images, labels = self.images[rows], self.labels[rows]
+        if self.formation.coded:
+            codes = self.codes()
+            images, coded = joined([codes[row] for row in rows.tolist()], labels)
+        else:
+            images = self.images[rows]
         return replace(self, images=images, labels=labels, ranges=ranges, soft_labels=soft, coded=coded)
 
     def merge(self, other: CondensedSet) -> CondensedSet:
@@ -458,6 +529,7 @@ def _check_shape(images: Tensor, spec: ImageSpec) -> None:
 
 
 def _encode(images: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
+    require(dtype in DTYPES, f"storage must be one of {', '.join(DTYPES)}, got {dtype!r}")
     _check_each(torch.isfinite(images), "has a value that is not finite: nothing was stored")
     if not Formation(dtype=dtype).fits(images):
         raise DataError(f"a value is too large for {dtype} (float16 ends at 65,504): store as float32")

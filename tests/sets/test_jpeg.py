@@ -1,5 +1,7 @@
 """Sets coded as JPEG."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -43,15 +45,14 @@ def test_each_class_has_the_highest_quality_that_fits(made):
         assert quality == max(q for q in range(1, 96) if total(pixels, q) <= ROOM)
         assert int(found.coded[rows].sum()) + 8 * len(pixels) == total(pixels, quality) == taken(pixels, quality)
         wanted = torch.stack([file_of(image, quality)[1] for image in pixels])
-        torch.testing.assert_close(found.images[rows], made.spec.normalise(wanted))
+        torch.testing.assert_close(found.decode()[0][rows], made.spec.normalise(wanted))
         assert found.select([label]).nbytes <= ROOM
 
 
 def test_packed_and_quantised_images_are_coded_as_they_are_stored(made):
     packed = CondensedSet.from_images(made.images, made.labels, made.spec, formation=Formation(2, "uint8"))
     found = as_jpeg(packed, ROOM)
-    assert found.formation == Formation(2)
-    assert found.images.shape == made.images.shape
+    assert found.formation == Formation(2, "jpeg")
     assert len(found.decode()[0]) == 4 * len(made)
 
 
@@ -60,7 +61,19 @@ def test_a_coded_set_goes_through_a_file(made, tmp_path):
     found.save(tmp_path / "set.safetensors")
     loaded = CondensedSet.load(tmp_path / "set.safetensors")
     assert torch.equal(loaded.images, found.images)
+    assert torch.equal(loaded.decode()[0], found.decode()[0])
     assert loaded.nbytes == found.nbytes <= ROOM * len(made.classes)
+    assert found.images.nbytes + found.labels.nbytes == found.nbytes
+
+
+def test_values_that_are_no_pixels_keep_their_range(made):
+    spec = dataclasses.replace(made.spec, pixels=False)
+    images = 3 * made.images - 1
+    found = as_jpeg(CondensedSet.from_images(images, made.labels, spec), ROOM)
+    low, high = found.provenance["jpeg"]["range"]
+    assert (low, high) == pytest.approx((float(images.min()), float(images.max())))
+    assert (found.decode()[0] - images).abs().mean() < (high - low) / 10
+    assert all(found.select([label]).nbytes <= ROOM for label in found.classes)
 
 
 def test_what_does_not_fit_is_refused(made):
