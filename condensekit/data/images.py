@@ -19,6 +19,7 @@ from condensekit.errors import DataError, finite, instance, refuse, unknown, who
 from condensekit.rng import Draw
 
 KEPT = "values that are no pixels in 0..1 are kept as they are, as normalised already"  # note
+EXACT = 0.01  # largest distance of a value from an 8-bit pixel
 HASHED_WHOLE = 1 << 30  # bytes; of a larger data set, only 4,096 images are hashed
 
 
@@ -100,6 +101,26 @@ class ImageSpec:
         """Turn normalised images (..., C, H, W) into float32 pixels, clamped to [0, 1]."""
         mean, std = self.constants(images.device)
         return (images.to(torch.float32) * std + mean).clamp(0, 1)
+
+    def to_bytes(self, images: Tensor) -> Tensor:
+        """Turn normalised images (N, C, H, W) into the uint8 pixels that they were made of.
+
+        Raises:
+            DataError: An image is no image of 8-bit pixels under this mean and std, or is not finite.
+        """
+        mean, std = self.constants(images.device)
+        exact = (images * std + mean) * 255
+        whole = exact.round()
+        off = ((exact - whole).abs() > EXACT) | (whole < 0) | (whole > 255) | ~torch.isfinite(exact)
+        if off.any():
+            index = int(off.flatten(1).any(1).nonzero()[0])
+            if not torch.isfinite(exact[index]).all():
+                raise DataError(f"image {index} has a value that is not finite (NaN or infinite): remove or repair it")
+            raise DataError(
+                f"image {index} is not an 8-bit image under mean {self.mean} and std {self.std}: give the "
+                "normalisation of the images, or leave out the spec"
+            )
+        return whole.to(torch.uint8)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that :meth:`from_json` reads back."""
@@ -290,6 +311,10 @@ class ClassImages:
     def subset(self, indices: Tensor) -> ClassImages:
         """The images at source ``indices``; source indices do not change."""
         return self._narrow(torch.sort(indices.reshape(-1)).values)
+
+    def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The listed images at ``rows`` (R,) int64 of ``order``, (R, C, H, W) normalised float32, on ``device``."""
+        return self.gather(self.order[rows], device)
 
     def compact(self) -> ClassImages:
         """A copy of the n listed images, without the other images of their array; source indices become 0 to n - 1."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from condensekit.replay.memory.hybrid import Hybrid
     from condensekit.replay.memory.jpeg import Coded
     from condensekit.replay.memory.learner import LearnerEncoder
+    from condensekit.replay.memory.memory import Memory
     from condensekit.replay.study.memories import Making
     from condensekit.replay.study.protocol import Online, Settings
     from condensekit.replay.study.results import ReplayResult
@@ -34,6 +35,7 @@ _MODULES = {
     "memory.jpeg": ("Coded",),
     "memory.hybrid": ("Hybrid",),
     "memory.learner": ("LearnerEncoder",),
+    "memory.memory": ("Memory",),
     "adapters.loader": ("TensorLoader",),
     "adapters.metrics": ("condense_seconds_metrics", "memory_bytes_metrics", "old_new_accuracy_metrics"),
     "adapters.plugins": ("Distillation", "FineTuneOnMemory", "FromScratchOnMemory"),
@@ -59,6 +61,7 @@ __all__ = [
     "Images",
     "LearnerEncoder",
     "Making",
+    "Memory",
     "Online",
     "ReplayResult",
     "Settings",

@@ -286,16 +286,30 @@ class CondensedSet:
         channels = self.spec.shape[0]
         return replace(self.spec, mean=(-low / width,) * channels, std=(1 / width,) * channels)
 
-    def decode(self) -> tuple[Tensor, Tensor]:
-        """Decode the training images, (M * f * f, C, H, W) normalised float32, and their int64 labels."""
-        return unpack(self._values(), self.formation.factor), self.labels.repeat_interleave(self.formation.factor**2)
+    def decode(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Decode training images.
 
-    def _values(self) -> Tensor:
-        """(M, C, H, W) normalised float32 stored images, before unpacking."""
+        Args:
+            rows: (R,) int64 places of decoded images, in 0 to M * f * f - 1; None: all of them, R = M * f * f.
+
+        Returns:
+            (R, C, H, W) normalised float32 images, and their (R,) int64 labels.
+        """
+        f2 = self.formation.factor**2
+        if rows is None:
+            return unpack(self._values(), self.formation.factor), self.labels.repeat_interleave(f2)
+        stored = rows // f2
+        unpacked = unpack(self._values(stored), self.formation.factor)
+        return unpacked[torch.arange(len(rows)) * f2 + rows % f2], self.labels[stored]
+
+    def _values(self, rows: Tensor | None = None) -> Tensor:
+        """(R, C, H, W) normalised float32 stored images at ``rows`` (R,), before unpacking; None: all of them."""
+        ranges = self.ranges if self.ranges is None or rows is None else self.ranges[rows]
         if not self.formation.coded:
-            return _decode(self.images, self.ranges)
-        pixels = torch.stack([code.pixels() for code in self.codes()])
-        return self.spec.normalise(pixels) if self.ranges is None else _decode(pixels, self.ranges)
+            return _decode(self.images if rows is None else self.images[rows], ranges)
+        codes = self.codes()
+        pixels = torch.stack([codes[row].pixels() for row in (range(len(self)) if rows is None else rows.tolist())])
+        return self.spec.normalise(pixels) if ranges is None else _decode(pixels, ranges)
 
     @property
     def training_images(self) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -174,8 +175,17 @@ def train_network(
     return module
 
 
+class ByRow(Protocol):
+    """Images that are read by row, such as :class:`ClassImages` and a memory whose images are decoded when read."""
+
+    def __len__(self) -> int: ...
+
+    def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The images (R, C, H, W) normalised float32 at ``rows`` (R,) int64, on ``device``."""
+
+
 def batches(
-    images: Tensor | ClassImages, targets: Tensor, protocol: TrainProtocol, draw: Draw, classes: int
+    images: Tensor | ByRow, targets: Tensor, protocol: TrainProtocol, draw: Draw, classes: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of all gradient steps of a training.
 
@@ -193,9 +203,13 @@ def batches(
         images = images.to(targets.device)
     if protocol.cutmix and targets.ndim == 1:
         targets = F.one_hot(targets, classes).float()
-    drawn = _batches(len(images), protocol, draw)
-    for step, rows in enumerate(islice(drawn, protocol.steps_on(len(images)))):
+    for step, rows in enumerate(batch_rows(len(images), protocol, draw)):
         yield _prepare(images, targets, rows, protocol, draw.at(step))
+
+
+def batch_rows(images: int, protocol: TrainProtocol, draw: Draw) -> Iterator[Tensor]:
+    """The rows (n,) int64 of each batch that :func:`batches` gives of this number of images."""
+    return islice(_batches(images, protocol, draw), protocol.steps_on(images))
 
 
 def optimiser_at(
@@ -253,11 +267,11 @@ def _batches(images: int, protocol: TrainProtocol, draw: Draw) -> Iterator[Tenso
 
 
 def _prepare(
-    images: Tensor | ClassImages, targets: Tensor, rows: Tensor, protocol: TrainProtocol, draw: Draw
+    images: Tensor | ByRow, targets: Tensor, rows: Tensor, protocol: TrainProtocol, draw: Draw
 ) -> tuple[Tensor, Tensor]:
     """One augmented batch and its targets, on the device of ``targets``; ``rows`` are on the CPU."""
     there = rows.to(targets.device)
-    batch = images.gather(images.order[rows], there.device) if isinstance(images, ClassImages) else images[there]
+    batch = images[there] if isinstance(images, Tensor) else images.at(rows, there.device)
     wanted = targets[there]
     if protocol.augmentation is not None:
         batch = protocol.augmentation.apply_batch(batch, draw, "augment")

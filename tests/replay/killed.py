@@ -51,7 +51,7 @@ def main(folder, step):
         RNGManager.set_random_seeds(0)
     strategy, start = maybe_load_checkpoint(strategy, folder / "checkpoint")
     memory = CondensedBuffer.of(strategy)
-    memory.rules.job.__dict__["progress"] = bar
+    memory.core.rules.job.__dict__["progress"] = bar
     for experience in benchmark.train_stream[start:]:
         strategy.train(experience)
         save_checkpoint(strategy, folder / "checkpoint")

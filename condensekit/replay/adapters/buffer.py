@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import MutableMapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training.storage_policy import ExemplarsBuffer
-from torch import Tensor
 
 from condensekit.compute import Machine, Spent
 from condensekit.data.images import ImageSpec
-from condensekit.errors import DataError, instance, refuse, whole
+from condensekit.errors import DataError
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.progress import SILENT, Progress
-from condensekit.replay.adapters.replayed import ClassView, check_replayed, replayed, transform_groups
-from condensekit.replay.adapters.state import reach_optimisers, restored, stored
-from condensekit.replay.adapters.stream import (
-    Key,
-    Layout,
-    check_batchable,
-    check_same_stream,
-    class_images,
-    key_of,
-    task_labels,
-)
-from condensekit.replay.memory.base import Filler, Job
+from condensekit.replay.adapters.replayed import GroupView, check_replayed, replayed, transform_groups
+from condensekit.replay.adapters.stream import Key, Layout, check_batchable, class_images, key_of, task_labels
+from condensekit.replay.memory.base import Filler
 from condensekit.replay.memory.budget import Budget
-from condensekit.replay.memory.content import Content
-from condensekit.replay.memory.names import as_filler
-from condensekit.replay.memory.rules import Rules
+from condensekit.replay.memory.content import Group
+from condensekit.replay.memory.memory import Memory
 from condensekit.selection.base import Choice, Selection
 from condensekit.sets.condensed import CondensedSet
 
@@ -46,21 +34,15 @@ class CondensedBuffer(ExemplarsBuffer):
     >>> CondensedBuffer(Images(20), "m3d lr=3", classes=10).max_size
     20
 
-    With a packing factor f, each stored image is decoded to f * f replayed images. If a class appears again, new and
-    old images share its part of the memory in proportion to the real images that they represent. The images have the
-    values that the stream's evaluation transforms give, in condensation and in replay.
-
-    If a total budget is divided by the classes seen so far, each class loses its last images when more classes appear.
-    Then the recipe makes nested sets; selections by herding, random and k-center are nested without this.
+    It is a :class:`~condensekit.replay.memory.memory.Memory`, whose rules it has, with the interface of Avalanche. The
+    images of a class are kept apart for each task label, and replayed with it. The images have the values that the
+    stream's evaluation transforms give, in condensation and in replay.
 
     Attributes:
         max_size: Largest number of stored images. For a budget in bytes, and for a budget per class without
             ``classes``, it is 0 until the first experience is stored. ``ReplayPlugin(buffer.max_size,
             storage_policy=buffer)`` works in any case.
-        condense_s: Seconds that were spent on each experience, including the seconds before a kill and those of sets
-            that were read from a cache.
-        work: Images and FLOPs of the networks for each experience, counted in the same way.
-        wall_s: Wall seconds of the last experience in this process.
+        core: The memory without Avalanche.
 
     Args:
         budget: Largest size of the memory, :class:`Images` or :class:`Bytes`.
@@ -69,7 +51,8 @@ class CondensedBuffer(ExemplarsBuffer):
             :class:`~condensekit.methods.recipe.Recipe`; a bare method, with the other parts of DM's recipe; a
             selection, or a function with the same arguments; or a :class:`~condensekit.replay.memory.base.Filler`. The
             recipe's encoder observes the learner.
-        classes: Number of classes of the whole stream: a total budget is divided by it from the start. None: unknown.
+        classes: Number of classes of the whole stream, a label in two tasks counted twice: a total budget is divided by
+            it from the start. None: unknown.
         steps: Number of matching steps of each condensation.
         seed: Seed of all random numbers, the same in each experience.
         machine: Device, precision and workers of the networks that fill the memory.
@@ -103,30 +86,25 @@ class CondensedBuffer(ExemplarsBuffer):
     ) -> None:
         super().__init__(0)
         reach_optimisers()
-        filler = as_filler(recipe)
-        refuse(
-            instance("budget", budget, Budget, "Images(2000), or Bytes(2_000_000)") or filler.budget_misfit(budget),
-            None if classes is None else whole("classes", classes, 1),
-            whole("steps", steps, 1),
-            whole("seed", seed),
+        self.core = Memory(
+            budget,
+            recipe,
+            classes=classes,
+            steps=steps,
+            seed=seed,
+            machine=machine,
+            storage=storage,
+            spec=spec,
+            out=out,
+            progress=progress,
+            cache=cache,
         )
-        if filler.recipe and budget.shrinks and classes is None:
-            filler = filler.with_recipe(filler.recipe.replace(nested=True))
-        filler = filler if storage is None else filler.with_storage(storage)
-        self.rules = Rules(budget, classes, filler, Job(seed, steps, machine, progress=progress))
-        self.spec, self.transforms = spec, transform_groups(transforms)
-        self.out = None if out is None else Path(out)
-        self.cache = cache
-        self.condense_s: list[float] = []
-        self.work: list[Spent] = []
-        self.wall_s = 0.0
+        self.transforms = transform_groups(transforms)
         self._layout = Layout(False, None)
         self._taken: list[Key] = []
-        self._from_elsewhere = False  # whether the memory was restored and not yet compared with the stream
-        self._tensors: tuple[Tensor, Tensor] | None = None
         self._dataset: AvalancheDataset | None = None
-        self._groups: dict[int, ClassView] | None = None
-        self._set(Content())
+        self._groups: dict[Group, GroupView] | None = None
+        self._forget()
 
     @property
     def memory(self) -> CondensedSet | None:
@@ -134,37 +112,36 @@ class CondensedBuffer(ExemplarsBuffer):
 
         Soft labels have a column for each class of the memory; the buffer itself stores fewer columns.
         """
-        return self._content.joined() if self._content.parts else None
+        return self.core.stored
 
     @property
     def nbytes(self) -> int:
         """All stored bytes, as :attr:`CondensedSet.nbytes` counts them."""
-        return self._content.nbytes
+        return self.core.nbytes
+
+    @property
+    def condense_s(self) -> list[float]:
+        """See :class:`~condensekit.replay.memory.memory.Memory`."""
+        return self.core.condense_s
+
+    @property
+    def work(self) -> list[Spent]:
+        """See :class:`~condensekit.replay.memory.memory.Memory`."""
+        return self.core.work
+
+    @property
+    def wall_s(self) -> float:
+        """See :class:`~condensekit.replay.memory.memory.Memory`."""
+        return self.core.wall_s
 
     @property
     def buffer(self) -> AvalancheDataset:
         """The replayed data set: decoded images, with fields and targets as in the stream; kept until a change."""
+        if not len(self.core):
+            return self._buffer
         if self._dataset is None:
-            if not self._content.parts:
-                return self._buffer
-            images, labels = self.decoded()
-            self._dataset = replayed(images, labels, self._content.tasks, self._layout, self.transforms)
+            self._dataset = replayed(self.core.decoded, self._layout, self.transforms)
         return self._dataset
-
-    def decoded(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) normalised float32 images and (N,) int64 labels; kept on ``device`` until the memory changes.
-
-        Raises:
-            DataError: The memory is empty.
-        """
-        memory, place = self.memory, torch.device(device)
-        if memory is None:
-            raise DataError("the memory is empty: train on a first experience")
-        if self._tensors is None:
-            self._tensors = memory.decode()
-        if self._tensors[0].device != place:
-            self._tensors = self._tensors[0].to(place), self._tensors[1].to(place)
-        return self._tensors
 
     def pre_adapt(self, agent: Any, exp: Any) -> None:
         """Let the encoder observe the learner before its training; Avalanche's plugins do not call this."""
@@ -174,7 +151,7 @@ class CondensedBuffer(ExemplarsBuffer):
         """Store an experience; a second call with the same experience, also by another plugin, changes nothing.
 
         Raises:
-            DataError: A stream that cannot be condensed, or a restored memory of another stream.
+            DataError: A stream that cannot be condensed, or whose images do not fit those of the memory.
             ConfigError: A budget below one image per class, or more classes than announced.
             Interrupted: A signal ended the condensation.
             DivergedError: The condensation met values that are not finite.
@@ -186,12 +163,9 @@ class CondensedBuffer(ExemplarsBuffer):
         key = key_of(exp)
         if key in self._taken:
             return
-        if self._from_elsewhere:
-            check_same_stream(exp, self._taken)
         self._observe(agent, exp)
         self._update(exp.dataset)
         self._taken.append(key)
-        self._from_elsewhere = False
 
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
         """Store the images of an Avalanche classification data set; each call counts as a new experience.
@@ -214,21 +188,17 @@ class CondensedBuffer(ExemplarsBuffer):
         Raises:
             ConfigError: ``new_size`` is less than one image for each class; then the memory is unchanged.
         """
-        rules = self.rules.resized(new_size, self._content.classes)
-        content = rules.trimmed(self._content)
-        self.rules = rules
-        self._set(content)
+        self.core.resize(new_size)
+        self._forget()
 
     @property
-    def buffer_groups(self) -> dict[int, ClassView]:
-        """A read-only view of each class, by label."""
+    def buffer_groups(self) -> dict[Group, GroupView]:
+        """A read-only view of each class, by task label and class label."""
         if self._groups is None:
-            whole = self.buffer
-            rows: dict[int, list[int]] = {}
-            for row, label in enumerate(getattr(whole, "targets", ())):
-                rows.setdefault(int(label), []).append(row)
-            parts = self._content.parts
-            self._groups = {label: ClassView(whole.subset(found), len(parts[label])) for label, found in rows.items()}
+            self._groups = {}
+            for group in self.core.groups:
+                rows = self.core.decoded.rows_of(group).tolist()
+                self._groups[group] = GroupView(self.buffer.subset(rows), len(self.core.content.parts[group]))
         return self._groups
 
     @property
@@ -238,38 +208,35 @@ class CondensedBuffer(ExemplarsBuffer):
 
     def state_dict(self) -> dict[str, Any]:
         """The memory as tensors and plain values, which ``torch.load(weights_only=True)`` can read."""
-        formation = self.rules.filler.formation
         return {
-            "memory": stored(self._content),
-            "formation": [formation.factor, formation.dtype],
+            **self.core.state_dict(),
             "layout": [self._layout.tasked, str(self._layout.target or "").removeprefix("torch.")],
-            "limit": self.rules.limit,
             "taken": [list(key) for key in self._taken],
-            "condense_s": list(self.condense_s),
-            "work": [asdict(spent) for spent in self.work],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the memory by that of a :meth:`state_dict`; images that exceed the budget of this buffer are dropped.
 
+        The memory goes on with later data of any benchmark: only an experience with the same number and images as a
+        stored experience is left out.
+
         Raises:
             DataError: ``state`` is not the state of a buffer.
             ConfigError: The state has another formation, or the budget is below one image per class.
         """
-        content, found = restored(state, self.rules.filler.formation)
-        rules = self.rules if found.limit is None else self.rules.resized(found.limit, content.classes)
-        content = rules.trimmed(content)
-        self.rules = rules
-        self._set(content)
-        self._layout, self._taken = found.layout, found.taken
-        self.condense_s, self.work = found.condense_s, found.work
-        self._from_elsewhere = True
+        try:
+            tasked, target = state["layout"]
+            layout = Layout(bool(tasked), getattr(torch, target) if target else None)
+            taken = [(str(name), int(whole), int(number), str(told)) for name, whole, number, told in state["taken"]]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"this is not the state of a CondensedBuffer ({type(error).__name__}: {error})") from error
+        self.core.load_state_dict(state)
+        self._layout, self._taken = layout, taken
+        self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        """State for a checkpoint, without decoded images, progress display and cache."""
-        rules = replace(self.rules, job=replace(self.rules.job, progress=SILENT))
-        kept = {**self.__dict__, "rules": rules, "cache": None}
-        return kept | {"_tensors": None, "_dataset": None, "_groups": None, "_from_elsewhere": True}
+        """State for a checkpoint, without decoded images."""
+        return {**self.__dict__, "_dataset": None, "_groups": None}
 
     @staticmethod
     def all_of(strategy: Any) -> list[CondensedBuffer]:
@@ -288,38 +255,38 @@ class CondensedBuffer(ExemplarsBuffer):
             return found[0]
         raise DataError("neither the strategy nor a plugin of it has a CondensedBuffer as its storage_policy")
 
-    def _set(self, content: Content) -> None:
-        self.max_size = self.rules.max_size(content)
-        self._content = content
-        self._tensors = self._dataset = self._groups = None
+    def _forget(self) -> None:
+        """Delete what depends on the content of the memory, which has changed."""
+        self.max_size = self.core.rules.max_size(self.core.content)
+        self._dataset = self._groups = None
 
     def _observe(self, agent: Any, exp: Any) -> None:
-        if self.rules.filler.recipe:
-            self.rules.filler.recipe.encoder.observe(agent, exp)
+        if self.core.rules.filler.recipe:
+            self.core.rules.filler.recipe.encoder.observe(agent, exp)
 
     def _update(self, dataset: Any) -> None:
-        """Make the new content, and replace the old content only if there was no error."""
-        start = time.perf_counter()
-        layout, data = Layout.of(dataset), class_images(dataset, self.spec)
+        """Store the images of a data set, and replace the memory only if there was no error."""
+        layout, data = Layout.of(dataset), class_images(dataset, self.core.spec)
         check_batchable(dataset, data.spec.shape, "an image of the stream")
-        content = self.rules.taken(self._content, data, len(self.condense_s), self.out, self.cache)
-        before = self._content, self._layout
+        check_replayed(data, layout, self.transforms)
+        self.core.store(data, task_labels(dataset))
         self._layout = layout
-        self._set(replace(content, tasks={**task_labels(dataset), **self._content.tasks}))
-        try:
-            check_replayed(self.buffer, data.spec.shape)
-        except BaseException:
-            self._layout = before[1]
-            self._set(before[0])
-            raise
-        if self.rules.filler.recipe:
-            self.rules.filler.recipe.encoder.forget()
-        self.wall_s = time.perf_counter() - start
-        seconds, spent = content.spent_since(before[0])
-        self.condense_s.append(max(self.wall_s, seconds))
-        self.work.append(spent)
+        self._forget()
 
 
 def condensed(storage_policy: Any) -> CondensedBuffer | None:
     """The storage policy if it is a condensed memory; None: it is another policy."""
     return storage_policy if isinstance(storage_policy, CondensedBuffer) else None
+
+
+def reach_optimisers() -> None:
+    """Put the modules of torch's optimisers back into ``torch.optim``, where dill looks for them.
+
+    Avalanche saves a strategy by dill. ``torch.optim`` deletes these modules; then dill saves the class of an optimiser
+    with all objects that it refers to. After a network was compiled, this includes torch's compiler, which cannot be
+    saved.
+    """
+    for name, module in list(sys.modules.items()):
+        package, _, child = name.rpartition(".")
+        if package == "torch.optim" and not hasattr(torch.optim, child):
+            setattr(torch.optim, child, module)

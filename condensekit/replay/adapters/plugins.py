@@ -9,17 +9,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from avalanche.models.utils import avalanche_forward
+from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from condensekit.errors import ConfigError, DataError, positive, refuse
+from condensekit.errors import ConfigError, positive, refuse
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.replay.adapters.buffer import condensed
+from condensekit.replay.adapters.replayed import Source
 from condensekit.replay.adapters.seeds import network_draw
-from condensekit.replay.adapters.stream import check_head
+from condensekit.replay.adapters.sources import check_mixing, forward, outputs_of, source_of, targets_of
+from condensekit.replay.adapters.stream import task_labels
 from condensekit.rng import Draw, isolated
-from condensekit.training.train import SHORT, TrainProtocol, batches, optimiser_at
+from condensekit.training.train import SHORT, TrainProtocol, batch_rows, batches, optimiser_at
 
 
 class FromScratchOnMemory(SupervisedPlugin):
@@ -66,15 +68,16 @@ class FromScratchOnMemory(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Set new weights, a new optimiser, and a loader of the protocol's batches."""
-        images, labels = memory_tensors(self.storage_policy)
-        outputs = outputs_of(strategy, images)
-        targets = memory_targets(self.storage_policy, labels, outputs)
-        draw = Draw(network_draw(self.seed, len(torch.unique(labels))).key("train"))
+        source = source_of(self.storage_policy)
+        check_mixing(self.protocol, source)
+        outputs = outputs_of(strategy, source)
+        targets = targets_of(self.storage_policy, source.labels, outputs).to(strategy.device)
+        draw = Draw(network_draw(self.seed, len(torch.unique(source.labels))).key("train"))
         fresh_weights(strategy.model, self.network, draw)
-        self._step, self._steps = 0, self.protocol.steps_on(len(images))
+        self._step, self._steps = 0, self.protocol.steps_on(len(targets))
         strategy.optimizer = optimiser_at(0, self._steps, strategy.model, self.protocol)
-        per_epoch = -(-len(images) // self.protocol.batch)
-        lessons = batches(images, targets.to(strategy.device), self.protocol, draw, outputs)
+        per_epoch = -(-len(targets) // self.protocol.batch)
+        lessons = _lessons(source, targets, self.protocol, draw, outputs)
         strategy.dataloader = _Epochs(lessons, per_epoch, hasattr(strategy.experience, "task_labels"))
         self._epochs, strategy.train_epochs = strategy.train_epochs, -(-self._steps // per_epoch)
 
@@ -93,8 +96,9 @@ class Distillation(SupervisedPlugin):
 
     The term is the Kullback-Leibler divergence of softened outputs (Hinton, Vinyals and Dean, 2015; Li and Hoiem,
     "Learning without Forgetting", ECCV 2016) between the model before the experience (teacher) and now, times
-    ``temperature`` squared, over all images of the batch, also replayed images. The teacher is a copy of the model
-    that exists only during an experience.
+    ``temperature`` squared, over all images of the batch, also replayed images. Of a model with several heads, only
+    images of former tasks count, each with the head of its task. The teacher is a copy of the model that exists only
+    during an experience.
 
     Args:
         weight: Weight of the term, above 0.
@@ -108,7 +112,7 @@ class Distillation(SupervisedPlugin):
         super().__init__()
         refuse(positive("weight", weight), positive("temperature", temperature))
         self.weight, self.temperature = weight, temperature
-        self.known: list[int] = []
+        self.known: dict[int, set[int]] = {}  # classes of former experiences by task
         self.teacher: nn.Module | None = None
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -121,14 +125,29 @@ class Distillation(SupervisedPlugin):
         if self.teacher is None:
             return
         with torch.no_grad():
-            wanted = _forward(self.teacher, strategy)[:, self.known] / self.temperature
-        given = strategy.mb_output[:, self.known] / self.temperature
-        gap = F.kl_div(given.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True)
-        strategy.loss += self.weight * self.temperature**2 * gap
+            wanted = _forward(self.teacher, strategy) / self.temperature
+        given = strategy.mb_output / self.temperature
+        gap, rows = given.new_zeros(()), 0
+        for mine, known in self._former(strategy):
+            own, former = given[mine][:, known].log_softmax(1), wanted[mine][:, known].log_softmax(1)
+            gap = gap + F.kl_div(own, former, reduction="sum", log_target=True)
+            rows += len(own)
+        if rows:
+            strategy.loss += self.weight * self.temperature**2 * gap / rows
+
+    def _former(self, strategy: Any) -> Iterator[tuple[Tensor | slice, list[int]]]:
+        """Rows of the batch, and the former classes whose outputs are kept for them."""
+        if not is_multi_task_module(strategy.model):
+            yield slice(None), sorted(set().union(*self.known.values()))
+            return
+        for task, known in self.known.items():
+            yield strategy.mb_task_id == task, sorted(known)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Add the classes of the experience to the former classes, and delete the teacher."""
-        self.known = sorted({*self.known, *map(int, strategy.experience.dataset.targets)})
+        dataset = strategy.experience.dataset
+        for task, label in zip(task_labels(dataset).tolist(), map(int, dataset.targets), strict=True):
+            self.known.setdefault(task, set()).add(label)
         self.teacher = None
 
 
@@ -159,21 +178,32 @@ class FineTuneOnMemory(SupervisedPlugin):
         """Train the model on the memory."""
         if memory := condensed(self.storage_policy):
             memory.post_adapt(strategy, strategy.experience)
-        images, labels = memory_tensors(self.storage_policy)
-        outputs = outputs_of(strategy, images)
-        targets = memory_targets(self.storage_policy, labels, outputs)
+        source = source_of(self.storage_policy)
+        check_mixing(self.protocol, source)
+        outputs = outputs_of(strategy, source)
+        targets = targets_of(self.storage_policy, source.labels, outputs).to(strategy.device)
         draw = Draw(Draw(self.seed).key(f"fine-tune/{strategy.clock.train_exp_counter}"))
-        steps, optimiser = self.protocol.steps_on(len(images)), None
+        steps, optimiser = self.protocol.steps_on(len(targets)), None
         self.steps, self.shown = steps, 0
-        lessons = batches(images, targets.to(strategy.device), self.protocol, draw, outputs)
         strategy.model.train()
-        for step, (batch, wanted) in enumerate(lessons):
+        for step, (batch, wanted, tasks) in enumerate(_lessons(source, targets, self.protocol, draw, outputs)):
             optimiser = optimiser_at(step, steps, strategy.model, self.protocol, optimiser)
             self.shown += len(batch)
             optimiser.zero_grad()
-            loss: Tensor = F.cross_entropy(_outputs(strategy.model, batch), wanted)
+            loss: Tensor = F.cross_entropy(forward(strategy.model, batch, tasks), wanted)
             loss.backward()
             optimiser.step()
+
+
+Lesson = tuple[Tensor, Tensor, Tensor]
+"""Images (n, C, H, W), targets (n,) or (n, outputs), and task labels (n,) of a batch."""
+
+
+def _lessons(source: Source, targets: Tensor, protocol: TrainProtocol, draw: Draw, outputs: int) -> Iterator[Lesson]:
+    """All batches of a training on a memory, on the device of the targets."""
+    rows = batch_rows(len(targets), protocol, draw)
+    for (images, wanted), mine in zip(batches(source, targets, protocol, draw, outputs), rows, strict=True):
+        yield images, wanted, source.tasks[mine].to(targets.device)
 
 
 class _Epochs:
@@ -182,58 +212,18 @@ class _Epochs:
     Args:
         lessons: All batches of the training.
         per_epoch: Number of batches of an epoch.
-        task_labels: Whether a batch ends with task labels, all 0.
+        tasked: Whether a batch ends with task labels.
     """
 
-    def __init__(self, lessons: Iterator[tuple[Tensor, Tensor]], per_epoch: int, task_labels: bool) -> None:
-        self.lessons, self.per_epoch, self.task_labels = lessons, per_epoch, task_labels
+    def __init__(self, lessons: Iterator[Lesson], per_epoch: int, tasked: bool) -> None:
+        self.lessons, self.per_epoch, self.tasked = lessons, per_epoch, tasked
 
     def __len__(self) -> int:
         return self.per_epoch
 
     def __iter__(self) -> Iterator[list[Tensor]]:
-        for images, targets in islice(self.lessons, self.per_epoch):
-            tasks = [torch.zeros(len(images), dtype=torch.int64, device=images.device)] if self.task_labels else []
-            yield [images, targets, *tasks]
-
-
-def memory_tensors(storage_policy: Any) -> tuple[Tensor, Tensor]:
-    """Decoded images (N, C, H, W) float32 of a memory, and their labels (N,) int64, on the CPU.
-
-    Args:
-        storage_policy: A ``CondensedBuffer``, or another policy, whose data set is read in evaluation mode.
-
-    Raises:
-        DataError: The memory is empty.
-    """
-    if memory := condensed(storage_policy):
-        return memory.decoded()
-    items = storage_policy.buffer.eval()
-    if len(items) == 0:
-        raise DataError(
-            f"the memory of {type(storage_policy).__name__} is empty: put the plugin that fills it first, such as "
-            "ReplayPlugin(memory.max_size, storage_policy=memory)"
-        )
-    rows = [items[i] for i in range(len(items))]
-    return torch.stack([row[0] for row in rows]), torch.tensor([int(row[1]) for row in rows])
-
-
-def memory_targets(storage_policy: Any, labels: Tensor, outputs: int) -> Tensor:
-    """Targets of a memory for a network with ``outputs`` outputs: labels (N,), or soft labels (N, outputs).
-
-    The outputs of classes outside the memory get 0.
-
-    Raises:
-        DataError: A label is beyond the outputs.
-    """
-    check_head(outputs, labels)
-    policy = condensed(storage_policy)
-    memory = policy.memory if policy else None
-    if memory is None or memory.soft_labels is None:
-        return labels
-    soft = torch.zeros(len(labels), outputs)
-    soft[:, list(memory.spec.classes)] = memory.soft_labels
-    return soft
+        for images, targets, tasks in islice(self.lessons, self.per_epoch):
+            yield [images, targets, tasks] if self.tasked else [images, targets]
 
 
 def fresh_weights(model: nn.Module, network: Network | None, draw: Draw) -> None:
@@ -263,25 +253,8 @@ def fresh_weights(model: nn.Module, network: Network | None, draw: Draw) -> None
                 )
 
 
-def outputs_of(strategy: Any, images: Tensor) -> int:
-    """Number of outputs of the strategy's model."""
-    training = strategy.model.training
-    with torch.no_grad():
-        found = _outputs(strategy.model.eval(), images[:1].to(strategy.device)).shape[1]
-    strategy.model.train(training)
-    return int(found)
-
-
-def _outputs(model: nn.Module, images: Tensor) -> Tensor:
-    tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    found: Tensor = avalanche_forward(model, images, tasks)
-    return found
-
-
 def _forward(model: nn.Module, strategy: Any) -> Tensor:
     """Outputs of the model for the strategy's current batch."""
-    if hasattr(strategy.experience, "task_labels"):
-        found: Tensor = avalanche_forward(model, strategy.mb_x, strategy.mb_task_id)
-        return found
-    found = model(strategy.mb_x)
+    tasked = hasattr(strategy.experience, "task_labels")
+    found: Tensor = forward(model, strategy.mb_x, strategy.mb_task_id) if tasked else model(strategy.mb_x)
     return found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
@@ -17,50 +17,57 @@ from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
+from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError, ConfigError
 from condensekit.replay.adapters.stream import Layout, check_batchable
+from condensekit.training.train import ByRow
 
 
-class Decoded(torch.utils.data.Dataset[tuple[Tensor, Any]]):
-    """Data set of pairs of an image and a target.
+class Source(ByRow, Protocol):
+    """Images by row with labels and task labels (N,) int64.
+
+    Such as :class:`~condensekit.replay.memory.decoded.DecodedImages`.
+    """
+
+    labels: Tensor
+    tasks: Tensor
+
+
+class Replayed(torch.utils.data.Dataset[tuple[Tensor, Any]]):
+    """Data set of pairs of an image and a target; an image is decoded when it is read.
 
     Args:
-        images: (N, C, H, W) float32, normalised.
-        labels: (N,) int64.
+        source: The images, with (N,) int64 labels.
         target: Type of tensor targets; None: the targets are integers.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, target: torch.dtype | None) -> None:
-        self.images = images
-        self.targets: list[int] = labels.tolist()
-        self._items: Any = self.targets if target is None else labels.to(target)
+    def __init__(self, source: Source, target: torch.dtype | None) -> None:
+        self.source = source
+        self.targets: list[int] = source.labels.tolist()
+        self._items: Any = self.targets if target is None else source.labels.to(target)
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Any]:
-        return self.images[i], self._items[i]
+        return self.source.at(torch.tensor([i]))[0], self._items[i]
 
 
-def replayed(
-    images: Tensor, labels: Tensor, tasks: Mapping[int, int], layout: Layout, groups: TransformGroups | None
-) -> AvalancheDataset:
+def replayed(source: Source, layout: Layout, groups: TransformGroups | None) -> AvalancheDataset:
     """Make the data set that is mixed with the stream.
 
     Args:
-        images: (N, C, H, W) float32, normalised.
-        labels: (N,) int64.
-        tasks: Task label of each class; a class without an entry gets 0.
+        source: The images, their labels and their task labels.
         layout: Fields of a sample.
         groups: Transforms of replayed images; None: no transforms.
     """
-    source = Decoded(images, labels, layout.target)
-    attributes = [DataAttribute(source.targets, "targets")]
+    pairs = Replayed(source, layout.target)
+    attributes = [DataAttribute(pairs.targets, "targets")]
     if not layout.tasked:
-        return ClassificationDataset([source], data_attributes=attributes, transform_groups=copy.copy(groups))
-    attributes.append(TaskLabels([tasks.get(label, 0) for label in source.targets]))
+        return ClassificationDataset([pairs], data_attributes=attributes, transform_groups=copy.copy(groups))
+    attributes.append(TaskLabels(source.tasks.tolist()))
     return TaskAwareSupervisedClassificationDataset(
-        [source], data_attributes=attributes, transform_groups=copy.copy(groups)
+        [pairs], data_attributes=attributes, transform_groups=copy.copy(groups)
     )
 
 
@@ -77,15 +84,28 @@ def transform_groups(transforms: TransformGroups | Callable[[Tensor], Tensor] | 
     return TransformGroups({"train": (transforms, None), "eval": (None, None)})
 
 
-def check_replayed(dataset: AvalancheDataset, shape: tuple[int, ...]) -> None:
-    """Try the transforms of replayed images on one image.
+class _First:
+    """The first image of a data set in place of a memory."""
+
+    def __init__(self, data: ClassImages) -> None:
+        self.data, self.labels, self.tasks = data, data.labels[data.order[:1]], torch.zeros(1, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return 1
+
+    def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        return self.data.at(rows, device)
+
+
+def check_replayed(data: ClassImages, layout: Layout, groups: TransformGroups | None) -> None:
+    """Try the transforms of replayed images on the first image of ``data``.
 
     Raises:
         DataError: The transforms give another shape or dtype than the stream's.
         ConfigError: The transforms fail, for example because they expect PIL images.
     """
     try:
-        check_batchable(dataset, shape, "a replayed image")
+        check_batchable(replayed(_First(data), layout, groups), data.spec.shape, "a replayed image")
     except CondensekitError:
         raise
     except Exception as error:
@@ -95,8 +115,8 @@ def check_replayed(dataset: AvalancheDataset, shape: tuple[int, ...]) -> None:
         ) from error
 
 
-class ClassView(ExemplarsBuffer):
-    """Read-only view of one class of a memory, for plugins that read ``buffer_groups``."""
+class GroupView(ExemplarsBuffer):
+    """Read-only view of one class of one task in a memory, for plugins that read ``buffer_groups``."""
 
     def __init__(self, dataset: AvalancheDataset, stored: int) -> None:
         super().__init__(stored)

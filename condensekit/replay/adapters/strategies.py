@@ -8,6 +8,8 @@ from itertools import count
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from avalanche.models import IncrementalClassifier
 from avalanche.training.supervised import DER, ER_ACE
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
@@ -19,7 +21,11 @@ from condensekit.networks.base import separable
 from condensekit.replay.adapters.buffer import CondensedBuffer, condensed
 from condensekit.replay.adapters.full_batches import Replay, refuse_soft
 from condensekit.replay.adapters.loader import TensorLoader
-from condensekit.replay.adapters.plugins import Distillation, FineTuneOnMemory, memory_tensors
+from condensekit.replay.adapters.plugins import Distillation, FineTuneOnMemory
+from condensekit.replay.adapters.replayed import Source
+from condensekit.replay.adapters.sources import forward, source_of
+from condensekit.replay.adapters.stream import task_labels
+from condensekit.replay.memory.content import Group
 from condensekit.replay.memory.learner import by_learner
 from condensekit.rng import Draw
 from condensekit.training.augment import Augmentation
@@ -140,8 +146,7 @@ class ERACE(ER_ACE):
         first = len(self.storage_policy.buffer) == 0
         self.storage_policy.post_adapt(self, self.experience)
         if not first:
-            drawn = _memory_batches(self, _draw_of(self))
-            self.replay_loader = ((x, y, torch.zeros_like(y)) for x, y, _ in drawn)
+            self.replay_loader = (batch[:3] for batch in _memory_batches(self, _draw_of(self)))
         super(ER_ACE, self)._before_training_exp(**kwargs)
 
 
@@ -151,7 +156,8 @@ class DERpp(DER):
     The logits of the condensed images of a class are computed at the end of its experience and stored: 4 bytes for each
     output, counted in :attr:`nbytes`. Images without logits, for example after ``load_state_dict``, get their logits
     from the learner at the beginning of the next experience. A class that ``update_from_dataset`` renews keeps its
-    former logits. Works on streams with and without task labels, and with a memory smaller than ``batch_size_mem``.
+    former logits. Works on streams with and without task labels, with heads that grow, and with a memory smaller than
+    ``batch_size_mem``. An output that an image had no logit for keeps its value.
 
     Args:
         storage_policy: A ``CondensedBuffer``; for real images use Avalanche's own ``DER``.
@@ -191,7 +197,7 @@ class DERpp(DER):
         )
         _check_batch(self.batch_size_mem)
         self.storage_policy, self.seed = storage_policy, seed
-        self.logits: dict[int, Tensor] = {}
+        self.logits: dict[Group, Tensor] = {}
         if learner_encoder:
             embed_with_learner(storage_policy, self.model)
 
@@ -212,30 +218,46 @@ class DERpp(DER):
         super(DER, self)._before_forward(**kwargs)
         if self.replay_loader is None:
             return
-        images, labels, self.batch_logits = next(self.replay_loader)
-        fields = [images, labels, torch.zeros_like(labels)]
+        images, labels, tasks, self.batch_logits = next(self.replay_loader)
+        fields = [images, labels, tasks]
         self.mbatch[:] = [torch.cat((old, new)) for old, new in zip(fields, self.mbatch, strict=False)]
+
+    def _after_forward(self, **kwargs: Any) -> None:
+        if self.replay_loader is not None:
+            now, stored = self.mb_output[: self.batch_size_mem].detach(), self.batch_logits
+            width = min(now.shape[1], stored.shape[1])
+            self.batch_logits = now.clone()
+            self.batch_logits[:, :width] = torch.where(stored.isnan(), now[:, :width], stored)[:, :width]
+        super()._after_forward(**kwargs)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         self.replay_loader = None  # a generator cannot be saved in a checkpoint
-        new = {int(label) for label in self.experience.dataset.targets}
+        dataset = self.experience.dataset
+        new = set(zip(task_labels(dataset).tolist(), map(int, dataset.targets), strict=True))
         self.storage_policy.post_adapt(self, self.experience)
         self._take_logits(new)
         super(DER, self)._after_training_exp(**kwargs)
 
     @torch.no_grad()
-    def _take_logits(self, new: set[int]) -> None:
-        """Compute logits for the ``new`` classes and for images without logits; drop logits of dropped images."""
-        images, labels = self.storage_policy.decoded()
+    def _take_logits(self, new: set[Group]) -> None:
+        """Compute logits for the ``new`` groups and for images without logits; drop logits of dropped images."""
+        source = self.storage_policy.core.decoded
         former, self.logits = self.logits, {}
         self.model.eval()
-        for label in torch.unique(labels).tolist():
-            mine, known = images[labels == label], former.get(label)
-            if label in new or known is None or len(known) < len(mine):
-                parts = mine.to(self.device).split(self.train_mb_size)
-                known = torch.cat([self.model(part).cpu() for part in parts])
-            self.logits[label] = known[: len(mine)]
+        for group in self.storage_policy.core.groups:
+            rows, known = source.rows_of(group), former.get(group)
+            if group in new or known is None or len(known) < len(rows):
+                known = torch.cat([self._logits(source, part) for part in rows.split(self.train_mb_size)])
+            self.logits[group] = known[: len(rows)]
         self.model.train()
+
+    def _logits(self, source: Source, rows: Tensor) -> Tensor:
+        """Logits (R, K) of the images at ``rows``, on the CPU; NaN for outputs that a growing head has masked."""
+        found = forward(self.model, source.at(rows, self.device), source.tasks[rows]).cpu()
+        for head in self.model.modules():
+            if isinstance(head, IncrementalClassifier) and head.masking:
+                found[found == head.mask_value] = torch.nan
+        return found
 
 
 def embed_with_learner(storage_policy: Any, learner: nn.Module) -> None:
@@ -247,12 +269,13 @@ def embed_with_learner(storage_policy: Any, learner: nn.Module) -> None:
     standard deviations.
     """
     memory = condensed(storage_policy)
-    recipe = memory.rules.filler.recipe if memory and separable(learner) else None
+    recipe = memory.core.rules.filler.recipe if memory and separable(learner) else None
     if memory is None or recipe is None or not recipe.method.features_only:
         return
     published = PUBLISHED.get(recipe.method.name)
     if recipe.encoder == (published.recipe.encoder if published else Fresh()):
-        memory.rules = replace(memory.rules, filler=memory.rules.filler.with_recipe(by_learner(recipe)))
+        rules = memory.core.rules
+        memory.core.rules = replace(rules, filler=rules.filler.with_recipe(by_learner(recipe)))
 
 
 def watch(storage_policy: Any, strategy: Any) -> None:
@@ -267,22 +290,29 @@ def _draw_of(strategy: Any) -> Draw:
 
 
 def _memory_batches(
-    strategy: Any, draw: Draw, logits: dict[int, Tensor] | None = None
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Endless full batches of the memory: augmented images, labels, and logits (without logits: the labels again)."""
+    strategy: Any, draw: Draw, logits: dict[Group, Tensor] | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Endless full batches of the memory: augmented images, labels, tasks, and logits, or else the labels again."""
     refuse_soft(strategy.storage_policy, type(strategy).__name__)
-    images, labels = (t.to(strategy.device) for t in memory_tensors(strategy.storage_policy))
-    third = labels
+    source = source_of(strategy.storage_policy)
+    fields = [t.to(strategy.device) for t in (source.labels, source.tasks, source.labels)]
     if logits is not None:
-        place = {label: iter(values) for label, values in logits.items()}
-        third = torch.stack([next(place[label]) for label in labels.tolist()]).to(labels.device)
+        fields[2] = _stacked([logits[group] for group in sorted(logits)]).to(strategy.device)
     rows = torch.empty(0, dtype=torch.int64)
     passes = count()
     while True:
         while len(rows) < strategy.batch_size_mem:
-            rows = torch.cat([rows, draw.at(next(passes)).permutation("order", len(images))])
-        now, rows = rows[: strategy.batch_size_mem].to(labels.device), rows[strategy.batch_size_mem :]
-        yield strategy.loader.augment(images[now]), labels[now], third[now]
+            rows = torch.cat([rows, draw.at(next(passes)).permutation("order", len(source.labels))])
+        now, rows = rows[: strategy.batch_size_mem], rows[strategy.batch_size_mem :]
+        images = strategy.loader.augment(source.at(now, strategy.device))
+        labels, tasks, third = (field[now.to(strategy.device)] for field in fields)
+        yield images, labels, tasks, third
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """One tensor of logits (n, K) with different K, filled up with NaN."""
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, width - part.shape[1]), value=torch.nan) for part in parts])
 
 
 def _check_batch(size: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,14 +84,11 @@ def class_images(dataset: Any, spec: ImageSpec | None = None) -> ClassImages:
     return ClassImages(images, labels, replace(spec, class_names=named))
 
 
-def task_labels(dataset: Any) -> dict[int, int]:
-    """Task label of the first image of each class; empty: the data set has no task labels."""
+def task_labels(dataset: Any) -> Tensor:
+    """(N,) int64 task label of each sample; 0 in a data set without task labels."""
     if TASKS not in dataset._data_attributes:
-        return {}
-    found: dict[int, int] = {}
-    for label, task in zip(dataset.targets, getattr(dataset, TASKS), strict=True):
-        found.setdefault(int(label), int(task))
-    return found
+        return torch.zeros(len(dataset), dtype=torch.int64)
+    return torch.tensor([int(task) for task in getattr(dataset, TASKS)], dtype=torch.int64)
 
 
 def check_batchable(dataset: Any, shape: tuple[int, ...], what: str) -> None:
@@ -121,20 +117,6 @@ def key_of(exp: Any) -> Key:
     whole = _get(_get(exp, "origin_experience", None), "current_experience", -1)
     stream = _get(exp, "origin_stream", None)
     return str(_get(stream, "name", "")), whole, _get(exp, "current_experience", -1), _digest(exp.dataset)
-
-
-def check_same_stream(exp: Any, taken: Sequence[Key]) -> None:
-    """Raise DataError if stored experiences are not those of the stream of ``exp``."""
-    stream = _get(exp.logging(), "origin_stream", None)
-    own = _get(stream, "name", "")
-    stream = _get(_get(stream, "benchmark", None), "streams", {}).get(own, stream)  # the whole stream of a slice
-    here = {_get(other, "current_experience", -1): other for other in stream} if isinstance(stream, Sequence) else {}
-    for name, whole, number, digest in taken:
-        if name == own and whole < 0 and number in here and _digest(here[number].dataset) != digest:
-            raise DataError(
-                f"the memory was filled from another data set or class order: experience {number} of this "
-                f"{name!r} stream has other images; use the same data, order and seed, or a new buffer"
-            )
 
 
 def _get(owner: Any, name: str, default: Any) -> Any:

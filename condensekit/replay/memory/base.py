@@ -17,7 +17,7 @@ from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory.budget import Budget
-from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
+from condensekit.sets.condensed import DTYPES, JPEG, CondensedSet, Formation
 from condensekit.sets.jpeg import LABEL
 
 CHECKPOINT_STEPS = 100  # steps between checkpoints of a condensation that has a folder
@@ -33,6 +33,7 @@ class Job:
         machine: Device, precision and workers of the networks.
         saving: Run folder of a condensation, from which it can be resumed; None: nothing is saved.
         progress: Progress display, updated after each step.
+        room: Bytes of each class for coded images; None: those of uncoded images.
     """
 
     seed: int = 0
@@ -40,6 +41,7 @@ class Job:
     machine: Machine = Machine()  # noqa: RUF009 - frozen
     saving: Saving | None = None
     progress: Progress = SILENT
+    room: int | None = None
 
     def compute(self, data: ClassImages) -> Compute:
         """A :class:`Compute` on the job's machine for images of the size of ``data``."""
@@ -88,6 +90,11 @@ class Filler(ABC):
     def formation(self) -> Formation:
         """Packing factor and dtype of the stored images."""
         return Formation()
+
+    @property
+    def stored(self) -> Formation:
+        """The form of the stored images, also of coded images."""
+        return replace(self.formation, dtype=JPEG) if self.codes else self.formation
 
     @property
     def recipe(self) -> Recipe | None:

@@ -1,15 +1,19 @@
-"""Budget of a replay memory: a number of images or of bytes, for the whole memory or for each class."""
+"""Budget of a replay memory: a number of images or of bytes, for the whole memory or for each class.
+
+A class here is a pair of a task and a class: one label in several tasks counts once for each task.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from condensekit.errors import ConfigError, refuse, whole
+from condensekit.errors import refuse, whole
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,9 @@ class Budget(ABC):
         in_images: Whether the unit is images; False: the unit is bytes.
 
     Args:
-        total: Size of the whole memory. Each class gets an equal part. The number of parts is the number of classes
-            announced to the buffer, or else of the classes seen so far; then the parts shrink as classes arrive.
+        total: Size of the whole memory. Each class gets an equal part, and the first classes one image more, until the
+            memory is full. The number of parts is the number of classes announced to the memory, or else of the classes
+            seen so far; then the parts shrink as classes arrive.
         per_class: Size of the part of each class; the memory grows with the classes.
 
     Raises:
@@ -54,44 +59,51 @@ class Budget(ABC):
         """Part of each of ``classes`` classes, in images or bytes; 0: the total is smaller than ``classes``."""
         return self.per_class if self.per_class is not None else (self.total or 0) // max(1, classes)
 
-    def images(self, classes: int, bytes_each: int) -> int:
-        """Number of stored images of ``bytes_each`` bytes for each of ``classes`` classes; at least 1.
+    def counts(self, present: int, classes: int, bytes_each: int) -> list[int]:
+        """Number of stored images of each class, in the order in which the classes appeared.
 
-        Raises:
-            ConfigError: The part of a class is smaller than one image.
+        Args:
+            present: Number of classes that have appeared.
+            classes: Number of classes that share the budget, at least ``present``.
+            bytes_each: Bytes of a stored image.
         """
-        found = self._count(self.share(classes), bytes_each)
-        if found < 1:
-            raise ConfigError(
-                f"{self} is less than one image of {bytes_each:,} bytes for each of {classes} classes: "
-                f"use at least {self._least(classes, bytes_each)}"
-            )
+        unit = 1 if self.in_images else bytes_each
+        each = self.share(classes) // unit
+        more = 0 if self.total is None else self.total // unit - each * classes
+        return [each + (place < more) for place in range(present)]
+
+    def fitting(self, sizes: Sequence[Tensor], classes: int) -> list[int]:
+        """Number of the stored images of each class, counted from the first, that fit.
+
+        Args:
+            sizes: (n,) int64 bytes of the stored images of each class, in the order in which the classes appeared.
+            classes: Number of classes that share the budget.
+        """
+        units = [torch.ones_like(each) if self.in_images else each for each in sizes]
+        share = self.share(classes)
+        found = [int((torch.cumsum(each, 0) <= share).sum()) for each in units]
+        if self.total is None:
+            return found
+        used = sum(int(each[:n].sum()) for each, n in zip(units, found, strict=True))
+        left = self.total - used - share * (classes - len(sizes))
+        for place, (each, n) in enumerate(zip(units, found, strict=True)):
+            if n < len(each) and int(each[n]) <= left:
+                found[place] += 1
+                left -= int(each[n])
         return found
 
+    def least(self, classes: int, bytes_each: int) -> Budget:
+        """The smallest budget of this kind with one image of ``bytes_each`` bytes for each of ``classes`` classes."""
+        unit = 1 if self.in_images else bytes_each
+        return type(self)(unit * classes) if self.total is not None else type(self)(per_class=unit)
+
+    @abstractmethod
     def max_size(self, classes: int) -> int:
         """Largest number of stored images of ``classes`` classes together; 0: the budget is in bytes."""
-        return 0
 
     def resized(self, size: int) -> Budget:
         """The budget with a total of ``size`` images; a budget in bytes or per class returns itself."""
         return self
-
-    @abstractmethod
-    def fitting(self, classes: int, sizes: Tensor) -> int:
-        """Number of stored images of one class, counted from the first, that fit into the part of the class.
-
-        Args:
-            classes: Number of classes that share the budget.
-            sizes: (n,) int64 bytes of each stored image.
-        """
-
-    @abstractmethod
-    def _count(self, share: int, bytes_each: int) -> int:
-        """Number of images of ``bytes_each`` bytes that fit into ``share`` images or bytes."""
-
-    def _least(self, classes: int, bytes_each: int) -> str:
-        unit = 1 if self.in_images else bytes_each
-        return str(type(self)(unit * classes) if self.total is not None else type(self)(per_class=unit))
 
 
 @dataclass(frozen=True)
@@ -111,21 +123,11 @@ class Images(Budget):
         """See :meth:`Budget.resized`."""
         return Images(size) if self.shrinks else self
 
-    def fitting(self, classes: int, sizes: Tensor) -> int:
-        """See :meth:`Budget.fitting`."""
-        return min(len(sizes), self.share(classes))
-
-    def _count(self, share: int, bytes_each: int) -> int:
-        return share
-
 
 @dataclass(frozen=True)
 class Bytes(Budget):
     """Budget in bytes of images, ranges, labels and soft labels, as :attr:`condensekit.CondensedSet.nbytes` counts."""
 
-    def fitting(self, classes: int, sizes: Tensor) -> int:
-        """See :meth:`Budget.fitting`."""
-        return int((torch.cumsum(sizes, 0) <= self.share(classes)).sum())
-
-    def _count(self, share: int, bytes_each: int) -> int:
-        return share // bytes_each
+    def max_size(self, classes: int) -> int:
+        """See :meth:`Budget.max_size`."""
+        return 0

@@ -1,8 +1,8 @@
-"""Content of a replay memory: the stored images of each class, the most important first."""
+"""Content of a replay memory: the stored images of each class of each task, the most important first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,41 +16,35 @@ from condensekit.sets.condensed import CondensedSet
 
 SECONDS = "class_s"  # key in the provenance of the images of a class: seconds that were spent on them
 WORK = "class_work"  # key in the same provenance: images and FLOPs of the networks that worked on them
-Room = Callable[[Tensor], int]  # bytes (n,) of the stored images of a class -> how many of the first images may stay
+Group = tuple[int, int]  # task label and class label
 
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """Stored images of all classes. An update makes a new content and changes no old one, so no failure loses images.
+    """Stored images of all groups. An update makes a new content and changes no old one, so no failure loses images.
 
     Args:
-        parts: Stored images of each class, by label.
-        seen: Number of real images that the stored images of each class represent, by label.
-        tasks: Task label of the first experience of each class, by label.
+        parts: Stored images of each group that has stored images.
+        seen: Number of real images that the stored images of each group represent, in the order in which the groups
+            appeared; also of groups without stored images.
     """
 
-    parts: Mapping[int, CondensedSet] = field(default_factory=dict)
-    seen: Mapping[int, int] = field(default_factory=dict)
-    tasks: Mapping[int, int] = field(default_factory=dict)
+    parts: Mapping[Group, CondensedSet] = field(default_factory=dict)
+    seen: Mapping[Group, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of stored images."""
         return sum(len(part) for part in self.parts.values())
 
     @property
-    def classes(self) -> tuple[int, ...]:
-        """The labels, ascending."""
+    def groups(self) -> tuple[Group, ...]:
+        """The groups with stored images: by task, then by class, ascending."""
         return tuple(sorted(self.parts))
 
     @property
     def spec(self) -> ImageSpec:
-        """Shape and normalisation of the images; needs at least one stored class."""
+        """Shape and normalisation of the images; needs at least one stored group."""
         return next(iter(self.parts.values())).spec
-
-    @property
-    def coded(self) -> bool:
-        """Whether the size of some images differs from the size of their tensors."""
-        return any(part.coded is not None for part in self.parts.values())
 
     @property
     def nbytes(self) -> int:
@@ -58,18 +52,18 @@ class Content:
         return sum(part.nbytes for part in self.parts.values())
 
     def spent_since(self, before: Content) -> tuple[float, Spent]:
-        """Seconds and work of the classes whose images are not those of ``before``, according to their provenance."""
+        """Seconds and work of the groups whose images are not those of ``before``, according to their provenance."""
         made = [part for k, part in self.parts.items() if k not in before.parts or not _same(part, before.parts[k])]
         return spent_on(made)
 
-    def trimmed(self, room: Room) -> Content:
-        """The same classes, each with as many of its first images as ``room`` allows."""
-        return replace(self, parts={label: first(part, room(sizes(part))) for label, part in self.parts.items()})
+    def trimmed(self, counts: Mapping[Group, int]) -> Content:
+        """The same groups, each with its first images: as many as ``counts`` says."""
+        return replace(self, parts={k: first(part, counts[k]) for k, part in self.parts.items() if counts[k]})
 
     def joined(self) -> CondensedSet:
-        """One set of all classes, ascending; soft labels have a column for each class, 0 for other experiences."""
+        """One set in the order of :attr:`groups`; soft labels have a column for each class, 0 for other experiences."""
         names = {k: name for part in self.parts.values() for k, name in part.spec.class_names.items()}
-        parts = [_widened(self.parts[label], names) for label in self.classes]
+        parts = [_widened(self.parts[group], names) for group in self.groups]
         kept = {id(part.provenance): dict(part.provenance) for part in parts}
         return replace(
             parts[0],
@@ -92,17 +86,6 @@ def spent_on(parts: Iterable[CondensedSet]) -> tuple[float, Spent]:
 def first(part: CondensedSet, n: int) -> CondensedSet:
     """The first ``n`` stored images; all images of a smaller set."""
     return part if n >= len(part) else part.take(torch.arange(n))
-
-
-def sizes(part: CondensedSet) -> Tensor:
-    """(M,) int64 bytes of each stored image; their sum is ``part.nbytes``."""
-    count, f2 = len(part), part.formation.factor**2
-    pictures = (part.images, part.ranges) if part.coded is None else ()
-    each = sum(t[0].numel() * t.element_size() for t in (*pictures, part.labels) if t is not None)
-    if part.soft_labels is not None:
-        each += f2 * part.soft_labels.shape[1] * part.soft_labels.element_size()
-    found = torch.full((count,), each, dtype=torch.int64)
-    return found if part.coded is None else found + part.coded
 
 
 def turnover(old: int, seen: int, fresh: int, available: int, room: int, draw: Draw, label: int) -> tuple[int, int]:

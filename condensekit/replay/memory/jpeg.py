@@ -60,13 +60,16 @@ class Coded(Around):
     def fill(self, data: ClassImages, ipc: int, job: Job) -> CondensedSet:
         """See :class:`~condensekit.replay.memory.base.Filler`; makes ``ipc * times`` images of each class, or fewer.
 
+        If the bytes of a class are given by ``job.room``, there are ``times`` images in those of one uncoded image.
+
         Raises:
             ConfigError: The images are not 8-bit, have neither 1 nor 3 channels, or do not fit into the bytes.
         """
         refuse(self.misfit(data, ipc))
-        each = max(stored_each(data, ipc * self.times, self.formation.factor).values())
-        made = self.images.with_storage("float32").fill(data, each, job)
-        return as_jpeg(made, plain_bytes(data.spec.shape, ipc))
+        room = job.room or plain_bytes(data.spec.shape, ipc)
+        wanted = max(1, room * self.times // plain_bytes(data.spec.shape, 1))
+        each = max(stored_each(data, wanted, self.formation.factor).values())
+        return as_jpeg(self.images.with_storage("float32").fill(data, each, job), room)
 
     def budget_misfit(self, budget: Budget) -> str | None:
         """See :class:`~condensekit.replay.memory.base.Filler`."""

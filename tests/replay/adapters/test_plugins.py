@@ -14,8 +14,8 @@ from condensekit.compute import Compute, Machine
 from condensekit.errors import ConfigError, DataError
 from condensekit.networks.convnet import ConvNet
 from condensekit.replay import Distillation, FineTuneOnMemory, FromScratchOnMemory, Images
-from condensekit.replay.adapters.plugins import memory_targets, memory_tensors
 from condensekit.replay.adapters.seeds import network_draw
+from condensekit.replay.adapters.sources import source_of, targets_of
 from condensekit.replay.memory.fillers import Selecting
 from condensekit.rng import Draw
 from condensekit.selection.base import Selection
@@ -50,7 +50,7 @@ def test_from_scratch_is_the_engines_training(kind, protocol):
     benchmark = stream(kind)
     for seen, exp in enumerate(benchmark.train_stream, 1):
         strategy.train(exp)
-        images, labels = memory.decoded()
+        images, labels, _ = memory.core.images()
         assert close(strategy.model, twin(images, labels, 2 * seen, protocol))
         assert strategy.train_epochs == 2
 
@@ -68,7 +68,8 @@ class Watch(SupervisedPlugin):
     def before_training_exp(self, strategy, **kwargs):
         self.epochs.append(0)
         self.steps.append(0)
-        self.known = memory_tensors(self.memory)[0]
+        source = source_of(self.memory)
+        self.known = source.at(torch.arange(len(source)))
         self.weights.append(next(strategy.model.parameters()).detach().clone())
 
     def before_training_iteration(self, strategy, **kwargs):
@@ -162,7 +163,7 @@ def test_distillation_adds_its_term_from_the_second_experience(kind):
     exps = list(stream(kind).train_stream)
     strategy.train(exps[0])
     assert all(abs(value) < 1e-6 for value in terms.added)
-    assert distillation.known == [0, 1]
+    assert distillation.known == {0: {0, 1}}
     assert distillation.teacher is None
     before = strategy.model.state_dict()
     teacher = network()
@@ -175,7 +176,7 @@ def test_distillation_adds_its_term_from_the_second_experience(kind):
     by_hand = 0.5 * 9 * F.kl_div(given, wanted, reduction="batchmean").item()
     assert terms.added[0] == pytest.approx(0, abs=1e-6)  # the learner is its own teacher still
     assert terms.added[-1] == pytest.approx(by_hand, rel=1e-3)
-    assert distillation.known == [0, 1, 2, 3]
+    assert distillation.known == {0: {0, 1, 2, 3}}
 
 
 @pytest.mark.parametrize(("weight", "temperature"), [(0, 2), (1, 0), (float("nan"), 1)])
@@ -193,7 +194,7 @@ def test_fine_tuning_fits_the_memory_and_fills_it_once(kind):
         strategy.train(exp)
         plain.train(exp)
     assert len(memory.condense_s) == 3
-    images, labels = memory.decoded()
+    images, labels, _ = memory.core.images()
     losses = [F.cross_entropy(s.model(images), labels).item() for s in (strategy, plain)]
     assert losses[0] < losses[1]
 
@@ -244,9 +245,9 @@ def test_soft_labels_go_to_the_outputs_of_their_classes():
     memory = buffer(Images(per_class=2), Soft())
     for exp in stream(order=[4, 1, 3, 0, 5, 2]).train_stream[:2]:
         memory.post_adapt(None, exp)
-    labels = memory.decoded()[1]
+    labels = memory.core.images()[1]
     assert labels.tolist() == [0, 0, 1, 1, 3, 3, 4, 4]
-    found = memory_targets(memory, labels, 6)
+    found = targets_of(memory, labels, 6)
     partner = {0: 3, 3: 0, 1: 4, 4: 1}
     for row, label in zip(found, labels.tolist(), strict=True):
         wanted = torch.zeros(6)

@@ -2,6 +2,7 @@ import io
 
 import pytest
 import torch
+from avalanche.benchmarks import nc_benchmark
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
 from avalanche.models import FeCAMClassifier, NCMClassifier, TrainEvalModel
 from avalanche.training.determinism.rng_manager import RNGManager
@@ -14,7 +15,9 @@ from condensekit.progress import Progress
 from condensekit.replay import Bytes, CondensedBuffer, Images
 from condensekit.rng import isolated
 from condensekit.selection.classic import Random
+from tests.cases.streams.digits import digits
 from tests.replay.worlds import DM, Pictures, accuracy, buffer, naive, network, replaying, stream
+from tests.targeted import Targeted
 
 FILLERS = pytest.mark.parametrize("filler", [DM, Random()], ids=["dm", "random"])
 
@@ -66,15 +69,15 @@ def test_what_a_checkpoint_leaves_out(tmp_path):
     memory = buffer(Images(12), progress=Bar(), cache={})
     strategy, benchmark = replaying(memory), stream()
     strategy.train(benchmark.train_stream[0])
-    assert len(memory.buffer) == len(memory.decoded()[0])
+    assert len(memory.buffer) == len(memory.core.images()[0])
     save_checkpoint(strategy, tmp_path / "checkpoint")
     again, _ = maybe_load_checkpoint(replaying(buffer(Images(12))), tmp_path / "checkpoint")
     restored = CondensedBuffer.of(again)
     assert restored is again.plugins[0].storage_policy
     assert restored is not memory
     assert torch.equal(restored.memory.images, memory.memory.images)
-    assert not isinstance(restored.rules.job.progress, Bar)
-    assert restored.cache is None
+    assert not isinstance(restored.core.rules.job.progress, Bar)
+    assert restored.core.cache is None
     strategy.train(benchmark.train_stream[1])
     with pytest.raises(DataError, match="nor a plugin of it has a CondensedBuffer"):
         CondensedBuffer.of(naive())
@@ -95,18 +98,37 @@ def test_a_checkpoint_is_written_after_a_network_was_compiled(tmp_path):
     "other", [{"data": Pictures(seed=9)}, {"order": [5, 4, 3, 2, 1, 0]}], ids=["other data", "other order"]
 )
 @pytest.mark.parametrize("kind", ["nc", "ci"])
-def test_a_buffer_restored_from_another_data_set(tmp_path, other, kind):
+def test_a_restored_buffer_goes_on_with_later_data(tmp_path, other, kind):
     strategy = replaying(buffer(Images(12)))
     strategy.train(stream(kind).train_stream[0])
     save_checkpoint(strategy, tmp_path / "checkpoint")
     again, _ = maybe_load_checkpoint(replaying(buffer(Images(12))), tmp_path / "checkpoint")
-    memory = CondensedBuffer.of(again)
-    before = images_of(again)
-    with pytest.raises(DataError, match="filled from another data set or class order: experience 0"):
-        memory.post_adapt(None, stream(kind, **other).train_stream[1])
-    assert torch.equal(images_of(again), before)
-    memory.post_adapt(None, stream(kind).train_stream[1])
+    memory, later = CondensedBuffer.of(again), stream(kind, **other).train_stream[0]
+    memory.post_adapt(None, later)
     assert len(memory.condense_s) == 2
+    assert set(memory.memory.classes) == {0, 1} | set(later.classes_in_this_experience)
+    memory.post_adapt(None, stream(kind).train_stream[0])  # the same images as those of the checkpoint
+    assert len(memory.condense_s) == 2
+
+
+@pytest.mark.parametrize("scale", [lambda x: (x - 0.5) / 0.25, lambda x: 255 * x, lambda x: (x - 0.1307) / 0.3081])
+def test_later_data_of_another_normalisation_are_refused(tmp_path, scale):
+    memory = buffer(Images(12))
+    memory.post_adapt(None, benchmark_of(lambda x: x).train_stream[0])
+    restored = buffer(Images(12))
+    restored.load_state_dict(through_a_file(memory.state_dict()))
+    before = restored.memory.images
+    with pytest.raises(DataError, match="normalised"):
+        restored.post_adapt(None, benchmark_of(scale).train_stream[0])
+    assert torch.equal(restored.memory.images, before)
+    restored.post_adapt(None, benchmark_of(lambda x: (11 * x).round() / 16).train_stream[0])  # darker
+
+
+def benchmark_of(scale):
+    """Digits in [0, 1], scaled."""
+    images, labels = digits()
+    data = Targeted(scale(images[:100]), labels[:100])
+    return nc_benchmark(data, data, 1, task_labels=False)
 
 
 def through_a_file(state):
@@ -148,7 +170,7 @@ def test_a_state_is_cut_to_the_budget_at_hand():
     memory.post_adapt(None, stream().train_stream[0])
     small = buffer(Bytes(400))
     small.load_state_dict(memory.state_dict())
-    assert len(small.memory) == 4
+    assert len(small.memory) == 5
     with pytest.raises(ConfigError, match="less than one image"):
         buffer(Bytes(100)).load_state_dict(memory.state_dict())
 
@@ -167,10 +189,10 @@ def test_states_that_do_not_fit():
     memory = buffer(Images(12))
     memory.post_adapt(None, stream().train_stream[0])
     state = memory.state_dict()
-    with pytest.raises(ConfigError, match=r"the state holds Formation.*uint8.*the buffer stores Formation.*float32"):
+    with pytest.raises(ConfigError, match=r"the state holds Formation.*uint8.*the memory stores Formation.*float32"):
         buffer(Images(12), storage="float32").load_state_dict(state)
     for broken in ({}, {**state, "memory": [{}]}, {**state, "layout": 3}, {**state, "taken": [["train"]]}):
-        with pytest.raises(DataError, match="not the state of a CondensedBuffer"):
+        with pytest.raises(DataError, match="not the state of a"):
             buffer(Images(12)).load_state_dict(broken)
     part = {**state["memory"][0], "label": 3}
     with pytest.raises(DataError, match="class 3 holds images of"):
@@ -210,6 +232,6 @@ def test_the_mean_of_the_memory_is_what_nearest_means_classify_by():
     )
     strategy = naive(MemoryNCMUpdate(storage_policy=memory), model=model)
     strategy.train(benchmark.train_stream)
-    images, labels = memory.decoded()
+    images, labels, _ = memory.core.images()
     for label, mean in model.eval_classifier.class_means_dict.items():
         torch.testing.assert_close(mean, Features()(images[labels == label]).mean(0))

@@ -78,7 +78,7 @@ def test_condensed_replay_with_all_its_terms():
 
 def encoder_of(memory):
     """How the recipe of a memory embeds."""
-    return memory.rules.filler.recipe.encoder
+    return memory.core.rules.filler.recipe.encoder
 
 
 def test_the_learners_weights_are_the_default_encoder_of_distribution_matching_alone():
@@ -89,12 +89,12 @@ def test_the_learners_weights_are_the_default_encoder_of_distribution_matching_a
         assert encoder_of(own).keep == keep
     for recipe in (quick(), "dm encoder=kept", "dc", "krr"):
         given = CondensedBuffer(Images(per_class=2), recipe)
-        before = given.rules
+        before = given.core.rules
         learn(CondensedReplay, given)
-        assert given.rules is before
+        assert given.core.rules is before
     chosen = buffer(Images(per_class=2), Random())
     learn(CondensedReplay, chosen)
-    assert chosen.rules.filler.recipe is None
+    assert chosen.core.rules.filler.recipe is None
     left = CondensedBuffer(Images(per_class=2), "dm")
     learn(CondensedReplay, left, learner_encoder=False)
     learn(DERpp, left, learner_encoder=False)
@@ -148,12 +148,12 @@ def test_der_keeps_the_logits_of_a_classs_own_experience():
     exps = list(benchmark.train_stream)
     strategy.train(exps[0])
     first = {label: value.clone() for label, value in strategy.logits.items()}
-    images, labels = memory.decoded()
+    images, labels, _ = memory.core.images()
     with torch.no_grad():
-        torch.testing.assert_close(first[0], strategy.model.eval()(images[labels == 0]))
+        torch.testing.assert_close(first[0, 0], strategy.model.eval()(images[labels == 0]))
     strategy.train(exps[1])
-    assert set(strategy.logits) == {0, 1, 2, 3}
-    assert torch.equal(strategy.logits[0], first[0])
+    assert set(strategy.logits) == {(0, label) for label in range(4)}
+    assert torch.equal(strategy.logits[0, 0], first[0, 0])
     assert strategy.nbytes == memory.nbytes + 8 * 6 * 4
 
 
@@ -163,7 +163,7 @@ def test_der_shortens_logits_with_a_memory_that_shrinks():
     for exp in stream("nc").train_stream:
         strategy.train(exp)
         assert {label: len(value) for label, value in strategy.logits.items()} == {
-            label: int((memory.decoded()[1] == label).sum()) for label in strategy.logits
+            group: int((memory.core.images()[1] == group[1]).sum()) for group in strategy.logits
         }
     assert {len(value) for value in strategy.logits.values()} == {2}
 
@@ -180,7 +180,7 @@ def test_der_cuts_the_logits_of_a_memory_that_was_resized_in_between():
     strategy.plugins.append(seen)
     strategy.train(third)
     assert seen.first.keys() == kept.keys()
-    assert all(torch.equal(seen.first[label], kept[label]) for label in kept)
+    assert all(torch.equal(seen.first[label][:1], kept[label]) for label in kept)
 
 
 def test_der_replays_a_memory_that_came_from_elsewhere():
@@ -192,11 +192,11 @@ def test_der_replays_a_memory_that_came_from_elsewhere():
     seen = Logits()
     strategy.plugins.append(seen)
     strategy.train(exps[1])
-    assert set(seen.first) == {0, 1}
-    images, labels = memory.decoded()
+    assert set(seen.first) == {(0, 0), (0, 1)}
+    images, labels, _ = memory.core.images()
     for label, value in seen.first.items():
-        torch.testing.assert_close(value, network()(images[labels == label]).detach())
-    assert set(strategy.logits) == {0, 1, 2, 3}
+        torch.testing.assert_close(value, network()(images[labels == label[1]]).detach())
+    assert set(strategy.logits) == {(0, label) for label in range(4)}
 
 
 def test_der_gives_targets_to_classes_that_were_added_outside():
@@ -208,10 +208,10 @@ def test_der_gives_targets_to_classes_that_were_added_outside():
     seen = Logits()
     strategy.plugins.append(seen)
     strategy.train(exps[1])
-    assert set(seen.first) == {0, 1, 4, 5}
-    images, labels = memory.decoded()
+    assert set(seen.first) == {(0, label) for label in (0, 1, 4, 5)}
+    images, labels, _ = memory.core.images()
     wanted = images[labels == 5].flatten(1) @ before[0].T + before[1]
-    torch.testing.assert_close(seen.first[5], wanted)
+    torch.testing.assert_close(seen.first[0, 5], wanted)
 
 
 class Logits(SupervisedPlugin):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from avalanche.benchmarks import split_online_stream
+from avalanche.benchmarks import nc_benchmark, split_online_stream
 from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
 
 from condensekit.data.images import ImageSpec
@@ -109,8 +109,12 @@ def test_fields_that_a_memory_cannot_have():
 
 
 def test_task_labels():
-    assert task_labels(stream("nc").train_stream[1].dataset) == {2: 0, 3: 0}
-    assert task_labels(stream("ci").train_stream[1].dataset) == {}
+    for kind in ("nc", "ci", "tasked"):
+        dataset = stream(kind).train_stream[1].dataset
+        assert task_labels(dataset).tolist() == [0] * len(dataset)
+    data = Pictures()
+    tasks = nc_benchmark(data, data, 3, task_labels=True).train_stream
+    assert [set(task_labels(exp.dataset).tolist()) for exp in tasks] == [{0}, {1}, {2}]
 
 
 @pytest.mark.parametrize("kind", ["nc", "ci"])

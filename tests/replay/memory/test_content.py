@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from condensekit.data.images import ImageSpec
-from condensekit.replay.memory.content import Content, first, mixed, sizes, turnover
+from condensekit.replay.memory.content import Content, first, mixed, turnover
+from condensekit.replay.memory.decoded import DecodedImages
 from condensekit.rng import Draw
 from condensekit.sets.condensed import CondensedSet, Formation
 
@@ -27,11 +28,12 @@ def part(label, values, *, soft=None, classes=(0, 1), factor=1, dtype="uint8", c
     ],
 )
 def test_bytes_of_the_images_sum_to_those_of_the_set(found):
-    assert int(sizes(found).sum()) == found.nbytes
+    assert int(found.sizes().sum()) == found.nbytes
+    assert found.sizes().tolist() == [found.take(torch.tensor([i])).nbytes for i in range(3)]
 
 
 def test_joined_holds_all_classes_in_order():
-    memory = Content({4: part(4, [7], classes=(4,)), 1: part(1, [5, 6])}, {1: 9, 4: 9})
+    memory = Content({(0, 4): part(4, [7], classes=(4,)), (0, 1): part(1, [5, 6])}, {(0, 1): 9, (0, 4): 9})
     joined = memory.joined()
     assert joined.labels.tolist() == [1, 1, 4]
     assert joined.images[:, 0, 3, 3].tolist() == [0, 0, 0]
@@ -41,10 +43,21 @@ def test_joined_holds_all_classes_in_order():
     assert len(memory) == 3
 
 
+def test_a_label_in_two_tasks_is_two_groups():
+    memory = Content({(1, 0): part(0, [8, 9]), (0, 1): part(1, [5])}, {(1, 0): 9, (0, 1): 9})
+    assert memory.groups == ((0, 1), (1, 0))
+    assert memory.joined().labels.tolist() == [1, 0, 0]
+    found = DecodedImages(memory)
+    assert found.tasks.tolist() == [0, 1, 1]
+    assert found.rows_of((1, 0)).tolist() == [1, 2]
+    torch.testing.assert_close(found.at(torch.tensor([2, 0]))[:, 0, 3, 3], torch.tensor([9.0, 5.0]))
+    assert torch.equal(found.at(torch.arange(3)), memory.joined().decode()[0])
+
+
 def test_soft_labels_are_widened_to_all_classes():
     a = part(0, [1], soft=torch.tensor([[0.75, 0.25]]), classes=(0, 2))
     b = part(1, [1], soft=torch.tensor([[0.5, 0.5]]), classes=(1, 3))
-    memory = Content({0: a, 1: b}, {})
+    memory = Content({(0, 0): a, (0, 1): b}, {})
     assert memory.joined().targets().tolist() == [[0.75, 0, 0.25, 0], [0, 0.5, 0, 0.5]]
     assert memory.nbytes == a.nbytes + b.nbytes < memory.joined().nbytes
 

@@ -114,7 +114,7 @@ def test_a_new_experience_starts_anew_and_one_look_gives_both_ends():
 def test_condensed_replay_leaves_out_a_learner_with_batch_norm(norm):
     model, memory = ConvNet(width=8, depth=2, norm=norm).new((1, 8, 8), 6, Draw(0)), CondensedBuffer(Images(2), DM)
     CondensedReplay(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.05), storage_policy=memory)
-    recipe = memory.rules.filler.recipe
+    recipe = memory.core.rules.filler.recipe
     assert recipe is not None
     assert isinstance(recipe.encoder, LearnerEncoder) is (norm == "instance")
 

@@ -336,7 +336,7 @@ def test_a_hybrid_goes_into_a_buffer_and_takes_the_learners_encoder():
 
     memory = CondensedBuffer(Images(per_class=4), "hybrid-dm-50", steps=2, machine=CPU)
     embed_with_learner(memory, naive().model)
-    recipe = memory.rules.filler.recipe
+    recipe = memory.core.rules.filler.recipe
     assert recipe is not None
     assert isinstance(recipe.encoder, LearnerEncoder)
     memory = CondensedBuffer(Images(per_class=4), Hybrid(quick(), 0.5), steps=2, machine=CPU)
