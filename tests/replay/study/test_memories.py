@@ -134,7 +134,7 @@ def test_coded_images_take_the_bytes_of_fewer():
     data = images(each=30, size=16)
     made = Coded(Condensing(quick(formation=BYTES)), 3).fill(data, 2, JOB)
     assert made.labels.tolist() == [2] * 6 + [5] * 6
-    assert made.formation == Formation()
+    assert made.formation == Formation(1, "jpeg")
     plain = Condensing(quick()).fill(data, 6, JOB)
     assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
     for label in made.classes:
