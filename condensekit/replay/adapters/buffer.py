@@ -19,7 +19,9 @@ from condensekit.errors import DataError, instance, refuse, whole
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.progress import SILENT, Progress
+from condensekit.replay.adapters.reading import workers_of
 from condensekit.replay.adapters.replayed import ClassView, check_replayed, replayed, transform_groups
+from condensekit.replay.adapters.space import Followed, follow
 from condensekit.replay.adapters.state import reach_optimisers, restored, stored
 from condensekit.replay.adapters.stream import (
     Key,
@@ -48,7 +50,12 @@ class CondensedBuffer(ExemplarsBuffer):
 
     With a packing factor f, each stored image is decoded to f * f replayed images. If a class appears again, new and
     old images share its part of the memory in proportion to the real images that they represent. The images have the
-    values that the stream's evaluation transforms give, in condensation and in replay.
+    values that the stream's evaluation transforms give, in condensation and in storage.
+
+    Replayed images are augmented as those of Avalanche's own buffers are: they go back to the values at which the
+    stream's training transforms start, for example to 8-bit pictures, and through these transforms once
+    (:mod:`condensekit.replay.adapters.space`). The transforms of the last experience count. A warning tells if this is
+    not possible.
 
     If a total budget is divided by the classes seen so far, each class loses its last images when more classes appear.
     Then the recipe makes nested sets; selections by herding, random and k-center are nested without this.
@@ -77,6 +84,7 @@ class CondensedBuffer(ExemplarsBuffer):
         spec: Normalisation of the stream, if its images come from 8-bit pixels: then they are read as bytes, and
             methods that work on pixels know the range of pixels. With ``flippable=False`` no image is mirrored.
         transforms: Transforms of replayed images: an Avalanche ``TransformGroups``, or a callable for training only.
+            None: the training transforms of the stream; ``TransformGroups({})``: no transforms.
         out: Folder of condensations, from which a killed condensation is resumed; None: nothing is saved.
         progress: Progress display, updated after each step.
         cache: Sets of single classes, read and written; see :func:`condensekit.replay.memory.fillers.filled`.
@@ -121,6 +129,7 @@ class CondensedBuffer(ExemplarsBuffer):
         self.work: list[Spent] = []
         self.wall_s = 0.0
         self._layout = Layout(False, None)
+        self._followed = Followed()  # the training transforms of the stream
         self._taken: list[Key] = []
         self._from_elsewhere = False  # whether the memory was restored and not yet compared with the stream
         self._tensors: tuple[Tensor, Tensor] | None = None
@@ -148,7 +157,9 @@ class CondensedBuffer(ExemplarsBuffer):
             if not self._content.parts:
                 return self._buffer
             images, labels = self.decoded()
-            self._dataset = replayed(images, labels, self._content.tasks, self._layout, self.transforms)
+            self._dataset = replayed(
+                images, labels, self._content.tasks, self._layout, self.transforms or self._followed.groups
+            )
         return self._dataset
 
     def decoded(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -167,8 +178,14 @@ class CondensedBuffer(ExemplarsBuffer):
         return self._tensors
 
     def pre_adapt(self, agent: Any, exp: Any) -> None:
-        """Let the encoder observe the learner before its training; Avalanche's plugins do not call this."""
+        """Let the encoder observe the learner before its training; Avalanche's plugins do not call this.
+
+        After ``load_state_dict`` it also finds the training transforms of the stream, which a state does not hold.
+        """
         self._observe(agent, exp)
+        if self._from_elsewhere and self.transforms is None and len(exp.dataset):
+            self._followed = follow(exp.dataset, self._followed)
+            self._dataset = self._groups = None
 
     def post_adapt(self, agent: Any, exp: Any) -> None:
         """Store an experience; a second call with the same experience, also by another plugin, changes nothing.
@@ -189,7 +206,7 @@ class CondensedBuffer(ExemplarsBuffer):
         if self._from_elsewhere:
             check_same_stream(exp, self._taken)
         self._observe(agent, exp)
-        self._update(exp.dataset)
+        self._update(exp.dataset, workers_of(agent))
         self._taken.append(key)
         self._from_elsewhere = False
 
@@ -206,7 +223,7 @@ class CondensedBuffer(ExemplarsBuffer):
         if len(new_data):
             if strategy is not None:
                 self._observe(strategy, new_data)
-            self._update(new_data)
+            self._update(new_data, workers_of(strategy))
 
     def resize(self, strategy: Any, new_size: int) -> None:
         """Store at most ``new_size`` images from now on; a budget in bytes or per class stays in force, too.
@@ -297,19 +314,20 @@ class CondensedBuffer(ExemplarsBuffer):
         if self.rules.filler.recipe:
             self.rules.filler.recipe.encoder.observe(agent, exp)
 
-    def _update(self, dataset: Any) -> None:
+    def _update(self, dataset: Any, workers: int = 0) -> None:
         """Make the new content, and replace the old content only if there was no error."""
         start = time.perf_counter()
-        layout, data = Layout.of(dataset), class_images(dataset, self.spec)
+        layout, data = Layout.of(dataset), class_images(dataset, self.spec, workers)
         check_batchable(dataset, data.spec.shape, "an image of the stream")
+        followed = follow(dataset, self._followed) if self.transforms is None else self._followed
         content = self.rules.taken(self._content, data, len(self.condense_s), self.out, self.cache)
-        before = self._content, self._layout
-        self._layout = layout
+        before = self._content, self._layout, self._followed
+        self._layout, self._followed = layout, followed
         self._set(replace(content, tasks={**task_labels(dataset), **self._content.tasks}))
         try:
             check_replayed(self.buffer, data.spec.shape)
         except BaseException:
-            self._layout = before[1]
+            self._layout, self._followed = before[1:]
             self._set(before[0])
             raise
         if self.rules.filler.recipe:
