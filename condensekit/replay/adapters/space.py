@@ -22,8 +22,9 @@ from torchvision.transforms import Compose
 
 from condensekit.data.decoding import is_grey
 from condensekit.errors import DataError
+from condensekit.replay.adapters.opened import Opened, evaluated
 from condensekit.replay.adapters.reading import differs, same, spread
-from condensekit.replay.adapters.transforms import Way, followed, is_fixed, is_random, of_torchvision, ways
+from condensekit.replay.adapters.transforms import Way, followed, is_fixed, is_random, of_torchvision, through, ways
 from condensekit.rng import isolated
 
 log = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ def follow(dataset: Any, before: Followed) -> Followed:
     found = _follow(dataset)
     if found.drawn and not before.drawn:
         log.warning(
-            "images of the stream differ from reading to reading in evaluation, too: the memory keeps them as they were "
-            "read once; move what is random into the stream's train_transform"
+            "images of the stream differ from reading to reading in evaluation, too: the memory keeps them as they "
+            "were read once; move what is random into the stream's train_transform"
         )
     if found.lacking and not before.lacking:
         warnings.warn(found.lacking, UserWarning, stacklevel=2)
@@ -128,21 +129,24 @@ def follow(dataset: Any, before: Followed) -> Followed:
 
 
 def _follow(dataset: Any) -> Followed:
-    trained, tested = ways(dataset, "train")[-1], ways(dataset, "eval")[-1]
-    common = _common(trained.images, tested.images)
-    train, test = trained.images[common:], tested.images[common:]
-    drawn = _draws(dataset.eval(), tested)
-    if (not train and not test) or (drawn and not all(is_fixed(part) for part in test)):
+    view = evaluated(dataset)
+    train, test = (ways(dataset, group)[-1] for group in ("train", "eval"))
+    if isinstance(view, Opened):
+        train, test = replace(train, own=(), images=train.own + train.images), replace(test, own=(), images=view.images)
+    common = _common(train.images, test.images)
+    first, train_only, test_only = train.images[:common], train.images[common:], test.images[common:]
+    drawn = _draws(view, test)
+    if not (train_only or test_only) or (drawn and not all(is_fixed(part) for part in test_only)):
         return Followed(drawn=drawn)
-    starts, images = _tried(dataset, tested.source, trained.images[:common], test)
-    back = _way_back(starts, images, test) if test else None
+    starts, images = _tried(dataset, view, first, test_only)
+    back = _way_back(starts, images, test_only) if test_only else None
     reason = "the normalisation of its evaluation transforms is not found"
-    if back or not test:
-        whole = Compose([*([back] if back else []), *train])
+    if back or not test_only:
+        whole = Compose([*([back] if back else []), *train_only])
         reason = _misfit(whole, images)
         if not reason:
             return Followed(_groups(whole), drawn=drawn)
-    return replace(_in_part(dataset, train, images, reason), drawn=drawn)
+    return replace(_in_part(dataset, view, train_only, images, reason), drawn=drawn)
 
 
 def _groups(transform: Compose) -> TransformGroups:
@@ -173,18 +177,14 @@ def _draws(dataset: Any, way: Way) -> bool:
     return not way.known and differs(lambda i: dataset[i][0], len(dataset), TRIED, READ)
 
 
-def _tried(dataset: Any, source: Any, common: Sequence[Any], test: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
-    """Images of the stream where training and evaluation part, and the same images after evaluation."""
-    rows = (followed(dataset, i) for i in reversed(spread(len(dataset), TRIED)))
+def _tried(dataset: Any, view: Any, first: Sequence[Any], test: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+    """Images of the last source where training and evaluation part, and the same images after evaluation."""
+    rows = [followed(dataset, i) for i in reversed(spread(len(dataset), TRIED))]
+    last = rows[0][0]
+    source = view.bare if isinstance(view, Opened) else last
     with isolated(0):
-        starts = [_through(common, found[row][0]) for found, row in rows if found is source]
-        return starts, [_through(test, start) for start in starts]
-
-
-def _through(transforms: Sequence[Any], image: Any) -> Any:
-    for transform in transforms:
-        image = transform(image)
-    return image
+        starts = [through(first, source[row][0]) for found, row in rows if found is last]
+        return starts, [through(test, start) for start in starts]
 
 
 def _way_back(starts: list[Any], images: list[Tensor], test: Sequence[Any]) -> Back | None:
@@ -228,7 +228,7 @@ def _fitted(plain: Back, start: Any, test: Sequence[Any], coloured: bool) -> Bac
     levels = np.array([np.roll(LEVELS, -3 * k) for k in range(channels)], np.float32) / plain.unit
     made = np.broadcast_to(levels[:, None, None], (channels, height, width, len(LEVELS)))
     fills = [plain(torch.from_numpy(np.ascontiguousarray(made[..., k]))) for k in range(len(LEVELS))]
-    found = np.stack([_centre(_through(test, fill)) for fill in fills], 1).astype(np.float64)
+    found = np.stack([_centre(through(test, fill)) for fill in fills], 1).astype(np.float64)
     if coloured and len(found) != channels:
         return None
     levels = np.broadcast_to(levels, found.shape).astype(np.float64)
@@ -254,7 +254,7 @@ def _centre(image: Tensor) -> np.ndarray:
 
 def _returns(back: Back, image: Tensor, test: Sequence[Any]) -> bool:
     """Whether an image is the same after its way back and the transforms."""
-    again = _through(test, back(image))
+    again = through(test, back(image))
     if again.shape != image.shape:
         return False
     error = np.abs((again - image).numpy() * back.gain).max()
@@ -275,12 +275,12 @@ def _misfit(transforms: Compose, images: list[Tensor]) -> str:
     return ""
 
 
-def _in_part(dataset: Any, train: Sequence[Any], images: list[Tensor], reason: str) -> Followed:
+def _in_part(dataset: Any, view: Any, train: Sequence[Any], images: list[Tensor], reason: str) -> Followed:
     """The training transforms that fit tensors of any scale, and what to tell about the rest."""
     rows = spread(len(dataset), TRIED)
     trained = dataset.train()
     with isolated(0):
-        mine, theirs = ([data[i][0] for i in rows] for data in (trained, dataset.eval()))
+        mine, theirs = ([data[i][0] for i in rows] for data in (trained, view))
     if same(mine, theirs) and not _draws(trained, ways(dataset, "train")[-1]):
         return Followed()
     _check_scale(torch.stack(mine), torch.stack(theirs))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import DataError
+from condensekit.replay.adapters.opened import evaluated
 from condensekit.replay.adapters.reading import empty, in_blocks
 from condensekit.rng import isolated
 
@@ -53,7 +54,9 @@ class Layout:
 def class_images(dataset: Any, spec: ImageSpec | None = None, workers: int = 0) -> ClassImages:
     """Read the images of an Avalanche data set under its evaluation transforms, each once.
 
-    Images of more than :data:`condensekit.replay.adapters.reading.MAPPED` bytes lie in a temporary file.
+    Random transforms of the data set inside, such as those of ``MNIST(root, transform=...)``, are left out if that
+    keeps the shape of images. Images of more than :data:`condensekit.replay.adapters.reading.MAPPED` bytes lie in a
+    temporary file.
 
     Args:
         dataset: Data set of samples (x, y) or (x, y, t); x is (C, H, W) float32, y an integer or a tensor of shape ().
@@ -71,7 +74,7 @@ def class_images(dataset: Any, spec: ImageSpec | None = None, workers: int = 0) 
     labels = torch.empty(count, dtype=torch.int64)
     images = torch.empty(0)
     with isolated(0):
-        for rows, (block, found) in in_blocks(partial(_block, dataset.eval()), count, workers):
+        for rows, (block, found) in in_blocks(partial(_block, evaluated(dataset)), count, workers):
             shape = tuple(block.shape[1:])
             if not rows.start:
                 if spec is not None and spec.shape != shape:

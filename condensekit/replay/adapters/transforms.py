@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,20 +41,22 @@ class Way:
 
     Args:
         source: The data set that gives the samples.
-        own: Transforms of the source itself.
+        own: Transforms of images in the source itself.
+        labels: Transforms of targets in the source itself.
         images: Transforms of images in the data sets around the source.
         targets: Transforms of targets in the data sets around the source.
     """
 
     source: Any
     own: tuple[Any, ...]
+    labels: tuple[Any, ...]
     images: tuple[Any, ...]
     targets: tuple[Any, ...]
 
     @property
     def transforms(self) -> tuple[Any, ...]:
         """All transforms, of images and of targets."""
-        return self.own + self.images + self.targets
+        return self.own + self.labels + self.images + self.targets
 
     @property
     def known(self) -> bool:
@@ -86,6 +88,13 @@ def followed(dataset: Any, i: int) -> tuple[Any, int]:
         number, i = flat._get_idx(i)
         return followed(flat._datasets[number], i)
     return flat, i
+
+
+def through(transforms: Iterable[Any], value: Any) -> Any:
+    """A value after several transforms."""
+    for transform in transforms:
+        value = transform(value)
+    return value
 
 
 def is_random(transform: Any) -> bool:
@@ -126,18 +135,15 @@ def _children(flat: Any) -> Sequence[Any]:
 def _ways(dataset: Any, group: str) -> Iterator[Way]:
     flat = _flat_data(dataset)
     children = _children(flat)
-    if children:
-        groups = [
-            getattr(flat, name) for name in ("_frozen_transform_groups", "_transform_groups") if hasattr(flat, name)
-        ]
-        added = [[t for each in groups for t in _parts(each.transform_groups[group], place)] for place in (0, 1)]
-        for child in children:
-            for way in _ways(child, group):
-                yield Way(way.source, way.own, way.images + tuple(added[0]), way.targets + tuple(added[1]))
-    else:
-        names = ("transform", "target_transform")
-        own = [part for name in names for part in _parts(getattr(flat, name, None), 0)]
-        yield Way(flat, tuple(own), (), ())
+    if not children:
+        own, labels = (tuple(_parts(getattr(flat, name, None), 0)) for name in ("transform", "target_transform"))
+        yield Way(flat, own, labels, (), ())
+    names = ("_frozen_transform_groups", "_transform_groups")
+    groups = [getattr(flat, name).transform_groups[group] for name in names if children and hasattr(flat, name)]
+    images, targets = (tuple(part for each in groups for part in _parts(each, place)) for place in (0, 1))
+    for child in children:
+        for way in _ways(child, group):
+            yield replace(way, images=way.images + images, targets=way.targets + targets)
 
 
 def _parts(transform: Any, place: int) -> Iterator[Any]:
