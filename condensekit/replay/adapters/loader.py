@@ -29,7 +29,8 @@ class TensorLoader(SupervisedPlugin):
 
     It replaces the stock loader, which Avalanche or another plugin has made, and uses the samplers of that loader:
     batches, their order and the state of the random generator stay the same. Data with random training transforms keep
-    the stock loader, unless an ``augmentation`` replaces the transforms; so do data of more than ``LIMIT`` bytes.
+    the stock loader, unless an ``augmentation`` replaces the transforms; so do data of more than ``LIMIT`` bytes. How
+    random code is recognised, and what may be missed: :func:`condensekit.replay.adapters.materialise.materialise`.
     Labels beyond the network's head raise an error.
 
     Attributes:
@@ -158,6 +159,18 @@ class TensorBatches:
             never_ending=stock.never_ending,
         )
         return map(torch.tensor, together)
+
+
+def rows_of(dataset: Any, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """A reader of the images of some rows (N,), as (N, C, H, W) on ``device``, under the current transforms.
+
+    Fixed images are read once and indexed; random images are drawn anew in each call.
+    """
+    try:
+        images = materialise(dataset)[0].to(device)
+    except Unfit:
+        return lambda rows: torch.stack([dataset[i][0] for i in rows.tolist()]).to(device)
+    return lambda rows: images[rows.to(device)]
 
 
 def _split(sampler: Any) -> Iterator[Tensor]:

@@ -6,13 +6,24 @@ from avalanche.benchmarks import ni_benchmark
 from avalanche.benchmarks.utils.data_loader import ReplayDataLoader, TaskBalancedDataLoader
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
-from torch.utils.data import DataLoader
-from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor, v2
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import (
+    Compose,
+    Grayscale,
+    Lambda,
+    Normalize,
+    RandomApply,
+    RandomCrop,
+    RandomHorizontalFlip,
+    ToTensor,
+    v2,
+)
 
 from condensekit.errors import ConfigError, DataError
 from condensekit.replay import Images, TensorLoader
 from condensekit.replay.adapters.loader import TensorBatches
 from condensekit.replay.adapters.materialise import Unfit, materialise
+from condensekit.replay.adapters.reading import READS
 from condensekit.rng import isolated
 from condensekit.selection.classic import Random
 from condensekit.training.augment import Augmentation
@@ -89,8 +100,19 @@ def test_pil_images_under_fixed_transforms_are_read_once():
     reads.clear()
     strategy.train(benchmark.train_stream[0])
     assert loader.fallback is None
-    assert len(reads) == 24 + 2  # two to see that a sample stays the same
-    assert max(reads.count(i) for i in set(reads)) <= 3
+    assert len(reads) <= 24 + READS + 24  # to see that the samples of an unknown class stay the same, and once for all
+
+
+def test_samples_of_a_known_class_are_read_once(monkeypatch):
+    reads = []
+    read = TensorDataset.__getitem__
+    monkeypatch.setattr(TensorDataset, "__getitem__", lambda self, i: reads.append(i) or read(self, i))
+    data = TensorDataset(torch.rand(24, 1, 8, 8), torch.arange(24) % 6)
+    data.targets, data.pil = [i % 6 for i in range(24)], False
+    dataset = stream("ci", data=data, experiences=1).train_stream[0].dataset
+    reads.clear()
+    materialise(dataset)
+    assert len(reads) == 24 + 1
 
 
 RANDOM = Compose([RandomCrop(8, padding=2), RandomHorizontalFlip(), PIL])
@@ -169,7 +191,9 @@ def test_an_augmentation_that_cannot_be_applied_is_never_dropped():
         (v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize((MEAN,), (STD,))]), None),
         (Compose([ToTensor(), v2.RandomHorizontalFlip()]), "RandomHorizontalFlip"),
         (Compose([Compose([RandomCrop(4)]), ToTensor()]), "RandomCrop"),
-        (Compose([ToTensor(), Normalize((0,), (1,)), torch.Tensor.abs]), "abs"),
+        (Compose([ToTensor(), Normalize((MEAN,), (STD,)), Lambda(lambda x: x + 0)]), None),
+        (Compose([RandomApply([Grayscale()]), ToTensor()]), "RandomApply"),  # of a fixed transform
+        (Compose([ToTensor(), v2.RandomErasing(0.02)]), "RandomErasing"),
     ],
 )
 @pytest.mark.parametrize("frozen", [False, True])
@@ -182,6 +206,14 @@ def test_which_transforms_are_fixed(transform, reason, frozen):
     else:
         with pytest.raises(Unfit, match=f"its transform {reason} may be random"):
             materialise(dataset.train())
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_unknown_transforms_are_tried(share):
+    rare = Lambda(lambda x: x.flip(-1) if torch.rand(()) < share else x)
+    dataset = stream(pil=True, train_transform=Compose([PIL, rare]), eval_transform=PIL).train_stream[0].dataset
+    with pytest.raises(Unfit, match="differs between two readings"):
+        materialise(dataset)
 
 
 def test_a_transform_inside_the_source_is_seen():
