@@ -102,8 +102,12 @@ class ImageSpec:
         mean, std = self.constants(images.device)
         return (images.to(torch.float32) * std + mean).clamp(0, 1)
 
-    def to_bytes(self, images: Tensor) -> Tensor:
+    def to_bytes(self, images: Tensor, start: int = 0) -> Tensor:
         """Turn normalised images (N, C, H, W) into the uint8 pixels that they were made of.
+
+        Args:
+            images: The images.
+            start: Number of the first image, for the text of an error.
 
         Raises:
             DataError: An image is no image of 8-bit pixels under this mean and std, or is not finite.
@@ -111,14 +115,15 @@ class ImageSpec:
         mean, std = self.constants(images.device)
         exact = (images * std + mean) * 255
         whole = exact.round()
-        off = ((exact - whole).abs() > EXACT) | (whole < 0) | (whole > 255) | ~torch.isfinite(exact)
-        if off.any():
-            index = int(off.flatten(1).any(1).nonzero()[0])
-            if not torch.isfinite(exact[index]).all():
-                raise DataError(f"image {index} has a value that is not finite (NaN or infinite): remove or repair it")
+        finite = torch.isfinite(exact).flatten(1).all(1)
+        if not finite.all():
+            index = start + int(finite.int().argmin())
+            raise DataError(f"image {index} has a pixel that is not finite (NaN or infinite): remove or repair it")
+        wrong = (((exact - whole).abs() > EXACT) | (whole < 0) | (whole > 255)).flatten(1).any(1)
+        if wrong.any():
             raise DataError(
-                f"image {index} is not an 8-bit image under mean {self.mean} and std {self.std}: give the "
-                "normalisation of the images, or leave out the spec"
+                f"image {start + int(wrong.int().argmax())} is not an 8-bit image under mean {self.mean} and std "
+                f"{self.std}: give the normalisation of the images, or leave out the spec"
             )
         return whole.to(torch.uint8)
 

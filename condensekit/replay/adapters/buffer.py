@@ -17,7 +17,9 @@ from condensekit.errors import DataError
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.progress import SILENT, Progress
+from condensekit.replay.adapters.reading import workers_of
 from condensekit.replay.adapters.replayed import GroupView, check_replayed, replayed, transform_groups
+from condensekit.replay.adapters.space import Followed, follow
 from condensekit.replay.adapters.stream import Key, Layout, check_batchable, class_images, key_of, task_labels
 from condensekit.replay.memory.base import Filler
 from condensekit.replay.memory.budget import Budget
@@ -36,7 +38,12 @@ class CondensedBuffer(ExemplarsBuffer):
 
     It is a :class:`~condensekit.replay.memory.memory.Memory`, whose rules it has, with the interface of Avalanche. The
     images of a class are kept apart for each task label, and replayed with it. The images have the values that the
-    stream's evaluation transforms give, in condensation and in replay.
+    stream's evaluation transforms give, in condensation and in storage.
+
+    Replayed images are augmented as those of Avalanche's own buffers are: they go back to the values at which the
+    stream's training transforms start, for example to 8-bit pictures, and through these transforms once
+    (:mod:`condensekit.replay.adapters.space`). The transforms of the last experience count. A warning tells if this is
+    not possible.
 
     Attributes:
         max_size: Largest number of stored images. For a budget in bytes, and for a budget per class without
@@ -60,6 +67,7 @@ class CondensedBuffer(ExemplarsBuffer):
         spec: Normalisation of the stream, if its images come from 8-bit pixels: then they are read as bytes, and
             methods that work on pixels know the range of pixels. With ``flippable=False`` no image is mirrored.
         transforms: Transforms of replayed images: an Avalanche ``TransformGroups``, or a callable for training only.
+            None: the training transforms of the stream; ``TransformGroups({})``: no transforms.
         out: Folder of condensations, from which a killed condensation is resumed; None: nothing is saved.
         progress: Progress display, updated after each step.
         cache: Sets of single classes, read and written; see :func:`condensekit.replay.memory.fillers.filled`.
@@ -101,6 +109,8 @@ class CondensedBuffer(ExemplarsBuffer):
         )
         self.transforms = transform_groups(transforms)
         self._layout = Layout(False, None)
+        self._followed = Followed()  # the training transforms of the stream
+        self._restored = False  # whether load_state_dict came last, and these transforms are unknown
         self._taken: list[Key] = []
         self._dataset: AvalancheDataset | None = None
         self._groups: dict[Group, GroupView] | None = None
@@ -140,12 +150,18 @@ class CondensedBuffer(ExemplarsBuffer):
         if not len(self.core):
             return self._buffer
         if self._dataset is None:
-            self._dataset = replayed(self.core.decoded, self._layout, self.transforms)
+            self._dataset = replayed(self.core.decoded, self._layout, self.transforms or self._followed.groups)
         return self._dataset
 
     def pre_adapt(self, agent: Any, exp: Any) -> None:
-        """Let the encoder observe the learner before its training; Avalanche's plugins do not call this."""
+        """Let the encoder observe the learner before its training; Avalanche's plugins do not call this.
+
+        After ``load_state_dict`` it also finds the training transforms of the stream, which a state does not hold.
+        """
         self._observe(agent, exp)
+        if self._restored and self.transforms is None and len(exp.dataset):
+            self._followed = follow(exp.dataset, self._followed)
+            self._dataset = self._groups = None
 
     def post_adapt(self, agent: Any, exp: Any) -> None:
         """Store an experience; a second call with the same experience, also by another plugin, changes nothing.
@@ -164,7 +180,7 @@ class CondensedBuffer(ExemplarsBuffer):
         if key in self._taken:
             return
         self._observe(agent, exp)
-        self._update(exp.dataset)
+        self._update(exp.dataset, workers_of(agent))
         self._taken.append(key)
 
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
@@ -180,7 +196,7 @@ class CondensedBuffer(ExemplarsBuffer):
         if len(new_data):
             if strategy is not None:
                 self._observe(strategy, new_data)
-            self._update(new_data)
+            self._update(new_data, workers_of(strategy))
 
     def resize(self, strategy: Any, new_size: int) -> None:
         """Store at most ``new_size`` images from now on; a budget in bytes or per class stays in force, too.
@@ -231,7 +247,7 @@ class CondensedBuffer(ExemplarsBuffer):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"this is not the state of a CondensedBuffer ({type(error).__name__}: {error})") from error
         self.core.load_state_dict(state)
-        self._layout, self._taken = layout, taken
+        self._layout, self._taken, self._restored = layout, taken, True
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -264,13 +280,14 @@ class CondensedBuffer(ExemplarsBuffer):
         if self.core.rules.filler.recipe:
             self.core.rules.filler.recipe.encoder.observe(agent, exp)
 
-    def _update(self, dataset: Any) -> None:
+    def _update(self, dataset: Any, workers: int = 0) -> None:
         """Store the images of a data set, and replace the memory only if there was no error."""
-        layout, data = Layout.of(dataset), class_images(dataset, self.core.spec)
+        layout, data = Layout.of(dataset), class_images(dataset, self.core.spec, workers)
         check_batchable(dataset, data.spec.shape, "an image of the stream")
-        check_replayed(data, layout, self.transforms)
+        followed = follow(dataset, self._followed) if self.transforms is None else self._followed
+        check_replayed(data, layout, self.transforms or followed.groups)
         self.core.store(data, task_labels(dataset))
-        self._layout = layout
+        self._layout, self._followed, self._restored = layout, followed, False
         self._forget()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from condensekit.replay.adapters.materialise import Unfit, materialise
 from condensekit.replay.adapters.stream import check_head
 from condensekit.rng import Draw
 from condensekit.training.augment import Augmentation
+from condensekit.training.train import ByRow
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ class TensorLoader(SupervisedPlugin):
 
     It replaces the stock loader, which Avalanche or another plugin has made, and uses the samplers of that loader:
     batches, their order and the state of the random generator stay the same. Data with random training transforms keep
-    the stock loader, unless an ``augmentation`` replaces the transforms; so do data of more than ``LIMIT`` bytes.
+    the stock loader, unless an ``augmentation`` replaces the transforms; so do data of more than ``LIMIT`` bytes. How
+    random code is recognised, and what may be missed: :func:`condensekit.replay.adapters.materialise.materialise`.
     Labels beyond the network's head raise an error.
 
     Attributes:
@@ -123,10 +125,7 @@ class TensorBatches:
         if augment:
             parts = [part.eval() for part in parts]
         columns = list(zip(*(materialise(part) for part in parts), strict=True))
-        if any(len({(t.dtype, t.shape[1:]) for t in column}) > 1 for column in columns):
-            raise Unfit("the samples of its data sets do not stack")
-        self.columns = [column[0] if len(column) == 1 else torch.cat(column) for column in columns]
-        self.columns = [column.to(self.device) for column in self.columns]
+        self.columns = [Column(column, self.device) for column in columns]
 
     def __len__(self) -> int:
         return len(self.stock)
@@ -135,7 +134,7 @@ class TensorBatches:
         torch.empty((), dtype=torch.int64).random_()  # torch's loader draws this number in each epoch
         for rows in self._rows():
             index = rows.to(self.device, non_blocking=True)
-            batch = [column.index_select(0, index) for column in self.columns]
+            batch = [column.at(index) for column in self.columns]
             if self.augment:
                 batch[0] = self.augment(batch[0])
             yield batch
@@ -158,6 +157,58 @@ class TensorBatches:
             never_ending=stock.never_ending,
         )
         return map(torch.tensor, together)
+
+
+class Column:
+    """The rows of one field in several data sets, numbered on.
+
+    Args:
+        parts: The rows of each data set, as :func:`~condensekit.replay.adapters.materialise.materialise` gives them.
+        device: Device of the batches.
+
+    Raises:
+        Unfit: The rows of the data sets do not stack.
+    """
+
+    def __init__(self, parts: Sequence[Tensor | ByRow], device: torch.device | str) -> None:
+        tensors = [part.to(device) for part in parts if isinstance(part, Tensor)]
+        if len({(t.dtype, t.shape[1:]) for t in tensors}) > 1:
+            raise Unfit("the samples of its data sets do not stack")
+        self.device = torch.device(device)
+        self.parts: list[Tensor | ByRow] = [torch.cat(tensors)] if len(tensors) == len(parts) else list(parts)
+        self.ends = torch.tensor([len(part) for part in self.parts]).cumsum(0)
+
+    def at(self, rows: Tensor) -> Tensor:
+        """The values at ``rows`` (R,) int64."""
+        if len(self.parts) == 1:
+            return self._of(0, rows)
+        place = torch.searchsorted(self.ends.to(rows.device), rows, right=True)
+        found: Tensor | None = None
+        for number in torch.unique(place).tolist():
+            mine = place == number
+            start = int(self.ends[number]) - len(self.parts[number])
+            values = self._of(number, rows[mine] - start)
+            found = values.new_empty((len(rows), *values.shape[1:])) if found is None else found
+            found[mine] = values
+        assert found is not None
+        return found
+
+    def _of(self, number: int, rows: Tensor) -> Tensor:
+        part = self.parts[number]
+        if isinstance(part, Tensor):
+            return part.index_select(0, rows.to(part.device)).to(self.device)
+        return part.at(rows, self.device)
+
+
+def rows_of(dataset: Any, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """A reader of the images of some rows (N,), as (N, C, H, W) on ``device``, under the current transforms.
+
+    Fixed images are read once and indexed; coded images are decoded and random images are drawn anew in each call.
+    """
+    try:
+        return Column(materialise(dataset)[:1], device).at
+    except Unfit:
+        return lambda rows: torch.stack([dataset[i][0] for i in rows.tolist()]).to(device)
 
 
 def _split(sampler: Any) -> Iterator[Tensor]:

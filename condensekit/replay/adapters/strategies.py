@@ -20,7 +20,7 @@ from condensekit.methods.encoders import Fresh
 from condensekit.networks.base import separable
 from condensekit.replay.adapters.buffer import CondensedBuffer, condensed
 from condensekit.replay.adapters.full_batches import Replay, refuse_soft
-from condensekit.replay.adapters.loader import TensorLoader
+from condensekit.replay.adapters.loader import TensorLoader, rows_of
 from condensekit.replay.adapters.plugins import Distillation, FineTuneOnMemory
 from condensekit.replay.adapters.replayed import Source
 from condensekit.replay.adapters.sources import forward, source_of
@@ -294,7 +294,8 @@ def _memory_batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Endless full batches of the memory: augmented images, labels, tasks, and logits, or else the labels again."""
     refuse_soft(strategy.storage_policy, type(strategy).__name__)
-    source = source_of(strategy.storage_policy)
+    source, loader = source_of(strategy.storage_policy), strategy.loader
+    read = rows_of(strategy.storage_policy.buffer.train(), strategy.device)  # through the stream's transforms
     fields = [t.to(strategy.device) for t in (source.labels, source.tasks, source.labels)]
     if logits is not None:
         fields[2] = _stacked([logits[group] for group in sorted(logits)]).to(strategy.device)
@@ -304,7 +305,7 @@ def _memory_batches(
         while len(rows) < strategy.batch_size_mem:
             rows = torch.cat([rows, draw.at(next(passes)).permutation("order", len(source.labels))])
         now, rows = rows[: strategy.batch_size_mem], rows[strategy.batch_size_mem :]
-        images = strategy.loader.augment(source.at(now, strategy.device))
+        images = loader.augment(source.at(now, strategy.device)) if loader.augmentation else read(now)
         labels, tasks, third = (field[now.to(strategy.device)] for field in fields)
         yield images, labels, tasks, third
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import DataError
+from condensekit.replay.adapters.opened import evaluated
+from condensekit.replay.adapters.reading import empty, in_blocks
 from condensekit.rng import isolated
 
 TASKS = "targets_task_labels"  # name of the attribute that Avalanche appends to each sample of an (x, y, t) stream
 LOOKED_AT = 8  # number of images whose values identify an experience, in addition to its labels
-EXACT = 0.01  # largest distance of a value from a whole 8-bit pixel
 
 Key = tuple[str, int, int, str]
 
@@ -47,41 +49,61 @@ class Layout:
         return cls(tasked, sample[1].dtype if isinstance(sample[1], Tensor) else None)
 
 
-def class_images(dataset: Any, spec: ImageSpec | None = None) -> ClassImages:
-    """Read the images of an Avalanche data set under its evaluation transforms.
+def class_images(dataset: Any, spec: ImageSpec | None = None, workers: int = 0) -> ClassImages:
+    """Read the images of an Avalanche data set under its evaluation transforms, each once.
+
+    Random transforms of the data set inside, such as those of ``MNIST(root, transform=...)``, are left out if that
+    keeps the shape of images. Images of more than :data:`condensekit.replay.adapters.reading.MAPPED` bytes lie in a
+    temporary file.
 
     Args:
         dataset: Data set of samples (x, y) or (x, y, t); x is (C, H, W) float32, y an integer or a tensor of shape ().
         spec: Normalisation of the stream, if its images come from 8-bit pixels: then the images are read as bytes, and
             methods that work on pixels know the range of pixels. None: the images stay float32.
+        workers: Number of processes that read.
 
     Raises:
         DataError: The data set is empty; images are float64 or uint8, have different shapes or values that are not
             finite, or are not 8-bit pixels under ``spec``.
     """
-    source, count = dataset.eval(), len(dataset)
+    count = len(dataset)
     if count == 0:
         raise DataError("the experience is empty: expected at least one image")
     labels = torch.empty(count, dtype=torch.int64)
+    images = torch.empty(0)
     with isolated(0):
-        first = _image(_sample(source, 0), 0)
-        shape = tuple(first.shape)
-        if spec is not None and spec.shape != shape:
-            raise DataError(f"images of the stream have shape {shape}, the spec says {spec.shape}")
-        images = torch.empty((count, *shape), dtype=torch.float32 if spec is None else torch.uint8)
-        for i in range(count):
-            sample = _sample(source, i)
-            image, labels[i] = _image(sample, i), _label(sample, i)
-            if tuple(image.shape) != shape:
-                raise DataError(f"image {i} of the stream has shape {tuple(image.shape)}, those before it {shape}")
-            images[i] = image if spec is None else _pixels(image, spec, i)
+        for rows, (block, found) in in_blocks(partial(_block, evaluated(dataset)), count, workers):
+            shape = tuple(block.shape[1:])
+            if not rows.start:
+                if spec is not None and spec.shape != shape:
+                    raise DataError(f"images of the stream have shape {shape}, the spec says {spec.shape}")
+                images = empty((count, *shape), torch.float32 if spec is None else torch.uint8)
+            elif shape != images.shape[1:]:
+                _refuse_shape(rows.start, shape, tuple(images.shape[1:]))
+            images[rows.start : rows.stop] = block if spec is None else spec.to_bytes(block, rows.start)
+            labels[rows.start : rows.stop] = found
     names = {label: str(label) for label in torch.unique(labels).tolist()}
     if spec is None:
-        channels = shape[0]
-        plain = ImageSpec((shape[0], shape[1], shape[2]), (0.0,) * channels, (1.0,) * channels, names)
-        return ClassImages(images, labels, plain)
+        c, h, w = images.shape[1:]
+        return ClassImages(images, labels, ImageSpec((c, h, w), (0.0,) * c, (1.0,) * c, names))
     named = {label: spec.class_names.get(label, name) for label, name in names.items()}
     return ClassImages(images, labels, replace(spec, class_names=named))
+
+
+def _block(source: Any, rows: range) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) and labels (N,) of some rows."""
+    images, labels = [], []
+    for i in rows:
+        sample = _sample(source, i)
+        images.append(_image(sample, i))
+        labels.append(_label(sample, i))
+        if images[-1].shape != images[0].shape:
+            _refuse_shape(i, tuple(images[-1].shape), tuple(images[0].shape))
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _refuse_shape(i: int, shape: tuple[int, ...], before: tuple[int, ...]) -> NoReturn:
+    raise DataError(f"image {i} of the stream has shape {shape}, those before it {before}")
 
 
 def task_labels(dataset: Any) -> Tensor:
@@ -167,17 +189,3 @@ def _label(sample: Any, i: int) -> int:
         return int(label)
     except (TypeError, ValueError):
         raise DataError(f"target {i} of the stream is {label!r}, expected an integer") from None
-
-
-def _pixels(image: Tensor, spec: ImageSpec, i: int) -> Tensor:
-    mean, std = spec.constants()
-    exact = (image * std + mean) * 255
-    whole = exact.round()
-    if not torch.isfinite(exact).all():
-        raise DataError(f"image {i} has a pixel that is not finite (NaN or infinite): remove or repair it")
-    if float((exact - whole).abs().max()) > EXACT or whole.min() < 0 or whole.max() > 255:
-        raise DataError(
-            f"image {i} of the stream is not an 8-bit image under mean {spec.mean} and std {spec.std}: "
-            "give the normalisation of its evaluation transforms, or leave out the spec"
-        )
-    return whole.to(torch.uint8)

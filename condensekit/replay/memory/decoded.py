@@ -30,13 +30,18 @@ class DecodedImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def coded(self) -> bool:
+        """Whether the images are stored as codes, and decoded for each batch."""
+        return self._parts[0].formation.coded
+
     def rows_of(self, group: Group) -> Tensor:
         """Rows (n,) int64 of the images of a task and class."""
         return ((self.tasks == group[0]) & (self.labels == group[1])).nonzero()[:, 0]
 
     def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The images (R, C, H, W) normalised float32 at ``rows`` (R,) int64."""
-        if not self._parts[0].formation.coded:
+        if not self.coded:
             return self.all(device)[rows.to(device)]
         rows = rows.cpu()
         place = torch.searchsorted(self._ends, rows, right=True)
@@ -49,7 +54,7 @@ class DecodedImages:
 
     def all(self, device: torch.device | str = "cpu") -> Tensor:
         """All images (N, C, H, W) normalised float32; uncoded images are kept on ``device`` until the next call."""
-        if self._parts[0].formation.coded:
+        if self.coded:
             return torch.cat([part.decode()[0] for part in self._parts]).to(device)
         if self._kept is None:
             self._kept = torch.cat([part.decode()[0] for part in self._parts])

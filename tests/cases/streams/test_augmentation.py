@@ -69,7 +69,6 @@ class Seen(SupervisedPlugin):
         return len(torch.unique(torch.stack(self.images).flatten(1), dim=0))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="an augmentation in __getitem__ is frozen for all epochs")
 @pytest.mark.parametrize("coin", COINS)
 @pytest.mark.parametrize("kind", [CondensedReplay, ERACE, DERpp])
 def test_an_image_is_drawn_anew_in_each_epoch(kind, coin):
@@ -83,7 +82,6 @@ def test_an_image_is_drawn_anew_in_each_epoch(kind, coin):
     assert seen.different() > 1.5 * COUNT
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="replayed images are not augmented as the stream's are")
 def test_replayed_images_are_augmented_as_those_of_stock_buffers_are():
     crop = transforms.Compose([transforms.RandomCrop(8, padding=2), *FIXED])
     memory = CondensedBuffer(Images(STORED), "random")

@@ -6,17 +6,29 @@ from avalanche.benchmarks import ni_benchmark
 from avalanche.benchmarks.utils.data_loader import ReplayDataLoader, TaskBalancedDataLoader
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
-from torch.utils.data import DataLoader
-from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor, v2
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import (
+    Compose,
+    Grayscale,
+    Lambda,
+    Normalize,
+    RandomApply,
+    RandomCrop,
+    RandomHorizontalFlip,
+    ToTensor,
+    v2,
+)
 
 from condensekit.errors import ConfigError, DataError
-from condensekit.replay import Images, TensorLoader
+from condensekit.replay import Bytes, CondensedBuffer, Images, TensorLoader
 from condensekit.replay.adapters.loader import TensorBatches
 from condensekit.replay.adapters.materialise import Unfit, materialise
+from condensekit.replay.adapters.reading import READS
+from condensekit.replay.memory.decoded import DecodedImages
 from condensekit.rng import isolated
 from condensekit.selection.classic import Random
 from condensekit.training.augment import Augmentation
-from tests.replay.worlds import MEAN, PIL, STD, Pictures, accuracy, buffer, naive, network, stream
+from tests.replay.worlds import MEAN, PIL, SPEC, STD, Pictures, accuracy, buffer, naive, network, stream
 
 KINDS = pytest.mark.parametrize("kind", ["nc", "ci", "tasked"])
 
@@ -89,8 +101,19 @@ def test_pil_images_under_fixed_transforms_are_read_once():
     reads.clear()
     strategy.train(benchmark.train_stream[0])
     assert loader.fallback is None
-    assert len(reads) == 24 + 2  # two to see that a sample stays the same
-    assert max(reads.count(i) for i in set(reads)) <= 3
+    assert len(reads) <= 24 + READS + 24  # to see that the samples of an unknown class stay the same, and once for all
+
+
+def test_samples_of_a_known_class_are_read_once(monkeypatch):
+    reads = []
+    read = TensorDataset.__getitem__
+    monkeypatch.setattr(TensorDataset, "__getitem__", lambda self, i: reads.append(i) or read(self, i))
+    data = TensorDataset(torch.rand(24, 1, 8, 8), torch.arange(24) % 6)
+    data.targets, data.pil = [i % 6 for i in range(24)], False
+    dataset = stream("ci", data=data, experiences=1).train_stream[0].dataset
+    reads.clear()
+    materialise(dataset)
+    assert len(reads) == 24 + 1
 
 
 RANDOM = Compose([RandomCrop(8, padding=2), RandomHorizontalFlip(), PIL])
@@ -169,7 +192,9 @@ def test_an_augmentation_that_cannot_be_applied_is_never_dropped():
         (v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize((MEAN,), (STD,))]), None),
         (Compose([ToTensor(), v2.RandomHorizontalFlip()]), "RandomHorizontalFlip"),
         (Compose([Compose([RandomCrop(4)]), ToTensor()]), "RandomCrop"),
-        (Compose([ToTensor(), Normalize((0,), (1,)), torch.Tensor.abs]), "abs"),
+        (Compose([ToTensor(), Normalize((MEAN,), (STD,)), Lambda(lambda x: x + 0)]), None),
+        (Compose([RandomApply([Grayscale()]), ToTensor()]), "RandomApply"),  # of a fixed transform
+        (Compose([ToTensor(), v2.RandomErasing(0.02)]), "RandomErasing"),
     ],
 )
 @pytest.mark.parametrize("frozen", [False, True])
@@ -182,6 +207,14 @@ def test_which_transforms_are_fixed(transform, reason, frozen):
     else:
         with pytest.raises(Unfit, match=f"its transform {reason} may be random"):
             materialise(dataset.train())
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_unknown_transforms_are_tried(share):
+    rare = Lambda(lambda x: x.flip(-1) if torch.rand(()) < share else x)
+    dataset = stream(pil=True, train_transform=Compose([PIL, rare]), eval_transform=PIL).train_stream[0].dataset
+    with pytest.raises(Unfit, match="differs between two readings"):
+        materialise(dataset)
 
 
 def test_a_transform_inside_the_source_is_seen():
@@ -254,3 +287,37 @@ def test_evaluation_during_training_and_metrics_go_on():
     assert loader.fallback is None
     assert loader._loader is None
     assert accuracy(strategy, bench) > 0.3
+
+
+@pytest.mark.parametrize("recipe", ["jpeg-random-1", "random"])
+def test_batches_with_a_memory_are_those_of_the_stock_loader_also_of_coded_images(recipe):
+    def run(fast):
+        with isolated(0):
+            memory, benchmark = CondensedBuffer(Bytes(per_class=20 * 72), recipe, spec=SPEC), stream(pil=True, each=24)
+            seen = Seen()
+            strategy = naive(ReplayPlugin(0, storage_policy=memory), *([TensorLoader()] if fast else []), seen)
+            for exp in benchmark.train_stream[:2]:
+                strategy.train(exp)
+        return seen.batches, memory, seen.loader
+
+    (fast, memory, loader), (slow, _, _) = run(True), run(False)
+    for (x, y), (images, labels) in zip(fast, slow, strict=True):
+        assert torch.equal(y, labels)
+        torch.testing.assert_close(x, images)
+    assert isinstance(loader, TensorBatches)
+    if recipe.startswith("jpeg"):
+        held = [part for part in loader.columns[0].parts if isinstance(part, DecodedImages)]
+        assert held[0].coded
+        assert not memory.core.decoded._kept
+
+
+class Seen(SupervisedPlugin):
+    """The batches of a training."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def before_forward(self, strategy, **kwargs):
+        self.loader = strategy.dataloader
+        self.batches.append((strategy.mb_x.clone(), strategy.mb_y.clone()))
