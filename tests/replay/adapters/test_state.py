@@ -106,7 +106,7 @@ def test_a_restored_buffer_goes_on_with_later_data(tmp_path, other, kind):
     memory, later = CondensedBuffer.of(again), stream(kind, **other).train_stream[0]
     memory.post_adapt(None, later)
     assert len(memory.condense_s) == 2
-    assert set(memory.memory.classes) == {0, 1} | set(later.classes_in_this_experience)
+    assert {label for _, label in memory.core.groups} == {0, 1} | set(later.classes_in_this_experience)
     memory.post_adapt(None, stream(kind).train_stream[0])  # the same images as those of the checkpoint
     assert len(memory.condense_s) == 2
 
