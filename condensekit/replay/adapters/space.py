@@ -132,7 +132,9 @@ def _follow(dataset: Any) -> Followed:
     view = evaluated(dataset)
     train, test = (ways(dataset, group)[-1] for group in ("train", "eval"))
     if isinstance(view, Opened):
-        train, test = replace(train, own=(), images=train.own + train.images), replace(test, own=(), images=view.images)
+        kept = () if view.own else train.own
+        train = replace(train, own=kept, images=view.own + train.images)
+        test = replace(test, own=kept, images=view.images)
     common = _common(train.images, test.images)
     first, train_only, test_only = train.images[:common], train.images[common:], test.images[common:]
     drawn = _draws(view, test)

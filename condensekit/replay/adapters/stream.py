@@ -52,8 +52,8 @@ class Layout:
 def class_images(dataset: Any, spec: ImageSpec | None = None, workers: int = 0) -> ClassImages:
     """Read the images of an Avalanche data set under its evaluation transforms, each once.
 
-    Random transforms of the data set inside, such as those of ``MNIST(root, transform=...)``, are left out if that
-    keeps the shape of images. Images of more than :data:`condensekit.replay.adapters.reading.MAPPED` bytes lie in a
+    Random transforms of evaluation, such as those of ``MNIST(root, transform=...)``, are left out if that keeps the
+    shape of images. Images of more than :data:`condensekit.replay.adapters.reading.MAPPED` bytes lie in a
     temporary file.
 
     Args:
