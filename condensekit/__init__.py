@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from condensekit.networks.resnet import ResNet18
     from condensekit.selection.base import Noise
     from condensekit.selection.classic import Herding, KCenter, KMeans, Random
-    from condensekit.sets.condensed import CondensedSet, Formation
+    from condensekit.sets.condensed import CondensedSet
+    from condensekit.sets.formation import Formation
     from condensekit.training.augment import Augmentation
 
 __version__ = "0.2.0"
@@ -74,7 +75,8 @@ _MODULES = {
     "catalog": ("Recipe",),
     "selection.base": ("Noise",),
     "selection.classic": ("Herding", "KCenter", "KMeans", "Random"),
-    "sets.condensed": ("CondensedSet", "Formation"),
+    "sets.condensed": ("CondensedSet",),
+    "sets.formation": ("Formation",),
     "training.augment": ("Augmentation",),
 }
 __getattr__, __dir__ = lazy(__name__, _MODULES)

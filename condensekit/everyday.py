@@ -28,7 +28,8 @@ from condensekit.progress import Bars, Progress
 from condensekit.rng import Draw
 from condensekit.selection.base import Choice, Selection, selected_set
 from condensekit.sets import found
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.training.evaluation import Candidate, Evaluation
 from condensekit.training.evaluation import evaluate as evaluate_candidates
 from condensekit.training.train import TrainProtocol

@@ -16,7 +16,8 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.classic import KMeans
 from condensekit.selection.embeddings import RandomEmbedding
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.testing import shapes
 
 

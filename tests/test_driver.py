@@ -31,7 +31,8 @@ from condensekit.runs.files import load_tensors, read_json, save_tensors
 from condensekit.selection.base import Chosen, Noise, Selection
 from condensekit.selection.classic import Herding, KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.testing import LABELS, shapes
 
 DM = DistributionMatching(batch_real=8)

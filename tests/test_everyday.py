@@ -25,7 +25,8 @@ from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set
 from condensekit.selection.classic import KMeans, Random
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.testing import shapes
 from condensekit.training import evaluation
 from condensekit.training.augment import OPS, Augmentation

@@ -32,7 +32,7 @@ from condensekit.selection.base import Function, Noise, Selection, Start
 from condensekit.selection.classic import Herding, KCenter, KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.selection.jpeg_random import JpegRandom
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from condensekit.training.augment import Augmentation
 from condensekit.training.train import DC, IDC, SHORT, TrainProtocol
 

@@ -24,7 +24,7 @@ from condensekit.methods.kernel import KernelRidge
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.selection.base import Noise, Start
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from condensekit.training.augment import Augmentation
 
 PARTS = ("init", "sampling", "encoder")  # parts of a recipe that have options

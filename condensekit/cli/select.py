@@ -25,7 +25,7 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import RunDir, check_free
 from condensekit.selection.base import selected_set, smaller_note, stored_each
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 
 HELP = """Choose a few real images per class: the baselines that condensation must beat.
 

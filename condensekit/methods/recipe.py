@@ -17,7 +17,7 @@ from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.sampling import Sampling, Uniform
 from condensekit.selection.base import Start
 from condensekit.selection.classic import Random
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from condensekit.training.augment import Augmentation
 
 

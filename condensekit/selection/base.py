@@ -20,7 +20,8 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.selection.embeddings import Embedding
 from condensekit.sets.codes import Code
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.sets.packing import pack
 
 log = logging.getLogger(__name__)

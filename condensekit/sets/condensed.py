@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -15,64 +14,16 @@ import torch
 from torch import Tensor
 
 from condensekit.data.images import ImageSpec
-from condensekit.errors import CondensekitError, ConfigError, DataError, printable, quoted, refuse, require, whole
+from condensekit.errors import CondensekitError, DataError, printable, quoted, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
 from condensekit.sets.codes import Code, divided, joined
+from condensekit.sets.formation import DTYPES, JPEG, Formation, check_each, decode_values, encode
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
 
 SET = "condensed set"  # the kind that the manifest of a set's file names
 TENSORS = ("images", "labels", "ranges", "soft_labels", "coded")  # fields of a set that are tensors
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
-JPEG = "jpeg"  # dtype of a formation whose images are coded, see condensekit.sets.codes
-MAX_DECODED = 1 << 30  # bytes; a set that decodes to more must be stored in at least 1/1024 of them
 SUM_OFF = 0.01  # the sum of soft labels may differ from 1 by less
-MAX_RATIO = 1024  # of 8-bit values, that is a factor of 16
-
-
-@dataclass(frozen=True)
-class Formation:
-    """How images are stored.
-
-    Args:
-        factor: 1 stores every image unchanged. f packs f * f smaller images into each stored image, which is
-            decoded by cropping and bilinear up-sampling (IDC, Kim et al., ICML 2022).
-        dtype: ``float32``, ``float16`` or ``uint8``. uint8 maps the range [lo, hi] of each image and channel
-            to 0..255; the ranges are stored and count in the bytes. ``jpeg``: the images are stored as JPEG, see
-            :func:`condensekit.sets.jpeg.as_jpeg`.
-    """
-
-    factor: int = 1
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.dtype not in (*DTYPES, JPEG):
-            raise ConfigError(f"storage dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        refuse(whole("factor", self.factor, 1))
-
-    @property
-    def coded(self) -> bool:
-        """Whether the images are stored as JPEG."""
-        return self.dtype == JPEG
-
-    def misfit(self, shape: tuple[int, int, int], count: int = 1) -> str | None:
-        """The problem of storing ``count`` images (C, H, W) in this form; None if there is no problem."""
-        height, width = shape[1:]
-        if height % self.factor or width % self.factor:
-            return f"factor {self.factor} does not divide the image size {height}x{width}: use another factor, or 1"
-        decoded = count * math.prod(shape) * 4 * self.factor**2
-        itemsize = 1 if self.coded else DTYPES[self.dtype].itemsize
-        if decoded > MAX_DECODED and 4 * self.factor**2 > MAX_RATIO * itemsize:
-            return (
-                f"factor {self.factor} decodes {count} stored images to {decoded:,} bytes: use a factor of at most 16"
-            )
-        return None
-
-    def fits(self, images: Tensor) -> bool:
-        """Whether finite images (M, C, H, W) can be stored in this dtype: float16 ends at 65,504."""
-        if self.dtype == "float16":
-            return bool(torch.isfinite(images.to(torch.float16)).all())
-        return self.dtype == "float32" or bool(torch.isfinite(images.amax((2, 3)) - images.amin((2, 3))).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,19 +79,19 @@ class CondensedSet:
         """Raise DataError for values that no set can have; the text has the index of the stored image."""
         named, soft, each = torch.tensor(self.spec.classes), self.soft_labels, self.formation.factor**2
         if self.images.is_floating_point():
-            _check_each(torch.isfinite(self.images), "has a value that is not finite")
+            check_each(torch.isfinite(self.images), "has a value that is not finite")
         for row, code in enumerate(self.codes() if self.formation.coded else ()):
             if problem := code.misfit(self.spec.shape):
                 raise DataError(f"image {row} {problem}")
             code.pixels()
         if self.ranges is not None:
             good = torch.isfinite(self.ranges).all(2) & (self.ranges[..., 0] <= self.ranges[..., 1])
-            _check_each(good, "has a range that is not finite, or whose ends are exchanged")
+            check_each(good, "has a range that is not finite, or whose ends are exchanged")
         if len(named):
             known = torch.isin(self.labels, named)
-            _check_each(known, f"has a label that is none of the {len(named)} classes")
+            check_each(known, f"has a label that is none of the {len(named)} classes")
         if self.coded is not None:
-            _check_each(self.coded >= 1, "has a coded size below 1 byte")
+            check_each(self.coded >= 1, "has a coded size below 1 byte")
         if soft is None:
             return
         if soft.shape[1] != len(named) or soft.dtype != torch.float32:
@@ -149,7 +100,7 @@ class CondensedSet:
                 f"got {tuple(soft.shape)} {soft.dtype}"
             )
         good = (torch.isfinite(soft) & (soft >= 0)).all(1) & ((soft.sum(1) - 1).abs() < SUM_OFF)
-        _check_each(good.reshape(-1, each), "has soft labels that are no probabilities (at least 0, with sum 1)")
+        check_each(good.reshape(-1, each), "has soft labels that are no probabilities (at least 0, with sum 1)")
 
     @classmethod
     def from_images(
@@ -174,7 +125,7 @@ class CondensedSet:
             raise DataError(f"labels must be (M,) integers, got shape {tuple(labels.shape)}, {labels.dtype}")
         images = images.detach().to("cpu", torch.float32).contiguous()
         labels = labels.detach().to("cpu", torch.int64)
-        stored, ranges = _encode(images, formation.dtype)
+        stored, ranges = encode(images, formation.dtype)
         return cls(stored, labels, spec, formation, ranges, soft_labels, dict(provenance or {}), coded)
 
     @classmethod
@@ -306,10 +257,10 @@ class CondensedSet:
         """(R, C, H, W) normalised float32 stored images at ``rows`` (R,), before unpacking; None: all of them."""
         ranges = self.ranges if self.ranges is None or rows is None else self.ranges[rows]
         if not self.formation.coded:
-            return _decode(self.images if rows is None else self.images[rows], ranges)
+            return decode_values(self.images if rows is None else self.images[rows], ranges)
         codes = self.codes()
         pixels = torch.stack([codes[row].pixels() for row in (range(len(self)) if rows is None else rows.tolist())])
-        return self.spec.normalise(pixels) if ranges is None else _decode(pixels, ranges)
+        return self.spec.normalise(pixels) if ranges is None else decode_values(pixels, ranges)
 
     @property
     def training_images(self) -> Tensor:
@@ -353,7 +304,7 @@ class CondensedSet:
         """
         if dtype == self.formation.dtype:
             return self
-        stored, ranges = _encode(self._values(), dtype)
+        stored, ranges = encode(self._values(), dtype)
         return replace(self, images=stored, ranges=ranges, formation=replace(self.formation, dtype=dtype), coded=None)
 
     def select(self, labels: Sequence[int]) -> CondensedSet:
@@ -529,37 +480,10 @@ def _record(found: object) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _check_each(good: Tensor, problem: str) -> None:
-    """Raise DataError with the index of the first image of which a flag in ``good`` (M, ...) is False."""
-    bad = ~good.flatten(1).all(1) if good.ndim > 1 else ~good
-    if bad.any():
-        raise DataError(f"image {int(bad.nonzero()[0])} {problem}")
-
-
 def _check_shape(images: Tensor, spec: ImageSpec) -> None:
     if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape or len(images) == 0:
         expected = f"(M, {', '.join(map(str, spec.shape))}) with M >= 1"
         raise DataError(f"images must be {expected}, got shape {tuple(images.shape)}")
-
-
-def _encode(images: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
-    require(dtype in DTYPES, f"storage must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    _check_each(torch.isfinite(images), "has a value that is not finite: nothing was stored")
-    if not Formation(dtype=dtype).fits(images):
-        raise DataError(f"a value is too large for {dtype} (float16 ends at 65,504): store as float32")
-    if dtype != "uint8":
-        return images.to(DTYPES[dtype]), None
-    lo, hi = images.amin((2, 3)), images.amax((2, 3))
-    scale = torch.where(hi > lo, 255 / (hi - lo), torch.zeros_like(hi))
-    codes = ((images - lo[..., None, None]) * scale[..., None, None]).round().clamp(0, 255)
-    return codes.to(torch.uint8), torch.stack([lo, hi], dim=-1)
-
-
-def _decode(stored: Tensor, ranges: Tensor | None) -> Tensor:
-    if ranges is None:
-        return stored.to(torch.float32)
-    lo, hi = ranges[..., 0, None, None], ranges[..., 1, None, None]
-    return stored.to(torch.float32) / 255 * (hi - lo) + lo
 
 
 def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:

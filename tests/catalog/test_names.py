@@ -19,7 +19,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
 from condensekit.selection.base import Function, Noise
 from condensekit.selection.classic import KMeans, Random
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from condensekit.training.augment import Augmentation
 from condensekit.training.train import DC, IDC, SHORT
 

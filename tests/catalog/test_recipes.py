@@ -22,7 +22,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.selection.base import Function, Noise
 from condensekit.selection.classic import KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from condensekit.testing import shapes
 from condensekit.training.augment import Augmentation
 

@@ -24,7 +24,8 @@ from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, StoreError
 from condensekit.runs import files as store
 from condensekit.runs.folder import RunDir
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 
 TENSORS = {"images": torch.arange(60.0).reshape(2, 30), "momentum": torch.ones(7)}
 STAGES = {

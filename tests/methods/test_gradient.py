@@ -16,7 +16,7 @@ from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from condensekit.testing import LABELS, MethodContract, context, shapes
 from condensekit.training.augment import OPS, Augmentation
 from tests.reference import gradient_twin as twin

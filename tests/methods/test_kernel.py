@@ -16,7 +16,8 @@ from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.testing import MethodContract, context, shapes
 from condensekit.training.augment import Augmentation
 from tests.reference.krr_twin import krr_loss_and_gradients, networks_of

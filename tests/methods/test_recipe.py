@@ -18,7 +18,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.selection.base import Noise
 from condensekit.selection.classic import KMeans, Random
 from condensekit.selection.jpeg_random import JpegRandom
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from condensekit.testing import shapes
 from condensekit.training.augment import Augmentation
 

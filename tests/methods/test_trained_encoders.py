@@ -19,7 +19,8 @@ from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw
 from condensekit.runs.files import load_tensors
 from condensekit.selection.base import Noise
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.testing import LABELS, MethodContract, context, shapes
 from condensekit.training.augment import Augmentation
 from condensekit.training.evaluation import Candidate, evaluate

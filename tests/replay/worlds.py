@@ -27,7 +27,7 @@ from condensekit.replay import CondensedBuffer
 from condensekit.replay.memory.fillers import Selecting
 from condensekit.rng import isolated
 from condensekit.selection.base import Selection
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 
 MEAN, STD = 0.4, 0.25
 SPEC = ImageSpec((1, 8, 8), (MEAN,), (STD,))

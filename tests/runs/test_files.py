@@ -18,7 +18,8 @@ from condensekit.runs.files import (
     write_json,
 )
 from condensekit.sets import found
-from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import DTYPES, Formation
 
 ASSETS = Path(__file__).parent / "assets"
 TENSORS = {

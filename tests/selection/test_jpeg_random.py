@@ -17,7 +17,8 @@ from condensekit.selection.classic import KMeans, Random
 from condensekit.selection.embeddings import Pixels
 from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.codes import joined
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.sets.packing import pack
 from condensekit.testing import LABELS, shapes
 from tests.reference.jpeg_twin import coded, taken

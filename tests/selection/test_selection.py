@@ -16,7 +16,7 @@ from condensekit.selection.base import selected_set
 from condensekit.selection.classic import Herding, KCenter, KMeans, Random
 from condensekit.selection.clustering import cluster_centres, farthest_first, herd, nearest_distinct
 from condensekit.selection.embeddings import Pixels, RandomEmbedding
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from condensekit.testing import LABELS, SelectionContract, shapes
 from tests.reference import selection_twin as twin
 

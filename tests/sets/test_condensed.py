@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError, StoreError
-from condensekit.sets.condensed import DTYPES, CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import DTYPES, Formation
 from condensekit.sets.packing import pack, unpack
 from tests.reference import packing_twin
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, StoreError
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_folder, to_png_grid
+from condensekit.sets.formation import Formation
 from condensekit.sets.grid import GAP, SMALLEST
 
 

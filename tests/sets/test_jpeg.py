@@ -11,7 +11,8 @@ from condensekit.errors import ConfigError
 from condensekit.rng import Draw
 from condensekit.selection.base import selected_set
 from condensekit.selection.classic import Random
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.sets.jpeg import as_jpeg, taken
 from condensekit.testing import shapes
 from tests.reference.jpeg_twin import coded as file_of

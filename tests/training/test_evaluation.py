@@ -18,7 +18,8 @@ from condensekit.rng import Draw
 from condensekit.selection.base import selected_set
 from condensekit.selection.classic import KMeans, Random
 from condensekit.selection.embeddings import Pixels
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.stats import paired_interval
 from condensekit.testing import shapes
 from condensekit.training.augment import Augmentation

@@ -25,7 +25,8 @@ from condensekit.runs.describe import describe
 from condensekit.runs.files import read_json
 from condensekit.runs.kept import kept
 from condensekit.selection.base import Selection, selected_set
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 
 REAL_HALF = "kmeans"  # selection of the real images in a set that is half condensed
 

@@ -17,7 +17,8 @@ from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory.budget import Budget
-from condensekit.sets.condensed import DTYPES, JPEG, CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import DTYPES, JPEG, Formation
 from condensekit.sets.jpeg import LABEL
 
 CHECKPOINT_STEPS = 100  # steps between checkpoints of a condensation that has a folder

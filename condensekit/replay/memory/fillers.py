@@ -24,7 +24,8 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.selection.base import Selection, selected_set, stored_each
 from condensekit.selection.jpeg_random import JpegRandom
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.sets.jpeg import LABEL
 
 TIMES = ("elapsed_s", "preparation_s")  # keys of seconds in the provenance of a condensed set

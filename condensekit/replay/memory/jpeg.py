@@ -9,7 +9,8 @@ from condensekit.errors import refuse, whole
 from condensekit.replay.memory.base import Around, Filler, Job
 from condensekit.replay.memory.budget import Budget
 from condensekit.selection.base import stored_each
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.sets.jpeg import QUALITIES, as_jpeg, plain_bytes, taken, uncodable
 
 

@@ -32,7 +32,8 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.files import failure, load_tensors, save_tensors
 from condensekit.selection.base import Choice, Selection
-from condensekit.sets.condensed import TENSORS, CondensedSet, Formation
+from condensekit.sets.condensed import TENSORS, CondensedSet
+from condensekit.sets.formation import Formation
 
 MEMORY = "replay memory"  # the kind that the manifest of a memory's file names
 

@@ -23,7 +23,7 @@ from condensekit.replay.memory.hybrid import Hybrid, SoftLabelled
 from condensekit.replay.memory.jpeg import Coded
 from condensekit.selection.embeddings import RandomEmbedding
 from condensekit.selection.jpeg_random import JpegRandom
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 
 HYBRID, JPEG, SOFT = "hybrid", "jpeg", "soft"  # names of fillers that change the images of a method
 DOWNSCALED = "downscaled"  # name of packed random images

@@ -18,7 +18,7 @@ from condensekit.replay.memory.base import Job
 from condensekit.replay.memory.fillers import Condensing, Selecting
 from condensekit.selection.classic import Herding, KMeans, Random
 from condensekit.selection.jpeg_random import JpegRandom
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from tests.replay.worlds import (
     CPU,
     DM,

@@ -5,7 +5,8 @@ from condensekit.data.images import ImageSpec
 from condensekit.replay.memory.content import Content, first, mixed, turnover
 from condensekit.replay.memory.decoded import DecodedImages
 from condensekit.rng import Draw
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 
 
 def part(label, values, *, soft=None, classes=(0, 1), factor=1, dtype="uint8", coded=None):

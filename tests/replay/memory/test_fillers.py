@@ -20,7 +20,8 @@ from condensekit.replay.memory.fillers import Condensing, Selecting
 from condensekit.replay.memory.names import as_filler
 from condensekit.selection.base import Noise
 from condensekit.selection.classic import Herding, Random
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from tests.replay.worlds import DM, MEAN, SPEC, STD, Pictures, buffer, quick, stream
 
 

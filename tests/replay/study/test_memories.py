@@ -32,7 +32,7 @@ from condensekit.replay.study.memories import (
 from condensekit.rng import Draw
 from condensekit.selection.classic import Herding, Random
 from condensekit.selection.embeddings import RandomEmbedding
-from condensekit.sets.condensed import Formation
+from condensekit.sets.formation import Formation
 from condensekit.sets.jpeg import as_jpeg
 from condensekit.training.augment import Augmentation
 from tests.replay.worlds import CPU, DM, NET, naive, quick, stream

@@ -37,7 +37,8 @@ from condensekit.replay.study.scores import curve, final_accuracies
 from condensekit.rng import Draw
 from condensekit.runs.files import read_json
 from condensekit.selection.classic import Random
-from condensekit.sets.condensed import CondensedSet, Formation
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.formation import Formation
 from condensekit.stats import holm
 from condensekit.training.train import accuracy
 from tests.replay.runs import LONG, MAKING, NET, PLAIN, SMALL, go

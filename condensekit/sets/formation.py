@@ -1,0 +1,95 @@
+"""Formation: how images are stored, and the values that are stored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from condensekit.errors import ConfigError, DataError, refuse, require, whole
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+JPEG = "jpeg"  # dtype of a formation whose images are coded, see condensekit.sets.codes
+MAX_DECODED = 1 << 30  # bytes; a set that decodes to more must be stored in at least 1/1024 of them
+MAX_RATIO = 1024  # of 8-bit values, that is a factor of 16
+
+
+@dataclass(frozen=True)
+class Formation:
+    """How images are stored.
+
+    Args:
+        factor: 1 stores every image unchanged. f packs f * f smaller images into each stored image, which is
+            decoded by cropping and bilinear up-sampling (IDC, Kim et al., ICML 2022).
+        dtype: ``float32``, ``float16`` or ``uint8``. uint8 maps the range [lo, hi] of each image and channel
+            to 0..255; the ranges are stored and count in the bytes. ``jpeg``: the images are stored as JPEG, see
+            :func:`condensekit.sets.jpeg.as_jpeg`.
+    """
+
+    factor: int = 1
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (*DTYPES, JPEG):
+            raise ConfigError(f"storage dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        refuse(whole("factor", self.factor, 1))
+
+    @property
+    def coded(self) -> bool:
+        """Whether the images are stored as JPEG."""
+        return self.dtype == JPEG
+
+    def misfit(self, shape: tuple[int, int, int], count: int = 1) -> str | None:
+        """The problem of storing ``count`` images (C, H, W) in this form; None if there is no problem."""
+        height, width = shape[1:]
+        if height % self.factor or width % self.factor:
+            return f"factor {self.factor} does not divide the image size {height}x{width}: use another factor, or 1"
+        decoded = count * math.prod(shape) * 4 * self.factor**2
+        itemsize = 1 if self.coded else DTYPES[self.dtype].itemsize
+        if decoded > MAX_DECODED and 4 * self.factor**2 > MAX_RATIO * itemsize:
+            return (
+                f"factor {self.factor} decodes {count} stored images to {decoded:,} bytes: use a factor of at most 16"
+            )
+        return None
+
+    def fits(self, images: Tensor) -> bool:
+        """Whether finite images (M, C, H, W) can be stored in this dtype: float16 ends at 65,504."""
+        if self.dtype == "float16":
+            return bool(torch.isfinite(images.to(torch.float16)).all())
+        return self.dtype == "float32" or bool(torch.isfinite(images.amax((2, 3)) - images.amin((2, 3))).all())
+
+
+def check_each(good: Tensor, problem: str) -> None:
+    """Raise DataError with the index of the first image of which a flag in ``good`` (M, ...) is False."""
+    bad = ~good.flatten(1).all(1) if good.ndim > 1 else ~good
+    if bad.any():
+        raise DataError(f"image {int(bad.nonzero()[0])} {problem}")
+
+
+def encode(images: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
+    """Stored values of images (M, C, H, W) float32 in ``dtype``, and their ranges (M, C, 2), which only uint8 has.
+
+    Raises:
+        ConfigError: An unknown dtype.
+        DataError: A value that is not finite, or too large for float16.
+    """
+    require(dtype in DTYPES, f"storage must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    check_each(torch.isfinite(images), "has a value that is not finite: nothing was stored")
+    if not Formation(dtype=dtype).fits(images):
+        raise DataError(f"a value is too large for {dtype} (float16 ends at 65,504): store as float32")
+    if dtype != "uint8":
+        return images.to(DTYPES[dtype]), None
+    lo, hi = images.amin((2, 3)), images.amax((2, 3))
+    scale = torch.where(hi > lo, 255 / (hi - lo), torch.zeros_like(hi))
+    codes = ((images - lo[..., None, None]) * scale[..., None, None]).round().clamp(0, 255)
+    return codes.to(torch.uint8), torch.stack([lo, hi], dim=-1)
+
+
+def decode_values(stored: Tensor, ranges: Tensor | None) -> Tensor:
+    """The images (M, C, H, W) float32 of stored values and their ranges (M, C, 2), if they have ranges."""
+    if ranges is None:
+        return stored.to(torch.float32)
+    lo, hi = ranges[..., 0, None, None], ranges[..., 1, None, None]
+    return stored.to(torch.float32) / 255 * (hi - lo) + lo
