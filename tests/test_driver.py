@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -456,19 +457,19 @@ def test_data_that_do_not_fit_are_refused_before_a_folder_is_made(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m3d", "echo", "dsa"])
-def test_normalised_floats_have_no_pixel_space(tmp_path, name):
+def test_in_pixel_space_the_ends_of_normalised_floats_stand_for_black_and_white(name):
     images = shapes()
-    floats = ClassImages.from_arrays(images.gather(torch.arange(len(images))), images.labels)
-    method = recipes.recipe(name, space="pixel", batch_real=4).method
-    saving = Saving(tmp_path / "run")
-    with pytest.raises(
-        ConfigError, match=rf"{name} works on pixels .* in \[-1.*\]: pass uint8 .* or use space='normalised'"
-    ):
-        run(floats, method, saving=saving)
-    assert not (tmp_path / "run").exists()
-    normalised = recipes.recipe(name, space="normalised", batch_real=4).method
-    moved = run(floats, normalised, saving=saving, steps=1).set.images
-    assert moved.min() < 0
+    pixels = images.images.float() / 255
+    pixels[0, 0, 0, 0], pixels[0, 0, 0, 1] = 0, 1
+    method = recipes.recipe(name, space="pixel", batch_real=4, lr=20.0).method
+    spec = replace(images.spec, mean=(0.5,) * 3, std=(0.25,) * 3)
+    known = ClassImages(pixels, images.labels, spec)
+    floats = ClassImages(spec.normalise(pixels), images.labels, replace(spec, mean=(0.0,) * 3, std=(1.0,) * 3))
+    assert floats.ends == (-2, 2)
+    moved, wanted = (run(data, method, steps=3).set.images for data in (floats, known))
+    torch.testing.assert_close(moved, wanted, atol=1e-3, rtol=1e-3)
+    assert float(moved.min()) >= -2
+    assert float(moved.max()) <= 2
     plain = ClassImages.from_arrays(images.images / 255, images.labels)  # floats that are pixels stay pixels
     moved = run(plain, method, steps=1).set
     low, high = (plain.spec.normalise(torch.full((1, *plain.spec.shape), value)) for value in (0.0, 1.0))

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -279,6 +280,12 @@ class ClassImages:
         if self.spec.pixels:
             chosen = self.spec.normalise(chosen)
         return chosen.reshape(*indices.shape, *self.spec.shape)
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest value of the images, which are as they are stored."""
+        low, high = self.images.aminmax()
+        return float(low), float(high)
 
     def draw_indices(self, labels: Sequence[int], n: int, draw: Draw, role: str = "real") -> Tensor:
         """Draw ``n`` images of each class uniformly: (L, n) int64 source indices, in time O(L * n).

@@ -200,6 +200,11 @@ class Condenser(ABC):
         """Whether :meth:`soft_labels` returns labels."""
         return False
 
+    @property
+    def bounded(self) -> bool:
+        """Whether its images stay between the ends of the pixel values."""
+        return False
+
     def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
         """The problems of the method with these arguments; entries that are None are no problem.
 
@@ -238,29 +243,18 @@ def descent_misfits(lr: float, momentum: float, space: str, batch_real: int) -> 
     )
 
 
-def space_misfit(name: str, space: str, data: ClassImages) -> str | None:
-    """The problem of the method called ``name`` with a space and these images; None if there is no problem.
-
-    Pixels lie in [0, 1]. For float32 images that were normalised elsewhere, the values of 0 and 1 are unknown.
-    """
-    if space != "pixel" or data.spec.pixels:
-        return None
-    low, high = (float(end) for end in data.images.aminmax())
-    return (
-        f"{name} works on pixels in [0, 1] and these are normalised float32 images in [{low:.3g}, {high:.3g}]: "
-        "pass uint8 images (a replay memory: spec=ImageSpec(shape, mean, std)), or use space='normalised'"
-    )
-
-
 def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepContext) -> Tensor:
     """Make one descent step of (K, ipc, C, H, W) normalised images.
 
     In ``pixel`` space it equals a step of ``lr`` on pixels p, clamped to [0, 1]. An image is (p - m) / s: the gradient
     with respect to p is 1 / s times the gradient with respect to the image, and a step of p moves the image by 1 / s
-    times that step.
+    times that step. Of images that are no pixels, the least and the greatest real value stand for the pixels 0 and 1.
     """
     if space == "normalised":
         return images - lr * velocity
+    if not ctx.data.spec.pixels:
+        low, high = ctx.data.ends
+        return (images - lr * (high - low) ** 2 * velocity).clamp(low, high)
     mean, std = ctx.data.spec.constants(images.device)
     moved = images - lr / std.square() * velocity
     return torch.minimum(torch.maximum(moved, -mean / std), (1 - mean) / std)

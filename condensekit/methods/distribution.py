@@ -22,7 +22,6 @@ from condensekit.methods.base import (
     descend,
     descent_misfits,
     keep_if,
-    space_misfit,
 )
 from condensekit.methods.discrepancy import Discrepancy, mean
 
@@ -56,7 +55,8 @@ class DistributionMatching(Condenser):
         per_image: Multiply the step by the number of images of a class, as M3D does; the mean over the images
             divides the gradient of each image by this number.
         space: ``normalised`` moves the normalised images; ``pixel`` is SGD on pixels in [0, 1], clamped to
-            that range after each step, as in IDC and M3D.
+            that range after each step, as in IDC and M3D. Of images that are no pixels, the least and the greatest
+            real value stand for 0 and 1.
         calibration: Weight, at least 0, of the cross-entropy of the synthetic images under a trained network
             (DANCE, Zhang et al., IJCAI 2024), summed over the classes. It needs an encoder of trained networks,
             :class:`condensekit.methods.trained_encoders.Trained`.
@@ -82,10 +82,14 @@ class DistributionMatching(Condenser):
             function("discrepancy", self.discrepancy, "MMD()"),
         )
 
+    @property
+    def bounded(self) -> bool:
+        """See :class:`Condenser`."""
+        return self.space == "pixel"
+
     def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
-        """Problems: pixel space for images that are not pixels; calibration with untrained networks."""
+        """Problems: calibration with untrained networks."""
         return (
-            space_misfit(self.name, self.space, data),
             f"calibration={self.calibration} needs trained networks, and {type(recipe.encoder).__name__} draws "
             "untrained networks: use encoder=Trained()"
             if self.calibration and not recipe.encoder.trained

@@ -23,7 +23,6 @@ from condensekit.methods.base import (
     descend,
     descent_misfits,
     keep_if,
-    space_misfit,
 )
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.cost import PASSES
@@ -145,16 +144,19 @@ class GradientMatching(Condenser):
             whole("batch_net", self.batch_net, 1),
         )
 
+    @property
+    def bounded(self) -> bool:
+        """See :class:`Condenser`."""
+        return self.space == "pixel"
+
     def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
         """See :meth:`Condenser.misfits`.
 
-        Problems: pixel space for images that are not pixels; a single class; a compiled network, which has no second
-        derivative; an encoder other than ``Fresh()``; soft labels; the name ``dc`` with an augmentation, or ``dsa``
-        without an augmentation.
+        Problems: a single class; a compiled network, which has no second derivative; an encoder other than ``Fresh()``;
+        soft labels; the name ``dc`` with an augmentation, or ``dsa`` without an augmentation.
         """
         encoder = recipe.encoder
         return (
-            space_misfit(self.name, self.space, data),
             f"{self.name} needs the encoder Fresh(), got {type(encoder).__name__}, keep={encoder.keep}: "
             f"{UNFIT['encoder']}"
             if encoder.trained or encoder.keep > 1

@@ -140,7 +140,7 @@ class Recipe:
 
 def _extremes(data: ClassImages) -> torch.Tensor:
     """(2, C, 1, 1) values that the normalised images can have at most and at least."""
-    ends = data.spec.range or tuple((float(end),) * data.spec.shape[0] for end in data.images.aminmax())
+    ends = data.spec.range or tuple((end,) * data.spec.shape[0] for end in data.ends)
     return torch.tensor(ends)[:, :, None, None]
 
 

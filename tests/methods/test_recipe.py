@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from condensekit.compute import Machine
-from condensekit.data.images import ClassImages, ImageSpec
+from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
 from condensekit.methods.encoders import Fresh
@@ -182,13 +182,6 @@ def test_an_ipc_that_no_class_has_is_refused():
 def test_the_machine_is_checked_with_it():
     with pytest.raises(ConfigError, match="dsa takes no compiled network"):
         Recipe(GradientMatching()).check(shapes(), 1, Machine("cpu", compiled=True))
-
-
-def test_images_that_are_no_pixels_are_checked_with_it():
-    data = shapes()
-    floats = ClassImages.from_arrays(data.gather(torch.arange(len(data))), data.labels)
-    with pytest.raises(ConfigError, match=r"dm works on pixels in \[0, 1\] .* use space='normalised'"):
-        Recipe(DistributionMatching(space="pixel")).check(floats, 1, ONE)
 
 
 def test_all_problems_with_the_data_are_listed():

@@ -238,6 +238,9 @@ def _saved_apart(job: Job, left: Sequence[int]) -> Job:
 def _key(filler: Filler, data: ClassImages, label: int, ipc: int, job: Job) -> str:
     pixels = data.images[data.indices_of(label)]
     only = ClassImages(pixels, torch.full((len(pixels),), label), data.spec)
-    how = [job.seed, job.steps, job.machine.identity, data.spec.flippable, *([job.room] if job.room else [])]
+    how = [job.seed, job.steps, job.machine.identity, data.spec.flippable]
+    how += [job.room] if job.room else []
+    if filler.recipe and filler.recipe.method.bounded and not data.spec.pixels:
+        how += data.ends  # of all classes
     record = [describe(filler), label, ipc, how, only.fingerprint()]
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
