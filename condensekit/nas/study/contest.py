@@ -16,7 +16,7 @@ from condensekit.nas.names import LISTED, STRATEGIES
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.distinct import by_key, distinct, listed, others
-from condensekit.nas.spaces.equivalence import canonical, group
+from condensekit.nas.spaces.equivalence import canonical, counted, groups, unlike
 from condensekit.nas.spaces.spaces import check_architecture, check_choices, choices, sample_architectures
 from condensekit.nas.study.combinations import combined, shared_by
 from condensekit.nas.study.costs import Ledger
@@ -46,13 +46,14 @@ class Contest:
         setting: Setting that the rankers share.
         strategy: ``random`` or ``grid``: all rankers score one list, which depends on the seed. ``evolution`` or
             ``tpe``: each ranker has its own search.
-        trials: Number of architectures; in a ``random`` list no two of them are known to compute the same.
+        trials: Number of architectures. No two of them are the same network, and in a ``random`` list no two of them
+            are known to compute the same; see :mod:`condensekit.nas.spaces.equivalence`.
         architectures: The list of architectures, instead of ``strategy`` and ``trials``. If several are known to
             compute the same, one of them counts.
         truth: A truth, the settings of full trainings that measure it, or None: there is no truth.
         seed: Seed of the list or of the searches.
         groups: Name of the group of an architecture, by its key, for the bootstrap: architectures of a group compute
-            the same. Without an entry :func:`condensekit.nas.spaces.equivalence.group` decides.
+            the same. Without an entry :func:`condensekit.nas.spaces.equivalence.groups` decides.
         strata: Labels of the space; the rank correlation is reported separately for each choice of these labels. None:
             the labels with 2 to 8 choices.
         fitted: Number of further architectures to which a regression is fitted, at least three; they are not ranked.
@@ -104,7 +105,7 @@ class Contest:
         if architectures is not None:
             for architecture in architectures:
                 check_architecture(space, architecture)
-            ours: list[Architecture] | None = list(by_key(canonical(space, a) for a in architectures).values())
+            ours: list[Architecture] | None = unlike(space, [canonical(space, a) for a in architectures])
         else:
             check_searchable(strategy, space)
             ours = listed(space, strategy, trials, seed)
@@ -189,7 +190,7 @@ class Contest:
         inside = None if self.ranked is None else set(by_key(self.ranked))
         mine = {n: [t for t in ts if inside is None or key(t.architecture) in inside] for n, ts in found.items()}
         ground = self._ground(self.scored(found), truth)
-        notes = [*getattr(self.space, "notes", ()), *self.notes, *_left_out(mine, races.unmade, self.trials)]
+        notes = [*getattr(self.space, "notes", ()), *self.notes, *_merged(self.space), *_left_out(mine, races.unmade, self.trials)]
         trials: list[Trial] = []
         scores: dict[str, Scores] = {}
         costs: dict[str, RankerCost] = {}
@@ -226,7 +227,7 @@ class Contest:
         return Ground(
             tuple(held),
             measurements,
-            {k: self.groups.get(k, group(self.space, a)) for k, a in held.items()},
+            {**dict(zip(held, groups(self.space, architectures), strict=True)), **self.groups},
             {k: self.ledger.cost(a).params for k, a in held.items()},
             {label: {k: str(a[label]) for k, a in held.items()} for label in self.strata},
             None if seconds is None else seconds / measurements.size,
@@ -254,6 +255,13 @@ def _usual_strata(space: ModelSpace) -> list[str]:
     """The labels with 2 to 8 choices."""
     sizes = {label: len(getattr(mutable, "values", ())) for label, mutable in space.simplify().items()}
     return [label for label, size in sizes.items() if 2 <= size <= MAX_STRATA]
+
+
+def _merged(space: ModelSpace) -> list[str]:
+    """A note on architectures that are the same network."""
+    combinations, different = counted(space)
+    said = f"{combinations} combinations of choices are {different} different networks, and each network counts once"
+    return [said] if different < combinations else []
 
 
 def _too_few(there: int, asked: int) -> str | None:

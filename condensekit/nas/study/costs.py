@@ -12,7 +12,7 @@ from condensekit.compute import Spent
 from condensekit.nas.rankers.base import Combination, Ranker
 from condensekit.nas.rankers.sets import Preparation
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.nas.spaces.equivalence import canonical
+from condensekit.nas.spaces.equivalence import twin
 from condensekit.nas.spaces.spaces import build
 from condensekit.nas.study.report import RankerCost
 from condensekit.nas.study.truth import Truth
@@ -84,7 +84,7 @@ class Ledger:
         known = [a for a in extra if one.fitted and truth is not None and truth.holds(self.space, a)]
         if truth is not None and known:
             truths_s = truth.seconds(self.space, known)
-            done += [(a, truth.image_steps.get(key(canonical(self.space, a)), 0)) for a in known]
+            done += [(a, truth.image_steps.get(twin(self.space, a, truth.image_steps) or "", 0)) for a in known]
         prior = sum((prepared[part.name] for part in one.parts), Preparation())
         image_steps = sum(steps for _, steps in done)
         flops = prior.flops + PASSES * sum(steps * self.cost(a).flops for a, steps in done if steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from condensekit.nas.engines.engine import Engine, SequentialEngine
 from condensekit.nas.engines.guarded import Guarded, interruptible
 from condensekit.nas.engines.pool import PoolEngine
 from condensekit.nas.engines.worker import Job
-from condensekit.nas.spaces.spaces import check_choices, fingerprint
+from condensekit.nas.spaces.architecture import key
+from condensekit.nas.spaces.equivalence import networks
+from condensekit.nas.spaces.spaces import check_choices, choices, fingerprint, plain
 from condensekit.nas.trials import strategies
 from condensekit.nas.trials.journal import Journal, Terms
 from condensekit.nas.trials.log import Trial, TrialLog
@@ -84,7 +86,9 @@ def search(
             an empty text is ignored). Another result, or an exception, makes a failed trial. The attribute ``recipe``
             of the evaluator, JSON values, is stored with each trial; trials of another recipe raise an error.
         strategy: A new NNI strategy, or a name of :data:`~condensekit.nas.names.STRATEGIES`.
-        trials: Largest number of different architectures, including those in the log; None: the strategy decides.
+        trials: Largest number of different networks, including those in the log; None: the strategy decides. An
+            architecture that is the same network as an earlier one is not run again, except one of a
+            :class:`~condensekit.nas.trials.strategies.FixedList`.
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (NNI's training service,
             with its portal). With ``sequential``, a SystemExit counts as a failure of the candidate: a signal handler
             that ends the search must raise KeyboardInterrupt.
@@ -133,7 +137,8 @@ def search(
             kept = book.path.with_name(FILE) if book.path and budget_s else None
             budget = stack.enter_context(TimeBudget(budget_s, kept))
         counted = getattr(evaluator, "seed", seed)
-        terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe)
+        name = key if isinstance(strategy, strategies.FixedList) else _network(space)
+        terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe, name)
 
         def journal(below: Engine) -> Journal:
             return Journal(below, book, terms, on_trial)
@@ -149,6 +154,12 @@ def search(
         if engine == "nni" and portal is not None:
             return _served(space, evaluator, strategy, portal, workers, terms, journal, server)
         return _explore(space, evaluator, strategy, journal(PoolEngine(server, workers, trial_limit_s)))
+
+
+def _network(space: ModelSpace) -> Callable[[Mapping[str, Any]], str]:
+    """Function that names the network of a sample."""
+    labels = choices(space)
+    return lambda sample: networks(space, [plain(labels, sample)])[0]
 
 
 def _check(

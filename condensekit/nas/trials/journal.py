@@ -45,6 +45,7 @@ class Terms:
         deadline: Value of ``time.monotonic()`` at which the search ends; None: no limit.
         limit_s: Seconds for one trial; a longer trial without a result has failed. None: no limit.
         recipe: How the evaluator makes a score, as JSON values.
+        name: Function that gives a text for a sample: samples of the same text are one candidate.
     """
 
     ranker: str
@@ -54,6 +55,7 @@ class Terms:
     deadline: float | None = None
     limit_s: float | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    name: Callable[[Mapping[str, Any]], str] = key
 
 
 @dataclass(eq=False)
@@ -110,14 +112,14 @@ class Journal(Middleware):  # type: ignore[misc]
             self._deliver()
 
     def _submit(self, model: ExecutableModelSpace) -> None:
-        name = key(model.sample)
+        name = self._name(model)
         known = name in self.asked
         if not known and not self.budget_available():
             model.status = ModelStatus.Interrupted
             return
         self._repeats = self._repeats + 1 if known else 0
-        self.asked[name] = plain(choices(model), model.sample)
-        found = self.log.get(self.terms.ranker, model.sample)
+        architecture = self.asked.setdefault(name, plain(choices(model), model.sample))
+        found = self.log.get(self.terms.ranker, architecture)
         if found is not None:
             if not known and self.on_trial is not None:
                 self.on_trial(found)
@@ -129,11 +131,14 @@ class Journal(Middleware):  # type: ignore[misc]
             self._running[name] = _Running([model], time.monotonic())
             self.engine.submit_models(model)
 
+    def _name(self, model: ExecutableModelSpace) -> str:
+        return self.terms.name(model.sample)
+
     def _deliver(self) -> None:
         """Handle the events that have arrived."""
         while not self._events.empty():
             event = self._events.get()
-            trial = self._running.get(key(event.model.sample))
+            trial = self._running.get(self._name(event.model))
             if trial is None or self._closed:
                 continue
             if isinstance(event, TrainingEndEvent):
@@ -161,7 +166,7 @@ class Journal(Middleware):  # type: ignore[misc]
             trial.metric = metric
 
     def _end(self, running: _Running, status: ModelStatus) -> None:
-        del self._running[key(running.models[0].sample)]
+        del self._running[self._name(running.models[0])]
         if status != ModelStatus.Trained and self._spent():
             return  # the budget ended: the trial is unfinished and has not failed
         if running.metric is None:
@@ -191,7 +196,7 @@ class Journal(Middleware):  # type: ignore[misc]
             problem = f"its final result is no finite number: {metric.get('default')!r:.100}"
         return Trial(
             self.terms.ranker,
-            self.asked[key(running.models[0].sample)],
+            self.asked[self._name(running.models[0])],
             None if problem else score,
             FAILED if problem else FINISHED,
             {} if problem else metric.get("scores", {}),
