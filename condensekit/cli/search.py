@@ -268,6 +268,7 @@ def command(
         from condensekit.nas.spaces.spaces import space
         from condensekit.nas.study.contest import Contest
         from condensekit.nas.study.full_training import FullTraining
+        from condensekit.nas.study.networks import identifying
         from condensekit.nas.study.plots import scatter
         from condensekit.nas.trials.settings import Running, usual_workers
         from condensekit.nas.trials.time_budget import OutOfTimeError
@@ -339,6 +340,7 @@ def command(
         trials=options["trials"],
         truth=_truth(options["truth_name"], made, full),
         seed=seed,
+        identify=identifying(running),
     )
     contest.check(running)
     with RunDir.create(out, config, resume, train.fingerprint()):

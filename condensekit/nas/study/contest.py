@@ -16,7 +16,7 @@ from condensekit.nas.names import LISTED, STRATEGIES
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.distinct import by_key, distinct, listed, others
-from condensekit.nas.spaces.equivalence import canonical, counted, groups, unlike
+from condensekit.nas.spaces.equivalence import Identify, canonical, counted, groups, identified_by, unlike
 from condensekit.nas.spaces.spaces import check_architecture, check_choices, choices, sample_architectures
 from condensekit.nas.study.combinations import combined, shared_by
 from condensekit.nas.study.costs import Ledger
@@ -57,6 +57,8 @@ class Contest:
         strata: Labels of the space; the rank correlation is reported separately for each choice of these labels. None:
             the labels with 2 to 8 choices.
         fitted: Number of further architectures to which a regression is fitted, at least three; they are not ranked.
+        identify: Function that builds architectures to find which of them are the same network; None: they are built in
+            this process. :func:`condensekit.nas.study.networks.identifying` makes a function that uses workers.
 
     Raises:
         ConfigError: An unknown strategy, a strategy that cannot search the space, no ranker, a repeated ranker,
@@ -79,6 +81,7 @@ class Contest:
         groups: Mapping[str, str] | None = None,
         strata: Sequence[str] | None = None,
         fitted: int = USUAL_FITTED,
+        identify: Identify | None = None,
     ) -> None:
         if architectures is None and strategy not in STRATEGIES:
             raise unknown("strategy", strategy, STRATEGIES)
@@ -99,6 +102,8 @@ class Contest:
             *(f"stratum {s!r} is not a label of the space: use {', '.join(labels)}" for s in foreign),
         )
         check_choices(space)
+        if identify is not None:
+            identified_by(space, identify)
         self.space, self.rankers, self.setting, self.strategy = space, list(rankers), setting, strategy
         self.wanted, self.seed, self.groups = truth, seed, dict(groups or {})
         self.strata = _usual_strata(space) if strata is None else strata
