@@ -31,6 +31,7 @@ from condensekit.nas.trials.journal import Journal, Terms
 from condensekit.nas.trials.log import Trial, TrialLog
 from condensekit.nas.trials.settings import check_running, usual_workers
 from condensekit.nas.trials.time_budget import FILE, TimeBudget
+from condensekit.runs.code import code_of
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,9 @@ def search(
             dictionary of numbers), ``seconds`` and ``image_steps`` (the cost of the trial, at least 0), ``stopped``
             (whether the training was given up as hopeless), and ``failed`` (the reason why the candidate has no score;
             an empty text is ignored). Another result, or an exception, makes a failed trial. The attribute ``recipe``
-            of the evaluator, JSON values, is stored with each trial; trials of another recipe raise an error.
+            of the evaluator, JSON values, is stored with each trial; trials of another recipe raise an error. So do
+            trials by other code: the definitions of space, evaluator and strategy are stored, outside installed
+            packages, with all that they use.
         strategy: A new NNI strategy, or a name of :data:`~condensekit.nas.names.STRATEGIES`.
         trials: Largest number of different networks, including those in the log; None: the strategy decides. An
             architecture that is the same network as an earlier one is not run again, except one of a
@@ -112,7 +115,7 @@ def search(
 
     Raises:
         ConfigError: Values out of range, more workers than cores, a limit that cannot be kept, a port in use, a log of
-            another space or recipe, a strategy that cannot search this space, an evolution whose population is not
+            another space, recipe or code, a strategy that cannot search this space, an evolution whose population is not
             larger than its number of workers, choices that JSON changes, or a space or evaluator that cannot be sent
             to workers.
         DataError: An architecture of a given list does not belong to the space.
@@ -123,7 +126,8 @@ def search(
     book = TrialLog() if log is None else log
     check_choices(space)
     recipe = getattr(evaluator, "recipe", {})
-    book.check(ranker, fingerprint(space), recipe)
+    code = code_of(space, evaluator, strategy)
+    book.check(ranker, fingerprint(space), recipe, code)
     if isinstance(strategy, str):
         with _quiet():
             strategy = strategies.strategy(strategy, seed, trials)
@@ -138,7 +142,7 @@ def search(
             budget = stack.enter_context(TimeBudget(budget_s, kept))
         counted = getattr(evaluator, "seed", seed)
         name = key if isinstance(strategy, strategies.FixedList) else _network(space)
-        terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe, name)
+        terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe, code, name)
 
         def journal(below: Engine) -> Journal:
             return Journal(below, book, terms, on_trial)

@@ -45,6 +45,7 @@ class Terms:
         deadline: Value of ``time.monotonic()`` at which the search ends; None: no limit.
         limit_s: Seconds for one trial; a longer trial without a result has failed. None: no limit.
         recipe: How the evaluator makes a score, as JSON values.
+        code: Code of space, evaluator and strategy.
         name: Function that gives a text for a sample: samples of the same text are one candidate.
     """
 
@@ -55,6 +56,7 @@ class Terms:
     deadline: float | None = None
     limit_s: float | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
     name: Callable[[Mapping[str, Any]], str] = key
 
 
@@ -91,7 +93,7 @@ class Journal(Middleware):  # type: ignore[misc]
         self._models: list[ExecutableModelSpace] = []
         self._events: queue.SimpleQueue[ModelEvent] = queue.SimpleQueue()
         self._repeats = 0
-        self._closed = False
+        self._told = self._closed = False
         super().__init__(engine)
 
     def set_engine(self, engine: Engine) -> None:
@@ -173,6 +175,7 @@ class Journal(Middleware):  # type: ignore[misc]
             self.engine.check()  # the trial may have ended because the fork server or NNI's manager has ended
         trial = self._judge(running, status)
         self.log.append(trial)
+        self._told = True
         if trial.reason:
             log.warning("%s: %s failed: %s", trial.ranker, key(trial.architecture), trial.reason)
         if self.on_trial is not None:
@@ -208,6 +211,7 @@ class Journal(Middleware):  # type: ignore[misc]
             self.terms.space,
             bool(metric.get("stopped", False)),
             self.terms.recipe,
+            {} if self._told else self.terms.code,
         )
 
     def _answer(self, model: ExecutableModelSpace, trial: Trial) -> None:
