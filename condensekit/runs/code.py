@@ -198,7 +198,7 @@ def _names(node: ast.stmt) -> Iterator[str]:
 
 def _sum(nodes: list[ast.stmt], name: str) -> str:
     """Checksum of the statements that give a name; of an import only that of this name counts."""
-    texts = []
+    texts: list[str] = []
     for node in nodes:
         imported = [one for one in _imports(node) if one[0] == name]
         whole = not isinstance(node, (ast.Import, ast.ImportFrom)) or not imported

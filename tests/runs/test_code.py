@@ -38,12 +38,12 @@ FILES = {
         torch.is_tensor(1)
         ''',
     "mine/consts.py": "ONE = 1",
-    "mine/helper.py": '''
+    "mine/helper.py": """
         FACTOR = 2
         def scale(x):
             from mine import late
             return FACTOR * x + late.B
-        ''',
+        """,
     "mine/stars.py": "def many():\n    return other()\ndef other():\n    return 3",
     "mine/late.py": "B = 1",
     "mine/apart.py": "C = 1",
@@ -107,7 +107,14 @@ def test_an_edit_of_comments_and_of_what_is_not_used_is_none(mine, module, befor
 def test_objects_are_followed_to_their_code(mine):
     block = sys.modules["mine"].Block
     whole = code_of(block)
-    for thing in (block(), [block()], {"a": block}, functools.partial(block, 1), block().forward, torch.nn.Sequential(block())):
+    for thing in (
+        block(),
+        [block()],
+        {"a": block},
+        functools.partial(block, 1),
+        block().forward,
+        torch.nn.Sequential(block()),
+    ):
         assert set(whole) - {"mine.Block"} <= set(code_of(thing)) | {"mine.Block"}
 
     def inner():

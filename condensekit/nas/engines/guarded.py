@@ -15,6 +15,7 @@ import nni
 from nni.nas.evaluator import Evaluator
 
 from condensekit.nas.engines.failures import TrialError, reason
+from condensekit.nas.engines.fresh import fresh
 from condensekit.nas.spaces.architecture import key
 from condensekit.rng import isolated, key_of
 
@@ -34,6 +35,8 @@ class _TimeOverError(BaseException):
 
 class Guarded(Evaluator):  # type: ignore[misc]
     """Evaluator that runs another evaluator and reports its exception as ``{"failed": reason}`` before the trial ends.
+
+    Each trial has a :func:`~condensekit.nas.engines.fresh.fresh` evaluator.
 
     Args:
         evaluator: The evaluator of the trials.
@@ -65,7 +68,7 @@ class Guarded(Evaluator):  # type: ignore[misc]
         start = time.perf_counter()
         try:
             with isolated(key_of(key(model.sample))), self._timed():
-                return self.evaluator._execute(model)
+                return fresh(self.evaluator)._execute(model)
         except (Exception, SystemExit) as error:
             log.debug("the trial failed", exc_info=True)
             steps = error.image_steps if isinstance(error, TrialError) else 0

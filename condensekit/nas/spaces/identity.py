@@ -6,13 +6,14 @@ import functools
 import hashlib
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from condensekit.nas.spaces.architecture import Architecture
 from condensekit.nas.spaces.spaces import build
@@ -67,19 +68,23 @@ class _Walk:
             yield from self._code(place, value)
         elif isinstance(value, (Tensor, np.ndarray)):
             yield from self._array(place, value)
-        elif isinstance(value, Mapping):
-            yield f"{place} has {type(value).__qualname__} {len(value)}"
-            for number, (key, inner) in enumerate(value.items()):
-                yield from self.lines(f"{place}[{number}] of", key)
-                yield from self.lines(f"{place}[{number}]", inner)
-        elif isinstance(value, (list, tuple)):
-            yield f"{place} has {type(value).__qualname__} {len(value)}"
-            for number, inner in enumerate(value):
-                yield from self.lines(f"{place}.{number}", inner)
-        elif isinstance(value, (set, frozenset)):
-            yield f"{place} has {sorted('; '.join(_Walk().lines('', inner)) for inner in value)}"
+        elif isinstance(value, (Mapping, list, tuple, set, frozenset)):
+            yield from self._collection(place, value)
         else:
             yield from self._object(place, value)
+
+    def _collection(self, place: str, value: Collection[Any]) -> Iterator[str]:
+        """A collection by its class and members; of a set without their order."""
+        yield f"{place} has {type(value).__qualname__} {len(value)}"
+        if isinstance(value, (set, frozenset)):
+            yield f"{place} = {sorted('; '.join(_Walk().lines('', inner)) for inner in value)}"
+            return
+        if isinstance(value, Mapping):
+            for number, key in enumerate(value):
+                yield from self.lines(f"{place}[{number}] of", key)
+            value = list(value.values())
+        for number, inner in enumerate(value):
+            yield from self.lines(f"{place}[{number}]", inner)
 
     def _object(self, place: str, value: Any) -> Iterator[str]:
         """An object by its class and attributes, or by what pickle would keep of it."""
@@ -124,7 +129,7 @@ class _Walk:
 
     def _array(self, place: str, value: Tensor | np.ndarray[Any, Any]) -> Iterator[str]:
         """The class, shape and dtype of an array, and its values in a line of their own, which may be random."""
-        lazy = isinstance(value, nn.parameter.UninitializedTensorMixin)
+        lazy = isinstance(value, Tensor) and is_lazy(value)
         yield f"{place} is {type(value).__qualname__} {'lazy' if lazy else tuple(value.shape)} {value.dtype}"
         if isinstance(value, Tensor):
             yield f"{place} learns {value.requires_grad}"

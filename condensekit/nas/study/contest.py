@@ -195,7 +195,12 @@ class Contest:
         inside = None if self.ranked is None else set(by_key(self.ranked))
         mine = {n: [t for t in ts if inside is None or key(t.architecture) in inside] for n, ts in found.items()}
         ground = self._ground(self.scored(found), truth)
-        notes = [*getattr(self.space, "notes", ()), *self.notes, *_merged(self.space), *_left_out(mine, races.unmade, self.trials)]
+        notes = [
+            *getattr(self.space, "notes", ()),
+            *self.notes,
+            *_merged(self.space),
+            *_left_out(mine, races.unmade, self.trials),
+        ]
         trials: list[Trial] = []
         scores: dict[str, Scores] = {}
         costs: dict[str, RankerCost] = {}

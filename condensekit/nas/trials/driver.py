@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nni
+from nni.common.serializer import is_traceable
 from nni.nas.evaluator import Evaluator, MutableEvaluator
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import SimplifiedModelSpace
@@ -20,6 +21,7 @@ from nni.runtime import log as nni_logging
 from condensekit.errors import Problems, refuse, whole
 from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.engines.engine import Engine, SequentialEngine
+from condensekit.nas.engines.fresh import check_fresh
 from condensekit.nas.engines.guarded import Guarded, interruptible
 from condensekit.nas.engines.pool import PoolEngine
 from condensekit.nas.engines.worker import Job
@@ -115,9 +117,9 @@ def search(
 
     Raises:
         ConfigError: Values out of range, more workers than cores, a limit that cannot be kept, a port in use, a log of
-            another space, recipe or code, a strategy that cannot search this space, an evolution whose population is not
-            larger than its number of workers, choices that JSON changes, or a space or evaluator that cannot be sent
-            to workers.
+            another space, recipe or code, a strategy that cannot search this space, an evolution whose population is
+            not larger than its number of workers, choices that JSON changes, an evaluator that cannot be made again
+            for each trial, or a space or evaluator that cannot be sent to workers.
         DataError: An architecture of a given list does not belong to the space.
         StoreError: The log cannot be written.
     """
@@ -174,17 +176,23 @@ def _check(
     trial_limit_s: float | None,
     portal: Portal | None,
 ) -> None:
-    choosing = isinstance(evaluator, MutableEvaluator) and evaluator.is_mutable()
+    mutable = isinstance(evaluator, MutableEvaluator)
+    choosing = mutable and is_traceable(evaluator) and evaluator.is_mutable()
     elsewhere = portal is not None and portal.training_service is not None
     endless = engine == "sequential" and trial_limit_s is not None and not interruptible()
     problems = Problems()
     with problems:
         check_running(engine, workers, trial_limit_s, None if portal is None else portal.port, elsewhere)
     with problems:
+        check_fresh(evaluator)
+    with problems:
         refuse(
             None if trials is None else whole("trials", trials, 1),
             "engine='nni' needs portal=Portal(folder)" if engine == "nni" and portal is None else None,
             "portal is for engine='nni' only" if engine != "nni" and portal is not None else None,
+            f"evaluator {type(evaluator).__name__} has no trace, which NNI needs: write @nni.trace above its class"
+            if mutable and not is_traceable(evaluator)
+            else None,
             "an evaluator with its own choices cannot be searched: put these into the space" if choosing else None,
             f"engine 'sequential' cannot end a trial outside the main thread, got trial_limit_s={trial_limit_s}: "
             "use engine 'pool', or search in the main thread"

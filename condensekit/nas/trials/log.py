@@ -108,9 +108,7 @@ class TrialLog:
             append_line(self.path, trial.to_json())
         self._trials.setdefault((trial.ranker, key(trial.architecture)), trial)
 
-    def check(
-        self, ranker: str, space: str, recipe: Mapping[str, Any], code: Mapping[str, str] | None = None
-    ) -> None:
+    def check(self, ranker: str, space: str, recipe: Mapping[str, Any], code: Mapping[str, str] | None = None) -> None:
         """Raise an error if trials of a ranker have another space, another recipe or other code.
 
         Raises:
@@ -121,5 +119,5 @@ class TrialLog:
         require(all(t.space in ("", space) for t in held), f"{here} on another space: use another folder")
         for trial in (t for t in held if t.recipe != recipe):
             refuse_other(f"{here} that were scored otherwise", trial.recipe, recipe)
-        for trial in held if code is not None else ():
-            refuse_edited(f"{here} that were scored", trial.code, code)
+        for trial in held:
+            refuse_edited(f"{here} that were scored", trial.code, trial.code if code is None else code)

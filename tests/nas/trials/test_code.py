@@ -1,4 +1,4 @@
-"""A log of trials by code that was edited since is refused, whether it is that of space, evaluator, strategy or ranker."""
+"""A log of trials by code that was edited since is refused: code of space, evaluator, strategy or ranker."""
 
 import importlib
 import json
@@ -101,7 +101,9 @@ def test_a_log_by_other_code_is_refused(ours, tmp_path, file, before, after, tol
     assert [bool(json.loads(line)["code"]) for line in path.read_text().splitlines()] == [True, True]
     assert first[0].score == 1.0
     ours(file, before, after)
-    way_out = rf"trials of 'proxy' that were scored, by code that was edited since \({told}\): undo the edit, or use another"
+    way_out = (
+        rf"trials of 'proxy' that were scored, by code that was edited since \({told}\): undo the edit, or use another"
+    )
     with pytest.raises(ConfigError, match=way_out):
         run(3)
     ours(file, after, before)
@@ -111,7 +113,6 @@ def test_a_log_by_other_code_is_refused(ours, tmp_path, file, before, after, tol
 WORDS = "--data digits --space ourspace:Ours --ipc 1 --steps 1 --train-steps 1 --trials 2 --engine sequential"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rankers", "file", "before", "after", "told"),
     [
