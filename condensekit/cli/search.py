@@ -427,12 +427,12 @@ def _retrain(
     space: Any, best: Mapping[str, Any], full: FullTraining, seed: int, out: Path, running: Running
 ) -> dict[str, Any]:
     """Train the best architecture on all images within the rest of the budget, and save its weights."""
-    from condensekit.nas.study.full_training import retrain
+    from condensekit.nas.study.full_training import how_to_feed, retrain
 
     file = out / "retrained.safetensors"
     with running.budget() as budget:
         _, accuracy = retrain(space, best["architecture"], full, seed, file, budget.spent)
-    return {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(file)}
+    return {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(file), **how_to_feed(full)}
 
 
 def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
@@ -453,6 +453,7 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
     if retrained:
         share = f"{100 * retrained['accuracy']:.1f} % of the test images are right"
         lines.append(f"Retrained on all images for {retrained['epochs']} epochs: {share}; {retrained['file']}")
+        lines.append("To use it: condensekit.nas.load_winner reads the file, which also says how to feed the network")
     else:
         lines.append("To train it on all images: the same command with --resume --retrain")
     return "\n".join(lines)

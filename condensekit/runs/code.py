@@ -45,13 +45,16 @@ def code_of(*values: Any) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def refuse_edited(what: str, found: Mapping[str, str], here: Mapping[str, str]) -> None:
+def refuse_edited(
+    what: str, found: Mapping[str, str], here: Mapping[str, str], way_out: str = "undo the edit, or use another folder"
+) -> None:
     """Raise ConfigError if code differs from the code that made results.
 
     Args:
         what: The beginning of the error, which describes the existing results.
         found: The code that made them, see :func:`code_of`; empty: unknown.
         here: The present code.
+        way_out: The end of the error.
     """
     names = [name for name in sorted({*found, *here}) if found.get(name) != here.get(name)] if found else []
     if names:
@@ -59,7 +62,7 @@ def refuse_edited(what: str, found: Mapping[str, str], here: Mapping[str, str]) 
         changed = [f"{name} {state}" for name, state in zip(names, states, strict=True)]
         more = f", and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         listed = ", ".join(changed[:MAX_NAMED]) + more
-        raise ConfigError(f"{what}, by code that was edited since ({listed}): undo the edit, or use another folder")
+        raise ConfigError(f"{what}, by code that was edited since ({listed}): {way_out}")
 
 
 def _parts(value: Any, met: set[int]) -> Iterator[Any]:

@@ -79,7 +79,6 @@ def told(out):
     return metadata + [parsed(file.read_text()) for file in out.glob("*.json")]
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="no file names the normalisation of the retrained winner")
 def test_the_winner_comes_with_its_normalisation(search, tmp_path):
     (images, labels), (test_images, test_labels) = pictures(40), pictures(20)
     data, out = tmp_path / "data.npz", tmp_path / "out"
