@@ -169,7 +169,7 @@ def load_winner(path: str | Path, space: ModelSpace) -> Winner:
     path = Path(path)
     tensors, about = load_tensors(path, NETWORK)
     if "spec" not in about:
-        raise StoreError(f"{path} does not tell how to feed the network: delete it, and make it again by --retrain")
+        raise StoreError(f"{path} does not tell how to feed the network: delete it, and retrain the winner")
     require(
         about["space"] == fingerprint(space), f"{path} holds a network of another space: give the space of its search"
     )
