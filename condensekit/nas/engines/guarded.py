@@ -51,7 +51,7 @@ def interrupted(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def _unchanged() -> Iterator[None]:
+def unchanged() -> Iterator[None]:
     """Context that restores :data:`SETTINGS`, and in which a candidate prints to standard error."""
     before = [get() for get, _ in SETTINGS]
     try:
@@ -99,7 +99,7 @@ class Guarded(Evaluator):  # type: ignore[misc]
     def _execute(self, model: Any) -> Any:
         start = time.perf_counter()
         try:
-            with _unchanged(), isolated(key_of(key(model.sample))), self._timed():
+            with unchanged(), isolated(key_of(key(model.sample))), self._timed():
                 return self.evaluator._execute(model)
         except BaseException as error:
             if interrupted(error):

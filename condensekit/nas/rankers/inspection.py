@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from condensekit.compute import Machine
 from condensekit.nas.engines.failures import TrialError
+from condensekit.nas.engines.guarded import unchanged
 from condensekit.nas.rankers.training import check_outputs
 from condensekit.nas.trials.log import Trial
 from condensekit.networks.cost import Cost, count
@@ -50,12 +51,13 @@ class Inspection(Evaluator):  # type: ignore[misc]
         Raises:
             TrialError: The outputs cannot be trained; the text says why.
         """
-        with isolated(Draw(self.seed).key("weights")), contextlib.suppress(Exception):  # the check tells what is wrong
+        weights = Draw(self.seed).key("weights")
+        with unchanged(), isolated(weights), contextlib.suppress(Exception):  # what follows tells what is wrong
             channels, height, width = self.images.shape[1:]
             cost = count(make(), (channels, height, width))
             nni.report_intermediate_result({"default": cost.flops, "params": cost.params, "flops": cost.flops})
         device = self.machine.resolved().device
-        with isolated(Draw(self.seed).key("weights")):
+        with isolated(weights):
             alike = _outputs_alike(make().to(device).train(), self.images.to(device), self.classes)
         nni.report_final_result(0.0 if alike else 1.0)
 

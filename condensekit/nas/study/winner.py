@@ -78,6 +78,8 @@ def retrained(
         raise OutOfTimeError("the budget ended before it was trained")
     (trial,) = trials
     if trial.score is None:
-        kind = StoreError if trial.reason.startswith(StoreError.__name__) else CondensekitError
-        raise kind(f"retraining the winner: {trial.reason}")
+        kind, _, why = trial.reason.partition(": ")
+        if kind == StoreError.__name__:
+            raise StoreError(why)
+        raise CondensekitError(why if kind == CondensekitError.__name__ else f"retraining the winner: {trial.reason}")
     return trial.score
