@@ -122,3 +122,19 @@ class Unruly(ModelSpace):
             "wide": lambda: torch.cat([y, y], 1),
         }
         return answers.get(self.kind, lambda: y)()
+
+
+class Here(Unruly):
+    """Candidates that cannot end the process in which they run."""
+
+    def __init__(self):
+        super().__init__(
+            kinds=["fine", "prints", "hangs", "leaves", "interrupts", "interrupts at birth", "stops", "heads"]
+        )
+
+
+class Apart(Unruly):
+    """All candidates."""
+
+    def __init__(self):
+        super().__init__(kinds=["fine", *FAULTS, *FINE[1:]])

@@ -249,6 +249,7 @@ def train_candidate(
 
     Raises:
         OutOfTimeError: ``stop`` returned True.
+        TrialError: The outputs are not those of :func:`check_outputs`.
         ConfigError: Numbers out of range, or a device that this machine does not have.
     """
     refuse(

@@ -7,6 +7,7 @@ NNI's own DARTS space.
 
 import json
 import logging
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -28,6 +29,7 @@ from condensekit.nas.study.winner import retrained
 from condensekit.nas.trials.log import TrialLog
 from condensekit.nas.trials.settings import Running
 from condensekit.rng import Draw
+from tests.cases.command import condensekit
 from tests.nas.unruly import FAULTS, FINE, Unruly
 
 pytestmark = pytest.mark.nni
@@ -148,3 +150,45 @@ def test_the_winner_is_retrained(tmp_path):
     wild = replace(FULL, protocol=replace(FULL.protocol, lr=1e30))
     with pytest.raises(CondensekitError, match=r"^retraining the winner: diverged"):
         retrained(Unruly(["fine"]), named("fine"), wild, 0, file, running)
+
+
+def asked(space, out, *more):
+    words = shlex.split("search --data digits --ipc 2 --train-steps 2 --strategy grid --trials 50 --json")
+    return (*words, "--space", f"tests.nas.unruly:{space}", "--out", out, *more)
+
+
+def test_a_search_in_this_process_goes_on_as_well(cli, tmp_path):
+    more = ("--rankers", "random,random-equal", "--engine", "sequential", "--trial-limit", "1s", "--retrain")
+    code, text, err = cli(*asked("Here", tmp_path / "out", *more))
+    assert code == 0, err
+    failed = {t["architecture"]["kind"]: t["reason"] for t in json.loads(text)["trials"] if t["status"] == "failed"}
+    assert set(failed) == {"hangs", "leaves", "interrupts", "interrupts at birth", "stops", "heads"}
+    assert all(FAULTS[kind] in why for kind, why in failed.items())
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_a_search_survives_whatever_its_candidates_do(tmp_path):
+    more = ("--rankers", "random,early-stop,synflow", "--trial-limit", "3s", "--retrain")
+    words = asked("Apart", tmp_path / "out", *more)
+    done = condensekit(*words, cwd=tmp_path, limit=300)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert "a candidate prints" in done.err
+    assert found["retrained"]["accuracy"] > 0
+    for trial in found["trials"]:
+        kind = trial["architecture"]["kind"]
+        bad = kind in FAULTS or (kind == "uncounted" and trial["ranker"] == "synflow")
+        assert (trial["status"] == "failed") == bad
+    again = condensekit(*words, "--resume", cwd=tmp_path, limit=300)
+    assert json.loads(again.out)["trials"] == found["trials"]
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_a_search_with_its_own_candidates_survives_them(tmp_path):
+    more = ("--strategy", "evolution", "--rankers", "params,random-equal", "--trial-limit", "3s")
+    done = condensekit(*asked("Apart", tmp_path / "out", *more), cwd=tmp_path, limit=300)
+    assert done.code == 0, done.err
+    status = {t["architecture"]["kind"]: t["status"] for t in json.loads(done.out)["trials"]}
+    assert all(status[kind] == "failed" for kind, why in FAULTS.items() if kind in status and "worker" in why)
