@@ -194,7 +194,14 @@ Examples:
     metavar="X",
     help="Give up candidates whose accuracy is below X times chance at a check; with --score accuracy or tse.",
 )
-@option("--engine", default="pool", show_default=True, metavar="NAME", help="sequential, pool, or nni with its portal.")
+@option(
+    "--engine",
+    default="pool",
+    show_default=True,
+    metavar="NAME",
+    help="pool: trials in worker processes; nni: the same with NNI's portal; sequential: trials in this process, which "
+    "a candidate can end.",
+)
 @option("--workers", type=Whole(), metavar="N", help="Trials at a time.  [default: 2, or 1 on a single core]")
 @option(
     "--port", type=Whole(min=1, max=65_535), default=8080, show_default=True, metavar="N", help="Port of NNI's portal."
@@ -235,7 +242,8 @@ Examples:
     "--trial-limit",
     type=Duration(),
     metavar="TIME",
-    help="Time for one trial, including trials of --truth full. A longer trial is stopped and counts as failed.",
+    help="Time for one trial, including trials of --truth full and --retrain. A longer trial is stopped and counts as "
+    "failed. Every candidate is looked at before, for at most a minute.",
 )
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
@@ -427,12 +435,16 @@ def _retrain(
     space: Any, best: Mapping[str, Any], full: FullTraining, seed: int, out: Path, running: Running
 ) -> dict[str, Any]:
     """Train the best architecture on all images within the rest of the budget, and save its weights."""
-    from condensekit.nas.study.full_training import how_to_feed, retrain
+    from condensekit.nas.study.full_training import how_to_feed
+    from condensekit.nas.study.winner import retrained
 
     file = out / "retrained.safetensors"
-    with running.budget() as budget:
-        _, accuracy = retrain(space, best["architecture"], full, seed, file, budget.spent)
+    accuracy = retrained(space, best["architecture"], full, seed, file, running)
     return {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(file), **how_to_feed(full)}
+
+
+def _number(count: int | None) -> str:
+    return "an unknown number of" if count is None else f"{count:,}"
 
 
 def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
@@ -449,7 +461,9 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
         lines.append(f"Scores against the truth: {out / 'ranking.png'}")
     if found.best is None:
         return "\n".join([*lines, "No candidate was scored."])
-    lines.append(f"Best by {found.best['ranker']}: {found.best['architecture']}, {found.best['params']:,} parameters")
+    lines.append(
+        f"Best by {found.best['ranker']}: {found.best['architecture']}, {_number(found.best['params'])} parameters"
+    )
     if retrained:
         share = f"{100 * retrained['accuracy']:.1f} % of the test images are right"
         lines.append(f"Retrained on all images for {retrained['epochs']} epochs: {share}; {retrained['file']}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.distinct import by_key, distinct, listed, others
 from condensekit.nas.spaces.equivalence import Identify, canonical, counted, groups, identified_by, unlike
 from condensekit.nas.spaces.spaces import check_architecture, check_choices, choices, sample_architectures
+from condensekit.nas.study.candidates import Candidates, tallied
 from condensekit.nas.study.combinations import combined, shared_by
 from condensekit.nas.study.costs import Ledger
 from condensekit.nas.study.full_training import FullTraining
@@ -32,7 +32,6 @@ from condensekit.nas.trials.strategies import check_population, check_searchable
 
 USUAL_FITTED = 10  # usual number of architectures to which a regression is fitted
 MAX_STRATA = 8  # largest number of choices of a label that is a stratum by default
-MAX_REASONS = 3  # largest number of reasons of failed trials in a note
 TYPICAL_SAMPLE = 20  # number of architectures whose mean cost represents the architectures of a search
 
 
@@ -145,7 +144,7 @@ class Contest:
         """Run all rankers, measure the truth and compare the rankers.
 
         Raises:
-            ConfigError: See :meth:`check`.
+            ConfigError: See :meth:`check`; or no candidate of the space can be trained.
             CondensekitError: A set cannot be made, a search cannot start, or a file cannot be written.
         """
         self.check(running)
@@ -154,6 +153,11 @@ class Contest:
             running.budget() as budget,
             Races(self.space, self.strategy, self.trials, self.seed, running, budget) as races,
         ):
+            candidates = Candidates(self.space, self.setting, running, races.server)
+            self.ledger.counting = candidates.costs
+            candidates.inspect([*self.some(), *self.extra], budget)
+            candidates.check(self.some())
+            races.fault = candidates.fault
             races.score(lists, self.setting, lambda made: self.ledger.share(made, self.some(), self.trials))
             truth = self.wanted
             if isinstance(truth, FullTraining):
@@ -234,11 +238,12 @@ class Contest:
         architectures = list(held.values())
         seconds = truth.seconds(self.space, architectures)
         measurements = truth.of(self.space, architectures)
+        costs = self.ledger.costs(architectures)
         return Ground(
             tuple(held),
             measurements,
             {**dict(zip(held, groups(self.space, architectures), strict=True)), **self.groups},
-            {k: self.ledger.cost(a).params for k, a in held.items()},
+            {} if None in costs else {k: cost.params for k, cost in zip(held, costs, strict=True) if cost},
             {label: {k: str(a[label]) for k, a in held.items()} for label in self.strata},
             None if seconds is None else seconds / measurements.size,
             self.seed,
@@ -255,8 +260,8 @@ class Contest:
             "ranker": top.ranker,
             "architecture": top.architecture,
             "score": top.score,
-            "params": cost.params,
-            "flops": cost.flops,
+            "params": cost and cost.params,
+            "flops": cost and cost.flops,
             "truth": _mean(values.get(key(top.architecture))),
         }
 
@@ -315,18 +320,9 @@ def _left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], w
             notes.append(f"{name} failed: {unmade[name]}")
             continue
         if failed := [t.reason for t in ours if t.score is None]:
-            notes.append(f"{name}: {len(failed)} of {len(ours)} trials failed and rank last: {_counted(failed)}")
+            notes.append(f"{name}: {len(failed)} of {len(ours)} trials failed and rank last: {tallied(failed)}")
         notes += [f"{name}: only {len(ours)} of {wanted} architectures were scored"] * (len(ours) < wanted)
     return notes
-
-
-def _counted(reasons: Sequence[str]) -> str:
-    """The most frequent reasons of failed trials, with their numbers; the log of trials has all reasons."""
-    found = Counter(reasons).most_common()
-    if len(found) == 1:
-        return found[0][0]
-    more = f"; {len(found) - MAX_REASONS} more" if len(found) > MAX_REASONS else ""
-    return "; ".join(f"{reason} ({n})" for reason, n in found[:MAX_REASONS]) + more
 
 
 def _reference(rankers: Sequence[Ranker | Combination]) -> str | None:

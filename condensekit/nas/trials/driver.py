@@ -95,8 +95,9 @@ def search(
             architecture that is the same network as an earlier one is not run again, except one of a
             :class:`~condensekit.nas.trials.strategies.FixedList`.
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (NNI's training service,
-            with its portal). With ``sequential``, a SystemExit counts as a failure of the candidate: a signal handler
-            that ends the search must raise KeyboardInterrupt.
+            with its portal). A candidate can hang or end its worker, but not the search. With ``sequential`` it ends
+            the search if it ends the process; a limit interrupts Python code only; and every exception counts as a
+            failure of the candidate, except the KeyboardInterrupt of a signal.
         workers: Number of trials at the same time; None: two, or one on a single core; ``sequential`` has one.
         seed: Seed of a strategy that is given by name.
         budget_s: Seconds of all calls together that have a budget and a log in the same folder, which stores the time

@@ -37,7 +37,6 @@ def test_the_same_network_is_ranked_once(search, tmp_path):
     assert len(ranked) == len(networks) == 14
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="zen takes each feature for an image: IndexError")
 def test_zen_scores_or_refuses_batch_norm_of_flat_features(search, tmp_path):
     code, text = search("FlatNorm", "--data digits --rankers zen --ipc 2 --trials 3 --engine sequential")
     log = tmp_path / "out/trials.jsonl"
