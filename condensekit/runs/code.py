@@ -62,7 +62,7 @@ def refuse_edited(
         changed = [f"{name} {state}" for name, state in zip(names, states, strict=True)]
         more = f", and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         listed = ", ".join(changed[:MAX_NAMED]) + more
-        raise ConfigError(f"{what}, by code that was edited since ({listed}): {way_out}")
+        raise ConfigError(f"{what}, by code that was edited or replaced since ({listed}): {way_out}")
 
 
 def _parts(value: Any, met: set[int]) -> Iterator[Any]:

@@ -86,7 +86,9 @@ def test_a_file_of_another_space_is_refused(file, tmp_path):
         load_winner(tmp_path / "old.safetensors", SPACE)
     edited = {**about, "code": {"mine.Block": "1"}}
     save_tensors(tmp_path / "edited.safetensors", tensors, edited, "network")
-    with pytest.raises(ConfigError, match=r"by code that was edited since \(mine.Block is gone\): undo the edit$"):
+    with pytest.raises(
+        ConfigError, match=r"by code that was edited or replaced since \(mine.Block is gone\): undo the edit$"
+    ):
         load_winner(tmp_path / "edited.safetensors", SPACE)
 
 

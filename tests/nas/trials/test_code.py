@@ -101,9 +101,7 @@ def test_a_log_by_other_code_is_refused(ours, tmp_path, file, before, after, tol
     assert [bool(json.loads(line)["code"]) for line in path.read_text().splitlines()] == [True, True]
     assert first[0].score == 1.0
     ours(file, before, after)
-    way_out = (
-        rf"trials of 'proxy' that were scored, by code that was edited since \({told}\): undo the edit, or use another"
-    )
+    way_out = rf"that were scored, by code that was edited or replaced since \({told}\): undo the edit, or use another"
     with pytest.raises(ConfigError, match=way_out):
         run(3)
     ours(file, after, before)
@@ -129,5 +127,7 @@ def test_a_run_by_other_code_is_refused(cli, ours, tmp_path, rankers, file, befo
     ours(file, before, after)
     code, _, err = cli(*words, "--resume")
     assert code == 2
-    assert f"holds a run, by code that was edited since ({told}): undo the edit, or use another --out" in err
+    assert (
+        f"holds a run, by code that was edited or replaced since ({told}): undo the edit, or use another --out" in err
+    )
     assert "Traceback" not in err
