@@ -256,7 +256,8 @@ class _Loop:
             self.preparation_s = time.perf_counter() - start
             self.prepared_with = self.compute.spent
             if path and found:
-                told = {"seconds": self.preparation_s, "spent": asdict(self.prepared_with)}
+                how = {"seconds": self.preparation_s, "spent": asdict(self.prepared_with)}
+                told = {**how, "spec": self.data.spec.to_json()}  # of the images that the networks were trained on
                 save_tensors(path, found, told, "prepared")
         self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
         self.before = self.compute.spent

@@ -62,6 +62,7 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     assert (out / "ranking.png").is_file()
     assert {path.name for path in out.iterdir()} == {
         ".lock",
+        "candidates.jsonl",
         "config.json",
         "env.json",
         "ranking.png",
@@ -83,7 +84,7 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     used = json.loads((out / "time.json").read_text())["used_s"]
     code, text, err = cli(*options, "--out", out, "--resume", "--retrain", "--budget", f"{used / 2:.3f}")
     assert code == 0, err
-    assert "the winner is not retrained: out of time after 0 of " in text
+    assert "the winner is not retrained: the budget ended before it was trained" in text
     assert not (out / "retrained.safetensors").exists()
     code, text, err = cli(*options, "--out", out, "--resume", "--retrain", "--json")
     assert code == 0, err
@@ -219,19 +220,21 @@ def test_without_nni_one_line_says_so(cli, tmp_path, monkeypatch):
 
 
 def test_a_search_that_scores_nothing_says_why_and_fails(cli, tmp_path):
-    options = (
-        "--rankers",
-        "random,params",
-        "--engine",
-        "sequential",
-        "--space",
-        "tests.nas.toy:Toy",
-    )  # for gray images
-    code, text, err = cli(*options, "--out", tmp_path / "run")
+    where = ("--data", "digits", "--space", "tests.nas.toy:Constrained", "--engine", "sequential")
+    code, text, err = cli(*where, "--rankers", "nwot", "--out", tmp_path / "run")
     assert code == 3
-    assert "random: 4 of 4 trials failed and rank last: RuntimeError: mat1 and mat2 shapes" in text
+    assert "nwot: 4 of 4 trials failed and rank last: ConfigError: nwot needs activation modules" in text
     assert "No candidate was scored." in text
     assert "Traceback" not in err
+
+
+def test_a_space_of_which_no_candidate_fits_is_refused_in_one_line(cli, tmp_path):
+    options = ("--engine", "sequential", "--space", "tests.nas.toy:Toy")  # for gray images
+    code, text, err = cli("--rankers", "random,params", *options, "--out", tmp_path / "run")
+    assert (code, text) == (2, "")
+    (line,) = [line for line in err.splitlines() if not line.startswith("Data: ")]
+    assert line.startswith("Error: no candidate of this space can be trained: RuntimeError: mat1 and mat2 shapes")
+    assert not (tmp_path / "run" / "search.json").exists()
 
 
 def test_a_space_that_logs_and_has_a_constraint_prints_one_json_object(cli, tmp_path):

@@ -113,6 +113,7 @@ def run_cell(
         costs, trials = [cost for cost, _ in found], [trial for _, some in found for trial in some]
     _refuse_accidents(trials, args.runs)
     scored = task.sizes if where is task.real else task.small_sizes
+    flops = {key(a): None if cost is None else cost.flops for a, cost in zip(sample, scored.costs(sample), strict=True)}
     return record(
         cell,
         trials,
@@ -122,7 +123,7 @@ def run_cell(
         space={"trained": _described(where), "real": _described(task.real)},
         held=len(task.full.test) if cell.full and task.full else recipe.held,
         preparation={name: fmean(asdict(cost)[name] for cost in costs) for name in asdict(costs[0])},
-        about={key(a): {**_about(a, task), "flops": scored.cost(a).flops, "set": on.get(key(a))} for a in sample},
+        about={key(a): {**_about(a, task), "flops": flops[key(a)], "set": on.get(key(a))} for a in sample},
         wall_s=time.perf_counter() - start,
         workers=args.workers,
         command=command,
@@ -226,7 +227,8 @@ def _about(architecture: dict[str, Any], task: Task) -> dict[str, Any]:
     """Entries of an architecture for the tables, other than its scores."""
     name = key(architecture)
     truth = None if task.truth is None else task.truth.of(task.real, [architecture])[0].tolist()
-    return {"group": task.groups.get(name, name), "params": task.sizes.cost(architecture).params, "truth": truth}
+    cost = task.sizes.cost(architecture)
+    return {"group": task.groups.get(name, name), "params": cost and cost.params, "truth": truth}
 
 
 def main() -> None:

@@ -249,7 +249,7 @@ def _costs(name: str, spent: RankerCost, n: int) -> list[str]:
     """Cells of a row with FLOPs and seconds per candidate, and the preparation; empty for published scores."""
     if set(name.split("+")) <= set(PUBLISHED):
         return ["", "", ""]
-    return [f"{spent.flops / n / 1e12:.3f}", f"{spent.trials_s / n:.2f}", f"{spent.preparation_s:.0f}"]
+    return [f"{(spent.flops or 0) / n / 1e12:.3f}", f"{spent.trials_s / n:.2f}", f"{spent.preparation_s:.0f}"]
 
 
 def _interval(ends: Sequence[float] | None) -> str:

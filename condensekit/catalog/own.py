@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from condensekit.errors import require
+from condensekit.runs.code import LOADED, code_of
 
 _WORDS: ContextVar[tuple[str, ...] | None] = ContextVar("words", default=None)  # None: of a program; all names count
 _BESIDE: ContextVar[bool] = ContextVar("beside", default=False)  # whether the current folder is searched
@@ -30,11 +31,14 @@ def only(*words: str, beside: bool = False) -> Iterator[None]:
         beside: Whether to search the current folder for their modules, after all other folders.
     """
     before = _WORDS.set(words), _BESIDE.set(beside)
+    around = LOADED.get()
+    loaded = LOADED.set({} if around is None else around)
     try:
         yield
     finally:
         _WORDS.reset(before[0])
         _BESIDE.reset(before[1])
+        LOADED.reset(loaded)
 
 
 def check(kind: str, name: str) -> None:
@@ -60,6 +64,10 @@ def load(kind: str, name: str) -> Any:
             sys.path += [here] if (here := os.getcwd()) not in sys.path else []
     before = _WORDS.set(None)  # names in that module are its own
     try:
-        return EntryPoint(name, name, "").load()
+        found = EntryPoint(name, name, "").load()
     finally:
         _WORDS.reset(before)
+    loaded = LOADED.get()
+    if loaded is not None:
+        loaded |= code_of(found)
+    return found

@@ -194,7 +194,14 @@ Examples:
     metavar="X",
     help="Give up candidates whose accuracy is below X times chance at a check; with --score accuracy or tse.",
 )
-@option("--engine", default="pool", show_default=True, metavar="NAME", help="sequential, pool, or nni with its portal.")
+@option(
+    "--engine",
+    default="pool",
+    show_default=True,
+    metavar="NAME",
+    help="pool: trials in worker processes; nni: the same with NNI's portal; sequential: trials in this process, which "
+    "a candidate can end.",
+)
 @option("--workers", type=Whole(), metavar="N", help="Trials at a time.  [default: 2, or 1 on a single core]")
 @option(
     "--port", type=Whole(min=1, max=65_535), default=8080, show_default=True, metavar="N", help="Port of NNI's portal."
@@ -235,7 +242,8 @@ Examples:
     "--trial-limit",
     type=Duration(),
     metavar="TIME",
-    help="Time for one trial, including trials of --truth full. A longer trial is stopped and counts as failed.",
+    help="Time for one trial, including trials of --truth full and --retrain. A longer trial is stopped and counts as "
+    "failed. Every candidate is looked at before, for at most a minute.",
 )
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
@@ -268,6 +276,7 @@ def command(
         from condensekit.nas.spaces.spaces import space
         from condensekit.nas.study.contest import Contest
         from condensekit.nas.study.full_training import FullTraining
+        from condensekit.nas.study.networks import identifying
         from condensekit.nas.study.plots import scatter
         from condensekit.nas.trials.settings import Running, usual_workers
         from condensekit.nas.trials.time_budget import OutOfTimeError
@@ -339,6 +348,7 @@ def command(
         trials=options["trials"],
         truth=_truth(options["truth_name"], made, full),
         seed=seed,
+        identify=identifying(running),
     )
     contest.check(running)
     with RunDir.create(out, config, resume, train.fingerprint()):
@@ -425,12 +435,16 @@ def _retrain(
     space: Any, best: Mapping[str, Any], full: FullTraining, seed: int, out: Path, running: Running
 ) -> dict[str, Any]:
     """Train the best architecture on all images within the rest of the budget, and save its weights."""
-    from condensekit.nas.study.full_training import retrain
+    from condensekit.nas.study.full_training import how_to_feed
+    from condensekit.nas.study.winner import retrained
 
     file = out / "retrained.safetensors"
-    with running.budget() as budget:
-        _, accuracy = retrain(space, best["architecture"], full, seed, file, budget.spent)
-    return {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(file)}
+    accuracy = retrained(space, best["architecture"], full, seed, file, running)
+    return {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(file), **how_to_feed(full)}
+
+
+def _number(count: int | None) -> str:
+    return "an unknown number of" if count is None else f"{count:,}"
 
 
 def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
@@ -447,10 +461,13 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
         lines.append(f"Scores against the truth: {out / 'ranking.png'}")
     if found.best is None:
         return "\n".join([*lines, "No candidate was scored."])
-    lines.append(f"Best by {found.best['ranker']}: {found.best['architecture']}, {found.best['params']:,} parameters")
+    lines.append(
+        f"Best by {found.best['ranker']}: {found.best['architecture']}, {_number(found.best['params'])} parameters"
+    )
     if retrained:
         share = f"{100 * retrained['accuracy']:.1f} % of the test images are right"
         lines.append(f"Retrained on all images for {retrained['epochs']} epochs: {share}; {retrained['file']}")
+        lines.append("To use it: condensekit.nas.load_winner reads the file, which also says how to feed the network")
     else:
         lines.append("To train it on all images: the same command with --resume --retrain")
     return "\n".join(lines)

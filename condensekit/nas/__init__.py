@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from condensekit.nas.spaces.architecture import Architecture, key
     from condensekit.nas.spaces.spaces import build, convnet_space, enumerate_architectures, sample_architectures, space
     from condensekit.nas.study.contest import Contest
-    from condensekit.nas.study.full_training import FullTraining, retrain
+    from condensekit.nas.study.full_training import FullTraining, Winner, load_winner, retrain
     from condensekit.nas.study.report import RankingRow
     from condensekit.nas.study.result import SearchResult
     from condensekit.nas.study.truth import Truth, read_table
@@ -44,7 +44,7 @@ _MODULES = {
     "spaces.architecture": ("Architecture", "key"),
     "spaces.spaces": ("build", "convnet_space", "enumerate_architectures", "sample_architectures", "space"),
     "study.contest": ("Contest",),
-    "study.full_training": ("FullTraining", "retrain"),
+    "study.full_training": ("FullTraining", "Winner", "load_winner", "retrain"),
     "study.report": ("RankingRow",),
     "study.result": ("SearchResult",),
     "study.truth": ("Truth", "read_table"),
@@ -83,10 +83,12 @@ __all__ = [
     "TrialResult",
     "Truth",
     "WarmServer",
+    "Winner",
     "build",
     "convnet_space",
     "enumerate_architectures",
     "key",
+    "load_winner",
     "ranker",
     "read_table",
     "retrain",

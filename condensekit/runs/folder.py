@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.runs.code import LOADED, refuse_edited
 from condensekit.runs.files import (
     failure,
     is_temporary,
@@ -87,16 +88,18 @@ class RunDir:
 
         Args:
             path: The folder; it is made if missing.
-            config: Everything that decides the result, as JSON values.
+            config: Everything that decides the result, as JSON values. The code of objects that a command imported by
+                ``module:object`` is added as ``code``.
             resume: Continue the run in the folder; an empty folder starts a new run.
             data_fingerprint: :meth:`ClassImages.fingerprint` of the data of the run.
 
         Raises:
             ConfigError: The folder is in use; it holds files and ``resume`` is off; it holds files and no run; or it
-                holds a run with other options or data (the text shows each difference).
+                holds a run with other options, data or code of yours (the text shows each difference).
             StoreError: The folder cannot be written, or its ``config.json`` is damaged.
         """
-        asked = plain({**config, "format": FORMAT, "data_fingerprint": data_fingerprint})
+        code = {"code": dict(sorted(loaded.items()))} if (loaded := LOADED.get()) else {}
+        asked = plain({**config, **code, "format": FORMAT, "data_fingerprint": data_fingerprint})
         if not os.path.lexists(path / ".lock"):
             _check_files(path, resume)  # before a lock is written into a folder of somebody else
         with staged(path, "create"):
@@ -299,7 +302,9 @@ def _compare(path: Path, found: Any, asked: dict[str, Any]) -> None:
             f"{path} holds a run of condensekit {found.get('version', '0.1')}, which this version can read but not "
             "continue: finish it with that version, or start anew in another folder"
         )
-    refuse_other(f"{path} holds a run of other options", found, asked, "use the same, or another folder")
+    there, here = ({name: value for name, value in one.items() if name != "code"} for one in (found, asked))
+    refuse_other(f"{path} holds a run of other options", there, here, "use the same, or another folder")
+    refuse_edited(f"{path} holds a run", found.get("code", {}), asked.get("code", {}))
 
 
 def _hash(config: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ class Constrained(ModelSpace):
         logging.getLogger("nni.toy").info("building")
         width, deep = nni.choice("width", [2, 4, 8, 16]), nni.choice("deep", [4, 8, 16, 32])
         self.add_mutable(ExpressionConstraint(width * deep <= 64, label="small"))
-        self.first, self.next, self.last = MutableLinear(64, width), MutableLinear(width, deep), MutableLinear(deep, 3)
+        self.first, self.next, self.last = MutableLinear(64, width), MutableLinear(width, deep), MutableLinear(deep, 10)
 
     def forward(self, x):
         return self.last(torch.relu(self.next(torch.relu(self.first(x.flatten(1))))))

@@ -42,6 +42,7 @@ class WarmServer:
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **threads, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
+                stdout=2,  # what candidates print must not mix with the output of a command
                 start_new_session=True,  # Ctrl-C reaches the search only
             )
         self._ready = False

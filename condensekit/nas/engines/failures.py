@@ -23,4 +23,4 @@ def reason(error: BaseException) -> str:
     if isinstance(error, TrialError):
         return shown
     memory = isinstance(error, MemoryError) or "out of memory" in shown.lower() or "can't allocate" in shown.lower()
-    return f"{'out of memory: ' if memory else ''}{type(error).__name__}: {shown}"
+    return f"{'out of memory: ' if memory else ''}{type(error).__name__}: {shown}".removesuffix(": ")

@@ -173,6 +173,7 @@ class ForkServer:
         code = 1
         try:
             os.setsid()
+            _first_to_go()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(self._pulse)
@@ -190,6 +191,12 @@ class ForkServer:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+
+def _first_to_go() -> None:
+    """Let the system end this worker, and not the search, if memory runs out."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _die_with(alive: int) -> None:

@@ -6,26 +6,62 @@ import contextlib
 import logging
 import math
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import nni
+import torch
 from nni.nas.evaluator import Evaluator
 
+from condensekit.interrupt import Signalled
 from condensekit.nas.engines.failures import TrialError, reason
+from condensekit.nas.engines.fresh import fresh
 from condensekit.nas.spaces.architecture import key
 from condensekit.rng import isolated, key_of
 
 log = logging.getLogger(__name__)
 
 INTERRUPT_AGAIN_S = 1.0  # seconds to a second interrupt: an exception in a finaliser or garbage collection is lost
+SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, torch.set_default_device),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+)
+"""Settings of the whole process that a candidate may change: functions that get and set each of them."""
 
 
 def interruptible() -> bool:
     """Whether a timer signal can interrupt this thread: signals reach the main thread only."""
     return threading.current_thread() is threading.main_thread()
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether a signal to this process raised the exception, and not a candidate.
+
+    Commands and workers handle SIGINT in their own ways, which raise no plain KeyboardInterrupt.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, Signalled) or (isinstance(error, KeyboardInterrupt) and usual)
+
+
+@contextlib.contextmanager
+def unchanged() -> Iterator[None]:
+    """Context that restores :data:`SETTINGS`, and in which a candidate prints to standard error."""
+    before = [get() for get, _ in SETTINGS]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        for (get, restore), value in zip(SETTINGS, before, strict=True):
+            if get() != value:
+                restore(value)
 
 
 class _TimeOverError(BaseException):
@@ -34,6 +70,8 @@ class _TimeOverError(BaseException):
 
 class Guarded(Evaluator):  # type: ignore[misc]
     """Evaluator that runs another evaluator and reports its exception as ``{"failed": reason}`` before the trial ends.
+
+    Each trial has a :func:`~condensekit.nas.engines.fresh.fresh` evaluator.
 
     Args:
         evaluator: The evaluator of the trials.
@@ -64,14 +102,16 @@ class Guarded(Evaluator):  # type: ignore[misc]
     def _execute(self, model: Any) -> Any:
         start = time.perf_counter()
         try:
-            with isolated(key_of(key(model.sample))), self._timed():
-                return self.evaluator._execute(model)
-        except (Exception, SystemExit) as error:
+            with unchanged(), isolated(key_of(key(model.sample))), self._timed():
+                return fresh(self.evaluator)._execute(model)
+        except BaseException as error:
+            if interrupted(error):
+                raise
             log.debug("the trial failed", exc_info=True)
             steps = error.image_steps if isinstance(error, TrialError) else 0
             spent = {"seconds": time.perf_counter() - start, "image_steps": steps}
             nni.report_final_result({"failed": reason(error), **spent})
-            raise
+            raise TrialError(reason(error)) from error
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from condensekit.nas.names import START
 from condensekit.nas.trials.time_budget import OutOfTimeError
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
+from condensekit.runs.code import code_of
 from condensekit.runs.describe import describe
 from condensekit.runs.files import read_json
 from condensekit.runs.kept import kept
@@ -142,7 +143,7 @@ class Maker:
                 raise DivergedError(f"condensing with {name}: {result.message}")
             return result.set, Preparation.of(result)
 
-        return self._kept(f"{name}-{ipc}", {**describe(used), "ipc": ipc, "steps": self.steps}, make)
+        return self._kept(f"{name}-{ipc}", {**describe(used), "ipc": ipc, "steps": self.steps, **_code(used)}, make)
 
     def selected(self, selection: str, ipc: int, formation: Formation | None = None) -> Made:
         """Make a set of real images by the name of a selection, which may have the prefix ``packed-``."""
@@ -169,7 +170,7 @@ class Maker:
                 spent = compute.spent
             return made, Preparation(time.perf_counter() - start, spent.images, spent.flops)
 
-        how = {"selection": describe(selection), "formation": describe(formation), "ipc": ipc}
+        how = {"selection": describe(selection), "formation": describe(formation), "ipc": ipc, **_code(selection)}
         return self._kept(f"{name}-{ipc}-{formation.factor}", how, make)
 
     def half(self, recipe: str | Recipe, ipc: int) -> Made:
@@ -206,6 +207,11 @@ class Maker:
         if self.stop():
             raise OutOfTimeError(f"the budget ended before {name} was made")
         return make(folder)
+
+
+def _code(how: Recipe | Selection) -> dict[str, dict[str, str]]:
+    """The entry ``code`` of a set, if it is made by code that is not installed."""
+    return {"code": code} if (code := code_of(how)) else {}
 
 
 def _name(recipe: str | Recipe) -> str:

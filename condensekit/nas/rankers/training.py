@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from condensekit.compute import Compute, Machine, without_subnormals
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import ConfigError, DataError, finite, positive, refuse, require, unknown, whole
+from condensekit.nas.engines.failures import TrialError
 from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.batch_norm import in_evaluation
 from condensekit.nas.trials.time_budget import OutOfTimeError
@@ -248,6 +249,7 @@ def train_candidate(
 
     Raises:
         OutOfTimeError: ``stop`` returned True.
+        TrialError: The outputs are not those of :func:`check_outputs`.
         ConfigError: Numbers out of range, or a device that this machine does not have.
     """
     refuse(
@@ -299,7 +301,8 @@ class _Lesson:
     def __init__(
         self, module: nn.Module, data: ProxyData, protocol: ProxyProtocol, draw: Draw, compute: Compute
     ) -> None:
-        self.module = cast(FeatureNetwork, module)  # only its forward pass and parameters are used
+        checked = _Checked(module, len(data.classes))
+        self.module = cast(FeatureNetwork, checked)  # only its forward pass and parameters are used
         self.data, self.protocol, self.draw, self.compute = data, protocol, draw, compute
         self.targets = data.targets.to(compute.device)
         self.steps = protocol.steps_on(len(self.targets))
@@ -377,8 +380,36 @@ def _held_out(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return right, F.cross_entropy(logits, wanted, reduction="sum"), (own - others).sum()
 
 
+def check_outputs(outputs: Any, images: int, classes: int) -> Tensor:
+    """The outputs of a candidate, (images, K) with K at least ``classes``: further outputs stand for no class.
+
+    Raises:
+        TrialError: Other outputs; the text says what they are and what is expected.
+    """
+    expected = f"expected a tensor ({images}, {classes}): one output for each class"
+    if not isinstance(outputs, Tensor):
+        raise TrialError(f"its forward returns a {type(outputs).__name__}, {expected}, without auxiliary outputs")
+    if outputs.ndim != 2 or len(outputs) != images or outputs.shape[1] < classes or not outputs.is_floating_point():
+        got = f"{tuple(outputs.shape)} of {str(outputs.dtype).removeprefix('torch.')}"
+        raise TrialError(f"its outputs are {got}, {expected}")
+    return outputs
+
+
+class _Checked(nn.Module):
+    """A candidate whose outputs are checked."""
+
+    def __init__(self, candidate: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.candidate, self.classes = candidate, classes
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:  # noqa: N803
+        return check_outputs(self.candidate(images_NCHW), len(images_NCHW), self.classes)
+
+
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Losses (N,) for targets that are class indices (N,) or probabilities (N, K)."""
+    """Losses (N,) for targets that are class indices (N,) or probabilities (N, K) of the first K outputs."""
+    if targets.ndim == 2:
+        targets = F.pad(targets, (0, logits.shape[1] - targets.shape[1]))
     return F.cross_entropy(logits, targets, reduction="none")
 
 

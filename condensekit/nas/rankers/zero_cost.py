@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
@@ -97,13 +98,18 @@ def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa:
     Lin et al., "Zen-NAS: a zero-shot NAS for high-performance image recognition", ICCV 2021: weights and images are
     standard normal numbers drawn from ``key``; only the shape of ``images_NCHW`` is used. The scaling is removed as in
     the authors' code and published scores: by the running variance after two batches, not by the variance of the batch.
+    The authors' networks have images at every batch norm; here the features (N, C) or (N, C, L) of a BatchNorm1d count
+    in the same way, with one variance for each channel. Norms after the last map have no effect on it.
     """
     gaussian = copy.deepcopy(module).train()
     scale: list[Tensor] = []
     maps: list[Tensor] = []
 
     def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        variance = inputs[0].double().var((0, 2, 3)).mean()
+        if maps:
+            return  # a norm after the last map
+        given = inputs[0].double()
+        variance = given.var([axis for axis in range(given.ndim) if axis != 1]).mean()
         scale.append((1 - RUNNING_WEIGHT + RUNNING_WEIGHT * variance).sqrt().log())
 
     def keep(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -123,6 +129,8 @@ def zen(module: nn.Module, images_NCHW: Tensor, key: int = 0) -> float:  # noqa:
                 with _hooked(norms, note):
                     gaussian(first)
                 gaussian(first + BLENDED_SHARE * second)
+            if len(maps) != 2:
+                raise ConfigError("zen needs a network that uses its last pooling or linear layer exactly once")
             before, after = maps
             moved = (after - before).abs().sum(tuple(range(1, before.ndim))).mean()
             found.append(float(moved.log() + sum(scale)))
@@ -153,7 +161,7 @@ def score(kind: str, module: nn.Module, images_NCHW: Tensor, key: int = 0) -> fl
 def _plain(module: nn.Module) -> nn.Module:
     """A copy without norms, in evaluation mode."""
     linear = copy.deepcopy(module).eval()
-    norms = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+    norms = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
     for name, part in list(linear.named_modules()):
         if isinstance(part, norms):
             linear.set_submodule(name, nn.Identity())

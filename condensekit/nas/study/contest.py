@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,9 @@ from condensekit.nas.names import LISTED, STRATEGIES
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.distinct import by_key, distinct, listed, others
-from condensekit.nas.spaces.equivalence import canonical, group
+from condensekit.nas.spaces.equivalence import Identify, canonical, counted, groups, identified_by, unlike
 from condensekit.nas.spaces.spaces import check_architecture, check_choices, choices, sample_architectures
+from condensekit.nas.study.candidates import Candidates, tallied
 from condensekit.nas.study.combinations import combined, shared_by
 from condensekit.nas.study.costs import Ledger
 from condensekit.nas.study.full_training import FullTraining
@@ -32,7 +32,6 @@ from condensekit.nas.trials.strategies import check_population, check_searchable
 
 USUAL_FITTED = 10  # usual number of architectures to which a regression is fitted
 MAX_STRATA = 8  # largest number of choices of a label that is a stratum by default
-MAX_REASONS = 3  # largest number of reasons of failed trials in a note
 TYPICAL_SAMPLE = 20  # number of architectures whose mean cost represents the architectures of a search
 
 
@@ -46,16 +45,19 @@ class Contest:
         setting: Setting that the rankers share.
         strategy: ``random`` or ``grid``: all rankers score one list, which depends on the seed. ``evolution`` or
             ``tpe``: each ranker has its own search.
-        trials: Number of architectures; in a ``random`` list no two of them are known to compute the same.
+        trials: Number of architectures. No two of them are the same network, and in a ``random`` list no two of them
+            are known to compute the same; see :mod:`condensekit.nas.spaces.equivalence`.
         architectures: The list of architectures, instead of ``strategy`` and ``trials``. If several are known to
             compute the same, one of them counts.
         truth: A truth, the settings of full trainings that measure it, or None: there is no truth.
         seed: Seed of the list or of the searches.
         groups: Name of the group of an architecture, by its key, for the bootstrap: architectures of a group compute
-            the same. Without an entry :func:`condensekit.nas.spaces.equivalence.group` decides.
+            the same. Without an entry :func:`condensekit.nas.spaces.equivalence.groups` decides.
         strata: Labels of the space; the rank correlation is reported separately for each choice of these labels. None:
             the labels with 2 to 8 choices.
         fitted: Number of further architectures to which a regression is fitted, at least three; they are not ranked.
+        identify: Function that builds architectures to find which of them are the same network; None: they are built in
+            this process. :func:`condensekit.nas.study.networks.identifying` makes a function that uses workers.
 
     Raises:
         ConfigError: An unknown strategy, a strategy that cannot search the space, no ranker, a repeated ranker,
@@ -78,6 +80,7 @@ class Contest:
         groups: Mapping[str, str] | None = None,
         strata: Sequence[str] | None = None,
         fitted: int = USUAL_FITTED,
+        identify: Identify | None = None,
     ) -> None:
         if architectures is None and strategy not in STRATEGIES:
             raise unknown("strategy", strategy, STRATEGIES)
@@ -98,13 +101,15 @@ class Contest:
             *(f"stratum {s!r} is not a label of the space: use {', '.join(labels)}" for s in foreign),
         )
         check_choices(space)
+        if identify is not None:
+            identified_by(space, identify)
         self.space, self.rankers, self.setting, self.strategy = space, list(rankers), setting, strategy
         self.wanted, self.seed, self.groups = truth, seed, dict(groups or {})
         self.strata = _usual_strata(space) if strata is None else strata
         if architectures is not None:
             for architecture in architectures:
                 check_architecture(space, architecture)
-            ours: list[Architecture] | None = list(by_key(canonical(space, a) for a in architectures).values())
+            ours: list[Architecture] | None = unlike(space, [canonical(space, a) for a in architectures])
         else:
             check_searchable(strategy, space)
             ours = listed(space, strategy, trials, seed)
@@ -139,7 +144,7 @@ class Contest:
         """Run all rankers, measure the truth and compare the rankers.
 
         Raises:
-            ConfigError: See :meth:`check`.
+            ConfigError: See :meth:`check`; or no candidate of the space can be trained.
             CondensekitError: A set cannot be made, a search cannot start, or a file cannot be written.
         """
         self.check(running)
@@ -148,6 +153,11 @@ class Contest:
             running.budget() as budget,
             Races(self.space, self.strategy, self.trials, self.seed, running, budget) as races,
         ):
+            candidates = Candidates(self.space, self.setting, running, races.server)
+            self.ledger.counting = candidates.costs
+            candidates.inspect([*self.some(), *self.extra], budget)
+            candidates.check(self.some())
+            races.fault = candidates.fault
             races.score(lists, self.setting, lambda made: self.ledger.share(made, self.some(), self.trials))
             truth = self.wanted
             if isinstance(truth, FullTraining):
@@ -189,7 +199,12 @@ class Contest:
         inside = None if self.ranked is None else set(by_key(self.ranked))
         mine = {n: [t for t in ts if inside is None or key(t.architecture) in inside] for n, ts in found.items()}
         ground = self._ground(self.scored(found), truth)
-        notes = [*getattr(self.space, "notes", ()), *self.notes, *_left_out(mine, races.unmade, self.trials)]
+        notes = [
+            *getattr(self.space, "notes", ()),
+            *self.notes,
+            *_merged(self.space),
+            *_left_out(mine, races.unmade, self.trials),
+        ]
         trials: list[Trial] = []
         scores: dict[str, Scores] = {}
         costs: dict[str, RankerCost] = {}
@@ -223,11 +238,12 @@ class Contest:
         architectures = list(held.values())
         seconds = truth.seconds(self.space, architectures)
         measurements = truth.of(self.space, architectures)
+        costs = self.ledger.costs(architectures)
         return Ground(
             tuple(held),
             measurements,
-            {k: self.groups.get(k, group(self.space, a)) for k, a in held.items()},
-            {k: self.ledger.cost(a).params for k, a in held.items()},
+            {**dict(zip(held, groups(self.space, architectures), strict=True)), **self.groups},
+            {} if None in costs else {k: cost.params for k, cost in zip(held, costs, strict=True) if cost},
             {label: {k: str(a[label]) for k, a in held.items()} for label in self.strata},
             None if seconds is None else seconds / measurements.size,
             self.seed,
@@ -244,8 +260,8 @@ class Contest:
             "ranker": top.ranker,
             "architecture": top.architecture,
             "score": top.score,
-            "params": cost.params,
-            "flops": cost.flops,
+            "params": cost and cost.params,
+            "flops": cost and cost.flops,
             "truth": _mean(values.get(key(top.architecture))),
         }
 
@@ -254,6 +270,13 @@ def _usual_strata(space: ModelSpace) -> list[str]:
     """The labels with 2 to 8 choices."""
     sizes = {label: len(getattr(mutable, "values", ())) for label, mutable in space.simplify().items()}
     return [label for label, size in sizes.items() if 2 <= size <= MAX_STRATA]
+
+
+def _merged(space: ModelSpace) -> list[str]:
+    """A note on architectures that are the same network."""
+    combinations, different = counted(space)
+    said = f"{combinations} combinations of choices are {different} different networks, and each network counts once"
+    return [said] if different < combinations else []
 
 
 def _too_few(there: int, asked: int) -> str | None:
@@ -297,18 +320,9 @@ def _left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], w
             notes.append(f"{name} failed: {unmade[name]}")
             continue
         if failed := [t.reason for t in ours if t.score is None]:
-            notes.append(f"{name}: {len(failed)} of {len(ours)} trials failed and rank last: {_counted(failed)}")
+            notes.append(f"{name}: {len(failed)} of {len(ours)} trials failed and rank last: {tallied(failed)}")
         notes += [f"{name}: only {len(ours)} of {wanted} architectures were scored"] * (len(ours) < wanted)
     return notes
-
-
-def _counted(reasons: Sequence[str]) -> str:
-    """The most frequent reasons of failed trials, with their numbers; the log of trials has all reasons."""
-    found = Counter(reasons).most_common()
-    if len(found) == 1:
-        return found[0][0]
-    more = f"; {len(found) - MAX_REASONS} more" if len(found) > MAX_REASONS else ""
-    return "; ".join(f"{reason} ({n})" for reason, n in found[:MAX_REASONS]) + more
 
 
 def _reference(rankers: Sequence[Ranker | Combination]) -> str | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.compute import Spent
+from condensekit.errors import DataError
 from condensekit.nas.rankers.base import Combination, Ranker
 from condensekit.nas.rankers.sets import Preparation
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.nas.spaces.equivalence import canonical
+from condensekit.nas.spaces.equivalence import twin
 from condensekit.nas.spaces.spaces import build
 from condensekit.nas.study.report import RankerCost
 from condensekit.nas.study.truth import Truth
@@ -20,9 +22,17 @@ from condensekit.nas.trials.log import Trial
 from condensekit.networks.cost import PASSES, Cost, Shape, count
 from condensekit.rng import isolated
 
+Counting = Callable[[Sequence[Architecture]], Sequence[Cost | None]]
+"""Function that gives the cost of each architecture, or None for one that cannot be counted."""
+OF_IMAGES = ("images", "passes")  # entries of a ranker's work that need no FLOPs
+
 
 class Ledger:
     """Costs of architectures and rankers; each architecture is counted once.
+
+    Attributes:
+        counting: Function that counts architectures. The usual function builds them in this process, which is for
+            spaces whose candidates are known to be safe.
 
     Args:
         space: Space of the architectures.
@@ -32,18 +42,22 @@ class Ledger:
 
     def __init__(self, space: ModelSpace, shape: Shape, images: int | None = None) -> None:
         self.space, self.shape, self.images = space, shape, images
-        self._costs: dict[str, Cost] = {}
+        self.counting: Counting = self._here
+        self._costs: dict[str, Cost | None] = {}
 
-    def cost(self, architecture: Architecture) -> Cost:
-        """Parameters and FLOPs; 0 for an architecture that cannot be built, whose trials fail, too."""
-        name = key(architecture)
-        if name not in self._costs:
-            try:
-                with isolated(0):  # the first forward pass of lazy layers draws their weights
-                    self._costs[name] = count(build(self.space, architecture), self.shape)
-            except Exception:
-                self._costs[name] = Cost(0, 0)
-        return self._costs[name]
+    def costs(self, some: Sequence[Architecture]) -> list[Cost | None]:
+        """Parameters and FLOPs of each architecture; None: it cannot be counted."""
+        new = {key(a): a for a in some if key(a) not in self._costs}
+        self._costs |= zip(new, self.counting(list(new.values())), strict=True)
+        return [self._costs[key(a)] for a in some]
+
+    def _here(self, some: Sequence[Architecture]) -> list[Cost | None]:
+        with isolated(0):  # the first forward pass of lazy layers draws their weights
+            return [count(build(self.space, a), self.shape) for a in some]
+
+    def cost(self, architecture: Architecture) -> Cost | None:
+        """Parameters and FLOPs of an architecture; None: it cannot be counted."""
+        return self.costs([architecture])[0]
 
     def share(self, prepared: Mapping[str, Preparation], some: Sequence[Architecture], candidates: int) -> float:
         """Cost of the most expensive preparation, as image-steps of each of ``candidates`` candidates.
@@ -52,8 +66,14 @@ class Ledger:
             prepared: Preparation of each ranker, by name.
             some: Architectures whose mean FLOPs represent a candidate.
             candidates: Number of candidates.
+
+        Raises:
+            DataError: None of these architectures can be counted.
         """
-        mean = float(np.mean([self.cost(a).flops for a in some])) if some else 0.0
+        known = [cost.flops for cost in self.costs(some) if cost is not None]
+        if some and not known:
+            raise DataError("equal cost needs candidates whose operations can be counted: leave this ranker out")
+        mean = float(np.mean(known)) if known else 0.0
         dearest = max((p.flops for p in prepared.values()), default=0.0)
         return dearest / (PASSES * mean * candidates) if mean else 0.0
 
@@ -68,7 +88,7 @@ class Ledger:
         """Cost of a ranker; for a combination, of all its parts and of the truths to which it is fitted.
 
         A truth costs the seconds and FLOPs of its trainings if these are known; a table does not have them. A failed
-        trial counts with the cost until its failure.
+        trial counts with the cost until its failure. FLOPs are unknown if a trained candidate cannot be counted.
 
         Args:
             one: The ranker or combination.
@@ -84,18 +104,15 @@ class Ledger:
         known = [a for a in extra if one.fitted and truth is not None and truth.holds(self.space, a)]
         if truth is not None and known:
             truths_s = truth.seconds(self.space, known)
-            done += [(a, truth.image_steps.get(key(canonical(self.space, a)), 0)) for a in known]
+            done += [(a, truth.image_steps.get(twin(self.space, a, truth.image_steps) or "", 0)) for a in known]
         prior = sum((prepared[part.name] for part in one.parts), Preparation())
         image_steps = sum(steps for _, steps in done)
-        flops = prior.flops + PASSES * sum(steps * self.cost(a).flops for a, steps in done if steps)
-        spent = Spent(prior.images + image_steps, flops)
-        passes = spent.passes(self.images, self.shape) if self.images else {}
-        return RankerCost(
-            prior.seconds,
-            sum(t.cost_s for t in trials),
-            flops,
-            image_steps,
-            len(known),
-            truths_s,
-            {**asdict(spent), **passes},
-        )
+        trained = [(a, steps) for a, steps in done if steps]
+        costs = self.costs([a for a, _ in trained])
+        worked = [steps * cost.flops for (_, steps), cost in zip(trained, costs, strict=True) if cost is not None]
+        spent = Spent(prior.images + image_steps, prior.flops + PASSES * sum(worked))
+        work: dict[str, Any] = {**asdict(spent), **(spent.passes(self.images, self.shape) if self.images else {})}
+        if None in costs:
+            work |= {name: None for name in work if name not in OF_IMAGES}
+        seconds = sum(t.cost_s for t in trials)
+        return RankerCost(prior.seconds, seconds, work["flops"], image_steps, len(known), truths_s, work)

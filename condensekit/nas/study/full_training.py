@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from nni.nas.nn.pytorch import ModelSpace
-from torch import nn
+from torch import Tensor, nn
 
 from condensekit.compute import Machine
-from condensekit.data.images import ClassImages
-from condensekit.errors import CondensekitError
+from condensekit.data.images import ClassImages, ImageSpec
+from condensekit.errors import CondensekitError, DataError, StoreError, require
 from condensekit.nas.rankers.evaluator import ProxyEvaluator
 from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.spaces.architecture import Architecture
 from condensekit.nas.spaces.spaces import build, fingerprint
-from condensekit.runs.files import save_tensors
+from condensekit.runs.code import code_of, refuse_edited
+from condensekit.runs.files import load_tensors, save_tensors
 
 NETWORK = "network"  # kind of a file of weights
 FIRST_SEED = 1_000  # first seed of full trainings, whose initial weights differ from those of rankers
@@ -62,7 +64,9 @@ def retrain(
         architecture: The architecture, usually the winner of a contest.
         full: Data, protocol and machine.
         seed: Seed of weights, batches and augmentation.
-        path: ``.safetensors`` file for the weights; None: the weights are not written.
+        path: ``.safetensors`` file for the weights; None: the weights are not written. Its metadata ``manifest``, a
+            JSON text, has the architecture, the accuracy, and what :func:`how_to_feed` gives. :func:`load_winner`
+            reads the file.
         stop: Function that is called before each step and returns whether the time is over.
 
     Returns:
@@ -90,6 +94,87 @@ def retrain(
             "accuracy": accuracy,
             "seed": seed,
             "space": fingerprint(space),
+            "code": code_of(space),
+            **how_to_feed(full),
         }
-        save_tensors(path, made[0].state_dict(), about, NETWORK)
+        weights = {name: value.clone() for name, value in made[0].state_dict().items()}  # some may share memory
+        save_tensors(path, weights, about, NETWORK)
     return made[0], accuracy
+
+
+def how_to_feed(full: FullTraining) -> dict[str, Any]:
+    """What a user of a network of this training must know, as JSON values.
+
+    ``spec`` has the shape (C, H, W) of the images, ``mean`` and ``std`` of each channel of pixels in [0, 1], by which
+    ``(pixels - mean) / std`` are the inputs, and the class names by label; ``classes`` has the label of each output.
+    """
+    return {"spec": full.train.spec.to_json(), "classes": list(ProxyData(full.train, full.test).classes)}
+
+
+@dataclass(frozen=True, eq=False)
+class Winner:
+    """A retrained network, and how to feed it; :func:`load_winner` reads it.
+
+    Args:
+        network: The network in evaluation mode, from normalised images (N, C, H, W) to logits (N, K).
+        spec: Shape, normalisation and class names; ``spec.normalise(pixels)`` are the inputs.
+        classes: Label of each of the K outputs.
+        architecture: Architecture of the network.
+        accuracy: Accuracy on the test images in [0, 1].
+    """
+
+    network: nn.Module
+    spec: ImageSpec
+    classes: tuple[int, ...]
+    architecture: Architecture
+    accuracy: float
+
+    def classify(self, pixels: Tensor) -> list[str]:
+        """Names of the classes of N images.
+
+        Args:
+            pixels: (N, C, H, W) uint8 in 0..255 or float32 in [0, 1]; of data that came normalised, float32 as it came.
+
+        Raises:
+            DataError: Images of another shape.
+        """
+        found, shape = tuple(pixels.shape[1:]), self.spec.shape
+        if found != shape:
+            raise DataError(f"images must be (N, {', '.join(map(str, shape))}), got {tuple(pixels.shape)}")
+        with torch.no_grad():
+            outputs = self.network(self.spec.normalise(pixels)).argmax(1).tolist()
+        return [self.spec.class_names.get(self.classes[i], str(self.classes[i])) for i in outputs]
+
+
+def load_winner(path: str | Path, space: ModelSpace) -> Winner:
+    """Read the network that :func:`retrain` or ``condensekit search --retrain`` wrote.
+
+    Four lines load a winner and classify pictures, here of 8x8 grey pixels::
+
+        from condensekit.nas import load_winner, space
+
+        winner = load_winner("runs/nas/retrained.safetensors", space("convnet-small", (1, 8, 8), 10))
+        pixels = torch.from_numpy(pictures)[:, None]  # pictures: (N, 8, 8) uint8
+        print(winner.classify(pixels))
+
+    Args:
+        path: The ``.safetensors`` file.
+        space: The space of the search; ``config.json`` beside the file has its name.
+
+    Raises:
+        ConfigError: Another space, or a space whose code was edited since.
+        DataError: There is no such file.
+        StoreError: The file is damaged, or of an earlier version, which did not write how to feed the network.
+    """
+    path = Path(path)
+    tensors, about = load_tensors(path, NETWORK)
+    if "spec" not in about:
+        raise StoreError(f"{path} does not tell how to feed the network: delete it, and retrain the winner")
+    require(
+        about["space"] == fingerprint(space), f"{path} holds a network of another space: give the space of its search"
+    )
+    refuse_edited(f"{path} holds a network", about["code"], code_of(space), "undo the edit")
+    network = build(space, about["architecture"])
+    network.load_state_dict(tensors)
+    spec, classes = ImageSpec.from_json(about["spec"]), tuple(about["classes"])
+    return Winner(network.eval(), spec, classes, about["architecture"], about["accuracy"])

@@ -15,10 +15,11 @@ from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.rankers.base import Ranker, Setting
 from condensekit.nas.rankers.sets import DivergedError, Preparation
 from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.nas.spaces.spaces import fingerprint
 from condensekit.nas.study.full_training import FullTraining
 from condensekit.nas.study.truth import Truth, from_trials
 from condensekit.nas.trials.driver import Portal, search
-from condensekit.nas.trials.log import Trial, TrialLog
+from condensekit.nas.trials.log import FAILED, Trial, TrialLog
 from condensekit.nas.trials.settings import Running
 from condensekit.nas.trials.strategies import FixedList
 from condensekit.nas.trials.time_budget import OutOfTimeError, TimeBudget
@@ -31,6 +32,8 @@ class Races:
         found: Trials of each ranker, by name.
         prepared: Preparation of each ranker, by name.
         unmade: Reason why a ranker has no set, by name.
+        fault: Function that tells why a candidate cannot be trained; empty: it is run. Other candidates are failed
+            trials of each search with a list.
 
     Args:
         space: Space of the architectures.
@@ -52,6 +55,7 @@ class Races:
         self.found: dict[str, list[Trial]] = {}
         self.prepared: dict[str, Preparation] = {}
         self.unmade: dict[str, str] = {}
+        self.fault: Callable[[Architecture], str] = lambda architecture: ""
         self.stack = ExitStack()
         self.server: WarmServer | None = None
 
@@ -78,8 +82,8 @@ class Races:
         """
         setting = replace(setting, maker=replace(setting.maker, stop=self.budget.spent))
         for one, wanted in rankers:
-            theirs = replace(setting, extra=share(self.prepared)) if one.at_equal_cost else setting
             try:
+                theirs = replace(setting, extra=share(self.prepared)) if one.at_equal_cost else setting
                 evaluator, self.prepared[one.name] = one.prepare(theirs)
             except (DivergedError, DataError, OutOfTimeError) as error:
                 self.unmade[one.name] = str(error)
@@ -102,6 +106,7 @@ class Races:
         if self.budget.spent():
             return log.trials(name) if wanted is None else [t for a in wanted if (t := log.get(name, a))]
         total = self.trials if wanted is None else len(wanted)
+        self._fail(name, evaluator, wanted or (), log)
         with running.progress.stage(name, total) as stage:
             return search(
                 self.space,
@@ -119,6 +124,16 @@ class Races:
                 server=self.server,
                 on_trial=lambda trial: stage.advance(),
             )
+
+    def _fail(self, name: str, evaluator: Evaluator, wanted: Sequence[Architecture], log: TrialLog) -> None:
+        """Log a failed trial for each candidate with a fault."""
+        space, recipe = fingerprint(self.space), getattr(evaluator, "recipe", {})
+        log.check(name, space, recipe)
+        seed = getattr(evaluator, "seed", self.seed)
+        for architecture in wanted:
+            why = self.fault(architecture)
+            if why and log.get(name, architecture) is None:
+                log.append(Trial(name, architecture, None, FAILED, seed=seed, reason=why, space=space, recipe=recipe))
 
     def _portal(self, name: str) -> Portal | None:
         """Settings of NNI's training service for one search; None: another engine is used."""

@@ -26,7 +26,7 @@ class RankerCost:
     Args:
         preparation_s: Seconds of the preparation, before the first candidate.
         trials_s: Sum of the seconds of all trials.
-        flops: FLOPs of preparation, trials and truths.
+        flops: FLOPs of preparation, trials and truths; None: unknown, because a candidate cannot be counted.
         image_steps: Number of images that passed forward and backward through candidates.
         evaluations: Number of architectures with a truth to which the ranker was fitted.
         truths_s: Seconds of these truths; None: unknown.
@@ -35,11 +35,11 @@ class RankerCost:
 
     preparation_s: float = 0.0
     trials_s: float = 0.0
-    flops: int = 0
+    flops: int | None = 0
     image_steps: int = 0
     evaluations: int = 0
     truths_s: float | None = 0.0
-    work: Mapping[str, float] = field(default_factory=dict)
+    work: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def total_s(self) -> float:
@@ -101,10 +101,10 @@ class RankingRow:
     ci95_top: list[float] | None
     cost_s: float
     preparation_s: float
-    flops: int
+    flops: int | None
     image_steps: int
     evaluations: int
-    work: Mapping[str, float]
+    work: Mapping[str, float | None]
     pays_from: int | None
     failed: int
     n: int

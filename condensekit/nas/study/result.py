@@ -21,7 +21,8 @@ class SearchResult:
 
     Args:
         best: The best architecture of the first ranker that scored an architecture: ``ranker``, ``architecture``,
-            ``score``, ``params``, ``flops``, ``truth``; None: no architecture was scored.
+            ``score``, ``params``, ``flops``, ``truth`` (each of these three None: unknown); None: no architecture was
+            scored.
         trials: Trials of all rankers, including combinations.
         rows: A row for each ranker.
         truth: Name of the truth, agreement of its repeats, and its noise; None: there is no truth.

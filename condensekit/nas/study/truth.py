@@ -13,7 +13,7 @@ from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import DataError
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.nas.spaces.equivalence import canonical
+from condensekit.nas.spaces.equivalence import canonical, twin
 from condensekit.nas.spaces.nasbench201 import NasBench201Space, from_table
 from condensekit.nas.spaces.spaces import choices
 from condensekit.nas.study.ranking import Floats
@@ -42,8 +42,8 @@ class Truth:
     image_steps: Mapping[str, int] = field(default_factory=dict)
 
     def holds(self, space: ModelSpace, architecture: Architecture) -> bool:
-        """Whether the truth has this architecture."""
-        return key(canonical(space, architecture)) in self.values
+        """Whether the truth has this architecture, or another one that is the same network."""
+        return twin(space, architecture, self.values) is not None
 
     def of(self, space: ModelSpace, architectures: Sequence[Architecture]) -> Floats:
         """(N, R) measurements of N architectures.
@@ -51,19 +51,21 @@ class Truth:
         Raises:
             DataError: The truth lacks architectures; the text counts them and names the first.
         """
-        missing = [a for a in architectures if not self.holds(space, a)]
+        names = [twin(space, a, self.values) for a in architectures]
+        missing = [a for a, name in zip(architectures, names, strict=True) if name is None]
         if missing:
             raise DataError(
                 f"{self.name} lacks {len(missing)} of {len(architectures)} architectures, the first is "
                 f"{key(missing[0])}: add them, or measure all by full training"
             )
-        return np.array([self.values[key(canonical(space, a))] for a in architectures], dtype=np.float64)
+        return np.array([self.values[name] for name in names if name is not None], dtype=np.float64)
 
     def seconds(self, space: ModelSpace, architectures: Iterable[Architecture]) -> float | None:
         """Seconds of all measurements of these architectures together; None: unknown."""
         if not self.cost_s:
             return None
-        return sum(self.cost_s[key(canonical(space, a))] for a in architectures)
+        names = [twin(space, a, self.cost_s) for a in architectures]
+        return sum(self.cost_s[name] for name in names if name is not None)
 
 
 def read_table(path: Path, space: ModelSpace) -> Truth:

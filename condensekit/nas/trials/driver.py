@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nni
+from nni.common.serializer import is_traceable
 from nni.nas.evaluator import Evaluator, MutableEvaluator
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import SimplifiedModelSpace
@@ -20,15 +21,19 @@ from nni.runtime import log as nni_logging
 from condensekit.errors import Problems, refuse, whole
 from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.engines.engine import Engine, SequentialEngine
+from condensekit.nas.engines.fresh import check_fresh
 from condensekit.nas.engines.guarded import Guarded, interruptible
 from condensekit.nas.engines.pool import PoolEngine
 from condensekit.nas.engines.worker import Job
-from condensekit.nas.spaces.spaces import check_choices, fingerprint
+from condensekit.nas.spaces.architecture import key
+from condensekit.nas.spaces.equivalence import networks
+from condensekit.nas.spaces.spaces import check_choices, choices, fingerprint, plain
 from condensekit.nas.trials import strategies
 from condensekit.nas.trials.journal import Journal, Terms
 from condensekit.nas.trials.log import Trial, TrialLog
 from condensekit.nas.trials.settings import check_running, usual_workers
 from condensekit.nas.trials.time_budget import FILE, TimeBudget
+from condensekit.runs.code import code_of
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +87,17 @@ def search(
             dictionary of numbers), ``seconds`` and ``image_steps`` (the cost of the trial, at least 0), ``stopped``
             (whether the training was given up as hopeless), and ``failed`` (the reason why the candidate has no score;
             an empty text is ignored). Another result, or an exception, makes a failed trial. The attribute ``recipe``
-            of the evaluator, JSON values, is stored with each trial; trials of another recipe raise an error.
+            of the evaluator, JSON values, is stored with each trial; trials of another recipe raise an error. So do
+            trials by other code: the definitions of space, evaluator and strategy are stored, outside installed
+            packages, with all that they use.
         strategy: A new NNI strategy, or a name of :data:`~condensekit.nas.names.STRATEGIES`.
-        trials: Largest number of different architectures, including those in the log; None: the strategy decides.
+        trials: Largest number of different networks, including those in the log; None: the strategy decides. An
+            architecture that is the same network as an earlier one is not run again, except one of a
+            :class:`~condensekit.nas.trials.strategies.FixedList`.
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (NNI's training service,
-            with its portal). With ``sequential``, a SystemExit counts as a failure of the candidate: a signal handler
-            that ends the search must raise KeyboardInterrupt.
+            with its portal). A candidate can hang or end its worker, but not the search. With ``sequential`` it ends
+            the search if it ends the process; a limit interrupts Python code only; and every exception counts as a
+            failure of the candidate, except the KeyboardInterrupt of a signal.
         workers: Number of trials at the same time; None: two, or one on a single core; ``sequential`` has one.
         seed: Seed of a strategy that is given by name.
         budget_s: Seconds of all calls together that have a budget and a log in the same folder, which stores the time
@@ -108,9 +118,9 @@ def search(
 
     Raises:
         ConfigError: Values out of range, more workers than cores, a limit that cannot be kept, a port in use, a log of
-            another space or recipe, a strategy that cannot search this space, an evolution whose population is not
-            larger than its number of workers, choices that JSON changes, or a space or evaluator that cannot be sent
-            to workers.
+            another space, recipe or code, a strategy that cannot search this space, an evolution whose population is
+            not larger than its number of workers, choices that JSON changes, an evaluator that cannot be made again
+            for each trial, or a space or evaluator that cannot be sent to workers.
         DataError: An architecture of a given list does not belong to the space.
         StoreError: The log cannot be written.
     """
@@ -119,7 +129,8 @@ def search(
     book = TrialLog() if log is None else log
     check_choices(space)
     recipe = getattr(evaluator, "recipe", {})
-    book.check(ranker, fingerprint(space), recipe)
+    code = code_of(space, evaluator, strategy)
+    book.check(ranker, fingerprint(space), recipe, code)
     if isinstance(strategy, str):
         with _quiet():
             strategy = strategies.strategy(strategy, seed, trials)
@@ -133,7 +144,8 @@ def search(
             kept = book.path.with_name(FILE) if book.path and budget_s else None
             budget = stack.enter_context(TimeBudget(budget_s, kept))
         counted = getattr(evaluator, "seed", seed)
-        terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe)
+        name = key if isinstance(strategy, strategies.FixedList) else _network(space)
+        terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe, code, name)
 
         def journal(below: Engine) -> Journal:
             return Journal(below, book, terms, on_trial)
@@ -151,6 +163,12 @@ def search(
         return _explore(space, evaluator, strategy, journal(PoolEngine(server, workers, trial_limit_s)))
 
 
+def _network(space: ModelSpace) -> Callable[[Mapping[str, Any]], str]:
+    """Function that names the network of a sample."""
+    labels = choices(space)
+    return lambda sample: networks(space, [plain(labels, sample)])[0]
+
+
 def _check(
     evaluator: Evaluator,
     engine: str,
@@ -159,17 +177,23 @@ def _check(
     trial_limit_s: float | None,
     portal: Portal | None,
 ) -> None:
-    choosing = isinstance(evaluator, MutableEvaluator) and evaluator.is_mutable()
+    mutable = isinstance(evaluator, MutableEvaluator)
+    choosing = mutable and is_traceable(evaluator) and evaluator.is_mutable()
     elsewhere = portal is not None and portal.training_service is not None
     endless = engine == "sequential" and trial_limit_s is not None and not interruptible()
     problems = Problems()
     with problems:
         check_running(engine, workers, trial_limit_s, None if portal is None else portal.port, elsewhere)
     with problems:
+        check_fresh(evaluator)
+    with problems:
         refuse(
             None if trials is None else whole("trials", trials, 1),
             "engine='nni' needs portal=Portal(folder)" if engine == "nni" and portal is None else None,
             "portal is for engine='nni' only" if engine != "nni" and portal is not None else None,
+            f"evaluator {type(evaluator).__name__} has no trace, which NNI needs: write @nni.trace above its class"
+            if mutable and not is_traceable(evaluator)
+            else None,
             "an evaluator with its own choices cannot be searched: put these into the space" if choosing else None,
             f"engine 'sequential' cannot end a trial outside the main thread, got trial_limit_s={trial_limit_s}: "
             "use engine 'pool', or search in the main thread"

@@ -45,6 +45,8 @@ class Terms:
         deadline: Value of ``time.monotonic()`` at which the search ends; None: no limit.
         limit_s: Seconds for one trial; a longer trial without a result has failed. None: no limit.
         recipe: How the evaluator makes a score, as JSON values.
+        code: Code of space, evaluator and strategy.
+        name: Function that gives a text for a sample: samples of the same text are one candidate.
     """
 
     ranker: str
@@ -54,6 +56,8 @@ class Terms:
     deadline: float | None = None
     limit_s: float | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+    name: Callable[[Mapping[str, Any]], str] = key
 
 
 @dataclass(eq=False)
@@ -89,7 +93,7 @@ class Journal(Middleware):  # type: ignore[misc]
         self._models: list[ExecutableModelSpace] = []
         self._events: queue.SimpleQueue[ModelEvent] = queue.SimpleQueue()
         self._repeats = 0
-        self._closed = False
+        self._told = self._closed = False
         super().__init__(engine)
 
     def set_engine(self, engine: Engine) -> None:
@@ -110,14 +114,14 @@ class Journal(Middleware):  # type: ignore[misc]
             self._deliver()
 
     def _submit(self, model: ExecutableModelSpace) -> None:
-        name = key(model.sample)
+        name = self._name(model)
         known = name in self.asked
         if not known and not self.budget_available():
             model.status = ModelStatus.Interrupted
             return
         self._repeats = self._repeats + 1 if known else 0
-        self.asked[name] = plain(choices(model), model.sample)
-        found = self.log.get(self.terms.ranker, model.sample)
+        architecture = self.asked.setdefault(name, plain(choices(model), model.sample))
+        found = self.log.get(self.terms.ranker, architecture)
         if found is not None:
             if not known and self.on_trial is not None:
                 self.on_trial(found)
@@ -129,11 +133,14 @@ class Journal(Middleware):  # type: ignore[misc]
             self._running[name] = _Running([model], time.monotonic())
             self.engine.submit_models(model)
 
+    def _name(self, model: ExecutableModelSpace) -> str:
+        return self.terms.name(model.sample)
+
     def _deliver(self) -> None:
         """Handle the events that have arrived."""
         while not self._events.empty():
             event = self._events.get()
-            trial = self._running.get(key(event.model.sample))
+            trial = self._running.get(self._name(event.model))
             if trial is None or self._closed:
                 continue
             if isinstance(event, TrainingEndEvent):
@@ -161,13 +168,14 @@ class Journal(Middleware):  # type: ignore[misc]
             trial.metric = metric
 
     def _end(self, running: _Running, status: ModelStatus) -> None:
-        del self._running[key(running.models[0].sample)]
+        del self._running[self._name(running.models[0])]
         if status != ModelStatus.Trained and self._spent():
             return  # the budget ended: the trial is unfinished and has not failed
         if running.metric is None:
             self.engine.check()  # the trial may have ended because the fork server or NNI's manager has ended
         trial = self._judge(running, status)
         self.log.append(trial)
+        self._told = True
         if trial.reason:
             log.warning("%s: %s failed: %s", trial.ranker, key(trial.architecture), trial.reason)
         if self.on_trial is not None:
@@ -191,7 +199,7 @@ class Journal(Middleware):  # type: ignore[misc]
             problem = f"its final result is no finite number: {metric.get('default')!r:.100}"
         return Trial(
             self.terms.ranker,
-            self.asked[key(running.models[0].sample)],
+            self.asked[self._name(running.models[0])],
             None if problem else score,
             FAILED if problem else FINISHED,
             {} if problem else metric.get("scores", {}),
@@ -203,6 +211,7 @@ class Journal(Middleware):  # type: ignore[misc]
             self.terms.space,
             bool(metric.get("stopped", False)),
             self.terms.recipe,
+            {} if self._told else self.terms.code,
         )
 
     def _answer(self, model: ExecutableModelSpace, trial: Trial) -> None:

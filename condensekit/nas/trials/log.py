@@ -10,6 +10,7 @@ from typing import Any
 
 from condensekit.errors import require
 from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.runs.code import refuse_edited
 from condensekit.runs.files import append_line, read_lines
 from condensekit.runs.kept import refuse_other
 
@@ -36,6 +37,8 @@ class Trial:
         space: Fingerprint of the space, see :func:`condensekit.nas.spaces.spaces.fingerprint`.
         stopped: Whether the training was given up as hopeless; the score is that of this time.
         recipe: How the evaluator made the score, as JSON values; empty: unknown.
+        code: Code of space, evaluator and strategy, see :func:`condensekit.runs.code.code_of`, in the first trial that
+            a search runs; empty: it is that of the trials before, or all of it is installed.
     """
 
     ranker: str
@@ -51,6 +54,7 @@ class Trial:
     space: str = ""
     stopped: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The trial as a dictionary of JSON values."""
@@ -104,14 +108,16 @@ class TrialLog:
             append_line(self.path, trial.to_json())
         self._trials.setdefault((trial.ranker, key(trial.architecture)), trial)
 
-    def check(self, ranker: str, space: str, recipe: Mapping[str, Any]) -> None:
-        """Raise an error if trials of a ranker have another space or another recipe.
+    def check(self, ranker: str, space: str, recipe: Mapping[str, Any], code: Mapping[str, str] | None = None) -> None:
+        """Raise an error if trials of a ranker have another space, another recipe or other code.
 
         Raises:
-            ConfigError: A trial has another space or recipe; the text names the difference.
+            ConfigError: A trial has another space, recipe or code; the text names the difference.
         """
         held = self.trials(ranker)
         here = f"{self.path} holds trials of {ranker!r}"
         require(all(t.space in ("", space) for t in held), f"{here} on another space: use another folder")
         for trial in (t for t in held if t.recipe != recipe):
             refuse_other(f"{here} that were scored otherwise", trial.recipe, recipe)
+        for trial in held:
+            refuse_edited(f"{here} that were scored", trial.code, trial.code if code is None else code)

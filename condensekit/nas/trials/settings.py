@@ -29,8 +29,9 @@ class Running:
         engine: See :func:`condensekit.nas.trials.driver.search`.
         workers: See :func:`condensekit.nas.trials.driver.search`.
         trial_limit_s: See :func:`condensekit.nas.trials.driver.search`.
-        folder: Folder of ``trials.jsonl`` (trials), ``truth.jsonl`` (truths), ``time.json`` (the time used) and ``nni``
-            (NNI's files). None: all results are kept in memory, and the engine ``nni`` cannot be used.
+        folder: Folder of ``trials.jsonl`` (trials), ``truth.jsonl`` (truths), ``candidates.jsonl`` (costs and faults of
+            candidates), ``time.json`` (the time used) and ``nni`` (NNI's files). None: all results are kept in memory,
+            and the engine ``nni`` cannot be used.
         port: Port of NNI's portal.
         budget_s: Seconds of all runs in this folder together, including condensation. Work that is not finished by then
             is left out, but a selection of real images runs to its end. None: no limit.

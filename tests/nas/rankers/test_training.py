@@ -11,6 +11,7 @@ from condensekit.compute import without_subnormals
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError
 from condensekit.nas import ProxyData, ProxyProtocol, train_candidate
+from condensekit.nas.engines.failures import TrialError
 from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.training import FLIP_CROP
 from condensekit.nas.rankers.training import tested_after as placed
@@ -126,6 +127,33 @@ def test_a_condensed_set_with_soft_labels(data):
     result = train_candidate(linear, ProxyData(condensed, data.test), QUICK)
     assert result.scores["accuracy"] > 0.8
     assert result.image_steps == 6 * 16  # 8 passes over 12 images, in full batches
+    wider = partial(nn.Sequential, nn.Flatten(), nn.Linear(64, 5))
+    wide = train_candidate(wider, ProxyData(condensed, data.test), QUICK)
+    assert wide.scores["accuracy"] > 0.8  # further outputs stand for no class
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (
+            lambda y: (y, y),
+            r"returns a tuple, expected a tensor \(16, 3\): one output for each class, without",
+        ),
+        (lambda y: y[:, :2], r"are \(16, 2\) of float32, expected a tensor \(16, 3\)"),
+        (lambda y: y.mean(), r"are \(\) of float32"),
+    ],
+)
+def test_outputs_that_are_no_logits_are_told_in_the_words_of_the_task(data, answer, told):
+    class Answers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = linear()
+
+        def forward(self, x):
+            return answer(self.body(x))
+
+    with pytest.raises(TrialError, match=told):
+        train_candidate(Answers, data, QUICK)
 
 
 def test_a_diverging_candidate_says_so(data):

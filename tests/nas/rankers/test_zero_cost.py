@@ -107,6 +107,32 @@ def test_zen_undoes_the_scaling_by_batch_norms_running_variance():
     assert zero_cost.zen(module, IMAGES, 3) == pytest.approx(float(expected) / zero_cost.ZEN_PAIRS, rel=1e-3)
 
 
+def test_zen_counts_a_batch_norm_of_flat_features_as_one_of_maps_of_one_pixel():
+    maps = nn.Sequential(
+        nn.Conv2d(3, 6, 8), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.BatchNorm2d(5), nn.Flatten()
+    )
+    flat = nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 5), nn.BatchNorm1d(5)
+    )
+    first, second = (zero_cost.zen(nn.Sequential(body, nn.Linear(5, 4)), IMAGES, 3) for body in (maps, flat))
+    assert second == pytest.approx(first, rel=1e-5)
+    later = nn.Sequential(flat, nn.Linear(5, 4), nn.BatchNorm1d(4))
+    assert zero_cost.zen(later, IMAGES, 3) == pytest.approx(first, rel=1e-5)  # a norm after the last map
+
+
+def test_zen_refuses_a_last_map_that_is_used_twice():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(192, 192)
+
+        def forward(self, x):
+            return self.last(self.last(x.flatten(1)))
+
+    with pytest.raises(ConfigError, match="uses its last pooling or linear layer exactly once"):
+        zero_cost.zen(Twice(), IMAGES)
+
+
 def test_what_is_not_finite_is_none():
     linear = nn.Linear(192, 4)
     module = nn.Sequential(nn.Flatten(), linear)

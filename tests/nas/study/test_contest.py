@@ -22,7 +22,8 @@ from condensekit.nas.spaces.architecture import key
 from condensekit.nas.spaces.distinct import distinct, others
 from condensekit.nas.spaces.nasbench201 import computation, from_table
 from condensekit.nas.spaces.spaces import convnet_space, enumerate_architectures, space
-from condensekit.nas.study.contest import Contest, _counted
+from condensekit.nas.study.candidates import tallied
+from condensekit.nas.study.contest import Contest
 from condensekit.nas.study.full_training import FullTraining, retrain
 from condensekit.nas.study.plots import scatter
 from condensekit.nas.study.ranking import regret
@@ -213,19 +214,19 @@ def test_a_space_smaller_than_asked_for_is_told_and_too_small_a_one_refused():
 
 def test_why_trials_failed_is_told_in_one_line_and_another_ranker_finds_the_best(caplog):
     caplog.set_level(logging.WARNING)
-    three = space("tests.nas.toy:Toy", classes=3)  # of ten
-    found = Contest(three, [ranker("random"), ranker("params")], SETTING, trials=4).run(Running("sequential"))
-    failed = [t for t in found.to_json()["trials"] if t["ranker"] == "random"]
-    assert "is out of bounds" in failed[0]["reason"]
+    without = space("tests.nas.toy:Constrained")  # without activation modules
+    found = Contest(without, [ranker("nwot"), ranker("params")], SETTING, trials=4).run(Running("sequential"))
+    failed = [t for t in found.to_json()["trials"] if t["ranker"] == "nwot"]
+    assert "nwot needs activation modules" in failed[0]["reason"]
     assert found.notes == (
-        f"random: 4 of 4 trials failed and rank last: {failed[0]['reason']}",
-        "the best is that of params, because random has no score",
+        f"nwot: 4 of 4 trials failed and rank last: {failed[0]['reason']}",
+        "the best is that of params, because nwot has no score",
     )
     assert found.best is not None
     assert found.best["ranker"] == "params"
     assert [record.getMessage().endswith(failed[0]["reason"]) for record in caplog.records] == [True] * 4
     assert "Traceback" not in caplog.text
-    assert _counted([*"abcacd", "a"]) == "a (3); c (2); b (1); 1 more"
+    assert tallied([*"abcacd", "a"]) == "a (3); c (2); b (1); 1 more"
 
 
 def test_a_spent_budget_leaves_out_what_is_not_done():
