@@ -14,9 +14,9 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
 FAULTS = {
-    "hangs": "over its limit of 1 s",
-    "hangs at birth": "over its limit of 1 s",
-    "spins in C": "over its limit of 1 s",
+    "hangs": "over its limit of ",
+    "hangs at birth": "over its limit of ",
+    "spins in C": "over its limit of ",
     "ends": "its worker ended with exit code 9",
     "ends at birth": "its worker ended with exit code 9",
     "is killed": "its worker was killed by signal 11 (SIGSEGV)",

@@ -97,7 +97,7 @@ def search(
         engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (NNI's training service,
             with its portal). A candidate can hang or end its worker, but not the search. With ``sequential`` it ends
             the search if it ends the process; a limit interrupts Python code only; and every exception counts as a
-            failure of the candidate, except the KeyboardInterrupt of a signal.
+            failure of the candidate, except a KeyboardInterrupt where Ctrl-C raises one.
         workers: Number of trials at the same time; None: two, or one on a single core; ``sequential`` has one.
         seed: Seed of a strategy that is given by name.
         budget_s: Seconds of all calls together that have a budget and a log in the same folder, which stores the time

@@ -158,7 +158,17 @@ def asked(space, out, *more):
 
 
 def test_a_search_in_this_process_goes_on_as_well(cli, tmp_path):
-    more = ("--rankers", "random,random-equal", "--engine", "sequential", "--trial-limit", "1s", "--retrain")
+    more = (
+        "--rankers",
+        "random,random-equal",
+        "--engine",
+        "sequential",
+        "--trial-limit",
+        "3s",
+        "--retrain",
+        "--full-epochs",
+        "1",
+    )
     code, text, err = cli(*asked("Here", tmp_path / "out", *more))
     assert code == 0, err
     failed = {t["architecture"]["kind"]: t["reason"] for t in json.loads(text)["trials"] if t["status"] == "failed"}
@@ -169,7 +179,7 @@ def test_a_search_in_this_process_goes_on_as_well(cli, tmp_path):
 @pytest.mark.slow
 @pytest.mark.kill
 def test_a_search_survives_whatever_its_candidates_do(tmp_path):
-    more = ("--rankers", "random,early-stop,synflow", "--trial-limit", "3s", "--retrain")
+    more = ("--rankers", "random,early-stop,synflow", "--trial-limit", "3s", "--retrain", "--full-epochs", "1")
     words = asked("Apart", tmp_path / "out", *more)
     done = condensekit(*words, cwd=tmp_path, limit=300)
     assert done.code == 0, done.err
