@@ -465,7 +465,7 @@ def test_in_pixel_space_the_ends_of_normalised_floats_stand_for_black_and_white(
     spec = replace(images.spec, mean=(0.5,) * 3, std=(0.25,) * 3)
     known = ClassImages(pixels, images.labels, spec)
     floats = ClassImages(spec.normalise(pixels), images.labels, replace(spec, mean=(0.0,) * 3, std=(1.0,) * 3))
-    assert floats.ends == (-2, 2)
+    assert list(floats.ends) == [-2, 2]
     moved, wanted = (run(data, method, steps=3).set.images for data in (floats, known))
     torch.testing.assert_close(moved, wanted, atol=1e-3, rtol=1e-3)
     assert float(moved.min()) >= -2

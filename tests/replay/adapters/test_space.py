@@ -15,6 +15,8 @@ from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.classic.ccifar10 import _default_cifar10_eval_transform, _default_cifar10_train_transform
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -36,7 +38,7 @@ from torchvision.transforms import (
 )
 
 from condensekit.errors import DataError
-from condensekit.replay import CondensedBuffer, Images
+from condensekit.replay import ERACE, CondensedBuffer, CondensedReplay, DERpp, Images
 
 SIZE = 16
 GREY, COLOUR = Normalize((0.3,), (0.4,)), Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
@@ -343,3 +345,42 @@ def test_an_experience_is_read_about_once():
     data.reads = 0
     filled(given)
     assert data.reads <= len(given.dataset) + 80
+
+
+class Batches(SupervisedPlugin):
+    """Keeps the images of some classes that are trained on."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes, self.images = classes, []
+
+    def before_update(self, strategy, **kwargs):
+        replayed = getattr(strategy, "mb_buffer_x", strategy.mb_x), getattr(strategy, "mb_buffer_y", strategy.mb_y)
+        self.images += [image.clone() for image, label in zip(*replayed, strict=True) if int(label) in self.classes]
+
+
+@pytest.mark.parametrize("kind", [ERACE, DERpp, CondensedReplay])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_strategies_replay_augmented_images(kind, replaced):
+    data = Photos("L")
+    train, test = Compose([CROP, ToTensor(), GREY]), Compose([ToTensor(), GREY])
+    first, second = nc_benchmark(
+        data, data, 2, task_labels=False, seed=0, train_transform=train, eval_transform=test
+    ).train_stream
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIZE * SIZE, 4))
+    seen = Batches(first.classes_in_this_experience)
+    strategy = kind(
+        storage_policy=CondensedBuffer(Images(8), "random"),
+        augmentation=(lambda images: images) if replaced else None,
+        plugins=[seen],
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), 0.01),
+        train_mb_size=8,
+        train_epochs=4,
+        evaluator=EvaluationPlugin(loggers=[]),
+    )
+    strategy.train(first)
+    seen.images.clear()
+    strategy.train(second)
+    found = len(torch.unique(torch.stack(seen.images).flatten(1), dim=0))
+    assert found <= 8 if replaced else found > 16
