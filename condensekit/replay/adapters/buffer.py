@@ -33,6 +33,7 @@ from condensekit.replay.adapters.stream import (
 from condensekit.replay.memory.base import Filler, Job
 from condensekit.replay.memory.budget import Budget
 from condensekit.replay.memory.content import Content
+from condensekit.replay.memory.learner import observed
 from condensekit.replay.memory.names import as_filler
 from condensekit.replay.memory.rules import Rules
 from condensekit.selection.base import Choice, Selection
@@ -294,8 +295,9 @@ class CondensedBuffer(ExemplarsBuffer):
         self._tensors = self._dataset = self._groups = None
 
     def _observe(self, agent: Any, exp: Any) -> None:
-        if self.rules.filler.recipe:
-            self.rules.filler.recipe.encoder.observe(agent, exp)
+        filler = self.rules.filler
+        if filler.recipe:
+            self.rules = replace(self.rules, filler=filler.with_recipe(observed(filler.recipe, agent, exp)))
 
     def _update(self, dataset: Any) -> None:
         """Make the new content, and replace the old content only if there was no error."""
