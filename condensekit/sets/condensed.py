@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from condensekit.compute import usual_modes
 from condensekit.data.images import ImageSpec
 from condensekit.errors import CondensekitError, ConfigError, DataError, printable, quoted, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
@@ -228,6 +229,7 @@ class CondensedSet:
         channels = self.spec.shape[0]
         return replace(self.spec, mean=(-low / width,) * channels, std=(1 / width,) * channels)
 
+    @usual_modes()
     def decode(self) -> tuple[Tensor, Tensor]:
         """Decode the training images, (M * f * f, C, H, W) normalised float32, and their int64 labels."""
         images = _decode(self.images, self.ranges)

@@ -13,7 +13,7 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
-from condensekit.compute import Machine, Spent
+from condensekit.compute import Machine, Spent, usual_modes
 from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError, instance, refuse, whole
 from condensekit.methods.base import Condenser
@@ -294,11 +294,13 @@ class CondensedBuffer(ExemplarsBuffer):
         self._content = content
         self._tensors = self._dataset = self._groups = None
 
+    @usual_modes()
     def _observe(self, agent: Any, exp: Any) -> None:
         filler = self.rules.filler
         if filler.recipe:
             self.rules = replace(self.rules, filler=filler.with_recipe(observed(filler.recipe, agent, exp)))
 
+    @usual_modes()
     def _update(self, dataset: Any) -> None:
         """Make the new content, and replace the old content only if there was no error."""
         start = time.perf_counter()
