@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import MutableMapping
 from dataclasses import asdict, replace
@@ -18,7 +19,8 @@ from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError, instance, refuse, whole
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
-from condensekit.progress import SILENT, Progress
+from condensekit.progress import SILENT, Bars, Progress
+from condensekit.replay.adapters.costs import costlier
 from condensekit.replay.adapters.replayed import ClassView, check_replayed, replayed, transform_groups
 from condensekit.replay.adapters.state import reach_optimisers, restored, stored
 from condensekit.replay.adapters.stream import (
@@ -38,6 +40,8 @@ from condensekit.replay.memory.names import as_filler
 from condensekit.replay.memory.rules import Rules
 from condensekit.selection.base import Choice, Selection
 from condensekit.sets.condensed import CondensedSet
+
+log = logging.getLogger(__name__)
 
 
 class CondensedBuffer(ExemplarsBuffer):
@@ -71,7 +75,8 @@ class CondensedBuffer(ExemplarsBuffer):
             selection, or a function with the same arguments; or a :class:`~condensekit.replay.memory.base.Filler`. The
             recipe's encoder observes the learner.
         classes: Number of classes of the whole stream: a total budget is divided by it from the start. None: unknown.
-        steps: Number of matching steps of each condensation.
+        steps: Number of matching steps of each condensation; None: as many as fit the data, at most 500, see
+            :func:`condensekit.replay.memory.base.usual_steps`.
         seed: Seed of all random numbers, the same in each experience.
         machine: Device, precision and workers of the networks that fill the memory.
         storage: Type of the stored values: ``uint8``, ``float16`` or ``float32``; None: that of the recipe.
@@ -79,7 +84,8 @@ class CondensedBuffer(ExemplarsBuffer):
             methods that work on pixels know the range of pixels. With ``flippable=False`` no image is mirrored.
         transforms: Transforms of replayed images: an Avalanche ``TransformGroups``, or a callable for training only.
         out: Folder of condensations, from which a killed condensation is resumed; None: nothing is saved.
-        progress: Progress display, updated after each step.
+        progress: Progress display, which names each condensation and is updated after each step; None shows bars in a
+            terminal.
         cache: Sets of single classes, read and written; see :func:`condensekit.replay.memory.fillers.filled`.
 
     Raises:
@@ -92,14 +98,14 @@ class CondensedBuffer(ExemplarsBuffer):
         recipe: str | Recipe | Condenser | Selection | Choice | Filler = "m3d",
         *,
         classes: int | None = None,
-        steps: int = 500,
+        steps: int | None = None,
         seed: int = 0,
         machine: Machine = Machine(),  # noqa: B008 - frozen
         storage: str | None = "uint8",
         spec: ImageSpec | None = None,
         transforms: Any = None,
         out: str | Path | None = None,
-        progress: Progress = SILENT,
+        progress: Progress | None = None,
         cache: MutableMapping[str, CondensedSet] | None = None,
     ) -> None:
         super().__init__(0)
@@ -108,13 +114,13 @@ class CondensedBuffer(ExemplarsBuffer):
         refuse(
             instance("budget", budget, Budget, "Images(2000), or Bytes(2_000_000)") or filler.budget_misfit(budget),
             None if classes is None else whole("classes", classes, 1),
-            whole("steps", steps, 1),
+            None if steps is None else whole("steps", steps, 1),
             whole("seed", seed),
         )
         if filler.recipe and budget.shrinks and classes is None:
             filler = filler.with_recipe(filler.recipe.replace(nested=True))
         filler = filler if storage is None else filler.with_storage(storage)
-        self.rules = Rules(budget, classes, filler, Job(seed, steps, machine, progress=progress))
+        self.rules = Rules(budget, classes, filler, Job(seed, steps, machine, progress=progress or Bars()))
         self.spec, self.transforms = spec, transform_groups(transforms)
         self.out = None if out is None else Path(out)
         self.cache = cache
@@ -123,6 +129,7 @@ class CondensedBuffer(ExemplarsBuffer):
         self.wall_s = 0.0
         self._layout = Layout(False, None)
         self._taken: list[Key] = []
+        self._warned = False  # that a condensation is more work than the training
         self._from_elsewhere = False  # whether the memory was restored and not yet compared with the stream
         self._tensors: tuple[Tensor, Tensor] | None = None
         self._dataset: AvalancheDataset | None = None
@@ -167,10 +174,12 @@ class CondensedBuffer(ExemplarsBuffer):
             self._tensors = self._tensors[0].to(place), self._tensors[1].to(place)
         return self._tensors
 
+    @usual_modes()
     def pre_adapt(self, agent: Any, exp: Any) -> None:
         """Let the encoder observe the learner before its training; Avalanche's plugins do not call this."""
         self._observe(agent, exp)
 
+    @usual_modes()
     def post_adapt(self, agent: Any, exp: Any) -> None:
         """Store an experience; a second call with the same experience, also by another plugin, changes nothing.
 
@@ -191,9 +200,11 @@ class CondensedBuffer(ExemplarsBuffer):
             check_same_stream(exp, self._taken)
         self._observe(agent, exp)
         self._update(exp.dataset)
+        self._compare_costs(agent, exp)
         self._taken.append(key)
         self._from_elsewhere = False
 
+    @usual_modes()
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
         """Store the images of an Avalanche classification data set; each call counts as a new experience.
 
@@ -268,7 +279,8 @@ class CondensedBuffer(ExemplarsBuffer):
 
     def __getstate__(self) -> dict[str, Any]:
         """State for a checkpoint, without decoded images, progress display and cache."""
-        rules = replace(self.rules, job=replace(self.rules.job, progress=SILENT))
+        job = self.rules.job
+        rules = self.rules if type(job.progress) is Bars else replace(self.rules, job=replace(job, progress=SILENT))
         kept = {**self.__dict__, "rules": rules, "cache": None}
         return kept | {"_tensors": None, "_dataset": None, "_groups": None, "_from_elsewhere": True}
 
@@ -294,13 +306,19 @@ class CondensedBuffer(ExemplarsBuffer):
         self._content = content
         self._tensors = self._dataset = self._groups = None
 
-    @usual_modes()
     def _observe(self, agent: Any, exp: Any) -> None:
         filler = self.rules.filler
         if filler.recipe:
             self.rules = replace(self.rules, filler=filler.with_recipe(observed(filler.recipe, agent, exp)))
 
-    @usual_modes()
+    def _compare_costs(self, agent: Any, exp: Any) -> None:
+        """Log one warning if a condensation is more work than the training."""
+        if self.rules.filler.recipe and not self._warned:
+            told = costlier(self.work[-1], agent, len(exp.dataset), self._content.spec.shape)
+            self._warned = told is not None
+            if told:
+                log.warning("%s", told)
+
     def _update(self, dataset: Any) -> None:
         """Make the new content, and replace the old content only if there was no error."""
         start = time.perf_counter()

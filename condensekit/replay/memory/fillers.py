@@ -82,16 +82,20 @@ class Condensing(Filler):
             DivergedError: The values were not finite twice in a row.
             Interrupted: A signal ended the condensation.
         """
-        result = condense(
-            data,
-            self.recipe if ipc > 1 else self.recipe.replace(nested=False),
-            ipc=ipc,
-            steps=job.steps,
-            seed=job.seed,
-            machine=job.machine,
-            saving=job.saving,
-            progress=job.progress,
-        )
+        steps = job.on(data).steps
+        told = f"memory: {self.name}, {len(data.classes)} classes, {len(data)} images to {ipc} each, {steps} steps"
+        with job.progress.stage(told, 1) as stage:
+            result = condense(
+                data,
+                self.recipe if ipc > 1 else self.recipe.replace(nested=False),
+                ipc=ipc,
+                steps=steps,
+                seed=job.seed,
+                machine=job.machine,
+                saving=job.saving,
+                progress=job.progress,
+            )
+            stage.advance()
         if result.signum is not None:
             raise Interrupted(result.message, result.signum)
         if result.status is Status.DIVERGED:
@@ -198,7 +202,7 @@ def filled(
     Raises:
         DataError: The filler returned other classes, or images of another shape or normalisation.
     """
-    factor = filler.formation.factor
+    factor, job = filler.formation.factor, job.on(data)
     ipc = max(stored_each(data, ipc, factor).values())
     keys = {} if cache is None else {label: _key(filler, data, label, ipc, job) for label in data.classes}
     known = {label: cache[key] for label, key in keys.items() if cache is not None and key in cache}
