@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -175,6 +175,8 @@ def can_compile() -> bool:
 class Compute:
     """Runs networks on a :class:`Machine`, and counts their work. Use it as a context manager, or :meth:`close` it.
 
+    As a context manager, it also sets torch's usual modes, see :func:`usual_modes`.
+
     Every method may be called from inside :meth:`map`; it then stays on that worker.
 
     Args:
@@ -196,6 +198,7 @@ class Compute:
         self._compiled = _compile() if machine.compiled else None
         self._lock = threading.Lock()
         self._spent = Spent()
+        self._modes: list[ExitStack] = []
         if workers:
             _keep_freed_memory()
 
@@ -210,9 +213,12 @@ class Compute:
             self._spent += Spent(images, images * passes * module.flops)
 
     def __enter__(self) -> Compute:
+        self._modes.append(stack := ExitStack())
+        stack.enter_context(usual_modes())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._modes.pop().close()
         self.close()
 
     def close(self) -> None:
@@ -396,6 +402,32 @@ def _run(entry: str, module: FeatureNetwork, images: Tensor, low: bool) -> Tenso
 def _compile() -> Callable[[str, FeatureNetwork, Tensor, bool], Tensor]:
     """:func:`_run`, compiled once for all weights of a network."""
     return torch.compile(_run, dynamic=False)
+
+
+@contextmanager
+def usual_modes() -> Iterator[None]:
+    """Work with gradients, without inference mode and autocast, with float32 and the CPU as defaults.
+
+    So a result is the same under ``torch.no_grad()``, ``torch.inference_mode()``, ``torch.autocast()``,
+    ``torch.set_default_dtype()`` and ``torch.set_default_device()``; afterwards these hold again. The default type
+    belongs to the whole process: where it is another, it changes for all threads meanwhile.
+
+    >>> with torch.no_grad(), usual_modes():
+    ...     torch.is_grad_enabled()
+    True
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if (former := torch.get_default_dtype()) != torch.float32:
+            stack.callback(torch.set_default_dtype, former)
+            torch.set_default_dtype(torch.float32)
+        yield
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condensekit.compute import Compute, Machine, Spent, can_compile, device_misfit
+from condensekit.compute import Compute, Machine, Spent, can_compile, device_misfit, usual_modes
 from condensekit.data.images import ClassImages
 from condensekit.errors import Problems, StoreError, function, instance, positive, refuse, whole
 from condensekit.interrupt import Stop, caught
@@ -89,6 +89,7 @@ class Saving:
     snapshot_every: int | None = None
 
 
+@usual_modes()
 def condense(
     data: ClassImages,
     recipe: Recipe | Condenser,

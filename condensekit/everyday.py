@@ -15,7 +15,7 @@ import torch
 
 from condensekit import driver
 from condensekit.catalog import names, recipes
-from condensekit.compute import Compute, Machine
+from condensekit.compute import Compute, Machine, usual_modes
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.data.objects import as_images
@@ -38,6 +38,7 @@ FULL = "full"  # the name in ``against`` for all training images
 ELSEWHERE = {"iterations": "steps", "per_class": "ipc", "out": "saving"}  # wrong name: the argument of condense()
 
 
+@usual_modes()
 def load(
     source: Any,
     *,
@@ -99,6 +100,7 @@ def load(
     return datasets.held_out(images)
 
 
+@usual_modes()
 def condense(
     data: Any,
     recipe: str | Recipe | Condenser,
@@ -165,6 +167,7 @@ def condense(
     )
 
 
+@usual_modes()
 def select(
     data: Any,
     selection: str | Selection | Choice = "random",
@@ -204,6 +207,7 @@ def select(
         return selected_set(images, chosen_by, ipc, Draw(seed), compute, formation or usual)
 
 
+@usual_modes()
 def evaluate(
     sets: Any,
     test: Any,

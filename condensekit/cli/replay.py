@@ -181,7 +181,10 @@ online_options = packed(
 )
 @option("--train-epochs", type=Whole(), metavar="N", help="Epochs from scratch.  [default: the protocol's]")
 @option(
-    "--steps", type=Whole(), default=1000, show_default=True, metavar="N", help="Matching steps of each condensation."
+    "--steps",
+    type=Whole(),
+    metavar="N",
+    help="Matching steps of each condensation.  [default: two for each image of the largest class, 100 to 1000]",
 )
 @option(
     "--encoder-network",
@@ -216,7 +219,7 @@ def command(
     network: str,
     protocol: str,
     train_epochs: int | None,
-    steps: int,
+    steps: int | None,
     encoder_network: str | None,
     storage: str,
     settings: tuple[str, ...],
@@ -263,6 +266,9 @@ def command(
     problems.refuse()
     progress = show.progress(quiet)
     train, test = source.load(quiet)
+    making = making.on(train)
+    if steps is None and not quiet and any(kind.learnt for kind in kinds):
+        show.tell(f"each condensation has {making.steps} steps, which fit the data: --steps N gives another number")
     try:
         result = run_protocol(
             train,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
 from condensekit.errors import ConfigError
 from condensekit.networks.base import FeatureNetwork, Network, check_known, check_sizes
@@ -166,35 +171,136 @@ class ModuleNetwork(_Constructed):
 
 
 def as_feature_network(module: nn.Module, shape: Shape) -> FeatureNetwork:
-    """A copy of any classifier of (C, H, W) images, cut before its last linear layer.
+    """A float32 copy of any classifier of (C, H, W) images, cut before the linear layer that gives its outputs.
+
+    Layers after this linear layer may mask outputs, as Avalanche's ``IncrementalClassifier`` does, or normalise them
+    (``log_softmax``); the copy leaves them out. Other linear layers may follow in the order of the modules.
 
     Raises:
-        ConfigError: A module that does not fit the images, or whose outputs are not those of its last linear layer.
+        ConfigError: A module that does not fit the images, or whose outputs are not those of a linear layer.
     """
+    module = _unwrapped(module)
     if isinstance(module, FeatureNetwork):
-        return copy.deepcopy(module)
-    body = copy.deepcopy(module)
-    linear = {name: part for name, part in body.named_modules() if isinstance(part, nn.Linear)}
-    if not linear:
-        raise ConfigError(f"{type(module).__name__} has no linear layer to take features before: use another network")
-    name, classifier = linear.popitem()
-    images = torch.zeros(2, *shape, device=classifier.weight.device)
+        return copy.deepcopy(module).float()
+    named = type(module).__name__
     try:
-        with torch.no_grad():
-            body.eval()(images)
-    except (RuntimeError, TypeError, IndexError) as error:
+        body = copy.deepcopy(module).eval()
+        images = _probe(body, shape)
+        calls, outputs = _linear_calls(body, images)
+    except Exception as error:  # of the module
         size = "x".join(map(str, shape))
-        raise ConfigError(f"{type(module).__name__} does not fit {size} images: {_line(error)}") from error
-    body.set_submodule(name, nn.Identity())
-    found = FeatureNetwork(body, classifier, shape)
+        raise ConfigError(f"{named} does not fit {size} images: {_line(error)}") from error
+    if not calls:
+        raise ConfigError(f"{named} has no linear layer to take features before: use another network")
+    for name, taken in reversed(calls):
+        classifier = body.get_submodule(name)
+        assert isinstance(classifier, nn.Linear)
+        if name and _gives(classifier, taken, outputs) and (found := _cut(body, name, classifier, taken, images)):
+            return found.train()
+    raise ConfigError(f"{named} does not end in its linear layer {calls[-1][0]!r}: use another network")
+
+
+class _Reached(Exception):  # noqa: N818 - no error
+    """The input of the linear layer at the end of a body."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+class _End(nn.Module):
+    """A layer that ends the forward pass of the modules around it."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        raise _Reached(features)
+
+
+class _Until(nn.Module):
+    """A module up to its :class:`_End`, for modules whose last layers cannot work on features."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        try:
+            found: Tensor = self.module(images)
+        except _Reached as reached:
+            return reached.features
+        return found
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside the wrappers of ``torch.compile`` and of data parallelism."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+def _probe(body: nn.Module, shape: Shape) -> Tensor:
+    """(2, C, H, W) different images on the device of ``body``, whose weights become float32, and lazy ones real."""
+    place = next(body.parameters(), torch.empty(0)).device
+    images = torch.linspace(-1, 1, 2 * math.prod(shape), device=place).reshape(2, *shape)
+    if any(map(is_lazy, body.parameters())):
+        with isolated(0), torch.no_grad():
+            body(images)
+    body.float()
+    return images
+
+
+def _linear_calls(body: nn.Module, images: Tensor) -> tuple[list[tuple[str, Tensor]], Any]:
+    """The linear layers that ``body`` calls, by name, with their inputs; and its outputs."""
+    calls: list[tuple[str, Tensor]] = []
+    linear: dict[nn.Module, str] = {part: name for name, part in body.named_modules() if isinstance(part, nn.Linear)}
+
+    def note(part: nn.Module, taken: tuple[Tensor, ...]) -> None:
+        calls.append((linear[part], taken[0].detach().clone()))
+
+    handles = [part.register_forward_pre_hook(note) for part in linear]
     try:
         with torch.no_grad():
-            fits = found.eval().features(images).shape == (2, classifier.in_features)
-    except (RuntimeError, TypeError, IndexError):
-        fits = False
-    if not fits:
-        raise ConfigError(f"{type(module).__name__} does not end in its linear layer {name!r}: use another network")
-    return found.train()
+            outputs = body(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls, outputs
+
+
+def _gives(classifier: nn.Linear, taken: Tensor, outputs: Any) -> bool:
+    """Whether the outputs are those of the layer for the input ``taken``, but for constant or normalised outputs."""
+    if not isinstance(outputs, Tensor):
+        return False
+    with torch.no_grad():
+        given = F.linear(taken, classifier.weight, classifier.bias)
+    if given.ndim != 2 or given.shape != outputs.shape:
+        return False
+    free = torch.isclose(given, outputs, 1e-4, 1e-5).all(0) | (outputs[0] != outputs[1])  # not masked
+    given, outputs = given[:, free], outputs[:, free]
+    alike = partial(torch.allclose, rtol=1e-4, atol=1e-5)
+    return given.numel() > 0 and (
+        alike(given, outputs) or (given.shape[1] > 1 and alike(given.log_softmax(1), outputs.log_softmax(1)))
+    )
+
+
+def _cut(body: nn.Module, name: str, classifier: nn.Linear, taken: Tensor, images: Tensor) -> FeatureNetwork | None:
+    """The network with the features ``taken`` for ``images``; None: the layer is called at other places, too."""
+    bias, place = classifier.bias is not None, classifier.weight.device
+    plain = nn.utils.skip_init(nn.Linear, classifier.in_features, classifier.out_features, bias, device=place)
+    with torch.no_grad():
+        for mine, theirs in zip(plain.parameters(), (classifier.weight, classifier.bias), strict=False):
+            mine.copy_(theirs)
+    for end, around in ((nn.Identity(), lambda part: part), (_End(), _Until)):
+        body.set_submodule(name, end)
+        found = FeatureNetwork(around(body), plain, (images.shape[1], images.shape[2], images.shape[3]))
+        with suppress(Exception), torch.no_grad():  # of the module
+            if torch.equal(found.eval().features(images), taken):
+                return found
+    body.set_submodule(name, classifier)
+    return None
 
 
 def _switch_off_dropout(module: nn.Module) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from condensekit.compute import usual_modes
 from condensekit.data.images import ImageSpec
 from condensekit.errors import CondensekitError, DataError, printable, quoted, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
@@ -237,6 +238,7 @@ class CondensedSet:
         channels = self.spec.shape[0]
         return replace(self.spec, mean=(-low / width,) * channels, std=(1 / width,) * channels)
 
+    @usual_modes()
     def decode(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Decode training images.
 

@@ -1,5 +1,6 @@
 """Networks made from functions and classes of one's own."""
 
+import copy
 import functools
 
 import pytest
@@ -180,3 +181,75 @@ def test_a_module_is_cut_before_its_last_linear_layer():
     assert torch.equal(cut(images()), module(images()))
     assert cut.classifier.weight is not module.head.weight  # a copy
     assert module.head.weight.shape == (4, 96)
+
+
+class Ended(Net):
+    """Modules as learners have them: a layer beside the head, and something that is done with the outputs."""
+
+    def __init__(self, head=lambda layer: layer, end=lambda outputs: outputs):
+        super().__init__(num_classes=4)
+        self.head, self.end = head(self.head), end
+        self.beside = nn.Linear(7, 3)
+
+    def forward(self, images):
+        return self.end(super().forward(images))
+
+
+def masked(outputs):
+    """Two outputs in use, as Avalanche's IncrementalClassifier masks the others."""
+    return outputs.masked_fill(torch.tensor([True, False, True, False]), -1000)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Ended(),
+        Ended(end=masked),
+        Ended(end=lambda outputs: outputs.log_softmax(1)),
+        Ended(head=nn.utils.parametrizations.weight_norm),
+        Ended(head=nn.utils.spectral_norm),
+        Ended().double(),
+        Ended().half(),
+        nn.DataParallel(Ended()),
+        torch.compile(Ended(end=masked)),
+    ],
+    ids=[
+        "beside",
+        "masked",
+        "log_softmax",
+        "weight_norm",
+        "spectral_norm",
+        "float64",
+        "float16",
+        "parallel",
+        "compiled",
+    ],
+)
+def test_features_are_the_input_of_the_layer_that_gives_the_outputs(module):
+    cut = as_feature_network(module, SHAPE).eval()
+    plain = getattr(getattr(module, "module", module), "_orig_mod", getattr(module, "module", module)).float().eval()
+    taken = []
+    plain.head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+    outputs = plain(images())
+    assert torch.equal(cut.features(images()), taken[0])
+    assert torch.allclose(cut(images())[:, 1], outputs[:, 1], atol=1e-4) or plain.end is not masked
+    assert cut.flops == as_feature_network(Ended(), SHAPE).flops
+    assert type(cut.classifier) is nn.Linear
+    assert copy.deepcopy(cut).features(images()).shape == (len(images()), 96)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [lambda o: (o, o), lambda o: o.flip(1), lambda o: 2 * o, lambda o: {"logits": o}, lambda o: o + torch.randn(4)],
+    ids=["tuple", "turned", "scaled", "dictionary", "noise"],
+)
+def test_outputs_that_are_not_those_of_a_linear_layer_are_refused(end):
+    with pytest.raises(ConfigError, match="Ended does not end in its linear layer 'head'"):
+        as_feature_network(Ended(end=end), SHAPE)
+
+
+def test_a_lazy_layer_gets_weights_without_a_draw_from_the_global_generator():
+    state = torch.get_rng_state()
+    first, second = (as_feature_network(nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), SHAPE) for _ in range(2))
+    assert torch.equal(first.classifier.weight, second.classifier.weight)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import torch
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training.storage_policy import ExemplarsBuffer
 
-from condensekit.compute import Machine, Spent
+from condensekit.compute import Machine, Spent, usual_modes
 from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
-from condensekit.progress import SILENT, Progress
+from condensekit.progress import Progress
+from condensekit.replay.adapters.costs import costlier
 from condensekit.replay.adapters.reading import workers_of
 from condensekit.replay.adapters.replayed import GroupView, check_replayed, replayed, transform_groups
 from condensekit.replay.adapters.space import Followed, follow
@@ -24,9 +27,12 @@ from condensekit.replay.adapters.stream import Key, Layout, check_batchable, cla
 from condensekit.replay.memory.base import Filler
 from condensekit.replay.memory.budget import Budget
 from condensekit.replay.memory.content import Group
+from condensekit.replay.memory.learner import observed
 from condensekit.replay.memory.memory import Memory
 from condensekit.selection.base import Choice, Selection
 from condensekit.sets.condensed import CondensedSet
+
+log = logging.getLogger(__name__)
 
 
 class CondensedBuffer(ExemplarsBuffer):
@@ -60,7 +66,8 @@ class CondensedBuffer(ExemplarsBuffer):
             recipe's encoder observes the learner.
         classes: Number of classes of the whole stream, a label in two tasks counted twice: a total budget is divided by
             it from the start. None: unknown.
-        steps: Number of matching steps of each condensation.
+        steps: Number of matching steps of each condensation; None: as many as fit the data, at most 500, see
+            :func:`condensekit.replay.memory.base.usual_steps`.
         seed: Seed of all random numbers, the same in each experience.
         machine: Device, precision and workers of the networks that fill the memory.
         storage: Type of the stored values: ``uint8``, ``float16`` or ``float32``; None: that of the recipe.
@@ -69,7 +76,8 @@ class CondensedBuffer(ExemplarsBuffer):
         transforms: Transforms of replayed images: an Avalanche ``TransformGroups``, or a callable for training only.
             None: the training transforms of the stream; ``TransformGroups({})``: no transforms.
         out: Folder of condensations, from which a killed condensation is resumed; None: nothing is saved.
-        progress: Progress display, updated after each step.
+        progress: Progress display, which names each condensation and is updated after each step; None shows bars in a
+            terminal.
         cache: Sets of single classes, read and written; see :func:`condensekit.replay.memory.fillers.filled`.
 
     Raises:
@@ -82,14 +90,14 @@ class CondensedBuffer(ExemplarsBuffer):
         recipe: str | Recipe | Condenser | Selection | Choice | Filler = "m3d",
         *,
         classes: int | None = None,
-        steps: int = 500,
+        steps: int | None = None,
         seed: int = 0,
         machine: Machine = Machine(),  # noqa: B008 - frozen
         storage: str | None = "uint8",
         spec: ImageSpec | None = None,
         transforms: Any = None,
         out: str | Path | None = None,
-        progress: Progress = SILENT,
+        progress: Progress | None = None,
         cache: MutableMapping[str, CondensedSet] | None = None,
     ) -> None:
         super().__init__(0)
@@ -112,6 +120,7 @@ class CondensedBuffer(ExemplarsBuffer):
         self._followed = Followed()  # the training transforms of the stream
         self._restored = False  # whether load_state_dict came last, and these transforms are unknown
         self._taken: list[Key] = []
+        self._warned = False  # that a condensation is more work than the training
         self._dataset: AvalancheDataset | None = None
         self._groups: dict[Group, GroupView] | None = None
         self._forget()
@@ -153,6 +162,7 @@ class CondensedBuffer(ExemplarsBuffer):
             self._dataset = replayed(self.core.decoded, self._layout, self.transforms or self._followed.groups)
         return self._dataset
 
+    @usual_modes()
     def pre_adapt(self, agent: Any, exp: Any) -> None:
         """Let the encoder observe the learner before its training; Avalanche's plugins do not call this.
 
@@ -163,6 +173,7 @@ class CondensedBuffer(ExemplarsBuffer):
             self._followed = follow(exp.dataset, self._followed)
             self._dataset = self._groups = None
 
+    @usual_modes()
     def post_adapt(self, agent: Any, exp: Any) -> None:
         """Store an experience; a second call with the same experience, also by another plugin, changes nothing.
 
@@ -181,8 +192,10 @@ class CondensedBuffer(ExemplarsBuffer):
             return
         self._observe(agent, exp)
         self._update(exp.dataset, workers_of(agent))
+        self._compare_costs(agent, exp)
         self._taken.append(key)
 
+    @usual_modes()
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
         """Store the images of an Avalanche classification data set; each call counts as a new experience.
 
@@ -277,8 +290,18 @@ class CondensedBuffer(ExemplarsBuffer):
         self._dataset = self._groups = None
 
     def _observe(self, agent: Any, exp: Any) -> None:
-        if self.core.rules.filler.recipe:
-            self.core.rules.filler.recipe.encoder.observe(agent, exp)
+        rules = self.core.rules
+        if rules.filler.recipe:
+            filler = rules.filler.with_recipe(observed(rules.filler.recipe, agent, exp))
+            self.core.rules = replace(rules, filler=filler)
+
+    def _compare_costs(self, agent: Any, exp: Any) -> None:
+        """Log one warning if a condensation is more work than the training."""
+        if self.core.rules.filler.recipe and not self._warned:
+            told = costlier(self.work[-1], agent, len(exp.dataset), self.core.content.spec.shape)
+            self._warned = told is not None
+            if told:
+                log.warning("%s", told)
 
     def _update(self, dataset: Any, workers: int = 0) -> None:
         """Store the images of a data set, and replace the memory only if there was no error."""

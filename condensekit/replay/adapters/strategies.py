@@ -41,6 +41,8 @@ class CondensedReplay(SupervisedTemplate):
     If the memory is a ``CondensedBuffer``, its method compares features only and its encoder is the usual encoder, then
     the learner becomes the encoder (:class:`~condensekit.replay.memory.learner.LearnerEncoder`), unless it has batch
     norm. The learner's features then also choose the first images, if an untrained network's features would do so.
+    A learner whose outputs are not those of a linear layer, such as one with a head for each task, cannot embed: a
+    warning before the first step says so, and the memory keeps its own encoder.
 
     Args:
         model: The learner.
@@ -98,8 +100,8 @@ class CondensedReplay(SupervisedTemplate):
             embed_with_learner(storage_policy, model)
 
     def _before_training_exp(self, **kwargs: Any) -> None:
-        watch(self.storage_policy, self)
         super()._before_training_exp(**kwargs)
+        watch(self.storage_policy, self)  # the model has the outputs of this experience now
 
 
 class ERACE(ER_ACE):
@@ -207,12 +209,12 @@ class DERpp(DER):
         return int(self.storage_policy.nbytes) + sum(t.numel() * t.element_size() for t in self.logits.values())
 
     def _before_training_exp(self, **kwargs: Any) -> None:
-        watch(self.storage_policy, self)
         self.replay_loader = None
         if len(self.storage_policy.buffer):
             self._take_logits(set())
             self.replay_loader = _memory_batches(self, _draw_of(self), self.logits)
         super(DER, self)._before_training_exp(**kwargs)
+        watch(self.storage_policy, self)
 
     def _before_forward(self, **kwargs: Any) -> None:
         super(DER, self)._before_forward(**kwargs)

@@ -30,7 +30,7 @@ class Job:
 
     Args:
         seed: Seed of all random numbers.
-        steps: Number of matching steps of a condensation.
+        steps: Number of matching steps of a condensation; None: :func:`usual_steps`.
         machine: Device, precision and workers of the networks.
         saving: Run folder of a condensation, from which it can be resumed; None: nothing is saved.
         progress: Progress display, updated after each step.
@@ -38,15 +38,24 @@ class Job:
     """
 
     seed: int = 0
-    steps: int = 500
+    steps: int | None = None
     machine: Machine = Machine()  # noqa: RUF009 - frozen
     saving: Saving | None = None
     progress: Progress = SILENT
     room: int | None = None
 
+    def on(self, data: ClassImages) -> Job:
+        """The job with a number of steps."""
+        return self if self.steps else replace(self, steps=usual_steps(data))
+
     def compute(self, data: ClassImages) -> Compute:
         """A :class:`Compute` on the job's machine for images of the size of ``data``."""
         return Compute(self.machine, (data.spec.shape[1], data.spec.shape[2]))
+
+
+def usual_steps(data: ClassImages, most: int = 500) -> int:
+    """Number of matching steps that fits the data: two for each image of the largest class, from 100 to ``most``."""
+    return min(most, max(100, 2 * max(map(data.count, data.classes))))
 
 
 class DivergedError(CondensekitError):

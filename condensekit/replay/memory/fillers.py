@@ -83,16 +83,20 @@ class Condensing(Filler):
             DivergedError: The values were not finite twice in a row.
             Interrupted: A signal ended the condensation.
         """
-        result = condense(
-            data,
-            self.recipe if ipc > 1 else self.recipe.replace(nested=False),
-            ipc=ipc,
-            steps=job.steps,
-            seed=job.seed,
-            machine=job.machine,
-            saving=job.saving,
-            progress=job.progress,
-        )
+        steps = job.on(data).steps
+        told = f"memory: {self.name}, {len(data.classes)} classes, {len(data)} images to {ipc} each, {steps} steps"
+        with job.progress.stage(told, 1) as stage:
+            result = condense(
+                data,
+                self.recipe if ipc > 1 else self.recipe.replace(nested=False),
+                ipc=ipc,
+                steps=steps,
+                seed=job.seed,
+                machine=job.machine,
+                saving=job.saving,
+                progress=job.progress,
+            )
+            stage.advance()
         if result.signum is not None:
             raise Interrupted(result.message, result.signum)
         if result.status is Status.DIVERGED:
@@ -199,7 +203,7 @@ def filled(
     Raises:
         DataError: The filler returned other classes, or images of another shape or normalisation.
     """
-    factor = filler.formation.factor
+    factor, job = filler.formation.factor, job.on(data)
     ipc = max(stored_each(data, ipc, factor).values())
     keys = {} if cache is None else {label: _key(filler, data, label, ipc, job) for label in data.classes}
     known = {label: cache[key] for label, key in keys.items() if cache is not None and key in cache}
@@ -238,9 +242,9 @@ def _saved_apart(job: Job, left: Sequence[int]) -> Job:
 def _key(filler: Filler, data: ClassImages, label: int, ipc: int, job: Job) -> str:
     pixels = data.images[data.indices_of(label)]
     only = ClassImages(pixels, torch.full((len(pixels),), label), data.spec)
-    how = [job.seed, job.steps, job.machine.identity, data.spec.flippable]
+    how: list[object] = [job.seed, job.steps, job.machine.identity, data.spec.flippable]
     how += [job.room] if job.room else []
     if filler.recipe and filler.recipe.method.bounded and not data.spec.pixels:
-        how += data.ends  # of all classes
+        how += [*data.ends]  # of all classes
     record = [describe(filler), label, ipc, how, only.fingerprint()]
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

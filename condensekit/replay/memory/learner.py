@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
@@ -20,7 +22,7 @@ from condensekit.networks.adaptor import as_feature_network
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.cost import Shape
 from condensekit.progress import SILENT, Progress
-from condensekit.rng import Draw
+from condensekit.rng import Draw, isolated
 from condensekit.selection.embeddings import Embed, Embedding, embed_with
 
 
@@ -46,7 +48,7 @@ class LearnerNetwork(Network):
         """See :meth:`Network.build`."""
         found = as_feature_network(self.module, shape).to("meta")
         found.classifier = nn.Linear(found.feature_dim, classes, device="meta")
-        return found.train()
+        return found.eval()  # dropout would draw from the global generator
 
     def fill_(self, module: FeatureNetwork, draw: Draw, role: str) -> None:
         """Copy the learner's weights and set the classifier to 0: how the module draws new weights is unknown."""
@@ -81,6 +83,7 @@ class LearnerEncoder(Encoder):
 
     def __post_init__(self) -> None:
         refuse(whole("keep", self.keep, 1))
+        self.instead: Recipe | None = None  # what to do if the learner cannot embed; see :func:`observed`
         self._experience: Any = None
         self._learners: list[nn.Module] = []  # the learner before and after the experience
 
@@ -96,6 +99,14 @@ class LearnerEncoder(Encoder):
         self._learners = [self._learners[0], model] if experience == self._experience else [model]
         self._experience = experience
 
+    def check(self, shape: Shape) -> None:
+        """Raise ConfigError if the observed learner cannot embed images of this shape."""
+        model = self._learners[-1]
+        for name, weights in model.named_parameters():
+            if not is_lazy(weights) and not torch.isfinite(weights).all():
+                raise ConfigError(f"the weights {name!r} of {type(model).__name__} are not finite")
+        as_feature_network(model, shape)
+
     def forget(self) -> None:
         """Delete the copies."""
         self._experience, self._learners = None, []
@@ -107,7 +118,8 @@ class LearnerEncoder(Encoder):
         found = hashlib.sha256()
         for learner in self._learners:
             for name, value in learner.state_dict().items():
-                found.update(name.encode() + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+                if not is_lazy(value):
+                    found.update(name.encode() + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 
     @property
@@ -131,13 +143,16 @@ class LearnerEncoder(Encoder):
             DataError: The learner has no output for a label.
         """
         rows = torch.tensor(data.classes)
+        ends = (as_feature_network(module, data.spec.shape) for module in (self._learners[0], self._learners[-1]))
+        before, after = (module.state_dict() for module in ends)
+        _check_rows(data, len(after["classifier.weight"]))
         prepared = {CLASSES: rows}
-        for prefix, module in ((START, self._learners[0]), (END, self._learners[-1])):
-            for name, value in as_feature_network(module, data.spec.shape).state_dict().items():
-                if name.startswith("classifier."):
-                    _check_rows(data, len(value))
-                    value = value[rows]
-                prepared[prefix + name] = value[None].clone()
+        for name, end in after.items():
+            start = before.get(name, end)
+            if name.startswith("classifier."):
+                start, end = (start if len(start) > max(data.classes) else end)[rows], end[rows]
+            start = start if start.shape == end.shape else end  # a layer that has grown
+            prepared |= {START + name: start[None].clone(), END + name: end[None].clone()}
         return prepared
 
     def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
@@ -177,7 +192,56 @@ class LearnerEmbedding(Embedding):
 def by_learner(recipe: Recipe) -> Recipe:
     """The same recipe with the learner's features instead of untrained networks', in the steps and in the start."""
     encoder = LearnerEncoder(keep=recipe.encoder.keep)
+    encoder.instead = recipe
     return recipe.replace(encoder=encoder, init=recipe.init.with_embedding(LearnerEmbedding(encoder)))
+
+
+def observed(recipe: Recipe, agent: Any, exp: Any) -> Recipe:
+    """Let the encoder of a recipe observe the learner before or after its training.
+
+    Args:
+        recipe: The recipe.
+        agent: Avalanche strategy whose ``model`` is the learner.
+        exp: The experience, or its data set.
+
+    Returns:
+        The recipe. If its encoder comes from :func:`by_learner` and the learner cannot embed the images of the
+        experience: the recipe with its own encoder and start again, and a warning says why.
+
+    Raises:
+        ConfigError: The learner cannot embed, and the encoder does not come from :func:`by_learner`.
+    """
+    encoder = recipe.encoder
+    if not isinstance(encoder, LearnerEncoder):
+        encoder.observe(agent, exp)
+        return recipe
+    try:
+        encoder.observe(agent, exp)
+        if shape := _shape(exp):
+            encoder.check(shape)
+    except Exception as error:  # the learner may raise any error in a copy or in a forward pass
+        if encoder.instead is None:
+            raise
+        encoder.forget()
+        own = encoder.instead
+        warnings.warn(
+            f"the learner cannot embed the images for its memory ({error}): {recipe.method.name} condenses them with "
+            f"its own encoder {type(own.encoder).__name__}. learner_encoder=False does the same without this warning",
+            UserWarning,
+            stacklevel=2,
+        )
+        return recipe.replace(encoder=own.encoder, init=own.init)
+    return recipe
+
+
+def _shape(exp: Any) -> Shape | None:
+    """(C, H, W) of the first image of an experience or data set; None: another check names what is wrong with it."""
+    try:
+        with isolated(0):
+            channels, height, width = getattr(exp, "dataset", exp).eval()[0][0].shape
+    except Exception:  # of the data set
+        return None
+    return channels, height, width
 
 
 def _check_rows(data: ClassImages, outputs: int) -> None:

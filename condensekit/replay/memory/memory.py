@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from condensekit.catalog import own
-from condensekit.compute import Machine, Spent
+from condensekit.compute import Machine, Spent, usual_modes
 from condensekit.data.images import ClassImages, ImageSpec, normalisation
 from condensekit.data.labels import as_labels
 from condensekit.errors import CondensekitError, ConfigError, DataError, instance, refuse, require, whole
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
-from condensekit.progress import SILENT, Progress
+from condensekit.progress import SILENT, Bars, Progress
 from condensekit.replay.memory import budget as budgets
 from condensekit.replay.memory.base import Filler, Job
 from condensekit.replay.memory.budget import Budget
@@ -72,7 +72,8 @@ class Memory:
             selection, or a function with the same arguments; or a :class:`~condensekit.replay.memory.base.Filler`.
         classes: Number of classes of the whole stream, a label in two tasks counted twice: a total budget is divided by
             it from the start. None: unknown.
-        steps: Number of matching steps of each condensation.
+        steps: Number of matching steps of each condensation; None: as many as fit the data, at most 500, see
+            :func:`condensekit.replay.memory.base.usual_steps`.
         seed: Seed of all random numbers, the same in each observation.
         machine: Device, precision and workers of the networks that fill the memory.
         storage: Type of the stored values: ``uint8``, ``float16`` or ``float32``; None: that of the recipe. Coded
@@ -80,7 +81,8 @@ class Memory:
         spec: Normalisation and class names of the images. None: that of float32 images is unknown (they are kept in
             their scale); that of uint8 images is computed from the first observation.
         out: Folder of condensations, from which a killed condensation is resumed; None: nothing is saved.
-        progress: Progress display, updated after each step.
+        progress: Progress display, which names each condensation and is updated after each step; None shows bars in a
+            terminal.
         cache: Sets of single classes, read and written; see :func:`condensekit.replay.memory.fillers.filled`.
 
     Raises:
@@ -93,20 +95,20 @@ class Memory:
         recipe: str | Recipe | Condenser | Selection | Choice | Filler = "m3d",
         *,
         classes: int | None = None,
-        steps: int = 500,
+        steps: int | None = None,
         seed: int = 0,
         machine: Machine = Machine(),  # noqa: B008 - frozen
         storage: str | None = "uint8",
         spec: ImageSpec | None = None,
         out: str | Path | None = None,
-        progress: Progress = SILENT,
+        progress: Progress | None = None,
         cache: MutableMapping[str, CondensedSet] | None = None,
     ) -> None:
         filler = as_filler(recipe)
         refuse(
             instance("budget", budget, Budget, "Images(2000), or Bytes(2_000_000)"),
             None if classes is None else whole("classes", classes, 1),
-            whole("steps", steps, 1),
+            None if steps is None else whole("steps", steps, 1),
             whole("seed", seed),
             None if spec is None else instance("spec", spec, ImageSpec, "ImageSpec((3, 32, 32), mean, std)"),
         )
@@ -114,7 +116,7 @@ class Memory:
         if filler.recipe and uneven:
             filler = filler.with_recipe(filler.recipe.replace(nested=True))
         filler = filler if storage is None else filler.with_storage(storage)
-        self.rules = Rules(budget, classes, filler, Job(seed, steps, machine, progress=progress))
+        self.rules = Rules(budget, classes, filler, Job(seed, steps, machine, progress=progress or Bars()))
         self.spec, self.storage = spec, storage
         self.out, self.cache = None if out is None else Path(out), cache
         self.text = recipe if isinstance(recipe, str) else None
@@ -166,6 +168,7 @@ class Memory:
             self._decoded = DecodedImages(self.content)
         return self._decoded
 
+    @usual_modes()
     def observe(self, images: Tensor, labels: Tensor, task: int = 0) -> None:
         """Store images of an experience. A call with further images of the same classes adds to them.
 
@@ -330,7 +333,7 @@ class Memory:
         *,
         machine: Machine = Machine(),  # noqa: B008 - frozen
         out: str | Path | None = None,
-        progress: Progress = SILENT,
+        progress: Progress | None = None,
     ) -> Memory:
         """Read a memory from a file of :meth:`save`.
 
@@ -376,7 +379,9 @@ class Memory:
 
     def __getstate__(self) -> dict[str, Any]:
         """State for a checkpoint, without decoded images, progress display and cache."""
-        rules = replace(self.rules, job=replace(self.rules.job, progress=SILENT))
+        job = self.rules.job
+        kept = job.progress if type(job.progress) is Bars else SILENT
+        rules = replace(self.rules, job=replace(job, progress=kept))
         return {**self.__dict__, "rules": rules, "cache": None, "_decoded": None}
 
     def _set(self, content: Content) -> None:

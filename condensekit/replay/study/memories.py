@@ -13,7 +13,7 @@ from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, require, whole
 from condensekit.methods.recipe import Recipe
-from condensekit.replay.memory.base import Filler
+from condensekit.replay.memory.base import Filler, usual_steps
 from condensekit.replay.memory.names import DOWNSCALED, Named, read
 
 FROM_SCRATCH, ER, ER_ACE, DER = "from-scratch", "er", "er-ace", "der++"
@@ -145,7 +145,7 @@ class Making:
     """Settings of all condensed memories of a run.
 
     Args:
-        steps: Number of matching steps of each condensation.
+        steps: Number of matching steps of each condensation; None: see :meth:`on`.
         options: Options of the recipes, as :func:`condensekit.catalog.recipe` takes them (``{"lr": 3, "init":
             "kmeans", "init.candidates": 1000}``). Each recipe takes the options that it has; options in the name of a
             memory come first. ``encoder_network`` also embeds the real images for selections.
@@ -156,13 +156,17 @@ class Making:
         ConfigError: ``steps`` is below 1.
     """
 
-    steps: int = 1000
+    steps: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     storage: str = "uint8"
     machine: Machine = Machine()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
-        refuse(whole("steps", self.steps, 1))
+        refuse(None if self.steps is None else whole("steps", self.steps, 1))
+
+    def on(self, data: ClassImages) -> Making:
+        """The settings with a number of steps: if none is given, ``usual_steps`` of the data, at most 1000."""
+        return self if self.steps else dataclasses.replace(self, steps=usual_steps(data, 1000))
 
 
 def memory(name: str, making: Making = Making()) -> MemoryKind:

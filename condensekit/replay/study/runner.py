@@ -98,6 +98,7 @@ def run_protocol(
     kinds = [memory(name, making) if isinstance(name, str) else name for name in memories]
     _check(kinds, regimes, settings)
     train, test = numbered(train, test)
+    making = making.on(train)
     settings = replace(settings, protocol=settings.protocol.on(train.spec))
     settings.stream(0, len(train.classes))  # raises an error for a number of experiences that does not fit
     former = read_record(out / FILE) if resume and os.path.lexists(out / FILE) else {"rows": []}

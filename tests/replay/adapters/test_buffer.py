@@ -1,4 +1,5 @@
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from condensekit.catalog import recipes
 from condensekit.errors import ConfigError, DataError
 from condensekit.methods.recipe import Recipe
 from condensekit.methods.trained_encoders import Trained
+from condensekit.progress import SILENT, Bars
 from condensekit.replay import Bytes, Coded, CondensedBuffer, Hybrid, Images
 from condensekit.replay.adapters.metrics import coded_bytes
 from condensekit.replay.memory.base import Job
@@ -383,12 +385,16 @@ def test_training_leaves_no_trace_on_the_memory_nor_the_memory_on_training():
 def test_a_recipe_is_used_as_it_is_but_for_storage_and_nesting():
     recipe = quick(nested=True, soft_labels=True, encoder=Trained(NET), formation=Formation(2))
     job = Job(3, 2, CPU)
-    kept = CondensedBuffer(Images(per_class=2), recipe, steps=2, seed=3, machine=CPU, storage=None).core.rules
+    kept = CondensedBuffer(
+        Images(per_class=2), recipe, steps=2, seed=3, machine=CPU, storage=None, progress=SILENT
+    ).core.rules
     assert (kept.filler, kept.job) == (Condensing(recipe), job)
     nested = CondensedBuffer(Images(6), recipe.replace(nested=False), storage=None).core.rules  # it shrinks
     assert nested.filler == Condensing(recipe)
     announced = buffer(Images(6), classes=6, seed=3).core.rules
-    assert (announced.filler, announced.job) == (Condensing(quick(formation=Formation(1, "uint8"))), job)
+    assert announced.filler == Condensing(quick(formation=Formation(1, "uint8")))
+    assert replace(announced.job, progress=SILENT) == job
+    assert type(announced.job.progress) is Bars  # in a terminal, as condense() shows them
 
 
 @pytest.mark.parametrize(
