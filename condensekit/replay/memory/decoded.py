@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from condensekit.compute import usual_modes
 from condensekit.replay.memory.content import Content, Group
 
 
@@ -19,6 +20,7 @@ class DecodedImages:
         content: Content with at least one stored image.
     """
 
+    @usual_modes()
     def __init__(self, content: Content) -> None:
         self._parts = [content.parts[group] for group in content.groups]
         counts = torch.tensor([len(part) * part.formation.factor**2 for part in self._parts])
@@ -39,6 +41,7 @@ class DecodedImages:
         """Rows (n,) int64 of the images of a task and class."""
         return ((self.tasks == group[0]) & (self.labels == group[1])).nonzero()[:, 0]
 
+    @usual_modes()
     def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The images (R, C, H, W) normalised float32 at ``rows`` (R,) int64."""
         if not self.coded:
@@ -52,6 +55,7 @@ class DecodedImages:
             found[mine] = part.decode(rows[mine] - start)[0]
         return found.to(device)
 
+    @usual_modes()
     def all(self, device: torch.device | str = "cpu") -> Tensor:
         """All images (N, C, H, W) normalised float32; uncoded images are kept on ``device`` until the next call."""
         if self.coded:

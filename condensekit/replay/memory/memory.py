@@ -210,6 +210,7 @@ class Memory:
         self.condense_s.append(max(self.wall_s, seconds))
         self.work.append(spent)
 
+    @usual_modes()
     def sample(self, n: int) -> Sample:
         """Draw ``n`` images at random: each image once before any image twice; a small memory repeats its images.
 
@@ -229,6 +230,7 @@ class Memory:
         rows, self._queue = self._queue[:n], self._queue[n:]
         return self._at(rows)
 
+    @usual_modes()
     def images(self) -> Sample:
         """All replayed images with their labels, as :meth:`sample` returns them.
 
@@ -267,6 +269,7 @@ class Memory:
             "work": [asdict(spent) for spent in self.work],
         }
 
+    @usual_modes()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the content by that of a :meth:`state_dict`; images that exceed the budget are dropped.
 
