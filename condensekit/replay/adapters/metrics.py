@@ -47,12 +47,11 @@ def coded_bytes(memory: CondensedSet) -> int:
 
     8-bit pixels without ranges have ``coded`` sizes in the set, but are not coded: here zlib codes them.
     """
-    jpeg = None if memory.formation.dtype == "uint8" else memory.coded
-    ranges = memory.ranges if memory.coded is None else None
-    pictures = (memory.images, ranges) if jpeg is None else ()
-    tensors = [t for t in (*pictures, memory.labels, memory.soft_labels) if t is not None]
-    found = sum(len(zlib.compress(t.contiguous().view(torch.uint8).numpy().tobytes(), 9)) for t in tensors)
-    return found if jpeg is None else found + int(jpeg.sum())
+    jpeg = memory.coded if memory.formation.dtype != "uint8" else None
+    ranges = memory.ranges if memory.coded is None or memory.formation.coded else None
+    tensors = [None if jpeg is not None else memory.images, ranges, memory.labels, memory.soft_labels]
+    parts = [t.contiguous().view(torch.uint8).numpy().tobytes() for t in tensors if t is not None]
+    return sum(len(zlib.compress(part, 9)) for part in parts) + (0 if jpeg is None else int(jpeg.sum()))
 
 
 class _Emitting(PluginMetric[float]):

@@ -32,6 +32,9 @@ class Source(ByRow, Protocol):
     labels: Tensor
     tasks: Tensor
 
+    def __getitem__(self, i: int) -> Tensor:
+        """One image (C, H, W) normalised float32, on the CPU."""
+
 
 class Replayed(torch.utils.data.Dataset[tuple[Tensor, Any]]):
     """Data set of pairs of an image and a target; an image is decoded when it is read.
@@ -50,7 +53,7 @@ class Replayed(torch.utils.data.Dataset[tuple[Tensor, Any]]):
         return len(self.targets)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Any]:
-        return self.source.at(torch.tensor([i]))[0], self._items[i]
+        return self.source[i], self._items[i]
 
 
 def replayed(source: Source, layout: Layout, groups: TransformGroups | None) -> AvalancheDataset:
@@ -92,6 +95,9 @@ class _First:
 
     def __len__(self) -> int:
         return 1
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.data.at(torch.tensor([i]))[0]
 
     def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
         return self.data.at(rows, device)

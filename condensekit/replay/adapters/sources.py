@@ -31,6 +31,9 @@ class Read:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, i: int) -> Tensor:
+        return self.images[i].cpu()
+
     def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """See :class:`~condensekit.replay.adapters.replayed.Source`."""
         self.images = self.images.to(device)

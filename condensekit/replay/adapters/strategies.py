@@ -226,10 +226,9 @@ class DERpp(DER):
 
     def _after_forward(self, **kwargs: Any) -> None:
         if self.replay_loader is not None:
-            now, stored = self.mb_output[: self.batch_size_mem].detach(), self.batch_logits
-            width = min(now.shape[1], stored.shape[1])
-            self.batch_logits = now.clone()
-            self.batch_logits[:, :width] = torch.where(stored.isnan(), now[:, :width], stored)[:, :width]
+            self.batch_logits, stored = self.mb_output[: self.batch_size_mem].detach().clone(), self.batch_logits
+            known = ~stored[:, : self.batch_logits.shape[1]].isnan()
+            self.batch_logits[:, : known.shape[1]][known] = stored[:, : known.shape[1]][known]
         super()._after_forward(**kwargs)
 
     def _after_training_exp(self, **kwargs: Any) -> None:

@@ -32,6 +32,10 @@ class DecodedImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, i: int) -> Tensor:
+        """One image (C, H, W) normalised float32, on the CPU."""
+        return self.at(torch.tensor([i], device="cpu"))[0] if self.coded else self.all()[i]
+
     @property
     def coded(self) -> bool:
         """Whether the images are stored as codes, and decoded for each batch."""
@@ -41,7 +45,6 @@ class DecodedImages:
         """Rows (n,) int64 of the images of a task and class."""
         return ((self.tasks == group[0]) & (self.labels == group[1])).nonzero()[:, 0]
 
-    @usual_modes()
     def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The images (R, C, H, W) normalised float32 at ``rows`` (R,) int64."""
         if not self.coded:
@@ -55,7 +58,6 @@ class DecodedImages:
             found[mine] = part.decode(rows[mine] - start)[0]
         return found.to(device)
 
-    @usual_modes()
     def all(self, device: torch.device | str = "cpu") -> Tensor:
         """All images (N, C, H, W) normalised float32; uncoded images are kept on ``device`` until the next call."""
         if self.coded:
