@@ -400,7 +400,10 @@ class Memory:
 
     def _as_images(self, images: Tensor, labels: Tensor) -> ClassImages:
         """The images of an observation, checked; uint8 images without a spec get a normalisation."""
-        refuse(instance("images", images, Tensor, "(N, C, H, W) float32 or uint8"))
+        refuse(
+            instance("images", images, Tensor, "(N, C, H, W) float32 or uint8"),
+            instance("labels", labels, Tensor, "(N,) integers"),
+        )
         if images.ndim != 4 or not len(images):
             raise DataError(f"images must be (N, C, H, W) with N >= 1, got shape {tuple(images.shape)}")
         if images.dtype not in (torch.float32, torch.uint8):
@@ -409,8 +412,8 @@ class Memory:
             raise DataError(
                 f"images are {images.dtype}, those before were {'uint8' if self._bytes else 'float32'}: convert them"
             )
-        found, names = as_labels(labels)
-        names = names or {label: str(label) for label in torch.unique(found).tolist()}
+        found, _ = as_labels(labels.detach().cpu())
+        names = {label: str(label) for label in torch.unique(found).tolist()}
         images = images.detach().cpu()
         shape = (images.shape[1], images.shape[2], images.shape[3])
         if self.spec is None and self.content.parts:

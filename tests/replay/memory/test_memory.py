@@ -185,6 +185,7 @@ def test_coded_images_are_decoded_for_each_batch():
         (torch.zeros(4, 1, 8, 8), torch.arange(3), "expected 4 labels"),
         (torch.full((4, 1, 8, 8), torch.nan), torch.arange(4), "not finite"),
         ("images", torch.arange(3), "images must be"),
+        (torch.zeros(2, 1, 8, 8), ["cat", "dog"], "labels must be"),
     ],
 )
 def test_bad_observations_lose_nothing(images, labels, message):
