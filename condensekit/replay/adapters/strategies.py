@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from avalanche.models import IncrementalClassifier
+from avalanche.models import IncrementalClassifier, MultiHeadClassifier
 from avalanche.training.supervised import DER, ER_ACE
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
@@ -256,7 +256,7 @@ class DERpp(DER):
         """Logits (R, K) of the images at ``rows``, on the CPU; NaN for outputs that a growing head has masked."""
         found = forward(self.model, source.at(rows, self.device), source.tasks[rows]).cpu()
         for head in self.model.modules():
-            if isinstance(head, IncrementalClassifier) and head.masking:
+            if isinstance(head, IncrementalClassifier | MultiHeadClassifier) and head.masking:
                 found[found == head.mask_value] = torch.nan
         return found
 

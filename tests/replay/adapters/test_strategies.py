@@ -5,8 +5,10 @@ import torch
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, timing_metrics
+from avalanche.models import IncrementalClassifier, as_multitask
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamplingBuffer
+from torch import nn
 
 from condensekit.errors import ConfigError
 from condensekit.methods.encoders import Fresh
@@ -289,3 +291,32 @@ def test_soft_labels_are_refused_where_hard_ones_are_replayed():
         learner.train(first)
         with pytest.raises(ConfigError, match=f"{strategy.__name__} replays hard labels and the memory has soft"):
             learner.train(second)
+
+
+def growing():
+    """A head that gets outputs with new classes."""
+    net = network()
+    net[1] = IncrementalClassifier(64, 2)
+    return net
+
+
+class Flat(nn.Module):
+    """A learner whose head Avalanche's as_multitask can multiply."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier: nn.Module = nn.Linear(64, 6)
+
+    def forward(self, x):
+        return self.classifier(x.flatten(1))
+
+
+@pytest.mark.parametrize("make", [growing, lambda: as_multitask(Flat(), "classifier")], ids=["growing", "multi-head"])
+def test_der_leaves_masked_outputs_out(make):
+    """A head that masks outputs with -1000 until their class comes gives no target for them."""
+    memory = buffer(Images(per_class=2), Random())
+    strategy = learn(DERpp, memory, batch_size_mem=4, model=make())
+    for exp in stream("nc").train_stream:
+        strategy.train(exp)
+        assert all(bool((value.nan_to_num().abs() < 100).all()) for value in strategy.logits.values())
+    assert all(torch.isfinite(weights).all() for weights in strategy.model.parameters())
