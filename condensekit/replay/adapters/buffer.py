@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
 from avalanche.training.storage_policy import ExemplarsBuffer
 
 from condensekit.compute import Machine, Spent, usual_modes
@@ -26,7 +26,6 @@ from condensekit.replay.adapters.space import Followed, follow
 from condensekit.replay.adapters.stream import Key, Layout, check_batchable, class_images, key_of, task_labels
 from condensekit.replay.memory.base import Filler
 from condensekit.replay.memory.budget import Budget
-from condensekit.replay.memory.content import Group
 from condensekit.replay.memory.learner import observed
 from condensekit.replay.memory.memory import Memory
 from condensekit.selection.base import Choice, Selection
@@ -122,7 +121,7 @@ class CondensedBuffer(ExemplarsBuffer):
         self._taken: list[Key] = []
         self._warned = False  # that a condensation is more work than the training
         self._dataset: AvalancheDataset | None = None
-        self._groups: dict[Group, GroupView] | None = None
+        self._groups: dict[int, GroupView] | None = None
         self._forget()
 
     @property
@@ -197,10 +196,10 @@ class CondensedBuffer(ExemplarsBuffer):
 
     @usual_modes()
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
-        """Store the images of an Avalanche classification data set; each call counts as a new experience.
+        """Store the images of a classification data set; each call counts as a new experience.
 
         Args:
-            new_data: The data set.
+            new_data: The data set: one of Avalanche's, or any other with ``targets``.
             strategy: The strategy whose learner the encoder observes; None: no learner.
 
         Raises:
@@ -209,7 +208,8 @@ class CondensedBuffer(ExemplarsBuffer):
         if len(new_data):
             if strategy is not None:
                 self._observe(strategy, new_data)
-            self._update(new_data, workers_of(strategy))
+            known = isinstance(new_data, AvalancheDataset)
+            self._update(new_data if known else as_classification_dataset(new_data), workers_of(strategy))
 
     def resize(self, strategy: Any, new_size: int) -> None:
         """Store at most ``new_size`` images from now on; a budget in bytes or per class stays in force, too.
@@ -221,13 +221,15 @@ class CondensedBuffer(ExemplarsBuffer):
         self._forget()
 
     @property
-    def buffer_groups(self) -> dict[Group, GroupView]:
-        """A read-only view of each class, by task label and class label."""
+    def buffer_groups(self) -> dict[int, GroupView]:
+        """A read-only view of each class in all its tasks, by class label, as ``ClassBalancedBuffer`` has them."""
         if self._groups is None:
             self._groups = {}
-            for group in self.core.groups:
-                rows = self.core.decoded.rows_of(group).tolist()
-                self._groups[group] = GroupView(self.buffer.subset(rows), len(self.core.content.parts[group]))
+            parts = self.core.content.parts
+            for label in sorted({label for _, label in parts}):
+                rows = torch.nonzero(self.core.decoded.labels == label).flatten().tolist()
+                stored = sum(len(part) for (_, own), part in parts.items() if own == label)
+                self._groups[label] = GroupView(self.buffer.subset(rows), stored)
         return self._groups
 
     @property

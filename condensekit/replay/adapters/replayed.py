@@ -122,7 +122,7 @@ def check_replayed(data: ClassImages, layout: Layout, groups: TransformGroups | 
 
 
 class GroupView(ExemplarsBuffer):
-    """Read-only view of one class of one task in a memory, for plugins that read ``buffer_groups``."""
+    """Read-only view of one class in a memory, for plugins that read ``buffer_groups``."""
 
     def __init__(self, dataset: AvalancheDataset, stored: int) -> None:
         super().__init__(stored)

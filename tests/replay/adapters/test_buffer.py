@@ -38,6 +38,7 @@ from tests.replay.worlds import (
     replaying,
     stream,
 )
+from tests.targeted import Targeted
 
 
 def filled(memory, benchmark, count=None):
@@ -179,11 +180,11 @@ def test_contract_of_an_exemplars_buffer():
     assert len(memory.buffer) == 8
     assert memory.buffer is memory.buffer
     assert sorted(memory.buffer.targets) == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert list(memory.buffer_groups) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert list(memory.buffer_groups) == [0, 1, 2, 3]
     assert [len(part) for part in memory.buffer_datasets] == [2] * 4
-    assert {y for _, y, _ in memory.buffer_groups[0, 3].buffer} == {3}
+    assert {y for _, y, _ in memory.buffer_groups[3].buffer} == {3}
     with pytest.raises(ConfigError, match="resize the whole buffer"):
-        memory.buffer_groups[0, 3].resize(None, 1)
+        memory.buffer_groups[3].resize(None, 1)
 
 
 def test_the_deprecated_update_does_the_same():
@@ -431,6 +432,27 @@ def test_update_from_dataset_counts_each_time():
     memory.update_from_dataset(dataset.subset([]))
     assert len(memory.condense_s) == 2
     assert per_class(memory) == {0: 6, 1: 6}
+
+
+def test_update_from_any_data_set_with_targets():
+    """Plugins of Avalanche store data sets of their own, such as ``FeatureReplay``."""
+    memory = buffer(Images(4), Random())
+    memory.update_from_dataset(Targeted(torch.rand(6, 1, 8, 8), torch.arange(6) % 2))
+    assert list(memory.buffer.targets) == [0, 0, 1, 1]
+    with pytest.raises(DataError, match=r"shape \(5,\), expected \(C, H, W\)"):
+        memory.update_from_dataset(Targeted(torch.rand(6, 5), torch.arange(6) % 2))
+
+
+def test_a_class_of_several_tasks_is_one_group():
+    """Avalanche's ``MIRPlugin`` reads the keys as class labels."""
+    data, memory = Targeted(torch.rand(12, 1, 8, 8), torch.arange(12) % 2), buffer(Images(8), Random())
+    for experience in ni_benchmark(data, data, 2, task_labels=True, seed=0).train_stream:
+        memory.update_from_dataset(experience.dataset)
+    assert memory.core.groups == ((0, 0), (0, 1), (1, 0), (1, 1))
+    assert list(memory.buffer_groups) == [0, 1]
+    for label, group in memory.buffer_groups.items():
+        assert [int(y) for _, y, _ in group.buffer] == [label] * group.max_size == [label] * 4
+        assert sorted(int(task) for *_, task in group.buffer) == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
