@@ -15,6 +15,7 @@ LEVELS = 256  # levels of a pixel of 8 bits
 OFF = 0.02  # largest distance of a value from its level, in steps
 ENDS = 0.25  # largest distance of the ends of two ranges with different steps, as a part of both ranges
 SPREAD = 3.0  # largest ratio of the standard deviations of two sets of images without levels
+ENOUGH = 16  # images from which standard deviations are compared
 
 
 @dataclass(frozen=True)
@@ -26,25 +27,30 @@ class Channel:
         high: Greatest value.
         step: Distance of the levels, if the values lie on at most 256 of them, as those of 8-bit pixels do; else 0.
         std: Standard deviation.
+        mean: Mean.
+        images: Number of images.
     """
 
     low: float
     high: float
     step: float
     std: float
+    mean: float
+    images: int
 
     @classmethod
     def of(cls, values: Tensor) -> Channel:
-        """Look at values (n,) float32."""
-        low, high = values.min(), values.max()
-        width = float(high - low)
-        return cls(float(low), float(high), _step(values, float(low), width), float(values.double().std(correction=0)))
+        """Look at values (N, H, W) float32."""
+        flat = values.flatten()
+        low, high = float(flat.min()), float(flat.max())
+        std, mean = torch.std_mean(flat.double(), correction=0)
+        return cls(low, high, _step(flat, low, high - low), float(std), float(mean), len(values))
 
     def fits(self, other: Channel) -> bool:
         """Whether both have levels on one grid of at most 256, or, without levels, similar standard deviations."""
         if not (self.step and other.step):
             small, large = sorted((self.std, other.std))
-            return large <= SPREAD * small or small == 0
+            return large <= SPREAD * small or small == 0 or min(self.images, other.images) < ENOUGH
         step, coarse = sorted((self.step, other.step))
         low, high = min(self.low, other.low), max(self.high, other.high)
         steps = (coarse / step, (other.low - self.low) / step)
@@ -57,8 +63,11 @@ class Channel:
 
     def joined(self, other: Channel) -> Channel:
         """The values of both."""
-        step = min(self.step, other.step)
-        return Channel(min(self.low, other.low), max(self.high, other.high), step, max(self.std, other.std))
+        step, images = min(self.step, other.step), self.images + other.images
+        share = other.images / images
+        mean = (1 - share) * self.mean + share * other.mean
+        square = (1 - share) * self.std**2 + share * other.std**2 + share * (1 - share) * (self.mean - other.mean) ** 2
+        return Channel(min(self.low, other.low), max(self.high, other.high), step, square**0.5, mean, images)
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class Scale:
     def of(cls, data: ClassImages) -> Scale:
         """Look at some images of ``data``, evenly spaced, in normalised values."""
         rows = torch.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).long()
-        values = data.at(rows).transpose(0, 1).flatten(1)
+        values = data.at(rows).transpose(0, 1)
         return cls(tuple(Channel.of(channel) for channel in values))
 
     def misfit(self, later: Scale) -> str | None:
@@ -95,12 +104,12 @@ class Scale:
 
     def to_json(self) -> list[list[float]]:
         """Plain values that :meth:`from_json` reads."""
-        return [[c.low, c.high, c.step, c.std] for c in self.channels]
+        return [[c.low, c.high, c.step, c.std, c.mean, c.images] for c in self.channels]
 
     @classmethod
     def from_json(cls, record: Sequence[Sequence[float]]) -> Scale:
         """The scale of :meth:`to_json`."""
-        return cls(tuple(Channel(*map(float, values)) for values in record))
+        return cls(tuple(Channel(low, high, step, std, mean, int(n)) for low, high, step, std, mean, n in record))
 
 
 def _step(values: Tensor, low: float, width: float) -> float:
