@@ -34,14 +34,15 @@ class PoolEngine(Engine):
     It has no thread of its own: :meth:`pump` dispatches the events, and every method that waits calls it.
 
     Args:
-        server: Fork server that has the job.
+        server: Fork server.
+        job: Number of the server's job that the models belong to.
         workers: Largest number of processes; a process is forked when a model needs it.
         limit_s: Seconds after which the worker of a trial is killed; None: no limit.
     """
 
-    def __init__(self, server: WarmServer, workers: int, limit_s: float | None = None) -> None:
+    def __init__(self, server: WarmServer, job: int, workers: int, limit_s: float | None = None) -> None:
         super().__init__()
-        self.server, self.workers, self.limit_s = server, workers, limit_s
+        self.server, self.job, self.workers, self.limit_s = server, job, workers, limit_s
         self._workers: list[_Worker] = []
         self._waiting: deque[ExecutableModelSpace] = deque()
         self._models: list[ExecutableModelSpace] = []
@@ -60,7 +61,7 @@ class PoolEngine(Engine):
             if worker is None:
                 if len(self._workers) >= self.workers:
                     return
-                worker = _Worker(*self.server.fork())
+                worker = _Worker(*self.server.fork(self.job))
                 self._workers.append(worker)
             model = self._waiting.popleft()
             worker.model = model

@@ -11,6 +11,7 @@ import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import Problems, refuse, unknown, whole
+from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.names import LISTED, STRATEGIES
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
 from condensekit.nas.spaces.architecture import Architecture, key
@@ -140,8 +141,12 @@ class Contest:
         if self.ranked is None and self.strategy == "evolution":
             check_population(population(self.trials), 1 if running.engine == "sequential" else running.workers)
 
-    def run(self, running: Running = Running()) -> SearchResult:  # noqa: B008 - frozen
+    def run(self, running: Running = Running(), server: WarmServer | None = None) -> SearchResult:  # noqa: B008 - frozen
         """Run all rankers, measure the truth and compare the rankers.
+
+        Args:
+            running: How trials are run.
+            server: A fork server that is used and not ended; None: the contest starts its own, if its engine needs one.
 
         Raises:
             ConfigError: See :meth:`check`; or no candidate of the space can be trained.
@@ -151,17 +156,18 @@ class Contest:
         lists = [(one, self._list(one)) for one in self.singles()]
         with (
             running.budget() as budget,
-            Races(self.space, self.strategy, self.trials, self.seed, running, budget) as races,
+            Races(self.space, self.strategy, self.trials, self.seed, running, budget, server) as races,
         ):
-            candidates = Candidates(self.space, self.setting, running, races.server)
+            candidates = Candidates(self.space, self.setting, running, races.server, budget)
             self.ledger.counting = candidates.costs
-            candidates.inspect([*self.some(), *self.extra], budget)
-            candidates.check(self.some())
+            candidates.inspect([*self.some(), *self.extra])
+            candidates.refuse(self.some())
             races.fault = candidates.fault
             races.score(lists, self.setting, lambda made: self.ledger.share(made, self.some(), self.trials))
             truth = self.wanted
             if isinstance(truth, FullTraining):
-                truth = races.measure(truth, [*self.scored(races.found).values(), *self.extra])
+                asked = [*self.scored(races.found).values(), *self.extra]
+                truth = races.measure(truth, asked, truth.limit_s(running.trial_limit_s, self.setting))
             return self._report(races, truth)
 
     def _list(self, one: Ranker) -> Sequence[Architecture] | None:

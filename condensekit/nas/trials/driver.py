@@ -25,7 +25,7 @@ from condensekit.nas.engines.fresh import check_fresh
 from condensekit.nas.engines.guarded import Guarded, interruptible
 from condensekit.nas.engines.pool import PoolEngine
 from condensekit.nas.engines.worker import Job
-from condensekit.nas.spaces.architecture import key
+from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.equivalence import networks
 from condensekit.nas.spaces.spaces import check_choices, choices, fingerprint, plain
 from condensekit.nas.trials import strategies
@@ -73,6 +73,7 @@ def search(
     portal: Portal | None = None,
     server: WarmServer | None = None,
     on_trial: Callable[[Trial], None] | None = None,
+    fault: Callable[[Architecture], str] = lambda architecture: "",
 ) -> list[Trial]:
     """Search a space. A killed search is resumed by the same call with the same log.
 
@@ -109,9 +110,10 @@ def search(
         log: Log to which each finished trial is appended at once; None: trials are kept in memory.
         ranker: Name of the ranker in the log.
         portal: Settings of the engine ``nni``.
-        server: A fork server that is used and not ended, for several searches in a row; None: the search starts its
-            own.
+        server: A fork server that is used and not ended, for several searches; None: the search starts its own.
         on_trial: Function that is called with each finished trial, including trials from the log.
+        fault: Function that tells before the trial of an architecture why it would fail; empty: the trial is run. An
+            architecture with a fault is a failed trial.
 
     Returns:
         The trials in the order in which the strategy proposed them, including failed trials.
@@ -145,7 +147,9 @@ def search(
             budget = stack.enter_context(TimeBudget(budget_s, kept))
         counted = getattr(evaluator, "seed", seed)
         name = key if isinstance(strategy, strategies.FixedList) else _network(space)
-        terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe, code, name)
+        terms = Terms(
+            ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe, code, name, fault
+        )
 
         def journal(below: Engine) -> Journal:
             return Journal(below, book, terms, on_trial)
@@ -157,10 +161,11 @@ def search(
             return _served(space, Guarded(evaluator), strategy, portal, workers, terms, journal, None)
         server = server or stack.enter_context(WarmServer())
         simplified = SimplifiedModelSpace.from_model(space, None)
-        server.prepare(Job(nni.dump(simplified, pickle_size_limit=MAX_PICKLED_BYTES), Guarded(evaluator)))
+        job = Job(nni.dump(simplified, pickle_size_limit=MAX_PICKLED_BYTES), Guarded(evaluator))
+        number = stack.enter_context(server.working_on(job))
         if engine == "nni" and portal is not None:
-            return _served(space, evaluator, strategy, portal, workers, terms, journal, server)
-        return _explore(space, evaluator, strategy, journal(PoolEngine(server, workers, trial_limit_s)))
+            return _served(space, evaluator, strategy, portal, workers, terms, journal, server, number)
+        return _explore(space, evaluator, strategy, journal(PoolEngine(server, number, workers, trial_limit_s)))
 
 
 def _network(space: ModelSpace) -> Callable[[Mapping[str, Any]], str]:
@@ -239,6 +244,7 @@ def _served(
     terms: Terms,
     make: Callable[[Engine], Journal],
     server: WarmServer | None,
+    job: int = 0,
 ) -> list[Trial]:
     """Run a strategy on NNI's training service."""
     from condensekit.nas.service.service import Service
@@ -264,6 +270,7 @@ def _served(
         limit_s=terms.limit_s,
         journal=journal,
         server=server,
+        job=job,
         training_service=portal.training_service,
     )
     with _explained(strategy):
@@ -301,15 +308,15 @@ def _restored_trial() -> Iterator[None]:
 def _untraced() -> Iterator[None]:
     """Context without the traceback that NNI's sequential engine logs for a failed trial: the journal logs a line."""
     told = logging.getLogger("nni.nas.execution.sequential")
-    told.addFilter(_no_error)
+
+    def quiet(record: logging.LogRecord) -> bool:  # a filter of its own, because contexts may be nested
+        return record.levelno < logging.ERROR
+
+    told.addFilter(quiet)
     try:
         yield
     finally:
-        told.removeFilter(_no_error)
-
-
-def _no_error(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR
+        told.removeFilter(quiet)
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ class Terms:
         recipe: How the evaluator makes a score, as JSON values.
         code: Code of space, evaluator and strategy.
         name: Function that gives a text for a sample: samples of the same text are one candidate.
+        fault: Function that tells why a trial would fail; empty: it is run.
     """
 
     ranker: str
@@ -58,6 +59,7 @@ class Terms:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
     name: Callable[[Mapping[str, Any]], str] = key
+    fault: Callable[[Architecture], str] = lambda architecture: ""
 
 
 @dataclass(eq=False)
@@ -129,6 +131,8 @@ class Journal(Middleware):  # type: ignore[misc]
         elif name in self._running:
             model.status = ModelStatus.Training
             self._running[name].models.append(model)
+        elif why := self.terms.fault(architecture):
+            self._finish(_Running([model], time.monotonic(), {"failed": why, "seconds": 0}), ModelStatus.Failed)
         else:
             self._running[name] = _Running([model], time.monotonic())
             self.engine.submit_models(model)
@@ -173,15 +177,20 @@ class Journal(Middleware):  # type: ignore[misc]
             return  # the budget ended: the trial is unfinished and has not failed
         if running.metric is None:
             self.engine.check()  # the trial may have ended because the fork server or NNI's manager has ended
+        trial = self._finish(running, status)
+        if trial.reason:
+            log.warning("%s: %s failed: %s", trial.ranker, key(trial.architecture), trial.reason)
+
+    def _finish(self, running: _Running, status: ModelStatus) -> Trial:
+        """Log the trial of models, and tell their strategy its result."""
         trial = self._judge(running, status)
         self.log.append(trial)
         self._told = True
-        if trial.reason:
-            log.warning("%s: %s failed: %s", trial.ranker, key(trial.architecture), trial.reason)
         if self.on_trial is not None:
             self.on_trial(trial)
         for model in running.models:
             self._answer(model, trial)
+        return trial
 
     def _judge(self, running: _Running, status: ModelStatus) -> Trial:
         """The log entry of a trial that has ended."""

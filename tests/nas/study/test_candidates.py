@@ -28,6 +28,7 @@ from condensekit.nas.study.truth import Truth
 from condensekit.nas.study.winner import retrained
 from condensekit.nas.trials.log import TrialLog
 from condensekit.nas.trials.settings import Running
+from condensekit.nas.trials.time_budget import TimeBudget
 from condensekit.rng import Draw
 from tests.cases.command import condensekit
 from tests.nas.unruly import FAULTS, FINE, Unruly
@@ -54,15 +55,15 @@ def contest(kinds, names="random", widths=(4,), **options):
 def test_what_candidates_do_fails_them_alone(server, tmp_path):
     running = Running("pool", 1, trial_limit_s=1.0, folder=tmp_path)
     some = [named(kind) for kind in (*FAULTS, *FINE)]
-    candidates = Candidates(Unruly([*FAULTS, *FINE]), SETTING, running, server)
+    candidates = Candidates(Unruly([*FAULTS, *FINE]), SETTING, running, server, TimeBudget())
     candidates.inspect(some)
     for kind, reason in FAULTS.items():
         assert reason in candidates.fault(named(kind)), kind
         assert "\n" not in candidates.fault(named(kind))
     assert [candidates.fault(named(kind)) for kind in FINE] == [""] * len(FINE)
-    candidates.check(some)  # some can be trained
+    candidates.refuse(some)  # some can be trained
     written = (tmp_path / "candidates.jsonl").read_bytes()
-    again = Candidates(Unruly([*FAULTS, *FINE]), SETTING, running, server)
+    again = Candidates(Unruly([*FAULTS, *FINE]), SETTING, running, server, TimeBudget())
     again.inspect(some)
     assert (tmp_path / "candidates.jsonl").read_bytes() == written, "inspected again"
 
