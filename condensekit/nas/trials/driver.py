@@ -95,10 +95,11 @@ def search(
         trials: Largest number of different networks, including those in the log; None: the strategy decides. An
             architecture that is the same network as an earlier one is not run again, except one of a
             :class:`~condensekit.nas.trials.strategies.FixedList`.
-        engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (NNI's training service,
-            with its portal). A candidate can hang or end its worker, but not the search. With ``sequential`` it ends
-            the search if it ends the process; a limit interrupts Python code only; and every exception counts as a
-            failure of the candidate, except a KeyboardInterrupt where Ctrl-C raises one.
+        engine: ``sequential`` (in this process), ``pool`` (each trial in a process forked from a warm server) or
+            ``nni`` (NNI's training service, with its portal). A candidate can hang or end its worker, but not the
+            search. With ``sequential`` it ends the search if it ends the process; a limit interrupts Python code only;
+            what it changes in the process may change later trials; and every exception counts as a failure of the
+            candidate, except a KeyboardInterrupt where Ctrl-C raises one.
         workers: Number of trials at the same time; None: two, or one on a single core; ``sequential`` has one.
         seed: Seed of a strategy that is given by name.
         budget_s: Seconds of all calls together that have a budget and a log in the same folder, which stores the time

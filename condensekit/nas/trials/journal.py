@@ -159,9 +159,13 @@ class Journal(Middleware):  # type: ignore[misc]
                 self._end(trial, status)
 
     def _note(self, trial: _Running, event: FinalMetricEvent | IntermediateMetricEvent) -> None:
-        """Keep a metric as JSON values; a metric that JSON cannot hold makes the trial fail."""
+        """Keep a metric as JSON values; a metric that JSON cannot hold makes the trial fail.
+
+        A number in an intermediate result that is not finite, as of a training that diverges, is stored as None.
+        """
+        whole = isinstance(event, FinalMetricEvent)
         try:
-            metric = json.loads(json.dumps(event.metric, default=float))
+            metric = json.loads(json.dumps(event.metric, default=float), parse_constant=float if whole else _nothing)
         except Exception as error:  # the conversion of a foreign object to a number may raise any exception
             trial.metric = {"failed": f"a metric is no number, and not made of numbers and texts: {reason(error)}"}
             return
@@ -293,8 +297,15 @@ def _failure(metric: Any) -> str:
     return why if isinstance(why, str) else ""
 
 
+def _nothing(constant: str) -> None:
+    """The value of a number that is not finite."""
+
+
 def _scores(value: Any) -> dict[str, float]:
-    return {kind: float(score) for kind, score in dict(value).items()}
+    scores = {kind: float(score) for kind, score in dict(value).items()}
+    if not all(map(math.isfinite, scores.values())):
+        raise ValueError
+    return scores
 
 
 def _amount(value: Any) -> float:
@@ -305,7 +316,7 @@ def _amount(value: Any) -> float:
 
 
 ENTRIES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "scores": (_scores, "a dictionary of numbers"),
+    "scores": (_scores, "a dictionary of finite numbers"),
     "seconds": (_amount, "a finite number, 0 or more"),
     "image_steps": (lambda value: int(_amount(value)), "a finite number, 0 or more"),
 }
