@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from nni.nas.nn.pytorch import ModelSpace
 
@@ -16,7 +15,6 @@ from condensekit.nas.rankers.base import Setting
 from condensekit.nas.rankers.inspection import Inspection, cost_of
 from condensekit.nas.spaces.architecture import Architecture
 from condensekit.nas.study.checks import check
-from condensekit.nas.trials import journal
 from condensekit.nas.trials.log import TrialLog
 from condensekit.nas.trials.settings import Running
 from condensekit.nas.trials.time_budget import TimeBudget
@@ -57,17 +55,16 @@ class Candidates:
         """Inspect candidates that are not known yet; after the end of the budget only if ``late``."""
         new = [a for a in some if self.log.get(INSPECTION, a) is None]
         if new and (late or not self.budget.spent()):
-            with _untold():
-                check(
-                    INSPECTION,
-                    self.space,
-                    self.evaluator,
-                    new,
-                    self.running,
-                    self.server,
-                    log=self.log,
-                    budget=None if late else self.budget,
-                )
+            check(
+                INSPECTION,
+                self.space,
+                self.evaluator,
+                new,
+                self.running,
+                self.server,
+                log=self.log,
+                budget=None if late else self.budget,
+            )
 
     def refuse(self, some: Sequence[Architecture]) -> None:
         """Raise an error if no candidate can be trained; log a warning if some cannot.
@@ -96,20 +93,6 @@ class Candidates:
         """Parameters and FLOPs of candidates, which are inspected if they are new; None: it cannot be counted."""
         self.inspect(some, late=True)
         return [cost_of(self.log.get(INSPECTION, a)) for a in some]
-
-
-@contextlib.contextmanager
-def _untold() -> Iterator[None]:
-    """Context without the warning that a search logs for each failed trial: :meth:`Candidates.refuse` logs one."""
-    journal.log.addFilter(_no_warning)
-    try:
-        yield
-    finally:
-        journal.log.removeFilter(_no_warning)
-
-
-def _no_warning(record: logging.LogRecord) -> bool:
-    return record.levelno != logging.WARNING
 
 
 def tallied(reasons: Sequence[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 
 from nni.nas.evaluator import Evaluator
 from nni.nas.nn.pytorch import ModelSpace
@@ -10,6 +12,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.engines.guarded import interruptible
 from condensekit.nas.spaces.architecture import Architecture
+from condensekit.nas.trials import journal
 from condensekit.nas.trials.driver import search
 from condensekit.nas.trials.log import Trial, TrialLog
 from condensekit.nas.trials.settings import Running
@@ -33,6 +36,8 @@ def check(
 ) -> list[Trial]:
     """Run an evaluator on architectures with the workers of a contest; with the engine ``sequential`` in this process.
 
+    No warning is logged for a failure: the caller tells what it means.
+
     Args:
         name: Name of the check, for the log and the progress.
         space: Space of the architectures.
@@ -48,7 +53,7 @@ def check(
     """
     here, several = running.engine == "sequential", len(architectures) > 1
     limit_s = min(LIMIT_S, running.trial_limit_s or LIMIT_S)
-    with (running.progress if several else SILENT).stage(name, len(architectures)) as stage:
+    with (running.progress if several else SILENT).stage(name, len(architectures)) as stage, _untold():
         return search(
             space,
             evaluator,
@@ -62,3 +67,17 @@ def check(
             server=server,
             on_trial=lambda trial: stage.advance(),
         )
+
+
+@contextlib.contextmanager
+def _untold() -> Iterator[None]:
+    """Context without the warning that a search logs for each failed trial."""
+    journal.log.addFilter(_no_warning)
+    try:
+        yield
+    finally:
+        journal.log.removeFilter(_no_warning)
+
+
+def _no_warning(record: logging.LogRecord) -> bool:
+    return record.levelno != logging.WARNING

@@ -38,6 +38,8 @@ from condensekit.runs.code import code_of
 log = logging.getLogger(__name__)
 
 MAX_PICKLED_BYTES = 1 << 30  # largest size of a space from the user's main script, which NNI pickles by value
+TELLING = {"nni.nas.execution.sequential": logging.ERROR, "nni.nas.strategy.evolution": logging.WARNING}
+"""NNI's loggers that tell of failed trials, and the level at which they do."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def search(
             return Journal(below, book, terms, on_trial)
 
         stack.enter_context(_quiet())
+        stack.enter_context(_untold())
         if engine == "sequential":
             return _here(space, evaluator, strategy, terms, journal)
         if portal is not None and portal.training_service is not None:
@@ -221,7 +224,7 @@ def _here(
         log.warning("outside the main thread the budget cannot cut off a running trial: use engine 'pool' for that")
     guarded = Guarded(evaluator, terms.limit_s, terms.deadline)
     guarded.prepare()
-    with _restored_trial(), _untraced():
+    with _restored_trial():
         return _explore(space, guarded, strategy, journal(SequentialEngine(continue_on_failure=True)))
 
 
@@ -306,18 +309,19 @@ def _restored_trial() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _untraced() -> Iterator[None]:
-    """Context without the traceback that NNI's sequential engine logs for a failed trial: the journal logs a line."""
-    told = logging.getLogger("nni.nas.execution.sequential")
+def _untold() -> Iterator[None]:
+    """Context without NNI's messages on failed trials, such as tracebacks: the journal logs a line of its own."""
 
-    def quiet(record: logging.LogRecord) -> bool:  # a filter of its own, because contexts may be nested
-        return record.levelno < logging.ERROR
+    def below(record: logging.LogRecord) -> bool:  # a filter of its own, because contexts may be nested
+        return record.levelno < TELLING[record.name]
 
-    told.addFilter(quiet)
+    for name in TELLING:
+        logging.getLogger(name).addFilter(below)
     try:
         yield
     finally:
-        told.removeFilter(quiet)
+        for name in TELLING:
+            logging.getLogger(name).removeFilter(below)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from condensekit.nas.rankers.by_name import ranker
 from condensekit.nas.rankers.sets import Maker
 from condensekit.nas.rankers.training import ProxyProtocol
 from condensekit.nas.spaces.architecture import key
+from condensekit.nas.study.building import built
 from condensekit.nas.study.candidates import Candidates
 from condensekit.nas.study.contest import Contest
 from condensekit.nas.study.full_training import FullTraining
@@ -68,7 +69,8 @@ def test_what_candidates_do_fails_them_alone(server, tmp_path):
     assert (tmp_path / "candidates.jsonl").read_bytes() == written, "inspected again"
 
 
-HERE = [kind for kind, why in FAULTS.items() if "worker" not in why and "limit" not in why and "interrupts" not in kind]
+ELSEWHERE = ("worker", "limit", "KeyboardInterrupt")
+HERE = [kind for kind, why in FAULTS.items() if not any(word in why for word in ELSEWHERE)]
 
 
 @pytest.mark.parametrize("kind", HERE)
@@ -173,7 +175,8 @@ def test_a_search_in_this_process_goes_on_as_well(cli, tmp_path):
     code, text, err = cli(*asked("Here", tmp_path / "out", *more))
     assert code == 0, err
     failed = {t["architecture"]["kind"]: t["reason"] for t in json.loads(text)["trials"] if t["status"] == "failed"}
-    assert set(failed) == {"hangs", "leaves", "interrupts", "interrupts at birth", "stops", "heads"}
+    assert set(failed) == {kind for kind in failed if kind in FAULTS}
+    assert len(failed) == 7
     assert all(FAULTS[kind] in why for kind, why in failed.items())
 
 
@@ -201,5 +204,36 @@ def test_a_search_with_its_own_candidates_survives_them(tmp_path):
     more = ("--strategy", "evolution", "--rankers", "params,random-equal", "--trial-limit", "3s")
     done = condensekit(*asked("Apart", tmp_path / "out", *more), cwd=tmp_path, limit=300)
     assert done.code == 0, done.err
-    status = {t["architecture"]["kind"]: t["status"] for t in json.loads(done.out)["trials"]}
-    assert all(status[kind] == "failed" for kind, why in FAULTS.items() if kind in status and "worker" in why)
+    found = json.loads(done.out)["trials"]
+    assert {t["ranker"] for t in found if t["status"] == "finished"} == {"params", "random-equal"}
+    assert any(t["status"] == "failed" for t in found)
+    for trial in found:
+        why = FAULTS.get(trial["architecture"]["kind"])
+        assert trial["status"] == ("failed" if why else "finished")
+        assert (why or "") in trial["reason"]
+    assert "has no metric" not in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_a_thread_of_a_candidate_does_not_keep_the_command_alive(tmp_path):
+    words = asked("Threads", tmp_path / "out", "--rankers", "params", "--engine", "sequential")
+    done = condensekit(*words, cwd=tmp_path, limit=120)
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)["trials"]) == 2
+
+
+@pytest.mark.kill
+def test_a_space_whose_first_candidate_ends_its_process_is_refused(server):
+    with pytest.raises(ConfigError, match=r"Stillborn' cannot be built: its worker ended with exit code 9; .* first$"):
+        built("tests.nas.unruly:Stillborn", (1, 8, 8), 10, server)
+    with pytest.raises(ConfigError, match="cannot be imported and built: AttributeError"):
+        built("tests.nas.unruly:Missing", (1, 8, 8), 10, server)
+    assert isinstance(built("tests.nas.unruly:Here", (1, 8, 8), 10, server), Unruly)
+
+
+def test_a_full_training_has_more_time_as_it_has_more_images():
+    assert FULL.limit_s(None, SETTING) is None
+    steps = -(-len(WHOLE) // 128)  # of 128 images; a trial has 2 of 32
+    assert FULL.limit_s(3.0, SETTING) == pytest.approx(3 * steps * 128 / 64)
+    assert FULL.limit_s(3.0, replace(SETTING, seeds=100)) == 3.0
