@@ -199,7 +199,7 @@ Examples:
     show_default=True,
     metavar="NAME",
     help="pool: trials in worker processes; nni: the same with NNI's portal; sequential: trials in this process, which "
-    "a candidate can end.",
+    "a candidate can end or change.",
 )
 @option("--workers", type=Whole(), metavar="N", help="Trials at a time.  [default: 2, or 1 on a single core]")
 @option(
@@ -241,8 +241,9 @@ Examples:
     "--trial-limit",
     type=Duration(),
     metavar="TIME",
-    help="Time for one trial, including trials of --truth full and --retrain. A longer trial is stopped and counts as "
-    "failed. Every candidate is looked at before, for at most a minute.",
+    help="Time for one trial; a longer trial is stopped and counts as failed. A training of --truth full or --retrain has "
+    "longer, as many times as it has more images than a trial. Every candidate is tried before its first trial, within "
+    "this time and a minute.",
 )
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")

@@ -15,6 +15,7 @@ that ended.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -252,6 +253,8 @@ def main() -> None:
         from condensekit.nas.engines import worker
 
         worker.preload()
+    gc.collect()
+    gc.freeze()  # workers share the memory of what is imported until a collector writes into it
     messages.send(control, "r")
     ForkServer(control).serve()
     os._exit(0)  # a usual exit would take seconds to unload torch

@@ -117,22 +117,24 @@ class _Kept(TrialCommandChannel):  # type: ignore[misc]
 
 
 def work(job: Job, descriptor: int) -> None:
-    """Run one trial: read an architecture from the socket ``descriptor``, send its metrics and its end."""
+    """Run trials in a row: read an architecture from the socket ``descriptor``, send its metrics and its end."""
     pipe = Connection(descriptor)
-    try:
-        sample = json.loads(pipe.recv_bytes())
-    except EOFError:
-        return
-    model = job.model.freeze(sample)
-    set_default_trial_command_channel(_Pipe(pipe, model))
-    nni.get_next_parameter()
-    try:
-        model.execute()
-    except Exception:
-        ended = False  # the guarded evaluator has reported the reason
-    else:
-        ended = True
-    _tell(pipe, {"type": "END", "value": ended})
+    while True:
+        try:
+            sample = json.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        model = job.model.freeze(sample)
+        set_default_trial_command_channel(_Pipe(pipe, model))
+        nni.trial.overwrite_intermediate_seq(0)
+        nni.get_next_parameter()
+        try:
+            model.execute()
+        except Exception:
+            ended = False  # the guarded evaluator has reported the reason
+        else:
+            ended = True
+        _tell(pipe, {"type": "END", "value": ended})
 
 
 def _tell(pipe: Connection, message: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from condensekit.nas.engines.guarded import Guarded, interruptible
 from condensekit.nas.engines.pool import PoolEngine
 from condensekit.nas.engines.worker import Job
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.nas.spaces.equivalence import networks
+from condensekit.nas.spaces.equivalence import networks, ours
 from condensekit.nas.spaces.spaces import check_choices, choices, fingerprint, plain
 from condensekit.nas.trials import strategies
 from condensekit.nas.trials.journal import Journal, Terms
@@ -97,11 +97,12 @@ def search(
         trials: Largest number of different networks, including those in the log; None: the strategy decides. An
             architecture that is the same network as an earlier one is not run again, except one of a
             :class:`~condensekit.nas.trials.strategies.FixedList`.
-        engine: ``sequential`` (in this process), ``pool`` (each trial in a process forked from a warm server) or
-            ``nni`` (NNI's training service, with its portal). A candidate can hang or end its worker, but not the
-            search. With ``sequential`` it ends the search if it ends the process; a limit interrupts Python code only;
-            what it changes in the process may change later trials; and every exception counts as a failure of the
-            candidate, except a KeyboardInterrupt where Ctrl-C raises one.
+        engine: ``sequential`` (in this process), ``pool`` (in processes forked from a warm server) or ``nni`` (NNI's
+            training service, with its portal). A candidate can hang or end its worker, but not the search; one of a
+            space that is not condensekit's own has a worker of its own. With ``sequential`` it ends the search if it
+            ends the process; a limit interrupts Python code only; what it changes in the process may change later
+            trials; and every exception counts as a failure of the candidate, except a KeyboardInterrupt where Ctrl-C
+            raises one.
         workers: Number of trials at the same time; None: two, or one on a single core; ``sequential`` has one.
         seed: Seed of a strategy that is given by name.
         budget_s: Seconds of all calls together that have a budget and a log in the same folder, which stores the time
@@ -169,7 +170,9 @@ def search(
         number = stack.enter_context(server.working_on(job))
         if engine == "nni" and portal is not None:
             return _served(space, evaluator, strategy, portal, workers, terms, journal, server, number)
-        return _explore(space, evaluator, strategy, journal(PoolEngine(server, number, workers, trial_limit_s)))
+        return _explore(
+            space, evaluator, strategy, journal(PoolEngine(server, number, workers, trial_limit_s, ours(space)))
+        )
 
 
 def _network(space: ModelSpace) -> Callable[[Mapping[str, Any]], str]:
