@@ -241,9 +241,9 @@ Examples:
     "--trial-limit",
     type=Duration(),
     metavar="TIME",
-    help="Time for one trial; a longer trial is stopped and counts as failed. A training of --truth full or --retrain has "
-    "longer, as many times as it has more images than a trial. Every candidate is tried before its first trial, within "
-    "this time and a minute.",
+    help="Time for one trial; a longer trial is stopped and counts as failed. A training of --truth full or --retrain "
+    "has longer, as many times as it has more images than a trial. Every candidate is tried before its first trial, "
+    "within this time and a minute.",
 )
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import signal
 import sys
@@ -157,13 +156,3 @@ class Guarded(Evaluator):  # type: ignore[misc]
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-
-
-def score_of(metric: Any) -> float | None:
-    """The score in a metric (a number, or a dictionary with ``default``); None: the metric has no finite score."""
-    value: Any = metric.get("default") if isinstance(metric, dict) else metric
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

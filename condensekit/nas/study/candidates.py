@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from nni.nas.nn.pytorch import ModelSpace
@@ -15,6 +14,7 @@ from condensekit.nas.rankers.base import Setting
 from condensekit.nas.rankers.inspection import Inspection, cost_of
 from condensekit.nas.spaces.architecture import Architecture
 from condensekit.nas.study.checks import check
+from condensekit.nas.study.notes import tallied
 from condensekit.nas.trials.log import TrialLog
 from condensekit.nas.trials.settings import Running
 from condensekit.nas.trials.time_budget import TimeBudget
@@ -27,7 +27,6 @@ IMAGES = 16  # number of images that an inspected candidate sees
 INSPECTION = "inspection"  # name in the log, where rankers have theirs
 FILE = "candidates.jsonl"  # the log, in the folder of a contest
 CONSTANT = "its outputs are the same for all images"
-MAX_REASONS = 3  # largest number of reasons of failures in a text
 
 
 class Candidates:
@@ -93,12 +92,3 @@ class Candidates:
         """Parameters and FLOPs of candidates, which are inspected if they are new; None: it cannot be counted."""
         self.inspect(some, late=True)
         return [cost_of(self.log.get(INSPECTION, a)) for a in some]
-
-
-def tallied(reasons: Sequence[str]) -> str:
-    """The most frequent reasons of failures, with their numbers; the log of trials has all reasons."""
-    found = Counter(reasons).most_common()
-    if len(found) == 1:
-        return found[0][0]
-    more = f"; {len(found) - MAX_REASONS} more" if len(found) > MAX_REASONS else ""
-    return "; ".join(f"{reason} ({n})" for reason, n in found[:MAX_REASONS]) + more

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from nni.nas.evaluator import Evaluator, MutableEvaluator
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy import RegularizedEvolution, Strategy
-from nni.runtime import log as nni_logging
 
 from condensekit.errors import Problems, refuse, whole
 from condensekit.nas.engines.client import WarmServer
@@ -29,6 +27,7 @@ from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.equivalence import networks, ours
 from condensekit.nas.spaces.spaces import check_choices, choices, fingerprint, plain
 from condensekit.nas.trials import strategies
+from condensekit.nas.trials.contexts import explained, quiet, restored_trial, untold
 from condensekit.nas.trials.journal import Journal, Terms
 from condensekit.nas.trials.log import Trial, TrialLog
 from condensekit.nas.trials.settings import check_running, usual_workers
@@ -38,8 +37,6 @@ from condensekit.runs.code import code_of
 log = logging.getLogger(__name__)
 
 MAX_PICKLED_BYTES = 1 << 30  # largest size of a space from the user's main script, which NNI pickles by value
-TELLING = {"nni.nas.execution.sequential": logging.ERROR, "nni.nas.strategy.evolution": logging.WARNING}
-"""NNI's loggers that tell of failed trials, and the level at which they do."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ def search(
     code = code_of(space, evaluator, strategy)
     book.check(ranker, fingerprint(space), recipe, code)
     if isinstance(strategy, str):
-        with _quiet():
+        with quiet():
             strategy = strategies.strategy(strategy, seed, trials)
     workers = 1 if engine == "sequential" else workers
     if isinstance(strategy, RegularizedEvolution):
@@ -158,8 +155,8 @@ def search(
         def journal(below: Engine) -> Journal:
             return Journal(below, book, terms, on_trial)
 
-        stack.enter_context(_quiet())
-        stack.enter_context(_untold())
+        stack.enter_context(quiet())
+        stack.enter_context(untold())
         if engine == "sequential":
             return _here(space, evaluator, strategy, terms, journal)
         if portal is not None and portal.training_service is not None:
@@ -227,14 +224,14 @@ def _here(
         log.warning("outside the main thread the budget cannot cut off a running trial: use engine 'pool' for that")
     guarded = Guarded(evaluator, terms.limit_s, terms.deadline)
     guarded.prepare()
-    with _restored_trial():
+    with restored_trial():
         return _explore(space, guarded, strategy, journal(SequentialEngine(continue_on_failure=True)))
 
 
 def _explore(space: ModelSpace, evaluator: Evaluator, strategy: Strategy, journal: Journal) -> list[Trial]:
     """Run a strategy in this thread."""
     try:
-        with _explained(strategy):
+        with explained(strategy):
             strategy(SimplifiedModelSpace.from_model(space, evaluator), journal)
         journal.wait_models()
     finally:
@@ -280,63 +277,6 @@ def _served(
         job=job,
         training_service=portal.training_service,
     )
-    with _explained(strategy):
+    with explained(strategy):
         service.explore(portal.port)
     return made[0].trials()
-
-
-@contextlib.contextmanager
-def _explained(strategy: Strategy) -> Iterator[None]:
-    """Context that raises :func:`~condensekit.nas.trials.strategies.unsearchable` for NNI's NotImplementedError.
-
-    A NotImplementedError from other code, such as a user's strategy or ``on_trial``, passes unchanged. One from an
-    evaluator does not get here: :class:`~condensekit.nas.engines.guarded.Guarded` makes it a failed trial.
-    """
-    try:
-        yield
-    except NotImplementedError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith("nni."):
-            raise
-        raise strategies.unsearchable(type(strategy).__name__, error) from error
-
-
-@contextlib.contextmanager
-def _restored_trial() -> Iterator[None]:
-    """Context that restores NNI's current trial, which its sequential engine changes."""
-    before = nni.trial._params, nni.trial._intermediate_seq
-    try:
-        yield
-    finally:
-        nni.trial._params, nni.trial._intermediate_seq = before
-
-
-@contextlib.contextmanager
-def _untold() -> Iterator[None]:
-    """Context without NNI's messages on failed trials, such as tracebacks: the journal logs a line of its own."""
-
-    def below(record: logging.LogRecord) -> bool:  # a filter of its own, because contexts may be nested
-        return record.levelno < TELLING[record.name]
-
-    for name in TELLING:
-        logging.getLogger(name).addFilter(below)
-    try:
-        yield
-    finally:
-        for name in TELLING:
-            logging.getLogger(name).removeFilter(below)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Context in which NNI's messages go to the logger ``nni`` only, and not to standard output."""
-    nothing, nni_log = logging.NullHandler(), logging.getLogger("nni")
-    printing = "_stdout_" in nni_logging._handlers
-    nni.silence_stdout()
-    nni_log.addHandler(nothing)
-    try:
-        yield
-    finally:
-        nni_log.removeHandler(nothing)
-        if printing:
-            nni_logging.start_stdout_logging()

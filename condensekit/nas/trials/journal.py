@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,10 +21,10 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus
 
 from condensekit.nas.engines.engine import Engine
 from condensekit.nas.engines.failures import reason
-from condensekit.nas.engines.guarded import score_of
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.spaces import choices, plain
 from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
+from condensekit.nas.trials.metrics import as_json, failure, score_of, usable
 
 log = logging.getLogger(__name__)
 
@@ -159,20 +157,16 @@ class Journal(Middleware):  # type: ignore[misc]
                 self._end(trial, status)
 
     def _note(self, trial: _Running, event: FinalMetricEvent | IntermediateMetricEvent) -> None:
-        """Keep a metric as JSON values; a metric that JSON cannot hold makes the trial fail.
-
-        A number in an intermediate result that is not finite, as of a training that diverges, is stored as None.
-        """
-        whole = isinstance(event, FinalMetricEvent)
+        """Keep a metric; a metric that JSON cannot hold makes the trial fail."""
         try:
-            metric = json.loads(json.dumps(event.metric, default=float), parse_constant=float if whole else _nothing)
+            metric = as_json(event.metric, isinstance(event, FinalMetricEvent))
         except Exception as error:  # the conversion of a foreign object to a number may raise any exception
             trial.metric = {"failed": f"a metric is no number, and not made of numbers and texts: {reason(error)}"}
             return
         if isinstance(event, IntermediateMetricEvent):
             trial.curve.append(metric)
             self.dispatch_model_event(IntermediateMetricEvent(event.model, metric))
-        elif not _failure(trial.metric):
+        elif not failure(trial.metric):
             trial.metric = metric
 
     def _end(self, running: _Running, status: ModelStatus) -> None:
@@ -198,10 +192,10 @@ class Journal(Middleware):  # type: ignore[misc]
 
     def _judge(self, running: _Running, status: ModelStatus) -> Trial:
         """The log entry of a trial that has ended."""
-        metric, unusable = _usable(running.metric if isinstance(running.metric, dict) else {"default": running.metric})
+        metric, unusable = usable(running.metric if isinstance(running.metric, dict) else {"default": running.metric})
         took = (running.ended[0] if running.ended else time.monotonic()) - running.start
         score = score_of(metric)
-        problem = _failure(metric) or unusable
+        problem = failure(metric) or unusable
         # NNI's manager sometimes confuses the ends of two trials: a result that has arrived counts in any case.
         if not problem and score is None and status != ModelStatus.Trained:
             late = self.terms.limit_s is not None and took >= self.terms.limit_s
@@ -289,48 +283,3 @@ class Journal(Middleware):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Do nothing, see :meth:`state_dict`."""
-
-
-def _failure(metric: Any) -> str:
-    """Reason of a failure in a final result; empty: the result has none."""
-    why = metric.get("failed") if isinstance(metric, dict) else None
-    return why if isinstance(why, str) else ""
-
-
-def _nothing(constant: str) -> None:
-    """The value of a number that is not finite."""
-
-
-def _scores(value: Any) -> dict[str, float]:
-    scores = {kind: float(score) for kind, score in dict(value).items()}
-    if not all(map(math.isfinite, scores.values())):
-        raise ValueError
-    return scores
-
-
-def _amount(value: Any) -> float:
-    amount = float(value)
-    if not 0 <= amount < math.inf:
-        raise ValueError
-    return amount
-
-
-ENTRIES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "scores": (_scores, "a dictionary of finite numbers"),
-    "seconds": (_amount, "a finite number, 0 or more"),
-    "image_steps": (lambda value: int(_amount(value)), "a finite number, 0 or more"),
-}
-"""Further entries of a final result: the function that reads the value, and a description of valid values."""
-
-
-def _usable(metric: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A final result with its entries read and without its invalid entries, and the problem of an invalid entry."""
-    kept, wrong = dict(metric), ""
-    for name, (read, expected) in ENTRIES.items():
-        if name in metric:
-            try:
-                kept[name] = read(metric[name])
-            except (TypeError, ValueError, OverflowError):
-                del kept[name]
-                wrong = f"its final result has {metric[name]!r:.100} as {name!r}: report {expected}, or leave it out"
-    return kept, wrong
