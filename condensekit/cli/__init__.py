@@ -11,6 +11,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -48,12 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             sys.path[:] = path
             for s, handler in handlers.items():
                 signal.signal(s, handler)
-    if code > 128 and arguments is None:
+    if arguments is None and (code > 128 or _waited_for()):
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-        interrupt.leave(code - 128)  # taking torch apart in order would take seconds
+        os._exit(code)  # taking torch apart in order would take seconds
     sys.exit(code)
+
+
+def _waited_for() -> bool:
+    """Whether the process would wait for a thread, which a candidate of a search may have left."""
+    return any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
 
 
 def leave_current_folder() -> None:

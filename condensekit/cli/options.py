@@ -227,7 +227,8 @@ ENCODER = option(
     "--encoder",
     metavar="NAME",
     help=f"Networks that embed images: {', '.join(catalog.ENCODERS)}. fresh: a new random network in each step; kept: "
-    "a random network for --keep steps; trained: weights between the initial and trained weights of a few networks.",
+    "a random network for several steps (keep); trained: weights between the initial and trained weights of a few "
+    "networks.",
 )
 ENCODER_NETWORK = option(
     "--encoder-network",

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from condensekit.nas.study.full_training import FullTraining
     from condensekit.nas.study.result import SearchResult
     from condensekit.nas.study.truth import Truth
-    from condensekit.nas.trials.settings import Running
 
 MAX_HELD = 5_000  # training images held out to score candidates, at most a fifth of them
 RECIPE = ("discrepancy", "init", "sampling", "encoder", "encoder_network", "factor", "augment")  # options of recipes
@@ -200,7 +199,7 @@ Examples:
     show_default=True,
     metavar="NAME",
     help="pool: trials in worker processes; nni: the same with NNI's portal; sequential: trials in this process, which "
-    "a candidate can end.",
+    "a candidate can end or change.",
 )
 @option("--workers", type=Whole(), metavar="N", help="Trials at a time.  [default: 2, or 1 on a single core]")
 @option(
@@ -242,8 +241,9 @@ Examples:
     "--trial-limit",
     type=Duration(),
     metavar="TIME",
-    help="Time for one trial, including trials of --truth full and --retrain. A longer trial is stopped and counts as "
-    "failed. Every candidate is looked at before, for at most a minute.",
+    help="Time for one trial; a longer trial is stopped and counts as failed. A training of --truth full or --retrain "
+    "has longer, as many times as it has more images than a trial. Every candidate is tried before its first trial, "
+    "within this time and a minute.",
 )
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
@@ -268,14 +268,16 @@ def command(
     with needing_nni("condensekit search"):
         import nni
 
+        from condensekit.nas.engines.client import serving
         from condensekit.nas.rankers.base import Setting
         from condensekit.nas.rankers.batch_norm import STATISTICS_IMAGES
         from condensekit.nas.rankers.by_name import ranker
         from condensekit.nas.rankers.sets import Maker
         from condensekit.nas.rankers.training import ProxyProtocol, check_score
-        from condensekit.nas.spaces.spaces import space
+        from condensekit.nas.study import winner
+        from condensekit.nas.study.building import built
         from condensekit.nas.study.contest import Contest
-        from condensekit.nas.study.full_training import FullTraining
+        from condensekit.nas.study.full_training import FullTraining, how_to_feed
         from condensekit.nas.study.networks import identifying
         from condensekit.nas.study.plots import scatter
         from condensekit.nas.trials.settings import Running, usual_workers
@@ -315,8 +317,9 @@ def command(
         if options["truth_name"] not in ("none", "full") and not Path(options["truth_name"]).is_file():
             raise ConfigError(f"cannot read the truth table {options['truth_name']}: there is no such file")
     problems.refuse()
+    server = click.get_current_context().with_resource(serving(running.engine))
     train, test = source.load(quiet)
-    made = space(options["space_name"], train.spec.shape, len(train.classes))
+    made = built(options["space_name"], train.spec.shape, len(train.classes), server)
     config = {
         **{name.removesuffix("_name"): options[name] for name in DECIDING},
         **({name: options[name] for name in ("full_epochs", "truth_seeds")} if options["truth_name"] == "full" else {}),
@@ -348,13 +351,13 @@ def command(
         trials=options["trials"],
         truth=_truth(options["truth_name"], made, full),
         seed=seed,
-        identify=identifying(running),
+        identify=identifying(running, server),
     )
     contest.check(running)
     with RunDir.create(out, config, resume, train.fingerprint()):
         file = out / "search.json"
         before: _Earlier | None = read_json(file, _Earlier) if os.path.lexists(file) else None
-        found = contest.run(running)
+        found = contest.run(running, server)
         record, drawn = {**found.to_json(), "retrained": None}, False
         try:
             record["retrained"] = _earlier(before, found.best)
@@ -362,7 +365,14 @@ def command(
             drawn = scatter(found.trials, found.values, out / "ranking.png")
             if retrained and found.best and not _retrained(record["retrained"], full):
                 try:
-                    record["retrained"] = _retrain(made, found.best, full, seed, out, running)
+                    weights = out / "retrained.safetensors"
+                    limit_s = full.limit_s(running.trial_limit_s, setting)
+                    best = found.best["architecture"]
+                    accuracy = winner.retrained(
+                        made, best, full, seed, weights, running, limit_s=limit_s, server=server
+                    )
+                    done = {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(weights)}
+                    record["retrained"] = {**done, **how_to_feed(full)}
                 except OutOfTimeError as error:
                     record["notes"].append(
                         f"the winner is not retrained: {error}; --resume --retrain with a larger --budget does it"
@@ -429,18 +439,6 @@ def _truth(name: str, space: Any, full: FullTraining) -> Truth | FullTraining | 
     if name == "none":
         return None
     return full if name == "full" else read_table(Path(name), space)
-
-
-def _retrain(
-    space: Any, best: Mapping[str, Any], full: FullTraining, seed: int, out: Path, running: Running
-) -> dict[str, Any]:
-    """Train the best architecture on all images within the rest of the budget, and save its weights."""
-    from condensekit.nas.study.full_training import how_to_feed
-    from condensekit.nas.study.winner import retrained
-
-    file = out / "retrained.safetensors"
-    accuracy = retrained(space, best["architecture"], full, seed, file, running)
-    return {"accuracy": accuracy, "epochs": full.protocol.epochs, "file": str(file), **how_to_feed(full)}
 
 
 def _number(count: int | None) -> str:

@@ -62,6 +62,7 @@ REPORTED: dict[str, dict[str, Any]] = {
     "set": {"scores": {"accuracy": {0.5}}},
     "listed": {"scores": [0.1, 0.2]},
     "named": {"scores": {"accuracy": "high"}},
+    "infinite": {"scores": {"accuracy": float("inf")}},
     "untimed": {"seconds": None},
     "uncounted": {"image_steps": float("nan")},
     "negative": {"seconds": -1, "image_steps": float("inf")},
@@ -118,6 +119,12 @@ def measure(model):
     nni.report_final_result({"default": np.float32(model.width), "scores": scores, "image_steps": np.int64(10)})
 
 
+def diverge(model):
+    """Tests of a training that diverges for some steps."""
+    nni.report_intermediate_result({"default": 0.1, "cross-entropy": float("nan"), "margin": -float("inf")})
+    nni.report_final_result(float(model.width))
+
+
 def where_home_is(model, file):
     with open(file, "w") as note:
         note.write(os.path.expanduser("~"))
@@ -130,6 +137,10 @@ def scoring(**options):
 
 def measuring():
     return FunctionalEvaluator(measure)
+
+
+def diverging():
+    return FunctionalEvaluator(diverge)
 
 
 def failing(**options):

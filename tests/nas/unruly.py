@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 
 import nni
 import torch
@@ -40,9 +41,20 @@ FAULTS = {
     "ungraded": "its outputs depend on no parameter that can be trained",
     "zero": "its outputs are constant: they depend on no parameter that can be trained",
     "bias": "its outputs are constant: they do not depend on the images",
+    "frozen": "its outputs depend on no parameter that can be trained",
+    "steep": "its gradients are not finite numbers before the training",
+    "sparse": "its outputs are (16, 10) of float32 sparse_coo, expected a tensor (16, 10)",
+    "complex": "its outputs are (16, 10) of complex64, expected a tensor (16, 10)",
+    "half tested": "its outputs are (16, 5) of float32, expected a tensor (16, 10)",
+    "recurses": "RecursionError: maximum recursion depth exceeded",
+    "refuses warnings": "UserWarning: a warning",
 }
 """Why each candidate fails."""
-FINE = ("fine", "prints", "reseeds", "doubles", "is exact", "threads", "wide", "uncounted", "blind")
+FINE = (
+    "fine",
+    *("closes", "moves", "shallow", "forgets", "on meta"),  # these would disturb the next ones in their process
+    *("prints", "reseeds", "doubles", "is exact", "threads", "wide", "uncounted", "blind", "forks", "whole tensors"),
+)
 """Candidates that can be trained all the same."""
 
 
@@ -62,6 +74,16 @@ def _interrupt():
     raise KeyboardInterrupt
 
 
+def _fork():
+    if os.fork() == 0:
+        time.sleep(3600)
+
+
+def _warn():
+    warnings.simplefilter("error")
+    warnings.warn("a warning", stacklevel=1)
+
+
 ACTS = {
     "hangs": lambda: time.sleep(3600),
     "spins in C": lambda: ctypes.PyDLL(None).pause(),  # signals are not handled before it returns
@@ -77,6 +99,13 @@ ACTS = {
     "is exact": lambda: torch.use_deterministic_algorithms(True),
     "ungraded": lambda: torch.set_grad_enabled(False),
     "threads": _thread,
+    "forks": _fork,
+    "closes": lambda: (sys.stdout.close(), sys.stderr.close()),
+    "moves": lambda: os.chdir("/"),
+    "shallow": lambda: sys.setrecursionlimit(100),
+    "forgets": lambda: sys.modules.pop(__name__, None),
+    "on meta": lambda: torch.set_default_device("meta"),
+    "refuses warnings": _warn,
 }  # what a candidate does, by its name; ``at birth`` in its constructor
 
 
@@ -95,11 +124,16 @@ class Unruly(ModelSpace):
         self.first, self.last = nn.Linear(64, width), nn.Linear(width, classes)
         if self.kind.endswith(" at birth"):
             ACTS[self.kind.removesuffix(" at birth")]()
+        self.requires_grad_(self.kind != "frozen")
+        if self.kind == "whole tensors":
+            self.extra = self.last.weight * 1  # which cannot be copied
 
     def forward(self, x):
         ACTS.get(self.kind, lambda: None)()
         if self.kind == "raises":
             raise ValueError("no good\nat all")
+        if self.kind == "recurses":
+            return self.forward(x)
         if self.kind == "blind":
             x = x * 0
         if self.kind == "uncounted":
@@ -120,6 +154,10 @@ class Unruly(ModelSpace):
             "zero": lambda: y * 0,
             "bias": lambda: self.last.bias.expand(len(x), -1),
             "wide": lambda: torch.cat([y, y], 1),
+            "steep": lambda: y + (y * 0).sqrt(),
+            "sparse": lambda: y.to_sparse(),
+            "complex": lambda: y.to(torch.complex64),
+            "half tested": lambda: y if self.training else y[:, :5],
         }
         return answers.get(self.kind, lambda: y)()
 
@@ -128,9 +166,8 @@ class Here(Unruly):
     """Candidates that cannot end the process in which they run."""
 
     def __init__(self):
-        super().__init__(
-            kinds=["fine", "prints", "hangs", "leaves", "interrupts", "interrupts at birth", "stops", "heads"]
-        )
+        changes = ["moves", "shallow", "refuses warnings", "on meta", "prints"]
+        super().__init__(["fine", *changes, "hangs", "leaves", "interrupts", "interrupts at birth", "stops", "heads"])
 
 
 class Apart(Unruly):
@@ -138,3 +175,17 @@ class Apart(Unruly):
 
     def __init__(self):
         super().__init__(kinds=["fine", *FAULTS, *FINE[1:]])
+
+
+class Threads(Unruly):
+    """Candidates that leave a thread, for which a process would wait at its end."""
+
+    def __init__(self):
+        super().__init__(kinds=["fine", "threads"])
+
+
+class Stillborn(Unruly):
+    """The first candidate ends its process when it is built."""
+
+    def __init__(self):
+        super().__init__(kinds=["ends at birth", "fine"])

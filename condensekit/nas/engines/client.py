@@ -1,4 +1,4 @@
-"""Client of the fork server: starts the server, gives it a job, and forks and kills its workers."""
+"""Client of the fork server: starts the server, gives it jobs, and forks and kills their workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +28,8 @@ START_S = 120  # largest time of the server's imports in seconds
 class WarmServer:
     """Fork server that ends with this process, however this process ends. Use it as a context manager.
 
-    It can serve several searches in a row: the start of the server takes seconds, that of a worker milliseconds.
+    It can serve several searches, also at the same time: the start of the server takes seconds, that of a worker
+    milliseconds.
     """
 
     def __init__(self) -> None:
@@ -63,8 +66,9 @@ class WarmServer:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def prepare(self, job: Job) -> None:
-        """Send the job of all workers that are forked from now on.
+    @contextlib.contextmanager
+    def working_on(self, job: Job) -> Iterator[int]:
+        """Context in which the server has a job; gives the number of the job.
 
         Raises:
             ConfigError: The job cannot be sent, or cannot be loaded by the server.
@@ -82,13 +86,18 @@ class WarmServer:
             self._ready = True
         self._send("P", json.dumps(search_path()).encode())
         self._send("J", payload)
-        self._expect("j")
+        number = int(self._expect("j"))
+        try:
+            yield number
+        finally:
+            with contextlib.suppress(CondensekitError):  # the server may have ended
+                self._send("D", str(number).encode())
 
-    def fork(self) -> tuple[int, Connection]:
-        """Start a worker; returns its pid and the pipe to it."""
+    def fork(self, job: int) -> tuple[int, Connection]:
+        """Start a worker for a job; returns its pid and the pipe to it."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._send("F", descriptors=(theirs.fileno(),))
+            self._send("F", str(job).encode(), descriptors=(theirs.fileno(),))
         pid = int(self._expect("f"))
         return pid, Connection(ours.detach())
 
@@ -96,9 +105,9 @@ class WarmServer:
         """Kill a worker."""
         self._send("K", str(pid).encode())
 
-    def listen(self, path: Path) -> None:
-        """Accept trials of NNI's training service at a socket ``path``, whose folder exists."""
-        self._send("L", str(path.absolute()).encode())
+    def listen(self, job: int, path: Path) -> None:
+        """Accept trials of a job from NNI's training service at a socket ``path``, whose folder exists."""
+        self._send("L", f"{job} {path.absolute()}".encode())
         self._expect("l")
 
     def guard(self, manager: int) -> None:
@@ -144,6 +153,11 @@ class WarmServer:
 
     def _gone(self) -> CondensekitError:
         return CondensekitError("the fork server has ended: see its messages above; start the search again")
+
+
+def serving(engine: str) -> AbstractContextManager[WarmServer | None]:
+    """Context with a fork server for the searches of an engine; None: ``sequential`` needs none."""
+    return contextlib.nullcontext() if engine == "sequential" else WarmServer()
 
 
 def search_path() -> list[str]:

@@ -4,16 +4,18 @@
 server (:mod:`condensekit.nas.engines.client`). When the other end of this socket closes, for any reason, the server
 kills all its workers and exits. Each worker leads a process group of its own, and ends when the server ends.
 
-Messages to the server: ``P`` with the folders of ``sys.path``; ``J`` with the job (a pickled space and evaluator),
-answered by ``j``, or by ``e`` with a reason; ``F`` with the socket of a new worker, answered by ``f`` with its pid;
-``K`` with the pid of a worker to kill; ``L`` with the path of a socket for trials of NNI's training service; ``M`` with
-the pid of NNI's manager, which is killed with the workers. The server sends ``x`` with the pid and wait status of each
-worker that ended.
+Messages to the server: ``P`` with the folders of ``sys.path``; ``J`` with a job (a pickled space and evaluator),
+answered by ``j`` with its number, or by ``e`` with a reason; ``D`` with the number of a job that is done; ``F`` with
+the number of a job and the socket of a new worker, answered by ``f`` with its pid; ``K`` with the pid of a worker to
+kill; ``L`` with the number of a job and the path of a socket for trials of NNI's training service; ``M`` with the pid
+of NNI's manager, which is killed with the workers. The server sends ``x`` with the pid and wait status of each worker
+that ended.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -23,9 +25,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from condensekit.nas.engines import messages  # all else is imported by main, which prepares for signals before
+
+if TYPE_CHECKING:
+    from condensekit.nas.engines.worker import Job
 
 
 class ForkServer:
@@ -47,6 +54,8 @@ class ForkServer:
         signal.set_wakeup_fd(wake)
         self.clients: dict[int, socket.socket | None] = {}  # by pid: client of a trial; None: a worker of the pool
         self.manager = 0
+        self.jobs: dict[int, Job] = {}  # by number
+        self.numbers = count()
         self._watch(control, self._command)
         self._watch(self.ended, self._reap)
 
@@ -71,17 +80,21 @@ class ForkServer:
             sys.path[:] = json.loads(payload)
         elif kind == "J":
             self._take_job(payload)
+        elif kind == "D":
+            del self.jobs[int(payload)]
         elif kind == "F":
             from condensekit.nas.engines import worker
 
-            pid = self._fork(lambda: worker.work(descriptors[0]))
+            job = self.jobs[int(payload)]
+            pid = self._fork(lambda: worker.work(job, descriptors[0]))
             self.clients[pid] = None
             os.close(descriptors[0])
             self._tell("f", pid)
         elif kind == "K" and int(payload) in self.clients:
             _kill(int(payload))
         elif kind == "L":
-            self._listen(Path(payload.decode()))
+            number, path = payload.decode().split(" ", 1)
+            self._listen(self.jobs[int(number)], Path(path))
         elif kind == "M":
             self.manager = int(payload)
         return True
@@ -93,19 +106,19 @@ class ForkServer:
     def _take_job(self, payload: bytes) -> None:
         import cloudpickle
 
-        from condensekit.nas.engines import worker
-
         try:
             with _leaving_with(self.control):
-                worker.JOB = cloudpickle.loads(payload)
-                worker.JOB.prepare()
+                job: Job = cloudpickle.loads(payload)
+                job.prepare()
         except Exception as error:
             messages.send(self.control, "e", f"{type(error).__name__}: {error}".encode())
         else:
-            messages.send(self.control, "j")
+            number = next(self.numbers)
+            self.jobs[number] = job
+            self._tell("j", number)
 
-    def _listen(self, path: Path) -> None:
-        """Accept trials of NNI's training service at a socket that only this user can open."""
+    def _listen(self, job: Job, path: Path) -> None:
+        """Accept trials of a job from NNI's training service at a socket that only this user can open."""
         listener = socket.socket(socket.AF_UNIX)
         here = os.open(".", os.O_RDONLY)
         before = os.umask(0o077)
@@ -118,10 +131,10 @@ class ForkServer:
             os.fchdir(here)
             os.close(here)
         listener.listen(64)
-        self._watch(listener, lambda: self._accept(listener))
+        self._watch(listener, lambda: self._accept(job, listener))
         messages.send(self.control, "l")
 
-    def _accept(self, listener: socket.socket) -> bool:
+    def _accept(self, job: Job, listener: socket.socket) -> bool:
         client, _ = listener.accept()
         message = messages.receive(client)
         if message is None or len(message[2]) != 3:
@@ -130,7 +143,7 @@ class ForkServer:
         from condensekit.nas.engines import worker
 
         request, streams = json.loads(message[1]), message[2]
-        pid = self._fork(lambda: worker.nni_trial(request, streams))
+        pid = self._fork(lambda: worker.nni_trial(job, request, streams))
         for descriptor in streams:
             os.close(descriptor)
         self.clients[pid] = client
@@ -240,6 +253,8 @@ def main() -> None:
         from condensekit.nas.engines import worker
 
         worker.preload()
+    gc.collect()
+    gc.freeze()  # workers share the memory of what is imported until a collector writes into it
     messages.send(control, "r")
     ForkServer(control).serve()
     os._exit(0)  # a usual exit would take seconds to unload torch

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
+import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,21 @@ from condensekit.rng import isolated, key_of
 log = logging.getLogger(__name__)
 
 INTERRUPT_AGAIN_S = 1.0  # seconds to a second interrupt: an exception in a finaliser or garbage collection is lost
+
+
+def _folder() -> str | None:
+    """The current folder; None: it is deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+def _return(folder: str | None) -> None:
+    if folder is not None:
+        os.chdir(folder)
+
+
 SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, torch.set_default_device),
@@ -33,6 +49,8 @@ SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+    (_folder, _return),  # a search may write into a relative folder
 )
 """Settings of the whole process that a candidate may change: functions that get and set each of them."""
 
@@ -53,10 +71,10 @@ def interrupted(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def unchanged() -> Iterator[None]:
-    """Context that restores :data:`SETTINGS`, and in which a candidate prints to standard error."""
+    """Context that restores :data:`SETTINGS` and warnings, and in which a candidate prints to standard error."""
     before = [get() for get, _ in SETTINGS]
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             yield
     finally:
         for (get, restore), value in zip(SETTINGS, before, strict=True):
@@ -138,13 +156,3 @@ class Guarded(Evaluator):  # type: ignore[misc]
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-
-
-def score_of(metric: Any) -> float | None:
-    """The score in a metric (a number, or a dictionary with ``default``); None: the metric has no finite score."""
-    value: Any = metric.get("default") if isinstance(metric, dict) else metric
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""Pool engine: warm worker processes, in which a trial starts in milliseconds instead of seconds."""
+"""Pool engine: trials in processes forked from a warm server, which start in milliseconds instead of seconds."""
 
 from __future__ import annotations
 
@@ -34,20 +34,25 @@ class PoolEngine(Engine):
     It has no thread of its own: :meth:`pump` dispatches the events, and every method that waits calls it.
 
     Args:
-        server: Fork server that has the job.
-        workers: Largest number of processes; a process is forked when a model needs it.
+        server: Fork server.
+        job: Number of the server's job that the models belong to.
+        workers: Largest number of processes.
         limit_s: Seconds after which the worker of a trial is killed; None: no limit.
+        lasting: Whether a process runs several models, one after the other. Otherwise each model has a process of its
+            own, and what a candidate changes in its process does not last.
     """
 
-    def __init__(self, server: WarmServer, workers: int, limit_s: float | None = None) -> None:
+    def __init__(
+        self, server: WarmServer, job: int, workers: int, limit_s: float | None = None, lasting: bool = False
+    ) -> None:
         super().__init__()
-        self.server, self.workers, self.limit_s = server, workers, limit_s
+        self.server, self.job, self.workers, self.limit_s, self.lasting = server, job, workers, limit_s, lasting
         self._workers: list[_Worker] = []
         self._waiting: deque[ExecutableModelSpace] = deque()
         self._models: list[ExecutableModelSpace] = []
 
     def submit_models(self, *models: ExecutableModelSpace) -> None:
-        """Start models in idle workers; further models wait."""
+        """Start models; further models wait for the end of others."""
         for model in models:
             self._models.append(model)
             model.status = ModelStatus.Training
@@ -60,13 +65,12 @@ class PoolEngine(Engine):
             if worker is None:
                 if len(self._workers) >= self.workers:
                     return
-                worker = _Worker(*self.server.fork())
+                worker = _Worker(*self.server.fork(self.job))
                 self._workers.append(worker)
-            model = self._waiting.popleft()
-            worker.model = model
+            worker.model = self._waiting.popleft()
             worker.deadline = None if self.limit_s is None else time.monotonic() + self.limit_s
             with contextlib.suppress(BrokenPipeError):  # a dead worker is found when its pipe is read
-                worker.pipe.send_bytes(json.dumps(model.sample).encode())
+                worker.pipe.send_bytes(json.dumps(worker.model.sample).encode())
 
     def pump(self, timeout_s: float) -> None:
         """Dispatch the reports of workers; wait for reports at most ``timeout_s`` seconds."""
@@ -77,7 +81,7 @@ class PoolEngine(Engine):
             self._drain(busy[pipe])  # type: ignore[index]
         for worker in busy.values():
             if worker.model is not None and worker.deadline is not None and time.monotonic() > worker.deadline:
-                self._drop(worker, f"over its limit of {self.limit_s:g} s")
+                self._fail(worker, f"over its limit of {self.limit_s:g} s")
         self._start()
 
     def _drain(self, worker: _Worker) -> None:
@@ -91,7 +95,7 @@ class PoolEngine(Engine):
         try:
             message = json.loads(worker.pipe.recv_bytes())
         except (EOFError, OSError):  # it died, perhaps in the middle of a message
-            self._drop(worker, None)
+            self._fail(worker, None)
             return
         model, value = worker.model, message["value"]
         if message["type"] == "PERIODICAL":
@@ -100,18 +104,25 @@ class PoolEngine(Engine):
             self.dispatch_model_event(FinalMetricEvent(model, value))
         else:
             worker.model = None
+            if not self.lasting:
+                self.server.kill(worker.pid)
+                self._remove(worker)
             self._ended(model, ModelStatus.Trained if value else ModelStatus.Failed)
 
-    def _drop(self, worker: _Worker, why: str | None) -> None:
-        """Remove a worker that has died, or kill it for the reason ``why``; its trial has failed."""
+    def _fail(self, worker: _Worker, why: str | None) -> None:
+        """End the trial of a worker that has died, or that is killed for the reason ``why``."""
         if why is not None:
             self.server.kill(worker.pid)
-        self._workers.remove(worker)
-        worker.pipe.close()
-        end = self.server.end_of(worker.pid)
+        end = self._remove(worker)
         model, worker.model = worker.model, None
         self.dispatch_model_event(FinalMetricEvent(model, {"failed": why or end}))
         self._ended(model, ModelStatus.Failed)
+
+    def _remove(self, worker: _Worker) -> str:
+        """Remove a worker that has died or is killed; returns a text that says how it ended."""
+        self._workers.remove(worker)
+        worker.pipe.close()
+        return self.server.end_of(worker.pid)
 
     def _ended(self, model: Any, status: ModelStatus) -> None:
         self.dispatch_model_event(TrainingEndEvent(model, status))

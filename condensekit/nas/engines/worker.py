@@ -56,7 +56,7 @@ class Job:
             self.evaluator.prepare()
 
 
-JOB: Job | None = None  # the server sets it, and forked workers inherit it
+JOB: Job | None = None  # the job of this process, if it runs a trial of NNI's training service
 
 
 class Inherited(Evaluator):  # type: ignore[misc]
@@ -116,16 +116,15 @@ class _Kept(TrialCommandChannel):  # type: ignore[misc]
         self.channel.send_metric(type, parameter_id, trial_job_id, sequence, value)
 
 
-def work(descriptor: int) -> None:
+def work(job: Job, descriptor: int) -> None:
     """Run trials in a row: read an architecture from the socket ``descriptor``, send its metrics and its end."""
-    assert JOB is not None
     pipe = Connection(descriptor)
     while True:
         try:
             sample = json.loads(pipe.recv_bytes())
         except EOFError:
             return
-        model = JOB.model.freeze(sample)
+        model = job.model.freeze(sample)
         set_default_trial_command_channel(_Pipe(pipe, model))
         nni.trial.overwrite_intermediate_seq(0)
         nni.get_next_parameter()
@@ -145,13 +144,16 @@ def _tell(pipe: Connection, message: dict[str, Any]) -> None:
         os._exit(1)  # the search has ended
 
 
-def nni_trial(request: dict[str, Any], streams: list[int]) -> None:
+def nni_trial(job: Job, request: dict[str, Any], streams: list[int]) -> None:
     """Run one trial of NNI's training service in this process, instead of a new Python process.
 
     Args:
+        job: Job of the trial.
         request: Working directory ``cwd`` and environment ``env`` of the trial.
         streams: Descriptors of the trial's standard input, output and error.
     """
+    global JOB
+    JOB = job
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
     os.chdir(request["cwd"])

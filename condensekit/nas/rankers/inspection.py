@@ -1,4 +1,4 @@
-"""Inspection: an evaluator that counts a candidate and passes one batch through it, before hours are spent on it."""
+"""Inspection: an evaluator that counts a candidate and tries one step of its training, before hours are spent on it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from condensekit.rng import Draw, isolated
 class Inspection(Evaluator):  # type: ignore[misc]
     """Evaluator that finds the cost of a candidate, and whether its outputs can be trained.
 
-    The cost is an intermediate result with ``params`` and ``flops``; without it the candidate cannot be counted. The
-    final result is 1, or 0 for outputs that are the same for all images; the outputs of a trained network may still
-    become different.
+    A batch passes forward and backward, and forward in evaluation mode. The cost is an intermediate result with
+    ``params`` and ``flops``; without it the candidate cannot be counted. The final result is 1, or 0 for outputs that
+    are the same for all images; the outputs of a trained network may still become different.
 
     Args:
         images_NCHW: Batch (N, C, H, W) of normalised float32 images, at least two.
@@ -58,7 +58,10 @@ class Inspection(Evaluator):  # type: ignore[misc]
             nni.report_intermediate_result({"default": cost.flops, "params": cost.params, "flops": cost.flops})
         device = self.machine.resolved().device
         with isolated(weights):
-            alike = _outputs_alike(make().to(device).train(), self.images.to(device), self.classes)
+            module, images = make().to(device), self.images.to(device)
+            alike = _outputs_alike(module.train(), images, self.classes)
+            with torch.no_grad():
+                check_outputs(module.eval()(images), len(images), self.classes)
         nni.report_final_result(0.0 if alike else 1.0)
 
     def _execute(self, model: Any) -> Any:
@@ -81,11 +84,15 @@ def _outputs_alike(module: nn.Module, images: Tensor, classes: int) -> bool:
         raise TrialError("its outputs are not finite numbers before the training")
     if not outputs.requires_grad:
         raise TrialError("its outputs depend on no parameter that can be trained")
-    if not bool((outputs == outputs[0]).all()):
-        return False
     learnt = [p for p in module.parameters() if p.requires_grad]
     loss = torch.nn.functional.cross_entropy(outputs, torch.arange(len(images), device=images.device) % classes)
     (seen, *gradients) = torch.autograd.grad(loss, [images, *learnt], allow_unused=True)
+    if all(found is None for found in gradients):
+        raise TrialError("its outputs depend on no parameter that can be trained")
+    if not all(bool(torch.isfinite(found).all()) for found in gradients if found is not None):
+        raise TrialError("its gradients are not finite numbers before the training")
+    if bool((outputs != outputs[0]).any()):
+        return False
     if seen is None:
         raise TrialError("its outputs are constant: they do not depend on the images")
     if not any(bool(found.any()) for found in gradients if found is not None):

@@ -389,8 +389,10 @@ def check_outputs(outputs: Any, images: int, classes: int) -> Tensor:
     expected = f"expected a tensor ({images}, {classes}): one output for each class"
     if not isinstance(outputs, Tensor):
         raise TrialError(f"its forward returns a {type(outputs).__name__}, {expected}, without auxiliary outputs")
-    if outputs.ndim != 2 or len(outputs) != images or outputs.shape[1] < classes or not outputs.is_floating_point():
-        got = f"{tuple(outputs.shape)} of {str(outputs.dtype).removeprefix('torch.')}"
+    dense = outputs.is_floating_point() and outputs.layout is torch.strided
+    if outputs.ndim != 2 or len(outputs) != images or outputs.shape[1] < classes or not dense:
+        kinds = (outputs.dtype, *([] if outputs.layout is torch.strided else [outputs.layout]))
+        got = f"{tuple(outputs.shape)} of {' '.join(str(kind).removeprefix('torch.') for kind in kinds)}"
         raise TrialError(f"its outputs are {got}, {expected}")
     return outputs
 

@@ -100,7 +100,8 @@ class Service(NasExperiment):  # type: ignore[misc]
         workers: Number of trials at the same time.
         limit_s: Seconds for one trial; None: no limit.
         journal: Function that makes the layer above the engine.
-        server: Fork server that has the job of this search; None: the trials run on other machines.
+        server: Fork server; None: the trials run on other machines.
+        job: Number of the server's job of this search.
         training_service: NNI's configuration of a training service on other machines; None: the local service.
     """
 
@@ -115,9 +116,10 @@ class Service(NasExperiment):  # type: ignore[misc]
         limit_s: float | None,
         journal: Callable[[Engine], Middleware],
         server: WarmServer | None,
+        job: int = 0,
         training_service: Any = None,
     ) -> None:
-        self.folder, self.server, self.journal = folder.absolute(), server, journal
+        self.folder, self.server, self.job, self.journal = folder.absolute(), server, job, journal
         with _launching(self.folder, None):  # the constructor of the configuration writes a list of services
             config = NasExperimentConfig("ts", "simplified", None if training_service else "local")
         if training_service is not None:
@@ -142,7 +144,7 @@ class Service(NasExperiment):  # type: ignore[misc]
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / EXPERIMENTS / ".experiment").unlink(missing_ok=True)  # NNI would unpickle it
         if self.server is not None:
-            self.server.listen(self.folder / "trials.sock")
+            self.server.listen(self.job, self.folder / "trials.sock")
             self._explore(port, self.server)
             return
         with Guardian() as guardian:

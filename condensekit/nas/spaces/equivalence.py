@@ -52,8 +52,8 @@ def _known(space: ModelSpace) -> _Known:
     return _KNOWN.setdefault(space, _Known())
 
 
-def _plain(space: ModelSpace) -> bool:
-    """Whether no two architectures of a space are the same network, so that none is built to compare them."""
+def ours(space: ModelSpace) -> bool:
+    """Whether a space is condensekit's own: its architectures are different networks, and no candidate misbehaves."""
     return type(space) in (ConvNetSpace, NasBench201Space)
 
 
@@ -64,7 +64,7 @@ def networks(space: ModelSpace, architectures: Sequence[Architecture]) -> list[s
     compare them, each once; of condensekit's own spaces each architecture is another network.
     """
     names = [key(a) for a in architectures]
-    if _plain(space):
+    if ours(space):
         return names
     known = _known(space)
     new = {name: a for name, a in zip(names, architectures, strict=True) if name not in known.networks}
@@ -90,7 +90,7 @@ def unlike(space: ModelSpace, architectures: Sequence[Architecture]) -> list[Arc
 def twin(space: ModelSpace, architecture: Architecture, keys: Mapping[str, object]) -> str | None:
     """The key among ``keys`` of this architecture, or of one that builds the same network; None: there is neither."""
     name = key(canonical(space, architecture))
-    if name in keys or _plain(space):
+    if name in keys or ours(space):
         return name if name in keys else None
     (network,) = networks(space, [architecture])
     theirs = networks(space, [json.loads(each) for each in keys])

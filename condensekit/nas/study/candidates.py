@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import ConfigError
 from condensekit.nas.engines.client import WarmServer
-from condensekit.nas.engines.guarded import interruptible
 from condensekit.nas.rankers import zero_cost
 from condensekit.nas.rankers.base import Setting
 from condensekit.nas.rankers.inspection import Inspection, cost_of
 from condensekit.nas.spaces.architecture import Architecture
-from condensekit.nas.trials import journal
-from condensekit.nas.trials.driver import search
+from condensekit.nas.study.checks import check
+from condensekit.nas.study.notes import tallied
 from condensekit.nas.trials.log import TrialLog
 from condensekit.nas.trials.settings import Running
-from condensekit.nas.trials.strategies import FixedList
 from condensekit.nas.trials.time_budget import TimeBudget
 from condensekit.networks.cost import Cost
 from condensekit.rng import Draw
 
 log = logging.getLogger(__name__)
 
-LIMIT_S = 60.0  # largest time to inspect a candidate in seconds
 IMAGES = 16  # number of images that an inspected candidate sees
 INSPECTION = "inspection"  # name in the log, where rankers have theirs
 FILE = "candidates.jsonl"  # the log, in the folder of a contest
 CONSTANT = "its outputs are the same for all images"
-MAX_REASONS = 3  # largest number of reasons of failures in a text
 
 
 class Candidates:
@@ -41,41 +35,37 @@ class Candidates:
     Args:
         space: Space of the candidates.
         setting: Data and device on which they are trained.
-        running: How trials are run; a candidate that is not inspected within a minute has failed, also without a limit.
+        running: How trials are run.
         server: Fork server of the contest; None: the engine is ``sequential``.
+        budget: Running time budget of the contest.
     """
 
-    def __init__(self, space: ModelSpace, setting: Setting, running: Running, server: WarmServer | None) -> None:
+    def __init__(
+        self, space: ModelSpace, setting: Setting, running: Running, server: WarmServer | None, budget: TimeBudget
+    ) -> None:
         train, held = setting.maker.train, setting.held
         images = zero_cost.batch(train, Draw(setting.seed))[:IMAGES]
         classes = len({*train.classes, *held.classes})
-        self.space, self.running, self.server = space, running, server
+        self.space, self.running, self.server, self.budget = space, running, server, budget
         self.evaluator = Inspection(images, classes, setting.maker.machine, setting.seed)
         self.log = TrialLog(running.folder / FILE if running.folder else None)
 
-    def inspect(self, some: Iterable[Architecture], budget: TimeBudget | None = None) -> None:
-        """Inspect candidates that are not known yet; at the end of the budget the others stay unknown."""
+    def inspect(self, some: Iterable[Architecture], *, late: bool = False) -> None:
+        """Inspect candidates that are not known yet; after the end of the budget only if ``late``."""
         new = [a for a in some if self.log.get(INSPECTION, a) is None]
-        if not new or (budget is not None and budget.spent()):
-            return
-        here = self.running.engine == "sequential"
-        limit_s = min(LIMIT_S, self.running.trial_limit_s or LIMIT_S)
-        with self.running.progress.stage(INSPECTION, len(new)) as stage, _untold():
-            search(
+        if new and (late or not self.budget.spent()):
+            check(
+                INSPECTION,
                 self.space,
                 self.evaluator,
-                FixedList(new),
-                engine="sequential" if here else "pool",
-                workers=self.running.workers,
-                budget_s=budget,
-                trial_limit_s=None if here and not interruptible() else limit_s,
+                new,
+                self.running,
+                self.server,
                 log=self.log,
-                ranker=INSPECTION,
-                server=self.server,
-                on_trial=lambda trial: stage.advance(),
+                budget=None if late else self.budget,
             )
 
-    def check(self, some: Sequence[Architecture]) -> None:
+    def refuse(self, some: Sequence[Architecture]) -> None:
         """Raise an error if no candidate can be trained; log a warning if some cannot.
 
         Raises:
@@ -93,34 +83,12 @@ class Candidates:
         raise ConfigError(f"no candidate of this space can be trained: {tallied(faults)}")
 
     def fault(self, architecture: Architecture) -> str:
-        """Why an inspected candidate cannot be trained; empty: no reason is known."""
+        """Why a candidate, which is inspected if it is new, cannot be trained; empty: no reason is known."""
+        self.inspect([architecture])
         trial = self.log.get(INSPECTION, architecture)
         return "" if trial is None else trial.reason
 
     def costs(self, some: Sequence[Architecture]) -> list[Cost | None]:
         """Parameters and FLOPs of candidates, which are inspected if they are new; None: it cannot be counted."""
-        self.inspect(some)
+        self.inspect(some, late=True)
         return [cost_of(self.log.get(INSPECTION, a)) for a in some]
-
-
-@contextlib.contextmanager
-def _untold() -> Iterator[None]:
-    """Context without the warning that a search logs for each failed trial: :meth:`Candidates.check` logs one."""
-    journal.log.addFilter(_no_warning)
-    try:
-        yield
-    finally:
-        journal.log.removeFilter(_no_warning)
-
-
-def _no_warning(record: logging.LogRecord) -> bool:
-    return record.levelno != logging.WARNING
-
-
-def tallied(reasons: Sequence[str]) -> str:
-    """The most frequent reasons of failures, with their numbers; the log of trials has all reasons."""
-    found = Counter(reasons).most_common()
-    if len(found) == 1:
-        return found[0][0]
-    more = f"; {len(found) - MAX_REASONS} more" if len(found) > MAX_REASONS else ""
-    return "; ".join(f"{reason} ({n})" for reason, n in found[:MAX_REASONS]) + more

@@ -11,16 +11,18 @@ import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import Problems, refuse, unknown, whole
+from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.names import LISTED, STRATEGIES
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.distinct import by_key, distinct, listed, others
-from condensekit.nas.spaces.equivalence import Identify, canonical, counted, groups, identified_by, unlike
+from condensekit.nas.spaces.equivalence import Identify, canonical, groups, identified_by, unlike
 from condensekit.nas.spaces.spaces import check_architecture, check_choices, choices, sample_architectures
-from condensekit.nas.study.candidates import Candidates, tallied
+from condensekit.nas.study.candidates import Candidates
 from condensekit.nas.study.combinations import combined, shared_by
 from condensekit.nas.study.costs import Ledger
 from condensekit.nas.study.full_training import FullTraining
+from condensekit.nas.study.notes import left_out, merged, shortfall, too_few
 from condensekit.nas.study.races import Races
 from condensekit.nas.study.ranking import MIN_CANDIDATES
 from condensekit.nas.study.report import Ground, RankerCost, Scores, ranking_rows
@@ -117,7 +119,7 @@ class Contest:
         self.trials = trials if self.ranked is None else len(self.ranked)
         there = sample_architectures(space, min(trials, MIN_CANDIDATES), seed) if self.ranked is None else self.ranked
         asked = trials if architectures is None else self.trials
-        refuse(_too_few(len(there), asked) if truth is not None else None)
+        refuse(too_few(len(there), asked) if truth is not None else None)
         short = self.ranked is not None and len(there) < asked
         self.notes = [f"the space has only {len(there)} different architectures, not {asked}"] * short
         self.extra = others(space, self.ranked, fitted, seed) if told and self.ranked is not None else []
@@ -140,8 +142,12 @@ class Contest:
         if self.ranked is None and self.strategy == "evolution":
             check_population(population(self.trials), 1 if running.engine == "sequential" else running.workers)
 
-    def run(self, running: Running = Running()) -> SearchResult:  # noqa: B008 - frozen
+    def run(self, running: Running = Running(), server: WarmServer | None = None) -> SearchResult:  # noqa: B008 - frozen
         """Run all rankers, measure the truth and compare the rankers.
+
+        Args:
+            running: How trials are run.
+            server: A fork server that is used and not ended; None: the contest starts its own, if its engine needs one.
 
         Raises:
             ConfigError: See :meth:`check`; or no candidate of the space can be trained.
@@ -151,17 +157,18 @@ class Contest:
         lists = [(one, self._list(one)) for one in self.singles()]
         with (
             running.budget() as budget,
-            Races(self.space, self.strategy, self.trials, self.seed, running, budget) as races,
+            Races(self.space, self.strategy, self.trials, self.seed, running, budget, server) as races,
         ):
-            candidates = Candidates(self.space, self.setting, running, races.server)
+            candidates = Candidates(self.space, self.setting, running, races.server, budget)
             self.ledger.counting = candidates.costs
-            candidates.inspect([*self.some(), *self.extra], budget)
-            candidates.check(self.some())
+            candidates.inspect([*self.some(), *self.extra])
+            candidates.refuse(self.some())
             races.fault = candidates.fault
             races.score(lists, self.setting, lambda made: self.ledger.share(made, self.some(), self.trials))
             truth = self.wanted
             if isinstance(truth, FullTraining):
-                truth = races.measure(truth, [*self.scored(races.found).values(), *self.extra])
+                asked = [*self.scored(races.found).values(), *self.extra]
+                truth = races.measure(truth, asked, truth.limit_s(running.trial_limit_s, self.setting))
             return self._report(races, truth)
 
     def _list(self, one: Ranker) -> Sequence[Architecture] | None:
@@ -202,8 +209,8 @@ class Contest:
         notes = [
             *getattr(self.space, "notes", ()),
             *self.notes,
-            *_merged(self.space),
-            *_left_out(mine, races.unmade, self.trials),
+            *merged(self.space),
+            *left_out(mine, races.unmade, self.trials),
         ]
         trials: list[Trial] = []
         scores: dict[str, Scores] = {}
@@ -213,7 +220,7 @@ class Contest:
                 ours = combined(one, found, self.ranked or [], known, goal)
                 if len(ours) < self.trials:
                     told = len(shared_by(one, found, known))
-                    notes.append(_shortfall(one, mine, len(ours), self.trials, told, len(self.extra)))
+                    notes.append(shortfall(one, mine, len(ours), self.trials, told, len(self.extra)))
             else:
                 ours = mine[one.name]
             trials += ours
@@ -270,59 +277,6 @@ def _usual_strata(space: ModelSpace) -> list[str]:
     """The labels with 2 to 8 choices."""
     sizes = {label: len(getattr(mutable, "values", ())) for label, mutable in space.simplify().items()}
     return [label for label, size in sizes.items() if 2 <= size <= MAX_STRATA]
-
-
-def _merged(space: ModelSpace) -> list[str]:
-    """A note on architectures that are the same network."""
-    combinations, different = counted(space)
-    said = f"{combinations} combinations of choices are {different} different networks, and each network counts once"
-    return [said] if different < combinations else []
-
-
-def _too_few(there: int, asked: int) -> str | None:
-    """The problem of too few architectures for a comparison with a truth; None if there are enough."""
-    if there >= MIN_CANDIDATES:
-        return None
-    way = f"ask for {MIN_CANDIDATES} or more" if asked < MIN_CANDIDATES else "take a larger space"
-    return f"a truth compares at least {MIN_CANDIDATES} architectures, got {there}: {way}, or leave out the truth"
-
-
-def _shortfall(
-    one: Ranker | Combination, found: Mapping[str, Sequence[Trial]], scored: int, wanted: int, told: int, fitted: int
-) -> str:
-    """A note on why a combination did not score all architectures, and the way out.
-
-    Args:
-        one: The combination.
-        found: Trials of each ranker, by name.
-        scored: Number of architectures that it scored.
-        wanted: Number of architectures to score.
-        told: Number of architectures to which it could be fitted.
-        fitted: Number of architectures to which it should be fitted.
-    """
-    short = [part.name for part in one.parts if len(found[part.name]) < wanted]
-    if short:
-        why, out = f"{' and '.join(short)} did not score all of them", "combine other rankers"
-    else:
-        why = f"only {told} of the {fitted} architectures to which it is fitted have a truth and all scores"
-        out = "give a truth that has them"
-    return (
-        f"{one.name}: only {scored} of {wanted} architectures were scored, because {why}: resume with a larger "
-        f"budget, or {out}"
-    )
-
-
-def _left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], wanted: int) -> list[str]:
-    """Notes on the rankers that did not score all candidates."""
-    notes = []
-    for name, ours in found.items():
-        if name in unmade:
-            notes.append(f"{name} failed: {unmade[name]}")
-            continue
-        if failed := [t.reason for t in ours if t.score is None]:
-            notes.append(f"{name}: {len(failed)} of {len(ours)} trials failed and rank last: {tallied(failed)}")
-        notes += [f"{name}: only {len(ours)} of {wanted} architectures were scored"] * (len(ours) < wanted)
-    return notes
 
 
 def _reference(rankers: Sequence[Ranker | Combination]) -> str | None:

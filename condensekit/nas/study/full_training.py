@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import CondensekitError, DataError, StoreError, require
+from condensekit.nas.rankers.base import Setting
 from condensekit.nas.rankers.evaluator import ProxyEvaluator
 from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.spaces.architecture import Architecture
@@ -48,6 +49,18 @@ class FullTraining:
         data = ProxyData(self.train, self.test)
         return ProxyEvaluator(data, self.protocol, seed=FIRST_SEED + seed, last=1, checks=0, machine=self.machine)
 
+    def limit_s(self, trial_limit_s: float | None, setting: Setting) -> float | None:
+        """Largest time of a full training in seconds: the limit of a trial times its work relative to a trial's.
+
+        Args:
+            trial_limit_s: Seconds for a trial of a ranker; None: no limit, and the result is None, too.
+            setting: Setting of these trials. The work is the number of training images, with repetitions.
+        """
+        if trial_limit_s is None:
+            return None
+        ours = self.protocol.steps_on(len(self.train)) * self.protocol.batch
+        return trial_limit_s * max(1.0, ours / (setting.train_steps * setting.protocol.batch * setting.seeds))
+
 
 def retrain(
     space: ModelSpace,
@@ -57,7 +70,10 @@ def retrain(
     path: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[nn.Module, float]:
-    """Train an architecture on all training images and test it.
+    """Train an architecture in this process on all training images and test it.
+
+    A network that hangs or ends its process does so here; ``condensekit search --retrain`` trains in a worker, unless
+    its engine is ``sequential``.
 
     Args:
         space: Space of the architecture.

@@ -9,17 +9,15 @@ import nni
 from nni.nas.evaluator import Evaluator
 from nni.nas.nn.pytorch import ModelSpace
 
-from condensekit.nas.engines.guarded import interruptible
+from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.equivalence import Identify
 from condensekit.nas.spaces.identity import identity_of
-from condensekit.nas.trials.driver import search
+from condensekit.nas.study.checks import check
 from condensekit.nas.trials.settings import Running
-from condensekit.nas.trials.strategies import FixedList
 from condensekit.rng import Draw, isolated
 
-LIMIT_S = 60.0  # largest time to build a candidate twice in seconds
-NETWORKS = "networks"  # name of the search
+NETWORKS = "networks"  # name of the check
 
 
 class Identification(Evaluator):  # type: ignore[misc]
@@ -34,26 +32,19 @@ class Identification(Evaluator):  # type: ignore[misc]
         nni.report_final_result(0.0)
 
 
-def identifying(running: Running) -> Identify:
+def identifying(running: Running, server: WarmServer | None = None) -> Identify:
     """Function that finds the networks of architectures with the engine and workers of a contest.
 
     With the engines ``pool`` and ``nni`` candidates are built in workers, so that they can neither hang nor end the
-    contest. A candidate that cannot be built, or not within a minute, is a network of its own.
+    contest. A candidate that cannot be built, or not in the time of a check, is a network of its own.
+
+    Args:
+        running: How the trials of the contest are run.
+        server: Fork server of the contest; None: a new one for each call.
     """
-    here = running.engine == "sequential"
 
     def identify(space: ModelSpace, architectures: Sequence[Architecture]) -> list[str | None]:
-        with running.progress.stage(NETWORKS, len(architectures)) as stage:
-            trials = search(
-                space,
-                Identification(),
-                FixedList(architectures),
-                engine="sequential" if here else "pool",
-                workers=running.workers,
-                trial_limit_s=None if here and not interruptible() else LIMIT_S,
-                ranker=NETWORKS,
-                on_trial=lambda trial: stage.advance(),
-            )
+        trials = check(NETWORKS, space, Identification(), architectures, running, server)
         found = {key(t.architecture): t.curve[0]["network"] for t in trials if t.score is not None}
         return [found.get(key(architecture)) for architecture in architectures]
 

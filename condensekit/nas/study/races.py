@@ -11,15 +11,14 @@ from nni.nas.evaluator import Evaluator
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import DataError
-from condensekit.nas.engines.client import WarmServer
+from condensekit.nas.engines.client import WarmServer, serving
 from condensekit.nas.rankers.base import Ranker, Setting
 from condensekit.nas.rankers.sets import DivergedError, Preparation
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.nas.spaces.spaces import fingerprint
 from condensekit.nas.study.full_training import FullTraining
 from condensekit.nas.study.truth import Truth, from_trials
 from condensekit.nas.trials.driver import Portal, search
-from condensekit.nas.trials.log import FAILED, Trial, TrialLog
+from condensekit.nas.trials.log import Trial, TrialLog
 from condensekit.nas.trials.settings import Running
 from condensekit.nas.trials.strategies import FixedList
 from condensekit.nas.trials.time_budget import OutOfTimeError, TimeBudget
@@ -32,8 +31,7 @@ class Races:
         found: Trials of each ranker, by name.
         prepared: Preparation of each ranker, by name.
         unmade: Reason why a ranker has no set, by name.
-        fault: Function that tells why a candidate cannot be trained; empty: it is run. Other candidates are failed
-            trials of each search with a list.
+        fault: Function that tells why a candidate cannot be trained, which is then a failed trial; empty: it is run.
 
     Args:
         space: Space of the architectures.
@@ -42,10 +40,18 @@ class Races:
         seed: Seed of the strategy.
         running: How trials are run.
         budget: Running time budget of all searches.
+        server: Fork server that all searches share, which is not ended; None: a new one, if the engine needs one.
     """
 
     def __init__(
-        self, space: ModelSpace, strategy: str, trials: int, seed: int, running: Running, budget: TimeBudget
+        self,
+        space: ModelSpace,
+        strategy: str,
+        trials: int,
+        seed: int,
+        running: Running,
+        budget: TimeBudget,
+        server: WarmServer | None = None,
     ) -> None:
         self.space, self.strategy, self.trials, self.seed = space, strategy, trials, seed
         self.running, self.budget = running, budget
@@ -57,11 +63,11 @@ class Races:
         self.unmade: dict[str, str] = {}
         self.fault: Callable[[Architecture], str] = lambda architecture: ""
         self.stack = ExitStack()
-        self.server: WarmServer | None = None
+        self.server = server
 
     def __enter__(self) -> Races:
-        if self.running.engine != "sequential":
-            self.server = self.stack.enter_context(WarmServer())  # all searches share it
+        if self.server is None:
+            self.server = self.stack.enter_context(serving(self.running.engine))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,24 +95,35 @@ class Races:
                 self.unmade[one.name] = str(error)
                 self.found[one.name], self.prepared[one.name] = [], Preparation()
                 continue
-            self.found[one.name] = self._search(one.name, evaluator, wanted, self.log)
+            self.found[one.name] = self._search(one.name, evaluator, wanted, self.log, self.running.trial_limit_s)
 
-    def measure(self, full: FullTraining, asked: Sequence[Architecture]) -> Truth:
-        """Measure the truth of architectures, one seed after the other, so that a stop leaves complete repeats."""
-        runs = [self._search(f"full-{seed}", full.evaluator(seed), asked, self.truths) for seed in range(full.seeds)]
+    def measure(self, full: FullTraining, asked: Sequence[Architecture], limit_s: float | None) -> Truth:
+        """Measure the truth of architectures, one seed after the other, so that a stop leaves complete repeats.
+
+        Args:
+            full: Settings of the trainings.
+            asked: The architectures.
+            limit_s: Largest time of a training in seconds; None: no limit.
+        """
+        seeds = range(full.seeds)
+        runs = [self._search(f"full-{seed}", full.evaluator(seed), asked, self.truths, limit_s) for seed in seeds]
         names = {key(architecture) for architecture in asked}
         whole = [run for run in runs if names <= {key(trial.architecture) for trial in run}]
         return from_trials("full training", self.space, whole or [run for run in runs[:1] if run])
 
     def _search(
-        self, name: str, evaluator: Evaluator, wanted: Sequence[Architecture] | None, log: TrialLog
+        self,
+        name: str,
+        evaluator: Evaluator,
+        wanted: Sequence[Architecture] | None,
+        log: TrialLog,
+        limit_s: float | None,
     ) -> list[Trial]:
         """Run one search in the remaining budget; without a remaining budget, return the trials of the log."""
         running = self.running
         if self.budget.spent():
             return log.trials(name) if wanted is None else [t for a in wanted if (t := log.get(name, a))]
         total = self.trials if wanted is None else len(wanted)
-        self._fail(name, evaluator, wanted or (), log)
         with running.progress.stage(name, total) as stage:
             return search(
                 self.space,
@@ -117,23 +134,14 @@ class Races:
                 workers=running.workers,
                 seed=self.seed,
                 budget_s=self.budget,
-                trial_limit_s=running.trial_limit_s,
+                trial_limit_s=limit_s,
                 log=log,
                 ranker=name,
                 portal=self._portal(name),
                 server=self.server,
                 on_trial=lambda trial: stage.advance(),
+                fault=self.fault,
             )
-
-    def _fail(self, name: str, evaluator: Evaluator, wanted: Sequence[Architecture], log: TrialLog) -> None:
-        """Log a failed trial for each candidate with a fault."""
-        space, recipe = fingerprint(self.space), getattr(evaluator, "recipe", {})
-        log.check(name, space, recipe)
-        seed = getattr(evaluator, "seed", self.seed)
-        for architecture in wanted:
-            why = self.fault(architecture)
-            if why and log.get(name, architecture) is None:
-                log.append(Trial(name, architecture, None, FAILED, seed=seed, reason=why, space=space, recipe=recipe))
 
     def _portal(self, name: str) -> Portal | None:
         """Settings of NNI's training service for one search; None: another engine is used."""

@@ -10,6 +10,7 @@ from nni.nas.evaluator import Evaluator
 from nni.nas.nn.pytorch import ModelSpace
 
 from condensekit.errors import CondensekitError, StoreError
+from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.spaces.architecture import Architecture
 from condensekit.nas.study.full_training import FullTraining, retrain
 from condensekit.nas.trials.driver import MAX_PICKLED_BYTES, search
@@ -39,12 +40,20 @@ class Retraining(Evaluator):  # type: ignore[misc]
 
 
 def retrained(
-    space: ModelSpace, architecture: Architecture, full: FullTraining, seed: int, path: Path, running: Running
+    space: ModelSpace,
+    architecture: Architecture,
+    full: FullTraining,
+    seed: int,
+    path: Path,
+    running: Running,
+    *,
+    limit_s: float | None = None,
+    server: WarmServer | None = None,
 ) -> float:
     """Retrain the winner of a contest; see :func:`~condensekit.nas.study.full_training.retrain`.
 
     With the engines ``pool`` and ``nni`` it is trained in a worker process, so that it can neither hang nor end the
-    contest; the limit of a trial and the rest of the budget hold for it.
+    contest; the rest of the budget holds for it.
 
     Args:
         space: Space of the architecture.
@@ -53,6 +62,8 @@ def retrained(
         seed: Seed of weights, batches and augmentation.
         path: ``.safetensors`` file for the weights.
         running: How the trials of the contest were run.
+        limit_s: Largest time of the training in seconds; None: no limit.
+        server: Fork server of the contest; None: a new one.
 
     Returns:
         The accuracy on the test images in [0, 1].
@@ -70,8 +81,9 @@ def retrained(
             engine="sequential" if running.engine == "sequential" else "pool",
             workers=1,
             budget_s=budget,
-            trial_limit_s=running.trial_limit_s,
+            trial_limit_s=limit_s,
             ranker=WINNER,
+            server=server,
             on_trial=lambda trial: stage.advance(),
         )
     if not trials:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from nni.nas.evaluator import Evaluator, MutableEvaluator
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy import RegularizedEvolution, Strategy
-from nni.runtime import log as nni_logging
 
 from condensekit.errors import Problems, refuse, whole
 from condensekit.nas.engines.client import WarmServer
@@ -25,10 +23,11 @@ from condensekit.nas.engines.fresh import check_fresh
 from condensekit.nas.engines.guarded import Guarded, interruptible
 from condensekit.nas.engines.pool import PoolEngine
 from condensekit.nas.engines.worker import Job
-from condensekit.nas.spaces.architecture import key
-from condensekit.nas.spaces.equivalence import networks
+from condensekit.nas.spaces.architecture import Architecture, key
+from condensekit.nas.spaces.equivalence import networks, ours
 from condensekit.nas.spaces.spaces import check_choices, choices, fingerprint, plain
 from condensekit.nas.trials import strategies
+from condensekit.nas.trials.contexts import explained, quiet, restored_trial, untold
 from condensekit.nas.trials.journal import Journal, Terms
 from condensekit.nas.trials.log import Trial, TrialLog
 from condensekit.nas.trials.settings import check_running, usual_workers
@@ -73,6 +72,7 @@ def search(
     portal: Portal | None = None,
     server: WarmServer | None = None,
     on_trial: Callable[[Trial], None] | None = None,
+    fault: Callable[[Architecture], str] = lambda architecture: "",
 ) -> list[Trial]:
     """Search a space. A killed search is resumed by the same call with the same log.
 
@@ -94,10 +94,12 @@ def search(
         trials: Largest number of different networks, including those in the log; None: the strategy decides. An
             architecture that is the same network as an earlier one is not run again, except one of a
             :class:`~condensekit.nas.trials.strategies.FixedList`.
-        engine: ``sequential`` (in this process), ``pool`` (warm worker processes) or ``nni`` (NNI's training service,
-            with its portal). A candidate can hang or end its worker, but not the search. With ``sequential`` it ends
-            the search if it ends the process; a limit interrupts Python code only; and every exception counts as a
-            failure of the candidate, except a KeyboardInterrupt where Ctrl-C raises one.
+        engine: ``sequential`` (in this process), ``pool`` (in processes forked from a warm server) or ``nni`` (NNI's
+            training service, with its portal). A candidate can hang or end its worker, but not the search; one of a
+            space that is not condensekit's own has a worker of its own. With ``sequential`` it ends the search if it
+            ends the process; a limit interrupts Python code only; what it changes in the process may change later
+            trials; and every exception counts as a failure of the candidate, except a KeyboardInterrupt where Ctrl-C
+            raises one.
         workers: Number of trials at the same time; None: two, or one on a single core; ``sequential`` has one.
         seed: Seed of a strategy that is given by name.
         budget_s: Seconds of all calls together that have a budget and a log in the same folder, which stores the time
@@ -109,9 +111,10 @@ def search(
         log: Log to which each finished trial is appended at once; None: trials are kept in memory.
         ranker: Name of the ranker in the log.
         portal: Settings of the engine ``nni``.
-        server: A fork server that is used and not ended, for several searches in a row; None: the search starts its
-            own.
+        server: A fork server that is used and not ended, for several searches; None: the search starts its own.
         on_trial: Function that is called with each finished trial, including trials from the log.
+        fault: Function that tells before the trial of an architecture why it would fail; empty: the trial is run. An
+            architecture with a fault is a failed trial.
 
     Returns:
         The trials in the order in which the strategy proposed them, including failed trials.
@@ -132,7 +135,7 @@ def search(
     code = code_of(space, evaluator, strategy)
     book.check(ranker, fingerprint(space), recipe, code)
     if isinstance(strategy, str):
-        with _quiet():
+        with quiet():
             strategy = strategies.strategy(strategy, seed, trials)
     workers = 1 if engine == "sequential" else workers
     if isinstance(strategy, RegularizedEvolution):
@@ -145,22 +148,28 @@ def search(
             budget = stack.enter_context(TimeBudget(budget_s, kept))
         counted = getattr(evaluator, "seed", seed)
         name = key if isinstance(strategy, strategies.FixedList) else _network(space)
-        terms = Terms(ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe, code, name)
+        terms = Terms(
+            ranker, fingerprint(space), counted, trials, budget.deadline, trial_limit_s, recipe, code, name, fault
+        )
 
         def journal(below: Engine) -> Journal:
             return Journal(below, book, terms, on_trial)
 
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet())
+        stack.enter_context(untold())
         if engine == "sequential":
             return _here(space, evaluator, strategy, terms, journal)
         if portal is not None and portal.training_service is not None:
             return _served(space, Guarded(evaluator), strategy, portal, workers, terms, journal, None)
         server = server or stack.enter_context(WarmServer())
         simplified = SimplifiedModelSpace.from_model(space, None)
-        server.prepare(Job(nni.dump(simplified, pickle_size_limit=MAX_PICKLED_BYTES), Guarded(evaluator)))
+        job = Job(nni.dump(simplified, pickle_size_limit=MAX_PICKLED_BYTES), Guarded(evaluator))
+        number = stack.enter_context(server.working_on(job))
         if engine == "nni" and portal is not None:
-            return _served(space, evaluator, strategy, portal, workers, terms, journal, server)
-        return _explore(space, evaluator, strategy, journal(PoolEngine(server, workers, trial_limit_s)))
+            return _served(space, evaluator, strategy, portal, workers, terms, journal, server, number)
+        return _explore(
+            space, evaluator, strategy, journal(PoolEngine(server, number, workers, trial_limit_s, ours(space)))
+        )
 
 
 def _network(space: ModelSpace) -> Callable[[Mapping[str, Any]], str]:
@@ -215,14 +224,14 @@ def _here(
         log.warning("outside the main thread the budget cannot cut off a running trial: use engine 'pool' for that")
     guarded = Guarded(evaluator, terms.limit_s, terms.deadline)
     guarded.prepare()
-    with _restored_trial(), _untraced():
+    with restored_trial():
         return _explore(space, guarded, strategy, journal(SequentialEngine(continue_on_failure=True)))
 
 
 def _explore(space: ModelSpace, evaluator: Evaluator, strategy: Strategy, journal: Journal) -> list[Trial]:
     """Run a strategy in this thread."""
     try:
-        with _explained(strategy):
+        with explained(strategy):
             strategy(SimplifiedModelSpace.from_model(space, evaluator), journal)
         journal.wait_models()
     finally:
@@ -239,6 +248,7 @@ def _served(
     terms: Terms,
     make: Callable[[Engine], Journal],
     server: WarmServer | None,
+    job: int = 0,
 ) -> list[Trial]:
     """Run a strategy on NNI's training service."""
     from condensekit.nas.service.service import Service
@@ -264,64 +274,9 @@ def _served(
         limit_s=terms.limit_s,
         journal=journal,
         server=server,
+        job=job,
         training_service=portal.training_service,
     )
-    with _explained(strategy):
+    with explained(strategy):
         service.explore(portal.port)
     return made[0].trials()
-
-
-@contextlib.contextmanager
-def _explained(strategy: Strategy) -> Iterator[None]:
-    """Context that raises :func:`~condensekit.nas.trials.strategies.unsearchable` for NNI's NotImplementedError.
-
-    A NotImplementedError from other code, such as a user's strategy or ``on_trial``, passes unchanged. One from an
-    evaluator does not get here: :class:`~condensekit.nas.engines.guarded.Guarded` makes it a failed trial.
-    """
-    try:
-        yield
-    except NotImplementedError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith("nni."):
-            raise
-        raise strategies.unsearchable(type(strategy).__name__, error) from error
-
-
-@contextlib.contextmanager
-def _restored_trial() -> Iterator[None]:
-    """Context that restores NNI's current trial, which its sequential engine changes."""
-    before = nni.trial._params, nni.trial._intermediate_seq
-    try:
-        yield
-    finally:
-        nni.trial._params, nni.trial._intermediate_seq = before
-
-
-@contextlib.contextmanager
-def _untraced() -> Iterator[None]:
-    """Context without the traceback that NNI's sequential engine logs for a failed trial: the journal logs a line."""
-    told = logging.getLogger("nni.nas.execution.sequential")
-    told.addFilter(_no_error)
-    try:
-        yield
-    finally:
-        told.removeFilter(_no_error)
-
-
-def _no_error(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Context in which NNI's messages go to the logger ``nni`` only, and not to standard output."""
-    nothing, nni_log = logging.NullHandler(), logging.getLogger("nni")
-    printing = "_stdout_" in nni_logging._handlers
-    nni.silence_stdout()
-    nni_log.addHandler(nothing)
-    try:
-        yield
-    finally:
-        nni_log.removeHandler(nothing)
-        if printing:
-            nni_logging.start_stdout_logging()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,10 +21,10 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus
 
 from condensekit.nas.engines.engine import Engine
 from condensekit.nas.engines.failures import reason
-from condensekit.nas.engines.guarded import score_of
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.spaces import choices, plain
 from condensekit.nas.trials.log import FAILED, FINISHED, Trial, TrialLog
+from condensekit.nas.trials.metrics import as_json, failure, score_of, usable
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +45,7 @@ class Terms:
         recipe: How the evaluator makes a score, as JSON values.
         code: Code of space, evaluator and strategy.
         name: Function that gives a text for a sample: samples of the same text are one candidate.
+        fault: Function that tells why a trial would fail; empty: it is run.
     """
 
     ranker: str
@@ -58,6 +57,7 @@ class Terms:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
     name: Callable[[Mapping[str, Any]], str] = key
+    fault: Callable[[Architecture], str] = lambda architecture: ""
 
 
 @dataclass(eq=False)
@@ -129,6 +129,8 @@ class Journal(Middleware):  # type: ignore[misc]
         elif name in self._running:
             model.status = ModelStatus.Training
             self._running[name].models.append(model)
+        elif why := self.terms.fault(architecture):
+            self._finish(_Running([model], time.monotonic(), {"failed": why, "seconds": 0}), ModelStatus.Failed)
         else:
             self._running[name] = _Running([model], time.monotonic())
             self.engine.submit_models(model)
@@ -155,16 +157,16 @@ class Journal(Middleware):  # type: ignore[misc]
                 self._end(trial, status)
 
     def _note(self, trial: _Running, event: FinalMetricEvent | IntermediateMetricEvent) -> None:
-        """Keep a metric as JSON values; a metric that JSON cannot hold makes the trial fail."""
+        """Keep a metric; a metric that JSON cannot hold makes the trial fail."""
         try:
-            metric = json.loads(json.dumps(event.metric, default=float))
+            metric = as_json(event.metric, isinstance(event, FinalMetricEvent))
         except Exception as error:  # the conversion of a foreign object to a number may raise any exception
             trial.metric = {"failed": f"a metric is no number, and not made of numbers and texts: {reason(error)}"}
             return
         if isinstance(event, IntermediateMetricEvent):
             trial.curve.append(metric)
             self.dispatch_model_event(IntermediateMetricEvent(event.model, metric))
-        elif not _failure(trial.metric):
+        elif not failure(trial.metric):
             trial.metric = metric
 
     def _end(self, running: _Running, status: ModelStatus) -> None:
@@ -173,22 +175,27 @@ class Journal(Middleware):  # type: ignore[misc]
             return  # the budget ended: the trial is unfinished and has not failed
         if running.metric is None:
             self.engine.check()  # the trial may have ended because the fork server or NNI's manager has ended
+        trial = self._finish(running, status)
+        if trial.reason:
+            log.warning("%s: %s failed: %s", trial.ranker, key(trial.architecture), trial.reason)
+
+    def _finish(self, running: _Running, status: ModelStatus) -> Trial:
+        """Log the trial of models, and tell their strategy its result."""
         trial = self._judge(running, status)
         self.log.append(trial)
         self._told = True
-        if trial.reason:
-            log.warning("%s: %s failed: %s", trial.ranker, key(trial.architecture), trial.reason)
         if self.on_trial is not None:
             self.on_trial(trial)
         for model in running.models:
             self._answer(model, trial)
+        return trial
 
     def _judge(self, running: _Running, status: ModelStatus) -> Trial:
         """The log entry of a trial that has ended."""
-        metric, unusable = _usable(running.metric if isinstance(running.metric, dict) else {"default": running.metric})
+        metric, unusable = usable(running.metric if isinstance(running.metric, dict) else {"default": running.metric})
         took = (running.ended[0] if running.ended else time.monotonic()) - running.start
         score = score_of(metric)
-        problem = _failure(metric) or unusable
+        problem = failure(metric) or unusable
         # NNI's manager sometimes confuses the ends of two trials: a result that has arrived counts in any case.
         if not problem and score is None and status != ModelStatus.Trained:
             late = self.terms.limit_s is not None and took >= self.terms.limit_s
@@ -276,41 +283,3 @@ class Journal(Middleware):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Do nothing, see :meth:`state_dict`."""
-
-
-def _failure(metric: Any) -> str:
-    """Reason of a failure in a final result; empty: the result has none."""
-    why = metric.get("failed") if isinstance(metric, dict) else None
-    return why if isinstance(why, str) else ""
-
-
-def _scores(value: Any) -> dict[str, float]:
-    return {kind: float(score) for kind, score in dict(value).items()}
-
-
-def _amount(value: Any) -> float:
-    amount = float(value)
-    if not 0 <= amount < math.inf:
-        raise ValueError
-    return amount
-
-
-ENTRIES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "scores": (_scores, "a dictionary of numbers"),
-    "seconds": (_amount, "a finite number, 0 or more"),
-    "image_steps": (lambda value: int(_amount(value)), "a finite number, 0 or more"),
-}
-"""Further entries of a final result: the function that reads the value, and a description of valid values."""
-
-
-def _usable(metric: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A final result with its entries read and without its invalid entries, and the problem of an invalid entry."""
-    kept, wrong = dict(metric), ""
-    for name, (read, expected) in ENTRIES.items():
-        if name in metric:
-            try:
-                kept[name] = read(metric[name])
-            except (TypeError, ValueError, OverflowError):
-                del kept[name]
-                wrong = f"its final result has {metric[name]!r:.100} as {name!r}: report {expected}, or leave it out"
-    return kept, wrong

@@ -70,14 +70,11 @@ class Trial:
 class TrialLog:
     """Append-only file with one JSON line for each finished trial.
 
-    An incomplete line, which a kill or a full disk leaves behind, is ignored. If an architecture has two lines of the
-    same ranker, the first line counts.
+    Each line has a checksum; lines of version 0.1 have no checksum. A half-written line of a kill or a full disk is
+    skipped. If a ranker has an architecture twice, the first trial counts.
 
     Args:
         path: The file; the first trial makes the file and its folder. None: trials are kept in memory only.
-
-    Each line has a checksum; lines of version 0.1 have no checksum. A half-written line of a kill or a full disk is
-    skipped. If a ranker has an architecture twice, the first trial counts.
 
     Raises:
         StoreError: The file cannot be read or is damaged; in :meth:`append`, if it cannot be written.

@@ -22,9 +22,9 @@ from condensekit.nas.spaces.architecture import key
 from condensekit.nas.spaces.distinct import distinct, others
 from condensekit.nas.spaces.nasbench201 import computation, from_table
 from condensekit.nas.spaces.spaces import convnet_space, enumerate_architectures, space
-from condensekit.nas.study.candidates import tallied
 from condensekit.nas.study.contest import Contest
 from condensekit.nas.study.full_training import FullTraining, retrain
+from condensekit.nas.study.notes import tallied
 from condensekit.nas.study.plots import scatter
 from condensekit.nas.study.ranking import regret
 from condensekit.nas.study.report import Ground, RankerCost, ranking_rows, regret_text, table

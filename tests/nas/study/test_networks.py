@@ -34,7 +34,7 @@ class Deadly(ModelSpace):
 @pytest.mark.kill
 @pytest.mark.slow
 def test_a_candidate_that_cannot_be_built_is_a_network_of_its_own(monkeypatch):
-    monkeypatch.setattr("condensekit.nas.study.networks.LIMIT_S", 3.0)
+    monkeypatch.setattr("condensekit.nas.study.checks.LIMIT_S", 3.0)
     space = Deadly()
     identified_by(space, identifying(Running("pool", workers=1)))
     every = list(enumerate_architectures(space))

@@ -12,9 +12,10 @@ from condensekit.nas import FixedList, Portal, TrialLog, key, sample_architectur
 from condensekit.nas.names import STRATEGIES
 from condensekit.nas.trials.log import Trial
 from condensekit.nas.trials.strategies import strategy
-from tests.nas.toy import Constrained, Toy, failing, measuring, scoring, valued
+from tests.nas.toy import Constrained, Toy, diverging, failing, measuring, scoring, valued
 
 TWO = min(2, len(os.sched_getaffinity(0)))
+FINISHED = ("finished", "")
 LIST = [{"width": w, "act": a} for w in (3, 1, 4) for a in ("tanh", "relu")]
 ENGINES = [("sequential", 1), ("pool", 1), ("pool", TWO)]
 
@@ -82,8 +83,9 @@ FAILURES = {
     "silent": "reported no final result",
     "set": "TypeError: float() argument must be a string or a real number, not 'set'",
     "sleep": "over its limit of 0.3 s",
-    "listed": "has [0.1, 0.2] as 'scores': report a dictionary of numbers, or leave it out",
+    "listed": "has [0.1, 0.2] as 'scores': report a dictionary of finite numbers, or leave it out",
     "named": "has {'accuracy': 'high'} as 'scores': report a dictionary",
+    "infinite": "has {'accuracy': inf} as 'scores': report a dictionary of finite numbers",
     "untimed": "has None as 'seconds': report a finite number, 0 or more",
     "uncounted": "has nan as 'image_steps': report a finite number",
     "negative": "has inf as 'image_steps'",
@@ -147,6 +149,29 @@ def test_numbers_of_other_libraries_are_metrics(run, engine, tmp_path):
     assert all(trial.scores == {"accuracy": 0.25, "margin": 0.75} and trial.image_steps == 10 for trial in trials)
     assert all(trial.curve == ({"default": 0.5, "step": 3},) for trial in trials)
     assert sorted(map(str, TrialLog(book.path).trials())) == sorted(map(str, trials))
+
+
+@pytest.mark.parametrize("engine", ["sequential", "pool"])
+def test_numbers_that_are_not_finite_are_left_out_of_curves(run, engine, tmp_path):
+    log = TrialLog(tmp_path / "trials.jsonl")
+    trials = run(diverging(), FixedList(LIST), engine, log=log)
+    assert [t.score for t in trials] == [architecture["width"] for architecture in LIST]
+    assert trials[0].curve == ({"default": 0.1, "cross-entropy": None, "margin": None},)
+    assert {key(t.architecture): t for t in TrialLog(log.path).trials()} == {key(t.architecture): t for t in trials}
+
+
+@pytest.mark.parametrize("engine", ["sequential", "pool"])
+@pytest.mark.parametrize("name", [*STRATEGIES, "list"])
+def test_an_architecture_with_a_fault_is_a_failed_trial_that_is_not_run(run, name, engine, caplog):
+    def fault(architecture):
+        return "too narrow" if architecture["width"] < 3 else ""
+
+    trials = run(scoring(), named(name), engine, workers=1, trials=8, fault=fault)
+    assert {t.architecture["width"] < 3 for t in trials} == {False, True}
+    for trial in trials:
+        assert (trial.status, trial.reason) == (("failed", "too narrow") if fault(trial.architecture) else FINISHED)
+        assert trial.curve == (() if trial.reason else (0.5,))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
