@@ -102,7 +102,8 @@ class Line(Stage):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.total, self.done, self.tell, self.clock = name, total, done, tell, clock
-        self.began, self.before, self.due = clock(), done, clock() + FIRST_LINE
+        self.began, self.before = clock(), done
+        self.due = self.began + FIRST_LINE
 
     def advance(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
         """See :meth:`Stage.advance`."""
