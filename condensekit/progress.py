@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
+
+FIRST_LINE, NEXT_LINE = 10.0, 60.0  # seconds until the first line about a stage, and between later lines
 
 
 class Stage:
@@ -76,3 +80,66 @@ class Bars(Progress):
 
         with tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
             yield Bar(bar)
+
+
+class Line(Stage):
+    """A stage that is told in lines.
+
+    Args:
+        name: Name of the stage.
+        total: Number of steps; None: unknown.
+        done: Number of finished steps.
+        tell: Prints one line.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int | None,
+        done: int,
+        tell: Callable[[str], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self.total, self.done, self.tell, self.clock = name, total, done, tell, clock
+        self.began, self.before = clock(), done
+        self.due = self.began + FIRST_LINE
+
+    def advance(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
+        """See :meth:`Stage.advance`."""
+        self.done += steps
+        now = self.clock()
+        if now < self.due:
+            return
+        self.due = now + NEXT_LINE
+        numbers = [f"{self.done}" if self.total is None else f"{self.done} of {self.total}"]
+        numbers += [f"{name} {value:.4g}" for name, value in (values or {}).items()]
+        if self.total is not None and self.done > self.before:
+            left = (now - self.began) / (self.done - self.before) * (self.total - self.done)
+            numbers.append(f"{duration(left)} left")
+        self.tell(f"{datetime.now():%H:%M:%S} {self.name}: {', '.join(numbers)}")
+
+
+class Lines(Progress):
+    """A line about each running stage after some seconds, and then every minute: for logs and clusters.
+
+    Args:
+        tell: Prints one line.
+    """
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self.tell = tell
+
+    @contextmanager
+    def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Stage]:
+        """See :meth:`Progress.stage`."""
+        yield Line(name, total, done, self.tell)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -68,7 +68,7 @@ def group() -> None:
 def run(arguments: Sequence[str] | None) -> int:
     """Run a command; its exit code. Every expected failure is one line on standard error."""
     warnings = logging.StreamHandler()
-    warnings.setFormatter(show.Lines("%(levelname)s: %(message)s"))
+    warnings.setFormatter(show.Warnings("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[warnings])
     try:
         return group.main(arguments, prog_name="condensekit", standalone_mode=False) or 0

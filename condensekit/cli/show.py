@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,14 +16,16 @@ import click
 
 from condensekit.cli.flags import as_flags
 from condensekit.errors import printable, printable_lines
-from condensekit.progress import SILENT, Bars, Progress
+from condensekit.progress import SILENT, Bars, Lines, Progress
 
 LONGEST_WORD, LONGEST_MESSAGE = 400, 6000  # characters
 
 
 def progress(quiet: bool) -> Progress:
-    """Bars on standard error; no output if ``quiet``."""
-    return SILENT if quiet else Bars()
+    """Bars on standard error, or a line each minute if it is no terminal; no output if ``quiet``."""
+    if quiet:
+        return SILENT
+    return Bars() if sys.stderr.isatty() else Lines(tell)
 
 
 def emit(as_json: bool, record: Mapping[str, Any], text: str, err: bool = False) -> None:
@@ -46,7 +49,7 @@ def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
-class Lines(logging.Formatter):
+class Warnings(logging.Formatter):
     """Warnings as lines that cannot control the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
