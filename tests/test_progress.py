@@ -10,7 +10,7 @@ from condensekit.progress import FIRST_LINE, NEXT_LINE, Line, Lines, duration
 
 
 def test_a_line_after_some_seconds_and_then_each_minute():
-    ticks, told = count(0.0, 5.0), []
+    ticks, told = count(0.0, 5.0), list[str]()
     line = Line("condense (dm)", 100, 0, told.append, lambda: next(ticks))
     for _ in range(100):
         line.advance(1, {"loss": 1.23456})
@@ -20,7 +20,7 @@ def test_a_line_after_some_seconds_and_then_each_minute():
 
 
 def test_a_short_stage_and_one_without_a_length():
-    told = []
+    told = list[str]()
     with Lines(told.append).stage("quick", 3) as stage:
         stage.advance(3)
     assert told == []
