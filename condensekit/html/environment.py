@@ -1,0 +1,47 @@
+"""Environment: templates in which every value is escaped, and the style sheet of all pieces."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from condensekit.errors import printable
+
+PACKAGES = ("condensekit.html", "condensekit.report")  # those with a folder ``templates``
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template of :data:`PACKAGES` with its values; text in them is escaped, control characters as well."""
+    return Markup(_environment().get_template(template).render(values))
+
+
+def style() -> Markup:
+    """The style sheet of all pieces; it holds for elements inside one of the class ``ck``."""
+    return render("style.css")
+
+
+def standalone(piece: Markup) -> Markup:
+    """A piece with its style sheet, for a notebook."""
+    return Markup('<div class="ck"><style>{}</style>{}</div>').format(style(), piece)
+
+
+@functools.cache
+def _environment() -> Environment:
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(name) for name in PACKAGES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _shown(value: Any) -> Any:
+    """A value as a page shows it: nothing for None, and no character that controls the reader's text."""
+    if value is None:
+        return ""
+    return value if isinstance(value, Markup) else printable(value)
