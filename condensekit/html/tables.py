@@ -14,7 +14,7 @@ from condensekit.html.numbers import percent
 MOST = 200  # rows of a table, and facts
 SHADES = 10  # of a matrix; the style sheet has them
 LONGEST = 400  # characters of a fact
-_NUMBER = re.compile(r"[+\-]?[\d.,]+.*|-|")
+_NUMBER = re.compile(r"\[?[+\-]?[\d.,]+.*|-|")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str, most: int = MOST) -> Markup:

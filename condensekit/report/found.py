@@ -132,13 +132,12 @@ def _missing(path: Path) -> None:
 
 def _member(found: Found, folder: Path) -> Member:
     made = Member(folder)
-    made.config = found.file(folder / CONFIG, _record) or {}
+    made.config = found.file(folder / CONFIG, lambda _: RunDir.read(folder).config) or {}
     made.env = found.file(folder / ENV, _record) or {}
     made.set = found.file(folder / SET, CondensedSet.load)
-    rows = found.file(folder / METRICS, metric_rows) or []
-    if rows and made.config:
-        found.read(RunDir(folder, dict(made.config)).metrics)
-    made.metrics = rows
+    made.metrics = found.file(folder / METRICS, metric_rows) or []
+    if made.config:
+        found.file(folder / METRICS, lambda _: RunDir.read(folder).metrics())  # compares them with the checkpoint
     pictures = sorted((folder / SNAPSHOTS).glob("step-*.png"), key=lambda file: (len(file.name), file.name))
     if pictures and made.set is not None:
         made.start = found.read(lambda: _start(pictures[0], made.set))

@@ -71,8 +71,8 @@ def command(env: Mapping[str, Any]) -> str | None:
 
 def _shown(commands: list[str]) -> Markup:
     """Commands as lines, which are broken between words only."""
-    words = Markup(" "), Markup("<span>{}</span>")
-    lines = (words[0].join(words[1].format(printable(word)) for word in line.split(" ")) for line in commands)
+    word = Markup("<span>{}</span>")
+    lines = (Markup(" ").join(word.format(printable(part)) for part in line.split(" ")) for line in commands)
     return Markup("<pre><code>{}</code></pre>").format(Markup("\n").join(lines))
 
 

@@ -66,8 +66,8 @@ def section(found: ReplayResult, held: Matrices) -> list[Section]:
     notes = [paragraph(f"{row.memory}: {row.note}.") for row in found.rows if row.note]
     caption = (
         "Accuracy on the test images of all classes after the last experience: mean and standard deviation over class "
-        "orders. Above random: paired differences, with 95 % intervals. Average: over the experiences. Forgetting: best "
-        "former accuracy minus the last one. Runs: class orders x networks."
+        "orders. Above random: paired differences, with 95 % intervals. Average: over the experiences. Forgetting: "
+        "best former accuracy minus the last one. Runs: class orders x networks."
     )
     made.append(Section("Results", [table(COLUMNS, rows, caption), *contrasts(found), *notes]))
     return [*made, *matrix_section(found, held)]

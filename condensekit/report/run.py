@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from condensekit.errors import ConfigError
 from condensekit.html.numbers import seconds
+from condensekit.nas.study import result as search_result
+from condensekit.replay.study import results as replay_results
 from condensekit.report import condensed, costs, evaluated, origin, replayed, searched
-from condensekit.report.found import Found, Member
+from condensekit.report.found import CONFIG, Found, Member
 from condensekit.report.section import Section
 from condensekit.report.words import capital, images_of
+from condensekit.runs.folder import ENV
+from condensekit.sets.found import SET
 
 Sections = Iterable[Section | None] | Section | None
 
@@ -92,31 +98,33 @@ def _made(found: Found) -> str | None:
     images = images_of(member.set.name, len(member.set) * member.set.formation.factor**2)
     steps = f" in {told['steps']:,} steps" if isinstance(told.get("steps"), int) else ""
     time = f" and {seconds(told['elapsed_s'])}" if steps and isinstance(told.get("elapsed_s"), int | float) else ""
-    return f"{capital(images)} were made{steps}{time}; how good they are was not measured here."
+    return f"{capital(images)} were made{steps}{time}; condensekit evaluate measures how good they are."
 
 
-def _unfinished(found: Found) -> Iterable[str]:
-    """What a run of its kind has in the end, and this one has not."""
+def _unfinished(found: Found) -> Iterator[str]:
+    """What a run of its kind has in the end, and this one has not; damaged files are told where they are read."""
     for member in found.members:
-        yield from _of_member(found, member)
-    kinds = {key for member in found.members for key in member.config}
-    if "making" in kinds and found.replay is None and not found.faults:
-        yield f"{found.path} has no replay.json: the replay is unfinished, resume=True continues it"
-    if "rankers" in kinds and (found.search is None or not found.search.rows) and not found.faults:
-        yield f"{found.path} has no search.json: the search is unfinished, resume=True continues it"
-    if any(member.set is not None for member in found.members) and found.evaluation is None and not found.faults:
-        yield f"{found.path} has no evaluation.json: condensekit evaluate measures its images"
+        yield from _of_member(member)
+    kinds = {name for member in found.members for name in member.config}
+    if "making" in kinds and _absent(found.path / replay_results.FILE):
+        yield f"{found.path} has no {replay_results.FILE}, the replay is unfinished: resume it"
+    if "rankers" in kinds and _absent(found.path / search_result.FILE):
+        yield f"{found.path} has no {search_result.FILE}, the search is unfinished: resume it"
 
 
-def _of_member(found: Found, member: Member) -> Iterable[str]:
+def _of_member(member: Member) -> Iterator[str]:
     config, made = member.config, member.set
-    if made is None and not found.faults and {"method", "selection"} & set(config):
+    if {"method", "selection"} & set(config) and _absent(member.path / SET):
         done, steps = (int(member.metrics[-1]["step"]) if member.metrics else 0), config.get("steps")
         so_far = f" after {done:,} of {steps:,} steps" if isinstance(steps, int) else ""
-        yield f"{member.path} has no set.safetensors: the run is unfinished{so_far}, resume=True continues it"
+        yield f"{member.path} has no {SET}, the run is unfinished{so_far}: resume it"
     if made is not None and made.provenance.get("status") in ("interrupted", "diverged"):
         yield f"{member.path}: the run was {made.provenance['status']} after {made.provenance.get('steps')} steps"
-    if made is not None and not config and not found.faults:
-        yield f"{member.path} has no config.json: the options are unknown"
-    if config and not member.env and not found.faults:
-        yield f"{member.path} has no env.json: the command and the machine are unknown"
+    if (made is not None or member.metrics) and _absent(member.path / CONFIG):
+        yield f"{member.path} has no {CONFIG}: the options are unknown"
+    if config and _absent(member.path / ENV):
+        yield f"{member.path} has no {ENV}: the command and the machine are unknown"
+
+
+def _absent(path: Path) -> bool:
+    return not os.path.lexists(path)

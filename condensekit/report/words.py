@@ -20,10 +20,10 @@ def images_of(name: str, count: int) -> str:
         return f"all {count:,} training images"
     if kind == "random":
         return f"{count:,} random image{plural}"
-    if kind in SELECTIONS:
-        return f"{count:,} image{plural} chosen by {name}"
     if kind.startswith((PACKED, "jpeg-")):
         return f"{count:,} {name} image{plural}"
+    if kind in SELECTIONS:
+        return f"{count:,} image{plural} chosen by {name}"
     return f"{count:,} image{plural} condensed by {name}"
 
 
