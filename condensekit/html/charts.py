@@ -13,7 +13,7 @@ from condensekit.html.environment import render
 from condensekit.html.numbers import log_ticks, short, ticks
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 28, 40  # margins
+LEFT, RIGHT, TOP, BOTTOM = 50, 22, 28, 40  # margins
 COLOURS, DASHES = 8, 3  # looks of lines; the style sheet has them
 MARKERS = (
     "M-3.2,0 a3.2,3.2 0 1,0 6.4,0 a3.2,3.2 0 1,0 -6.4,0 Z",

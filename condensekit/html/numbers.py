@@ -27,10 +27,10 @@ def short(value: float) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A time: ``4.7 s``, ``12 min`` or ``3.5 h``; a dash for None.
+    """A time: ``4.71 s``, ``12.5 min`` or ``3.5 h``; a dash for None.
 
     >>> seconds(4.71), seconds(750), seconds(12600)
-    ('4.7 s', '12.5 min', '3.5 h')
+    ('4.71 s', '12.5 min', '3.5 h')
     """
     if value is None:
         return "-"
@@ -56,9 +56,9 @@ def ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[f
     >>> ticks(0.0, 9.0)
     [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
     """
-    step = 10 ** math.floor(math.log10((high - low) / most))
+    step = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(step * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most - 1)
-    step = max(1, step) if whole else step
+    step = max(1, int(step)) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(step * place, 12) for place in range(first, last + 1)]
 

@@ -17,6 +17,7 @@ from condensekit.html.environment import render
 Pixels = NDArray[np.uint8]
 LARGEST, SMALLEST = 96, 32  # pixels of a side; larger images are shrunk, smaller ones enlarged by the browser
 PER_CLASS, CLASSES = 10, 60  # the most images of a class and the most classes that are shown
+BETWEEN = 128  # grey between the images
 BUDGET = 3_000_000  # characters of the pictures of one page
 
 
@@ -72,15 +73,12 @@ def _picture(images: Sequence[Pixels]) -> _Picture | None:
     small = [np.asarray(_shrunk(Image.fromarray(image))) for image in images]
     height, width = small[0].shape[:2]
     gap = max(1, min(height, width) // 16)
-    canvas = np.zeros(
-        (height, len(small) * (width + gap) - gap, (small[0].shape[2] if small[0].ndim > 2 else 1) + 1), "u1"
-    )
+    canvas = np.full((height, len(small) * (width + gap) - gap, *small[0].shape[2:]), BETWEEN, np.uint8)
     for place, image in enumerate(small):
         left = place * (width + gap)
-        canvas[:, left : left + width, :-1] = image if image.ndim > 2 else image[..., None]
-        canvas[:, left : left + width, -1] = 255
+        canvas[:, left : left + width] = image
     buffer = io.BytesIO()
-    Image.fromarray(canvas, "LA" if canvas.shape[2] == 2 else "RGBA").save(buffer, "PNG", optimize=True)
+    Image.fromarray(canvas).save(buffer, "PNG", optimize=True)
     scale = max(1, -(-SMALLEST // min(height, width)))
     data = base64.b64encode(buffer.getvalue()).decode()
     return _Picture(data, len(small), scale * canvas.shape[1], scale * height)

@@ -78,7 +78,7 @@ def opened(tmp_path):
         frame.write_text(FRAME.format(width=width))
         done = subprocess.run(
             [
-                BROWSER,
+                str(BROWSER),
                 *("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"),
                 *("--window-size=1400,1000", f"--blink-settings=preferredColorScheme={0 if dark else 1}"),
                 *("--virtual-time-budget=10000", "--dump-dom", frame.as_uri()),
