@@ -17,7 +17,7 @@ from condensekit.html.environment import render
 Pixels = NDArray[np.uint8]
 LARGEST, SMALLEST = 96, 32  # pixels of a side; larger images are shrunk, smaller ones enlarged by the browser
 PER_CLASS, CLASSES = 10, 60  # the most images of a class and the most classes that are shown
-BETWEEN = 128  # grey between the images
+BETWEEN = 255  # white between the images
 BUDGET = 3_000_000  # characters of the pictures of one page
 
 
