@@ -5,6 +5,6 @@ Each piece gives a :class:`markupsafe.Markup`, in which all text is escaped; :fu
 
 from __future__ import annotations
 
-from condensekit.html.environment import render, standalone, style
+from condensekit.html.environment import render, shown, standalone, style
 
-__all__ = ["render", "standalone", "style"]
+__all__ = ["render", "shown", "standalone", "style"]

@@ -96,8 +96,8 @@ class _Drawn:
     """A series in the coordinates of the picture."""
 
     series: Series
-    path: str
-    band: str
+    path: Markup
+    band: Markup
     markers: list[tuple[str, str]]  # place and text
 
 
@@ -145,8 +145,8 @@ def _draw(one: Series, x: Axis, y: Axis) -> _Drawn:
     below = [f"{_x(x, a)},{_y(y, low)}" for a, low, _ in reversed(one.band)]
     return _Drawn(
         one,
-        "M" + " L".join(place for place, _ in places) if one.line and len(places) > 1 else "",
-        "M" + " L".join([*above, *below]) + " Z" if len(one.band) > 1 else "",
+        Markup("M" + " L".join(place for place, _ in places) if one.line and len(places) > 1 else ""),
+        Markup("M" + " L".join([*above, *below]) + " Z" if len(one.band) > 1 else ""),
         places if not one.line or len(places) <= DOTTED else [],
     )
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from condensekit.errors import printable
 
+LONGEST = 1000  # characters of a value; a longer one is cut
 PACKAGES = ("condensekit.html", "condensekit.report")  # those with a folder ``templates``
 
 
@@ -34,14 +35,17 @@ def _environment() -> Environment:
         loader=ChoiceLoader([PackageLoader(name) for name in PACKAGES]),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
 
 
-def _shown(value: Any) -> Any:
-    """A value as a page shows it: nothing for None, and no character that controls the reader's text."""
+def shown(value: Any) -> Any:
+    """A value as a page shows it: nothing for None, a long one cut, no control characters."""
     if value is None:
         return ""
-    return value if isinstance(value, Markup) else printable(value)
+    if isinstance(value, Markup):
+        return value
+    text = printable(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"

@@ -58,9 +58,9 @@ def ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[f
     """
     step = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(step * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most - 1)
-    step = max(1, int(step)) if whole else step
+    step = max(1.0, step) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * place, 12) for place in range(first, last + 1)]
+    return [float(f"{step * place:.12g}") for place in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

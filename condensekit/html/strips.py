@@ -61,7 +61,7 @@ def strips(rows: Sequence[Strip], columns: Sequence[str], caption: str, budget: 
 class _Picture:
     """A picture of several images beside each other."""
 
-    data: str
+    data: Markup
     count: int
     width: int
     height: int
@@ -80,8 +80,9 @@ def _picture(images: Sequence[Pixels]) -> _Picture | None:
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, "PNG", optimize=True)
     scale = max(1, -(-SMALLEST // min(height, width)))
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return _Picture(data, len(small), scale * canvas.shape[1], scale * height)
+    return _Picture(
+        Markup(base64.b64encode(buffer.getvalue()).decode()), len(small), scale * canvas.shape[1], scale * height
+    )
 
 
 def _shrunk(image: Image.Image) -> Image.Image:

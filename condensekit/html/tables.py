@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from condensekit.errors import printable
-from condensekit.html.environment import render
+from condensekit.html.environment import render, shown
 from condensekit.html.numbers import percent
 
 MOST = 200  # rows of a table, and facts
 SHADES = 10  # of a matrix; the style sheet has them
-LONGEST = 400  # characters of a fact
 _NUMBER = re.compile(r"\[?[+\-]?[\d.,]+.*|-|")
 
 
@@ -33,8 +31,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str
 
 
 def facts(entries: Mapping[str, object], most: int = MOST) -> Markup:
-    """Names with their values, long values cut; None and further entries are left out."""
-    told = {_broken(name): _cut(value) for name, value in entries.items() if value is not None}
+    """Names with their values; None and further entries are left out."""
+    told = {_broken(name): value for name, value in entries.items() if value is not None}
     return render("facts.html", entries=dict(list(told.items())[:most]), left=max(0, len(told) - most))
 
 
@@ -57,11 +55,4 @@ def _numeric(cell: object) -> bool:
 
 def _broken(name: str) -> Markup:
     """A dotted name that may go on in another line after each dot and underscore."""
-    return Markup("<wbr>").join(re.findall(r"[^._]*[._]?", printable(name)))
-
-
-def _cut(value: object) -> object:
-    text = value if isinstance(value, Markup) else str(value)
-    return (
-        text if isinstance(value, Markup) or len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
-    )
+    return Markup("<wbr>").join(re.findall(r"[^._]*[._]?", shown(name)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from condensekit.runs.files import failure, fitting, read_json
 
-MAX_CELLS = 5000  # files that are read
+MAX_CELLS = 20_000  # files that are read
 Matrix = list[list[float | None]]
 Matrices = dict[tuple[str, str], Matrix]
 """Matrix of each (regime, folder of a memory): row e, column i is the mean accuracy after experience e on the classes

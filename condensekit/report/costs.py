@@ -55,7 +55,7 @@ def _sum(works: Iterator[Mapping[str, Any]] | Any) -> dict[str, float]:
     total: dict[str, float] = {}
     for work in works:
         for name, value in work.items():
-            total[name] = total.get(name, 0) + value
+            total[name] = total.get(name, 0) + (value or 0)
     return total
 
 

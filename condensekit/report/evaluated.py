@@ -5,7 +5,7 @@ from __future__ import annotations
 from condensekit import tables
 from condensekit.html.numbers import percent, size
 from condensekit.html.tables import bar, table
-from condensekit.report.section import Section, paragraph
+from condensekit.report.section import MOST_NOTES, Section, paragraph
 from condensekit.report.words import capital, images_of, points, sure
 from condensekit.stats import interval, units
 from condensekit.training.evaluation import Evaluation, EvaluationRow
@@ -49,7 +49,8 @@ def section(found: Evaluation) -> Section:
         "at least three, else over trainings; trainings: sets x networks."
     )
     return Section(
-        "Accuracy", [table(COLUMNS, [cells(row) for row in found.rows], caption), *map(paragraph, found.notes)]
+        "Accuracy",
+        [table(COLUMNS, [cells(row) for row in found.rows], caption), *map(paragraph, found.notes[:MOST_NOTES])],
     )
 
 

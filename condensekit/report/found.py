@@ -28,6 +28,7 @@ from condensekit.training.evaluation import Evaluation
 CONFIG, METRICS, SNAPSHOTS = "config.json", "metrics.csv", "snapshots"
 TRIALS, CANDIDATES = "trials.jsonl", "candidates.jsonl"
 INNER = ("replay", "search")  # folders of a demo that are runs of their own
+MOST_SEEDS = 50  # whose files are read
 MAX_SNAPSHOT = 64 << 20  # bytes
 T = TypeVar("T")
 
@@ -114,7 +115,9 @@ def find(path: Path) -> list[Found]:
         return [found]
     own = any(os.path.lexists(path / name) for name in (CONFIG, SET, METRICS))
     seeds = sorted((f for f in path.glob("seed-*") if f.is_dir()), key=lambda f: (len(f.name), f.name))
-    found.members = [_member(found, folder) for folder in ([path] if own or not seeds else seeds)]
+    found.members = [_member(found, folder) for folder in ([path] if own or not seeds else seeds[:MOST_SEEDS])]
+    if not own and len(seeds) > MOST_SEEDS:
+        found.lacks.append(f"{path}: the first {MOST_SEEDS} of {len(seeds):,} seeds are read")
     found.evaluation = found.file(path / evaluations.FILE, Evaluation.load)
     found.replay = found.file(path / replay_results.FILE, ReplayResult.load)
     found.matrices = found.read(lambda: matrices(path / "cells")) or {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from condensekit.errors import printable
+from condensekit.html import shown
 from condensekit.html.tables import facts
 from condensekit.report.found import Found
 from condensekit.report.section import Section, paragraph
@@ -69,10 +69,10 @@ def command(env: Mapping[str, Any]) -> str | None:
     return shlex.join([PROGRAM, *map(str, argv[1:])])
 
 
-def _shown(commands: list[str]) -> Markup:
+def _written(commands: list[str]) -> Markup:
     """Commands as lines, which are broken between words only."""
     word = Markup("<span>{}</span>")
-    lines = (Markup(" ").join(word.format(printable(part)) for part in line.split(" ")) for line in commands)
+    lines = (Markup(" ").join(word.format(shown(part)) for part in line.split(" ")) for line in commands)
     return Markup("<pre><code>{}</code></pre>").format(Markup("\n").join(lines))
 
 
@@ -81,7 +81,7 @@ def _commands(found: Found, env: Mapping[str, Any]) -> list[Markup]:
     told = list(dict.fromkeys(line for line in lines if line))
     if not told:
         return [paragraph("The run was made from Python: no command is recorded.")] if env else []
-    pieces = [_shown(told)]
+    pieces = [_written(told)]
     options = env.get("command", {}).get("options") if isinstance(env.get("command"), Mapping) else None
     if "--resume" in (env.get("argv") or ()) and isinstance(options, Mapping):
         pieces += [paragraph("This call continued a run, whose options were:"), facts(options)]

@@ -14,7 +14,7 @@ from condensekit.html import render, style
 from condensekit.html.strips import BUDGET
 from condensekit.report import together
 from condensekit.report.found import Found, find
-from condensekit.report.run import Run, of
+from condensekit.report.run import Run, of, tried
 from condensekit.runs.files import stream_of, write_bytes_atomic
 
 log = logging.getLogger(__name__)
@@ -82,13 +82,16 @@ def page(found: Sequence[Found]) -> tuple[str, list[Run]]:
     pictures = sum(any(member.set is not None for member in one.members) for one in found)
     runs = [of(one, BUDGET // max(1, pictures)) for one in found]
     title = f"Report of {runs[0].name}" if len(runs) == 1 else f"Report of {len(runs)} runs"
+    lacks: list[str] = []
+    joined = tried("the comparison", lambda: together.sections(found), lacks)
     text = render(
         "page.html",
         title=title,
         made=f"Made by condensekit {condensekit.__version__}",
         style=style(),
         runs=runs,
-        together=together.sections(found),
+        together=joined,
+        lacks=lacks,
     )
     return str(text), runs
 

@@ -16,7 +16,7 @@ from condensekit.html.tables import matrix, table
 from condensekit.replay.study.memories import SAME
 from condensekit.replay.study.results import ReplayResult, ReplayRow
 from condensekit.report.cells import Matrices, Matrix
-from condensekit.report.section import Section, charts, paragraph
+from condensekit.report.section import MOST_NOTES, Section, charts, paragraph
 from condensekit.report.words import images_of, points, sure
 
 COLUMNS = (
@@ -55,15 +55,17 @@ def verdict(found: ReplayResult) -> str | None:
     )
 
 
-def section(found: ReplayResult, held: Matrices) -> list[Section]:
-    """Curves, table, comparisons and matrices."""
+def sections(found: ReplayResult | None, held: Matrices) -> list[Section]:
+    """Curves, table, comparisons and matrices; without a result the matrices."""
+    if found is None:
+        return matrix_section(None, held)
     made = (
         [Section("Accuracy by experience", [charts(curves(found.accuracy_by_experience))])]
         if found.accuracy_by_experience
         else []
     )
     rows = [cells(row) for row in found.rows]
-    notes = [paragraph(f"{row.memory}: {row.note}.") for row in found.rows if row.note]
+    notes = [paragraph(f"{row.memory}: {row.note}.") for row in found.rows[:MOST_NOTES] if row.note]
     caption = (
         "Accuracy on the test images of all classes after the last experience: mean and standard deviation over class "
         "orders. Above random: paired differences, with 95 % intervals. Average: over the experiences. Forgetting: "

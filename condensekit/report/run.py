@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from condensekit.errors import ConfigError
+from condensekit.errors import CondensekitError
 from condensekit.html.numbers import seconds
 from condensekit.nas.study import result as search_result
 from condensekit.replay.study import results as replay_results
 from condensekit.report import condensed, costs, evaluated, origin, replayed, searched
 from condensekit.report.found import CONFIG, Found, Member
 from condensekit.report.section import Section
-from condensekit.report.words import capital, images_of
+from condensekit.report.words import images_of
 from condensekit.runs.folder import ENV
 from condensekit.sets.found import SET
 
-Sections = Iterable[Section | None] | Section | None
+Sections = Sequence[Section] | Section | None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,39 +47,37 @@ def of(found: Found, budget: int) -> Run:
         found: What its folder holds.
         budget: Largest number of characters of its pictures.
     """
-    lacks = list(dict.fromkeys([*found.lacks, *_unfinished(found)]))
-    made: list[Section] = []
-
-    def add(title: str, make: Callable[[], Sections]) -> None:
-        """Add sections, or what kept them from being made: values that no file of ours has, but a foreign one may."""
-        try:
-            parts = make()
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, ConfigError) as error:
-            lacks.append(
-                f"{title} cannot be shown: the file holds values that do not fit ({type(error).__name__}: {error})"
-            )
-            return
-        made.extend(one for one in ([parts] if isinstance(parts, Section) else parts or ()) if one is not None)
-
+    lacks, made = list(dict.fromkeys([*found.lacks, *_unfinished(found)])), list[Section]()
     evaluation, replay, search = found.evaluation, found.replay, found.search
-    verdict = ""
+    told = tried("the verdict", lambda: sentence(found), lacks)
+    parts: dict[str, Callable[[], Sections]] = {
+        "the evaluation": lambda: evaluated.section(evaluation) if evaluation else None,
+        "the replay": lambda: replayed.sections(replay, found.matrices),
+        "the search": lambda: searched.sections(search, found.sizes) if search else None,
+        "the images": lambda: condensed.images_section(found, budget),
+        "the learning curves": lambda: condensed.curves_section(found),
+        "the cost": lambda: costs.section(found),
+        "the origin": lambda: origin.sections(found),
+    }
+    for what, make in parts.items():
+        some = tried(what, make, lacks)
+        made += [some] if isinstance(some, Section) else some or ()
+    return Run(str(found.path), told or "Nothing can be said of this run.", tuple(lacks), tuple(made))
+
+
+def tried(what: str, make: Callable[[], T], lacks: list[str]) -> T | None:
+    """What ``make`` gives; None, with the reason in ``lacks``, for values that no file of ours has, but an edited one.
+
+    Args:
+        what: Name of the part in ``lacks``.
+        make: Makes a part of a report.
+        lacks: What lacks in the report.
+    """
     try:
-        verdict = sentence(found)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        lacks.append(
-            f"the verdict cannot be told: the file holds values that do not fit ({type(error).__name__}: {error})"
-        )
-    add("the evaluation", lambda: evaluated.section(evaluation) if evaluation else None)
-    add(
-        "the replay",
-        lambda: replayed.section(replay, found.matrices) if replay else replayed.matrix_section(None, found.matrices),
-    )
-    add("the search", lambda: searched.section(search, found.sizes) if search else None)
-    add("the images", lambda: condensed.images_section(found, budget))
-    add("the learning curves", lambda: condensed.curves_section(found))
-    add("the cost", lambda: costs.section(found))
-    add("the origin", lambda: origin.sections(found))
-    return Run(str(found.path), verdict or "Nothing can be said of this run.", tuple(lacks), tuple(made))
+        return make()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, CondensekitError) as error:
+        lacks.append(f"{what} cannot be shown: a file holds values that do not fit ({type(error).__name__}: {error})")
+    return None
 
 
 def sentence(found: Found) -> str:
@@ -96,9 +96,9 @@ def _made(found: Found) -> str | None:
         return None
     told = member.set.provenance
     images = images_of(member.set.name, len(member.set) * member.set.formation.factor**2)
-    steps = f" in {told['steps']:,} steps" if isinstance(told.get("steps"), int) else ""
+    steps = f", made in {told['steps']:,} steps" if isinstance(told.get("steps"), int) else ""
     time = f" and {seconds(told['elapsed_s'])}" if steps and isinstance(told.get("elapsed_s"), int | float) else ""
-    return f"{capital(images)} were made{steps}{time}; condensekit evaluate measures how good they are."
+    return f"The set holds {images}{steps}{time}; condensekit evaluate measures how good they are."
 
 
 def _unfinished(found: Found) -> Iterator[str]:

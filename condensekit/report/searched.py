@@ -15,7 +15,7 @@ from condensekit.nas.study import report as ranking
 from condensekit.nas.study.report import RankingRow
 from condensekit.nas.study.result import SearchResult
 from condensekit.networks.cost import Cost
-from condensekit.report.section import Section, charts, paragraph
+from condensekit.report.section import MOST_NOTES, Section, charts, paragraph
 
 SHOWN = (
     "ranker",
@@ -66,7 +66,7 @@ def verdict(found: SearchResult) -> str | None:
     return f"{said}."
 
 
-def section(found: SearchResult, sizes: Sizes) -> list[Section]:
+def sections(found: SearchResult, sizes: Sizes) -> list[Section]:
     """Best candidate, table, scatter and front."""
     made = []
     if found.rows:
@@ -79,7 +79,9 @@ def section(found: SearchResult, sizes: Sizes) -> list[Section]:
             if found.best
             else []
         )
-        made.append(Section("Rankers", [*best, table(*_cells(found.rows), caption), *map(paragraph, found.notes)]))
+        made.append(
+            Section("Rankers", [*best, table(*_cells(found.rows), caption), *map(paragraph, found.notes[:MOST_NOTES])])
+        )
     if panels := scatters(found):
         made.append(Section("Scores against the truth", [charts(panels)]))
     if front := front_pieces(found, sizes):

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from condensekit.errors import printable
+from condensekit.html import shown
+
+MOST_NOTES = 20  # paragraphs from the notes of a result
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Section:
 
 def paragraph(text: str) -> Markup:
     """A paragraph of plain text."""
-    return Markup("<p>{}</p>").format(printable(text))
+    return Markup("<p>{}</p>").format(shown(text))
 
 
 def charts(pieces: Sequence[Markup]) -> Markup:

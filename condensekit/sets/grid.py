@@ -58,7 +58,7 @@ def read_grid(picture: bytes, shape: tuple[int, int, int], counts: Sequence[int]
         image = Image.open(io.BytesIO(picture), formats=["PNG"])
         fits = image.mode == ("L" if channels == 1 else "RGB") and image.height == len(counts) * down + GAP
         columns, rest = divmod(image.width - GAP, right)
-        if not fits or rest or columns < 1:
+        if not fits or rest or not 1 <= columns <= max(counts):
             raise DataError(f"it is {image.width} x {image.height} pixels, which is no grid of these images")
         canvas = np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -43,6 +43,12 @@ def test_an_axis_places_its_values(some):
     assert all(-1e-6 <= axis.place(value) <= 1 + 1e-6 for value in some)
 
 
+@pytest.mark.parametrize(("low", "high"), [(1e-15, 3e-15), (1e-200, 5e-200), (-1e200, 1e200), (0.1, 0.1000001)])
+def test_tiny_and_huge_values_have_ticks(low, high):
+    found = ticks(low, high)
+    assert len(set(found)) == len(found) >= 2
+
+
 def test_whole_ticks_are_integers():
     assert ticks(1, 3, whole=True) == [1, 2, 3]
     assert Axis.over("experience", [1.0], whole=True).ticks == (0, 1, 2)
@@ -96,9 +102,9 @@ def test_a_table_is_cut_and_escaped():
 
 
 def test_facts_are_cut():
-    found = facts({"a.b_c": "x" * 1000, "none": None, "last": "<"}, most=1)
+    found = facts({"a.b_c": "x" * 2000, "none": None, "last": "<"}, most=1)
     assert "a.<wbr>b_<wbr>c" in found
-    assert "(1,000 characters)" in found
+    assert "(2,000 characters)" in found
     assert "1 are left out" in found
     assert "none" not in found
 

@@ -117,7 +117,7 @@ def test_sets_of_version_0_1(former, told, name):
 def test_a_set_file(run, told):
     text, (made,) = told(run / "set.safetensors")
     assert titles(text) == ["Images", "Cost", "Data"]
-    assert "12 images condensed by dm were made in 4 steps" in made.verdict
+    assert "The set holds 12 images condensed by dm, made in 4 steps" in made.verdict
 
 
 def test_seeds_are_lines_of_one_chart(run, tmp_path, told):
@@ -229,12 +229,14 @@ def test_a_newer_format_is_said(run, told):
     assert "evaluation.json: cannot read" in made.lacks[0]
 
 
-def test_values_that_do_not_fit_are_said(run, told):
+def test_values_that_do_not_fit_are_said(run, tmp_path, told):
     found = read_json(run / "evaluation.json")
     found["rows"][0] |= {"ci95": [0.1], "accuracies": []}
     write_json(run / "evaluation.json", found)
-    text, (made,) = told(run)
-    assert any("the evaluation cannot be shown: the file holds values that do not fit" in lack for lack in made.lacks)
+    shutil.copytree(run, tmp_path / "again")
+    text, (made, _) = told(run, tmp_path / "again")
+    assert "the comparison cannot be shown" in text
+    assert any("the evaluation cannot be shown: a file holds values that do not fit" in lack for lack in made.lacks)
     assert "Images" in titles(text)
 
 
@@ -338,6 +340,18 @@ def test_large_images_and_many_classes_are_bounded(tmp_path, told):
     text, _ = told(tmp_path / "set.safetensors")
     assert len(text) < 5_000_000
     assert "of 150 classes are shown." in text
+
+
+def test_long_names_and_many_seeds_are_bounded(run, tmp_path, told):
+    found = read_json(run / "evaluation.json")
+    found["rows"][0]["set"] = "x" * 100_000
+    write_json(run / "evaluation.json", {**found, "notes": ["y" * 100_000] * 1000})
+    for seed in range(60):
+        (tmp_path / "seeds" / f"seed-{seed}").mkdir(parents=True)
+        shutil.copy(run / "metrics.csv", tmp_path / "seeds" / f"seed-{seed}")
+    text, (_, seeds) = told(run, tmp_path / "seeds")
+    assert len(text) < 200_000
+    assert seeds.lacks[0].endswith("the first 50 of 60 seeds are read")
 
 
 def test_images_without_a_picture(tmp_path, told):
