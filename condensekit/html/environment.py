@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -47,5 +48,5 @@ def shown(value: Any) -> Any:
         return ""
     if isinstance(value, Markup):
         return value
-    text = printable(value)
+    text = re.sub(r"(?<=\d) %", "\u00a0%", printable(value))  # a number keeps its unit in its line
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
