@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "condensekit"
 FLOORS = (
     ("errors", "rng", "interrupt", "progress"),
-    ("stats", "tables", "networks"),
+    ("stats", "tables", "networks", "html"),
     ("compute",),
     ("runs",),
     ("data",),
@@ -26,6 +26,7 @@ FLOORS = (
     ("nas.trials",),
     ("nas.rankers",),
     ("nas.study",),
+    ("report",),
     ("cli",),
 )  # from the ground up; a room imports only rooms of lower floors
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "Train networks from scratch on sets; compare them with baselines.",
     "replay": "Learn classes in several experiences with condensed memory; compare with random memory.",
     "search": "Rank architectures by training them on a small proxy set.",
+    "report": "Write one HTML file: verdict, images, curves, tables, cost, command.",
     "export": "Write a set as PNG files, one folder per class.",
     "inspect": "Show the contents of a set and how it was made.",
     "demo": "Condense small digits and compare with random images; minutes, no download.",

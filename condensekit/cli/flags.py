@@ -12,7 +12,10 @@ def flag(argument: str) -> str:
 
 
 FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r"\b(resume|download|nested|compiled|soft_labels|trust_local_copy)=True\b", lambda found: flag(found[1])),
+    (
+        r"\b(resume|overwrite|download|nested|compiled|soft_labels|trust_local_copy)=True\b",
+        lambda found: flag(found[1]),
+    ),
     (r"\baugmentation=None\b", "--augment none"),
     (r"\bencoder=Trained\(\)", "--encoder trained"),
     (r"\b(space|labels)='(\w+)'", r"--set \1=\2"),

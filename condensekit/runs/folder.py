@@ -182,8 +182,7 @@ class RunDir:
             StoreError: It is damaged: it differs from what the newest checkpoint knows of it.
         """
         self.latest_checkpoint()
-        columns, *rows = [*_metric_rows(self.path / "metrics.csv")] or [[]]
-        return [{name: float(v) for name, v in zip(columns, row, strict=True) if v} for row in rows]
+        return metric_rows(self.path / "metrics.csv")
 
     def _check_metrics(self, logged: Any, finished: bool) -> None:
         """Compare ``metrics.csv`` with what a checkpoint knows of it; a finished run has no rows beyond these."""
@@ -316,6 +315,16 @@ def _line(cells: Sequence[object]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()
+
+
+def metric_rows(path: Path) -> list[dict[str, float]]:
+    """The complete rows of a ``metrics.csv``, without comparing it with a checkpoint; see :meth:`RunDir.metrics`.
+
+    Raises:
+        StoreError: It cannot be read, or its steps do not ascend.
+    """
+    columns, *rows = [*_metric_rows(path)] or [[]]
+    return [{name: float(v) for name, v in zip(columns, row, strict=True) if v} for row in rows]
 
 
 def _metric_rows(path: Path) -> Iterator[list[str]]:

@@ -71,7 +71,7 @@ def plain(record: Any) -> Any:
 
 def changes(found: Any, asked: Any) -> list[str]:
     """``ipc: 1 there, 10 here`` for each value in which two records differ."""
-    there, here = dict(_leaves(found)), dict(_leaves(asked))
+    there, here = dict(leaves(found)), dict(leaves(asked))
     return [
         f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} here"
         for key in dict.fromkeys([*there, *here])
@@ -79,8 +79,8 @@ def changes(found: Any, asked: Any) -> list[str]:
     ]
 
 
-def _leaves(record: Any, name: str = "") -> list[tuple[str, str]]:
+def leaves(record: Any, name: str = "") -> list[tuple[str, str]]:
     """A pair such as (``method.lr``, ``1.0``) for each value of nested dictionaries."""
     if isinstance(record, dict) and (record or not name):
-        return [leaf for k, v in record.items() for leaf in _leaves(v, f"{name}.{k}" if name else k)]
+        return [leaf for k, v in record.items() for leaf in leaves(v, f"{name}.{k}" if name else k)]
     return [(name, json.dumps(record))]

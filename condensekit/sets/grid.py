@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from condensekit.errors import DataError
+
 GAP = 2  # pixels between the images
 SMALLEST = 32  # pixels; smaller images are enlarged
 
@@ -36,3 +38,35 @@ def png_grid(pixels: Sequence[Pixels], labels: Sequence[int], per_class: int = 1
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def read_grid(picture: bytes, shape: tuple[int, int, int], counts: Sequence[int]) -> list[list[Pixels]]:
+    """The images of a picture of :func:`png_grid`, a list for each class.
+
+    Args:
+        picture: The PNG file.
+        shape: (C, H, W) of the images.
+        counts: Number of images of each class, in the order of the rows.
+
+    Raises:
+        DataError: It is no PNG file, or not a grid of such images.
+    """
+    channels, height, width = shape
+    factor = max(1, -(-SMALLEST // min(height, width)))
+    down, right = factor * height + GAP, factor * width + GAP
+    try:
+        image = Image.open(io.BytesIO(picture), formats=["PNG"])
+        fits = image.mode == ("L" if channels == 1 else "RGB") and image.height == len(counts) * down + GAP
+        columns, rest = divmod(image.width - GAP, right)
+        if not fits or rest or not 1 <= columns <= max(counts):
+            raise DataError(f"it is {image.width} x {image.height} pixels, which is no grid of these images")
+        canvas = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"it is no PNG file ({error})") from error
+    return [
+        [
+            canvas[GAP + r * down :, GAP + c * right :][: factor * height : factor, : factor * width : factor]
+            for c in range(min(columns, count))
+        ]
+        for r, count in enumerate(counts)
+    ]

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
+from condensekit.runs.files import fitting, read_json
 from condensekit.runs.folder import environment
 from condensekit.sets.condensed import CondensedSet
 from condensekit.stats import paired_interval, units
@@ -104,6 +106,8 @@ class EvaluationRow:
     ipc_min: int | None = None
 
 
+FILE = "evaluation.json"
+FORMER = {"architecture": "network", "difference_to_random": "difference"}  # names of version 0.1 -> today's names
 COLUMNS = ("set", "network", "ipc", "bytes", "images", "accuracy %", "difference", "to", "sets x networks", "steps")
 
 
@@ -124,6 +128,32 @@ class Evaluation:
     environment: Mapping[str, Any]
     seed: int
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Evaluation:
+        """Read the result of a run folder, or an ``evaluation.json``; files of version 0.1 are read, too.
+
+        Raises:
+            DataError: The file does not exist.
+            StoreError: The file is damaged.
+        """
+        path = Path(path)
+        path = path / FILE if path.is_dir() else path
+        found = read_json(path, dict)
+        rows = found.get("rows")
+        if isinstance(rows, list):
+            found["rows"] = [_renamed(row) if isinstance(row, dict) else row for row in rows]
+        fitting(path, found, _File)
+        return cls(
+            tuple(
+                EvaluationRow(**{f.name: row.get(f.name) for f in dataclasses.fields(EvaluationRow)})
+                for row in found["rows"]
+            ),
+            found["protocol"],
+            found["environment"],
+            found["seed"],
+            tuple(found.get("notes", ())),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -152,6 +182,27 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         return tables.as_html(COLUMNS, map(_cells, self.rows))
+
+
+class _Entries(TypedDict):
+    """What every ``evaluation.json`` holds."""
+
+    rows: list[EvaluationRow]
+    protocol: dict[str, Any]
+    environment: dict[str, Any]
+    seed: int
+
+
+class _File(_Entries, total=False):
+    """What an ``evaluation.json`` of this version holds besides."""
+
+    notes: list[str]
+
+
+def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row in today's words; rows of version 0.1 know no work, and their reference is random."""
+    found = {FORMER.get(name, name): value for name, value in row.items()}
+    return {"work": {}, "reference": None if found.get("difference") is None else "random", **found}
 
 
 def _cells(row: EvaluationRow) -> tuple[object, ...]:

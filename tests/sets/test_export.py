@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from condensekit.data.images import ImageSpec
-from condensekit.errors import ConfigError, StoreError
+from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_folder, to_png_grid
 from condensekit.sets.formation import Formation
-from condensekit.sets.grid import GAP, SMALLEST
+from condensekit.sets.grid import GAP, SMALLEST, read_grid
 
 
 def make(channels=3, size=4, labels=(0, 0, 7), names=None, factor=1):
@@ -169,3 +169,23 @@ def test_a_class_name_that_is_no_text(tmp_path):
     """A folder of an archive made on another system, whose name is Latin-1."""
     to_folder(make(names={0: os.fsdecode(b"caf\xe9"), 7: "tea"}), tmp_path / "out")
     assert len(read_back(tmp_path / "out")[1]) > 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [4, 40])
+def test_a_grid_is_read_again(channels, size):
+    made = make(channels, size, labels=(0, 0, 0, 7))
+    pixels, _ = made.pixels()
+    found = read_grid(made.picture(), made.spec.shape, made.counts)
+    assert [len(row) for row in found] == [3, 1]
+    assert all(np.array_equal(a, b) for a, b in zip([*found[0], *found[1]], pixels, strict=True))
+    assert [len(row) for row in read_grid(made.picture(per_class=2), made.spec.shape, made.counts)] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("picture", "counts"),
+    [(b"", (3, 1)), (b"\x89PNG\r\n\x1a\nrest", (3, 1)), (make(labels=(0, 7)).picture(), (1, 1, 1))],
+)
+def test_a_picture_that_is_no_grid_of_the_images(picture, counts):
+    with pytest.raises(DataError, match=r"no PNG file|no grid of these images"):
+        read_grid(picture, (3, 4, 4), counts)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypedDict
 
 from condensekit import tables
 from condensekit.nas.spaces.architecture import key
 from condensekit.nas.study import report
 from condensekit.nas.study.report import RankingRow
 from condensekit.nas.trials.log import Trial
+from condensekit.runs.files import fitting, read_json
 
+FILE = "search.json"
 TRIAL_FIELDS = ("ranker", "architecture", "score", "cost_s", "status", "reason")  # fields of a trial in search.json
 
 
@@ -36,6 +39,36 @@ class SearchResult:
     truth: dict[str, Any] | None
     values: Mapping[str, tuple[float, ...]]
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path) -> SearchResult:
+        """Read the result of a run folder, or a ``search.json``; files of version 0.1 are read, too.
+
+        Raises:
+            DataError: The file does not exist.
+            StoreError: The file is damaged.
+        """
+        path = Path(path)
+        path = path / FILE if path.is_dir() else path
+        found = read_json(path, dict)
+        rows = found.get("ranking")
+        if isinstance(rows, list):
+            found["ranking"] = [_renewed(row) if isinstance(row, dict) else row for row in rows]
+        fitting(path, found, _File)
+        known = {
+            key(entry["architecture"]): (entry["truth"],) for entry in found["trials"] if entry["truth"] is not None
+        }
+        return cls(
+            found["best"],
+            tuple(map(Trial.from_json, found["trials"])),
+            tuple(
+                RankingRow(**{f.name: row[f.name] for f in fields(RankingRow) if f.name in row})
+                for row in found["ranking"]
+            ),
+            found["truth"],
+            known,
+            tuple(found["notes"]),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The contents of ``search.json``, as JSON values."""
@@ -69,6 +102,34 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         return tables.as_html(*report.cells(self.rows))
+
+
+class _Entry(TypedDict):
+    """A trial in a file."""
+
+    ranker: str
+    architecture: dict[str, Any]
+    score: float | None
+    cost_s: float
+    status: str
+    reason: str
+    truth: float | None
+
+
+class _File(TypedDict):
+    """What ``search.json`` holds."""
+
+    best: dict[str, Any] | None
+    trials: list[_Entry]
+    ranking: list[RankingRow]
+    truth: dict[str, Any] | None
+    notes: list[str]
+
+
+def _renewed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of version 0.1 as one of today: it knows no work, and its FLOPs are a float."""
+    flops = row.get("flops")
+    return {"work": {}, **row, "flops": int(flops) if isinstance(flops, float) else flops}
 
 
 def _rho(row: RankingRow) -> str:

@@ -1,0 +1,47 @@
+"""Words of the verdicts: what images a set holds, and how sure a difference is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from condensekit.catalog.names import PACKED, SELECTIONS
+from condensekit.everyday import FULL
+
+
+def images_of(name: str, count: int) -> str:
+    """The images of a row of a table.
+
+    >>> images_of("dm", 10), images_of("random", 1), images_of("kmeans", 20)
+    ('10 images condensed by dm', '1 random image', '20 images chosen by kmeans')
+    """
+    kind = name.split()[0] if name.split() else name
+    plural = "" if count == 1 else "s"
+    if kind == FULL:
+        return f"all {count:,} training images"
+    if kind == "random":
+        return f"{count:,} random image{plural}"
+    if kind.startswith((PACKED, "jpeg-")):
+        return f"{count:,} {name} image{plural}"
+    if kind in SELECTIONS:
+        return f"{count:,} image{plural} chosen by {name}"
+    return f"{count:,} image{plural} condensed by {name}"
+
+
+def points(difference: float) -> str:
+    """A difference of fractions: ``+17.5 points``."""
+    return f"{100 * difference:+.1f} points"
+
+
+def sure(interval: Sequence[float] | None, unit: str | None, n: int) -> str:
+    """What an interval of a difference of fractions over ``n`` units says."""
+    if interval is None:
+        return "from a single pair, so that there is no interval"
+    low, high = (100 * end for end in interval)
+    among = f" over {n} {unit}{'s' if n != 1 else ''}" if unit else ""
+    doubt = "; it holds 0, so that this run shows no difference" if low <= 0 <= high else ""
+    return f"95 % interval {low:+.1f} to {high:+.1f}{among}{doubt}"
+
+
+def capital(text: str) -> str:
+    """A text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
