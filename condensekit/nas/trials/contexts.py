@@ -13,8 +13,12 @@ from nni.runtime import log as nni_logging
 
 from condensekit.nas.trials import strategies
 
-TELLING = {"nni.nas.execution.sequential": logging.ERROR, "nni.nas.strategy.evolution": logging.WARNING}
-"""NNI's loggers that tell of failed trials, and the level at which they do."""
+TELLING = {
+    "nni.nas.execution.sequential": logging.ERROR,
+    "nni.nas.strategy.evolution": logging.WARNING,
+    "nni.nas.strategy.utils": logging.WARNING,
+}
+"""NNI's loggers that tell of failed trials and of the end of a space, and the level at which they do."""
 
 
 @contextlib.contextmanager
@@ -45,7 +49,7 @@ def restored_trial() -> Iterator[None]:
 
 @contextlib.contextmanager
 def untold() -> Iterator[None]:
-    """Context without NNI's messages on failed trials, such as tracebacks: the journal logs a line of its own."""
+    """Context without NNI's messages on failed trials and spaces without further candidates: we tell of both."""
 
     def below(record: logging.LogRecord) -> bool:  # a filter of its own, because contexts may be nested
         return record.levelno < TELLING[record.name]
