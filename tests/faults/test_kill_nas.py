@@ -65,7 +65,7 @@ def test_kill_after_four_of_ten_and_resume(engine, tmp_path):
     child = start(engine, tmp_path, mark)
     try:
         wait_for_it(child, tmp_path, lambda: trials.exists() and trials.read_bytes().count(b"\n") >= 4)
-        assert len(marked(mark)) >= {"sequential": 1, "pool": 3, "nni": 3}[engine]
+        assert len(marked(mark)) >= {"sequential": 1, "pool": 2, "nni": 3}[engine]  # a worker may just have ended
     finally:
         os.kill(child.pid, signal.SIGKILL)  # the search alone
         child.wait()

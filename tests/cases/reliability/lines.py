@@ -83,6 +83,7 @@ TINY = {
     "--engine sequential --out {out}",
     "export": "{run} --to {out}",
     "inspect": "{run}",
+    "report": "{run} --out {out}",
     "demo": "--out {out}",
 }
 """A line of each command that is valid."""
@@ -182,6 +183,7 @@ def stop_computing(patch):
         "condensekit.everyday.evaluate_candidates",
         "condensekit.cli.export.to_folder",
         "condensekit.cli.export.to_png_grid",
+        "condensekit.report.page.page",
         "condensekit.cli.show.emit",
     ):
         patch.setattr(name, reached)
