@@ -151,9 +151,9 @@ KINDS = {
         "task-incremental, a head for each task", "mnist", tasks, True, 200, 400, 0.05, batch=32, epochs=3, seeds=5
     ),
     "mnist-domains": Kind(
-        "domain-incremental with task labels, one head", "mnist", domains, False, 200, 400, 0.01, 32, 2, seeds=5
+        "domain-incremental with task labels, one head", "mnist", domains, False, 200, 200, 0.01, 32, epochs=3
     ),
-    "digits-pictures": Kind("class-incremental, pictures under random crops", "digits", pictures, False, 50),
+    "digits-pictures": Kind("class-incremental, pictures under random crops", "digits", pictures, False, 100, seeds=15),
 }
 MEMORIES: dict[str, Callable[[Kind, int], Any]] = {
     "none": lambda kind, seed: None,

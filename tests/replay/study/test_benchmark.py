@@ -170,7 +170,7 @@ def test_the_table_of_streams_compares_with_the_better_of_avalanches_buffers():
         "environment": {"device": "a machine", "torch": "2"},
     }
     *_, last = "\n".join(streams([one])).splitlines()
-    assert last.startswith("| random | 72.0 ± 26.5 | +52.0 [")
+    assert last.startswith("| random | 72.0 ± 26.7 | +52.0 [")
     assert "| +2.0 [-0.5, +4.5] | 2.0 |" in last
 
 
