@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.accuracy.tables import accuracy, protocols, search
-from benchmarks.continual.tables import continual, experience, tuning
+from benchmarks.continual.tables import continual, experience, streams, tuning
 from benchmarks.nas.tables import nas, write_truths
 from benchmarks.record import HERE, RESULTS, Record, parser, read
 from benchmarks.speed.tables import loop, memory, pace, speed
@@ -22,7 +22,7 @@ from benchmarks.speed.tables import loop, memory, pace, speed
 Table = Callable[[list[Record]], Iterator[str]]
 TABLES: dict[str, Table] = {
     table.__name__: table
-    for table in (accuracy, search, pace, protocols, continual, tuning, experience, loop, speed, memory, nas)
+    for table in (accuracy, search, pace, protocols, continual, tuning, experience, streams, loop, speed, memory, nas)
 }
 
 

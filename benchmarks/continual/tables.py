@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from PIL import Image
@@ -114,6 +115,37 @@ def experience(records: list[Record]) -> Iterator[str]:
                 for row in record["experience"]
             ],
         )
+        yield ""
+
+
+def streams(records: list[Record]) -> Iterator[str]:
+    """Tables of the accuracy of former tasks, one for each kind of stream."""
+    for record in (r for r in records if "streams" in r):
+        asked, (train, test) = record["streams"], record["images"]
+        found = {row["memory"]: [[value] for value in row["accuracies"]] for row in record["rows"]}
+        means = {memory: 100 * fmean(row["accuracies"]) for memory, row in zip(found, record["rows"], strict=True)}
+        best = max((memory for memory in found if memory.endswith("Buffer")), key=means.__getitem__)
+        yield (
+            f"**{asked['data']}, {asked['name']}**: {asked['tasks']} tasks, {asked['memory']} stored images, "
+            f"{train:,} training images and {test:,} test images, {asked['epochs']} epochs, lr {asked['lr']:g}, "
+            f"{asked['batch']} new and {asked['batch']} replayed images in a step, {len(asked['seeds'])} seeds, "
+            f"{asked['steps']} steps of `{asked['dm']}`; {hardware([record])}."
+        )
+        yield ""
+        rows = [
+            (
+                memory,
+                f"{means[memory]:.1f} ± {100 * stdev(row['accuracies']):.1f}",
+                *(
+                    "-" if memory == other else signed(*paired_interval(found[memory], found[other])[:2])
+                    for other in ("none", best)
+                ),
+                f"{row['cpu_s'] / len(asked['seeds']):.1f}",
+            )
+            for memory, row in zip(found, record["rows"], strict=True)
+        ]
+        above = [f"above {other}, 95 % interval" for other in ("none", best)]
+        yield markdown(("memory", "accuracy of former tasks %", *above, "CPU s of a seed"), rows)
         yield ""
 
 

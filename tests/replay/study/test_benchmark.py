@@ -10,7 +10,7 @@ from benchmarks import record
 from benchmarks.continual import cells as benchmark
 from benchmarks.continual.cells import BOUNDS, COLOUR, TELLING, cells, primary
 from benchmarks.continual.run import recipe_options
-from benchmarks.continual.tables import continual
+from benchmarks.continual.tables import continual, streams
 from benchmarks.speed.tables import loop
 from condensekit.errors import CondensekitError
 from condensekit.replay.study.memories import memory
@@ -152,6 +152,26 @@ def test_the_table_of_loops():
     assert "| plain | 123.5 | 1.20 | 1.10 | 1.50 |" in text
     assert "5 rounds; a machine, torch 2:" in text
     assert list(loop([])) == []
+
+
+def test_the_table_of_streams_compares_with_the_better_of_avalanches_buffers():
+    """Differences are paired by seed: 0.02, 0.03 and 0.01 have a narrow interval."""
+    values = {
+        "none": (0.1, 0.3, 0.2),
+        "ClassBalancedBuffer": (0.5, 0.6, 0.7),
+        "ExperienceBalancedBuffer": (0.4, 0.9, 0.8),
+        "random": (0.42, 0.93, 0.81),
+    }
+    one = {
+        "streams": {"data": "digits", "name": "a kind", "tasks": 5, "memory": 50, "epochs": 5, "lr": 0.01}
+        | {"batch": 10, "seeds": [0, 1, 2], "steps": 30, "dm": "dm"},
+        "images": [100, 50],
+        "rows": [{"memory": name, "accuracies": found, "cpu_s": 6.0} for name, found in values.items()],
+        "environment": {"device": "a machine", "torch": "2"},
+    }
+    *_, last = "\n".join(streams([one])).splitlines()
+    assert last.startswith("| random | 72.0 ± 26.7 | +52.0 [")
+    assert "| +2.0 [-0.5, +4.5] | 2.0 |" in last
 
 
 def test_each_result_is_that_of_its_cell():
