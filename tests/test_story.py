@@ -61,7 +61,7 @@ def test_stages_count_as_their_chapter_says(said):
 
 def test_the_first_chapters_tell_the_pace_of_the_machine(said, capsys, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     story = Story([Chapter("a", 4), Chapter("b", 10)], False, said.append)
     with story.told():
         story.begin()
