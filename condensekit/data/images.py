@@ -274,7 +274,7 @@ class ClassImages:
         return [self._row[label] for label in labels]
 
     def gather(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Images at source ``indices`` (any shape S): (*S, C, H, W) float32, normalised, on ``device``."""
+        """Images at source ``indices`` (any shape S): (S..., C, H, W) float32, normalised, on ``device``."""
         flat = indices.reshape(-1)
         chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)
         if self.spec.pixels:
