@@ -137,7 +137,8 @@ class Importance(_Refreshed):
     one class) or not finite, all its images are equally likely.
 
     >>> import condensekit as ck
-    >>> ck.recipes.dm(sampling=ck.Importance(epsilon=0.2)) == ck.Recipe.parse("dm sampling=importance sampling.epsilon=0.2")
+    >>> recipe = ck.recipes.dm(sampling=ck.Importance(epsilon=0.2))
+    >>> recipe == ck.Recipe.parse("dm sampling=importance sampling.epsilon=0.2")
     True
 
     Args:
