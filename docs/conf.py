@@ -6,7 +6,7 @@ from pathlib import Path
 
 from condensekit import __version__
 
-sys.path.insert(0, str(Path(__file__).parent))  # generated.py
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # generated.py; benchmarks
 warnings.filterwarnings("ignore", "no QP solver found")  # the import of Avalanche
 
 project = "condensekit"

@@ -9,11 +9,12 @@ import contextlib
 import functools
 import importlib
 import io
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import mock
 
 from docutils import nodes
@@ -22,6 +23,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
+from benchmarks.record import RESULTS, read
 from condensekit.cli import COMMANDS, main
 
 if TYPE_CHECKING:
@@ -31,73 +33,118 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "benchmarks/README.md"
+PUBLISHED = ROOT / "benchmarks/accuracy/published.json"
+REPOSITORY = "https://github.com/condensekit/condensekit/blob/main"
+RUN = "python benchmarks/accuracy/run.py"
+METHODS = ("dm", "m3d", "dc", "dsa", "random", "herding", "kmeans", "full")  # order of the rows
+PAPER_COLUMNS = ("method", "data", "images per class", "published %", "here %", "state", "command", "file")
 HELP_COLUMNS = 102
 
 
-def column(line: str) -> list[str]:
+def cells(line: str) -> list[str]:
     """Cells of a row of a Markdown table."""
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def table(title: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table in ``benchmarks/README.md`` below the bold title that begins with ``title``.
-
-    Raises:
-        ValueError: No such title.
-    """
-    lines = iter(TABLES.read_text(encoding="utf-8").splitlines())
-    if not any(line.startswith(f"**{title}") for line in lines):
-        raise ValueError(f"{TABLES.name} has no table **{title}")
-    rows: list[list[str]] = []
-    for line in lines:
-        if line.startswith("|"):
-            rows.append(column(line))
+def tables(title: str) -> Iterator[list[list[str]]]:
+    """The tables in ``benchmarks/README.md`` below the bold title that begins with ``title``, up to the next title."""
+    below, rows = False, []
+    for line in [*TABLES.read_text(encoding="utf-8").splitlines(), ""]:
+        if below and line.startswith("|"):
+            rows.append(cells(line))
         elif rows:
-            break
-    return rows[0], rows[2:]
+            yield rows
+            rows = []
+        if line.startswith(("**", "## ")):
+            below = line.startswith(f"**{title}")
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table."""
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
 class Measured(SphinxDirective):
-    """A part of a measured table: ``{measured} TITLE``, with the columns to show and the rows to keep.
+    """A part of a measured table: the title of the table, the columns to show and the rows to keep.
 
-    Options: ``columns``, names of columns separated by semicolons; ``rows``, a regular expression that matches the
-    whole first of these columns which is not a number; ``where``, ``COLUMN=VALUE``.
+    Options: ``columns``, names separated by semicolons, each perhaps with ``=`` and a shorter name; ``rows``, a regular
+    expression for the whole entry of the first of them; ``where``, ``COLUMN=VALUE`` of the rows to keep; ``number``, of
+    several tables below the title. A title, a column or a row that is not there is an error, so no page keeps a figure
+    that the benchmarks no longer have.
     """
 
     required_arguments = 1
     final_argument_whitespace = True
-    option_spec = {  # noqa: RUF012 - as in Sphinx
+    option_spec: ClassVar[dict[str, Any]] = {
         "columns": directives.unchanged_required,
         "rows": directives.unchanged_required,
         "where": directives.unchanged_required,
-        "key": directives.unchanged_required,
+        "number": directives.positive_int,
     }
 
     def run(self) -> list[nodes.Node]:
-        """Read the table, choose, and parse what is left."""
+        """Read the tables, choose, and parse what is left."""
         self.env.note_dependency(str(TABLES))
         try:
-            lines = list(self.chosen())
-        except ValueError as error:
-            raise self.error(str(error)) from None
+            lines = self.chosen()
+        except (ValueError, IndexError) as error:
+            raise self.error(f"{TABLES.name}, {self.arguments[0]}: {error}") from None
         return self.parse_text_to_nodes("\n".join(lines))
 
-    def chosen(self) -> Iterator[str]:
-        """Lines of the chosen part. Raises ValueError if a column is missing or no row is left."""
-        header, rows = table(self.arguments[0])
-        wanted = [name.strip() for name in self.options.get("columns", ";".join(header)).split(";")]
-        key = header.index(self.options.get("key", wanted[0]))
+    def chosen(self) -> list[str]:
+        """Lines of the chosen part."""
+        header, _, *rows = list(tables(self.arguments[0]))[self.options.get("number", 1) - 1]
+        named = [part.strip().partition("=") for part in self.options.get("columns", ";".join(header)).split(";")]
+        places = [header.index(name.strip()) for name, _, _ in named]
         pattern = re.compile(self.options.get("rows", ".*"))
-        where, _, value = self.options.get("where", "").partition("=")
-        kept = [row for row in rows if pattern.fullmatch(row[key]) and (not where or row[header.index(where)] == value)]
+        column, _, value = self.options.get("where", f"{header[0]}=").partition("=")
+        given = header.index(column)
+        kept = [row for row in rows if pattern.fullmatch(row[places[0]]) and value in ("", row[given])]
         if not kept:
-            raise ValueError(f"no row of {self.arguments[0]} matches {pattern.pattern}")
-        yield from markdown(wanted, [[row[header.index(name)] for name in wanted] for row in kept])
+            raise ValueError(f"no row matches {pattern.pattern!r} and {column}={value}")
+        return markdown([short.strip() or name for name, _, short in named], [[row[i] for i in places] for row in kept])
+
+
+class Papers(SphinxDirective):
+    """A row for each published accuracy: what was measured here, the difference, the command and its file."""
+
+    def run(self) -> list[nodes.Node]:
+        """Compare ``published.json`` with the records in ``benchmarks/results``."""
+        found = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+        files = [path for path in sorted(RESULTS.glob("*.json")) if re.match("[cg]pu-", path.name)]
+        records = [(path.name, read(path)) for path in files]
+        entries = sorted(found["accuracy_percent"], key=lambda entry: (METHODS.index(entry["set"]), entry["data"]))
+        lines = markdown(PAPER_COLUMNS, [paper_row(entry, records) for entry in entries])
+        lines += ["", *(f"- *{name}*: {text}." for name, text in found["sources"].items())]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def paper_row(entry: dict[str, Any], records: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """One row: the best record of the same data, images per class and method, in any variant without a study."""
+    name, data, ipc, value = entry["set"], entry["data"], entry["ipc"], entry["value"]
+    ours = [
+        (100 * record["rows"][0]["accuracy_mean"], record["cell"], file)
+        for file, record in records
+        if (record["cell"]["data"], record["cell"]["ipc"], record["cell"]["study"]) == (data, ipc, "")
+        and record["cell"]["name"].split("-")[0] == name
+    ]
+    spread = "" if entry["std"] is None else f" ± {entry['std']}"
+    start = [name, data, str(ipc or "all"), f"{value}{spread} ({entry['source']})"]
+    if not ours:
+        pattern = f"{data}-{f'ipc{ipc}' if ipc else 'all'}-{name}"
+        return [*start, "-", "not run", f"`{RUN} --scale gpu --only {pattern}`", "-"]
+    best, cell, file = max(ours, key=lambda one: one[0])
+    gap = best - value
+    stem = file.removesuffix(".json")
+    steps = f", {cell['steps']:,} steps" if cell["steps"] else ""
+    state = f"short by {-gap:.1f}" if gap < 0 else f"reached (+{gap:.1f})"
+    return [
+        *start,
+        f"{best:.1f} ({cell['name']}{steps})",
+        state,
+        f"`{RUN} --scale {cell['scale']} --only {stem}`",
+        file,
+    ]
 
 
 class Commands(SphinxDirective):
@@ -109,6 +156,16 @@ class Commands(SphinxDirective):
         for name in COMMANDS:
             lines += ["", f"## condensekit {name}", "", *fenced(help_of([name]))]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+class Notebooks(SphinxDirective):
+    """Links to the notebooks of ``examples/notebooks``, if the checkout has any."""
+
+    def run(self) -> list[nodes.Node]:
+        """One line for each notebook."""
+        found = sorted((ROOT / "examples/notebooks").glob("*.ipynb"))
+        lines = [f"- [{path.stem}]({REPOSITORY}/{path.relative_to(ROOT).as_posix()})" for path in found]
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def help_of(command: list[str]) -> str:
@@ -179,7 +236,9 @@ def by_public_name(
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives and the renderer of formulas."""
     app.add_directive("measured", Measured)
+    app.add_directive("papers", Papers)
     app.add_directive("commands", Commands)
+    app.add_directive("notebooks", Notebooks)
     app.connect("autodoc-skip-member", once)
     app.connect("missing-reference", by_public_name)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
