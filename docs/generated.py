@@ -36,6 +36,7 @@ TABLES = ROOT / "benchmarks/README.md"
 PUBLISHED = ROOT / "benchmarks/accuracy/published.json"
 REPOSITORY = "https://github.com/condensekit/condensekit/blob/main"
 RUN = "python benchmarks/accuracy/run.py"
+LINK = re.compile(r"\]\((?!https?:|#)([^)]+)\)")
 METHODS = ("dm", "m3d", "dc", "dsa", "random", "herding", "kmeans", "full")  # order of the rows
 PAPER_COLUMNS = ("method", "data", "images per class", "published %", "here %", "state", "command", "file")
 HELP_COLUMNS = 102
@@ -147,6 +148,34 @@ def paper_row(entry: dict[str, Any], records: list[tuple[str, dict[str, Any]]]) 
     ]
 
 
+class Sections(SphinxDirective):
+    """Sections of a Markdown file of the repository, with links to the repository; ``only`` names some of them."""
+
+    required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {"only": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        """Cut the file at its headings of the second level."""
+        path = ROOT / self.arguments[0]
+        self.env.note_dependency(str(path))
+        parts = path.read_text(encoding="utf-8").split("\n## ")[1:]
+        titled = {part.partition("\n")[0]: f"## {part}" for part in parts}
+        wanted = [name.strip() for name in self.options.get("only", ";".join(titled)).split(";")]
+        missing = [name for name in wanted if name not in titled]
+        if missing:
+            raise self.error(f"{path.name} has no section {missing[0]!r}")
+        here = (ROOT / "docs" / self.env.docname).parent
+
+        def link(found: re.Match[str]) -> str:
+            target = path.parent / found[1]
+            if target.suffix == ".png":
+                return f"]({os.path.relpath(target, here)})"
+            return f"]({REPOSITORY}/{os.path.relpath(target, ROOT)})"
+
+        text = "\n".join(titled[name] for name in wanted)
+        return self.parse_text_to_nodes(LINK.sub(link, text), allow_section_headings=True)
+
+
 class Commands(SphinxDirective):
     """The help of every command, as the command prints it."""
 
@@ -237,6 +266,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives and the renderer of formulas."""
     app.add_directive("measured", Measured)
     app.add_directive("papers", Papers)
+    app.add_directive("sections", Sections)
     app.add_directive("commands", Commands)
     app.add_directive("notebooks", Notebooks)
     app.connect("autodoc-skip-member", once)

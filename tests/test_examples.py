@@ -27,6 +27,8 @@ SAYS = {
     "replay": ["no memory: 0.", "condensed memory: 0.", "20 images, 1,600 bytes"],
     "memory": ["Memory(Images(20), m3d: 20 images of 10 classes, 1,600 bytes)", "without a memory"],
     "nas": ["| dm |", "| dm+params |", "best: {"],
+    "own_network": ["finished", "| Small |", "| ConvNet-w32 |"],
+    "own_memory": ["averages: 20 images of 10 classes", "random: 20 images", "| averages |"],
     "export": ["as uint8", "a batch: (8, 1, 8, 8) torch.float32", "30 pictures"],
 }
 
