@@ -9,10 +9,11 @@ import contextlib
 import functools
 import importlib
 import io
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import mock
@@ -47,17 +48,18 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def tables(title: str) -> Iterator[list[list[str]]]:
-    """The tables in ``benchmarks/README.md`` below the bold title that begins with ``title``, up to the next title."""
-    below, rows = False, []
-    for line in [*TABLES.read_text(encoding="utf-8").splitlines(), ""]:
-        if below and line.startswith("|"):
-            rows.append(cells(line))
-        elif rows:
-            yield rows
-            rows = []
-        if line.startswith(("**", "## ")):
-            below = line.startswith(f"**{title}")
+def below(title: str) -> list[str]:
+    """Lines of ``benchmarks/README.md`` below the bold title that begins with ``title``, up to the next title."""
+    lines = TABLES.read_text(encoding="utf-8").splitlines()
+    starts = [i for i, line in enumerate(lines) if line.startswith(("**", "## "))]
+    first = next(i for i in starts if lines[i].startswith(f"**{title}"))
+    return lines[first + 1 : next((i for i in starts if i > first), len(lines))]
+
+
+def tables(lines: Iterable[str]) -> list[list[list[str]]]:
+    """The tables among some lines, each with its header and the line below the header."""
+    parts = itertools.groupby(lines, key=lambda line: line.startswith("|"))
+    return [[cells(line) for line in part] for is_table, part in parts if is_table]
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -70,8 +72,8 @@ class Measured(SphinxDirective):
 
     Options: ``columns``, names separated by semicolons, each perhaps with ``=`` and a shorter name; ``rows``, a regular
     expression for the whole entry of the first of them; ``where``, ``COLUMN=VALUE`` of the rows to keep; ``number``, of
-    several tables below the title. A title, a column or a row that is not there is an error, so no page keeps a figure
-    that the benchmarks no longer have.
+    several tables below the title; ``lines``, a regular expression for the beginning of statements below the table.
+    What is not there is an error: no page keeps a figure that the benchmarks no longer have.
     """
 
     required_arguments = 1
@@ -81,6 +83,7 @@ class Measured(SphinxDirective):
         "rows": directives.unchanged_required,
         "where": directives.unchanged_required,
         "number": directives.positive_int,
+        "lines": directives.unchanged_required,
     }
 
     def run(self) -> list[nodes.Node]:
@@ -88,13 +91,14 @@ class Measured(SphinxDirective):
         self.env.note_dependency(str(TABLES))
         try:
             lines = self.chosen()
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, StopIteration) as error:
             raise self.error(f"{TABLES.name}, {self.arguments[0]}: {error}") from None
         return self.parse_text_to_nodes("\n".join(lines))
 
     def chosen(self) -> list[str]:
         """Lines of the chosen part."""
-        header, _, *rows = list(tables(self.arguments[0]))[self.options.get("number", 1) - 1]
+        lines = below(self.arguments[0])
+        header, _, *rows = tables(lines)[self.options.get("number", 1) - 1]
         named = [part.strip().partition("=") for part in self.options.get("columns", ";".join(header)).split(";")]
         places = [header.index(name.strip()) for name, _, _ in named]
         pattern = re.compile(self.options.get("rows", ".*"))
@@ -103,7 +107,14 @@ class Measured(SphinxDirective):
         kept = [row for row in rows if pattern.fullmatch(row[places[0]]) and value in ("", row[given])]
         if not kept:
             raise ValueError(f"no row matches {pattern.pattern!r} and {column}={value}")
-        return markdown([short.strip() or name for name, _, short in named], [[row[i] for i in places] for row in kept])
+        shown = markdown(
+            [short.strip() or name for name, _, short in named], [[row[i] for i in places] for row in kept]
+        )
+        wanted = self.options.get("lines")
+        told = [line for line in lines if wanted and re.match(f"- (?:{wanted})", line)]
+        if wanted and not told:
+            raise ValueError(f"no statement matches {wanted!r}")
+        return [*shown, "", *told]
 
 
 class Papers(SphinxDirective):
