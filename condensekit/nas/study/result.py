@@ -22,6 +22,11 @@ TRIAL_FIELDS = ("ranker", "architecture", "score", "cost_s", "status", "reason")
 class SearchResult:
     """Result of :meth:`condensekit.nas.Contest.run`; ``print`` shows its table.
 
+    >>> from condensekit.nas import SearchResult, Trial
+    >>> found = SearchResult(None, (Trial("dm", {"width": 16}, score=0.75),), (), None, {})
+    >>> found.trials[0].score
+    0.75
+
     Args:
         best: The best architecture of the first ranker that scored an architecture: ``ranker``, ``architecture``,
             ``score``, ``params``, ``flops``, ``truth`` (each of these three None: unknown); None: no architecture was
