@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 
-def ending(place: object, meaning: str | None, purpose: str, *command: object) -> str:
+def ending(place: object, meaning: str | None, purpose: str, *command: object, program: str = "condensekit") -> str:
     """The last lines of the text of a command that made something.
 
     >>> print(ending("runs/dm", "The set holds 10 images condensed by dm.", "measure them", "evaluate", "runs/dm"))
@@ -17,9 +17,10 @@ def ending(place: object, meaning: str | None, purpose: str, *command: object) -
         place: The folder or file of the result.
         meaning: What was found, in a sentence with its figure, see :mod:`condensekit.report`; None: nothing to tell.
         purpose: What the next command is for, after ``to``.
-        command: The words of the next command after ``condensekit``; paths are quoted for a shell.
+        command: The words of the next command after its program; paths are quoted for a shell.
+        program: The program.
     """
-    lines = [f"Result: {place}", meaning, f"Next, to {purpose}: {words('condensekit', *command)}"]
+    lines = [f"Result: {place}", meaning, f"Next, to {purpose}: {words(program, *command)}"]
     return "\n".join(line for line in lines if line)
 
 

@@ -10,7 +10,8 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,10 @@ from condensekit.cli.flags import as_flags
 from condensekit.errors import printable, printable_lines
 from condensekit.progress import SILENT, Bars, Lines, Progress
 
+if TYPE_CHECKING:
+    from condensekit.sets.condensed import CondensedSet
+
+IMAGES = "images.png"  # in the folder of a set
 LONGEST_WORD, LONGEST_MESSAGE = 400, 6000  # characters
 
 
@@ -55,6 +60,14 @@ class Warnings(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Format one record."""
         return printable_lines(super().format(record))
+
+
+def images(made: CondensedSet, folder: Path) -> None:
+    """Write the picture of a set into its run folder; images of other than 1 or 3 channels have none."""
+    from condensekit.sets.export import picture
+
+    if made.spec.shape[0] in (1, 3):
+        picture(made, folder / IMAGES)
 
 
 def pairs(values: Mapping[str, Any]) -> str:
