@@ -45,13 +45,18 @@ def text(
         settings: Heads of columns that move to the caption if all rows have the same value.
         width: Longest line in characters, at least 24; None: that of the terminal, or 100 if there is none.
     """
-    width = max(NARROWEST, shutil.get_terminal_size((WIDTH, 0)).columns if width is None else width)
+    width = max(NARROWEST, width or terminal())
     table = [list(map(_cell, column)) for column in zip(columns, *rows, strict=True)]
     alike = [column for column in table if column[0] in settings and len(set(column[1:])) == 1]
     told = [f"In all rows: {', '.join(f'{column[0]} {column[1]}' for column in alike)}."] * bool(alike)
     blocks = _blocks([column for column in table if column not in alike], width)
     captions = [" ".join(filter(None, (caption, *told)))]
     return "\n\n".join([*_wrapped(captions, width), *blocks, *_wrapped(notes, width)])
+
+
+def terminal() -> int:
+    """Characters of a line of the terminal; 100 if there is none."""
+    return shutil.get_terminal_size((WIDTH, 0)).columns
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -61,7 +61,7 @@ def command(run: Path, ipc: int, out: Path, seed: int | None, as_json: bool) -> 
         + (f"; values from {row['range'][0]:.3g} to {row['range'][1]:.3g}" if row["range"] else "")
         for row in rows
     ]
-    told = f"{holds(found)}, in the bytes of {ipc} plain images of each class or fewer."
+    told = f"{holds(found, len(rows))}, in the bytes of {ipc} plain images of each class or fewer."
     wanted = ("evaluate", out, "--against", "jpeg-random,random")
     end = ending(out, told, "compare them with real images in the same bytes", *wanted)
     show.emit(as_json, {"runs": rows}, "\n".join([*lines, end]))

@@ -75,6 +75,6 @@ def command(
         end = ending(place, meaning, "read images and labels in Python", folder / LOADER, program="python")
     else:
         end = ending(place, meaning, "write each image to a file of its own", "export", run, "--to", "images")
-    to_stdout = grid is not None and stream_of(grid) == 1
+    to_stdout = any(stream_of(path) == 1 for path in (grid, npz) if path is not None)
     record = {**written, "images": images, "stored": len(chosen), "range": mapped}
     show.emit(as_json, record, end, err=to_stdout)

@@ -115,6 +115,6 @@ def command(
                 }
             )
     each = "{run}: {per_class} images for each of {classes} classes"
-    end = ending(place.out, f"{holds(made)}.", "measure how good they are", "evaluate", place.out)
+    end = ending(place.out, f"{holds(made, len(runs))}.", "measure how good they are", "evaluate", place.out)
     text = "\n".join(filter(None, [*(each.format(**run) for run in runs), note, end]))
     show.emit(as_json, {"runs": runs}, text)

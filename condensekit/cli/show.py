@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import click
 from condensekit.cli.flags import as_flags
 from condensekit.errors import printable, printable_lines
 from condensekit.progress import SILENT, Bars, Lines, Progress
+from condensekit.tables import terminal
 
 if TYPE_CHECKING:
     from condensekit.sets.condensed import CondensedSet
@@ -71,9 +73,13 @@ def images(made: CondensedSet, folder: Path) -> None:
 
 
 def pairs(values: Mapping[str, Any]) -> str:
-    """One ``key  value`` line for each entry, aligned."""
-    width = max(map(len, values))
-    return "\n".join(f"{key:<{width}}  {printable(value)}" for key, value in values.items())
+    """A ``key  value`` paragraph for each entry, aligned, that fits the terminal."""
+    indent = max(map(len, values)) + 2
+    width = max(2 * indent, terminal())
+    return "\n".join(
+        textwrap.fill(f"{key:<{indent}}{printable(value)}", width, subsequent_indent=" " * indent)
+        for key, value in values.items()
+    )
 
 
 def size(nbytes: int) -> str:

@@ -29,13 +29,14 @@ def images_of(name: str, count: int) -> str:
     return f"{count:,} image{plural} condensed by {name}"
 
 
-def holds(made: CondensedSet) -> str:
-    """What a set is, a clause: ``The set holds 10 images condensed by dm, made in 20 steps and 4 s``."""
+def holds(made: CondensedSet, sets: int = 1) -> str:
+    """What a set, or each of some sets, is; a clause: ``The set holds 10 images condensed by dm, made in 20 steps``."""
     told = made.provenance
     images = images_of(made.name, len(made) * made.formation.factor**2)
     steps = f", made in {told['steps']:,} steps" if isinstance(told.get("steps"), int) else ""
     time = f" and {seconds(told['elapsed_s'])}" if steps and isinstance(told.get("elapsed_s"), int | float) else ""
-    return f"The set holds {images}{steps}{time}"
+    whose = "The set" if sets == 1 else f"Each of the {sets} sets"
+    return f"{whose} holds {images}{steps}{time}"
 
 
 def points(difference: float) -> str:
