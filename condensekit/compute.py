@@ -211,10 +211,17 @@ class Compute:
         """The work of all networks so far."""
         return self._spent
 
+    @property
+    def spent_here(self) -> Spent:
+        """The work so far that was asked for in this thread."""
+        return getattr(self._local, "spent", Spent())
+
     def count(self, module: FeatureNetwork, images: int, passes: int) -> None:
         """Add ``images`` through a network to :attr:`spent`; each costs as much as ``passes`` forward passes."""
+        work = Spent(images, images * passes * module.flops)
+        self._local.spent = self.spent_here + work
         with self._lock:
-            self._spent += Spent(images, images * passes * module.flops)
+            self._spent += work
 
     def __enter__(self) -> Compute:
         self._modes.append(stack := ExitStack())

@@ -124,6 +124,7 @@ def command(
             record={"name": catalog.name_of(recipe), **source.record(folder)},
             progress=progress,
         )
+        show.images(results[folder].set, folder)
         if results[folder].signum is not None:
             break
     show.emit(as_json, {"runs": [_record(f, r) for f, r in results.items()]}, "\n".join(map(_line, results.items())))

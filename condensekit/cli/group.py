@@ -30,6 +30,13 @@ class Commands(click.Group):
         name, _, rest = super().resolve_command(ctx, args)
         return name, importlib.import_module(f"condensekit.cli.{name}").command, rest
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the command; an interrupt ends it here, because click would print an empty line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
+
 
 HELP = """Learn a few synthetic images per class that stand for a whole data set, and measure how good they are.
 

@@ -12,6 +12,7 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.kinds import MANY, Command, Location, Number, Whole, gathered, listed, option, packed, unused
+from condensekit.cli.next import ending
 from condensekit.cli.options import (
     JSON,
     QUIET,
@@ -30,6 +31,7 @@ from condensekit.replay.study.memories import AVALANCHE, FROM_SCRATCH, REGIMES, 
 from condensekit.replay.study.protocol import Online, Settings
 from condensekit.replay.study.results import FILE, ReplayResult
 from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
+from condensekit.report.replayed import verdict
 
 MEMORIES = ", ".join(name for name, stock in AVALANCHE.items() if stock.control)
 STRATEGIES = "; ".join(f"{name} ({stock.note})" for name, stock in AVALANCHE.items() if not stock.control)
@@ -289,7 +291,9 @@ def command(
         if isinstance(error.result, ReplayResult):
             show.emit(as_json, error.result.to_json(), error.result.table())
         raise
-    show.emit(as_json, result.to_json(), f"{result.table()}\n\nPlot: {out / PLOT}")
+    page = ("report", out, "--out", out / "report.html")
+    end = ending(out, verdict(result), "see curves, comparisons and cost on one page", *page)
+    show.emit(as_json, result.to_json(), f"{result.table()}\n\nPlot: {out / PLOT}\n{end}")
     return 0
 
 

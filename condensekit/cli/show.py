@@ -9,15 +9,22 @@ import json
 import logging
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from condensekit.cli.flags import as_flags
 from condensekit.errors import printable, printable_lines
 from condensekit.progress import SILENT, Bars, Lines, Progress
+from condensekit.tables import terminal
 
+if TYPE_CHECKING:
+    from condensekit.sets.condensed import CondensedSet
+
+IMAGES = "images.png"  # in the folder of a set
 LONGEST_WORD, LONGEST_MESSAGE = 400, 6000  # characters
 
 
@@ -57,10 +64,22 @@ class Warnings(logging.Formatter):
         return printable_lines(super().format(record))
 
 
+def images(made: CondensedSet, folder: Path) -> None:
+    """Write the picture of a set into its run folder; images of other than 1 or 3 channels have none."""
+    from condensekit.sets.export import picture
+
+    if made.spec.shape[0] in (1, 3):
+        picture(made, folder / IMAGES)
+
+
 def pairs(values: Mapping[str, Any]) -> str:
-    """One ``key  value`` line for each entry, aligned."""
-    width = max(map(len, values))
-    return "\n".join(f"{key:<{width}}  {printable(value)}" for key, value in values.items())
+    """A ``key  value`` paragraph for each entry, aligned, that fits the terminal."""
+    indent = max(map(len, values)) + 2
+    width = max(2 * indent, terminal())
+    return "\n".join(
+        textwrap.fill(f"{key:<{indent}}{printable(value)}", width, subsequent_indent=" " * indent)
+        for key, value in values.items()
+    )
 
 
 def size(nbytes: int) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from condensekit.catalog.names import PACKED, SELECTIONS
 from condensekit.everyday import FULL
+from condensekit.html.numbers import seconds
+from condensekit.sets.condensed import CondensedSet
 
 
 def images_of(name: str, count: int) -> str:
@@ -25,6 +27,16 @@ def images_of(name: str, count: int) -> str:
     if kind in SELECTIONS:
         return f"{count:,} image{plural} chosen by {kind}"
     return f"{count:,} image{plural} condensed by {kind}"
+
+
+def holds(made: CondensedSet, sets: int = 1) -> str:
+    """What a set, or each of some sets, is; a clause: ``The set holds 10 images condensed by dm, made in 20 steps``."""
+    told = made.provenance
+    images = images_of(made.name, len(made) * made.formation.factor**2)
+    steps = f", made in {told['steps']:,} steps" if isinstance(told.get("steps"), int) else ""
+    time = f" and {seconds(told['elapsed_s'])}" if steps and isinstance(told.get("elapsed_s"), int | float) else ""
+    whose = "The set" if sets == 1 else f"Each of the {sets} sets"
+    return f"{whose} holds {images}{steps}{time}"
 
 
 def points(difference: float) -> str:

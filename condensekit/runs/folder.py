@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
 FORMAT = 2  # number of the format of config.json; raise it when earlier runs cannot be continued
-OWN = ("checkpoints", "snapshots", "cells", "sets")  # folders in a run folder that condensekit alone writes
+OWN = ("checkpoints", "snapshots", "cells", "sets", "trainings")  # folders that condensekit alone writes
 MAX_DIGITS = 40  # of a number in metrics.csv
 COMMAND: ContextVar[Mapping[str, Any] | None] = ContextVar("command", default=None)
 """The command that makes runs now, JSON values: ``env.json`` tells it as ``command``."""

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from condensekit import tables
 from condensekit.catalog import own
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
@@ -152,10 +153,11 @@ def run_protocol(
         settings=describe(settings),
         making=_identity(making),
         environment=environment(),
+        test={"name": (test.source or {}).get("name"), "images": len(test)},
     )
     with keeping(result):
         write_json(out / FILE, result.to_json())
-        write_bytes_atomic(out / TABLE, f"{result.table()}\n".encode())
+        write_bytes_atomic(out / TABLE, f"{result.table(tables.WIDTH)}\n".encode())
         plot(result.accuracy_by_experience, out / PLOT)
     return result
 
