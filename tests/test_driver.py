@@ -295,7 +295,7 @@ def test_a_start_that_would_take_too_long_chooses_among_fewer_images(clock):
 
             return embed
 
-    said = []
+    said: list[str] = []
     data = shapes(per_class=40)
     options = {"init": KMeans(SlowPixels()), "progress": Told()}
     result = slowly(clock, data, minutes=4, **options)
@@ -405,7 +405,7 @@ def test_the_cost_is_told_after_two_steps(clock):
         def tell(self, text):
             said.append(text)
 
-    said = []
+    said: list[str] = []
     slowly(clock, steps=30, workers=2, progress=Told())
     passes = 28 * (4 * 8 + 4 * 2)  # 8 real and 2 synthetic images of each of 4 classes
     assert passes == 1120

@@ -12,7 +12,7 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.kinds import MANY, Command, Data, Location, Whole, gathered, listed, option, unused
-from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TRUST, Source, machine_options
+from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TENSORBOARD, TRUST, Source, machine_options
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, require
@@ -110,6 +110,7 @@ Examples:
 @AUGMENT
 @SEED
 @machine_options
+@TENSORBOARD
 @QUIET
 @JSON
 def command(
@@ -126,6 +127,7 @@ def command(
     augment: str,
     seed: int,
     machine: Machine,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -154,6 +156,7 @@ def command(
     problems.refuse()
     file = (runs[0] if runs[0].is_dir() else runs[0].parent) / "evaluation.json"
     check_writable(file)
+    progress = show.progress(quiet, file.parent if tensorboard else None)
     train, test = source.load(quiet)
     _same_data(found, train)
     result = evaluate(
@@ -167,7 +170,7 @@ def command(
         seed=seed,
         machine=machine,
         equal_steps=not equal_epochs,
-        progress=show.progress(quiet),
+        progress=progress,
     )
     try:
         show.emit(as_json, result.to_json(), result.table())

@@ -17,6 +17,7 @@ from condensekit.cli.options import (
     QUIET,
     SEED,
     SET,
+    TENSORBOARD,
     Source,
     machine_options,
     settings_of,
@@ -204,6 +205,7 @@ online_options = packed(
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
 @SEED
 @machine_options
+@TENSORBOARD
 @QUIET
 @JSON
 def command(
@@ -228,6 +230,7 @@ def command(
     resume: bool,
     seed: int,
     machine: Machine,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -264,7 +267,7 @@ def command(
         if not resume and len(kinds) == len(memories):  # a folder may have more memories and regimes than are named
             unused(**_idle(kinds, regimes, orders, seeds))
     problems.refuse()
-    progress = show.progress(quiet)
+    progress = show.progress(quiet, out if tensorboard else None)
     train, test = source.load(quiet)
     making = making.on(train)
     if steps is None and not quiet and any(kind.learnt for kind in kinds):

@@ -270,7 +270,9 @@ def evaluate(
     notes = _untested(candidates, test)
     for note in notes:
         log.warning("%s", note)
-    total = sum(lesson.steps for made in lessons for lesson in made) * networks * len(network)
+    each = networks * len(network)
+    total = sum(lesson.steps for made in lessons for lesson in made) * each
+    progress.tell(f"{sum(map(len, lessons)) * each} trainings, {total:,} gradient steps in all")
     rows = []
     opened = nullcontext(compute) if compute else Compute(size=(test.spec.shape[1], test.spec.shape[2]))
     with opened as running, progress.stage("evaluate", total) as stage:
