@@ -176,8 +176,8 @@ def test_a_picture_shows_each_image_with_the_name_of_its_class(tmp_path, channel
 def test_a_picture_of_many_large_images_is_bounded(tmp_path):
     images, labels = torch.rand(70, 3, 300, 200), torch.arange(70)
     picture(CondensedSet.from_images(images, labels, spec_of(images, labels, None)), tmp_path / "images.png")
-    width, height = Image.open(tmp_path / "images.png").size
-    assert max(width, height) < 2000
+    with Image.open(tmp_path / "images.png") as shown:
+        assert max(shown.size) < 2000
 
 
 def test_arrays_are_what_networks_see(tmp_path):
