@@ -1,9 +1,8 @@
-"""Tables: rows of results as Markdown, HTML, JSON values or a pandas data frame."""
+"""Tables: rows of results as Markdown, JSON values or a pandas data frame."""
 
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,15 +21,6 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = ["| " + " | ".join(printable(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
     text[1] = "|" + "---|" * len(columns)
     return "\n".join(text)
-
-
-def as_html(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The same table for a notebook."""
-
-    def line(cells: Sequence[object], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(printable(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-    return "<table>" + line(columns, "th") + "".join(line(row, "td") for row in rows) + "</table>"
 
 
 def as_frame(rows: Iterable[Any]) -> Any:

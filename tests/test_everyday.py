@@ -502,7 +502,7 @@ def test_images_that_nobody_can_read_again_are_asked_for(arrays):
 def test_a_result_is_a_table(digits, made):
     found = ck.evaluate(made[0], digits[1], train=digits[0], **QUICK)
     assert str(found).splitlines()[0].startswith("| set | network | ipc |")
-    assert found._repr_html_().startswith("<table>")
+    assert found._repr_html_().startswith('<div class="ck">')
     assert len(repr(found)) < 160
     assert found.rows[0].work["images"] > 0
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,11 @@ from condensekit.data.arrays import Values, as_nchw, as_numbers, as_tensor, bloc
 from condensekit.data.labels import as_labels
 from condensekit.errors import DataError, finite, instance, refuse, unknown, whole
 from condensekit.rng import Draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from condensekit.html.strips import Strip
 
 KEPT = "values that are no pixels in 0..1 are kept as they are, as normalised already"  # note
 EXACT = 0.01  # largest distance of a value from an 8-bit pixel
@@ -127,6 +132,22 @@ class ImageSpec:
                 f"{self.std}: give the normalisation of the images, or leave out the spec"
             )
         return whole.to(torch.uint8)
+
+    def between(self, ends: tuple[float, float]) -> ImageSpec:
+        """The spec of values that are no pixels, whose mean and std turn ``ends`` into the pixels 0 and 1, and back."""
+        low, high = ends
+        width = high - low if high > low else 1.0
+        channels = self.shape[0]
+        return replace(self, mean=(-low / width,) * channels, std=(1 / width,) * channels)
+
+    def told(self) -> dict[str, str]:
+        """What a page says of the images besides their classes."""
+        mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
+        return {
+            "images": " x ".join(map(str, self.shape)) + (" pixels" if self.pixels else " values that are no pixels"),
+            "mean, std": f"{mean}; {std}",
+            "mirrored images": "keep their class" if self.flippable else "show another class",
+        }
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that :meth:`from_json` reads back."""
@@ -255,6 +276,34 @@ class ClassImages:
 
     def __repr__(self) -> str:
         return f"ClassImages({len(self)} images of {self.spec.shape}, {len(self.classes)} classes, {self.images.dtype})"
+
+    def _repr_html_(self) -> str:
+        from condensekit.html import standalone
+        from condensekit.html.strips import grid
+        from condensekit.html.tables import facts
+
+        told = {**self.spec.told(), "notes": "; ".join(self.notes) or None}
+        return standalone(grid(self.strips(), self.spec.shape, ".") + facts(told))
+
+    def strips(self) -> list[Strip]:
+        """A row for each class, with the images that a page or a figure shows; see :func:`html.strips.by_class`."""
+        from condensekit.html.strips import by_class, excerpt
+
+        rows = torch.tensor(excerpt(self.targets().tolist()))
+        spec = self.spec if self.spec.pixels else self.spec.between(self.ends)
+        pixels = spec.to_pixels(self.at(rows).cpu())
+        counts = {label: self.count(label) for label in self.classes}
+        return by_class(pixels.numpy(), self.targets()[rows].tolist(), counts, self.spec.class_names)
+
+    def show(self) -> Figure:
+        """The first images of each class, with its name, as a matplotlib figure.
+
+        Raises:
+            ConfigError: The images have neither 1 nor 3 channels.
+        """
+        from condensekit.figures.images import images
+
+        return images(self.strips(), self.spec.shape, repr(self))
 
     def count(self, label: int) -> int:
         """The number of images of a class."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import os
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +19,12 @@ from condensekit.sets.codes import Code, divided, joined
 from condensekit.sets.formation import DTYPES, JPEG, Formation, check_each, decode_values, encode
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+    from condensekit.html.strips import Strip
 
 SET = "condensed set"  # the kind that the manifest of a set's file names
 TENSORS = ("images", "labels", "ranges", "soft_labels", "coded")  # fields of a set that are tensors
@@ -177,10 +181,38 @@ class CondensedSet:
         )
 
     def _repr_html_(self) -> str:
-        if self.spec.shape[0] not in (1, 3):
-            return html.escape(repr(self))
-        data = b64encode(self.picture()).decode()
-        return f'<div>{html.escape(repr(self))}<br><img src="data:image/png;base64,{data}"></div>'
+        from condensekit.html import standalone
+
+        return standalone(self.grid(f" Made by {self.name}."))
+
+    def strips(self) -> list[Strip]:
+        """A row for each class, with the images that a page or a figure shows; see :func:`html.strips.by_class`."""
+        from condensekit.html.strips import by_class, excerpt
+
+        each = self.formation.factor**2
+        places = torch.tensor(excerpt(self.labels.repeat_interleave(each).tolist()))
+        images, labels = self.decode(places)
+        counts = {label: each * count for label, count in zip(self.classes, self.counts, strict=True)}
+        return by_class(self.pixel_spec.to_pixels(images).numpy(), labels.tolist(), counts, self.spec.class_names)
+
+    def grid(
+        self, note: str = "", before: tuple[str, Sequence[Sequence[Pixels]]] | None = None, budget: int | None = None
+    ) -> Markup:
+        """The images as a piece of a page; the caption tells their bytes. See :func:`condensekit.html.strips.grid`."""
+        from condensekit.html import numbers, strips
+
+        told = f"; stored in {numbers.size(self.nbytes)}.{note}"
+        return strips.grid(self.strips(), self.spec.shape, told, before, budget or strips.BUDGET)
+
+    def show(self) -> Figure:
+        """The first images of each class, with its name, as a matplotlib figure.
+
+        Raises:
+            ConfigError: The images have neither 1 nor 3 channels.
+        """
+        from condensekit.figures.images import images
+
+        return images(self.strips(), self.spec.shape, repr(self))
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -231,12 +263,7 @@ class CondensedSet:
 
         It is ``spec`` itself, unless the images are no pixels: then :attr:`value_range` becomes [0, 1].
         """
-        if self.spec.pixels:
-            return self.spec
-        low, high = self.value_range
-        width = high - low if high > low else 1.0
-        channels = self.spec.shape[0]
-        return replace(self.spec, mean=(-low / width,) * channels, std=(1 / width,) * channels)
+        return self.spec if self.spec.pixels else self.spec.between(self.value_range)
 
     @usual_modes()
     def decode(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -385,9 +412,10 @@ class CondensedSet:
         """
         channels = self.spec.shape[0]
         require(channels in (1, 3), f"a PNG needs images of 1 or 3 channels, these have {channels}")
+        from condensekit.html.strips import as_pixels
+
         images, labels = self.decode()
-        pixels = (self.pixel_spec.to_pixels(images) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-        return list(pixels[..., 0] if channels == 1 else pixels), labels.tolist()
+        return as_pixels(self.pixel_spec.to_pixels(images).numpy()), labels.tolist()
 
     def picture(self, per_class: int = 10) -> bytes:
         """A PNG picture with a row for each class and at most ``per_class`` images in each row.

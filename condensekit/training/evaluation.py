@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from condensekit.runs.folder import environment
 from condensekit.sets.condensed import CondensedSet
 from condensekit.stats import paired_interval, units
 from condensekit.training.train import SHORT, TrainProtocol, accuracy, class_indices, train_network
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +184,17 @@ class Evaluation:
         return f"Evaluation({found}{', ...' * (len(self.rows) > 3)}; print it for the table)"
 
     def _repr_html_(self) -> str:
-        return tables.as_html(COLUMNS, map(_cells, self.rows))
+        from condensekit.html import standalone
+        from condensekit.training.pieces import accuracies
+
+        return standalone(*accuracies(self.rows, self.protocol, self.notes))
+
+    def plot(self) -> Figure:
+        """The accuracy of each set with its 95 % interval, a panel for each network, as a matplotlib figure."""
+        from condensekit.figures.accuracies import Accuracy, accuracies
+        from condensekit.training.pieces import spread
+
+        return accuracies([Accuracy(r.network, r.set, r.accuracy_mean, *spread(r)) for r in self.rows])
 
 
 class _Entries(TypedDict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from condensekit import tables
 from condensekit.nas.spaces.architecture import key
@@ -13,6 +13,9 @@ from condensekit.nas.study import report
 from condensekit.nas.study.report import RankingRow
 from condensekit.nas.trials.log import Trial
 from condensekit.runs.files import fitting, read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE = "search.json"
 TRIAL_FIELDS = ("ranker", "architecture", "score", "cost_s", "status", "reason")  # fields of a trial in search.json
@@ -101,7 +104,22 @@ class SearchResult:
         return f"SearchResult({shown}; {len(self.trials)} trials; print it for the table)"
 
     def _repr_html_(self) -> str:
-        return tables.as_html(*report.cells(self.rows))
+        from condensekit.html import standalone
+        from condensekit.html.layout import charts
+        from condensekit.nas.study.pieces import rankers, scatters
+
+        drawn = scatters(self.trials, self.values, self.rows)
+        return standalone(*rankers(self.rows, self.best, self.notes), charts(drawn) if drawn else "")
+
+    def plot(self) -> Figure:
+        """The scores of each ranker against the truth, or by rank without a truth, as a matplotlib figure.
+
+        Raises:
+            ConfigError: No candidate was scored.
+        """
+        from condensekit.nas.study.plots import figure
+
+        return figure(self.trials, self.values)
 
 
 class _Entry(TypedDict):

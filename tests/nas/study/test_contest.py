@@ -85,7 +85,7 @@ def test_a_result_shows_itself(tmp_path):
     assert len(repr(found)) < 120
     assert str(found) == found.table()
     assert found.table().count("\n") == 3
-    assert found._repr_html_().startswith("<table>")
+    assert found._repr_html_().startswith('<div class="ck">')
     frame = found.to_pandas()
     assert list(frame["ranker"]) == ["params", "flops"]
     assert frame["spearman"][0] == found.rows[0].spearman
