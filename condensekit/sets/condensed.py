@@ -13,12 +13,13 @@ from torch import Tensor
 
 from condensekit.compute import usual_modes
 from condensekit.data.images import ImageSpec
-from condensekit.errors import CondensekitError, DataError, printable, quoted, refuse, require, whole
+from condensekit.errors import CondensekitError, DataError, printable, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
 from condensekit.sets.codes import Code, divided, joined
 from condensekit.sets.formation import DTYPES, JPEG, Formation, check_each, decode_values, encode
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
+from condensekit.sets.paths import a_path, with_ending
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -466,8 +467,7 @@ class CondensedSet:
             ConfigError: The file exists, and ``overwrite`` is off.
             StoreError: It cannot be written; the text names path and stage.
         """
-        _check_path(path)
-        path = Path(path)
+        path = a_path(path)
         if stream_of(path) is None:
             path = with_ending(path)
             free = overwrite or not os.path.lexists(path)
@@ -485,24 +485,13 @@ class CondensedSet:
             DataError: There is no such file.
             StoreError: It cannot be used.
         """
-        _check_path(path)
-        path = Path(path)
+        path = a_path(path)
         path = path if os.path.lexists(path) or not os.path.lexists(with_ending(path)) else with_ending(path)
         tensors, manifest = load_tensors(path, SET)
         try:
             return cls.from_state({**manifest, **tensors})
         except DataError as error:
             raise failure(path, "read", error) from error
-
-
-def with_ending(path: Path) -> Path:
-    """The path of a set's file: ``.safetensors`` is added to a name without ending."""
-    return path if path.suffix or path.name in ("", "..") else path.with_name(f"{path.name}.safetensors")
-
-
-def _check_path(path: object) -> None:
-    way_out = "pass the path of a file, such as 'run/set.safetensors'"
-    require(isinstance(path, str | os.PathLike), f"path must be a path, got {quoted(path)}: {way_out}")
 
 
 def _record(found: object) -> Mapping[str, Any]:
