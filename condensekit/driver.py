@@ -17,7 +17,7 @@ from torch import Tensor
 
 from condensekit.compute import Compute, Machine, Spent, can_compile, device_misfit, usual_modes
 from condensekit.data.images import ClassImages
-from condensekit.errors import Problems, StoreError, function, instance, positive, refuse, whole
+from condensekit.errors import Problems, StoreError, function, instance, path, positive, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Prepared
@@ -115,6 +115,16 @@ class Saving:
     minutes: float = 5.0
     snapshot_every: int | None = None
 
+    def __post_init__(self) -> None:
+        refuse(
+            path("out", self.out, "the folder of the run"),
+            instance("resume", self.resume, bool, "True or False"),
+            None if self.every is None else whole("every", self.every, 1),
+            positive("minutes", self.minutes, zero=True),
+            None if self.snapshot_every is None else whole("snapshot_every", self.snapshot_every, 1),
+        )
+        object.__setattr__(self, "out", Path(self.out))
+
 
 @usual_modes()
 def condense(
@@ -170,7 +180,7 @@ def condense(
             whole("seed", seed),
             None if record is None else instance("record", record, Mapping, '{"name": "mine"}'),
             None if saving is None else instance("saving", saving, Saving, "a folder or Saving(folder)"),
-            function("stop", stop, "lambda: False"),
+            function("stop", stop, "lambda: False", 0),
             instance("progress", progress, Progress, "a subclass of condensekit.progress.Progress, or nothing"),
         )
     with problems:

@@ -17,10 +17,11 @@ from condensekit import driver
 from condensekit.catalog import names, recipes
 from condensekit.compute import Compute, Machine, usual_modes
 from condensekit.data import datasets
+from condensekit.data.arrays import check_layout
 from condensekit.data.images import ClassImages
 from condensekit.data.objects import as_images
 from condensekit.driver import CondenseResult, Saving
-from condensekit.errors import ConfigError, DataError, Problems, instance, quoted, refuse, unknown, whole
+from condensekit.errors import ConfigError, DataError, Problems, instance, path, quoted, refuse, unknown, whole
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
@@ -46,7 +47,7 @@ def load(
     image_size: int | None = None,
     download: bool = False,
     trust_local_copy: bool = False,
-    mmap: Path | None = None,
+    mmap: str | Path | None = None,
     flippable: bool | None = None,
     splits: bool = True,
     layout: str | None = None,
@@ -77,6 +78,15 @@ def load(
         DataError: Images that are missing, damaged or do not fit; the text names the file or item.
         ConfigError: An unknown name or layout, or an ``image_size`` below 1.
     """
+    flags = {"download": download, "trust_local_copy": trust_local_copy, "splits": splits}
+    flags |= {} if flippable is None else {"flippable": flippable}
+    refuse(
+        *(None if folder is None else path(name, folder) for name, folder in (("root", root), ("mmap", mmap))),
+        *(instance(name, flag, bool, "True or False") for name, flag in flags.items()),
+        None if image_size is None else whole("image_size", image_size, 1),
+        _no_progress(progress),
+    )
+    check_layout(layout)
     if isinstance(source, str | Path):
         return datasets.load(
             source,
@@ -84,7 +94,7 @@ def load(
             image_size=image_size,
             download=download,
             trust_local_copy=trust_local_copy,
-            mmap=mmap,
+            mmap=None if mmap is None else Path(mmap),
             flippable=flippable,
             splits=splits,
             layout=layout,
@@ -146,7 +156,9 @@ def condense(
     problems = Problems()
     made, images = None, None
     with problems:
-        refuse(None if record is None else instance("record", record, Mapping, '{"name": "mine"}'))
+        refuse(
+            None if record is None else instance("record", record, Mapping, '{"name": "mine"}'), _no_progress(progress)
+        )
     with problems:
         made = recipes.as_recipe(recipe)
     images = as_images(data)
@@ -200,6 +212,7 @@ def select(
     chosen_by, usual = names.baseline(selection)
     refuse(
         instance("formation", usual if formation is None else formation, Formation, "Formation(factor=2)"),
+        instance("machine", machine, Machine, "Machine('cpu')"),
         whole("seed", seed),
     )
     images = as_images(data)
@@ -255,14 +268,19 @@ def evaluate(
             architectures.append(names.as_network(one))
     for one in against if isinstance(against, list | tuple) else [] if against is None else [against]:
         with problems:
-            if one != FULL:
+            if not (isinstance(one, str) and one == FULL):
                 selection, formation = names.baseline(one, "against")
                 one = one if isinstance(one, str) else selection.name
                 chosen[one] = selection, formation
             wanted.append(one)
     with problems:
         protocol = names.protocol(protocol) if isinstance(protocol, str) else protocol
-        refuse(instance("protocol", protocol, TrainProtocol, '"short", "dc", "idc" or a TrainProtocol'))
+        refuse(
+            instance("protocol", protocol, TrainProtocol, '"short", "dc", "idc" or a TrainProtocol'),
+            instance("machine", machine, Machine, "Machine('cpu')"),
+            instance("equal_steps", equal_steps, bool, "True or False"),
+            _no_progress(progress),
+        )
     problems.refuse()
     groups = found.groups(sets)
     made_of = [one.spec for group in groups for one in group.sets]
@@ -307,6 +325,12 @@ def baselines(
             sets = tuple(selected_set(train, selection, ipc, Draw(seed), compute, formation) for seed in seeds)
             made.append(Candidate(name, sets, ipc))
     return made
+
+
+def _no_progress(given: object) -> str | None:
+    """The problem of an argument ``progress``; None if there is no problem."""
+    way_out = "a subclass of condensekit.progress.Progress, or nothing"
+    return None if given is None else instance("progress", given, Progress, way_out)
 
 
 def _size(images: ClassImages) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,10 +15,22 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from condensekit.data.arrays import Values, as_nchw, as_numbers, as_tensor, blocks, check_layout, settled
+from condensekit.compute import device_misfit
+from condensekit.data.arrays import (
+    Values,
+    as_nchw,
+    as_numbers,
+    as_tensor,
+    blocks,
+    check_layout,
+    check_places,
+    check_tensors,
+    listed,
+    settled,
+)
 from condensekit.data.labels import as_labels
 from condensekit.data.spec import ImageSpec as ImageSpec
-from condensekit.errors import DataError, finite, refuse, unknown, whole
+from condensekit.errors import DataError, finite, instance, quoted, refuse, unknown, whole
 from condensekit.rng import Draw
 
 if TYPE_CHECKING:
@@ -58,6 +71,8 @@ class ClassImages:
         source: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
+        check_tensors(images=images, labels=labels)
+        refuse(instance("spec", spec, ImageSpec, "the spec of the images, or use ClassImages.from_arrays"))
         images = images.detach()
         _check_arrays(images, labels, spec)
         labels, _ = as_labels(labels)
@@ -110,12 +125,16 @@ class ClassImages:
             ConfigError: An unknown layout.
         """
         check_layout(layout)
+        refuse(
+            None if class_names is None else instance("class_names", class_names, Mapping, "such as {0: 'cat'}"),
+            instance("flippable", flippable, bool, "True or False"),
+        )
         numbers, names = as_labels(labels)
         tensor = as_numbers(as_nchw(as_tensor(images), layout))
         if len(tensor) == 0:
             raise DataError("the set is empty: expected at least one image")
         wanted = {"mean": mean, "std": std}
-        given = {name: tuple(np.ravel(value).tolist()) for name, value in wanted.items() if value is not None}
+        given = {name: _each_channel(name, value) for name, value in wanted.items() if value is not None}
         as_is = len(given) == 2 and not any(given["mean"]) and set(given["std"]) == {1}
         values = Values().see(tensor)
         tensor, pixels = (tensor, values.pixels) if as_is else settled(tensor, values)
@@ -166,11 +185,13 @@ class ClassImages:
 
     def count(self, label: int) -> int:
         """The number of images of a class."""
+        refuse(whole("label", label))
         row = self._rows([label])[0]
         return int(self.offsets[row + 1] - self.offsets[row])
 
     def indices_of(self, label: int) -> Tensor:
         """The source indices of one class: (n,) int64, ascending."""
+        refuse(whole("label", label))
         row = self._rows([label])[0]
         return self.order[self.offsets[row] : self.offsets[row + 1]]
 
@@ -183,6 +204,7 @@ class ClassImages:
 
     def gather(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Images at source ``indices`` (any shape S): (*S, C, H, W) float32, normalised, on ``device``."""
+        check_places("indices", indices)
         flat = indices.reshape(-1)
         chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)
         if self.spec.pixels:
@@ -224,16 +246,18 @@ class ClassImages:
 
     def select(self, labels: Sequence[int]) -> ClassImages:
         """The images of the classes in ``labels``; source indices do not change."""
-        rows = self._rows(labels)
+        rows = self._rows(listed(labels))
         parts = [self.order[self.offsets[r] : self.offsets[r + 1]] for r in sorted(set(rows))]
         return self._narrow(torch.cat(parts) if parts else self.order[:0])
 
     def subset(self, indices: Tensor) -> ClassImages:
-        """The images at source ``indices``; source indices do not change."""
+        """The images at source ``indices`` (n,) int64; source indices do not change."""
+        check_places("indices", indices)
         return self._narrow(torch.sort(indices.reshape(-1)).values)
 
     def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The listed images at ``rows`` (R,) int64 of ``order``, (R, C, H, W) normalised float32, on ``device``."""
+        check_places("rows", rows)
         return self.gather(self.order[rows], device)
 
     def compact(self) -> ClassImages:
@@ -298,7 +322,7 @@ class ClassImages:
             DataError: A fraction out of range, or no class with two images.
         """
         if not finite(fraction) or not 0 < fraction < 1:
-            raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction!r}")
+            raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction!r:.60}")
         refuse(None if isinstance(seed, Draw) else whole("seed", seed))
         draw = seed if isinstance(seed, Draw) else Draw(seed)
         rest, held = [], []
@@ -321,6 +345,7 @@ class ClassImages:
 
     def to(self, device: torch.device | str) -> ClassImages:
         """The same images, moved to ``device``; uint8 images stay uint8."""
+        refuse(device_misfit(str(device)))
         moved = self._narrow(torch.sort(self.order).values)
         moved.images = self.images.to(device)
         moved.held_out = self.held_out and self.held_out.to(device)
@@ -387,6 +412,15 @@ def _statistics_of_floats(pixels: Tensor) -> tuple[Tensor, Tensor]:
     for block in blocks(pixels):
         square += (block.cpu().double() - mean[:, None, None]).square().sum((0, 2, 3)) / count
     return mean, square.sqrt()
+
+
+def _each_channel(name: str, value: Any) -> tuple[float, ...]:
+    """Mean or std as a tuple."""
+    try:
+        plain = value if isinstance(value, list | tuple | np.ndarray | Tensor | Real) else None
+        return tuple(np.ravel(np.asarray(plain, np.float64)).tolist())
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} must be a number for each channel, got {quoted(value)}: pass such as [0.5]") from error
 
 
 def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:

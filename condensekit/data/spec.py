@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from condensekit.errors import DataError, instance, refuse
+from condensekit.errors import DataError, instance, quoted, refuse
 
 EXACT = 0.01  # largest distance of a value from an 8-bit pixel
+EXAMPLE = {"shape": "(3, 32, 32)", "mean": "(0.5, 0.5, 0.5)", "std": "(0.2, 0.2, 0.2)"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class ImageSpec:
     pixels: bool = True
 
     def __post_init__(self) -> None:
+        refuse(
+            *(_numbers(name, getattr(self, name)) for name in ("shape", "mean", "std")),
+            instance("class_names", self.class_names, Mapping, "such as {0: 'cat', 1: 'dog'}"),
+        )
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise DataError(f"image shape must be (C, H, W) with positive sizes, got {self.shape}")
         channels = self.shape[0]
@@ -154,3 +160,9 @@ class ImageSpec:
         c, h, w = record["shape"]
         flippable, pixels = bool(record.get("flippable", True)), bool(record.get("pixels", True))
         return cls((c, h, w), tuple(record["mean"]), tuple(record["std"]), names, flippable, pixels)
+
+
+def _numbers(name: str, value: object) -> str | None:
+    """The problem of a value that must be a tuple of numbers; None if there is no problem."""
+    good = isinstance(value, tuple | list) and all(isinstance(v, Real) and not isinstance(v, bool) for v in value)
+    return None if good else f"{name} must be a tuple of numbers, got {quoted(value)}: pass such as {EXAMPLE[name]}"

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from condensekit.compute import usual_modes
-from condensekit.data.images import ImageSpec
-from condensekit.errors import CondensekitError, DataError, printable, refuse, require, whole
+from condensekit.data.arrays import check_places, check_tensors, listed
+from condensekit.data.spec import ImageSpec
+from condensekit.errors import CondensekitError, DataError, instance, printable, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
+from condensekit.sets.checks import check_values
 from condensekit.sets.codes import Code, divided, joined
-from condensekit.sets.formation import DTYPES, JPEG, Formation, check_each, decode_values, encode
+from condensekit.sets.formation import DTYPES, JPEG, Formation, decode_values, encode
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
 from condensekit.sets.paths import a_path, with_ending
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 SET = "condensed set"  # the kind that the manifest of a set's file names
 TENSORS = ("images", "labels", "ranges", "soft_labels", "coded")  # fields of a set that are tensors
-SUM_OFF = 0.01  # the sum of soft labels may differ from 1 by less
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,10 @@ class CondensedSet:
     coded: Tensor | None = None
 
     def __post_init__(self) -> None:
+        held = {name: getattr(self, name) for name in TENSORS}
+        check_tensors(**{name: v for name, v in held.items() if v is not None or name in ("images", "labels")})
+        refuse(instance("spec", self.spec, ImageSpec, "the spec of the images"))
+        refuse(instance("formation", self.formation, Formation, "Formation()"))
         dtype, coded = self.formation.dtype, self.formation.coded
         if not coded:
             _check_shape(self.images, self.spec)
@@ -81,33 +86,6 @@ class CondensedSet:
             raise DataError(f"coded must be ({count},) int64, got {tuple(self.coded.shape)} {self.coded.dtype}")
         refuse(self.formation.misfit(self.spec.shape, count))
 
-    def _check_values(self) -> None:
-        """Raise DataError for values that no set can have; the text has the index of the stored image."""
-        named, soft, each = torch.tensor(self.spec.classes), self.soft_labels, self.formation.factor**2
-        if self.images.is_floating_point():
-            check_each(torch.isfinite(self.images), "has a value that is not finite")
-        for row, code in enumerate(self.codes() if self.formation.coded else ()):
-            if problem := code.misfit(self.spec.shape):
-                raise DataError(f"image {row} {problem}")
-            code.pixels()
-        if self.ranges is not None:
-            good = torch.isfinite(self.ranges).all(2) & (self.ranges[..., 0] <= self.ranges[..., 1])
-            check_each(good, "has a range that is not finite, or whose ends are exchanged")
-        if len(named):
-            known = torch.isin(self.labels, named)
-            check_each(known, f"has a label that is none of the {len(named)} classes")
-        if self.coded is not None:
-            check_each(self.coded >= 1, "has a coded size below 1 byte")
-        if soft is None:
-            return
-        if soft.shape[1] != len(named) or soft.dtype != torch.float32:
-            raise DataError(
-                f"soft labels must be float32 with {len(named)} columns, one for each class, "
-                f"got {tuple(soft.shape)} {soft.dtype}"
-            )
-        good = (torch.isfinite(soft) & (soft >= 0)).all(1) & ((soft.sum(1) - 1).abs() < SUM_OFF)
-        check_each(good.reshape(-1, each), "has soft labels that are no probabilities (at least 0, with sum 1)")
-
     @classmethod
     def from_images(
         cls,
@@ -125,7 +103,10 @@ class CondensedSet:
         Raises:
             DataError: Shapes or types that do not fit; a value that is not finite, or too large for float16.
         """
-        formation = formation or Formation()
+        formation = Formation() if formation is None else formation
+        check_tensors(images=images, labels=labels)
+        refuse(instance("spec", spec, ImageSpec, "the spec of the images"))
+        refuse(instance("formation", formation, Formation, "Formation()"))
         _check_shape(images, spec)
         if labels.is_floating_point() or labels.ndim != 1:
             raise DataError(f"labels must be (M,) integers, got shape {tuple(labels.shape)}, {labels.dtype}")
@@ -279,6 +260,7 @@ class CondensedSet:
         f2 = self.formation.factor**2
         if rows is None:
             return unpack(self._values(), self.formation.factor), self.labels.repeat_interleave(f2)
+        check_places("rows", rows)
         stored = rows // f2
         unpacked = unpack(self._values(stored), self.formation.factor)
         return unpacked[torch.arange(len(rows)) * f2 + rows % f2], self.labels[stored]
@@ -317,6 +299,8 @@ class CondensedSet:
         Raises:
             DataError: Classes that the spec does not name, or another number of rows.
         """
+        check_tensors(probabilities=probabilities)
+        classes = listed(classes)
         unnamed = sorted(set(classes) - set(self.spec.classes))
         if unnamed:
             raise DataError(f"no soft labels for class {unnamed[0]}: the set's spec names {list(self.spec.classes)}")
@@ -332,7 +316,7 @@ class CondensedSet:
         Raises:
             ConfigError: An unknown dtype, or ``jpeg``: see :func:`condensekit.sets.jpeg.as_jpeg`.
         """
-        if dtype == self.formation.dtype:
+        if isinstance(dtype, str) and dtype == self.formation.dtype:
             return self
         stored, ranges = encode(self._values(), dtype)
         return replace(self, images=stored, ranges=ranges, formation=replace(self.formation, dtype=dtype), coded=None)
@@ -343,13 +327,15 @@ class CondensedSet:
         Raises:
             DataError: A label the set does not hold.
         """
+        labels = listed(labels)
         missing = sorted(set(labels) - set(self.classes))
         if missing:
             raise DataError(f"no images of class {missing[0]}; classes here: {list(self.classes)}")
-        return self.take(torch.isin(self.labels, torch.tensor(list(labels))).nonzero()[:, 0])
+        return self.take(torch.isin(self.labels, torch.tensor(labels)).nonzero()[:, 0])
 
     def take(self, rows: Tensor) -> CondensedSet:
         """The stored images at ``rows`` (R,) int64, in that order."""
+        check_places("rows", rows)
         f2 = self.formation.factor**2
         soft = self.soft_labels
         if soft is not None:
@@ -369,6 +355,7 @@ class CondensedSet:
         Raises:
             DataError: Specs, formations or class names that differ, or soft labels that do not match.
         """
+        refuse(instance("other", other, CondensedSet, "a set"))
         mine, theirs = self.spec, other.spec
         if (mine.shape, mine.mean, mine.std) != (theirs.shape, theirs.mean, theirs.std):
             raise DataError(f"cannot merge sets of different shape or normalisation: {mine} and {theirs}")
@@ -424,6 +411,7 @@ class CondensedSet:
         Raises:
             ConfigError: The images have neither 1 nor 3 channels.
         """
+        refuse(whole("per_class", per_class, 1))
         return png_grid(*self.pixels(), per_class)
 
     def to_state(self) -> dict[str, Any]:
@@ -448,7 +436,7 @@ class CondensedSet:
             refuse(*(whole("a size of the shape", size, 1) for size in spec.shape))
             require(isinstance(state["provenance"], Mapping), "its provenance is no dictionary")
             made = cls(**tensors, spec=spec, formation=formation, provenance=state["provenance"])
-            made._check_values()
+            check_values(tensors, spec, formation, made.codes() if formation.coded else ())
         except (CondensekitError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"it holds no valid condensed set ({error})") from error
         return made

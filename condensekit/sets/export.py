@@ -15,7 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from condensekit.errors import ConfigError
+from condensekit import errors
+from condensekit.errors import ConfigError, instance, refuse
 from condensekit.runs.files import staged, temporary_name, write_bytes_atomic
 from condensekit.sets.condensed import CondensedSet
 
@@ -70,6 +71,10 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
         ConfigError: The folder exists and is not empty or is a link, or the images have neither 1 nor 3 channels.
         StoreError: The folder cannot be written.
     """
+    refuse(
+        instance("condensed", condensed, CondensedSet, "a set, such as the attribute set of a result"),
+        errors.path("folder", folder, "the folder"),
+    )
     folder = Path(folder).absolute()
     with staged(folder, "read"):
         used = os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
@@ -111,6 +116,10 @@ def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) 
         ConfigError: The images have neither 1 nor 3 channels.
         StoreError: The file cannot be written.
     """
+    refuse(
+        instance("condensed", condensed, CondensedSet, "a set, such as the attribute set of a result"),
+        errors.path("path", path, "the PNG file"),
+    )
     write_bytes_atomic(Path(path), condensed.picture(per_class))
 
 
