@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -71,14 +72,17 @@ class Bar(Stage):
 
 
 class Bars(Progress):
-    """A bar for each stage on standard error, with the remaining time; no output if it is not a terminal."""
+    """A bar for each stage on standard error, with the remaining time; no output if it is no terminal or notebook."""
 
     @contextmanager
     def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Stage]:
         """See :meth:`Progress.stage`."""
-        from tqdm import tqdm
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # a notebook without ipywidgets has text bars
+            from tqdm.auto import tqdm
 
-        with tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
+        disable = False if type(sys.stderr).__module__.startswith("ipykernel.") else None  # None: unless a terminal
+        with tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=disable, dynamic_ncols=True) as bar:
             yield Bar(bar)
 
 

@@ -504,7 +504,7 @@ def test_a_result_is_a_table(digits, made):
     found = ck.evaluate(made[0], digits[1], train=digits[0], **QUICK)
     assert str(found).startswith("Accuracy in % on the 359 test images of digits")
     assert re.search(r"^\| set +\| accuracy % \| difference to random", str(found), re.MULTILINE)
-    assert found._repr_html_().startswith("<table>")
+    assert found._repr_html_().startswith('<div class="ck">')
     assert len(repr(found)) < 160
     assert found.rows[0].work["images"] > 0
 

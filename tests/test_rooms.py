@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "condensekit"
 FLOORS = (
     ("errors", "rng", "interrupt", "progress"),
     ("stats", "tables", "networks", "html"),
-    ("compute",),
+    ("compute", "figures"),
     ("runs",),
     ("data",),
     ("sets",),

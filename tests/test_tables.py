@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from condensekit.errors import ConfigError
-from condensekit.tables import as_frame, as_html, markdown, signed, text
+from condensekit.tables import as_frame, markdown, signed, text
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,6 @@ def test_a_bar_in_a_cell_ends_no_column():
 
 def test_rows_may_be_a_generator():
     assert markdown(["n"], ([n] for n in range(2))).count("\n") == 3
-    assert as_html(["n"], ([n] for n in range(2))).count("<tr>") == 3
-
-
-def test_html_escapes_what_it_shows():
-    assert as_html(["<set>"], [["a & b"]]) == (
-        "<table><tr><th>&lt;set&gt;</th></tr><tr><td>a &amp; b</td></tr></table>"
-    )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from condensekit.sets.formation import Formation
 from condensekit.stats import paired_interval
 from condensekit.testing import shapes
 from condensekit.training.augment import Augmentation
-from condensekit.training.evaluation import Candidate, Evaluation, evaluate, outputs, targets_for
+from condensekit.training.evaluation import Candidate, Evaluation, evaluate
+from condensekit.training.lessons import outputs, targets_for
 from condensekit.training.train import TrainProtocol, class_indices
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)
