@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -91,6 +91,11 @@ class Machine:
         return Machine(where, self.precision, self.compiled, int(chunk), workers if on_cpu and not self.compiled else 0)
 
     @property
+    def where(self) -> str:
+        """What computes, for people: ``2 workers``, or the device."""
+        return f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else str(self.device)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The fields that change the bits of a result on the same device, as JSON values."""
         return {"precision": self.precision, "compiled": self.compiled, "chunk": self.chunk}
@@ -98,6 +103,24 @@ class Machine:
     def to_json(self) -> dict[str, Any]:
         """All fields as a dictionary; ``Machine(**record)`` is the inverse."""
         return asdict(self)
+
+
+def made_on(plan: Mapping[str, Any]) -> Machine:
+    """The machine of :meth:`Machine.to_json`, on which a run was made; a resumed run uses the same.
+
+    Raises:
+        ConfigError: This computer lacks its device or its compiler.
+    """
+    way_out = "resume it there, or start anew in another folder"
+    refuse(
+        f"the run was made on {plan['device']}, which is not here: {way_out}"
+        if device_misfit(plan["device"])
+        else None,
+        f"the run was made with a compiled network, and there is no C++ compiler here: {way_out}"
+        if plan["compiled"] and not can_compile()
+        else None,
+    )
+    return Machine(**plan)
 
 
 @dataclass(frozen=True)

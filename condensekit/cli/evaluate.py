@@ -10,10 +10,10 @@ from typing import TypedDict
 import click
 
 from condensekit import catalog
-from condensekit.cli import show
+from condensekit.cli import show, waiting
 from condensekit.cli.kinds import MANY, Command, Data, Location, Whole, gathered, listed, option, unused
 from condensekit.cli.next import ending
-from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TRUST, Source, machine_options
+from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TENSORBOARD, TRUST, Source, machine_options
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, StoreError, require
@@ -114,6 +114,7 @@ Examples:
 @AUGMENT
 @SEED
 @machine_options
+@TENSORBOARD
 @QUIET
 @JSON
 def command(
@@ -130,6 +131,7 @@ def command(
     augment: str,
     seed: int,
     machine: Machine,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -158,8 +160,10 @@ def command(
     problems.refuse()
     file = (runs[0] if runs[0].is_dir() else runs[0].parent) / FILE
     check_writable(file)
+    progress = show.progress(quiet, file.parent if tensorboard else None)
     train, test = source.load(quiet)
     _same_data(found, train)
+    waiting.KEPT.set(file.parent)
     try:
         result = evaluate(
             list(runs),
@@ -172,12 +176,9 @@ def command(
             seed=seed,
             machine=machine,
             equal_steps=not equal_epochs,
-            progress=show.progress(quiet),
+            progress=progress,
             out=file.parent,
         )
-    except KeyboardInterrupt:
-        show.tell(f"{file.parent}: finished networks are kept: repeat the command to go on")
-        raise
     except StoreError as error:
         if isinstance(error.result, Evaluation):
             show.emit(as_json, error.result.to_json(), error.result.table())

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 from condensekit import __version__, interrupt
-from condensekit.cli import COMMANDS, show
+from condensekit.cli import COMMANDS, show, waiting
 from condensekit.errors import CondensekitError, StoreError
 
 
@@ -80,10 +80,12 @@ def run(arguments: Sequence[str] | None) -> int:
     try:
         return group.main(arguments, prog_name="condensekit", standalone_mode=False) or 0
     except click.Abort as error:
+        show.tell(waiting.interrupted())
         return 128 + int(getattr(error.__cause__, "signum", signal.SIGINT))
     except click.ClickException as error:
         told = io.StringIO()
         error.show(told)
+        waiting.end()
         click.echo("\n".join(map(show.message, told.getvalue().splitlines())), err=True)
         return error.exit_code
     except OSError as error:

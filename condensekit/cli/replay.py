@@ -18,6 +18,7 @@ from condensekit.cli.options import (
     QUIET,
     SEED,
     SET,
+    TENSORBOARD,
     Source,
     machine_options,
     settings_of,
@@ -206,6 +207,7 @@ online_options = packed(
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
 @SEED
 @machine_options
+@TENSORBOARD
 @QUIET
 @JSON
 def command(
@@ -230,6 +232,7 @@ def command(
     resume: bool,
     seed: int,
     machine: Machine,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -266,7 +269,7 @@ def command(
         if not resume and len(kinds) == len(memories):  # a folder may have more memories and regimes than are named
             unused(**_idle(kinds, regimes, orders, seeds))
     problems.refuse()
-    progress = show.progress(quiet)
+    progress = show.progress(quiet, out if tensorboard else None)
     train, test = source.load(quiet)
     making = making.on(train)
     if steps is None and not quiet and any(kind.learnt for kind in kinds):

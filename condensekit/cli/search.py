@@ -29,6 +29,7 @@ from condensekit.cli.options import (
     SAMPLING,
     SEED,
     SET,
+    TENSORBOARD,
     Source,
     settings_of,
     source_options,
@@ -252,6 +253,7 @@ Examples:
 @SEED
 @DEVICE
 @PRECISION
+@TENSORBOARD
 @QUIET
 @JSON
 def command(
@@ -260,12 +262,13 @@ def command(
     resume: bool,
     retrained: bool,
     seed: int,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
     """Check the options, load the data, run the search, and write the results."""
-    progress, options["augment"] = show.progress(quiet), source.augment
+    progress, options["augment"] = show.progress(quiet, out if tensorboard else None), source.augment
     with needing_nni("condensekit search"):
         import nni
 

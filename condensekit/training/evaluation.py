@@ -333,7 +333,9 @@ def evaluate(
         shelf = Shelf(out, test, running)
         every = list(product(network, (lesson for made in lessons for lesson in made), seeds))
         done = sum(lesson.steps for one, lesson, number in every if shelf.has(lesson, one, number))
-        with progress.stage("evaluate", sum(lesson.steps for _, lesson, _ in every), done) as stage:
+        total = sum(lesson.steps for _, lesson, _ in every)
+        progress.tell(f"{len(every)} trainings, {total - done:,} gradient steps in all")
+        with progress.stage("evaluate", total, done) as stage:
             bench = _Bench(shelf, seeds, stage)
             for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):
                 rows.append(bench.measure(candidate, made, one))

@@ -121,10 +121,14 @@ def run_protocol(
     with RunDir.create(out, asked, resume, train.fingerprint()) as run, Compute(machine, size) as compute:
         _remember(known.values(), run.path / MEMORIES)
         bench = Bench(train, test, settings, making, run.path, compute, room, progress)
-        cells = {
-            (regime, name): [_cell(regime)(known[name], order, bench) for order in settings.order_numbers()]
-            for regime, name in places
-        }
+        progress.tell(_size(places, known, settings, making))
+        cells: dict[tuple[str, str], Cell] = {}
+        with progress.stage("replay: memories x orders", len(places) * settings.orders) as whole:
+            for regime, name in places:
+                cells[regime, name] = []
+                for order in settings.order_numbers():
+                    cells[regime, name].append(_cell(regime)(known[name], order, bench))
+                    whole.advance()
     named = former.get("primary_contrast")
     primary = (named["memory"], named["against"]) if named else named_pair(list(known.values()))
     result = ReplayResult(
@@ -145,6 +149,18 @@ def run_protocol(
         write_bytes_atomic(out / TABLE, f"{result.table(tables.WIDTH)}\n".encode())
         plot(result.accuracy_by_experience, out / PLOT)
     return result
+
+
+def _size(
+    places: Sequence[tuple[str, str]], kinds: Mapping[str, MemoryKind], settings: Settings, making: Making
+) -> str:
+    """How much work a study is, for people; what the run folder holds already is done."""
+    networks = settings.orders * settings.networks
+    trainings = sum(networks * (settings.experiences if regime == FROM_SCRATCH else 1) for regime, _ in places)
+    condensed = {(name, regime == FROM_SCRATCH) for regime, name in places if kinds[name].learnt}
+    sets = sum((settings.orders if shared else networks) * settings.experiences for _, shared in condensed)
+    steps = f" of {making.steps:,} steps" if making.steps else ""
+    return f"{trainings} trainings" + (f", {sets} condensations{steps}" if sets else "")
 
 
 def check_regime(name: str) -> None:
