@@ -8,6 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "condensekit"
 FLOORS = (
+    ("words",),
     ("errors", "rng", "interrupt", "progress"),
     ("stats", "tables", "networks", "html"),
     ("compute",),

@@ -34,7 +34,6 @@ Examples:
     "--ipc",
     type=Whole(min=1, max=MANY),
     required=True,
-    metavar="N",
     help="Images per class, not coded, that give the bytes.",
 )
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="A new or empty folder.")

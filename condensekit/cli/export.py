@@ -32,11 +32,10 @@ Examples:
 
 @click.command("export", cls=Command, help=HELP)
 @click.argument("run", type=Location())
-@option("--to", "folder", type=Location("folder"), metavar="FOLDER", help="A new or empty folder of images.")
+@option("--to", "folder", type=Location("folder"), help="A new or empty folder of images.")
 @option(
     "--grid",
     type=Location("file"),
-    metavar="FILE.png",
     help="One picture of all images, with a row for each class; /dev/stdout writes it to standard output.",
 )
 @option("--seed", type=Whole(), help="Seed of one set, if RUN has several sets.  [default: the first]")

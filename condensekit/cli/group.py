@@ -13,11 +13,15 @@ import click
 
 from condensekit import __version__, interrupt
 from condensekit.cli import COMMANDS, show
+from condensekit.cli.layout import WIDEST, Context
+from condensekit.cli.suggest import for_command
 from condensekit.errors import CondensekitError, StoreError
 
 
 class Commands(click.Group):
     """The group of all commands; its help imports no command, and lists them in the order of :data:`COMMANDS`."""
+
+    context_class = Context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of a session."""
@@ -27,7 +31,11 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Import the given command."""
-        name, _, rest = super().resolve_command(ctx, args)
+        try:
+            name, _, rest = super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            told = f"No such command {error.command_name!r}. {for_command(error.command_name)}"
+            raise click.NoSuchCommand(error.command_name, told, ctx=ctx) from None
         return name, importlib.import_module(f"condensekit.cli.{name}").command, rest
 
 
@@ -58,7 +66,7 @@ Exit codes:
     cls=Commands,
     help=HELP,
     commands=[click.Command(name, short_help=text) for name, text in COMMANDS.items()],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST, "show_default": True},
 )
 @click.version_option(__version__, prog_name="condensekit")
 def group() -> None:
