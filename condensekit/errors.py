@@ -83,7 +83,7 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> ConfigError:
 
 def meant(value: str, known: Iterable[str]) -> str:
     """The sentence `` Did you mean 'dm'?`` with the names that a word may mean; empty if it means none of them."""
-    near = " or ".join(map(repr, nearest(value, known)))
+    near = " or ".join(map(repr, nearest(value.split(maxsplit=1)[0] if value.split() else "", known)))
     return f" Did you mean {near}?" if near else ""
 
 

@@ -16,11 +16,11 @@ from condensekit.errors import ConfigError, Problems, meant, require
 FLAG = "--config"
 LONGEST = 1 << 20  # bytes of a file
 LIST = "LIST"  # metavar of an option that takes a list
-KINDS: tuple[tuple[type | None, type | tuple[type, ...], str], ...] = (
-    (click.IntRange, int, "a whole number"),
+KINDS: tuple[tuple[type, tuple[type, ...], str], ...] = (
+    (click.IntRange, (int,), "a whole number"),
     (click.FloatRange, (int, float), "a number"),
-    (None, str, "a text in quotes"),
-)  # kinds of options, the types of their values in TOML, and what these are called
+    (click.ParamType, (str,), "a text in quotes"),
+)  # types of options, the types of their values in TOML, and what these are called
 ONCE = ("config", "resume", "trust-local-copy", "help", "help-all")  # options of one call; trust comes from no file
 
 
@@ -90,13 +90,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _words(option: click.Option, key: str, value: Any, path: Path) -> list[str]:
     """The words that give an option a value."""
     lists = option.multiple or LIST in (option.metavar, option.type.name.upper())
-    kind, wanted = next(k for base, *k in KINDS if base is None or isinstance(option.type, base))
+    kinds, wanted = next((kinds, called) for base, kinds, called in KINDS if isinstance(option.type, base))
     texts = value if lists and isinstance(value, list) else [value]
     if option.is_flag:
-        kind, wanted = bool, "true or false"
+        kinds, wanted = (bool,), "true or false"
     elif lists:
         wanted = "a list of texts"
-    if not all(isinstance(text, kind) and (kind is bool) == isinstance(text, bool) for text in texts):
+    if not all(isinstance(text, kinds) and isinstance(text, bool) == option.is_flag for text in texts):
         raise ConfigError(f"{path}: {key} takes {wanted}, got {value!r:.60}")
     if option.is_flag:
         return [option.opts[0]] if value else option.secondary_opts[:1]

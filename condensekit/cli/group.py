@@ -44,9 +44,11 @@ HELP = """Learn a few synthetic images per class that stand for a whole data set
 \b
 A session:
   condensekit demo --out demo
-  condensekit condense --data cifar10 --method dm --ipc 10 --steps 1000 --out runs/dm --download
-  condensekit evaluate runs/dm --against random,kmeans
-  condensekit export runs/dm --to images
+  condensekit condense --data cifar10 --download --ipc 10 --steps 1000 --out run
+  condensekit evaluate run --against random,kmeans
+  condensekit export run --to images
+
+`condensekit COMMAND --help` shows the common options of a command, `condensekit COMMAND --help-all` all of them.
 
 A run folder (--out) holds the set (set.safetensors), its options (config.json) and environment (env.json), the
 metrics of each step (metrics.csv) and the newest checkpoints. With --json, every command prints one JSON object
@@ -56,9 +58,9 @@ on standard output and nothing else.
 Exit codes:
   0    done
   2    bad input: an option, the data, or a run folder that holds another run
-  3    the run diverged, and the last finite images are saved; or a search scored no candidate
+  3    diverged, and the last finite images are saved; or no candidate scored
   4    a file is damaged or could not be written
-  130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; condense leaves a checkpoint (--resume)
+  130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; --resume goes on
 """
 
 

@@ -64,9 +64,10 @@ class Command(click.Command):
         """
         ctx.with_resource(own.only(*args, beside=True))
         given = self._given(ctx, args)
-        if file := given.get("config"):
-            told = config.words(Path(file), self, list(given))
-            _built_in(Path(file), self._given(ctx, told), {p.name or "": p.opts[0] for p in self.params})
+        if text := given.get("config"):
+            file = Location().convert(text, CONFIG, ctx)
+            told = config.words(file, self, list(given))
+            _built_in(file, self._given(ctx, told), {p.name or "": p.opts[0] for p in self.params})
             args = [*told, *args]
             given = self._given(ctx, args)
             ARGV.set([*sys.argv[:1], self.name or "", *config.without_file(args)])
@@ -242,7 +243,6 @@ class Location(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{os.fspath(value)!r}: {problem}.", param, ctx)
         return path
 
-
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
         """FOLDER or FILE, for what a command makes."""
         return self.made.upper() if self.made else None
@@ -291,8 +291,13 @@ class Choice(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the value."""
         if value not in self.names:
-            self.fail(str(unknown(param.human_readable_name if param else "name", str(value), self.names)), param, ctx)
+            kind = param.human_readable_name.lower() if param else "name"
+            self.fail(str(unknown(kind, str(value), self.names)), param, ctx)
         return str(value)
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """The names."""
+        return f"Give one of {', '.join(self.names)}"
 
 
 class List(click.ParamType):  # type: ignore[type-arg]

@@ -114,8 +114,8 @@ online_options = packed(
     "replay",
     cls=Command,
     help=HELP,
-    common="data image-size download experiences ipc memory regime orders network steps train-epochs set device workers "
-    "out resume",
+    common="data image-size download experiences ipc memory regime orders network steps train-epochs set device "
+    "workers out resume",
 )
 @source_options
 @option(

@@ -139,8 +139,8 @@ Further examples:
     "search",
     cls=Command,
     help=HELP,
-    common="data image-size download space rankers truth ipc trials steps train-steps set retrain device workers budget "
-    "out resume",
+    common="data image-size download space rankers truth ipc trials steps train-steps set retrain device workers "
+    "budget out resume",
 )
 @source_options
 @option(
@@ -150,7 +150,10 @@ Further examples:
     help="convnet (720 ConvNets), convnet-small, nasbench201, or module:Class of your own ModelSpace.",
 )
 @option(
-    "--rankers", type=List(), default="dm,random,params", help="Rankers, the first decides (see `condensekit list rankers`)."
+    "--rankers",
+    type=List(),
+    default="dm,random,params",
+    help="Rankers, the first decides (see `condensekit list rankers`).",
 )
 @option("--ipc", default=10, type=COUNT, help="Images per class.")
 @option("--steps", default=300, type=STEPS, help="Matching steps of each condensation.")
@@ -162,7 +165,10 @@ Further examples:
 @ENCODER_NETWORK
 @FACTOR
 @option(
-    "--train-steps", default=150, type=STEPS, help="Gradient steps on each candidate, each with a full batch of 64 images."
+    "--train-steps",
+    default=150,
+    type=STEPS,
+    help="Gradient steps on each candidate, each with a full batch of 64 images.",
 )
 @option(
     "--score",
@@ -189,9 +195,7 @@ Further examples:
     "a candidate can end or change.",
 )
 @option("--workers", type=Whole(), help="Trials at a time.  [default: 2, or 1 on a single core]")
-@option(
-    "--port", type=Whole(min=1, max=65_535), default=8080, help="Port of NNI's portal."
-)
+@option("--port", type=Whole(min=1, max=65_535), default=8080, help="Port of NNI's portal.")
 @option(
     "--strategy",
     type=Choice(STRATEGIES),

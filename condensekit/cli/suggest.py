@@ -30,7 +30,10 @@ COMMAND_WORDS = {
 """For each command or option, the words by which others call it."""
 
 OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("run runs run-dir rundir path file set input folder", ("evaluate code export inspect report: give RUN without an option",)),
+    (
+        "run runs run-dir rundir path file set input folder",
+        ("evaluate code export inspect report: give RUN without an option",),
+    ),
     ("steps iterations iters iteration iter it niter updates optimization-steps", ("--steps", "--protocol")),
     (
         "epochs epoch train-epochs training-epochs e ep",
@@ -44,7 +47,12 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("train-steps training-steps train-iterations", ("--train-epochs", "--protocol", "--steps")),
     (
         "lr learning-rate learningrate lr-img lr-image image-lr lr-syn eta step-size alpha l",
-        ("--lr", "--set lr=X (of the images) or --er-lr (of the learner)", "--set lr=X", "--protocol (it has the rate)"),
+        (
+            "--lr",
+            "--set lr=X (of the images) or --er-lr (of the learner)",
+            "--set lr=X",
+            "--protocol (it has the rate)",
+        ),
     ),
     ("lr-net net-lr lr-model lr-teacher er-learning-rate learner-lr", ("--er-lr", "--protocol (it has the rate)")),
     (
@@ -64,8 +72,8 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("keep net-freq", ("--set keep=N",)),
     ("nested", ("--set nested=true",)),
     (
-        "ipc per-class perclass images-per-class image-per-class img-per-class imgs-per-class spc dpc samples-per-class "
-        "examples-per-class n-per-class num-per-class exemplars-per-class shots shot n-images-per-class",
+        "ipc per-class perclass images-per-class image-per-class img-per-class imgs-per-class spc dpc "
+        "samples-per-class examples-per-class n-per-class num-per-class exemplars-per-class shots shot n-images-per-class",
         ("--ipc", "evaluate: the baselines have the ipc of the sets"),
     ),
     (
@@ -81,9 +89,9 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("classes class n-class nclass num-class", ("the classes are those of the data",)),
     (
-        "out output outdir out-dir output-dir output-folder output-path outfile outpath o save save-dir save-path savedir "
-        "save-to dest destination logdir log-dir exp-dir expdir run-dir rundir run folder dir result-dir results-dir "
-        "results workdir work-dir name exp-name run-name exp to path",
+        "out output outdir out-dir output-dir output-folder output-path outfile outpath o save save-dir save-path "
+        "savedir save-to dest destination logdir log-dir exp-dir expdir run-dir rundir run folder dir result-dir results-dir "
+        "results workdir work-dir name exp-name run-name exp to",
         ("--to", "--out", "evaluate: the results go into the first RUN"),
     ),
     ("png image picture plot figure fig", ("--grid", "--snapshot-every")),
@@ -102,7 +110,7 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("split val-split train-split test-split", ("--splits",)),
     (
-        "image-size img-size imgsize im-size imsize resolution res size resize input-size image-resolution height width",
+        "image-size img-size imgsize im-size imsize resolution res size resize input-size image-resolution",
         ("--image-size",),
     ),
     (
@@ -130,7 +138,7 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("--augment",),
     ),
     (
-        "workers threads thread n-jobs jobs job j cpus cores nproc procs processes parallel num-worker dataloader-workers "
+        "workers threads thread n-jobs jobs job j cpus cores nproc procs processes parallel dataloader-workers "
         "concurrency",
         ("--workers",),
     ),
@@ -138,7 +146,7 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("method methods", ("--selection", "--memory", "--rankers", "--method")),
     ("selection selections coreset subset selector", ("--selection", "--init", "--memory", "--against")),
     (
-        "baseline baselines compare compare-to compare-with versus vs reference references control controls method-against",
+        "baseline baselines compare compare-to compare-with versus vs reference references control controls",
         ("--against",),
     ),
     ("ranker ranking proxy proxies predictor predictors zero-cost score-by", ("--rankers",)),
@@ -147,13 +155,14 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("--trials",),
     ),
     (
-        "runs repeats repeat repetitions n-runs num-exp num-experiments experiments num-eval evals n-eval seeds "
-        "ensembles",
+        "runs repeats repeat repetitions n-runs num-exp num-experiments experiments num-eval evals n-eval ensembles",
+        ("evaluate: --networks", "search: --trainings (of each candidate)", "--orders", "--seeds"),
+    ),
+    (
+        "seeds",
         (
-            "--networks (of each set)",
-            "--seeds",
-            "--orders",
-            "search: --trainings (of each candidate) or --seed (of all random numbers)",
+            "evaluate: --networks (trained on each set) or --seed",
+            "search: --trainings (of each candidate) or --seed",
             "--seed",
         ),
     ),

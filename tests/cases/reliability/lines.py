@@ -76,6 +76,7 @@ TINY = {
     "condense": "--data digits --encoder-network ConvNet-w8-d1 --ipc 1 --steps 3 --batch-real 8 --out {out}",
     "select": "--data digits --ipc 1 --out {out}",
     "code": "{run} --ipc 30 --out {out}",
+    "list": "methods",
     "methods": "",
     "evaluate": "{run} --networks 1 --network ConvNet-w8-d1 --against none",
     "replay": "--data digits --ipc 1 --memory random --orders 1 --network ConvNet-w8-d1 --out {out}",
