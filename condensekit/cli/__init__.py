@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from condensekit import interrupt
 
@@ -31,6 +31,12 @@ COMMANDS = {
     "inspect": "Show the contents of a set and how it was made.",
     "demo": "Condense small digits and compare with random images; minutes, no download.",
 }
+
+
+def imported(name: str) -> Any:
+    """The command called ``name``, a key of :data:`COMMANDS`."""
+    module = "lists" if name == "list" else name  # a module called list would hide the class in this package
+    return importlib.import_module(f"condensekit.cli.{module}").command
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

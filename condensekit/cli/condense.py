@@ -38,8 +38,9 @@ written to RUN/set.safetensors; `condensekit evaluate RUN` measures it.
 \b
 Examples:
   condensekit condense --data digits --ipc 1 --steps 300 --out runs/digits
-  condensekit condense --data cifar10 --download --ipc 10 --steps 20000 --out runs/dm
-  condensekit condense --data photos/ --image-size 64 --ipc 5 --minutes 30 --out run
+  condensekit condense --data cifar10 --download --ipc 10 --minutes 30 --out run
+  condensekit condense --data photos/ --image-size 64 --ipc 5 --steps 2000 \\
+      --out runs/photos
 \f
 \b
 Further examples:

@@ -39,14 +39,14 @@ class _Config(TypedDict, total=False):
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.
 
-Runs that differ only in the seed form one row of the table, as do the runs of a folder made with --seeds. A row
+Runs that differ only in the seed form one row of the table, as do the runs of a folder made with several seeds. A row
 shows the mean accuracy, its standard deviation, and the difference to the reference (the first name of --against)
 for the same seeds, with a 95% interval.
 
 \b
 Examples:
   condensekit evaluate runs/dm
-  condensekit evaluate runs/dm runs/kmeans --against random,herding --protocol dc
+  condensekit evaluate runs/dm runs/kmeans --against random,herding
   condensekit evaluate runs/dm --network ConvNet,ResNet18 --networks 3 --json
 \f
 The interval is over sets if there are at least three sets, else over

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import logging
 import signal
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from condensekit import __version__, interrupt
-from condensekit.cli import COMMANDS, show
+from condensekit.cli import COMMANDS, imported, show
 from condensekit.cli.layout import WIDEST, Context
 from condensekit.cli.suggest import for_command
 from condensekit.errors import CondensekitError, StoreError
@@ -36,7 +35,7 @@ class Commands(click.Group):
         except click.NoSuchCommand as error:
             told = f"No such command {error.command_name!r}. {for_command(error.command_name)}"
             raise click.NoSuchCommand(error.command_name, told, ctx=ctx) from None
-        return name, importlib.import_module(f"condensekit.cli.{name}").command, rest
+        return name, imported(name or ""), rest
 
 
 HELP = """Learn a few synthetic images per class that stand for a whole data set, and measure how good they are.
@@ -44,7 +43,7 @@ HELP = """Learn a few synthetic images per class that stand for a whole data set
 \b
 A session:
   condensekit demo --out demo
-  condensekit condense --data cifar10 --download --ipc 10 --steps 1000 --out run
+  condensekit condense --data digits --ipc 10 --steps 1000 --out run
   condensekit evaluate run --against random,kmeans
   condensekit export run --to images
 

@@ -120,7 +120,7 @@ Each finished trial is written to RUN/trials.jsonl at once: after an interruptio
 unfinished trials. The best architecture is the top choice of the first ranker that scored one.
 
 \b
-Rankers (--rankers), a comma-separated list; see `condensekit list rankers`:
+Rankers (--rankers):
   dm, m3d lr=3, ...      the set condensed by this recipe
   half-dm, start-dm      half of the images are real; the start of dm
   random, kmeans, ...    the set of a selection

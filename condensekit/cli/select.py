@@ -35,7 +35,7 @@ The set is written to RUN/set.safetensors in the same form as a condensed set, f
 \b
 Examples:
   condensekit select --data digits --selection kmeans --ipc 10 --out runs/kmeans
-  condensekit select --data cifar10 --selection herding --ipc 50 --seeds 3 --out run
+  condensekit select --data cifar10 --selection herding --ipc 50 --out run
 """
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterable
 
 import click
 
 from condensekit import words
-from condensekit.cli import COMMANDS
+from condensekit.cli import COMMANDS, imported
 
 COMMAND_WORDS = {
     "condense": "distill distil distillation condensation synthesize synthesise synthesis learn fit generate make",
@@ -73,12 +72,13 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("nested", ("--set nested=true",)),
     (
         "ipc per-class perclass images-per-class image-per-class img-per-class imgs-per-class spc dpc "
-        "samples-per-class examples-per-class n-per-class num-per-class exemplars-per-class shots shot n-images-per-class",
+        "samples-per-class examples-per-class n-per-class num-per-class exemplars-per-class shots shot "
+        "n-images-per-class",
         ("--ipc", "evaluate: the baselines have the ipc of the sets"),
     ),
     (
-        "mem-size memory-size memsize buffer-size buffersize replay-size capacity exemplars exemplar-size bytes budget "
-        "n-memories mem-per-class memory-budget",
+        "mem-size memory-size memsize buffer-size buffersize replay-size capacity exemplars exemplar-size bytes "
+        "budget n-memories mem-per-class memory-budget",
         ("replay: --ipc",),
     ),
     ("buffer mem memories memory policy storage-policy", ("--memory",)),
@@ -90,8 +90,8 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("classes class n-class nclass num-class", ("the classes are those of the data",)),
     (
         "out output outdir out-dir output-dir output-folder output-path outfile outpath o save save-dir save-path "
-        "savedir save-to dest destination logdir log-dir exp-dir expdir run-dir rundir run folder dir result-dir results-dir "
-        "results workdir work-dir name exp-name run-name exp to",
+        "savedir save-to dest destination logdir log-dir exp-dir expdir run-dir rundir run folder dir result-dir "
+        "results-dir results workdir work-dir name exp-name run-name exp to",
         ("--to", "--out", "evaluate: the results go into the first RUN"),
     ),
     ("png image picture plot figure fig", ("--grid", "--snapshot-every")),
@@ -100,8 +100,8 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("--device",),
     ),
     (
-        "dataset datasets data-set data-name dataset-name input input-dir inputs image-folder imagefolder train-data "
-        "train-dir images source root d",
+        "dataset datasets data-set data-name dataset-name input input-dir inputs image-folder imagefolder "
+        "train-data train-dir images source root d",
         ("--data",),
     ),
     (
@@ -125,8 +125,8 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("encoder-depth encoder-width depth width-net net-depth net-width", ("--encoder-network", "--network")),
     (
-        "time timeout time-limit hours max-time walltime duration seconds time-budget budget minute limit deadline t "
-        "minutes",
+        "time timeout time-limit hours max-time walltime duration seconds time-budget budget minute limit deadline "
+        "t minutes",
         ("--minutes", "--budget"),
     ),
     ("trial-time trial-timeout timeout-per-trial max-trial-time", ("--trial-limit",)),
@@ -275,7 +275,7 @@ def _others(command: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for other in COMMANDS:
         if other != command:
-            for param in importlib.import_module(f"condensekit.cli.{other}").command.params:
+            for param in imported(other).params:
                 for option in param.opts if isinstance(param, click.Option) else ():
                     found.setdefault(option, []).append(other)
     return found
