@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import click
 import pytest
@@ -98,7 +99,8 @@ def test_help_is_short_and_names_what_there_is(shown, name):
         assert len(one.help) < 400
         assert set(FLAG.findall(one.help)) <= flags(name), one.opts
         assert "unused here" not in one.help
-    prose, examples = [], []
+    prose: list[str] = []
+    examples: list[str] = []
     for line in command.help.replace("\\\n", " ").splitlines():
         (examples if line.startswith("  condensekit ") else prose).append(line)
     assert set(FLAG.findall("\n".join(prose))) <= {*flags(name), "--help-all"}
@@ -114,7 +116,7 @@ def test_without_utf8_help_and_errors_work(tmp_path):
     script = (
         "import sys\nfrom condensekit.cli import COMMANDS, main\n"
         "for words in [[name, '--help-all'] for name in COMMANDS] + [['inspect', '\\u00f6'], "
-        "['condense', '--gr\\u00f6\\u00dfe', '3'], ['list', 'na\\u00efve'], ['condense', '--config', '\\u00f6.toml']]:\n"
+        "['condense', '--gr\\u00f6\\u00dfe', '3'], ['list', '\\u00ef'], ['condense', '--config', '\\u00f6.toml']]:\n"
         "    try:\n        main(words)\n    except SystemExit as end:\n        print(end.code, file=sys.stderr)\n"
     )
     done = subprocess.run(
@@ -125,7 +127,7 @@ def test_without_utf8_help_and_errors_work(tmp_path):
     assert codes == ["0"] * len(COMMANDS) + ["2"] * 4
 
 
-LISTS = {
+LISTS: dict[str, Iterable[str]] = {
     "methods": catalog.PUBLISHED,
     "selections": catalog.SELECTIONS,
     "networks": catalog.NETWORKS,
