@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from condensekit import catalog
-from condensekit.cli import COMMANDS
 from condensekit.runs.files import read_json
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import as_jpeg
@@ -48,23 +47,6 @@ def run(cli, data, tmp_path):
 def steps(folder):
     with (folder / "metrics.csv").open() as file:
         return [int(row["step"]) for row in csv.DictReader(file)]
-
-
-def test_help_lists_every_command(cli):
-    code, out, _ = cli("--help")
-    assert code == 0
-    assert all(name in out for name in COMMANDS)
-    assert "Exit codes" in out
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command_is_documentation(cli, name):
-    code, out, _ = cli(name, "--help")
-    assert code == 0
-    assert f"condensekit {name}" in out
-    assert "Example" in out
-    assert "--json" in out
-    assert max(map(len, out.splitlines())) <= 120
 
 
 def test_version(cli):
@@ -400,8 +382,8 @@ BAD = [
     ("--steps 0", "--steps"),
     ("--steps -5", "--steps"),
     ("--steps 1e3", "--steps"),
-    ("--iterations 5", "--iterations is called --steps now"),
-    ("--network ConvNet", "--network is called --encoder-network now"),
+    ("--iterations 5", "No such option '--iterations'. Did you mean '--steps'?"),
+    ("--network ConvNet", "No such option '--network'. Did you mean '--encoder-network'?"),
     ("--minutes 5", "--steps or --minutes"),
     ("--minutes 0", "--minutes"),
     ("--minutes inf", "--minutes"),

@@ -37,19 +37,24 @@ EXIT = {Status.FINISHED: 0, Status.DIVERGED: 3}  # of runs that no signal ended
 HELP = """Learn a few synthetic images per class that stand for a whole data set.
 
 The images start as real images or noise (--init), and improve for a number of --steps or --minutes. The set is
-written to RUN/set.safetensors; `condensekit evaluate RUN` measures it. The defaults of --init, --encoder,
---augment and --factor are those of the method's paper.
+written to RUN/set.safetensors; `condensekit evaluate RUN` measures it.
 
 \b
 Examples:
-  condensekit condense --data digits --method dm --ipc 1 --steps 300 --out runs/digits
-  condensekit condense --data cifar10 --download --method dm --ipc 10 --steps 20000 --seeds 3 --out runs/dm
-  condensekit condense --data cifar10 --method m3d --init kmeans --ipc 10 --minutes 60 --out runs/m3d
-  condensekit condense --data photos/ --image-size 64 --method dm --ipc 5 --minutes 30 --out runs/photos
-  condensekit condense --data digits --method mine:Method --set strength=0.3 --ipc 1 --steps 100 --out run
+  condensekit condense --data digits --ipc 1 --steps 300 --out runs/digits
+  condensekit condense --data cifar10 --download --ipc 10 --minutes 30 --out run
+  condensekit condense --data photos/ --image-size 64 --ipc 5 --steps 2000 \\
+      --out runs/photos
+\f
+\b
+Further examples:
+  condensekit condense --data cifar10 --method m3d --init kmeans --ipc 10 \\
+      --minutes 60 --seeds 3 --out runs/m3d
+  condensekit condense --data digits --method mine:Method --set strength=0.3 \\
+      --ipc 1 --steps 100 --out run
 
-`condensekit methods` lists the methods and their options (--set NAME=VALUE). Your own method is written
-module:object.
+The defaults of --init, --encoder, --augment and --factor are those of the method's paper. `condensekit methods` shows
+the options of each method (--set NAME=VALUE). Your own method is written module:object.
 
 To continue an interrupted run (Ctrl-C, SIGTERM, SIGHUP, a crash), give --resume --out RUN; options that name your
 own code are given again. On a CPU, this gives the same images, bit for bit, as a run without interruption. A run
@@ -61,29 +66,26 @@ cannot be resumed with other options, but for more --steps or --minutes: with th
     "condense",
     cls=Command,
     help=HELP,
-    renamed={"--iterations": "--steps", "--network": "--encoder-network"},
+    common="data image-size download method ipc seeds steps minutes init set device workers out resume",
 )
 @source_options
 @IPC
-@option("--steps", type=Whole(min=1), metavar="N", help="Matching steps to take.")
+@option("--steps", type=Whole(min=1), help="Matching steps to take.")
 @option(
     "--minutes",
     type=Positive(),
-    metavar="M",
     help="Wall time of the run, instead of --steps: encoders, first images, steps and files.",
 )
 @recipe_options
 @place_options
-@option("--checkpoint-every", type=Whole(min=1), metavar="N", help="Steps between checkpoints.")
+@option("--checkpoint-every", type=Whole(min=1), help="Steps between checkpoints.")
 @option(
     "--checkpoint-minutes",
     type=Positive(),
     default=5.0,
-    show_default=True,
-    metavar="M",
     help="Minutes between checkpoints.",
 )
-@option("--snapshot-every", type=Whole(min=1), metavar="N", help="Steps between PNG grids in RUN/snapshots.")
+@option("--snapshot-every", type=Whole(min=1), help="Steps between PNG grids in RUN/snapshots.")
 @compiled_machine_options
 @TENSORBOARD
 @QUIET
