@@ -17,21 +17,21 @@ from condensekit.testing import MethodContract
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
 SAYS = {
-    "quickstart": ["finished", "| dm |", "| random |"],
+    "quickstart": ["finished", "| dm ", "| random "],
     "own_dataset": ["folder: 96 images to condense, 24 held out", "arrays: 6 images", "data set object: 6 images"],
     "own_images": ["| dm ", "| random ", "Top1_Acc_Stream", "{'ranker': 'dm', "],
     "own_method": ["dm: finished", "moments: finished"],
     "m3d": ["a network for 5 steps, 4 images", "linear: finished", "moments-3: finished", "gaussian: finished"],
-    "controls": ["random: 50 images", "packed-random: 200 images", "| jpeg-random |"],
+    "controls": ["random: 50 images", "packed-random: 200 images", "| jpeg-random "],
     "gradient_matching": ["dc: finished", "dsa: finished"],
-    "kernel_ridge": ["fixed: finished", "| soft |"],
-    "provable_selection": ["importance-krr: 20 images", "| both |"],
-    "trained_encoders": ["hard labels", "| its prefix |"],
+    "kernel_ridge": ["fixed: finished", "| soft "],
+    "provable_selection": ["importance-krr: 20 images", "| both "],
+    "trained_encoders": ["hard labels", "| its prefix "],
     "replay": ["no memory: 0.", "condensed memory: 0.", "20 images, 1,600 bytes"],
     "memory": ["Memory(Images(20), m3d: 20 images of 10 classes, 1,600 bytes)", "without a memory"],
-    "nas": ["| dm |", "| dm+params |", "best: {"],
-    "own_network": ["finished", "| Small |", "| ConvNet-w32 |"],
-    "own_memory": ["averages: 20 images of 10 classes", "random: 20 images", "| averages |"],
+    "nas": ["| dm ", "| dm+params ", "best: {"],
+    "own_network": ["finished", "| Small ", "| ConvNet-w32 "],
+    "own_memory": ["averages: 20 images of 10 classes", "random: 20 images", "| averages "],
     "export": ["as uint8", "a batch: (8, 1, 8, 8) torch.float32", "30 pictures"],
 }
 

@@ -329,7 +329,7 @@ def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     wanted = fields.get("encoder_network")
     require(keep is None or "keep" not in options, "keep and encoder.keep are the same: leave out one of them")
     usual = names.encoder_name(base.encoder)
-    if given is None or given == usual:
+    if given is None or (isinstance(given, str) and given == usual):
         found = names.configured("option of encoder", base.encoder, options) if options else base.encoder
     elif isinstance(given, str) and (given in names.ENCODERS or ":" in given):
         found = names.encoder(given, **options).replace(network=base.encoder.network)

@@ -36,14 +36,13 @@ Examples:
 
 @click.command("export", cls=Command, help=HELP)
 @click.argument("run", type=Location())
-@option("--to", "folder", type=Location("folder"), metavar="FOLDER", help="A new or empty folder of images.")
+@option("--to", "folder", type=Location("folder"), help="A new or empty folder of images.")
 @option(
     "--grid",
     type=Location("file"),
-    metavar="FILE.png",
     help="One picture of the images, a row for each class with its name; /dev/stdout writes it to standard output.",
 )
-@option("--npz", type=Location("file"), metavar="FILE.npz", help="A new file of NumPy arrays.")
+@option("--npz", type=Location("file"), help="A new file of NumPy arrays.")
 @option("--seed", type=Whole(), help="Seed of one set, if RUN has several sets.  [default: the first]")
 @JSON
 def command(

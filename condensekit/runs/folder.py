@@ -49,6 +49,8 @@ OWN = ("checkpoints", "snapshots", "cells", "sets", "trainings")  # folders that
 MAX_DIGITS = 40  # of a number in metrics.csv
 COMMAND: ContextVar[Mapping[str, Any] | None] = ContextVar("command", default=None)
 """The command that makes runs now, JSON values: ``env.json`` tells it as ``command``."""
+ARGV: ContextVar[Sequence[str] | None] = ContextVar("argv", default=None)
+"""The words of that command where they are not those of the process, such as with the options of a file in them."""
 ENV = "env.json"
 KEPT = 2  # checkpoints that are kept: the newest, and the one before in case the newest is damaged
 
@@ -385,7 +387,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "commit": _commit(),
-        "argv": sys.argv,
+        "argv": ARGV.get() or sys.argv,
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from condensekit.errors import ConfigError, DataError, refuse, require, whole
+from condensekit.errors import DataError, choice, refuse, whole
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 JPEG = "jpeg"  # dtype of a formation whose images are coded, see condensekit.sets.codes
@@ -38,8 +38,8 @@ class Formation:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in (*DTYPES, JPEG):
-            raise ConfigError(f"storage dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if not (isinstance(self.dtype, str) and self.dtype == JPEG):
+            refuse(choice("storage dtype", self.dtype, DTYPES))
         refuse(whole("factor", self.factor, 1))
 
     @property
@@ -81,7 +81,7 @@ def encode(images: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
         ConfigError: An unknown dtype.
         DataError: A value that is not finite, or too large for float16.
     """
-    require(dtype in DTYPES, f"storage must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    refuse(choice("storage", dtype, DTYPES))
     check_each(torch.isfinite(images), "has a value that is not finite: nothing was stored")
     if not Formation(dtype=dtype).fits(images):
         raise DataError(f"a value is too large for {dtype} (float16 ends at 65,504): store as float32")

@@ -16,7 +16,7 @@ from condensekit import tables
 from condensekit.catalog import own
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, refuse
+from condensekit.errors import ConfigError, refuse, unknown
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.study.checks import check_run
 from condensekit.replay.study.contrasts import Contrast, Pair, contrasts, named_pair
@@ -181,7 +181,7 @@ def _size(
 def check_regime(name: str) -> None:
     """Raise ConfigError for an unknown regime."""
     if name not in REGIMES:
-        raise ConfigError(f"unknown regime {name!r}. Known: {', '.join(REGIMES)}")
+        raise unknown("regime", name, REGIMES)
 
 
 def _check(kinds: Sequence[MemoryKind], regimes: Sequence[str], settings: Settings) -> None:
