@@ -9,6 +9,7 @@ import pytest
 from condensekit import catalog
 from condensekit.catalog import COSTS, PUBLISHED, as_recipe, name_of, names, parse, recipe, recipes
 from condensekit.compute import Machine
+from condensekit.data.images import ImageSpec
 from condensekit.driver import condense
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
