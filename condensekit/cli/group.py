@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 from condensekit import __version__, interrupt
-from condensekit.cli import COMMANDS, show
+from condensekit.cli import COMMANDS, show, waiting
 from condensekit.errors import CondensekitError, StoreError
 
 
@@ -29,6 +29,13 @@ class Commands(click.Group):
         """Import the given command."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, importlib.import_module(f"condensekit.cli.{name}").command, rest
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the command; an interrupt ends it here, because click would print an empty line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
 
 
 HELP = """Learn a few synthetic images per class that stand for a whole data set, and measure how good they are.
@@ -73,10 +80,12 @@ def run(arguments: Sequence[str] | None) -> int:
     try:
         return group.main(arguments, prog_name="condensekit", standalone_mode=False) or 0
     except click.Abort as error:
+        show.tell(waiting.interrupted())
         return 128 + int(getattr(error.__cause__, "signum", signal.SIGINT))
     except click.ClickException as error:
         told = io.StringIO()
         error.show(told)
+        waiting.end()
         click.echo("\n".join(map(show.message, told.getvalue().splitlines())), err=True)
         return error.exit_code
     except OSError as error:

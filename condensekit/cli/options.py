@@ -192,6 +192,11 @@ WORKERS = option(
 COMPILED = option(
     "--compiled", is_flag=True, help="Compile the network: faster for long runs on an idle CPU; needs g++."
 )
+TENSORBOARD = option(
+    "--tensorboard",
+    is_flag=True,
+    help="Write the metrics for TensorBoard, too, to RUN/tensorboard; needs the package tensorboard.",
+)
 QUIET = option("--quiet", is_flag=True, help="Show no progress.")
 SET = option(
     "--set",

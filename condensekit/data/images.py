@@ -45,6 +45,11 @@ HASHED_WHOLE = 1 << 30  # bytes; of a larger data set, only 4,096 images are has
 class ClassImages:
     """Real images grouped by class: the input of every condensation, selection, training and test.
 
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> len(train), train.classes[:3], train.count(0), tuple(train.gather(train.order[:2]).shape)
+    (1438, (0, 1, 2), 142, (2, 1, 8, 8))
+
     Args:
         images: (N, C, H, W) pixels, uint8 in 0..255 or float32 in [0, 1]; or float32 images that are normalised already
             (then ``spec`` has mean 0 and std 1). In memory or memory-mapped, on any device.
@@ -203,7 +208,7 @@ class ClassImages:
         return [self._row[label] for label in labels]
 
     def gather(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Images at source ``indices`` (any shape S): (*S, C, H, W) float32, normalised, on ``device``."""
+        """Images at source ``indices`` (any shape S): (S..., C, H, W) float32, normalised, on ``device``."""
         check_places("indices", indices)
         flat = indices.reshape(-1)
         chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)

@@ -7,7 +7,7 @@ import re
 from markupsafe import Markup
 
 from condensekit.html.layout import charts, paragraph
-from condensekit.html.numbers import percent
+from condensekit.html.numbers import percent, size
 from condensekit.html.tables import matrix
 from condensekit.replay.study.memories import SAME
 from condensekit.replay.study.pieces import curves, results
@@ -87,7 +87,7 @@ def _row(found: ReplayResult, memory: str, regime: str) -> ReplayRow | None:
 
 
 def _held(row: ReplayRow) -> str:
-    return images_of(row.memory, row.images)
+    return f"{images_of(row.memory, row.images)} in {size(row.nbytes)}"
 
 
 def _experiences(found: ReplayResult) -> int:

@@ -15,40 +15,17 @@ from condensekit.nas.study import report
 from condensekit.nas.study.report import RankingRow
 from condensekit.nas.trials.log import Trial
 
-SHOWN = (
-    "ranker",
-    "spearman",
-    "ci95",
-    "kendall",
-    "spearman_top",
-    "ci95_top",
-    "regret_25",
-    "pairs",
-    "cost_s",
-    "failed",
-    "n",
-)
 MOST_PANELS, MOST_POINTS = 9, 1000
 Values = Mapping[str, Sequence[float]]
 
 
-def rankers(rows: Sequence[RankingRow], best: Mapping[str, Any] | None, notes: Sequence[str]) -> list[Markup]:
-    """The best candidate, the table of rankers, and the notes of a search."""
-    caption = (
-        "Agreement of each ranker with the truth, and its cost. rho: Spearman; tau: Kendall; intervals at 95 % "
-        "from a bootstrap over architectures."
-    )
+def rankers(
+    rows: Sequence[RankingRow], truth: str | None, best: Mapping[str, Any] | None, notes: Sequence[str]
+) -> list[Markup]:
+    """The best candidate, the table of rankers, and the notes of a search; ``truth`` is the name of its truth."""
     told = [paragraph(f"Best candidate by {best['ranker']}: {named(best['architecture'])}.")] if best else []
-    return [*told, table(*_cells(rows), caption), *map(paragraph, notes[:MOST_NOTES])]
-
-
-def _cells(rows: Sequence[RankingRow]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the table of rankers; with a truth the columns :data:`SHOWN`."""
-    head, lines = report.cells(rows)
-    if head != list(report.COLUMNS.values()):
-        return head, lines
-    places = [place for place, name in enumerate(report.COLUMNS) if name in SHOWN]
-    return [head[place] for place in places], [[line[place] for place in places] for line in lines]
+    shown = table(*report.cells(rows), report.caption(rows, truth))
+    return [*told, shown, *map(paragraph, notes[:MOST_NOTES])]
 
 
 def scatters(trials: Sequence[Trial], truth: Values, rows: Sequence[RankingRow]) -> list[Markup]:
