@@ -209,7 +209,7 @@ class ClassImages:
         return [self._row[label] for label in labels]
 
     def gather(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Images at source ``indices`` (any shape S): (*S, C, H, W) float32, normalised, on ``device``."""
+        """Images at source ``indices`` (any shape S): (S..., C, H, W) float32, normalised, on ``device``."""
         check_places("indices", indices)
         flat = indices.reshape(-1)
         chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)

@@ -124,7 +124,8 @@ class SearchResult:
         from condensekit.nas.study.pieces import rankers, scatters
 
         drawn = scatters(self.trials, self.values, self.rows)
-        return standalone(*rankers(self.rows, self.best, self.notes, self.truth_name), charts(drawn) if drawn else "")
+        told = rankers(self.rows, self.truth_name, self.best, self.notes)
+        return standalone(*told, charts(drawn) if drawn else "")
 
     def plot(self) -> Figure:
         """The scores of each ranker against the truth, or by rank without a truth, as a matplotlib figure.
