@@ -58,6 +58,7 @@ class Commands(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """One section for the group, and one for each command."""
+        self.env.note_reread()
         lines = ["## condensekit", "", *fenced(help_of([]))]
         for name in COMMANDS:
             lines += ["", f"## condensekit {name}", "", *fenced(help_of([name]))]
