@@ -9,6 +9,7 @@ from markupsafe import Markup
 from condensekit.html.layout import charts, paragraph
 from condensekit.html.numbers import percent
 from condensekit.html.tables import matrix
+from condensekit.replay.study.contrasts import RANDOM
 from condensekit.replay.study.memories import SAME
 from condensekit.replay.study.pieces import curves, results
 from condensekit.replay.study.results import ReplayResult, ReplayRow
@@ -87,7 +88,10 @@ def _row(found: ReplayResult, memory: str, regime: str) -> ReplayRow | None:
 
 
 def _held(row: ReplayRow) -> str:
-    return images_of(row.memory, row.images)
+    """The images of a memory; Avalanche's memories and other real images are not condensed."""
+    if row.learnt or row.memory == RANDOM:
+        return images_of(row.memory, row.images)
+    return f"{row.images:,} real image{'s' * (row.images != 1)} ({row.memory})"
 
 
 def _experiences(found: ReplayResult) -> int:
