@@ -19,7 +19,12 @@ for dataset in digits:
 stream = nc_benchmark(*digits, n_experiences=5, task_labels=False, seed=0)
 recipe = "dm batch_real=32 augment=color,crop,cutout,scale,rotate"  # no mirrored digits
 condensed = CondensedBuffer(Images(20), recipe, classes=10, steps=100)
-for name, plugins in {"no memory": [], "condensed memory": [ReplayPlugin(20, storage_policy=condensed)]}.items():
+memories = {
+    "no memory": [],
+    "random memory": [ReplayPlugin(20)],  # Avalanche's own: 20 real images
+    "condensed memory": [ReplayPlugin(20, storage_policy=condensed)],
+}
+for name, plugins in memories.items():
     torch.manual_seed(0)
     model = SimpleMLP(num_classes=10, input_size=64)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

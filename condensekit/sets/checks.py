@@ -67,6 +67,6 @@ def escaped(images: Tensor, spec: ImageSpec) -> str | None:
         return None
     low, high = (float(end) for end in pixels.aminmax())
     return (
-        f"{100 * share:.0f} % of the values are far from pixels ({low:.3g} to {high:.3g}, where 0 is black and 1 white): "
-        "lower the method's lr"
+        f"{100 * share:.0f} % of the values are far from pixels ({low:.3g} to {high:.3g}, where 0 is black and 1 is "
+        "white): lower the method's lr"
     )
