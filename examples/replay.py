@@ -3,6 +3,8 @@
 python examples/replay.py
 """
 
+import warnings
+
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.evaluation.metrics import accuracy_metrics
@@ -13,6 +15,7 @@ from avalanche.training.supervised import Naive
 import condensekit as ck
 from condensekit.replay import CondensedBuffer, Images
 
+warnings.filterwarnings("ignore", "Call to deprecated function update", DeprecationWarning)  # Avalanche's own call
 digits = [torch.utils.data.TensorDataset(d.gather(d.order), d.labels[d.order]) for d in ck.load("digits")]
 for dataset in digits:
     dataset.targets = dataset.tensors[1].tolist()  # Avalanche looks for them
