@@ -46,6 +46,10 @@ class Machine:
 
     On one device, ``precision``, ``compiled`` and ``chunk`` change the last bits of a result; ``workers`` does not.
 
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> made = ck.condense(train, "dm batch_real=16", ipc=1, steps=1, machine=ck.Machine("cpu", workers=1))
+
     Args:
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``fp32``; ``mixed`` (real images in bfloat16, synthetic ones in float32); ``bf16`` (both).

@@ -103,6 +103,16 @@ class CondenseResult:
 class Saving:
     """Where and how often a run is saved.
 
+    >>> import tempfile, condensekit as ck
+    >>> from pathlib import Path
+    >>> train, test = ck.load("digits")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = Path(folder) / "run"
+    ...     first = ck.condense(train, "dm", ipc=1, steps=2, saving=ck.Saving(run))
+    ...     again = ck.condense(train, "dm", ipc=1, steps=2, saving=ck.Saving(run, resume=True))
+    >>> first.set.images.equal(again.set.images)
+    True
+
     Args:
         out: The run folder. It is made if missing; it is an error if it holds a run and ``resume`` is off.
         resume: Continue from the newest valid checkpoint in ``out``; without a checkpoint, start from step 1.

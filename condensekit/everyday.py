@@ -249,6 +249,16 @@ def evaluate(
 ) -> Evaluation:
     """Train networks from scratch on sets, test them, and compare the sets with equally many real images.
 
+    >>> from dataclasses import replace
+    >>> import condensekit as ck
+    >>> from condensekit.catalog import protocol
+    >>> train, test = ck.load("digits")
+    >>> chosen = ck.select(train, "kmeans", ipc=1)
+    >>> short = replace(protocol("short"), steps=5)
+    >>> found = ck.evaluate({"kmeans": chosen}, test, train=train, network="ConvNet-w8", networks=1, protocol=short)
+    >>> [row.set for row in found.rows]
+    ['kmeans', 'random']
+
     Args:
         sets: A set, a result of :func:`condense`, the path of a run folder or of a set's file, or a list of these; the
             keys of a dictionary become the names of rows. Sets that differ only in the seed form one row.

@@ -28,7 +28,6 @@ from condensekit.compute import Machine
 from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import require
 from condensekit.methods.recipe import Recipe
-from condensekit.progress import Part
 from condensekit.report.words import holds
 from condensekit.runs.folder import check_free
 
@@ -115,11 +114,14 @@ def command(
     problems.refuse()
     for folder in folders.values():
         check_free(folder, place.resume)
-    shown = [show.progress(quiet, folder if tensorboard else None) for folder in folders.values()]
+    titles = [f"set {number} of {len(folders)}" if len(folders) > 1 else "" for number in range(1, len(folders) + 1)]
+    shown = [
+        show.progress(quiet, folder if tensorboard else None, title)
+        for folder, title in zip(folders.values(), titles, strict=True)
+    ]
     train, _ = source.load(quiet)
     results: dict[Path, CondenseResult] = {}
     for number, (seed, folder) in enumerate(folders.items()):
-        part = f"set {number + 1} of {len(folders)}"
         results[folder] = condense(
             train,
             recipe,
@@ -136,7 +138,7 @@ def command(
                 snapshot_every=snapshot_every,
             ),
             record={"name": catalog.name_of(recipe), **source.record(folder)},
-            progress=Part(shown[number], part) if len(folders) > 1 else shown[number],
+            progress=shown[number],
         )
         show.images(results[folder].set, folder)
         if results[folder].signum is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from condensekit.compute import device_misfit
 from condensekit.data.arrays import (
@@ -44,6 +45,11 @@ HASHED_WHOLE = 1 << 30  # bytes; of a larger data set, only 4,096 images are has
 
 class ClassImages:
     """Real images grouped by class: the input of every condensation, selection, training and test.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> len(train), train.classes[:3], train.count(0), tuple(train.gather(train.order[:2]).shape)
+    (1438, (0, 1, 2), 142, (2, 1, 8, 8))
 
     Args:
         images: (N, C, H, W) pixels, uint8 in 0..255 or float32 in [0, 1]; or float32 images that are normalised already
@@ -203,7 +209,7 @@ class ClassImages:
         return [self._row[label] for label in labels]
 
     def gather(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Images at source ``indices`` (any shape S): (*S, C, H, W) float32, normalised, on ``device``."""
+        """Images at source ``indices`` (any shape S): (S..., C, H, W) float32, normalised, on ``device``."""
         check_places("indices", indices)
         flat = indices.reshape(-1)
         chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)
@@ -288,6 +294,10 @@ class ClassImages:
     def targets(self) -> Tensor:
         """(n,) int64 labels of the listed images, in the order of ``order``."""
         return self.labels[self.order]
+
+    def as_dataset(self) -> Items:
+        """A torch data set of (normalised float32 image, label) pairs, with ``targets`` as torchvision has it."""
+        return Items(self)
 
     def with_spec(self, **changes: Any) -> ClassImages:
         """The same images with changed fields of their :class:`ImageSpec`, for example ``flippable=False``.
@@ -455,3 +465,25 @@ def _of_floats(images: Tensor, spec: ImageSpec) -> ImageSpec:
         )
     values.check()
     return replace(spec, pixels=False)
+
+
+class Items(Dataset[tuple[Tensor, int]]):
+    """Images and labels one by one, for a ``DataLoader`` or for Avalanche; made by :meth:`ClassImages.as_dataset`.
+
+    Args:
+        data: The images; each is normalised when it is read.
+
+    Attributes:
+        targets: The labels.
+    """
+
+    def __init__(self, data: ClassImages) -> None:
+        self.data = data
+        self.targets: list[int] = data.targets().tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        """Image (C, H, W) and label."""
+        return self.data.at(torch.tensor([range(len(self))[row]]))[0], self.targets[row]

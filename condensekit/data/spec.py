@@ -21,6 +21,11 @@ EXAMPLE = {"shape": "(3, 32, 32)", "mean": "(0.5, 0.5, 0.5)", "std": "(0.2, 0.2,
 class ImageSpec:
     """The common properties of all images of a set: shape, normalisation and class names.
 
+    >>> import condensekit as ck
+    >>> spec = ck.ImageSpec((1, 8, 8), mean=(0.5,), std=(0.25,), class_names={3: "cat"}, flippable=False)
+    >>> spec.name_of(3), spec.range
+    ("3 ('cat')", ((-2.0,), (2.0,)))
+
     Args:
         shape: (channels, height, width).
         mean: Per-channel mean of the pixels, which lie in [0, 1].

@@ -97,6 +97,10 @@ class Encoder(ABC):
 class Fresh(Encoder):
     """Untrained networks: a new random network every ``keep`` steps.
 
+    >>> import condensekit as ck
+    >>> ck.recipes.dm(encoder=ck.Fresh(ck.ConvNet(width=32), keep=5)).encoder.keep
+    5
+
     Args:
         network: The architecture.
         keep: Steps for which one network is kept: 1 as in DM, 5 as in M3D.

@@ -45,6 +45,13 @@ class Trained(Encoder):
     Departures from the authors' code: fewer and shorter trainings (``protocol``); a new interpolation for
     each step. Batch norm layers use the statistics of the batch, as in all encoders.
 
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> encoder = ck.Trained(ck.ConvNet(width=8), count=1, steps=2)
+    >>> made = ck.condense(train, ck.recipes.dm(encoder=encoder, calibration=0.1), ipc=1, steps=2)
+    >>> len(made.set), len(made.history)
+    (10, 2)
+
     Args:
         network: The architecture.
         count: Number of networks to train.

@@ -7,9 +7,8 @@ import re
 from markupsafe import Markup
 
 from condensekit.html.layout import charts, paragraph
-from condensekit.html.numbers import percent
+from condensekit.html.numbers import percent, size
 from condensekit.html.tables import matrix
-from condensekit.replay.study.contrasts import RANDOM
 from condensekit.replay.study.memories import SAME
 from condensekit.replay.study.pieces import curves, results
 from condensekit.replay.study.results import ReplayResult, ReplayRow
@@ -88,10 +87,8 @@ def _row(found: ReplayResult, memory: str, regime: str) -> ReplayRow | None:
 
 
 def _held(row: ReplayRow) -> str:
-    """The images of a memory; Avalanche's memories and other real images are not condensed."""
-    if row.learnt or row.memory == RANDOM:
-        return images_of(row.memory, row.images)
-    return f"{row.images:,} real image{'s' * (row.images != 1)} ({row.memory})"
+    """The images of a memory and their bytes."""
+    return f"{images_of(row.memory, row.images, row.learnt)} in {size(row.nbytes)}"
 
 
 def _experiences(found: ReplayResult) -> int:

@@ -56,7 +56,8 @@ def verdict(found: SearchResult) -> str | None:
 
 def sections(found: SearchResult, sizes: Sizes) -> list[Section]:
     """Best candidate, table, scatter and front."""
-    made = [Section("Rankers", rankers(found.rows, found.best, found.notes, found.truth_name))] if found.rows else []
+    told = rankers(found.rows, found.truth_name, found.best, found.notes)
+    made = [Section("Rankers", told)] if found.rows else []
     if panels := scatters(found.trials, found.values, found.rows):
         made.append(Section("Scores against the truth", [charts(panels)]))
     if front := front_pieces(found, sizes):

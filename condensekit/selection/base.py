@@ -94,7 +94,12 @@ class Start(ABC):
 
 @dataclass(frozen=True)
 class Noise(Start):
-    """First images of independent standard normal values, in normalised space."""
+    """First images of independent standard normal values, in normalised space.
+
+    >>> import condensekit as ck
+    >>> ck.recipes.dm(init=ck.Noise()) == ck.Recipe.parse("dm init=noise")
+    True
+    """
 
     name: str = "noise"
 

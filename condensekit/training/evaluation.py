@@ -332,8 +332,8 @@ def evaluate(
     with opened as running:
         shelf = Shelf(out, test, running)
         every = list(product(network, (lesson for made in lessons for lesson in made), seeds))
-        done = sum(lesson.steps for one, lesson, number in every if shelf.has(lesson, one, number))
         total = sum(lesson.steps for _, lesson, _ in every)
+        done = sum(lesson.steps for one, lesson, number in every if shelf.has(lesson, one, number))
         progress.tell(f"{len(every)} trainings, {total - done:,} gradient steps in all")
         with progress.stage("evaluate", total, done) as stage:
             bench = _Bench(shelf, seeds, stage)

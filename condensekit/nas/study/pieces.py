@@ -20,11 +20,12 @@ Values = Mapping[str, Sequence[float]]
 
 
 def rankers(
-    rows: Sequence[RankingRow], best: Mapping[str, Any] | None, notes: Sequence[str], truth: str | None
+    rows: Sequence[RankingRow], truth: str | None, best: Mapping[str, Any] | None, notes: Sequence[str]
 ) -> list[Markup]:
-    """The best candidate, the table of rankers, and the notes of a search; ``truth`` is the name of the truth."""
+    """The best candidate, the table of rankers, and the notes of a search; ``truth`` is the name of its truth."""
     told = [paragraph(f"Best candidate by {best['ranker']}: {named(best['architecture'])}.")] if best else []
-    return [*told, table(*report.cells(rows), report.caption(rows, truth)), *map(paragraph, notes[:MOST_NOTES])]
+    shown = table(*report.cells(rows), report.caption(rows, truth))
+    return [*told, shown, *map(paragraph, notes[:MOST_NOTES])]
 
 
 def scatters(trials: Sequence[Trial], truth: Values, rows: Sequence[RankingRow]) -> list[Markup]:

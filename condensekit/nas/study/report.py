@@ -54,6 +54,16 @@ class RankingRow:
 
     Intervals are [lo, hi] at 95 %, from a bootstrap over distinct architectures.
 
+    >>> import condensekit as ck
+    >>> from condensekit.nas import Contest, Maker, Running, Setting, ranker, space
+    >>> train, test = ck.load("digits")
+    >>> train, held = train.split(0.2, seed=0)
+    >>> setting = Setting(Maker(train), held)
+    >>> contest = Contest(space("convnet-small", (1, 8, 8), 10), [ranker("params")], setting, trials=3)
+    >>> row = contest.run(Running(engine="sequential")).rows[0]
+    >>> row.ranker, row.n, row.spearman  # no truth, no correlation
+    ('params', 3, None)
+
     Args:
         ranker: Name of the ranker.
         spearman: Spearman's rank correlation with the truth, over all candidates.

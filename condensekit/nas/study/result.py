@@ -25,6 +25,11 @@ TRIAL_FIELDS = ("ranker", "architecture", "score", "cost_s", "status", "reason")
 class SearchResult:
     """Result of :meth:`condensekit.nas.Contest.run`; ``print`` shows its table.
 
+    >>> from condensekit.nas import SearchResult, Trial
+    >>> found = SearchResult(None, (Trial("dm", {"width": 16}, score=0.75),), (), None, {})
+    >>> found.trials[0].score
+    0.75
+
     Args:
         best: The best architecture of the first ranker that scored an architecture: ``ranker``, ``architecture``,
             ``score``, ``params``, ``flops``, ``truth`` (each of these three None: unknown); None: no architecture was
@@ -119,7 +124,8 @@ class SearchResult:
         from condensekit.nas.study.pieces import rankers, scatters
 
         drawn = scatters(self.trials, self.values, self.rows)
-        return standalone(*rankers(self.rows, self.best, self.notes, self.truth_name), charts(drawn) if drawn else "")
+        told = rankers(self.rows, self.truth_name, self.best, self.notes)
+        return standalone(*told, charts(drawn) if drawn else "")
 
     def plot(self) -> Figure:
         """The scores of each ranker against the truth, or by rank without a truth, as a matplotlib figure.

@@ -124,6 +124,21 @@ SETTINGS = ("regime", "orders x networks")
 class ReplayResult:
     """Result of :func:`condensekit.replay.run_protocol`; ``print`` shows its table.
 
+    >>> import tempfile, condensekit as ck
+    >>> from dataclasses import replace
+    >>> from pathlib import Path
+    >>> from condensekit.catalog import protocol
+    >>> from condensekit.replay import ReplayResult, Settings, run_protocol
+    >>> train, test = ck.load("digits")
+    >>> short = replace(protocol("short"), steps=5)
+    >>> settings = Settings(experiences=2, ipc=1, orders=1, network=ck.ConvNet(width=8), protocol=short)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = Path(folder) / "replay"
+    ...     found = run_protocol(train, test, memories=["random", "kmeans"], out=run, settings=settings)
+    ...     again = ReplayResult.load(run)
+    >>> [row.memory for row in again.rows]
+    ['random', 'kmeans']
+
     Args:
         rows: A row for each memory and regime.
         accuracy_by_experience: Accuracy after each experience, by ``regime/memory``: ``mean`` and ``std`` over orders,

@@ -66,6 +66,21 @@ def run_protocol(
     The classes of each experience are condensed from their own images only. All memories of an order have the same
     class order, network seeds, gradient steps, images in a step and augmentation, so that differences are paired.
 
+    >>> import tempfile, condensekit as ck
+    >>> from dataclasses import replace
+    >>> from pathlib import Path
+    >>> from condensekit.catalog import protocol
+    >>> from condensekit.replay import Making, Settings, run_protocol
+    >>> train, test = ck.load("digits")
+    >>> short = replace(protocol("short"), steps=5)
+    >>> settings = Settings(experiences=2, ipc=1, orders=1, network=ck.ConvNet(width=8), protocol=short)
+    >>> making = Making(steps=2, options={"encoder_network": "ConvNet-w8"})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = Path(folder) / "replay"
+    ...     found = run_protocol(train, test, memories=["dm", "random"], out=run, settings=settings, making=making)
+    >>> found.primary_contrast
+    ('dm', 'random')
+
     Args:
         train: Real training images. Images that are not flippable are never mirrored.
         test: Real test images of the same classes; each network is tested on the images of all classes seen.
