@@ -15,7 +15,6 @@ from avalanche.training.supervised import Naive
 import condensekit as ck
 from condensekit.replay import CondensedBuffer, Images
 
-warnings.filterwarnings("ignore", "Call to deprecated function update", DeprecationWarning)  # Avalanche's own call
 digits = [torch.utils.data.TensorDataset(d.gather(d.order), d.labels[d.order]) for d in ck.load("digits")]
 for dataset in digits:
     dataset.targets = dataset.tensors[1].tolist()  # Avalanche looks for them
@@ -36,6 +35,7 @@ for name, plugins in memories.items():
         model=model, optimizer=optimizer, train_mb_size=32, train_epochs=4, plugins=plugins, evaluator=evaluator
     )
     for experience in stream.train_stream:
-        strategy.train(experience)
+        with warnings.catch_warnings(record=True):  # Avalanche's ReplayPlugin warns of its own call of update()
+            strategy.train(experience)
     print(f"{name}: {next(iter(strategy.eval(stream.test_stream).values())):.3f}")
 print(f"{len(condensed.memory)} images, {condensed.nbytes:,} bytes, condensed in {sum(condensed.condense_s):.0f} s")
