@@ -31,6 +31,7 @@ from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
 from condensekit.selection.base import smaller_note, stored_each
+from condensekit.sets.checks import escaped
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
 from condensekit.sets.grid import SMALLEST
@@ -500,7 +501,13 @@ class _Loop:
             )
         self.finished = True
         self._checkpoint()
-        notes = [f"finished {self.step} steps in {self.seconds}", *self.shortened, smaller_note(self.each.values())]
+        far = escaped(self.state["images"].flatten(0, 1), self.data.spec)
+        notes = [
+            f"finished {self.step} steps in {self.seconds}",
+            *self.shortened,
+            smaller_note(self.each.values()),
+            far,
+        ]
         return self._close(Status.FINISHED, "; ".join(filter(None, notes)))
 
     def _close(self, status: Status, message: str) -> CondenseResult:

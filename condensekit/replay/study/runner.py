@@ -113,6 +113,7 @@ def run_protocol(
     """
     kinds = [memory(name, making) if isinstance(name, str) else name for name in memories]
     _check(kinds, regimes, settings)
+    tested = {"name": (test.source or {}).get("name"), "images": len(test)}
     train, test = numbered(train, test)
     making = making.on(train)
     settings = replace(settings, protocol=settings.protocol.on(train.spec))
@@ -157,7 +158,7 @@ def run_protocol(
         settings=describe(settings),
         making=_identity(making),
         environment=environment(),
-        test={"name": (test.source or {}).get("name"), "images": len(test)},
+        test=tested,
     )
     with keeping(result):
         write_json(out / FILE, result.to_json())
