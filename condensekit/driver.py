@@ -220,7 +220,8 @@ def condense(
             found = run.latest_checkpoint()
             if found:
                 budget.check(run.path, found[0], found[2])
-            run.keep_config()
+            if run.changed:
+                run.keep_config()
         size = data.spec.shape[1], data.spec.shape[2]
         compute = stack.enter_context(Compute(made_on(found[2]["plan"]) if found else machine, size))
         provenance = {

@@ -1,5 +1,6 @@
 """How long a run goes on, and the pace of its steps, without a run."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_less_than_was_used_is_refused():
 
 def test_the_pace_is_that_of_the_second_step(monkeypatch):
     times = iter([100.0, 103.0])
-    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     pace, told = Pace(), Told()
     assert [pace.mark(images) for images in (5000, 5200, 5400)] == [False, True, False]
     pace.tell(Budget(1002, None), 2, Seconds(), "2 workers", told)
