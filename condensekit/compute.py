@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -45,6 +45,10 @@ class Machine:
     """Device, precision and parallelism of all networks.
 
     On one device, ``precision``, ``compiled`` and ``chunk`` change the last bits of a result; ``workers`` does not.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> made = ck.condense(train, "dm batch_real=16", ipc=1, steps=1, machine=ck.Machine("cpu", workers=1))
 
     Args:
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -93,6 +97,11 @@ class Machine:
         return Machine(where, self.precision, self.compiled, int(chunk), workers if on_cpu and not self.compiled else 0)
 
     @property
+    def where(self) -> str:
+        """What computes, for people: ``2 workers``, or the device."""
+        return f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else str(self.device)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The fields that change the bits of a result on the same device, as JSON values."""
         return {"precision": self.precision, "compiled": self.compiled, "chunk": self.chunk}
@@ -100,6 +109,24 @@ class Machine:
     def to_json(self) -> dict[str, Any]:
         """All fields as a dictionary; ``Machine(**record)`` is the inverse."""
         return asdict(self)
+
+
+def made_on(plan: Mapping[str, Any]) -> Machine:
+    """The machine of :meth:`Machine.to_json`, on which a run was made; a resumed run uses the same.
+
+    Raises:
+        ConfigError: This computer lacks its device or its compiler.
+    """
+    way_out = "resume it there, or start anew in another folder"
+    refuse(
+        f"the run was made on {plan['device']}, which is not here: {way_out}"
+        if device_misfit(plan["device"])
+        else None,
+        f"the run was made with a compiled network, and there is no C++ compiler here: {way_out}"
+        if plan["compiled"] and not can_compile()
+        else None,
+    )
+    return Machine(**plan)
 
 
 @dataclass(frozen=True)
@@ -208,10 +235,17 @@ class Compute:
         """The work of all networks so far."""
         return self._spent
 
+    @property
+    def spent_here(self) -> Spent:
+        """The work so far that was asked for in this thread."""
+        return getattr(self._local, "spent", Spent())
+
     def count(self, module: FeatureNetwork, images: int, passes: int) -> None:
         """Add ``images`` through a network to :attr:`spent`; each costs as much as ``passes`` forward passes."""
+        work = Spent(images, images * passes * module.flops)
+        self._local.spent = self.spent_here + work
         with self._lock:
-            self._spent += Spent(images, images * passes * module.flops)
+            self._spent += work
 
     def __enter__(self) -> Compute:
         self._modes.append(stack := ExitStack())

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condensekit.compute import Compute, Machine, Spent, can_compile, device_misfit, usual_modes
+from condensekit.compute import Compute, Machine, Spent, made_on, usual_modes
 from condensekit.data.images import ClassImages
 from condensekit.errors import Problems, StoreError, function, instance, positive, refuse, whole
 from condensekit.interrupt import Stop, caught
@@ -26,6 +26,7 @@ from condensekit.methods.sampling import Sampler
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
+from condensekit.runs.budget import ENTRIES, Budget, Pace, Seconds
 from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
@@ -74,6 +75,16 @@ class CondenseResult:
 class Saving:
     """Where and how often a run is saved.
 
+    >>> import tempfile, condensekit as ck
+    >>> from pathlib import Path
+    >>> train, test = ck.load("digits")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = Path(folder) / "run"
+    ...     first = ck.condense(train, "dm", ipc=1, steps=2, saving=ck.Saving(run))
+    ...     again = ck.condense(train, "dm", ipc=1, steps=2, saving=ck.Saving(run, resume=True))
+    >>> first.set.images.equal(again.set.images)
+    True
+
     Args:
         out: The run folder. It is made if missing; it is an error if it holds a run and ``resume`` is off.
         resume: Continue from the newest valid checkpoint in ``out``; without a checkpoint, start from step 1.
@@ -115,10 +126,14 @@ def condense(
         recipe: A recipe; or a method, which then uses the encoder, augmentation and start of DM.
         ipc: Images per class, at least 1; at least one class must have so many real ones.
         steps: Matching steps, at least 1. Give either ``steps`` or ``minutes``.
-        minutes: Wall time of all steps, above 0; a resumed run keeps the time it has used.
+        minutes: Wall time of the run, above 0: trained encoders, first images, steps and files; a resumed run keeps
+            the time it has used. Encoders are trained in at most a quarter of it, and the first images are chosen in a
+            quarter, among fewer images if need be. At least one step is made.
         seed: Seed of all random numbers; the same seed gives the same images on a CPU.
         machine: Device and precision of the networks.
-        saving: Run folder, checkpoints and resume; None keeps everything in memory.
+        saving: Run folder, checkpoints and resume; None keeps everything in memory. A resumed run may have more
+            ``steps`` or ``minutes``, also after it has finished. No part of a recipe sees the number of steps, so the
+            images are those of one long run.
         record: Further entries for ``config.json`` and the provenance of the set, such as ``name``. JSON values.
         stop: Called after each step; when it returns True, the run ends with a checkpoint, as after a signal.
         progress: Receives each step.
@@ -128,8 +143,8 @@ def condense(
         checkpoint. Before the first step there is nothing to save, and they end the program at once.
 
     Raises:
-        ConfigError: Wrong options; a resume with other options (the text shows the difference); or a resume on a
-            machine that lacks the device of the run.
+        ConfigError: Wrong options; a resume with other options (the text shows the difference), or with fewer steps
+            or minutes than the run has used; or a resume on a machine that lacks the device of the run.
         DataError: No class has ``ipc`` images.
         StoreError: The run folder cannot be written; its attribute ``result`` holds the images learnt so far.
     """
@@ -161,10 +176,15 @@ def condense(
     }
     with ExitStack() as stack:
         fingerprint = data.fingerprint()
-        run = stack.enter_context(RunDir.create(saving.out, config, saving.resume, fingerprint)) if saving else None
-        found = run.latest_checkpoint() if run else None
+        budget, run, found = Budget(steps, minutes), None, None
+        if saving:
+            run = stack.enter_context(RunDir.create(saving.out, config, saving.resume, fingerprint, ENTRIES))
+            found = run.latest_checkpoint()
+            if found:
+                budget.check(run.path, found[0], found[2])
+            run.keep_config()
         size = data.spec.shape[1], data.spec.shape[2]
-        compute = stack.enter_context(Compute(_machine_of(found[2]) if found else machine, size))
+        compute = stack.enter_context(Compute(made_on(found[2]["plan"]) if found else machine, size))
         provenance = {
             "config": config,
             "data": fingerprint,
@@ -173,7 +193,7 @@ def condense(
             "environment": environment(),
         }
         each = stored_each(data, ipc, made.formation.factor)
-        loop = _Loop(data, made, each, compute, Draw(seed), provenance, saving, run, stop, progress)
+        loop = _Loop(data, made, each, compute, Draw(seed), provenance, saving, run, budget, stop, progress)
         try:
             loop.prepare()
             if found:
@@ -181,30 +201,11 @@ def condense(
             else:
                 loop.begin(ipc)
             with caught() as loop.stop:
-                result = loop.run_until(steps, minutes)
+                result = loop.complete()
             return replace(result, signum=loop.stop.signum)
         except StoreError as error:
             error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
             raise
-
-
-def _machine_of(manifest: Mapping[str, Any]) -> Machine:
-    """The machine that wrote a checkpoint; a resumed run uses the same machine.
-
-    Raises:
-        ConfigError: This computer lacks its device or its compiler.
-    """
-    made = manifest["plan"]
-    way_out = "resume it there, or start anew in another folder"
-    refuse(
-        f"the run was made on {made['device']}, which is not here: {way_out}"
-        if device_misfit(made["device"])
-        else None,
-        f"the run was made with a compiled network, and there is no C++ compiler here: {way_out}"
-        if made["compiled"] and not can_compile()
-        else None,
-    )
-    return Machine(**made)
 
 
 class _Loop:
@@ -220,6 +221,7 @@ class _Loop:
         provenance: dict[str, Any],
         saving: Saving | None,
         run: RunDir | None,
+        budget: Budget,
         asked: Callable[[], bool],
         progress: Progress,
     ) -> None:
@@ -227,7 +229,7 @@ class _Loop:
         self.provenance, self.saving, self.run, self.progress = provenance, saving, run, progress
         self.each = each  # stored images of each class
         self.fewer = {label: count for label, count in each.items() if count < max(each.values())}
-        self.asked = asked  # whether the caller wants to stop
+        self.budget, self.asked = budget, asked  # how long it goes on; whether the caller wants to stop
         network = recipe.encoder.network
         module = network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
         self.module = module.requires_grad_(False)
@@ -236,7 +238,9 @@ class _Loop:
         self.sampler: Sampler | None = None
         self.state: State = {}
         self.step = 0
-        self.preparation_s = self.elapsed_s = 0.0  # seconds before the first step; seconds of all steps
+        self.seconds = Seconds()
+        self.shortened: list[str] = []  # what was done with less, because of the minutes
+        self.extended: list[int] = []  # the steps after which the run had finished, and went on
         self.prepared_with = self.earlier = Spent()  # work before the first step; work of all steps before a resume
         self.history: list[dict[str, float]] = []
         self.pending: list[tuple[int, int, dict[str, Tensor], float]] = []
@@ -249,16 +253,20 @@ class _Loop:
         found: Prepared
         if path and path.exists():
             found, manifest = load_tensors(path, "prepared")
-            self.preparation_s = float(manifest["seconds"])
+            self.seconds.preparation = float(manifest["seconds"])
             self.prepared_with = Spent(**manifest["spent"])
+            self.shortened = list(manifest.get("shortened", ()))
         else:
             start = time.perf_counter()
-            found = self.recipe.encoder.prepare(self.data, self.draw, self.compute, self.progress)
-            self.preparation_s = time.perf_counter() - start
+            encoder = self.recipe.encoder.within(self.budget.share, self.data, self.draw, self.compute)
+            self._shorten(f"encoders are trained for {encoder.steps:,} steps", encoder is not self.recipe.encoder)
+            found = encoder.prepare(self.data, self.draw, self.compute, self.progress)
+            self.seconds.preparation = time.perf_counter() - start
             self.prepared_with = self.compute.spent
             if path and found:
-                how = {"seconds": self.preparation_s, "spent": asdict(self.prepared_with)}
-                told = {**how, "spec": self.data.spec.to_json()}  # of the images that the networks were trained on
+                how = {"seconds": self.seconds.preparation, "spent": asdict(self.prepared_with)}
+                spec = self.data.spec.to_json()  # of the images that the networks were trained on
+                told = {**how, "shortened": self.shortened, "spec": spec}
                 save_tensors(path, found, told, "prepared")
         self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
         self.before = self.compute.spent
@@ -286,29 +294,45 @@ class _Loop:
 
     def begin(self, ipc: int) -> None:
         """Make the first state, from real images or noise."""
-        start, init = time.perf_counter(), self.recipe.init
+        start, init, factor = time.perf_counter(), self.recipe.init, self.recipe.formation.factor
         with self.progress.stage(f"initialise ({init.name})", 1) as stage:
-            images = init.first(self.data, ipc, self.recipe.formation.factor, self.draw, self.compute)
+            data = init.within(self.budget.share, self.data, ipc * factor**2, self.draw, self.compute)
+            among = f"the first images ({init.name}) are chosen among {len(data):,} of {len(self.data):,} images"
+            self._shorten(among, len(data) < len(self.data))
+            images = init.first(data, ipc, factor, self.draw, self.compute)
             stage.advance()
         self.state = self.recipe.method.init(images.to(self.compute.device), self.context(1))
-        self.preparation_s += time.perf_counter() - start
+        self.seconds.preparation += time.perf_counter() - start
         self.prepared_with += self.compute.spent - self.before
         self.before = self.compute.spent
 
+    def _shorten(self, how: str, shortened: bool) -> None:
+        """Tell and note that something was done with less, if it was."""
+        if shortened:
+            self.shortened.append(how)
+            self.progress.tell(f"{how}: all would take more than {self.budget.share:.0f} s of the time")
+
     def restore(self, step: int, tensors: State, manifest: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint; the sampler is made again here, so that its time does not count as a step."""
+        """Continue from a checkpoint, or beyond the end of a finished run.
+
+        The sampler is made again here, so that its time does not count as a step.
+        """
         start = time.perf_counter()
         self.state = {name: t.to(self.compute.device) for name, t in tensors.items()}
-        self.step, self.elapsed_s = step, float(manifest["elapsed_s"])
-        self.preparation_s = float(manifest["preparation_s"])
+        self.step, self.seconds = step, Seconds.of(manifest)
+        self.shortened, self.extended = (list(manifest.get(name, ())) for name in ("shortened", "extended"))
         self.prepared_with = Spent(**manifest["prepared_with"])
         self.earlier = Spent(**manifest["spent"])
-        self.finished = bool(manifest["finished"])
-        if not self.finished:
-            self._sampler(self.draw.at(step + 1))
-            self.preparation_s += time.perf_counter() - start
-            self.prepared_with += self.compute.spent - self.before
-            self.before = self.compute.spent
+        self.finished = bool(manifest["finished"]) and not self.budget.extends(step, manifest)
+        if self.finished:
+            return
+        if manifest["finished"]:
+            self.extended.append(step)
+            self._checkpoint()  # from now on, metrics may have more rows than the checkpoint knows
+        self._sampler(self.draw.at(step + 1))
+        self.seconds.preparation += time.perf_counter() - start
+        self.prepared_with += self.compute.spent - self.before
+        self.before = self.compute.spent
 
     @property
     def spent(self) -> Spent:
@@ -321,15 +345,18 @@ class _Loop:
         self.sampler = made
         return made
 
-    def run_until(self, steps: int | None, minutes: float | None) -> CondenseResult:
+    def complete(self) -> CondenseResult:
         """Run the loop until the budget is used up, the run diverges, or somebody stops it."""
         read_every = READ_EVERY.get(self.compute.device.type, 1)
         saved_step, saved_at = self.step, time.monotonic()
-        with self.progress.stage(f"condense ({self.recipe.method.name})", steps, self.step) as stage:
-            while not self._over(steps, minutes):
+        pace = Pace()
+        with self.progress.stage(f"condense ({self.recipe.method.name})", self.budget.steps, self.step) as stage:
+            while not self._over():
                 self._advance()
-                if len(self.pending) >= read_every:
-                    self._read(stage)
+                if len(self.pending) >= read_every or not pace.known:
+                    self._read(stage)  # which waits for a GPU
+                if pace.mark(self.spent.images):
+                    pace.tell(self.budget, self.step, self.seconds, self.compute.machine.where, self.progress)
                 if self.failures >= 2 or self.stop.signum is not None or self.asked():
                     break
                 if self._due(saved_step, saved_at):
@@ -338,14 +365,10 @@ class _Loop:
                     saved_step, saved_at = self.step, time.monotonic()
                 self._snapshot()
             self._read(stage)
-        return self._end(steps, minutes)
+        return self._end()
 
-    def _over(self, steps: int | None, minutes: float | None) -> bool:
-        if self.finished:
-            return True
-        if steps is not None:
-            return self.step >= steps
-        return minutes is not None and self.elapsed_s >= 60 * minutes
+    def _over(self) -> bool:
+        return self.finished or self.budget.over(self.step, self.seconds)
 
     def _advance(self) -> None:
         """Run one step; on a CPU, repeat a failed step once with new random numbers."""
@@ -356,12 +379,13 @@ class _Loop:
                 break
             log.warning("step %d gave a value that is not finite; nothing was changed", self.step + 1)
         self.step += 1
-        seconds = time.perf_counter() - start
-        self.elapsed_s += seconds
+        self.seconds.last_step = seconds = time.perf_counter() - start
+        self.seconds.steps += seconds
         self.pending.append((self.step, attempt, metrics, seconds))
 
     def _read(self, stage: Stage) -> None:
         """Fetch the metrics of the steps since the last read, log them, and count failed steps in a row."""
+        start = time.perf_counter()
         for step, attempt, metrics, seconds in self.pending:
             values = {name: float(value) for name, value in metrics.items() if name != "finite"}
             good = bool(metrics["finite"])
@@ -371,10 +395,11 @@ class _Loop:
             self.history.append(row)
             if self.run:
                 self.run.log(step, {k: v for k, v in row.items() if k != "step"})
-            stage.advance(1, values)
+            stage.advance(1, {**values, **self.budget.told(self.seconds)})
             if self.failures >= 2:
                 break
         self.pending.clear()
+        self.seconds.steps += time.perf_counter() - start
 
     def _due(self, saved_step: int, saved_at: float) -> bool:
         if self.saving is None:
@@ -384,33 +409,40 @@ class _Loop:
 
     def _checkpoint(self) -> None:
         if self.run:
+            start = time.perf_counter()
             manifest = {
-                "elapsed_s": self.elapsed_s,
-                "preparation_s": self.preparation_s,
+                **self.seconds.told(),
+                "minutes": self.budget.minutes,
+                "shortened": self.shortened,
+                "extended": self.extended,
                 "prepared_with": asdict(self.prepared_with),
                 "spent": asdict(self.spent),
                 "plan": self.compute.machine.to_json(),
                 "finished": self.finished,
             }
             self.run.save_checkpoint(self.step, {k: v.cpu() for k, v in self.state.items()}, manifest)
+            self.seconds.last_file = time.perf_counter() - start
+            self.seconds.writing += self.seconds.last_file
 
     def _snapshot(self) -> None:
         every = self.saving.snapshot_every if self.saving else None
         if self.run and every and self.step % every == 0:
             from condensekit.sets.export import to_png_grid
 
+            start = time.perf_counter()
             to_png_grid(self._set(Status.INTERRUPTED), self.run.path / "snapshots" / f"step-{self.step:06d}.png")
+            self.seconds.writing += time.perf_counter() - start
 
-    def _end(self, steps: int | None, minutes: float | None) -> CondenseResult:
+    def _end(self) -> CondenseResult:
         """Save the last checkpoint and the set, and make the result."""
-        total = f" of {steps}" if steps is not None else ""
+        total = f" of {self.budget.steps}" if self.budget.steps is not None else ""
         if self.failures >= 2:
             return self._close(
                 Status.DIVERGED,
                 f"step {self.step}{total} was not finite twice in a row: the last finite images are kept; "
                 "lower the method's lr, or use precision='fp32'",
             )
-        if not self._over(steps, minutes):
+        if not self._over():
             by = signal.Signals(self.stop.signum).name if self.stop.signum else "its caller"
             self._checkpoint()
             return self.result(
@@ -418,10 +450,8 @@ class _Loop:
             )
         self.finished = True
         self._checkpoint()
-        note = smaller_note(self.each.values())
-        return self._close(
-            Status.FINISHED, f"finished {self.step} steps in {self.elapsed_s:.1f} s" + (f"; {note}" if note else "")
-        )
+        notes = [f"finished {self.step} steps in {self.seconds}", *self.shortened, smaller_note(self.each.values())]
+        return self._close(Status.FINISHED, "; ".join(filter(None, notes)))
 
     def _close(self, status: Status, message: str) -> CondenseResult:
         result = self.result(status, message)
@@ -457,8 +487,10 @@ class _Loop:
             **self.provenance,
             "status": status.value,
             "steps": self.step,
-            "elapsed_s": round(self.elapsed_s, 3),
-            "preparation_s": round(self.preparation_s, 3),
+            "elapsed_s": round(self.seconds.steps, 3),
+            "preparation_s": round(self.seconds.preparation, 3),
+            **({"shortened": self.shortened} if self.shortened else {}),
+            **({"extended": self.extended} if self.extended else {}),
             "plan": self.compute.machine.to_json(),
             "separable": self.recipe.separable and separable(self.module),
         }

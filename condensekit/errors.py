@@ -36,7 +36,15 @@ def printable_lines(text: str) -> str:
 
 
 class CondensekitError(Exception):
-    """Base of every error this package raises on purpose; its text is one actionable sentence."""
+    """Base of every error this package raises on purpose; its text is one actionable sentence.
+
+    >>> import condensekit as ck
+    >>> try:
+    ...     ck.Recipe.parse("dm lr=-1")
+    ... except ck.CondensekitError as error:
+    ...     print(error)
+    lr must be positive and finite, got -1.0
+    """
 
     exit_code = 2
 

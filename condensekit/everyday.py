@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,18 @@ from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.data.objects import as_images
 from condensekit.driver import CondenseResult, Saving
-from condensekit.errors import ConfigError, DataError, Problems, instance, quoted, refuse, unknown, whole
+from condensekit.errors import (
+    ConfigError,
+    DataError,
+    Problems,
+    instance,
+    quoted,
+    refuse,
+    require,
+    unknown,
+    unusable,
+    whole,
+)
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
@@ -221,8 +233,19 @@ def evaluate(
     machine: Machine = Machine(),  # noqa: B008 - frozen
     equal_steps: bool = True,
     progress: Progress | None = None,
+    out: str | Path | None = None,
 ) -> Evaluation:
     """Train networks from scratch on sets, test them, and compare the sets with equally many real images.
+
+    >>> from dataclasses import replace
+    >>> import condensekit as ck
+    >>> from condensekit.catalog import protocol
+    >>> train, test = ck.load("digits")
+    >>> chosen = ck.select(train, "kmeans", ipc=1)
+    >>> short = replace(protocol("short"), steps=5)
+    >>> found = ck.evaluate({"kmeans": chosen}, test, train=train, network="ConvNet-w8", networks=1, protocol=short)
+    >>> [row.set for row in found.rows]
+    ['kmeans', 'random']
 
     Args:
         sets: A set, a result of :func:`condense`, the path of a run folder or of a set's file, or a list of these; the
@@ -238,6 +261,8 @@ def evaluate(
         machine: Device and precision of the networks.
         equal_steps: Whether packed sets, which decode to more images, are trained on for the same number of steps.
         progress: Receives each gradient step; None shows a bar in a terminal.
+        out: A folder, which may be the run folder of a set: it keeps each finished network, so that a repeated call
+            goes on after an interruption, and gets the result as ``evaluation.json``; None: nothing is written.
 
     Returns:
         One row of accuracies for each set, with the difference to the reference; ``print`` shows a table.
@@ -245,6 +270,7 @@ def evaluate(
     Raises:
         ConfigError: Unknown names, or a baseline without training images.
         DataError: Images that do not fit the sets.
+        StoreError: ``out`` cannot be written, or a file in it is damaged.
     """
     wanted: list[str] = []
     problems = Problems()
@@ -260,6 +286,11 @@ def evaluate(
                 one = one if isinstance(one, str) else selection.name
                 chosen[one] = selection, formation
             wanted.append(one)
+    with problems:
+        require(
+            out is None or (isinstance(out, str | os.PathLike) and not unusable(out)),
+            f"out must be the path of a folder, got {quoted(out)}: pass 'evaluated', or the folder of a run",
+        )
     with problems:
         protocol = names.protocol(protocol) if isinstance(protocol, str) else protocol
         refuse(instance("protocol", protocol, TrainProtocol, '"short", "dc", "idc" or a TrainProtocol'))
@@ -287,6 +318,7 @@ def evaluate(
             reference=wanted[0] if wanted else None,
             equal_steps=equal_steps,
             progress=progress or Bars(),
+            out=None if out is None else Path(out),
         )
 
 

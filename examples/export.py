@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import condensekit as ck
-from condensekit.sets.export import to_folder, to_png_grid
+from condensekit.sets.export import picture, to_folder
 
 
 def main() -> None:
@@ -44,9 +44,9 @@ def main() -> None:
     images, labels = next(iter(DataLoader(small.as_dataset(), batch_size=8)))
     print(f"a batch: {tuple(images.shape)} {images.dtype}, labels {labels.tolist()}")
 
-    # PNG files, one folder per class, and one picture of everything.
+    # PNG files, one folder per class, and one picture of everything, with class names.
     to_folder(small, out / "images")
-    to_png_grid(small, out / "digits.png")
+    picture(small, out / "digits.png")
     print(f"{len(list((out / 'images').glob('*/*.png')))} pictures and digits.png in {out}")
 
 

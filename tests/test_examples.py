@@ -27,6 +27,8 @@ SAYS = {
     "replay": ["no memory: 0.", "condensed memory: 0.", "20 images, 1,600 bytes"],
     "memory": ["Memory(Images(20), m3d: 20 images of 10 classes, 1,600 bytes)", "without a memory"],
     "nas": ["| dm |", "| dm+params |", "best: {"],
+    "own_network": ["finished", "| Small |", "| ConvNet-w32 |"],
+    "own_memory": ["averages: 20 images of 10 classes", "random: 20 images", "| averages |"],
     "export": ["as uint8", "a batch: (8, 1, 8, 8) torch.float32", "30 pictures"],
 }
 
@@ -75,8 +77,9 @@ def test_the_quickstart_is_a_handful_of_lines():
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_examples_walk_the_everyday_path(file):
     """What the public doors do inside is not spelt out outside; a method of one's own is a class, so it may be."""
-    text = file.read_text()
-    assert [name for name in ("Compute(", "Machine(", "Draw(", "Candidate(", "iterations") if name in text] == []
+    inside = {"Compute(", "Machine(", "Draw(", "Candidate(", "iterations"}
+    inside -= {"Draw("} if file.stem == "own_memory" else set()  # the class draws its own numbers
+    assert [name for name in inside if name in file.read_text()] == []
 
 
 def test_every_example_is_checked():

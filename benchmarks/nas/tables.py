@@ -25,7 +25,7 @@ from benchmarks.nas.sheets import PRIMARY, TOLD, Sheet, kind, sheets
 from benchmarks.record import RESULTS, Record, hardware, parser, read
 from condensekit.nas.names import SCORES
 from condensekit.nas.study.ranking import placed, retest, spearman, strata
-from condensekit.nas.study.report import AMONG, AMONG_FEW, Ground, RankerCost, differences, ranking_rows, regret_text
+from condensekit.nas.study.report import AMONG, AMONG_FEW, Ground, RankerCost, differences, ranking_rows
 from condensekit.stats import interval
 from condensekit.tables import markdown
 
@@ -232,8 +232,8 @@ def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
             _figure(row.spearman),
             _interval(row.ci95),
             *map(_figure, (row.kendall, row.spearman_top, row.recall_top)),
-            regret_text(row, AMONG),
-            regret_text(row, AMONG_FEW),
+            _regret(row.regret, row.n, AMONG),
+            _regret(row.regret_25, row.n, AMONG_FEW),
             _interval(row.ci95_regret_25),
             *map(_figure, (row.pairs, row.partial)),
             *_costs(row.ranker, sheet.spent[row.ranker], max(1, len(sheet.trials))),
@@ -243,6 +243,11 @@ def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
     ]
     yield markdown(columns, rows)
     yield ""
+
+
+def _regret(value: float | None, n: int, among: int) -> str:
+    """A mean regret among so many of ``n`` candidates, marked if there is only one draw; empty: undefined."""
+    return "" if value is None else f"{value:.2f}" + " (one draw)" * (n <= among)
 
 
 def _costs(name: str, spent: RankerCost, n: int) -> list[str]:

@@ -3,6 +3,12 @@
 ``recipes.m3d(lr=3)`` and ``recipes.parse("m3d lr=3")`` are the same recipe. An option is a hyper-parameter of the
 method, a field of the :class:`~condensekit.methods.recipe.Recipe`, or a name in :data:`SHORT`. An option with a dot
 belongs to a part: ``init.candidates=1000``. Values may be text or objects: ``init="kmeans"``, ``init=KMeans()``.
+
+>>> from condensekit import recipes
+>>> recipes.m3d(lr=3) == recipes.parse("m3d lr=3")
+True
+>>> recipes.name_of(recipes.dm(init="kmeans", factor=2))
+'dm init=kmeans factor=2'
 """
 
 from __future__ import annotations

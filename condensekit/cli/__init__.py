@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from condensekit import interrupt
+from condensekit.cli import waiting
 
 COMMANDS = {
     "condense": "Learn a few synthetic images per class.",
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         interrupt.end_by_signals()
         leave_current_folder()
+        if arguments is None:
+            waiting.begin(sys.argv[1:])
         run = importlib.import_module("condensekit.cli.group").run
         code = contextvars.copy_context().run(run, arguments)
     finally:

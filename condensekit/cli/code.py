@@ -8,7 +8,9 @@ import click
 
 from condensekit.cli import show
 from condensekit.cli.kinds import MANY, Command, Location, Whole, option
+from condensekit.cli.next import ending
 from condensekit.cli.options import JSON
+from condensekit.report.words import holds
 from condensekit.runs.folder import RunDir
 from condensekit.sets.found import find, find_one, read
 from condensekit.sets.jpeg import as_jpeg, plain_bytes
@@ -49,12 +51,16 @@ def command(run: Path, ipc: int, out: Path, seed: int | None, as_json: bool) -> 
         folder = out / file.parent.relative_to(run)
         with RunDir.create(folder, config, False, config.pop("data_fingerprint", "")) as place:
             found.save(place.path / file.name)
-        told = {name: found.provenance["jpeg"][name] for name in ("quality", "range")}
-        rows.append({"run": str(folder), "images": len(found), "nbytes": found.nbytes, **told})
+            show.images(found, place.path)
+        coded = {name: found.provenance["jpeg"][name] for name in ("quality", "range")}
+        rows.append({"run": str(folder), "images": len(found), "nbytes": found.nbytes, **coded})
     lines = [
         f"{row['run']}: {row['images']} images in {row['nbytes']:,} bytes, of quality {min(row['quality'])} to "
         f"{max(row['quality'])}"
         + (f"; values from {row['range'][0]:.3g} to {row['range'][1]:.3g}" if row["range"] else "")
         for row in rows
     ]
-    show.emit(as_json, {"runs": rows}, "\n".join(lines))
+    told = f"{holds(found, len(rows))}, in the bytes of {ipc} plain images of each class or fewer."
+    wanted = ("evaluate", out, "--against", "jpeg-random,random")
+    end = ending(out, told, "compare them with real images in the same bytes", *wanted)
+    show.emit(as_json, {"runs": rows}, "\n".join([*lines, end]))

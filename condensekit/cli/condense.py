@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from condensekit import catalog
-from condensekit.cli import show
+from condensekit.cli import show, waiting
 from condensekit.cli.flags import as_flags
 from condensekit.cli.kinds import Command, Positive, Whole, gathered, option
 from condensekit.cli.options import (
     IPC,
     JSON,
     QUIET,
+    TENSORBOARD,
     Place,
     Source,
     compiled_machine_options,
@@ -26,6 +27,7 @@ from condensekit.compute import Machine
 from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import require
 from condensekit.methods.recipe import Recipe
+from condensekit.progress import Part
 from condensekit.runs.folder import check_free
 
 EXIT = {Status.FINISHED: 0, Status.DIVERGED: 3}  # of runs that no signal ended
@@ -54,7 +56,7 @@ the options of each method (--set NAME=VALUE). Your own method is written module
 
 To continue an interrupted run (Ctrl-C, SIGTERM, SIGHUP, a crash), give --resume --out RUN; options that name your
 own code are given again. On a CPU, this gives the same images, bit for bit, as a run without interruption. A run
-cannot be resumed with other options.
+cannot be resumed with other options, but for more --steps or --minutes: with them, a finished run goes on, too.
 """
 
 
@@ -67,7 +69,11 @@ cannot be resumed with other options.
 @source_options
 @IPC
 @option("--steps", type=Whole(min=1), help="Matching steps to take.")
-@option("--minutes", type=Positive(), help="Wall time of the steps, instead of --steps.")
+@option(
+    "--minutes",
+    type=Positive(),
+    help="Wall time of the run, instead of --steps: encoders, first images, steps and files.",
+)
 @recipe_options
 @place_options
 @option("--checkpoint-every", type=Whole(min=1), help="Steps between checkpoints.")
@@ -79,6 +85,7 @@ cannot be resumed with other options.
 )
 @option("--snapshot-every", type=Whole(min=1), help="Steps between PNG grids in RUN/snapshots.")
 @compiled_machine_options
+@TENSORBOARD
 @QUIET
 @JSON
 def command(
@@ -92,6 +99,7 @@ def command(
     checkpoint_minutes: float,
     snapshot_every: int | None,
     machine: Machine,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -105,10 +113,11 @@ def command(
     problems.refuse()
     for folder in folders.values():
         check_free(folder, place.resume)
-    progress = show.progress(quiet)
+    shown = [show.progress(quiet, folder if tensorboard else None) for folder in folders.values()]
     train, _ = source.load(quiet)
     results: dict[Path, CondenseResult] = {}
-    for seed, folder in folders.items():
+    for number, (seed, folder) in enumerate(folders.items()):
+        part = f"set {number + 1} of {len(folders)}"
         results[folder] = condense(
             train,
             recipe,
@@ -125,11 +134,15 @@ def command(
                 snapshot_every=snapshot_every,
             ),
             record={"name": catalog.name_of(recipe), **source.record(folder)},
-            progress=progress,
+            progress=Part(shown[number], part) if len(folders) > 1 else shown[number],
         )
+        show.images(results[folder].set, folder)
         if results[folder].signum is not None:
             break
-    show.emit(as_json, {"runs": [_record(f, r) for f, r in results.items()]}, "\n".join(map(_line, results.items())))
+    text = "\n".join(map(_line, results.items()))
+    if any(result.status is Status.INTERRUPTED for result in results.values()):
+        text += f"\nThe images are kept in the last checkpoint. To go on: {waiting.again('condense', place.out)}"
+    show.emit(as_json, {"runs": [_record(f, r) for f, r in results.items()]}, text)
     return max(map(_exit_code, results.values()))
 
 

@@ -1,8 +1,8 @@
-"""Command ``demo``: condensation, replay and search on small digits."""
+"""Command ``demo``: condensation, replay and search on small digits, told as a story."""
 
 from __future__ import annotations
 
-import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +14,65 @@ from condensekit.cli import show
 from condensekit.cli.demo_search import searched
 from condensekit.cli.kinds import Command, Location, gathered, option
 from condensekit.cli.options import JSON, QUIET, SEED, Place, Source, machine_options
+from condensekit.cli.story import Chapter, Story
 from condensekit.compute import Compute, Machine
-from condensekit.driver import CondenseResult, Saving, condense
-from condensekit.errors import StoreError
+from condensekit.data.images import ClassImages
+from condensekit.driver import Saving, condense
+from condensekit.nas.study.result import SearchResult
 from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.memories import Making
 from condensekit.replay.study.protocol import Settings
-from condensekit.replay.study.runner import PLOT, run_protocol
+from condensekit.replay.study.results import ReplayResult
+from condensekit.replay.study.runner import run_protocol
+from condensekit.report import evaluated, replayed, report
+from condensekit.report import searched as verdicts
 from condensekit.rng import Draw
 from condensekit.runs.files import write_json
 from condensekit.selection.base import selected_set
 from condensekit.selection.classic import Random
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.export import to_png_grid
-from condensekit.training.evaluation import Candidate, Evaluation, evaluate
+from condensekit.training.evaluation import FILE, Candidate, Evaluation, evaluate
 from condensekit.training.train import SHORT
 
-SETS, NETWORKS, STEPS, IPC = 5, 3, 200, 1
-ORDERS, REPLAYED = 3, 3  # class orders and images per class of the chapter replay
+SETS, NETWORKS, STEPS, IPC = 3, 2, 150, 1
+ORDERS, REPLAYED, REPLAY_STEPS = 3, 9, 100  # of the chapter replay: 9 condensed images take the bytes of 10 real ones
+EXPERIENCES = 5
 CANDIDATES = 12  # architectures of the chapter search
-RECIPE = recipes.dm(batch_real=64)  # the digits have about 140 images per class
-CHAPTERS = ("condense", "replay", "search")
+BATCH = 64  # the digits have about 140 images per class
+RECIPE = recipes.dm(batch_real=BATCH)
+REPORT = "report.html"
+SOURCE = Source("digits", None, None, download=False, trust_local_copy=False)
+CHAPTERS = {
+    "data": Chapter("reading scikit-learn's 8 x 8 digits", 2),
+    "condense": Chapter(
+        f"condensing them to {IPC} image per class, {SETS} times with other random numbers", 15, {"condense": 5}
+    ),
+    "evaluate": Chapter(
+        "training networks on these images, and on as many random images, to compare them", 10, {"evaluate": 10}
+    ),
+    "replay": Chapter(
+        f"class-incremental learning: {EXPERIENCES} experiences of two digits; former digits are kept as condensed "
+        "images, or as random ones in the same bytes",
+        50,
+        {"condense": 1.2, "dm": 5, "random-equal-bytes": 5},
+    ),
+    "search": Chapter(
+        f"architecture search: {CANDIDATES} networks are ranked by short trainings on condensed images, and all are "
+        "trained fully to judge this order",
+        20,
+        {"condense": 6, "dm": 4, "random": 4, "full-0": 4},
+    ),
+}
+NEXT = """\
+Next, with your own images, one folder for each class:
+  condensekit condense --data photos/ --image-size 32 --ipc 10 --minutes 5 --out runs/photos
+  condensekit replay --data photos/ --image-size 32 --ipc 5 --memory dm,random --experiences 2 --out runs/replay
+  condensekit search --data photos/ --image-size 32 --space convnet-small --trials 12 --out runs/search"""
 
-HELP = """Condense scikit-learn's 8x8 digits to one image per class, and compare with one random image per class.
+HELP = """Condense, replay and search on scikit-learn's 8x8 digits: about two minutes on two cores, no download.
 
-Takes a few minutes on two cores and downloads nothing. RUN gets a folder for each set, the table as evaluation.json,
-and the picture demo.png: a row for each class, condensed images on the left, random images on the right.
-The chapter replay shows the digits two classes at a time, and trains networks from scratch on three stored images of
-each class so far, condensed or random (RUN/replay). The chapter search ranks small networks on condensed digits, and
-measures the ranking (RUN/search). Repeat the command to continue an interrupted demo.
+Each chapter ends with what it found. RUN gets a folder for each set, evaluation.json, the folders replay and search,
+and report.html with images, curves and tables. Repeat the command to continue an interrupted demo.
 
 \b
 Example:
@@ -50,12 +80,29 @@ Example:
 """
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What all chapters share.
+
+    Args:
+        out: The run folder.
+        seed: Seed of all random numbers.
+        machine: Where networks run.
+        story: Shows the chapters.
+    """
+
+    out: Path
+    seed: int
+    machine: Machine
+    story: Story
+
+
 @click.command("demo", cls=Command, help=HELP)
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="The folder to make.")
 @option(
     "--until",
-    type=click.Choice(CHAPTERS),
-    default=CHAPTERS[-1],
+    type=click.Choice([*CHAPTERS][2:]),
+    default=[*CHAPTERS][-1],
     show_default=True,
     help="The last chapter to run.",
 )
@@ -64,68 +111,104 @@ Example:
 @QUIET
 @JSON
 def command(out: Path, until: str, seed: int, machine: Machine, quiet: bool, as_json: bool) -> int:
-    """Run the chapters condense, replay and search."""
+    """Run the chapters, and write the report."""
     gathered().refuse()
-    source = Source("digits", None, None, download=False, trust_local_copy=False)
-    progress = show.progress(quiet)
-    train, test = source.load(quiet)
-    folders = Place(out, resume=True, seeds=SETS, seed=seed).folders()
-    results: list[CondenseResult] = []
-    for number, folder in folders.items():
-        results.append(
-            condense(
-                train,
-                RECIPE,
-                ipc=IPC,
-                steps=STEPS,
-                seed=number,
-                machine=machine,
-                saving=Saving(folder, resume=True),
-                record={"name": catalog.name_of(RECIPE), **source.record(folder)},
-                progress=progress,
-            )
-        )
-        if results[-1].signum is not None:
-            show.tell(f"{folder}: {results[-1].message}")
-            return 128 + results[-1].signum
-    with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
-        sets = [result.set for result in results]
-        random = [selected_set(train, Random(), IPC, Draw(number), compute) for number in folders]
-        candidates = [Candidate("random", tuple(random), IPC)]
-        candidates.insert(0, Candidate(catalog.name_of(RECIPE), tuple(sets), IPC))
-        found: Evaluation = evaluate(
-            candidates, test, networks=NETWORKS, protocol=SHORT, seed=seed, compute=compute, progress=progress
-        )
-    record: dict[str, Any] = found.to_json()
-    text = [f"{found.table()}\n\nImages: {out / 'demo.png'}"]
+    names = [*CHAPTERS][: [*CHAPTERS].index(until) + 1]
+    story = Story([CHAPTERS[name] for name in names], quiet, (lambda text: None) if as_json else click.echo)
+    plan = Plan(out, seed, machine, story)
+    record: dict[str, Any] = {}
     try:
-        write_json(out / "evaluation.json", found.to_json())
-        to_png_grid(functools.reduce(CondensedSet.merge, [*sets, *random]), out / "demo.png")
-    except StoreError:
-        show.emit(as_json, record, found.table())
-        raise
-    if until != "condense":
-        try:
-            replayed = run_protocol(
-                train,
-                test,
-                memories=("dm", "random"),
-                out=out / "replay",
-                settings=Settings(ipc=REPLAYED, orders=ORDERS, seed=seed),
-                making=Making(STEPS, {"batch_real": 64}, machine=machine),
-                resume=True,
-                progress=progress,
-            )
-        except Interrupted as stopped:
-            show.tell(f"{out / 'replay'}: {stopped}")
-            return 128 + stopped.signum
-        record["replay"] = replayed.to_json()
-        head = "Two classes at a time, from scratch on the memory:"
-        text.append(f"{head}\n\n{replayed.table()}\n\nPlot: {out / 'replay' / PLOT}")
-    if until == "search":
-        record["search"], chapter = searched(
-            train, test, out / "search", candidates=CANDIDATES, steps=STEPS, seed=seed, progress=progress
-        )
-        text.append(chapter)
-    show.emit(as_json, record, "\n\n".join(text))
+        with story.told():
+            train, test = _data(plan)
+            sets = _condensed(plan, train)
+            record |= _evaluated(plan, train, test, sets).to_json()
+            if "replay" in names:
+                record["replay"] = _replayed(plan, train, test).to_json()
+            if "search" in names:
+                record["search"] = _searched(plan, train, test).to_json()
+    except Interrupted as stopped:
+        show.tell(f"{out}: {stopped}; repeat the command to go on")
+        return 128 + stopped.signum
+    made = report(out, out / REPORT, overwrite=True)
+    record |= {"verdicts": story.verdicts, "report": str(made.path)}
+    text = f"\nImages, curves and tables: {made.path} (open it in a browser)\n\n{NEXT}"
+    show.emit(as_json, record, text)
     return 0
+
+
+def _data(plan: Plan) -> tuple[ClassImages, ClassImages]:
+    plan.story.begin()
+    train, test = SOURCE.load(quiet=True)
+    plan.story.verdict(
+        f"{len(train):,} images to learn from, {len(test):,} to test with, of {len(train.classes)} classes."
+    )
+    return train, test
+
+
+def _condensed(plan: Plan, train: ClassImages) -> list[CondensedSet]:
+    plan.story.begin()
+    results = []
+    for number, folder in Place(plan.out, resume=True, seeds=SETS, seed=plan.seed).folders().items():
+        result = condense(
+            train,
+            RECIPE,
+            ipc=IPC,
+            steps=STEPS,
+            seed=number,
+            machine=plan.machine,
+            saving=Saving(folder, resume=True),
+            record={"name": catalog.name_of(RECIPE), **SOURCE.record(folder)},
+            progress=plan.story,
+        )
+        if result.signum is not None:
+            raise Interrupted(result.message, result.signum)
+        results.append(result)
+    images, passes = results[0].set, STEPS * BATCH * len(train.classes) / len(train)
+    plan.story.verdict(
+        f"{len(images)} images of {show.size(images.nbytes)} now stand for {len(train):,}; each image was looked at "
+        f"about {passes:.0f} times."
+    )
+    return [result.set for result in results]
+
+
+def _evaluated(plan: Plan, train: ClassImages, test: ClassImages, sets: list[CondensedSet]) -> Evaluation:
+    plan.story.begin()
+    with Compute(plan.machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
+        chance = [selected_set(train, Random(), IPC, Draw(plan.seed + i), compute) for i in range(SETS)]
+        found = evaluate(
+            [Candidate(catalog.name_of(RECIPE), tuple(sets), IPC), Candidate("random", tuple(chance), IPC)],
+            test,
+            networks=NETWORKS,
+            protocol=SHORT,
+            seed=plan.seed,
+            compute=compute,
+            progress=plan.story,
+        )
+    write_json(plan.out / FILE, found.to_json())
+    plan.story.verdict(evaluated.verdict(found) or "")
+    return found
+
+
+def _replayed(plan: Plan, train: ClassImages, test: ClassImages) -> ReplayResult:
+    plan.story.begin()
+    found = run_protocol(
+        train,
+        test,
+        memories=("dm", "random-equal-bytes"),
+        out=plan.out / "replay",
+        settings=Settings(experiences=EXPERIENCES, ipc=REPLAYED, orders=ORDERS, seed=plan.seed),
+        making=Making(REPLAY_STEPS, {"batch_real": BATCH}, machine=plan.machine),
+        resume=True,
+        progress=plan.story,
+    )
+    plan.story.verdict(replayed.verdict(found) or "")
+    return found
+
+
+def _searched(plan: Plan, train: ClassImages, test: ClassImages) -> SearchResult:
+    plan.story.begin()
+    found = searched(
+        train, test, plan.out / "search", candidates=CANDIDATES, steps=STEPS, seed=plan.seed, progress=plan.story
+    )
+    plan.story.verdict(verdicts.verdict(found) or "")
+    return found

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from condensekit.data.images import ClassImages
+from condensekit.nas.study.result import FILE, SearchResult
 from condensekit.progress import Progress
 from condensekit.runs.files import write_json
 from condensekit.runs.folder import RunDir
@@ -16,8 +16,8 @@ IPC, TRAIN_STEPS, FULL_EPOCHS = 5, 32, 4
 
 def searched(
     train: ClassImages, test: ClassImages, out: Path, *, candidates: int, steps: int, seed: int, progress: Progress
-) -> tuple[dict[str, Any], str]:
-    """Rank small ConvNets on condensed digits; returns the content of ``search.json``, and a text.
+) -> SearchResult:
+    """Rank small ConvNets on condensed digits; its result is ``search.json``.
 
     Args:
         train: All training images; a fifth is held out, and the rest is condensed.
@@ -45,10 +45,8 @@ def searched(
     full = FullTraining(train, test, ProxyProtocol(FULL_EPOCHS))
     contest = Contest(space, [ranker(name) for name in RANKERS], setting, trials=candidates, truth=full, seed=seed)
     config = {"candidates": candidates, "steps": steps, "seed": seed, "rankers": list(RANKERS)}
-    picture = out / "ranking.png"
     with RunDir.create(out, config, resume=True, data_fingerprint=train.fingerprint()):
         found = contest.run(Running("sequential", folder=out, progress=progress))
-        scatter(found.trials, found.values, picture)
-        write_json(out / "search.json", found.to_json())
-    head = f"{candidates} ConvNets, ranked without training them on all digits:"
-    return found.to_json(), f"{head}\n\n{found.table()}\n\nPlot: {picture}"
+        scatter(found.trials, found.values, out / "ranking.png")
+        write_json(out / FILE, found.to_json())
+    return found

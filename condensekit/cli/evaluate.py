@@ -12,13 +12,16 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.kinds import MANY, Command, Data, List, Location, Whole, gathered, option, unused
-from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TRUST, Source, machine_options
+from condensekit.cli.next import ending
+from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TENSORBOARD, TRUST, Source, machine_options
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, require
+from condensekit.errors import ConfigError, StoreError, require
 from condensekit.everyday import FULL, evaluate
-from condensekit.runs.files import check_writable, fitting, write_json
+from condensekit.report.evaluated import verdict
+from condensekit.runs.files import check_writable, fitting
 from condensekit.sets.found import Group, groups
+from condensekit.training.evaluation import FILE, Evaluation
 
 NONE = "none"  # the name in --against for no baseline
 
@@ -49,8 +52,9 @@ Examples:
   condensekit evaluate runs/dm runs/kmeans --against random,herding
   condensekit evaluate runs/dm --network ConvNet,ResNet18 --networks 3 --json
 \f
-The interval is over sets if there are at least three sets, else over
-networks. All results are written to evaluation.json in the first RUN.
+The interval is over sets if there are at least three sets, else over networks. All results are written to
+evaluation.json in the first RUN, and each finished network to its folder trainings at once: after an interruption,
+repeat the command.
 """
 
 
@@ -107,6 +111,7 @@ networks. All results are written to evaluation.json in the first RUN.
 @AUGMENT
 @SEED
 @machine_options
+@TENSORBOARD
 @QUIET
 @JSON
 def command(
@@ -123,6 +128,7 @@ def command(
     augment: str,
     seed: int,
     machine: Machine,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -149,27 +155,36 @@ def command(
         source.check()
         unused(equal_epochs=None if more else "no set is packed or coded")
     problems.refuse()
-    file = (runs[0] if runs[0].is_dir() else runs[0].parent) / "evaluation.json"
+    file = (runs[0] if runs[0].is_dir() else runs[0].parent) / FILE
     check_writable(file)
+    progress = show.progress(quiet, file.parent if tensorboard else None)
     train, test = source.load(quiet)
     _same_data(found, train)
-    result = evaluate(
-        list(runs),
-        test,
-        train=train,
-        against=[name for name in against if name != NONE],
-        network=network,
-        networks=networks,
-        protocol=trained,
-        seed=seed,
-        machine=machine,
-        equal_steps=not equal_epochs,
-        progress=show.progress(quiet),
-    )
     try:
-        show.emit(as_json, result.to_json(), result.table())
-    finally:
-        write_json(file, result.to_json())
+        result = evaluate(
+            list(runs),
+            test,
+            train=train,
+            against=[name for name in against if name != NONE],
+            network=network,
+            networks=networks,
+            protocol=trained,
+            seed=seed,
+            machine=machine,
+            equal_steps=not equal_epochs,
+            progress=progress,
+            out=file.parent,
+        )
+    except KeyboardInterrupt:
+        show.tell(f"{file.parent}: finished networks are kept: repeat the command to go on")
+        raise
+    except StoreError as error:
+        if isinstance(error.result, Evaluation):
+            show.emit(as_json, error.result.to_json(), error.result.table())
+        raise
+    page = file.with_name("report.html")
+    end = ending(file, verdict(result), "see images, accuracies and cost on one page", "report", *runs, "--out", page)
+    show.emit(as_json, result.to_json(), f"{result.table()}\n\n{end}")
 
 
 def _source(found: Sequence[Group], given: Source) -> Source:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from condensekit import __version__, interrupt
-from condensekit.cli import COMMANDS, imported, show
+from condensekit.cli import COMMANDS, imported, show, waiting
 from condensekit.cli.layout import WIDEST, Context
 from condensekit.cli.suggest import for_command
 from condensekit.errors import CondensekitError, StoreError
@@ -36,6 +36,13 @@ class Commands(click.Group):
             told = f"No such command {error.command_name!r}. {for_command(error.command_name)}"
             raise click.NoSuchCommand(error.command_name, told, ctx=ctx) from None
         return name, imported(name or ""), rest
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the command; an interrupt ends it here, because click would print an empty line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
 
 
 HELP = """Learn a few synthetic images per class that stand for a whole data set, and measure how good they are.
@@ -82,10 +89,12 @@ def run(arguments: Sequence[str] | None) -> int:
     try:
         return group.main(arguments, prog_name="condensekit", standalone_mode=False) or 0
     except click.Abort as error:
+        show.tell(waiting.interrupted())
         return 128 + int(getattr(error.__cause__, "signum", signal.SIGINT))
     except click.ClickException as error:
         told = io.StringIO()
         error.show(told)
+        waiting.end()
         click.echo("\n".join(map(show.message, told.getvalue().splitlines())), err=True)
         return error.exit_code
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,16 @@ import click
 
 from condensekit.cli import show
 from condensekit.cli.kinds import Command, Location, Whole, option
+from condensekit.cli.next import ending
 from condensekit.cli.options import JSON
+from condensekit.html.numbers import seconds, size
+from condensekit.report.words import holds
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.found import find_one
 
+ORDER = ("data", "ipc", "method", "init", "encoder", "sampling", "augmentation", "formation", "machine")
+TOLD = ("name", "type", "seed", "selection", "steps")  # entries of a configuration that are told elsewhere
+COLOUR = ("brightness", "saturation", "contrast")  # options of the operation color
 HELP = """Show the contents of the set of RUN and how it was made. The checksum of the file is verified.
 
 \b
@@ -31,7 +38,6 @@ def command(run: Path, seed: int | None, as_json: bool) -> None:
     path = find_one(run, seed)
     chosen = CondensedSet.load(path)
     channels, height, width = chosen.spec.shape
-    count = f"{len(chosen)} ({chosen.per_class} per class)"
     record = {
         "path": str(path),
         "classes": len(chosen.classes),
@@ -45,22 +51,49 @@ def command(run: Path, seed: int | None, as_json: bool) -> None:
         "spec": chosen.spec.to_json(),
         "provenance": dict(chosen.provenance),
     }
-    made = chosen.provenance
     lines = {
         "set": path,
+        "made by": chosen.name,
+        "images": f"{len(chosen)} ({chosen.per_class} per class), {channels} x {height} x {width}, "
+        f"{chosen.formation.dtype}, {size(chosen.nbytes)}",
         "classes": ", ".join(map(chosen.spec.name_of, chosen.classes[:10]))
-        + (", ..." if len(chosen.classes) > 10 else ""),
-        "images": f"{count}, {channels} x {height} x {width}, {chosen.formation.dtype}",
-        "size": show.size(chosen.nbytes),
-        **{key: made[key] for key in ("selection", "status", "steps", "elapsed_s", "seed") if key in made},
-        **{key: _short(value) for key, value in made.get("config", {}).items()},
+        + (f", ... ({len(chosen.classes)} in all)" if len(chosen.classes) > 10 else ""),
+        **_run(chosen.provenance),
     }
-    show.emit(as_json, record, show.pairs(lines))
+    end = ending(path, f"{holds(chosen)}.", "measure how good they are", "evaluate", run)
+    show.emit(as_json, record, f"{show.pairs(lines)}\n\n{end}")
 
 
-def _short(value: Any) -> str:
-    """``DistributionMatching(lr=1.0, ...)`` for a described object."""
-    if not isinstance(value, dict):
-        return str(value)
-    fields = ", ".join(f"{k}={_short(v)}" for k, v in value.items() if k != "type")
-    return f"{value.get('type', '')}({fields})"
+def _run(made: Mapping[str, Any]) -> dict[str, str]:
+    """How the set was made: status, seed and the options that are set, in the order of a run."""
+    config = made.get("config")
+    options = {**config} if isinstance(config, Mapping) else {}
+    found = {"seed": made.get("seed", options.get("seed"))}
+    if "status" in made and isinstance(made.get("elapsed_s"), int | float):
+        found["status"] = f"{made['status']} after {made.get('steps')} steps and {seconds(made['elapsed_s'])}"
+    elif "options" in made:
+        found["selection"] = made["options"]
+    names = [*ORDER, *(name for name in options if name not in (*ORDER, *TOLD))]
+    found |= {name.replace("_", " "): options[name] for name in names if name in options}
+    return {name: text for name, value in found.items() if (text := _words(value))}
+
+
+def _words(value: Any) -> str:
+    """A described object in words: ``ConvNet, width 8``; what is None, False or empty is left out."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("ops"), list):
+            return ", ".join(_operation(op, value) for op in value["ops"])
+        title = str(value.get("type") or value.get("name") or "")
+        parts = {name: _words(one) for name, one in value.items() if name not in ("type", "name")}
+        return ", ".join(filter(None, [title, *(f"{name} {text}" for name, text in parts.items() if text)]))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value))
+    if value is None or value is False:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _operation(op: str, options: Mapping[str, Any]) -> str:
+    """An operation of an augmentation with its own options."""
+    told = [f"{name} {_words(options.get(name))}" for name in COLOUR] if op == "color" else []
+    return f"{op} ({', '.join(told)})" if told else f"{op} {_words(options.get(op))}"

@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from condensekit.catalog import own
-from condensekit.cli import config, layout
+from condensekit.cli import config, layout, waiting
 from condensekit.cli.suggest import for_option
 from condensekit.errors import ConfigError, Problems, refuse, unknown, unusable
 from condensekit.nas.names import RIDGE
@@ -74,6 +74,8 @@ class Command(click.Command):
         if given.get("resume") and not all(given.get(p.name or "") for p in self.params if p.required):
             left = {p.name: p.opts[0] for p in self.params if p.name and p.name not in (*given, *UNRECORDED)}
             ctx.default_map = recorded(Path(given.get("out") or ""), self.name, left)
+        if given.get("out") and any(p.name == "resume" for p in self.params):
+            waiting.PLACE.set((str(self.name), Path(given["out"])))
         told_now = {name: value for name, value in given.items() if name not in UNRECORDED}
         COMMAND.set({"name": self.name, "options": {**(ctx.default_map or {}), **told_now}})
         rest = super().parse_args(ctx, args)

@@ -12,7 +12,8 @@ GROUPS = {
     "experiences space rankers truth against network networks ipc seed seeds orders first-order trials",
     "How": "",  # all others
     "Compute": "device precision workers compiled engine port trial-limit budget",
-    "Output": "out to grid overwrite resume checkpoint-every checkpoint-minutes snapshot-every quiet json",
+    "Output": "out to grid npz overwrite resume checkpoint-every checkpoint-minutes snapshot-every tensorboard quiet "
+    "json",
     "Other": "config help help-all",
 }
 """Headings, each with its options."""

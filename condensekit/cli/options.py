@@ -184,6 +184,11 @@ WORKERS = option("--workers", type=Whole(min=0, max=MANY), help="Threads on a CP
 COMPILED = option(
     "--compiled", is_flag=True, help="Compile the network: faster for long runs on an idle CPU; needs g++."
 )
+TENSORBOARD = option(
+    "--tensorboard",
+    is_flag=True,
+    help="Write the metrics for TensorBoard, too, to RUN/tensorboard; needs the package tensorboard.",
+)
 QUIET = option("--quiet", is_flag=True, help="Show no progress.")
 SET = option(
     "--set",

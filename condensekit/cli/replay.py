@@ -12,12 +12,14 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.kinds import MANY, Choice, Command, List, Number, Whole, gathered, option, packed, unused
+from condensekit.cli.next import ending
 from condensekit.cli.options import (
     JSON,
     QUIET,
     RUN,
     SEED,
     SET,
+    TENSORBOARD,
     Source,
     machine_options,
     settings_of,
@@ -31,6 +33,7 @@ from condensekit.replay.study.memories import FROM_SCRATCH, REGIMES, Making, Mem
 from condensekit.replay.study.protocol import Online, Settings
 from condensekit.replay.study.results import FILE, ReplayResult
 from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
+from condensekit.report.replayed import verdict
 
 HELP = f"""Learn the classes of a data set in several experiences, with a memory of the former classes.
 
@@ -182,6 +185,7 @@ online_options = packed(
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
 @SEED
 @machine_options
+@TENSORBOARD
 @QUIET
 @JSON
 def command(
@@ -206,6 +210,7 @@ def command(
     resume: bool,
     seed: int,
     machine: Machine,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -242,7 +247,7 @@ def command(
         if not resume and len(kinds) == len(memories):  # a folder may have more memories and regimes than are named
             unused(**_idle(kinds, regimes, orders, seeds))
     problems.refuse()
-    progress = show.progress(quiet)
+    progress = show.progress(quiet, out if tensorboard else None)
     train, test = source.load(quiet)
     making = making.on(train)
     if steps is None and not quiet and any(kind.learnt for kind in kinds):
@@ -267,7 +272,9 @@ def command(
         if isinstance(error.result, ReplayResult):
             show.emit(as_json, error.result.to_json(), error.result.table())
         raise
-    show.emit(as_json, result.to_json(), f"{result.table()}\n\nPlot: {out / PLOT}")
+    page = ("report", out, "--out", out / "report.html")
+    end = ending(out, verdict(result), "see curves, comparisons and cost on one page", *page)
+    show.emit(as_json, result.to_json(), f"{result.table()}\n\nPlot: {out / PLOT}\n{end}")
     return 0
 
 

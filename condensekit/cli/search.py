@@ -15,6 +15,7 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.kinds import MANY, Choice, Command, Data, List, Positive, Whole, gathered, option, unused
+from condensekit.cli.next import ending
 from condensekit.cli.options import (
     DEVICE,
     DISCREPANCY,
@@ -29,6 +30,7 @@ from condensekit.cli.options import (
     SAMPLING,
     SEED,
     SET,
+    TENSORBOARD,
     Source,
     settings_of,
     source_options,
@@ -237,6 +239,7 @@ Further examples:
 @SEED
 @DEVICE
 @PRECISION
+@TENSORBOARD
 @QUIET
 @JSON
 def command(
@@ -245,12 +248,13 @@ def command(
     resume: bool,
     retrained: bool,
     seed: int,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
     """Check the options, load the data, run the search, and write the results."""
-    progress, options["augment"] = show.progress(quiet), source.augment
+    progress, options["augment"] = show.progress(quiet, out if tensorboard else None), source.augment
     with needing_nni("condensekit search"):
         import nni
 
@@ -433,6 +437,8 @@ def _number(count: int | None) -> str:
 
 def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
     """The result as text."""
+    from condensekit.report.searched import verdict
+
     retrained = record["retrained"]
     lines = [found.table(), ""]
     lines += [f"Note: {note}" for note in record["notes"]]
@@ -448,10 +454,11 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
     lines.append(
         f"Best by {found.best['ranker']}: {found.best['architecture']}, {_number(found.best['params'])} parameters"
     )
-    if retrained:
-        share = f"{100 * retrained['accuracy']:.1f} % of the test images are right"
-        lines.append(f"Retrained on all images for {retrained['epochs']} epochs: {share}; {retrained['file']}")
-        lines.append("To use it: condensekit.nas.load_winner reads the file, which also says how to feed the network")
-    else:
-        lines.append("To train it on all images: the same command with --resume --retrain")
-    return "\n".join(lines)
+    if not retrained:
+        again = ("search", "--resume", "--retrain", "--out", out)
+        return "\n".join([*lines, ending(out, verdict(found), "train the best one on all images", *again)])
+    share = f"{100 * retrained['accuracy']:.1f} % of the test images are right"
+    lines.append(f"Retrained on all images for {retrained['epochs']} epochs: {share}; {retrained['file']}")
+    lines.append("To use it: condensekit.nas.load_winner reads the file, which also says how to feed the network")
+    page = ("report", out, "--out", out / "report.html")
+    return "\n".join([*lines, ending(out, verdict(found), "see scores, front and cost on one page", *page)])

@@ -7,6 +7,7 @@ import click
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.kinds import Command, gathered, option, unused
+from condensekit.cli.next import ending
 from condensekit.cli.options import (
     FACTOR,
     IPC,
@@ -21,6 +22,7 @@ from condensekit.cli.options import (
 )
 from condensekit.compute import Compute, Machine
 from condensekit.errors import require
+from condensekit.report.words import holds
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import RunDir, check_free
@@ -101,6 +103,7 @@ def command(
             }
             with RunDir.create(folder, config, place.resume, train.fingerprint()) as run:
                 made.save(run.path / "set.safetensors", overwrite=True)
+                show.images(made, run.path)
             runs.append(
                 {
                     "run": str(folder),
@@ -113,5 +116,6 @@ def command(
                 }
             )
     each = "{run}: {per_class} images for each of {classes} classes"
-    text = "\n".join(each.format(**run) for run in runs) + (f"\n{note}" if note else "")
+    end = ending(place.out, f"{holds(made, len(runs))}.", "measure how good they are", "evaluate", place.out)
+    text = "\n".join(filter(None, [*(each.format(**run) for run in runs), note, end]))
     show.emit(as_json, {"runs": runs}, text)

@@ -9,32 +9,50 @@ import json
 import logging
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from condensekit.cli import waiting
 from condensekit.cli.flags import as_flags
 from condensekit.errors import printable, printable_lines
 from condensekit.progress import SILENT, Bars, Lines, Progress
+from condensekit.tables import terminal
 
+if TYPE_CHECKING:
+    from condensekit.sets.condensed import CondensedSet
+
+IMAGES = "images.png"  # in the folder of a set
 LONGEST_WORD, LONGEST_MESSAGE = 400, 6000  # characters
 
 
-def progress(quiet: bool) -> Progress:
-    """Bars on standard error, or a line each minute if it is no terminal; no output if ``quiet``."""
-    if quiet:
-        return SILENT
-    return Bars() if sys.stderr.isatty() else Lines(tell)
+def progress(quiet: bool, tensorboard: Path | None = None) -> Progress:
+    """Bars on standard error, or a line each minute if it is no terminal; no output if ``quiet``.
+
+    Args:
+        quiet: Whether nothing is shown.
+        tensorboard: The run folder that also gets event files for TensorBoard; None: no event files.
+    """
+    shown = SILENT if quiet else Bars() if sys.stderr.isatty() else Lines(tell)
+    if tensorboard is None:
+        return shown
+    from condensekit.runs.tensorboard import FOLDER, TensorBoard  # it imports torch, which no help needs
+
+    return TensorBoard(tensorboard / FOLDER, shown)
 
 
 def emit(as_json: bool, record: Mapping[str, Any], text: str, err: bool = False) -> None:
     """Print a result, as one JSON object or as text; on standard error if standard output holds something else."""
+    waiting.end()
     click.echo(json.dumps(record, indent=1) if as_json else printable_lines(text), err=err)
 
 
 def tell(text: str) -> None:
     """Print a message, one line on standard error."""
+    waiting.end()
     click.echo(message(text), err=True)
 
 
@@ -57,10 +75,22 @@ class Warnings(logging.Formatter):
         return printable_lines(super().format(record))
 
 
+def images(made: CondensedSet, folder: Path) -> None:
+    """Write the picture of a set into its run folder; images of other than 1 or 3 channels have none."""
+    from condensekit.sets.export import picture
+
+    if made.spec.shape[0] in (1, 3):
+        picture(made, folder / IMAGES)
+
+
 def pairs(values: Mapping[str, Any]) -> str:
-    """One ``key  value`` line for each entry, aligned."""
-    width = max(map(len, values))
-    return "\n".join(f"{key:<{width}}  {printable(value)}" for key, value in values.items())
+    """A ``key  value`` paragraph for each entry, aligned, that fits the terminal."""
+    indent = max(map(len, values)) + 2
+    width = max(2 * indent, terminal())
+    return "\n".join(
+        textwrap.fill(f"{key:<{indent}}{printable(value)}", width, subsequent_indent=" " * indent)
+        for key, value in values.items()
+    )
 
 
 def size(nbytes: int) -> str:

@@ -199,6 +199,8 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("--set",),
     ),
     ("conf cfg config-file configuration yaml toml settings c", ("--config",)),
+    ("tb wandb logger summary-writer", ("--tensorboard",)),
+    ("numpy arrays", ("--npz",)),
     ("usage man", ("--help",)),
     ("all full-help help-full more advanced", ("--help-all",)),
 )

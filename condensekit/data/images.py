@@ -28,6 +28,11 @@ HASHED_WHOLE = 1 << 30  # bytes; of a larger data set, only 4,096 images are has
 class ImageSpec:
     """The common properties of all images of a set: shape, normalisation and class names.
 
+    >>> import condensekit as ck
+    >>> spec = ck.ImageSpec((1, 8, 8), mean=(0.5,), std=(0.25,), class_names={3: "cat"}, flippable=False)
+    >>> spec.name_of(3), spec.range
+    ("3 ('cat')", ((-2.0,), (2.0,)))
+
     Args:
         shape: (channels, height, width).
         mean: Per-channel mean of the pixels, which lie in [0, 1].
@@ -152,6 +157,11 @@ class ImageSpec:
 class ClassImages:
     """Real images grouped by class: the input of every condensation, selection, training and test.
 
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> len(train), train.classes[:3], train.count(0), tuple(train.gather(train.order[:2]).shape)
+    (1438, (0, 1, 2), 142, (2, 1, 8, 8))
+
     Args:
         images: (N, C, H, W) pixels, uint8 in 0..255 or float32 in [0, 1]; or float32 images that are normalised already
             (then ``spec`` has mean 0 and std 1). In memory or memory-mapped, on any device.
@@ -274,7 +284,7 @@ class ClassImages:
         return [self._row[label] for label in labels]
 
     def gather(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Images at source ``indices`` (any shape S): (*S, C, H, W) float32, normalised, on ``device``."""
+        """Images at source ``indices`` (any shape S): (S..., C, H, W) float32, normalised, on ``device``."""
         flat = indices.reshape(-1)
         chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)
         if self.spec.pixels:

@@ -127,6 +127,12 @@ class MMD:
     diagonals: mean K_SS - 2 mean K_ST + mean K_TT. See :func:`bandwidth` for the bandwidth. If all rows are
     equal, the discrepancy and its gradient are 0.
 
+    >>> import torch
+    >>> from condensekit import MMD
+    >>> near, far = torch.randn(1, 8, 4), torch.randn(1, 8, 4) + 3  # 1 class, 8 images, 4 features
+    >>> bool(MMD()(near, near) < MMD()(near, far))
+    True
+
     Args:
         kernel: :class:`Gaussian`, :class:`Laplace`, :func:`linear`, :func:`polynomial` or your own kernel.
         value: False: leave out mean K_TT of the real rows, which has no gradient. The loss is then smaller by

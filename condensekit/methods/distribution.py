@@ -47,6 +47,13 @@ class DistributionMatching(Condenser):
     one of colour, crop and cutout is drawn for each class, as in DM (the authors apply all three to every
     batch); packed images are shrunk with antialiasing (the authors use the nearest neighbour).
 
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> method = ck.DistributionMatching(discrepancy=ck.MMD(), batch_real=16)
+    >>> made = ck.condense(train, ck.Recipe(method, ck.Fresh(ck.ConvNet(width=8))), ipc=1, steps=2)
+    >>> len(made.set), len(made.history)
+    (10, 2)
+
     Args:
         discrepancy: The distance between embeddings; :func:`condensekit.methods.discrepancy.mean` gives DM.
         lr: Step size; the authors use 1 for 1 to 50 images per class and 10 above.

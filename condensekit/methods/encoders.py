@@ -28,6 +28,7 @@ class Encoder(ABC):
     Attributes:
         network: The architecture.
         keep: Steps for which one network is kept.
+        steps: Gradient steps of each network's training, where it differs from that of its protocol; else 0.
         trained: Whether the networks are trained on the real images of all classes. Then they can classify, and a
             class cannot be condensed without the others.
         can_label: Whether the networks can give soft labels, see :meth:`label`.
@@ -35,12 +36,17 @@ class Encoder(ABC):
 
     network: Network
     keep: int = 1
+    steps: int = 0
     trained: ClassVar[bool] = False
     can_label: ClassVar[bool] = False
 
     def replace(self, **changes: Any) -> Encoder:
         """The same encoder with other values of its fields."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def within(self, seconds: float, data: ClassImages, draw: Draw, compute: Compute) -> Encoder:
+        """The encoder whose :meth:`prepare` takes about ``seconds`` at most: by default the same."""
+        return self
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
         """Make the tensors that :meth:`load` needs, once before the first step; by default no tensors."""
@@ -90,6 +96,10 @@ class Encoder(ABC):
 @dataclass(frozen=True)
 class Fresh(Encoder):
     """Untrained networks: a new random network every ``keep`` steps.
+
+    >>> import condensekit as ck
+    >>> ck.recipes.dm(encoder=ck.Fresh(ck.ConvNet(width=32), keep=5)).encoder.keep
+    5
 
     Args:
         network: The architecture.

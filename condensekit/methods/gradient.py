@@ -109,6 +109,13 @@ class GradientMatching(Condenser):
     norms see 16 real images of each class before each comparison, in one update of the running statistics,
     which stay fixed during the comparison.
 
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> method = ck.GradientMatching(batch_real=8, outer=2, inner=1)
+    >>> made = ck.condense(train, ck.Recipe(method, ck.Fresh(ck.ConvNet(width=8))), ipc=1, steps=2)
+    >>> len(made.set), len(made.history)
+    (10, 2)
+
     Args:
         distance: :func:`layerwise`, :func:`mse`, :func:`cosine` or your own function.
         lr: Step size for normalised images. (The authors use 0.01 for an MLP.)

@@ -45,6 +45,12 @@ class KernelRidge(Condenser):
     gets the smallest of :data:`JITTERS` that makes it regular. If no jitter does, or a feature is not finite, the
     step changes nothing and reports this.
 
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> made = ck.condense(train, ck.Recipe(ck.KernelRidge(batch_real=4), augmentation=None), ipc=1, steps=2)
+    >>> len(made.set), len(made.history)
+    (10, 2)
+
     Args:
         lr: Adam's step size, for normalised images and for labels.
         ridge: Regularisation, at least 0, as a multiple of the mean diagonal of the Gram matrix.

@@ -136,6 +136,11 @@ class Importance(_Refreshed):
     equally hard; for a fully trained scorer, no image would be hard. If the losses of a class are all 0 (as in data of
     one class) or not finite, all its images are equally likely.
 
+    >>> import condensekit as ck
+    >>> recipe = ck.recipes.dm(sampling=ck.Importance(epsilon=0.2))
+    >>> recipe == ck.Recipe.parse("dm sampling=importance sampling.epsilon=0.2")
+    True
+
     Args:
         weights: ``unbiased``: the weight of an image is 1 / (N p), divided by the mean of the batch. The expected
             target is that of uniform batches, but for a bias that falls as 1 / n. (Without the division, the sum of

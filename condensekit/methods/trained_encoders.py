@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -27,6 +29,7 @@ PRETRAIN = TrainProtocol(
 CutMix.
 """
 
+TIMED = 4  # steps that are trained to know how long all would take
 START, END, CLASSES = "initial/", "final/", "classes"  # prefixes and name of prepared tensors
 
 
@@ -41,6 +44,13 @@ class Trained(Encoder):
 
     Departures from the authors' code: fewer and shorter trainings (``protocol``); a new interpolation for
     each step. Batch norm layers use the statistics of the batch, as in all encoders.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> encoder = ck.Trained(ck.ConvNet(width=8), count=1, steps=2)
+    >>> made = ck.condense(train, ck.recipes.dm(encoder=encoder, calibration=0.1), ipc=1, steps=2)
+    >>> len(made.set), len(made.history)
+    (10, 2)
 
     Args:
         network: The architecture.
@@ -67,6 +77,19 @@ class Trained(Encoder):
             whole("keep", self.keep, 1),
         )
 
+    def within(self, seconds: float, data: ClassImages, draw: Draw, compute: Compute) -> Trained:
+        """See :meth:`Encoder.within`; the steps of the trainings are cut, from the time of a few."""
+        if seconds == math.inf:
+            return self
+        start = time.perf_counter()
+        replace(self, steps=TIMED).prepare(data, draw, compute)
+        most = max(1, int(seconds / max(time.perf_counter() - start, 1e-9) * TIMED))
+        return replace(self, steps=most) if most < self._protocol.steps_on(len(data)) else self
+
+    @property
+    def _protocol(self) -> TrainProtocol:
+        return replace(self.protocol, steps=self.steps) if self.steps else self.protocol
+
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
         """Train the networks; on a CPU, each worker trains one network.
 
@@ -77,7 +100,7 @@ class Trained(Encoder):
         Raises:
             ConfigError: A training ended with values that are not finite.
         """
-        protocol = replace(self.protocol, steps=self.steps) if self.steps else self.protocol
+        protocol = self._protocol
         targets = class_indices(data.labels[data.order], data.classes)
 
         def one(i: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

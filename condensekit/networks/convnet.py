@@ -30,6 +30,11 @@ class ConvNet(Network):
     At 32x32 and 10 classes: 320,010 parameters, an embedding of 2,048. As in their code, 28x28 images of
     one channel are padded to 32x32 by the first convolution.
 
+    >>> from condensekit import ConvNet
+    >>> network = ConvNet(width=32, depth=2)
+    >>> network.name, sum(w.numel() for w in network.build((1, 8, 8), classes=10).parameters())
+    ('ConvNet-d2-w32', 10986)
+
     Args:
         width: Channels of every block, at least 1.
         depth: Blocks; None fits it to the image, so that the last map is 3 to 5 pixels wide:

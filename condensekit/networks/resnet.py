@@ -41,6 +41,11 @@ class ResNet18(Network):
     Where the authors of Dataset Condensation pool 4x4 windows at the end, this takes the mean of the whole
     map: the same at 32x32, and right at any other size.
 
+    >>> from condensekit import ResNet18
+    >>> network = ResNet18(width=8)
+    >>> network.name, tuple(network.build((3, 32, 32), classes=10).classifier.weight.shape)
+    ('ResNet18-w8', (10, 64))
+
     Args:
         norm: ``batch``, or ``instance``, which leaves the network separable.
         width: Channels of the first stage; the others have 2, 4 and 8 times as many.

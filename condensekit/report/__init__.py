@@ -3,10 +3,19 @@
 from condensekit.report import report
 
 report(["runs/dm", "runs/replay"], "report.html")
+
+The names below are imported at their first use: the verdicts of single results need no page.
 """
 
 from __future__ import annotations
 
-from condensekit.report.page import Reported, report
+from typing import TYPE_CHECKING
+
+from condensekit import lazy
+
+if TYPE_CHECKING:
+    from condensekit.report.page import Reported, report
+
+__getattr__, __dir__ = lazy(__name__, {"page": ("Reported", "report")})
 
 __all__ = ["Reported", "report"]

@@ -187,7 +187,7 @@ def _row(found: ReplayResult, memory: str, regime: str) -> ReplayRow | None:
 
 
 def _held(row: ReplayRow) -> str:
-    return images_of(row.memory, row.images)
+    return f"{images_of(row.memory, row.images)} in {size(row.nbytes)}"
 
 
 def _experiences(found: ReplayResult) -> int:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from condensekit.errors import CondensekitError
-from condensekit.html.numbers import seconds
 from condensekit.nas.study import result as search_result
 from condensekit.replay.study import results as replay_results
 from condensekit.report import condensed, costs, evaluated, origin, replayed, searched
 from condensekit.report.found import CONFIG, Found, Member
 from condensekit.report.section import Section
-from condensekit.report.words import images_of
+from condensekit.report.words import holds
 from condensekit.runs.folder import ENV
 from condensekit.sets.found import SET
 
@@ -94,11 +93,7 @@ def _made(found: Found) -> str | None:
     member = next((m for m in found.members if m.set is not None), None)
     if member is None or member.set is None:
         return None
-    told = member.set.provenance
-    images = images_of(member.set.name, len(member.set) * member.set.formation.factor**2)
-    steps = f", made in {told['steps']:,} steps" if isinstance(told.get("steps"), int) else ""
-    time = f" and {seconds(told['elapsed_s'])}" if steps and isinstance(told.get("elapsed_s"), int | float) else ""
-    return f"The set holds {images}{steps}{time}; condensekit evaluate measures how good they are."
+    return f"{holds(member.set)}; condensekit evaluate measures how good they are."
 
 
 def _unfinished(found: Found) -> Iterator[str]:

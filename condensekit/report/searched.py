@@ -17,19 +17,6 @@ from condensekit.nas.study.result import SearchResult
 from condensekit.networks.cost import Cost
 from condensekit.report.section import MOST_NOTES, Section, charts, paragraph
 
-SHOWN = (
-    "ranker",
-    "spearman",
-    "ci95",
-    "kendall",
-    "spearman_top",
-    "ci95_top",
-    "regret_25",
-    "pairs",
-    "cost_s",
-    "failed",
-    "n",
-)
 MOST_PANELS, MOST_POINTS, MOST_FRONT = 9, 1000, 30
 Sizes = Mapping[str, Cost]
 
@@ -70,32 +57,19 @@ def sections(found: SearchResult, sizes: Sizes) -> list[Section]:
     """Best candidate, table, scatter and front."""
     made = []
     if found.rows:
-        caption = (
-            "Agreement of each ranker with the truth, and its cost. rho: Spearman; tau: Kendall; intervals at 95 % "
-            "from a bootstrap over architectures."
-        )
+        caption = ranking.caption(found.rows, found.truth["name"] if found.truth else None)
         best = (
             [paragraph(f"Best candidate by {found.best['ranker']}: {named(found.best['architecture'])}.")]
             if found.best
             else []
         )
-        made.append(
-            Section("Rankers", [*best, table(*_cells(found.rows), caption), *map(paragraph, found.notes[:MOST_NOTES])])
-        )
+        shown = table(*ranking.cells(found.rows), caption)
+        made.append(Section("Rankers", [*best, shown, *map(paragraph, found.notes[:MOST_NOTES])]))
     if panels := scatters(found):
         made.append(Section("Scores against the truth", [charts(panels)]))
     if front := front_pieces(found, sizes):
         made.append(Section("Quality against operations", front))
     return made
-
-
-def _cells(rows: Sequence[RankingRow]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the table of rankers; with a truth the columns :data:`SHOWN`."""
-    head, lines = ranking.cells(rows)
-    if head != list(ranking.COLUMNS.values()):
-        return head, lines
-    places = [place for place, name in enumerate(ranking.COLUMNS) if name in SHOWN]
-    return [head[place] for place in places], [[line[place] for place in places] for line in lines]
 
 
 def scatters(found: SearchResult) -> list[Markup]:

@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.runs.budget import ENTRIES
 from condensekit.runs.code import LOADED, refuse_edited
 from condensekit.runs.files import (
     failure,
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
 FORMAT = 2  # number of the format of config.json; raise it when earlier runs cannot be continued
-OWN = ("checkpoints", "snapshots", "cells", "sets")  # folders in a run folder that condensekit alone writes
+OWN = ("checkpoints", "snapshots", "cells", "sets", "trainings")  # folders that condensekit alone writes
 MAX_DIGITS = 40  # of a number in metrics.csv
 COMMAND: ContextVar[Mapping[str, Any] | None] = ContextVar("command", default=None)
 """The command that makes runs now, JSON values: ``env.json`` tells it as ``command``."""
@@ -85,7 +86,14 @@ class RunDir:
         self._good: list[int] = []  # steps whose checkpoints this object has written or read
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], resume: bool, data_fingerprint: str) -> RunDir:
+    def create(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        resume: bool,
+        data_fingerprint: str,
+        free: Collection[str] = (),
+    ) -> RunDir:
         """Lock a folder for a run; use it in a ``with`` statement.
 
         Args:
@@ -94,6 +102,7 @@ class RunDir:
                 ``module:object`` is added as ``code``.
             resume: Continue the run in the folder; an empty folder starts a new run.
             data_fingerprint: :meth:`ClassImages.fingerprint` of the data of the run.
+            free: Entries that a resumed run may change; :meth:`keep_config` writes them.
 
         Raises:
             ConfigError: The folder is in use; it holds files and ``resume`` is off; it holds files and no run; or it
@@ -111,7 +120,7 @@ class RunDir:
             _check_files(path, resume)
             known = os.path.lexists(path / "config.json")
             if known:
-                _compare(path, read_json(path / "config.json", _Config), asked)
+                _compare(path, read_json(path / "config.json", _Config), asked, free)
             _remove(_left_over(path))
             if not known:
                 write_json(path / "config.json", asked)
@@ -132,6 +141,12 @@ class RunDir:
         if not os.path.lexists(path / "config.json"):
             raise DataError(f"{path} is no run folder: it has no config.json")
         return cls(path, read_json(path / "config.json", _Config))
+
+    def keep_config(self) -> None:
+        """Write ``config.json`` if a resumed run has changed entries of it. Raises StoreError if that fails."""
+        file = self.path / "config.json"
+        if read_json(file, _Config) != self.config:
+            write_json(file, self.config)
 
     def __enter__(self) -> RunDir:
         return self
@@ -296,20 +311,23 @@ def _remove(paths: Iterable[Path]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _compare(path: Path, found: Any, asked: dict[str, Any]) -> None:
-    """Raise ConfigError if the run in the folder has other options or another format."""
+def _compare(path: Path, found: Any, asked: dict[str, Any], free: Collection[str]) -> None:
+    """Raise ConfigError if the run in the folder has other options, but for those in ``free``, or another format."""
     if isinstance(found, dict) and found.get("format") != asked["format"]:
         raise ConfigError(
             f"{path} holds a run of condensekit {found.get('version', '0.1')}, which this version can read but not "
             "continue: finish it with that version, or start anew in another folder"
         )
-    there, here = ({name: value for name, value in one.items() if name != "code"} for one in (found, asked))
+    own = {"code", *(name for name in free if (found.get(name) is None) == (asked[name] is None))}
+    there, here = ({name: value for name, value in one.items() if name not in own} for one in (found, asked))
     refuse_other(f"{path} holds a run of other options", there, here, "use the same, or another folder")
     refuse_edited(f"{path} holds a run", found.get("code", {}), asked.get("code", {}))
 
 
 def _hash(config: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    """Checksum of all that a checkpoint has in common with the checkpoints of a run that goes on for longer."""
+    kept = {name: value for name, value in config.items() if name not in ENTRIES}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _line(cells: Sequence[object]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from condensekit.sets.formation import Formation
 from condensekit.sets.packing import pack
 
 log = logging.getLogger(__name__)
+TIMED = 64  # images that are embedded to know how long all would take
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,10 @@ class Start(ABC):
         """The same start with this embedding instead of that of an untrained network; itself if it has no network."""
         return self
 
+    def within(self, seconds: float, data: ClassImages, each: int, draw: Draw, compute: Compute) -> ClassImages:
+        """The images among which ``each`` of each class are chosen in about ``seconds``: by default all."""
+        return data
+
     @abstractmethod
     def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
         """Make the first images.
@@ -88,7 +94,12 @@ class Start(ABC):
 
 @dataclass(frozen=True)
 class Noise(Start):
-    """First images of independent standard normal values, in normalised space."""
+    """First images of independent standard normal values, in normalised space.
+
+    >>> import condensekit as ck
+    >>> ck.recipes.dm(init=ck.Noise()) == ck.Recipe.parse("dm init=noise")
+    True
+    """
 
     name: str = "noise"
 
@@ -143,6 +154,21 @@ class Selection(Start):
             not 0 < self.candidates < each,
             f"{each} images per class cannot be chosen among {self.candidates} candidates: raise candidates, or use 0",
         )
+
+    def within(self, seconds: float, data: ClassImages, each: int, draw: Draw, compute: Compute) -> ClassImages:
+        """See :meth:`Start.within`; a batch is timed, and random images of each class are taken if all take longer."""
+        if self.embedding is None or seconds == math.inf:
+            return data
+        embed, batch = self.embedding.prepare(data, draw, compute), data.order[:TIMED]
+        embed(batch)  # the first call is slower
+        start = time.perf_counter()
+        embed(batch)
+        rate = len(batch) / max(time.perf_counter() - start, 1e-9)
+        most = max(each, int(seconds * rate / len(data.classes)))
+        if max(min(self.candidates or data.count(label), data.count(label)) for label in data.classes) <= most:
+            return data
+        orders = ((k, draw.permutation(f"within/{k}", data.count(k))[:most]) for k in data.classes)
+        return data.subset(torch.cat([data.indices_of(label)[order] for label, order in orders]))
 
     def first(self, data: ClassImages, ipc: int, factor: int, draw: Draw, compute: Compute) -> Tensor:
         """See :meth:`Start.first`: the chosen images, packed."""

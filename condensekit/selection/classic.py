@@ -20,7 +20,14 @@ from condensekit.selection.embeddings import Embedding, RandomEmbedding
 
 @dataclass(frozen=True)
 class Random(Selection):
-    """Uniformly drawn images, each at most once; a smaller ``ipc`` gives the first images of a larger ``ipc``."""
+    """Uniformly drawn images, each at most once; a smaller ``ipc`` gives the first images of a larger ``ipc``.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> chosen = ck.select(train, ck.Random(), ipc=2, seed=1)
+    >>> chosen.counts[0]
+    2
+    """
 
     name: ClassVar[str] = "random"
 
@@ -79,6 +86,11 @@ class Herding(_Embedded):
 
     Departure from iCaRL (Rebuffi et al., CVPR 2017), which made it the usual choice of exemplars: features
     are not scaled to unit length, so that the mean is the same as in distribution matching.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> len(ck.select(train, ck.Herding(candidates=20), ipc=2))
+    20
     """
 
     name: ClassVar[str] = "herding"
@@ -90,7 +102,13 @@ class Herding(_Embedded):
 
 @dataclass(frozen=True)
 class KMeans(_Embedded):
-    """The image nearest to each of ``ipc`` k-means centres, as in DREAM (Liu et al., ICCV 2023)."""
+    """The image nearest to each of ``ipc`` k-means centres, as in DREAM (Liu et al., ICCV 2023).
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> len(ck.select(train, ck.KMeans(candidates=20), ipc=2))
+    20
+    """
 
     name: ClassVar[str] = "kmeans"
 
@@ -101,7 +119,13 @@ class KMeans(_Embedded):
 
 @dataclass(frozen=True)
 class KCenter(_Embedded):
-    """Greedy k-center (Sener and Savarese, ICLR 2018): the image nearest to the mean, then always the farthest."""
+    """Greedy k-center (Sener and Savarese, ICLR 2018): the image nearest to the mean, then always the farthest.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> len(ck.select(train, ck.KCenter(candidates=20), ipc=2))
+    20
+    """
 
     name: ClassVar[str] = "kcenter"
 

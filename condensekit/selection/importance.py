@@ -123,9 +123,9 @@ class ImportanceKRR(_Importance):
 def kmeans_sensitivity(features_ND: Tensor, centres_KD: Tensor, formula: str = "default") -> Tensor:  # noqa: N803
     """(N,) float64 share of each row in the k-means loss, at worst over all centres; they sum to 1.
 
-    With d the squared distance of x to its nearest centre and B its cluster: ``default`` is half d / sum(d) and
-    half 1 / (k |B|). ``bachem`` (Bachem, Lucic and Krause, "Practical Coreset Constructions for Machine
-    Learning", arXiv 1703.06476) is a d / c + 2 a sum_B(d) / (|B| c) + 4 N / |B| with c = mean(d) and
+    With d the squared distance of x to its nearest centre and b the size of its cluster B: ``default`` is half
+    d / sum(d) and half 1 / (k b). ``bachem`` (Bachem, Lucic and Krause, "Practical Coreset Constructions for Machine
+    Learning", arXiv 1703.06476) is a d / c + 2 a sum_B(d) / (b c) + 4 N / b with c = mean(d) and
     a = 16 (ln k + 2), scaled to sum to 1. Where all rows lie on centres only the last term of each counts.
 
     Args:

@@ -31,6 +31,13 @@ SUM_OFF = 0.01  # the sum of soft labels may differ from 1 by less
 class CondensedSet:
     """A small set of labelled images in its storage form.
 
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> chosen = ck.select(train, "random", ipc=2)
+    >>> images, labels = chosen.decode()
+    >>> tuple(images.shape), chosen.nbytes, chosen.stored_as("uint8").nbytes
+    ((20, 1, 8, 8), 5280, 1600)
+
     Args:
         images: (M, C, H, W) in the formation's dtype. Normalised values; for uint8, codes in 0..255. For jpeg, (B,)
             uint8 bytes of all images, see :func:`condensekit.sets.codes.joined`; then they are decoded when asked for.

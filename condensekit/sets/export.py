@@ -1,8 +1,9 @@
-"""Export: condensed images as a folder of PNG files that says their labels and values, and as one picture."""
+"""Export: condensed images as a folder of PNG files with labels and values, as one picture, or as NumPy arrays."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -13,11 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from condensekit.errors import ConfigError
-from condensekit.runs.files import staged, temporary_name, write_bytes_atomic
+from condensekit.errors import ConfigError, require
+from condensekit.runs.files import staged, stream_of, temporary_name, write_bytes_atomic
 from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.labelled import labelled
 
 LABELS, LOADER = "labels.json", "load.py"  # files of an exported folder, beside the folders of the classes
 LONGEST = 60  # characters of a folder's name; file systems allow 255 bytes
@@ -100,7 +103,7 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
 
 
 def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) -> None:
-    """Write one picture with a row for each class, atomically; see :meth:`CondensedSet.picture`.
+    """Write a picture of the images alone, a row for each class, atomically; see :meth:`CondensedSet.picture`.
 
     Args:
         condensed: The set.
@@ -112,6 +115,54 @@ def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) 
         StoreError: The file cannot be written.
     """
     write_bytes_atomic(Path(path), condensed.picture(per_class))
+
+
+def picture(condensed: CondensedSet, path: str | Path) -> None:
+    """Write one picture for people, atomically: the images with class names and scale, see :func:`labelled`.
+
+    Args:
+        condensed: The set.
+        path: The PNG file; an existing file is replaced, but no link, device or pipe. ``/dev/stdout`` is a stream.
+
+    Raises:
+        ConfigError: The images have neither 1 nor 3 channels.
+        StoreError: The file cannot be written.
+    """
+    write_bytes_atomic(Path(path), labelled(condensed))
+
+
+def to_npz(condensed: CondensedSet, path: str | Path) -> None:
+    """Write the decoded images as NumPy arrays, atomically.
+
+    ``images`` (N, C, H, W) float32, normalised as networks see them: ``images * std + mean`` are pixels in [0, 1]
+    unless the data were no pixels; ``labels`` (N,) int64; ``mean`` and ``std`` (C,); ``classes`` (K,) labels and
+    ``class_names`` (K,) texts; and ``soft_labels`` (N, K) float32, if the set has them.
+
+    Args:
+        condensed: The set.
+        path: A new file, ``.npz``. ``/dev/stdout`` is a stream.
+
+    Raises:
+        ConfigError: The file exists.
+        StoreError: It cannot be written.
+    """
+    path = Path(path)
+    free = stream_of(path) is not None or not os.path.lexists(path)
+    require(free, f"{path} exists: choose another name")
+    images, labels = condensed.decode()
+    spec, soft = condensed.spec, condensed.soft_labels
+    arrays: dict[str, Any] = {
+        "images": images.numpy(),
+        "labels": labels.numpy(),
+        "mean": np.array(spec.mean, np.float32),
+        "std": np.array(spec.std, np.float32),
+        "classes": np.array(spec.classes),
+        "class_names": np.array([spec.class_names.get(label, str(label)) for label in spec.classes]),
+        **({} if soft is None else {"soft_labels": soft.numpy()}),
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def _record(condensed: CondensedSet, names: Mapping[int, str], files: list[str]) -> dict[str, Any]:

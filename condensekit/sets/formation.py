@@ -20,6 +20,12 @@ MAX_RATIO = 1024  # of 8-bit values, that is a factor of 16
 class Formation:
     """How images are stored.
 
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> packed = ck.select(train, "random", ipc=1, formation=ck.Formation(factor=2, dtype="uint8"))
+    >>> len(packed), len(packed.decode()[0])
+    (10, 40)
+
     Args:
         factor: 1 stores every image unchanged. f packs f * f smaller images into each stored image, which is
             decoded by cropping and bilinear up-sampling (IDC, Kim et al., ICML 2022).

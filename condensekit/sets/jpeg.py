@@ -78,7 +78,7 @@ def as_jpeg(made: CondensedSet, room: int) -> CondensedSet:
         if not used[-1]:
             raise ConfigError(
                 f"the {len(mine)} images of class {plain.spec.name_of(label)} take more than {room:,} bytes at the "
-                "lowest quality: store fewer of them, or give them more bytes"
+                f"lowest quality: {_way_out(taken(mine, QUALITIES[0]) + other * len(mine), mine)}"
             )
         codes += [jpeg(image, used[-1]) for image in mine]
     told = {"room": room, "quality": used, "range": None if plain.spec.pixels else list(plain.value_range)}
@@ -91,6 +91,16 @@ def as_jpeg(made: CondensedSet, room: int) -> CondensedSet:
         soft_labels=plain.soft_labels,
         provenance={**plain.provenance, "jpeg": told},
     )
+
+
+def _way_out(needed: int, pixels: Tensor) -> str:
+    """What to do with the images of a class (N, C, H, W) that need so many bytes as JPEG."""
+    _, channels, height, width = pixels.shape
+    shape, size = (channels, height, width), f"{height} x {width}"
+    if needed >= plain_bytes(shape, len(pixels)):
+        return f"{needed:,}, more than without JPEG, which saves nothing at {size} pixels: leave them as they are"
+    plain = -(-needed // plain_bytes(shape, 1))
+    return f"{needed:,}, as many as {plain:,} plain images: store fewer of them, or give them more bytes"
 
 
 def taken(pixels: Tensor, quality: int) -> int:

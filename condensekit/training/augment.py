@@ -48,6 +48,10 @@ class Augmentation:
     The defaults are the authors' strategy ``color_crop_cutout_flip_scale_rotate``; for digits, leave out
     ``flip``. Pixels from outside the image are 0.
 
+    >>> from condensekit import Augmentation
+    >>> Augmentation(ops=("crop", "flip")).without("flip").ops
+    ('crop',)
+
     Args:
         ops: Names of operations: ``color``, ``crop``, ``cutout``, ``flip``, ``scale``, ``rotate``; at least one.
         brightness: A number is added, uniform in +- brightness / 2.

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, TypedDict
@@ -26,10 +26,11 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
-from condensekit.runs.files import fitting, read_json
+from condensekit.runs.files import fitting, keeping, read_json, write_json
 from condensekit.runs.folder import environment
 from condensekit.sets.condensed import CondensedSet
 from condensekit.stats import paired_interval, units
+from condensekit.training.kept import Lesson, Outcome, Shelf
 from condensekit.training.train import SHORT, TrainProtocol, accuracy, class_indices, train_network
 
 log = logging.getLogger(__name__)
@@ -107,8 +108,8 @@ class EvaluationRow:
 
 
 FILE = "evaluation.json"
+SETS = "sets x networks"  # a column of the table
 FORMER = {"architecture": "network", "difference_to_random": "difference"}  # names of version 0.1 -> today's names
-COLUMNS = ("set", "network", "ipc", "bytes", "images", "accuracy %", "difference", "to", "sets x networks", "steps")
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,6 +122,7 @@ class Evaluation:
         environment: Versions and hardware.
         seed: Seed of the first network; the next networks have the next seeds.
         notes: What its reader should know, such as classes without test images: one clause for each.
+        test: The test images: ``name`` of the data, or None, and number of ``images``; empty in files of version 0.1.
     """
 
     rows: tuple[EvaluationRow, ...]
@@ -128,6 +130,7 @@ class Evaluation:
     environment: Mapping[str, Any]
     seed: int
     notes: tuple[str, ...] = ()
+    test: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
@@ -153,6 +156,7 @@ class Evaluation:
             found["environment"],
             found["seed"],
             tuple(found.get("notes", ())),
+            found.get("test", {}),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -163,11 +167,18 @@ class Evaluation:
             "environment": dict(self.environment),
             "seed": self.seed,
             "notes": list(self.notes),
+            "test": dict(self.test),
         }
 
-    def table(self) -> str:
-        """The rows in Markdown; accuracies and differences, with 95 % intervals, in percent."""
-        return "\n\n".join([tables.markdown(COLUMNS, map(_cells, self.rows)), *self.notes])
+    def table(self, width: int | None = None) -> str:
+        """The rows as text, with what they say: accuracies in percent, differences in percentage points.
+
+        Args:
+            width: Longest line in characters; None: that of the terminal, or 100.
+        """
+        return tables.text(
+            *_table(self.rows), caption=_caption(self), notes=self.notes, settings=("network", SETS), width=width
+        )
 
     def to_pandas(self) -> Any:
         """The rows as a pandas data frame. Raises ConfigError without pandas."""
@@ -181,7 +192,7 @@ class Evaluation:
         return f"Evaluation({found}{', ...' * (len(self.rows) > 3)}; print it for the table)"
 
     def _repr_html_(self) -> str:
-        return tables.as_html(COLUMNS, map(_cells, self.rows))
+        return tables.as_html(*_table(self.rows))
 
 
 class _Entries(TypedDict):
@@ -197,6 +208,7 @@ class _File(_Entries, total=False):
     """What an ``evaluation.json`` of this version holds besides."""
 
     notes: list[str]
+    test: dict[str, Any]
 
 
 def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,20 +217,42 @@ def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"work": {}, "reference": None if found.get("difference") is None else "random", **found}
 
 
-def _cells(row: EvaluationRow) -> tuple[object, ...]:
+def _table(rows: Sequence[EvaluationRow]) -> tuple[list[str], list[list[object]]]:
+    """Head and cells of the table; without a reference there is no difference."""
+    reference = next((row.reference for row in rows if row.reference), None)
+    compared = [f"difference to {reference}"] * bool(reference)
+    head = ["set", "accuracy %", *compared, "ipc", "images", "bytes", "steps", "network", SETS]
+    return head, [_cells(row, bool(compared)) for row in rows]
+
+
+def _cells(row: EvaluationRow, compared: bool) -> list[object]:
     spread = f" ± {100 * row.accuracy_std:.1f}" if row.n > 1 else ""
-    return (
+    return [
         row.set,
-        row.network,
-        "all" if row.ipc is None else f"at most {row.ipc}" if (row.ipc_min or row.ipc) < row.ipc else row.ipc,
-        f"{row.nbytes:,}",
-        f"{row.images:,}",
         f"{100 * row.accuracy_mean:.1f}{spread}",
-        tables.signed(row.difference, row.ci95),
-        row.reference or "",
-        f"{row.sets} x {row.networks}",
+        *([tables.signed(row.difference, row.ci95) or "-"] * compared),
+        "all" if row.ipc is None else f"at most {row.ipc}" if (row.ipc_min or row.ipc) < row.ipc else row.ipc,
+        f"{row.images:,}",
+        f"{row.nbytes:,}",
         f"{row.steps:,}",
-    )
+        row.network,
+        f"{row.sets} x {row.networks}",
+    ]
+
+
+def _caption(found: Evaluation) -> str:
+    """What the numbers of the table are."""
+    images, name = found.test.get("images"), found.test.get("name")
+    tested = f"{images:,} test images" if images else "test images"
+    protocol = found.protocol.get("name")
+    several = {row.unit for row in found.rows if row.n > 1}
+    spread = f": mean ± standard deviation over {' or '.join(f'{unit}s' for unit in sorted(several))}"
+    return (
+        f"Accuracy in % on the {tested}{f' of {name}' if name else ''}{spread if several else ''}. "
+        f"{f'Protocol {protocol}. ' if protocol else ''}"
+        + "Differences are paired, in points, with 95 % intervals."
+        * any(row.ci95 for row in found.rows)
+    ).strip()
 
 
 def evaluate(
@@ -233,6 +267,7 @@ def evaluate(
     reference: str | None = "random",
     equal_steps: bool = True,
     progress: Progress = SILENT,
+    out: Path | None = None,
 ) -> Evaluation:
     """Train networks from scratch on each set, and test them after the last step.
 
@@ -254,9 +289,13 @@ def evaluate(
             the same number of steps, and of images in a step, as ``ipc`` images of each class (of a class that decodes
             to fewer, as many as it has). False: it gets the same number of epochs, and thus more training.
         progress: Receives each gradient step.
+        out: Folder that keeps each finished network, so that a repeated call trains only those that lack, and gets the
+            result as ``evaluation.json``; None: nothing is written.
 
     Raises:
         ConfigError: No candidate, fewer than one network or no architecture.
+        StoreError: ``out`` cannot be written, or a file in it is damaged; if the result alone cannot be written, it is
+            the error's ``result``.
         DataError: A set whose images are not like those of ``test``, or with no class of theirs; the text names the
             candidate.
     """
@@ -270,16 +309,31 @@ def evaluate(
     notes = _untested(candidates, test)
     for note in notes:
         log.warning("%s", note)
-    total = sum(lesson.steps for made in lessons for lesson in made) * networks * len(network)
     rows = []
+    seeds = range(seed, seed + networks)
     opened = nullcontext(compute) if compute else Compute(size=(test.spec.shape[1], test.spec.shape[2]))
-    with opened as running, progress.stage("evaluate", total) as stage:
-        bench = _Bench(test, range(seed, seed + networks), running, stage)
-        for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):
-            rows.append(bench.measure(candidate, made, one))
-    return Evaluation(
-        tuple(_compared(row, rows, reference) for row in rows), describe(protocol), environment(), int(seed), notes
+    with opened as running:
+        shelf = Shelf(out, test, running)
+        every = list(product(network, (lesson for made in lessons for lesson in made), seeds))
+        total = sum(lesson.steps for _, lesson, _ in every)
+        done = sum(lesson.steps for one, lesson, number in every if shelf.has(lesson, one, number))
+        progress.tell(f"{len(every)} trainings, {total:,} gradient steps in all")
+        with progress.stage("evaluate", total, done) as stage:
+            bench = _Bench(shelf, seeds, stage)
+            for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):
+                rows.append(bench.measure(candidate, made, one))
+    result = Evaluation(
+        tuple(_compared(row, rows, reference) for row in rows),
+        describe(protocol),
+        environment(),
+        int(seed),
+        notes,
+        {"name": (test.source or {}).get("name"), "images": len(test)},
     )
+    if out is not None:
+        with keeping(result):
+            write_json(out / FILE, result.to_json())
+    return result
 
 
 def _untested(candidates: Sequence[Candidate], test: ClassImages) -> tuple[str, ...]:
@@ -292,32 +346,19 @@ def _untested(candidates: Sequence[Candidate], test: ClassImages) -> tuple[str, 
     return (f"no test images of {len(names)} of {len(lacking)} classes ({told}): accuracy is that of the others",)
 
 
-@dataclass(frozen=True, eq=False)
-class _Lesson:
-    """The training on one set: the set, its targets (see :func:`train_network`) and the protocol."""
-
-    item: CondensedSet | ClassImages
-    targets: Tensor
-    protocol: TrainProtocol
-
-    @property
-    def steps(self) -> int:
-        return self.protocol.steps_on(len(self.targets))
-
-
 def _lesson(
     candidate: Candidate, item: CondensedSet | ClassImages, test: ClassImages, protocol: TrainProtocol, equal: bool
-) -> _Lesson:
+) -> Lesson:
     """The lesson of a set; raises DataError if the set does not fit the test images."""
     targets = targets_for(candidate.name, item, test)
     protocol = protocol.on(item.spec).on(test.spec)
     if item.ipc is None:
-        return _Lesson(item, targets, protocol.for_full())
+        return Lesson(item, targets, protocol.for_full())
     most, factor = candidate.ipc or item.ipc, item.formation.factor
     nominal = sum(min(most, count * factor**2) for count in item.counts)
     if equal and protocol.steps is None and len(targets) != nominal:
         protocol = protocol.as_on(nominal)
-    return _Lesson(item, targets, protocol)
+    return Lesson(item, targets, protocol)
 
 
 def outputs(item: CondensedSet | ClassImages, test: ClassImages) -> tuple[int, ...]:
@@ -364,19 +405,22 @@ def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) 
 class _Bench:
     """Trains and tests networks on the workers, which share one stage; if one fails, all stop."""
 
-    def __init__(self, test: ClassImages, seeds: range, compute: Compute, stage: Stage) -> None:
-        self.test, self.seeds, self.compute = test, seeds, compute
-        self.stage = Shared(stage)
+    def __init__(self, shelf: Shelf, seeds: range, stage: Stage) -> None:
+        self.shelf, self.test, self.compute = shelf, shelf.test, shelf.compute
+        self.seeds, self.stage = seeds, Shared(stage)
 
-    def measure(self, candidate: Candidate, lessons: Sequence[_Lesson], network: Network) -> EvaluationRow:
+    def measure(self, candidate: Candidate, lessons: Sequence[Lesson], network: Network) -> EvaluationRow:
         """Make a row without its difference to the reference."""
         on_gpu = self.compute.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.compute.device)
-        start, before = time.perf_counter(), self.compute.spent
+        start = time.perf_counter()
         tasks = product([(lesson, lesson.item.training_images) for lesson in lessons], self.seeds)
         with self.stage.ending_all():
-            flat = self.compute.map(lambda task: self._one(*task[0], task[1], network), tasks)
+            found = self.compute.map(lambda task: self._one(*task[0], task[1], network), tasks)
+        seconds = time.perf_counter() - start
+        seconds += sum(one.seconds for one in found if one.kept) / (self.compute.machine.workers or 1)
+        flat = [one.accuracy for one in found]
         accuracies = [flat[i : i + len(self.seeds)] for i in range(0, len(flat), len(self.seeds))]
         values, unit = units(accuracies)
         peak = torch.cuda.max_memory_allocated(self.compute.device) if on_gpu else _resident_peak()
@@ -396,26 +440,31 @@ class _Bench:
             unit=unit,
             sets=len(lessons),
             networks=len(self.seeds),
-            wall_s=round(time.perf_counter() - start, 3),
+            wall_s=round(seconds, 3),
             peak_mib=round(peak / 2**20, 1),
-            work=_work(self.compute.spent - before, first, self.test),
+            work=_work(sum((one.work for one in found), Spent()), first, self.test),
             accuracies=accuracies,
             ipc_min=None if stored.ipc is None else min(stored.counts),
         )
 
-    def _one(self, lesson: _Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> float:
-        """Train and test one network; returns its accuracy."""
+    def _one(self, lesson: Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> Outcome:
+        """Train and test one network, unless it is finished."""
         classes, compute, stage = outputs(lesson.item, self.test), self.compute, self.stage
-        with stage.ending_all():
+
+        def train() -> Outcome:
+            start, before = time.perf_counter(), compute.spent_here
             module = train_network(
                 images, lesson.targets, network, lesson.protocol, Draw(seed), compute, len(classes), stage
             )
             found = accuracy(module, self.test, classes, compute)
             stage.advance(0, {"accuracy": found})
-        return found
+            return Outcome(found, round(time.perf_counter() - start, 3), compute.spent_here - before)
+
+        with stage.ending_all():
+            return self.shelf.outcome(lesson, network, seed, train)
 
 
-def _work(spent: Spent, lesson: _Lesson, test: ClassImages) -> dict[str, float]:
+def _work(spent: Spent, lesson: Lesson, test: ClassImages) -> dict[str, float]:
     """What networks did, testing included."""
     known = lesson.item.source_images
     passes = spent.passes(known, test.spec.shape) if known else {}

@@ -30,6 +30,11 @@ class WarmServer:
 
     It can serve several searches, also at the same time: the start of the server takes seconds, that of a worker
     milliseconds.
+
+    >>> from condensekit.nas import WarmServer
+    >>> with WarmServer() as server:  # search(..., server=server), any number of times
+    ...     server.process.poll() is None
+    True
     """
 
     def __init__(self) -> None:

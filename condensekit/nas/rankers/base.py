@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 class Setting:
     """Data and settings that all rankers of a contest share.
 
+    >>> import condensekit as ck
+    >>> from condensekit.nas import Maker, ProxyProtocol, Setting
+    >>> train, test = ck.load("digits")
+    >>> train, held = train.split(0.2, seed=0)
+    >>> Setting(Maker(train), held, ProxyProtocol(steps=24), ipc=5).train_steps
+    24
+
     Args:
         maker: Makes the sets of the rankers from the training images; candidates are trained on its machine.
         held: Held-out training images, on which candidates are scored; the maker must not have them.

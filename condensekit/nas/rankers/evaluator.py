@@ -33,6 +33,16 @@ class ProxyEvaluator(Evaluator):  # type: ignore[misc]
     is ``{"default": score, "scores": {...}, "seconds": ..., "image_steps": ..., "stopped": ...}``. A training that
     diverges is a failed trial.
 
+    >>> import condensekit as ck
+    >>> from condensekit.nas import ProxyData, ProxyEvaluator, ProxyProtocol, search, space
+    >>> train, test = ck.load("digits")
+    >>> train, held = train.split(0.2, seed=0)
+    >>> data = ProxyData(ck.select(train, "kmeans", ipc=5), held)
+    >>> evaluator = ProxyEvaluator(data, ProxyProtocol(steps=5, augmentation=None))
+    >>> convnets = space("convnet-small", (1, 8, 8), 10)
+    >>> [trial.status for trial in search(convnets, evaluator, "random", trials=2, engine="sequential")]
+    ['finished', 'finished']
+
     Args:
         data: The images, or a function without arguments that loads the images. With a function the evaluator is
             small, which NNI's remote services need.

@@ -82,6 +82,12 @@ Made = tuple[CondensedSet, Preparation]
 class Maker:
     """Maker of the sets of rankers, from one data set.
 
+    >>> import condensekit as ck
+    >>> from condensekit.nas import Maker
+    >>> train, test = ck.load("digits")
+    >>> Maker(train, steps=50, options={"batch_real": 32}).recipe("dm").method.batch_real
+    32
+
     Args:
         train: Real training images, without the images on which candidates are tested.
         steps: Number of matching steps of a condensation.

@@ -50,6 +50,13 @@ FLIP_CROP = (Augmentation(("crop",)), Augmentation(("flip",)))
 class ProxyData:
     """Images on which candidates are trained and scored.
 
+    >>> import condensekit as ck
+    >>> from condensekit.nas import ProxyData
+    >>> train, test = ck.load("digits")
+    >>> train, held = train.split(0.2, seed=0)
+    >>> ProxyData(ck.select(train, "kmeans", ipc=5), held).classes[:3]
+    (0, 1, 2)
+
     Args:
         train: A condensed or selected set, or real images.
         test: Held-out training images, perhaps without some classes of ``train``; see :attr:`classes`.
@@ -106,6 +113,10 @@ class ProxyData:
 @dataclass(frozen=True)
 class ProxyProtocol:
     """Training protocol of a candidate: SGD, with the same batches and augmentation for every candidate.
+
+    >>> from condensekit.nas import ProxyProtocol
+    >>> ProxyProtocol(steps=150, batch=50).steps_on(500), ProxyProtocol(epochs=10, batch=50).steps_on(500)
+    (150, 100)
 
     Args:
         epochs: Number of passes over the set, rounded up to full batches.
@@ -175,6 +186,10 @@ class ProxyProtocol:
 class TrialResult:
     """Result of the training of one candidate.
 
+    >>> from condensekit.nas import TrialResult
+    >>> TrialResult({"accuracy": 0.75}, image_steps=1200).scores["accuracy"]
+    0.75
+
     Args:
         scores: Scores by kind (:data:`SCORES`), higher is better. On the held-out images, averaged over the tests in
             the last tenth: the accuracy; minus the cross-entropy; the margin, which is the probability of the right
@@ -230,6 +245,17 @@ def train_candidate(
     stop: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
     """Train a new candidate and score it.
+
+    >>> import torch, condensekit as ck
+    >>> from condensekit.nas import ProxyData, ProxyProtocol, train_candidate
+    >>> train, test = ck.load("digits")
+    >>> train, held = train.split(0.2, seed=0)
+    >>> def make():
+    ...     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> data = ProxyData(ck.select(train, "kmeans", ipc=5), held)
+    >>> result = train_candidate(make, data, ProxyProtocol(steps=20, augmentation=None))
+    >>> result.image_steps
+    1280
 
     Args:
         make: Function that builds the module, with new weights from torch's global generator.

@@ -38,6 +38,10 @@ MAX_DRAWS = 1_000  # largest number of draws for each architecture of a larger s
 def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: Any) -> ModelSpace:
     """Make a space by its name.
 
+    >>> from condensekit.nas import enumerate_architectures, space
+    >>> len(list(enumerate_architectures(space("convnet"))))
+    720
+
     Args:
         name: ``convnet`` (the 720 ConvNets of Dataset Condensation), ``convnet-small`` (widths 16 to 64, depths 1 to
             3), ``nasbench201`` (15,625 cells), or ``module:Class`` of your own ModelSpace. The names are in
@@ -82,6 +86,11 @@ def convnet_space(
     poolings: Sequence[str] = ("none", "max", "avg"),
 ) -> ConvNetSpace:
     """Make a grid of :class:`condensekit.networks.convnet.ConvNet`.
+
+    >>> from condensekit.nas import convnet_space, enumerate_architectures
+    >>> small = convnet_space((1, 8, 8), 10, depths=[1, 2], widths=[8], norms=["none"], poolings=["avg"])
+    >>> len(list(enumerate_architectures(small)))
+    6
 
     Args:
         shape: (C, H, W) of the images.
@@ -164,7 +173,12 @@ def size(space: ModelSpace) -> int | None:
 
 
 def enumerate_architectures(space: ModelSpace) -> Iterator[Architecture]:
-    """Every architecture of the space once, in the order of its choices, without building modules."""
+    """Every architecture of the space once, in the order of its choices, without building modules.
+
+    >>> from condensekit.nas import enumerate_architectures, space
+    >>> next(enumerate_architectures(space("convnet-small", (1, 8, 8), 10)))
+    {'width': 16, 'depth': 1, 'activation': 'sigmoid', 'norm': 'none', 'pooling': 'none'}
+    """
     seen, labels = set(), choices(space)
     for sample in MutableDict(space.simplify()).grid():
         if key(sample) not in seen:
@@ -176,6 +190,10 @@ def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architect
     """Draw ``n`` different architectures with equal probability; a smaller space gives all its architectures.
 
     NNI draws from spaces of more than 262,144 architectures, and from spaces with mutables other than choices.
+
+    >>> from condensekit.nas import sample_architectures, space
+    >>> len(sample_architectures(space("nasbench201"), n=5, seed=0))
+    5
 
     Raises:
         ConfigError: No draw satisfies the constraints of the space.
@@ -209,7 +227,15 @@ def check_architecture(space: ModelSpace, architecture: Architecture) -> None:
 
 
 def build(space: ModelSpace, architecture: Architecture, seed: int = 0) -> nn.Module:
-    """Build the module of an architecture, in training mode, with new weights that depend on ``seed`` only."""
+    """Build the module of an architecture, in training mode, with new weights that depend on ``seed`` only.
+
+    >>> import torch
+    >>> from condensekit.nas import build, sample_architectures, space
+    >>> convnets = space("convnet-small", (1, 8, 8), 10)
+    >>> network = build(convnets, sample_architectures(convnets, n=1, seed=0)[0])
+    >>> tuple(network(torch.zeros(2, 1, 8, 8)).shape)
+    (2, 10)
+    """
     with isolated(Draw(seed).key("weights")), model_context(architecture):
         module: nn.Module = space.trace_copy().get(traceable=False)
     return module

@@ -40,6 +40,17 @@ TYPICAL_SAMPLE = 20  # number of architectures whose mean cost represents the ar
 class Contest:
     """Comparison of rankers on architectures of a space, with a truth; :meth:`run` runs it.
 
+    >>> import condensekit as ck
+    >>> from condensekit.nas import Contest, Maker, ProxyProtocol, Running, Setting, ranker, space
+    >>> train, test = ck.load("digits")
+    >>> train, held = train.split(0.2, seed=0)
+    >>> setting = Setting(Maker(train), held, ProxyProtocol(steps=5, augmentation=None), ipc=2)
+    >>> rankers = [ranker("random"), ranker("params")]
+    >>> contest = Contest(space("convnet-small", (1, 8, 8), 10), rankers, setting, trials=3)
+    >>> found = contest.run(Running(engine="sequential"))
+    >>> [row.ranker for row in found.rows]
+    ['random', 'params']
+
     Args:
         space: Space of the architectures.
         rankers: Rankers, see :func:`condensekit.nas.rankers.by_name.ranker`. The best architecture is the choice of the

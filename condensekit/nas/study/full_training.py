@@ -30,6 +30,12 @@ FIRST_SEED = 1_000  # first seed of full trainings, whose initial weights differ
 class FullTraining:
     """Settings of full trainings, which measure the truth of each architecture on test images.
 
+    >>> import condensekit as ck
+    >>> from condensekit.nas import FullTraining, ProxyProtocol
+    >>> train, test = ck.load("digits")
+    >>> FullTraining(train, test, ProxyProtocol(epochs=10), seeds=2).seeds
+    2
+
     Args:
         train: All training images, including those held out from the rankers.
         test: Test images.
@@ -74,6 +80,16 @@ def retrain(
 
     A network that hangs or ends its process does so here; ``condensekit search --retrain`` trains in a worker, unless
     its engine is ``sequential``.
+
+    >>> import condensekit as ck
+    >>> from condensekit.nas import FullTraining, ProxyProtocol, retrain, sample_architectures, space
+    >>> train, test = ck.load("digits")
+    >>> convnets = space("convnet-small", (1, 8, 8), 10)
+    >>> best = sample_architectures(convnets, n=1, seed=0)[0]
+    >>> full = FullTraining(train, test, ProxyProtocol(steps=5, augmentation=None))
+    >>> network, accuracy = retrain(convnets, best, full, seed=0)
+    >>> 0 <= accuracy <= 1
+    True
 
     Args:
         space: Space of the architecture.
@@ -131,6 +147,14 @@ def how_to_feed(full: FullTraining) -> dict[str, Any]:
 class Winner:
     """A retrained network, and how to feed it; :func:`load_winner` reads it.
 
+    >>> import torch, condensekit as ck
+    >>> from condensekit.nas import Winner
+    >>> train, test = ck.load("digits")
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> winner = Winner(network, train.spec, train.classes, {"width": 16}, accuracy=0.1)
+    >>> len(winner.classify(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)))
+    3
+
     Args:
         network: The network in evaluation mode, from normalised images (N, C, H, W) to logits (N, K).
         spec: Shape, normalisation and class names; ``spec.normalise(pixels)`` are the inputs.
@@ -172,6 +196,20 @@ def load_winner(path: str | Path, space: ModelSpace) -> Winner:
         winner = load_winner("runs/nas/retrained.safetensors", space("convnet-small", (1, 8, 8), 10))
         pixels = torch.from_numpy(pictures)[:, None]  # pictures: (N, 8, 8) uint8
         print(winner.classify(pixels))
+
+    >>> import tempfile, torch, condensekit as ck
+    >>> from pathlib import Path
+    >>> from condensekit.nas import FullTraining, ProxyProtocol, load_winner, retrain, sample_architectures, space
+    >>> train, test = ck.load("digits")
+    >>> convnets = space("convnet-small", (1, 8, 8), 10)
+    >>> best = sample_architectures(convnets, n=1, seed=0)[0]
+    >>> full = FullTraining(train, test, ProxyProtocol(steps=5, augmentation=None))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "retrained.safetensors"
+    ...     network, accuracy = retrain(convnets, best, full, seed=0, path=path)
+    ...     winner = load_winner(path, convnets)
+    >>> len(winner.classify(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)))
+    2
 
     Args:
         path: The ``.safetensors`` file.

@@ -87,7 +87,9 @@ class Races:
             share: Function that turns preparations into image-steps of each candidate, for rankers at equal cost.
         """
         setting = replace(setting, maker=replace(setting.maker, stop=self.budget.spent))
-        for one, wanted in rankers:
+        each = "" if self.trials is None else f", {self.trials} trials each"
+        self.running.progress.tell(f"{len(rankers)} rankers{each}, at most {self.running.workers} at a time")
+        for number, (one, wanted) in enumerate(rankers, 1):
             try:
                 theirs = replace(setting, extra=share(self.prepared)) if one.at_equal_cost else setting
                 evaluator, self.prepared[one.name] = one.prepare(theirs)
@@ -95,7 +97,8 @@ class Races:
                 self.unmade[one.name] = str(error)
                 self.found[one.name], self.prepared[one.name] = [], Preparation()
                 continue
-            self.found[one.name] = self._search(one.name, evaluator, wanted, self.log, self.running.trial_limit_s)
+            title, limit_s = f"ranker {number} of {len(rankers)}: {one.name}", self.running.trial_limit_s
+            self.found[one.name] = self._search(one.name, evaluator, wanted, self.log, limit_s, title)
 
     def measure(self, full: FullTraining, asked: Sequence[Architecture], limit_s: float | None) -> Truth:
         """Measure the truth of architectures, one seed after the other, so that a stop leaves complete repeats.
@@ -106,7 +109,10 @@ class Races:
             limit_s: Largest time of a training in seconds; None: no limit.
         """
         seeds = range(full.seeds)
-        runs = [self._search(f"full-{seed}", full.evaluator(seed), asked, self.truths, limit_s) for seed in seeds]
+        runs = [
+            self._search(f"full-{n}", full.evaluator(n), asked, self.truths, limit_s, f"truth {n + 1} of {full.seeds}")
+            for n in seeds
+        ]
         names = {key(architecture) for architecture in asked}
         whole = [run for run in runs if names <= {key(trial.architecture) for trial in run}]
         return from_trials("full training", self.space, whole or [run for run in runs[:1] if run])
@@ -118,13 +124,14 @@ class Races:
         wanted: Sequence[Architecture] | None,
         log: TrialLog,
         limit_s: float | None,
+        title: str,
     ) -> list[Trial]:
         """Run one search in the remaining budget; without a remaining budget, return the trials of the log."""
         running = self.running
         if self.budget.spent():
             return log.trials(name) if wanted is None else [t for a in wanted if (t := log.get(name, a))]
         total = self.trials if wanted is None else len(wanted)
-        with running.progress.stage(name, total) as stage:
+        with running.progress.stage(title, total) as stage:
             return search(
                 self.space,
                 evaluator,
@@ -139,7 +146,7 @@ class Races:
                 ranker=name,
                 portal=self._portal(name),
                 server=self.server,
-                on_trial=lambda trial: stage.advance(),
+                on_trial=lambda trial: stage.advance(1, {} if trial.score is None else {"score": trial.score}),
                 fault=self.fault,
             )
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from condensekit import tables
 from condensekit.nas.study import ranking
 from condensekit.nas.study.bootstrap import Statistic, bootstrap, mean_regret, rank_correlation, top_correlation
 from condensekit.nas.study.ranking import Floats, Retest
 
 USUAL_NOISE = 0.5  # percentage points: noise of a truth without repeats
 AMONG, AMONG_FEW = 100, 25  # numbers of candidates in a draw of the regret: the published number, and a smaller number
+LEAST_RECALLED = 5  # architectures in the best tenth, from which its recall means something
+REGRET, SIZE = "regret", "architectures"  # columns of the table
 Scores = Mapping[str, float | None]
 """Scores by key of the architecture. None: the candidate failed; no entry: the candidate was not scored."""
 
@@ -52,6 +53,16 @@ class RankingRow:
     """Results of one ranker. None: the value is undefined, or there is no truth.
 
     Intervals are [lo, hi] at 95 %, from a bootstrap over distinct architectures.
+
+    >>> import condensekit as ck
+    >>> from condensekit.nas import Contest, Maker, Running, Setting, ranker, space
+    >>> train, test = ck.load("digits")
+    >>> train, held = train.split(0.2, seed=0)
+    >>> setting = Setting(Maker(train), held)
+    >>> contest = Contest(space("convnet-small", (1, 8, 8), 10), [ranker("params")], setting, trials=3)
+    >>> row = contest.run(Running(engine="sequential")).rows[0]
+    >>> row.ranker, row.n, row.spearman  # no truth, no correlation
+    ('params', 3, None)
 
     Args:
         ranker: Name of the ranker.
@@ -247,57 +258,70 @@ def _pays_from(cost: RankerCost, count: int, full_s: float | None) -> int | None
     return ranking.break_even(cost.preparation_s + cost.truths_s, cost.trials_s / count, full_s)
 
 
-COLUMNS = {
-    "ranker": "ranker",
-    "spearman": "rho",
-    "ci95": "95 % interval",
-    "kendall": "tau",
-    "spearman_top": "rho, top half",
-    "ci95_top": "95 % interval",
-    "recall_top": "recall of the top tenth",
-    "regret": f"regret among {AMONG}",
-    "regret_25": f"regret among {AMONG_FEW}",
-    "ci95_regret_25": "95 % interval",
-    "pairs": "pairs",
-    "partial": "rho given params",
-    "cost_s": "cost, s",
-    "pays_from": "pays from",
-    "failed": "failed",
-    "n": "n",
-}
-
-
 def cells(rows: Sequence[RankingRow]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the table of rows; without a truth it has costs and agreement only."""
-    if any(row.spearman is not None for row in rows):
-        return list(COLUMNS.values()), [[_cell(row, column) for column in COLUMNS] for row in rows]
-    names = [row.ranker for row in rows]
-    head = ["ranker", "cost, s", "n", *(f"with {name}" for name in names)]
-    return head, [
-        [row.ranker, _shown(row.cost_s), _shown(row.n), *(_shown(row.agreement.get(other)) for other in names)]
-        for row in rows
+    """Head and lines of the table of rows; without a truth it has costs and agreement only.
+
+    Columns that are empty in all rows are left out, and so is what few candidates cannot tell.
+    """
+    measured = any(row.spearman is not None for row in rows)
+    columns = (
+        {"ranker": [row.ranker for row in rows], **(_measures(rows) if measured else {})}
+        | {"cost, s": [f"{row.cost_s:,.0f}" if row.cost_s >= 10 else f"{row.cost_s:.2g}" for row in rows]}
+        | {"pays from": [_number(row.pays_from) for row in rows]}
+        | {"failed": [str(row.failed or "") for row in rows]}
+        | ({} if measured else {f"with {one.ranker}": _agreements(rows, one.ranker) for one in rows})
+        | {SIZE: [str(row.n) for row in rows]}
+    )
+    shown = {head: column for head, column in columns.items() if any(column)}
+    return list(shown), [list(line) for line in zip(*shown.values(), strict=True)]
+
+
+def caption(rows: Sequence[RankingRow], truth: str | None) -> str:
+    """What the numbers of the table are.
+
+    Args:
+        rows: The rows.
+        truth: Name of the truth; None: there is none.
+    """
+    if truth is None or all(row.spearman is None for row in rows):
+        return "Cost of each ranker, and its rank correlation with the others; no truth says how good its order is."
+    heads = cells(rows)[0]
+    told = [
+        f"Agreement of each ranker with the truth ({truth}); brackets: 95 % intervals over architectures.",
+        "rho: Spearman's rank correlation; tau: Kendall's.",
+        "Regret: points of accuracy lost by taking the best by score instead of the best by truth"
+        + (f", on average over random draws of {AMONG} or {AMONG_FEW} candidates." if REGRET not in heads else "."),
+        "Pairs: share of the pairs in the right order.",
+        "Pays from: number of candidates from which it is cheaper than full training." * ("pays from" in heads),
     ]
+    return " ".join(filter(None, told))
 
 
-def table(rows: Sequence[RankingRow]) -> str:
-    """The rows as a Markdown table."""
-    return tables.markdown(*cells(rows))
+def _measures(rows: Sequence[RankingRow]) -> dict[str, list[str]]:
+    """The columns that compare a ranker with the truth."""
+    most = max(row.n for row in rows)
+    few = most <= AMONG_FEW
+    return {
+        "rho": [_number(row.spearman, row.ci95) for row in rows],
+        "rho, top half": [_number(row.spearman_top, row.ci95_top) for row in rows],
+        "tau": [_number(row.kendall) for row in rows],
+        "recall of the top tenth": [
+            _number(row.recall_top) if row.n >= LEAST_RECALLED / ranking.RECALLED_SHARE else "" for row in rows
+        ],
+        f"{REGRET} among {AMONG}" if most > AMONG else REGRET: [_number(row.regret) for row in rows],
+        f"{REGRET} among {AMONG_FEW}": ["" if few else _number(row.regret_25, row.ci95_regret_25) for row in rows],
+        "pairs": [_number(row.pairs) for row in rows],
+        "rho given params": [_number(row.partial) for row in rows],
+    }
 
 
-def regret_text(row: RankingRow, among: int) -> str:
-    """Text of the regret among 100 or 25 candidates, marked if there is only one draw; empty: undefined."""
-    value = row.regret if among == AMONG else row.regret_25
-    return _shown(value) + " (one draw)" * (value is not None and row.n <= among)
+def _agreements(rows: Sequence[RankingRow], other: str) -> list[str]:
+    return [_number(row.agreement.get(other)) for row in rows]
 
 
-def _cell(row: RankingRow, column: str) -> str:
-    among = {"regret": AMONG, "regret_25": AMONG_FEW}
-    return regret_text(row, among[column]) if column in among else _shown(vars(row)[column])
-
-
-def _shown(value: Any) -> str:
+def _number(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A figure with its interval; empty text for None. Large figures have no decimals."""
     if value is None:
         return ""
-    if isinstance(value, list):
-        return "[" + ", ".join(f"{end:.2f}" for end in value) + "]"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    bounds = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+    return (f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:.2f}") + bounds

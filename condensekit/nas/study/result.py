@@ -22,6 +22,11 @@ TRIAL_FIELDS = ("ranker", "architecture", "score", "cost_s", "status", "reason")
 class SearchResult:
     """Result of :meth:`condensekit.nas.Contest.run`; ``print`` shows its table.
 
+    >>> from condensekit.nas import SearchResult, Trial
+    >>> found = SearchResult(None, (Trial("dm", {"width": 16}, score=0.75),), (), None, {})
+    >>> found.trials[0].score
+    0.75
+
     Args:
         best: The best architecture of the first ranker that scored an architecture: ``ranker``, ``architecture``,
             ``score``, ``params``, ``flops``, ``truth`` (each of these three None: unknown); None: no architecture was
@@ -85,9 +90,14 @@ class SearchResult:
         truth = sum(values) / len(values) if values else None
         return {**{name: record[name] for name in TRIAL_FIELDS}, "truth": truth}
 
-    def table(self) -> str:
-        """The rows as a Markdown table; without a truth it has costs and agreement only."""
-        return report.table(self.rows)
+    def table(self, width: int | None = None) -> str:
+        """The rows as text, with what they say; without a truth costs and agreement only.
+
+        Args:
+            width: Longest line in characters; None: that of the terminal, or 100.
+        """
+        caption = report.caption(self.rows, self.truth["name"] if self.truth else None)
+        return tables.text(*report.cells(self.rows), caption=caption, settings=(report.SIZE,), width=width)
 
     def to_pandas(self) -> Any:
         """The rows as a pandas data frame. Raises ConfigError if pandas is not installed."""

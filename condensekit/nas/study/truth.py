@@ -28,6 +28,13 @@ ACCURACY_COLUMNS = ("val_accs", "accuracy")  # beginnings of the names of column
 class Truth:
     """Accuracies of architectures in percent.
 
+    >>> from condensekit.nas import Truth, key, sample_architectures, space
+    >>> convnets = space("convnet-small", (1, 8, 8), 10)
+    >>> one, other = sample_architectures(convnets, n=2, seed=0)
+    >>> truth = Truth("by hand", {key(one): (71.5,)})
+    >>> truth.holds(convnets, one), truth.holds(convnets, other)
+    (True, False)
+
     Args:
         name: Name in tables.
         values: Measurements in percent, by :func:`~condensekit.nas.spaces.architecture.key` of the :func:`canonical`
@@ -69,11 +76,24 @@ class Truth:
 
 
 def read_table(path: Path, space: ModelSpace) -> Truth:
-    """Read a truth from a CSV file.
+    r"""Read a truth from a CSV file.
 
     The architecture is in a column ``net_str`` (the text of a NAS-Bench-201 cell), or in one column for each label of
     the space. The accuracies in percent are in ``val_accs``, or in columns whose names start with ``accuracy``, one
     column for each training seed. Other columns are ignored.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from condensekit.nas import read_table, sample_architectures, space
+    >>> convnets = space("convnet-small", (1, 8, 8), 10)
+    >>> one, other = sample_architectures(convnets, n=2, seed=0)
+    >>> lines = [",".join([*one, "accuracy"]), *(",".join(map(str, [*a.values(), 71.5])) for a in (one, other))]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "truth.csv"
+    ...     size = path.write_text("\n".join(lines))
+    ...     truth = read_table(path, convnets)
+    >>> len(truth.values)
+    2
 
     Raises:
         DataError: A file that cannot be read, missing columns, labels that are not single choices, an architecture that

@@ -43,6 +43,11 @@ MAX_PICKLED_BYTES = 1 << 30  # largest size of a space from the user's main scri
 class Portal:
     """Settings of NNI's training service for the engine ``nni``.
 
+    >>> from pathlib import Path
+    >>> from condensekit.nas import Portal
+    >>> Portal(Path("runs/nas/nni"), port=8081).port
+    8081
+
     Args:
         folder: Folder of its files.
         port: Port of its portal and REST server.
@@ -79,6 +84,17 @@ def search(
     A resumed search starts the same strategy again from its seed, and takes finished trials from the log instead of
     running them again. It gives the same trials as an uninterrupted search if the strategy does not depend on results,
     or if there is one worker.
+
+    >>> import nni
+    >>> from nni.nas.evaluator import FunctionalEvaluator
+    >>> from condensekit.nas import search, space
+    >>> def score(network):
+    ...     nni.report_final_result(-float(sum(weight.numel() for weight in network.parameters())))
+    >>> smallest = search(
+    ...     space("convnet-small", (1, 8, 8), 10), FunctionalEvaluator(score), "random", trials=3, engine="sequential"
+    ... )
+    >>> len(smallest)
+    3
 
     Args:
         space: The search space.

@@ -21,6 +21,11 @@ FINISHED, FAILED = "finished", "failed"
 class Trial:
     """Score of one candidate by one ranker, or the failure of this candidate.
 
+    >>> from condensekit.nas import Trial
+    >>> trial = Trial("dm", {"width": 16}, score=0.75)
+    >>> Trial.from_json(trial.to_json()) == trial
+    True
+
     Args:
         ranker: Name of the ranker.
         architecture: Architecture of the candidate.
@@ -72,6 +77,12 @@ class TrialLog:
 
     Each line has a checksum; lines of version 0.1 have no checksum. A half-written line of a kill or a full disk is
     skipped. If a ranker has an architecture twice, the first trial counts.
+
+    >>> from condensekit.nas import Trial, TrialLog
+    >>> log = TrialLog()  # with a path: a file
+    >>> log.append(Trial("dm", {"width": 16}, score=0.75))
+    >>> log.get("dm", {"width": 16}).score
+    0.75
 
     Args:
         path: The file; the first trial makes the file and its folder. None: trials are kept in memory only.

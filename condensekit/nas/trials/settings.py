@@ -25,6 +25,11 @@ def _cores() -> int:
 class Running:
     """How trials are run; the same for all rankers.
 
+    >>> from pathlib import Path
+    >>> from condensekit.nas import Running
+    >>> Running(engine="sequential", folder=Path("runs/nas"), budget_s=3600).engine
+    'sequential'
+
     Args:
         engine: See :func:`condensekit.nas.trials.driver.search`.
         workers: See :func:`condensekit.nas.trials.driver.search`.

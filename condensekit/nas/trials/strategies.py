@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 class FixedList(Strategy):  # type: ignore[misc]
     """Strategy that proposes given architectures, in their order, each once.
 
+    >>> from condensekit.nas import FixedList, sample_architectures, space
+    >>> FixedList(sample_architectures(space("nasbench201"), n=5, seed=0)).extra_repr()
+    '5 architectures'
+
     Args:
         architectures: Architectures of the space. An architecture of another space raises a DataError when the search
             starts.
@@ -108,6 +112,10 @@ def check_searchable(name: str, space: Mutable) -> None:
 
 def strategy(name: str, seed: int, trials: int | None = None) -> Strategy:
     """Make one of NNI's strategies, for scores of which higher is better.
+
+    >>> from condensekit.nas import strategy
+    >>> type(strategy("evolution", seed=0, trials=40)).__name__
+    'Evolution'
 
     Args:
         name: Name of :data:`~condensekit.nas.names.STRATEGIES`.

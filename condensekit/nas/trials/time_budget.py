@@ -33,6 +33,11 @@ class OutOfTimeError(CondensekitError):
 class TimeBudget:
     """Budget for the wall time inside ``with budget:``, over all processes that use the same file.
 
+    >>> from condensekit.nas import TimeBudget
+    >>> with TimeBudget(seconds=3600) as budget:
+    ...     budget.spent()
+    False
+
     Args:
         seconds: Size of the budget, above 0; None: no limit, but the time is counted, too.
         path: JSON file with the entry ``used_s``, written every second; None: the time is kept in memory.

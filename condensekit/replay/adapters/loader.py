@@ -34,6 +34,10 @@ class TensorLoader(SupervisedPlugin):
     random code is recognised, and what may be missed: :func:`condensekit.replay.adapters.materialise.materialise`.
     Labels beyond the network's head raise an error.
 
+    >>> from condensekit import Augmentation
+    >>> from condensekit.replay import TensorLoader
+    >>> plugins = [TensorLoader(Augmentation(("crop", "flip")))]  # the last of the plugins
+
     Attributes:
         fallback: Why the running experience keeps the stock loader; None: the loader was replaced.
 

@@ -22,12 +22,21 @@ def memory_bytes_metrics() -> list[PluginMetric]:
     ``MemoryBytes_Coded`` is the size after lossless coding (zlib) of every tensor. Both count ranges, labels and soft
     labels. The values are emitted after each experience, with the experience in the name. A strategy without a
     :class:`CondensedBuffer` emits no value.
+
+    >>> from avalanche.training.plugins import EvaluationPlugin
+    >>> from condensekit.replay import memory_bytes_metrics
+    >>> evaluator = EvaluationPlugin(memory_bytes_metrics(), loggers=[])
     """
     return [_Memory("MemoryBytes"), _Memory("MemoryBytes_Coded", coded=True)]
 
 
 def condense_seconds_metrics() -> list[PluginMetric]:
-    """Metric ``CondenseSeconds``: wall seconds of filling the memory in each experience, with reading and coding."""
+    """Metric ``CondenseSeconds``: wall seconds of filling the memory in each experience, with reading and coding.
+
+    >>> from avalanche.training.plugins import EvaluationPlugin
+    >>> from condensekit.replay import condense_seconds_metrics
+    >>> evaluator = EvaluationPlugin(condense_seconds_metrics(), loggers=[])
+    """
     return [_Seconds()]
 
 
@@ -38,6 +47,10 @@ def old_new_accuracy_metrics() -> list[PluginMetric]:
     ``Confusion_OldToNew``: fraction of the images of old classes that the network predicts as a new class.
     ``Confusion_NewToOld``: fraction of the images of new classes that the network predicts as an old class. A metric
     without images, such as of old classes in the first experience, is not emitted.
+
+    >>> from avalanche.training.plugins import EvaluationPlugin
+    >>> from condensekit.replay import old_new_accuracy_metrics
+    >>> evaluator = EvaluationPlugin(old_new_accuracy_metrics(), loggers=[])
     """
     return [_OldNew()]
 

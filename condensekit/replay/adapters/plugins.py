@@ -35,6 +35,10 @@ class FromScratchOnMemory(SupervisedPlugin):
     Departures from Avalanche's ``GDumbPlugin``: each experience draws new weights (there: the same initial weights);
     any storage policy; a falling learning rate.
 
+    >>> from condensekit.replay import CondensedBuffer, FromScratchOnMemory, Images
+    >>> buffer = CondensedBuffer(Images(20), "dm", classes=10)
+    >>> plugins = [FromScratchOnMemory(buffer)]  # Naive(..., plugins=plugins)
+
     Args:
         storage_policy: Any Avalanche ``ExemplarsBuffer``.
         protocol: Training protocol of the network.
@@ -100,6 +104,9 @@ class Distillation(SupervisedPlugin):
     images of former tasks count, each with the head of its task. The teacher is a copy of the model that exists only
     during an experience.
 
+    >>> from condensekit.replay import Distillation
+    >>> plugins = [Distillation(weight=1.0, temperature=2.0)]
+
     Args:
         weight: Weight of the term, above 0.
         temperature: Divisor of the outputs, above 0.
@@ -155,6 +162,11 @@ class FineTuneOnMemory(SupervisedPlugin):
     """Plugin that trains the model on the memory only, for a short time after each experience, so that classes balance.
 
     Put the plugin that fills the memory before this plugin. A ``CondensedBuffer`` is filled first in any order.
+
+    >>> from condensekit.catalog import protocol
+    >>> from condensekit.replay import CondensedBuffer, FineTuneOnMemory, Images
+    >>> buffer = CondensedBuffer(Images(20), "dm", classes=10)
+    >>> plugins = [FineTuneOnMemory(buffer, protocol=protocol("short"))]
 
     Args:
         storage_policy: Any Avalanche ``ExemplarsBuffer``.

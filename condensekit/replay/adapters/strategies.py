@@ -44,6 +44,16 @@ class CondensedReplay(SupervisedTemplate):
     A learner whose outputs are not those of a linear layer, such as one with a head for each task, cannot embed: a
     warning before the first step says so, and the memory keeps its own encoder.
 
+    >>> import torch
+    >>> from condensekit.replay import CondensedBuffer, CondensedReplay, Images
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> strategy = CondensedReplay(
+    ...     model=net,
+    ...     optimizer=torch.optim.SGD(net.parameters(), lr=0.05),
+    ...     storage_policy=CondensedBuffer(Images(20), "dm", classes=10),
+    ...     train_mb_size=32,
+    ... )  # then strategy.train(experience), as any strategy of Avalanche
+
     Args:
         model: The learner.
         optimizer: Optimiser of the learner.
@@ -111,6 +121,16 @@ class ERACE(ER_ACE):
     Then the look of condensed images does not tell the network which classes are old. Departure from Avalanche's
     class: a memory smaller than ``batch_size_mem`` is replayed, too; it repeats its images in the batch.
 
+    >>> import torch
+    >>> from condensekit.replay import ERACE, CondensedBuffer, Images
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> strategy = ERACE(
+    ...     model=net,
+    ...     optimizer=torch.optim.SGD(net.parameters(), lr=0.05),
+    ...     storage_policy=CondensedBuffer(Images(20), "herding", classes=10),
+    ...     batch_size_mem=32,
+    ... )
+
     Args:
         storage_policy: The memory.
         batch_size_mem: Number of replayed images in each step, at least 1.
@@ -160,6 +180,15 @@ class DERpp(DER):
     from the learner at the beginning of the next experience. A class that ``update_from_dataset`` renews keeps its
     former logits. Works on streams with and without task labels, with heads that grow, and with a memory smaller than
     ``batch_size_mem``. An output that an image had no logit for keeps its value.
+
+    >>> import torch
+    >>> from condensekit.replay import CondensedBuffer, DERpp, Images
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> strategy = DERpp(
+    ...     model=net,
+    ...     optimizer=torch.optim.SGD(net.parameters(), lr=0.05),
+    ...     storage_policy=CondensedBuffer(Images(20), "dm", classes=10),
+    ... )
 
     Args:
         storage_policy: A ``CondensedBuffer``; for real images use Avalanche's own ``DER``.

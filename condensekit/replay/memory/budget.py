@@ -111,6 +111,10 @@ class Images(Budget):
     """Budget in stored images: ``Images(2000)`` for all classes together, ``Images(per_class=20)`` for each class.
 
     A stored image counts as one image, also if several smaller images are packed into it.
+
+    >>> from condensekit.replay import Images
+    >>> Images(2000).max_size(classes=10), Images(per_class=20).max_size(classes=10)
+    (2000, 200)
     """
 
     in_images: ClassVar[bool] = True
@@ -126,7 +130,11 @@ class Images(Budget):
 
 @dataclass(frozen=True)
 class Bytes(Budget):
-    """Budget in bytes of images, ranges, labels and soft labels, as :attr:`condensekit.CondensedSet.nbytes` counts."""
+    """Budget in bytes of images, ranges, labels and soft labels, as :attr:`condensekit.CondensedSet.nbytes` counts.
+
+    >>> from condensekit.replay import Bytes, Memory
+    >>> memory = Memory(Bytes(10_000), "random", classes=10)
+    """
 
     def max_size(self, classes: int) -> int:
         """See :meth:`Budget.max_size`."""

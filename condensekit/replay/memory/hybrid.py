@@ -32,6 +32,11 @@ class Hybrid(Condensing):
     alternate in the order of storage, so that a memory that shrinks keeps its share of both. The features come from an
     untrained network of the recipe's encoder, or from the learner if the encoder is a learner.
 
+    >>> from condensekit import recipes
+    >>> from condensekit.replay import Hybrid
+    >>> Hybrid(recipes.dm(), share=0.25).name
+    'hybrid-dm-25'
+
     Args:
         recipe: Recipe of the synthetic images.
         share: Fraction of synthetic images, in [0, 1]; their number is rounded.

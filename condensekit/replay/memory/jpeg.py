@@ -18,6 +18,12 @@ from condensekit.sets.jpeg import QUALITIES, as_jpeg, plain_bytes, taken, uncoda
 class Coded(Around):
     """Filler that stores several JPEG images in the bytes of one image of 8-bit pixels.
 
+    >>> from condensekit.replay import Coded
+    >>> from condensekit.replay.memory.fillers import Selecting
+    >>> from condensekit import Random
+    >>> Coded(Selecting(Random()), times=9).name
+    'jpeg-random-9'
+
     Args:
         images: The filler that makes the images, such as ``Condensing(recipe)`` or ``Selecting(selection)``.
         times: Number of JPEG images in the bytes of one uncoded image.

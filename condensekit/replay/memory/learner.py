@@ -69,6 +69,10 @@ class LearnerEncoder(Encoder):
     The encoder holds a copy of the learner from the beginning of an experience, and a second copy while the memory is
     filled. A ``CondensedBuffer`` then deletes both, so that a checkpoint between experiences has no copy.
 
+    >>> from condensekit import recipes
+    >>> from condensekit.replay import CondensedBuffer, Images, LearnerEncoder
+    >>> buffer = CondensedBuffer(Images(20), recipes.dm(encoder=LearnerEncoder()), classes=10)
+
     Args:
         interpolate: False: use the weights after the experience only.
         keep: Number of steps for which each network is used.

@@ -68,7 +68,9 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
             seen, stored = stream[: i + 1], sets[: i + 1]
             with shared.ending_all():
                 make = partial(_train, memory, stored, seen, order, network, bench, shared)
-                return bench.remember(memory, name, make, _Cell)
+                record = bench.remember(memory, name, make, _Cell)
+                shared.advance(0, {"accuracy": sum(record["score"]["right"]) / sum(record["score"]["count"])})
+                return record
 
         with shared.ending_all():
             found = dict(zip(tasks, bench.compute.map(one, tasks), strict=True))

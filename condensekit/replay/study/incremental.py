@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from condensekit.data.images import ClassImages
 from condensekit.networks.base import separable
+from condensekit.progress import Stage
 from condensekit.replay.adapters.buffer import CondensedBuffer
 from condensekit.replay.adapters.plugins import FineTuneOnMemory
 from condensekit.replay.adapters.strategies import ERACE, CondensedReplay, DERpp
@@ -120,7 +121,7 @@ def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> li
     for network in range(settings.networks):
         name = f"{regime}/order-{order}-network-{network}"
         with bench.progress.stage(f"{regime}, {memory.name}, order {order}", settings.experiences) as stage:
-            cell = partial(_run, memory, regime, order, network, bench, stage.advance)
+            cell = partial(_run, memory, regime, order, network, bench, stage)
             found.append(bench.remember(memory, name, cell, _Cell)["experiences"])
     rows = []
     for networks in zip(*found, strict=True):
@@ -144,9 +145,7 @@ def without_avalanches_warnings() -> Iterator[None]:
                 warnings.warn_explicit(found.message, found.category, found.filename, found.lineno)
 
 
-def _run(
-    memory: MemoryKind, regime: str, order: int, network: int, bench: Bench, advance: Callable[[], None]
-) -> Record:
+def _run(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench, stage: Stage) -> Record:
     """Train one learner on the whole stream; returns the record of each experience under ``experiences``."""
     settings, classes = bench.settings, bench.train.classes
     experiences = settings.stream(order, len(classes))
@@ -166,7 +165,7 @@ def _run(
             last = i + 1 == len(experiences)
             if learner.at_once and not last:
                 rows.append({**NOTHING})
-                advance()
+                stage.advance()
                 continue
             learner.before(sum(map(len, seen)))
             held, done = _held(learner), learner.strategy.clock.train_iterations
@@ -177,9 +176,10 @@ def _run(
             tuned = [plugin for plugin in learner.strategy.plugins if isinstance(plugin, FineTuneOnMemory)]
             passes = [settings.online.batch_mem * done / held] if held else []
             passes += [plugin.shown / _held(learner) for plugin in tuned]
+            score = bench.score(learner.strategy.model, seen)
             rows.append(
                 {
-                    "score": bench.score(learner.strategy.model, seen),
+                    "score": score,
                     "nbytes": learner.nbytes(),
                     "images": learner.images(),
                     "condense_s": learner.condense_s(i),
@@ -189,7 +189,7 @@ def _run(
                     "passes": sum(passes) if passes else None,
                 }
             )
-            advance()
+            stage.advance(1, {"accuracy": sum(score["right"]) / sum(score["count"])})
     return {"experiences": rows}
 
 

@@ -144,6 +144,10 @@ class MemoryKind:
 class Making:
     """Settings of all condensed memories of a run.
 
+    >>> from condensekit.replay import Making
+    >>> Making(steps=100, options={"batch_real": 32, "init": "kmeans"}).storage
+    'uint8'
+
     Args:
         steps: Number of matching steps of each condensation; None: see :meth:`on`.
         options: Options of the recipes, as :func:`condensekit.catalog.recipe` takes them (``{"lr": 3, "init":

@@ -44,6 +44,10 @@ class Score(TypedDict):
 class Online:
     """Training of the learner in the incremental regimes.
 
+    >>> from condensekit.replay import Online, Settings
+    >>> Settings(experiences=5, ipc=10, online=Online(epochs=1, lr=0.1)).online.lr
+    0.1
+
     Args:
         epochs: Number of passes over the real images of each experience.
         lr: Learning rate of SGD, above 0.
@@ -91,6 +95,10 @@ class Settings:
 
     DM's protocol (Zhao and Bilen, WACV 2023) has 5 or 10 ``experiences`` on CIFAR-100, 20 images per class, 5 orders,
     3 networks, and the training protocol ``DC``.
+
+    >>> from condensekit.replay import Settings
+    >>> [len(experience) for experience in Settings(experiences=5).stream(order=0, classes=10)]
+    [2, 2, 2, 2, 2]
 
     Args:
         experiences: Number of experiences, each with the same number of classes.

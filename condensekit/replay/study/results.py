@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -102,23 +102,39 @@ class ReplayRow:
 
 COLUMNS = (
     "memory",
-    "regime",
-    "images",
-    "bytes",
     "final accuracy %",
+    f"difference to {RANDOM}",
     "average %",
     "forgetting %",
-    "above random, 95 % interval",
-    "n",
+    "images",
+    "bytes",
     "condense s",
-    "passes",
+    "condense passes",
     "train s",
+    "regime",
+    "orders x networks",
 )
+SETTINGS = ("regime", "orders x networks")
 
 
 @dataclass(frozen=True, repr=False)
 class ReplayResult:
     """Result of :func:`condensekit.replay.run_protocol`; ``print`` shows its table.
+
+    >>> import tempfile, condensekit as ck
+    >>> from dataclasses import replace
+    >>> from pathlib import Path
+    >>> from condensekit.catalog import protocol
+    >>> from condensekit.replay import ReplayResult, Settings, run_protocol
+    >>> train, test = ck.load("digits")
+    >>> short = replace(protocol("short"), steps=5)
+    >>> settings = Settings(experiences=2, ipc=1, orders=1, network=ck.ConvNet(width=8), protocol=short)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = Path(folder) / "replay"
+    ...     found = run_protocol(train, test, memories=["random", "kmeans"], out=run, settings=settings)
+    ...     again = ReplayResult.load(run)
+    >>> [row.memory for row in again.rows]
+    ['random', 'kmeans']
 
     Args:
         rows: A row for each memory and regime.
@@ -130,6 +146,7 @@ class ReplayResult:
         settings: The protocol.
         making: Settings of condensed memories.
         environment: Versions and hardware.
+        test: The test images: ``name`` of the data, or None, and number of ``images``; empty in files of version 0.1.
     """
 
     rows: tuple[ReplayRow, ...]
@@ -139,6 +156,7 @@ class ReplayResult:
     settings: Mapping[str, Any]
     making: Mapping[str, Any]
     environment: Mapping[str, Any]
+    test: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path) -> ReplayResult:
@@ -159,6 +177,7 @@ class ReplayResult:
             found["settings"],
             found["making"],
             found["environment"],
+            found.get("test", {}),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -172,13 +191,24 @@ class ReplayResult:
             "settings": dict(self.settings),
             "making": dict(self.making),
             "environment": dict(self.environment),
+            "test": dict(self.test),
         }
 
-    def table(self) -> str:
-        """The rows as a Markdown table, with accuracies and differences in percent, and the notes below."""
+    def table(self, width: int | None = None) -> str:
+        """The rows as text, with what they say: accuracies in percent, differences in points, and the notes below.
+
+        Args:
+            width: Longest line in characters; None: that of the terminal, or 100.
+        """
         notes = {row.memory: row.note for row in self.rows if row.note}
-        lines = [*([""] if notes else []), *(f"- {name}: {note}." for name, note in notes.items())]
-        return "\n".join([tables.markdown(COLUMNS, map(_cells, self.rows)), *lines])
+        return tables.text(
+            COLUMNS,
+            map(_cells, self.rows),
+            caption=_caption(self),
+            notes=[f"- {name}: {note}." for name, note in notes.items()],
+            settings=SETTINGS,
+            width=width,
+        )
 
     def to_pandas(self) -> Any:
         """The rows as a pandas data frame. Raises ConfigError if pandas is not installed."""
@@ -202,8 +232,8 @@ class _Named(TypedDict):
     against: str
 
 
-class _File(TypedDict):
-    """What ``replay.json`` holds."""
+class _Entries(TypedDict):
+    """What every ``replay.json`` holds."""
 
     rows: list[ReplayRow]
     accuracy_by_experience: dict[str, dict[str, list[Any]]]
@@ -212,6 +242,12 @@ class _File(TypedDict):
     settings: dict[str, Any]
     making: dict[str, Any]
     environment: dict[str, Any]
+
+
+class _File(_Entries, total=False):
+    """What a ``replay.json`` of this version holds besides."""
+
+    test: dict[str, Any]
 
 
 def read_record(path: Path) -> Any:
@@ -289,20 +325,47 @@ def row(
 
 
 def _cells(row: ReplayRow) -> tuple[object, ...]:
+    orders = len(row.finals)
+    spread = f" ± {100 * row.final_accuracy_std:.1f}" if orders > 1 else ""
     return (
         row.memory,
-        row.regime,
-        f"{row.images:,}",
-        f"{row.nbytes:,}",
-        f"{100 * row.final_accuracy_mean:.1f} ± {100 * row.final_accuracy_std:.1f}",
+        f"{100 * row.final_accuracy_mean:.1f}{spread}",
+        tables.signed(row.difference, row.ci95) or "-",
         _percent(row.average_accuracy_mean),
         _percent(row.forgetting_mean),
-        tables.signed(row.difference, row.ci95) or "-",
-        row.n,
-        f"{row.condense_s:.0f}",
+        f"{row.images:,}",
+        f"{row.nbytes:,}",
+        _seconds(row.condense_s),
         f"{row.work['passes']:.3g}" if row.work else "-",
-        f"{row.train_s:.0f}",
+        _seconds(row.train_s),
+        row.regime,
+        f"{orders} x {row.n // max(1, orders)}",
     )
+
+
+def _caption(found: ReplayResult) -> str:
+    """What the numbers of the table are."""
+    images, name = found.test.get("images"), found.test.get("name")
+    experiences = max((len(curve["mean"]) for curve in found.accuracy_by_experience.values()), default=0)
+    orders = max((len(row.finals) for row in found.rows), default=0)
+    protocol = (found.settings.get("protocol") or {}).get("name")
+    told = [
+        f"Accuracy in % after the last of {experiences} experiences, on the {f'{images:,} ' if images else ''}"
+        f"test images of all classes{f' of {name}' if name else ''}"
+        + f": mean ± standard deviation over {orders} class orders"
+        * (orders > 1),
+        f"Protocol from scratch: {protocol}" if protocol else "",
+        "Differences are paired, in points, with 95 % intervals" if any(row.ci95 for row in found.rows) else "",
+        "Average: over all experiences. Forgetting: best former accuracy minus the last one",
+        "Condense passes: images put through networks to fill the memory, in training sets"
+        if any(row.work for row in found.rows)
+        else "",
+    ]
+    return " ".join(f"{one}." for one in told if one)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _percent(value: float | None) -> str:

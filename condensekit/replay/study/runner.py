@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from condensekit import tables
 from condensekit.catalog import own
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
@@ -64,6 +65,21 @@ def run_protocol(
 
     The classes of each experience are condensed from their own images only. All memories of an order have the same
     class order, network seeds, gradient steps, images in a step and augmentation, so that differences are paired.
+
+    >>> import tempfile, condensekit as ck
+    >>> from dataclasses import replace
+    >>> from pathlib import Path
+    >>> from condensekit.catalog import protocol
+    >>> from condensekit.replay import Making, Settings, run_protocol
+    >>> train, test = ck.load("digits")
+    >>> short = replace(protocol("short"), steps=5)
+    >>> settings = Settings(experiences=2, ipc=1, orders=1, network=ck.ConvNet(width=8), protocol=short)
+    >>> making = Making(steps=2, options={"encoder_network": "ConvNet-w8"})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = Path(folder) / "replay"
+    ...     found = run_protocol(train, test, memories=["dm", "random"], out=run, settings=settings, making=making)
+    >>> found.primary_contrast
+    ('dm', 'random')
 
     Args:
         train: Real training images. Images that are not flippable are never mirrored.
@@ -120,10 +136,14 @@ def run_protocol(
     with RunDir.create(out, asked, resume, train.fingerprint()) as run, Compute(machine, size) as compute:
         _remember(known.values(), run.path / MEMORIES)
         bench = Bench(train, test, settings, making, run.path, compute, room, progress)
-        cells = {
-            (regime, name): [_cell(regime)(known[name], order, bench) for order in settings.order_numbers()]
-            for regime, name in places
-        }
+        progress.tell(_size(places, known, settings, making))
+        cells: dict[tuple[str, str], Cell] = {}
+        with progress.stage("replay: memories x orders", len(places) * settings.orders) as whole:
+            for regime, name in places:
+                cells[regime, name] = []
+                for order in settings.order_numbers():
+                    cells[regime, name].append(_cell(regime)(known[name], order, bench))
+                    whole.advance()
     named = former.get("primary_contrast")
     primary = (named["memory"], named["against"]) if named else named_pair(list(known.values()))
     result = ReplayResult(
@@ -137,12 +157,25 @@ def run_protocol(
         settings=describe(settings),
         making=_identity(making),
         environment=environment(),
+        test={"name": (test.source or {}).get("name"), "images": len(test)},
     )
     with keeping(result):
         write_json(out / FILE, result.to_json())
-        write_bytes_atomic(out / TABLE, f"{result.table()}\n".encode())
+        write_bytes_atomic(out / TABLE, f"{result.table(tables.WIDTH)}\n".encode())
         plot(result.accuracy_by_experience, out / PLOT)
     return result
+
+
+def _size(
+    places: Sequence[tuple[str, str]], kinds: Mapping[str, MemoryKind], settings: Settings, making: Making
+) -> str:
+    """How much work a study is, for people; what the run folder holds already is done."""
+    networks = settings.orders * settings.networks
+    trainings = sum(networks * (settings.experiences if regime == FROM_SCRATCH else 1) for regime, _ in places)
+    condensed = {(name, regime == FROM_SCRATCH) for regime, name in places if kinds[name].learnt}
+    sets = sum((settings.orders if shared else networks) * settings.experiences for _, shared in condensed)
+    steps = f" of {making.steps:,} steps" if making.steps else ""
+    return f"{trainings} trainings" + (f", {sets} condensations{steps}" if sets else "")
 
 
 def check_regime(name: str) -> None:

@@ -182,7 +182,7 @@ def stop_computing(patch):
         "condensekit.runs.folder.RunDir.create",
         "condensekit.everyday.evaluate_candidates",
         "condensekit.cli.export.to_folder",
-        "condensekit.cli.export.to_png_grid",
+        "condensekit.cli.export.picture",
         "condensekit.report.page.page",
         "condensekit.cli.show.emit",
     ):

@@ -17,7 +17,7 @@ from condensekit.runs.files import load_tensors, save_tensors
 from tests.nas import toy
 
 pytestmark = pytest.mark.nni
-PAGE = Path(__file__).parents[3] / "docs/search.md"
+PAGE = Path(__file__).parents[3] / "docs/tutorials/search.md"
 SPACE = space("convnet-small", (1, 8, 8), 10)
 ARCHITECTURE = {"depth": 1, "width": 16, "activation": "relu", "norm": "batch", "pooling": "avg"}
 

@@ -1,0 +1,45 @@
+"""The documentation has an entry for each public name, builds without a warning, and asks nothing of a network."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PACKAGES = ("condensekit", "condensekit.replay", "condensekit.nas")
+ENTRY = re.compile(r"^\.\. (?:auto\w+|py:\w+):: (\S+)$", re.MULTILINE)
+INCLUDED = re.compile(r"^```\{literalinclude\} (\S+)$", re.MULTILINE)
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//|<link\b[^>]*href=["']?(?:https?:)?//"""
+)
+
+
+def test_each_public_name_has_one_entry_in_the_reference():
+    entries = [name for page in PAGES for name in ENTRY.findall(page.read_text(encoding="utf-8"))]
+    for package in PACKAGES:
+        public = [f"{package}.{name}" for name in importlib.import_module(package).__all__]
+        homes = {"condensekit.recipes": "condensekit.catalog.recipes"}  # the module is documented where it lies
+        assert {name: entries.count(homes.get(name, name)) for name in public} == dict.fromkeys(public, 1)
+
+
+@pytest.mark.parametrize("kind", ["data", "network", "method", "memory", "space"])
+def test_each_part_of_your_own_is_one_example_file(kind):
+    page = ROOT / "docs/own" / f"{kind}.md"
+    (shown,) = INCLUDED.findall(page.read_text(encoding="utf-8"))
+    assert (page.parent / shown).resolve().parent == ROOT / "examples"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("sphinx", reason="the documentation needs the development extra")
+    build = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", str(ROOT / "docs"), str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        assert LOADED.search(page.read_text(encoding="utf-8")) is None, page.name
