@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from condensekit.catalog import recipes
     from condensekit.compute import Machine
-    from condensekit.data.images import ClassImages, ImageSpec
+    from condensekit.data.images import ClassImages
+    from condensekit.data.spec import ImageSpec
     from condensekit.driver import Saving
     from condensekit.errors import CondensekitError
     from condensekit.everyday import condense, evaluate, load, select
@@ -60,7 +61,8 @@ def lazy(package: str, modules: Mapping[str, tuple[str, ...]]) -> tuple[Callable
 _MODULES = {
     "catalog.recipes": ("recipes",),
     "compute": ("Machine",),
-    "data.images": ("ClassImages", "ImageSpec"),
+    "data.images": ("ClassImages",),
+    "data.spec": ("ImageSpec",),
     "driver": ("Saving",),
     "errors": ("CondensekitError",),
     "everyday": ("condense", "evaluate", "load", "select"),

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from condensekit.errors import ConfigError, instance, meant, refuse, whole
+from condensekit.errors import ConfigError, choice, finite, instance, meant, refuse, whole
 from condensekit.networks.base import FeatureNetwork, separable
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.cost import PASSES, Shape
@@ -74,11 +74,9 @@ class Machine:
     def __post_init__(self) -> None:
         refuse(
             None if str(self.device) == "auto" else device_misfit(str(self.device)),
-            None
-            if self.precision in PRECISIONS
-            else f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}",
+            choice("precision", self.precision, PRECISIONS),
             None if self.chunk is None else whole("chunk", self.chunk, 0),
-            "chunk must be 0 (whole batch) or at least 2, got 1" if self.chunk == 1 else None,
+            "chunk must be 0 (whole batch) or at least 2, got 1" if finite(self.chunk) and self.chunk == 1 else None,
             None if self.workers is None else whole("workers", self.workers, 0),
             instance("compiled", self.compiled, bool, "True or False"),
             "compiled=True needs a C++ compiler (g++ or clang++) on the PATH"
@@ -183,7 +181,7 @@ def device_misfit(name: str) -> str | None:
     """The problem of the device called ``name``, which must not be ``auto``; None if it can be used."""
     if not re.fullmatch(r"cpu|mps|cuda(:(0|[1-9][0-9]*))?", name):
         hint = meant(name.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
-        return f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps{hint and '.' + hint}"
+        return f"unknown device {name!r:.60}: use auto, cpu, cuda, cuda:N or mps{hint and '.' + hint}"
     kind, _, index = name.partition(":")
     missing = {
         "cpu": None,

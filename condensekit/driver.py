@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from condensekit.compute import Compute, Machine, Spent, made_on, usual_modes
 from condensekit.data.images import ClassImages
-from condensekit.errors import Problems, StoreError, function, instance, positive, refuse, whole
+from condensekit.errors import Problems, StoreError, function, instance, path, positive, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Prepared
@@ -33,8 +33,13 @@ from condensekit.runs.folder import RunDir, environment
 from condensekit.selection.base import smaller_note, stored_each
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
+from condensekit.sets.grid import SMALLEST
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
+PICTURED = 1 << 20  # pixels of the picture of the first images
 READ_EVERY = {"cuda": 50, "mps": 50}  # steps between two reads of the metrics from a GPU; on a CPU every step
 
 
@@ -70,6 +75,28 @@ class CondenseResult:
     def __repr__(self) -> str:
         return f"CondenseResult({self.status.value}, {self.set!r}: {self.message})"
 
+    def _repr_html_(self) -> str:
+        from condensekit.html import standalone
+        from condensekit.html.layout import charts, paragraph
+        from condensekit.html.metrics import curves
+
+        drawn = curves({"": self.history})
+        return standalone(paragraph(f"{self.set.name}: {self.message}."), self.set.grid(), charts(drawn))
+
+    def show(self) -> Figure:
+        """The images as a matplotlib figure, see :meth:`CondensedSet.show`."""
+        return self.set.show()
+
+    def plot(self) -> Figure:
+        """The metrics of each step of this call as a matplotlib figure.
+
+        Raises:
+            ConfigError: This call made no step.
+        """
+        from condensekit.figures.metrics import metrics
+
+        return metrics({self.set.name: self.history})
+
 
 @dataclass(frozen=True)
 class Saving:
@@ -90,7 +117,7 @@ class Saving:
         resume: Continue from the newest valid checkpoint in ``out``; without a checkpoint, start from step 1.
         every: Steps between checkpoints; None: only ``minutes`` decides.
         minutes: Minutes between checkpoints.
-        snapshot_every: Steps between PNG pictures of the images; None: no pictures.
+        snapshot_every: Steps between PNG pictures of the images; None: only one of the first images, if it is small.
     """
 
     out: Path
@@ -98,6 +125,16 @@ class Saving:
     every: int | None = None
     minutes: float = 5.0
     snapshot_every: int | None = None
+
+    def __post_init__(self) -> None:
+        refuse(
+            path("out", self.out, "the folder of the run"),
+            instance("resume", self.resume, bool, "True or False"),
+            None if self.every is None else whole("every", self.every, 1),
+            positive("minutes", self.minutes, zero=True),
+            None if self.snapshot_every is None else whole("snapshot_every", self.snapshot_every, 1),
+        )
+        object.__setattr__(self, "out", Path(self.out))
 
 
 @usual_modes()
@@ -158,7 +195,7 @@ def condense(
             whole("seed", seed),
             None if record is None else instance("record", record, Mapping, '{"name": "mine"}'),
             None if saving is None else instance("saving", saving, Saving, "a folder or Saving(folder)"),
-            function("stop", stop, "lambda: False"),
+            function("stop", stop, "lambda: False", 0),
             instance("progress", progress, Progress, "a subclass of condensekit.progress.Progress, or nothing"),
         )
     with problems:
@@ -200,6 +237,7 @@ def condense(
                 loop.restore(*found)
             else:
                 loop.begin(ipc)
+                loop.first_picture()
             with caught() as loop.stop:
                 result = loop.complete()
             return replace(result, signum=loop.stop.signum)
@@ -426,11 +464,23 @@ class _Loop:
 
     def _snapshot(self) -> None:
         every = self.saving.snapshot_every if self.saving else None
-        if self.run and every and self.step % every == 0:
+        if every and self.step % every == 0:
+            self._picture()
+
+    def first_picture(self) -> None:
+        """A small picture of the first images, for reports; none if even one image of each class would be too much."""
+        classes, ipc, channels, height, width = self.state["images"].shape
+        columns = min(ipc, PICTURED // (classes * max(height, SMALLEST) * max(width, SMALLEST)))
+        if channels in (1, 3) and columns:
+            self._picture(min(10, columns))
+
+    def _picture(self, per_class: int = 10) -> None:
+        if self.run:
             from condensekit.sets.export import to_png_grid
 
             start = time.perf_counter()
-            to_png_grid(self._set(Status.INTERRUPTED), self.run.path / "snapshots" / f"step-{self.step:06d}.png")
+            file = self.run.path / "snapshots" / f"step-{self.step:06d}.png"
+            to_png_grid(self._set(Status.INTERRUPTED), file, per_class)
             self.seconds.writing += time.perf_counter() - start
 
     def _end(self) -> CondenseResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import re
@@ -74,7 +75,7 @@ class StoreError(CondensekitError):
     result: object = None
 
 
-def unknown(kind: str, value: str, known: Iterable[str]) -> ConfigError:
+def unknown(kind: str, value: object, known: Iterable[str]) -> ConfigError:
     """Make the error for an unknown name: it offers what the word may mean, and the list of known names.
 
     Args:
@@ -83,7 +84,10 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> ConfigError:
         known: The names, the usual ones first.
     """
     names = list(known)
-    return ConfigError(f"unknown {kind} {value!r}.{meant(value, names)} Known: {', '.join(sorted(names))}")
+    listed = f"Known: {', '.join(sorted(names))}"
+    if not isinstance(value, str):
+        return ConfigError(f"{kind} must be a name, got {quoted(value)}. {listed}")
+    return ConfigError(f"unknown {kind} {value!r}.{meant(value, names)} {listed}")
 
 
 def meant(value: str, known: Iterable[str]) -> str:
@@ -121,11 +125,46 @@ def instance(name: str, value: object, kind: type, way_out: str) -> str | None:
     return f"{name} must be {article} {kind.__name__}, got {quoted(value)}: pass {way_out}"
 
 
-def function(name: str, value: object, way_out: str) -> str | None:
-    """The problem of an argument that must be a function or another callable object; None if there is no problem."""
-    if callable(value) and not isinstance(value, type):
+def function(name: str, value: object, way_out: str, arguments: int | None = None) -> str | None:
+    """The problem of an argument that must be a function or another callable object; None if there is no problem.
+
+    Args:
+        name: The name of the argument.
+        value: The given value.
+        way_out: A value that would work.
+        arguments: Number of arguments that it is called with; None: it is not checked.
+    """
+    if not callable(value) or isinstance(value, type):
+        return f"{name} must be a function, got {quoted(value)}: pass {way_out}"
+    try:
+        inspect.signature(value).bind(*[None] * (arguments or 0))
+    except TypeError:
+        if arguments is not None:
+            return f"{name} must be a function of {arguments} arguments, got {quoted(value)}: pass {way_out}"
+    except ValueError:
+        pass  # a function written in C may have no signature
+    return None
+
+
+def path(name: str, value: object, way_out: str = "the path as a text") -> str | None:
+    """The problem of an argument that must be a path; None if there is no problem."""
+    if isinstance(value, str | os.PathLike):
         return None
-    return f"{name} must be a function, got {quoted(value)}: pass {way_out}"
+    return f"{name} must be a path, got {quoted(value)}: pass {way_out}"
+
+
+def choice(name: str, value: object, known: Iterable[str]) -> str | None:
+    """The problem of a value that must be one of some words; None if there is no problem."""
+    words = tuple(known)
+    if isinstance(value, str) and value in words:
+        return None
+    return f"{name} must be one of {', '.join(words)}, got {_brief(value)}"
+
+
+def within(name: str, value: Any, low: float, high: float) -> str | None:
+    """The problem of a value that must be a number from ``low`` to ``high``; None if there is no problem."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return None if number and low <= value <= high else f"{name} must lie in [{low:g}, {high:g}], got {_brief(value)}"
 
 
 def quoted(value: object) -> str:
@@ -134,6 +173,12 @@ def quoted(value: object) -> str:
         return f"the class {value.__name__}"
     text = " ".join(repr(value).split())
     return f"{text:.60} ({type(value).__name__})"
+
+
+def _brief(value: object) -> str:
+    """A value in one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text:.60}... ({type(value).__name__})"
 
 
 def unusable(path: str | os.PathLike[str]) -> str | None:
@@ -160,7 +205,7 @@ def whole(name: str, value: object, low: int | None = None) -> str | None:
     if not isinstance(value, bool) and isinstance(value, Integral) and (low is None or int(value) >= low):
         return None
     bound = "" if low is None else f" of at least {low}"
-    return f"{name} must be an integer{bound}, got {value!r}"
+    return f"{name} must be an integer{bound}, got {_brief(value)}"
 
 
 def finite(value: object) -> bool:
@@ -173,9 +218,9 @@ def positive(name: str, value: Any, zero: bool = False) -> str | None:
     if finite(value) and (value > 0 or (zero and value == 0)):
         return None
     return (
-        f"{name} must be finite and at least 0, got {value!r}"
+        f"{name} must be finite and at least 0, got {_brief(value)}"
         if zero
-        else f"{name} must be positive and finite, got {value!r}"
+        else f"{name} must be positive and finite, got {_brief(value)}"
     )
 
 

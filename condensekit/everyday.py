@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from condensekit import driver
 from condensekit.catalog import names, recipes
 from condensekit.compute import Compute, Machine, usual_modes
 from condensekit.data import datasets
+from condensekit.data.arrays import check_layout
 from condensekit.data.images import ClassImages
 from condensekit.data.objects import as_images
 from condensekit.driver import CondenseResult, Saving
@@ -26,9 +26,9 @@ from condensekit.errors import (
     DataError,
     Problems,
     instance,
+    path,
     quoted,
     refuse,
-    require,
     unknown,
     unusable,
     whole,
@@ -58,7 +58,7 @@ def load(
     image_size: int | None = None,
     download: bool = False,
     trust_local_copy: bool = False,
-    mmap: Path | None = None,
+    mmap: str | Path | None = None,
     flippable: bool | None = None,
     splits: bool = True,
     layout: str | None = None,
@@ -89,6 +89,15 @@ def load(
         DataError: Images that are missing, damaged or do not fit; the text names the file or item.
         ConfigError: An unknown name or layout, or an ``image_size`` below 1.
     """
+    flags = {"download": download, "trust_local_copy": trust_local_copy, "splits": splits}
+    flags |= {} if flippable is None else {"flippable": flippable}
+    refuse(
+        *(None if folder is None else path(name, folder) for name, folder in (("root", root), ("mmap", mmap))),
+        *(instance(name, flag, bool, "True or False") for name, flag in flags.items()),
+        None if image_size is None else whole("image_size", image_size, 1),
+        _no_progress(progress),
+    )
+    check_layout(layout)
     if isinstance(source, str | Path):
         return datasets.load(
             source,
@@ -96,7 +105,7 @@ def load(
             image_size=image_size,
             download=download,
             trust_local_copy=trust_local_copy,
-            mmap=mmap,
+            mmap=None if mmap is None else Path(mmap),
             flippable=flippable,
             splits=splits,
             layout=layout,
@@ -158,7 +167,9 @@ def condense(
     problems = Problems()
     made, images = None, None
     with problems:
-        refuse(None if record is None else instance("record", record, Mapping, '{"name": "mine"}'))
+        refuse(
+            None if record is None else instance("record", record, Mapping, '{"name": "mine"}'), _no_progress(progress)
+        )
     with problems:
         made = recipes.as_recipe(recipe)
     images = as_images(data)
@@ -212,6 +223,7 @@ def select(
     chosen_by, usual = names.baseline(selection)
     refuse(
         instance("formation", usual if formation is None else formation, Formation, "Formation(factor=2)"),
+        instance("machine", machine, Machine, "Machine('cpu')"),
         whole("seed", seed),
     )
     images = as_images(data)
@@ -281,19 +293,20 @@ def evaluate(
             architectures.append(names.as_network(one))
     for one in against if isinstance(against, list | tuple) else [] if against is None else [against]:
         with problems:
-            if one != FULL:
+            if not (isinstance(one, str) and one == FULL):
                 selection, formation = names.baseline(one, "against")
                 one = one if isinstance(one, str) else selection.name
                 chosen[one] = selection, formation
             wanted.append(one)
     with problems:
-        require(
-            out is None or (isinstance(out, str | os.PathLike) and not unusable(out)),
-            f"out must be the path of a folder, got {quoted(out)}: pass 'evaluated', or the folder of a run",
-        )
-    with problems:
         protocol = names.protocol(protocol) if isinstance(protocol, str) else protocol
-        refuse(instance("protocol", protocol, TrainProtocol, '"short", "dc", "idc" or a TrainProtocol'))
+        refuse(
+            instance("protocol", protocol, TrainProtocol, '"short", "dc", "idc" or a TrainProtocol'),
+            instance("machine", machine, Machine, "Machine('cpu')"),
+            instance("equal_steps", equal_steps, bool, "True or False"),
+            _no_progress(progress),
+            None if out is None else _no_folder(out),
+        )
     problems.refuse()
     groups = found.groups(sets)
     made_of = [one.spec for group in groups for one in group.sets]
@@ -341,8 +354,21 @@ def baselines(
     return made
 
 
+def _no_progress(given: object) -> str | None:
+    """The problem of an argument ``progress``; None if there is no problem."""
+    way_out = "a subclass of condensekit.progress.Progress, or nothing"
+    return None if given is None else instance("progress", given, Progress, way_out)
+
+
 def _size(images: ClassImages) -> tuple[int, int]:
     return images.spec.shape[1], images.spec.shape[2]
+
+
+def _no_folder(out: str | Path) -> str | None:
+    """The problem of ``out``; None if there can be such a folder."""
+    if problem := path("out", out, "the folder as a text"):
+        return problem
+    return f"out={str(out)!r} is no path: {why}" if (why := unusable(out)) else None
 
 
 def _misplaced(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -102,7 +103,9 @@ class Bars(Progress):
     @contextmanager
     def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Stage]:
         """See :meth:`Progress.stage`."""
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # a notebook without ipywidgets has text bars
+            from tqdm.auto import tqdm
 
         shown: Any = {} if in_notebook() else {"file": sys.stderr, "disable": None}
         with (

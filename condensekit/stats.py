@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 ENOUGH_SETS = 3  # sets from which an interval is over sets; sets are independent, networks on one set are not
+SAME = 1e-12  # differences of fractions below it are rounding
 
 Accuracies = Sequence[Sequence[float]]
 K = TypeVar("K")
@@ -16,7 +17,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     """The t interval of the mean of independent values; None for a single value."""
     if len(values) < 2:
         return None
-    if min(values) == max(values):  # scipy warns of the variance 0
+    if max(values) - min(values) < SAME:  # scipy warns of the variance 0
         return values[0], values[0]
     from scipy.stats import ttest_1samp
 

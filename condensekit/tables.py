@@ -1,9 +1,8 @@
-"""Tables: rows of results as text for a terminal, Markdown, HTML, JSON values or a pandas data frame."""
+"""Tables: rows of results as text for a terminal, Markdown, JSON values or a pandas data frame."""
 
 from __future__ import annotations
 
 import dataclasses
-import html
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -69,15 +68,6 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """
     lines = ["| " + " | ".join(map(_cell, line)) + " |" for line in (columns, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])
-
-
-def as_html(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The same table for a notebook."""
-
-    def line(cells: Sequence[object], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(printable(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-    return "<table>" + line(columns, "th") + "".join(line(row, "td") for row in rows) + "</table>"
 
 
 def as_frame(rows: Iterable[Any]) -> Any:

@@ -47,9 +47,10 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     code, text, err = cli(*options, "--out", out)
     assert code == 0, err
     assert err.startswith("Data: ")
-    assert "| dm |" in text
+    assert "| dm " in text
     assert "Best by dm: " in text
-    assert "the same command with --resume --retrain" in text
+    assert f"condensekit search --resume --retrain --out {out}" in text
+    assert max(map(len, text.split("Scores against")[0].splitlines())) <= 100
     record = json.loads((out / "search.json").read_text())
     assert [row["ranker"] for row in record["ranking"]] == ["dm", "random", "params", "dm+params"]
     assert all(set(row) >= KEYS for row in record["ranking"])

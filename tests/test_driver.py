@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from condensekit import driver
 from condensekit.catalog import recipes
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
@@ -141,12 +142,24 @@ def test_same_images_in_another_process_whatever_the_hash_seed(tmp_path):
     assert len(seen) == 1
 
 
+def test_the_first_images_are_kept_if_they_are_small(tmp_path, monkeypatch):
+    run(saving=Saving(tmp_path / "small"))
+    assert [p.name for p in (tmp_path / "small" / "snapshots").iterdir()] == ["step-000000.png"]
+    monkeypatch.setattr(driver, "PICTURED", 100)
+    run(saving=Saving(tmp_path / "large"))
+    assert not (tmp_path / "large" / "snapshots").exists()
+
+
 def test_checkpoints_metrics_snapshots_and_set_are_written(tmp_path):
     out = tmp_path / "run"
     result = run(saving=Saving(out, every=2, snapshot_every=2), record={"made_for": "a test"})
     assert steps_of(out) == [1, 2, 3, 4]
     assert sorted(p.stem for p in (out / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
-    assert sorted(p.name for p in (out / "snapshots").iterdir()) == ["step-000002.png", "step-000004.png"]
+    assert sorted(p.name for p in (out / "snapshots").iterdir()) == [
+        "step-000000.png",
+        "step-000002.png",
+        "step-000004.png",
+    ]
     assert torch.equal(CondensedSet.load(out / "set.safetensors").images, result.set.images)
     assert read_json(out / "config.json")["made_for"] == result.set.provenance["config"]["made_for"] == "a test"
 

@@ -11,7 +11,7 @@ FLOORS = (
     ("words",),
     ("errors", "rng", "interrupt", "progress"),
     ("stats", "tables", "networks", "html"),
-    ("compute",),
+    ("compute", "figures"),
     ("runs",),
     ("data",),
     ("sets",),

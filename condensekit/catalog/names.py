@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from condensekit.catalog import own
-from condensekit.errors import ConfigError, meant, quoted, refuse, require, unknown
+from condensekit.errors import ConfigError, function, meant, quoted, refuse, require, unknown
 from condensekit.methods.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.gradient import DISTANCES
@@ -159,10 +159,13 @@ def as_selection(given: Any, name: str = "selection") -> Selection:
     """
     if isinstance(given, str):
         return selection(given)
-    if isinstance(given, type) or not callable(given):
+    if isinstance(given, type | nn.Module) or not callable(given):
         way_out = f"{given.__name__}()" if isinstance(given, type) else '"kmeans" or KMeans()'
         raise ConfigError(f"{name} must be a name, an object or a function, got {quoted(given)}: pass {way_out}")
-    return given if isinstance(given, Selection) else Function(given)
+    if isinstance(given, Selection):
+        return given
+    refuse(function(name, given, 'a function of (data, ipc, draw, compute), "kmeans" or KMeans()', 4))
+    return Function(given)
 
 
 def baseline(given: Any, argument: str = "selection") -> tuple[Selection, Formation]:

@@ -11,6 +11,7 @@ from condensekit import catalog
 from condensekit.cli import show, waiting
 from condensekit.cli.flags import as_flags
 from condensekit.cli.kinds import Command, Positive, Whole, gathered, option
+from condensekit.cli.next import ending
 from condensekit.cli.options import (
     IPC,
     JSON,
@@ -27,7 +28,7 @@ from condensekit.compute import Machine
 from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import require
 from condensekit.methods.recipe import Recipe
-from condensekit.progress import Part
+from condensekit.report.words import holds
 from condensekit.runs.folder import check_free
 
 EXIT = {Status.FINISHED: 0, Status.DIVERGED: 3}  # of runs that no signal ended
@@ -113,11 +114,14 @@ def command(
     problems.refuse()
     for folder in folders.values():
         check_free(folder, place.resume)
-    shown = [show.progress(quiet, folder if tensorboard else None) for folder in folders.values()]
+    titles = [f"set {number} of {len(folders)}" if len(folders) > 1 else "" for number in range(1, len(folders) + 1)]
+    shown = [
+        show.progress(quiet, folder if tensorboard else None, title)
+        for folder, title in zip(folders.values(), titles, strict=True)
+    ]
     train, _ = source.load(quiet)
     results: dict[Path, CondenseResult] = {}
     for number, (seed, folder) in enumerate(folders.items()):
-        part = f"set {number + 1} of {len(folders)}"
         results[folder] = condense(
             train,
             recipe,
@@ -134,7 +138,7 @@ def command(
                 snapshot_every=snapshot_every,
             ),
             record={"name": catalog.name_of(recipe), **source.record(folder)},
-            progress=Part(shown[number], part) if len(folders) > 1 else shown[number],
+            progress=shown[number],
         )
         show.images(results[folder].set, folder)
         if results[folder].signum is not None:
@@ -142,6 +146,9 @@ def command(
     text = "\n".join(map(_line, results.items()))
     if any(result.status is Status.INTERRUPTED for result in results.values()):
         text += f"\nThe images are kept in the last checkpoint. To go on: {waiting.again('condense', place.out)}"
+    else:
+        meaning = f"{holds(next(iter(results.values())).set, len(results))}."
+        text += f"\n{ending(place.out, meaning, 'measure how good they are', 'evaluate', place.out)}"
     show.emit(as_json, {"runs": [_record(f, r) for f, r in results.items()]}, text)
     return max(map(_exit_code, results.values()))
 

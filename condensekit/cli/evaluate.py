@@ -10,7 +10,7 @@ from typing import TypedDict
 import click
 
 from condensekit import catalog
-from condensekit.cli import show
+from condensekit.cli import show, waiting
 from condensekit.cli.kinds import MANY, Command, Data, List, Location, Whole, gathered, option, unused
 from condensekit.cli.next import ending
 from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TENSORBOARD, TRUST, Source, machine_options
@@ -44,7 +44,8 @@ HELP = """Train networks from scratch on the sets of each RUN, and test them on 
 
 Runs that differ only in the seed form one row of the table, as do the runs of a folder made with several seeds. A row
 shows the mean accuracy, its standard deviation, and the difference to the reference (the first name of --against)
-for the same seeds, with a 95% interval.
+for the same seeds, with a 95% interval. Each finished network is kept at once: after an interruption, repeat the
+command.
 
 \b
 Examples:
@@ -53,8 +54,7 @@ Examples:
   condensekit evaluate runs/dm --network ConvNet,ResNet18 --networks 3 --json
 \f
 The interval is over sets if there are at least three sets, else over networks. All results are written to
-evaluation.json in the first RUN, and each finished network to its folder trainings at once: after an interruption,
-repeat the command.
+evaluation.json in the first RUN, and each finished network to its folder trainings.
 """
 
 
@@ -160,6 +160,7 @@ def command(
     progress = show.progress(quiet, file.parent if tensorboard else None)
     train, test = source.load(quiet)
     _same_data(found, train)
+    waiting.KEPT.set(file.parent)
     try:
         result = evaluate(
             list(runs),
@@ -175,9 +176,6 @@ def command(
             progress=progress,
             out=file.parent,
         )
-    except KeyboardInterrupt:
-        show.tell(f"{file.parent}: finished networks are kept: repeat the command to go on")
-        raise
     except StoreError as error:
         if isinstance(error.result, Evaluation):
             show.emit(as_json, error.result.to_json(), error.result.table())

@@ -15,6 +15,8 @@ AFTER = 1.5  # seconds without a line
 COMPUTING = ("condense", "select", "code", "evaluate", "replay", "search", "demo")
 PLACE: ContextVar[tuple[str, Path] | None] = ContextVar("place", default=None)
 """Name and run folder of the present command, if it can be resumed."""
+KEPT: ContextVar[Path | None] = ContextVar("kept", default=None)
+"""Folder that keeps what the present command has finished, if the same command goes on from there."""
 _timer: threading.Timer | None = None
 
 
@@ -39,6 +41,8 @@ def _tell(command: str) -> None:
 
 def interrupted() -> str:
     """What the present command leaves after Ctrl-C, and how it goes on."""
+    if kept := KEPT.get():
+        return f"Interrupted: what is finished is kept in {kept}. To go on: repeat the command"
     name, out = PLACE.get() or ("", Path())
     if name and (any(out.glob("config.json")) or any(out.glob("seed-*/config.json"))):
         return f"Interrupted: what is finished is kept in {out}. To go on: {again(name, out)}"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condensekit.errors import DataError, unknown
+from condensekit.errors import ConfigError, DataError, quoted, unknown, whole
 
 LAYOUTS = ("NCHW", "NHWC")
 USUAL = (1, 3)  # numbers of channels of grey and RGB images
@@ -24,8 +24,35 @@ BRIGHT = 128  # whole floats are pixels in 0..255 if the brightest is at least t
 
 def check_layout(layout: str | None) -> None:
     """Raise ConfigError unless ``layout`` is None or one of :data:`LAYOUTS`."""
-    if layout is not None and layout not in LAYOUTS:
-        raise unknown("layout", str(layout), LAYOUTS)
+    if layout is not None and not (isinstance(layout, str) and layout in LAYOUTS):
+        raise unknown("layout", layout, LAYOUTS)
+
+
+def check_tensors(**given: object) -> None:
+    """Raise DataError for the first argument that is no tensor."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise DataError(f"{name} must be a torch.Tensor, got {quoted(value)}: pass torch.as_tensor({name})")
+
+
+def check_places(name: str, value: object) -> None:
+    """Raise DataError unless a value is an int64 tensor, which says places of images."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        told = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else quoted(value)
+        raise DataError(f"{name} must be an int64 torch.Tensor, got {told}: pass torch.tensor([0, 1])")
+
+
+def listed(labels: Any) -> list[int]:
+    """Labels that a caller lists.
+
+    Raises:
+        ConfigError: They are no list, array or tensor of integers.
+    """
+    found = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else labels
+    good = isinstance(found, list | tuple | set | frozenset | range) and not any(whole("label", one) for one in found)
+    if not good:
+        raise ConfigError(f"labels must be a list of integers, got {quoted(labels)}: pass such as [0, 1]")
+    return [int(label) for label in found]
 
 
 def as_tensor(images: Any) -> Tensor:
@@ -39,6 +66,8 @@ def as_tensor(images: Any) -> Tensor:
             kind, way_out = ("quantised", "dequantize") if images.is_quantized else ("sparse", "to_dense")
             raise DataError(f"images must be a dense tensor, got a {kind} one: pass images.{way_out}()")
         return images.detach()
+    if isinstance(images, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+        raise DataError(f"images must be an array, got {quoted(images)}: condensekit.load and condense take data sets")
     if np.ma.is_masked(images):
         raise DataError("images have masked values: fill them, say with images.filled(0), or leave these images out")
     try:

@@ -5,153 +5,42 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar
+from numbers import Real
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from condensekit.data.arrays import Values, as_nchw, as_numbers, as_tensor, blocks, check_layout, settled
+from condensekit.compute import device_misfit
+from condensekit.data.arrays import (
+    Values,
+    as_nchw,
+    as_numbers,
+    as_tensor,
+    blocks,
+    check_layout,
+    check_places,
+    check_tensors,
+    listed,
+    settled,
+)
 from condensekit.data.labels import as_labels
-from condensekit.errors import DataError, finite, instance, refuse, unknown, whole
+from condensekit.data.spec import ImageSpec as ImageSpec
+from condensekit.errors import DataError, finite, instance, quoted, refuse, unknown, whole
 from condensekit.rng import Draw
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from condensekit.html.strips import Strip
+
 KEPT = "values that are no pixels in 0..1 are kept as they are, as normalised already"  # note
-EXACT = 0.01  # largest distance of a value from an 8-bit pixel
 HASHED_WHOLE = 1 << 30  # bytes; of a larger data set, only 4,096 images are hashed
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """The common properties of all images of a set: shape, normalisation and class names.
-
-    >>> import condensekit as ck
-    >>> spec = ck.ImageSpec((1, 8, 8), mean=(0.5,), std=(0.25,), class_names={3: "cat"}, flippable=False)
-    >>> spec.name_of(3), spec.range
-    ("3 ('cat')", ((-2.0,), (2.0,)))
-
-    Args:
-        shape: (channels, height, width).
-        mean: Per-channel mean of the pixels, which lie in [0, 1].
-        std: Per-channel standard deviation of the pixels, above 0 and at most 1.
-        class_names: Class name by integer label; labels may have gaps.
-        flippable: Whether a mirrored image still shows its class; False for digits and letters.
-        pixels: Whether ``mean`` and ``std`` turn the values back into pixels in [0, 1]. False for float32 images that
-            were normalised elsewhere.
-    """
-
-    shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    class_names: Mapping[int, str] = field(default_factory=dict)
-    flippable: bool = True
-    pixels: bool = True
-
-    def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise DataError(f"image shape must be (C, H, W) with positive sizes, got {self.shape}")
-        channels = self.shape[0]
-        if len(self.mean) != channels or len(self.std) != channels:
-            raise DataError(
-                f"mean and std need one value for each of the {channels} channels, "
-                f"got {len(self.mean)} and {len(self.std)}"
-            )
-        if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
-            raise DataError(f"mean must be finite and std positive, got {self.mean} and {self.std}")
-        refuse(*(instance(name, getattr(self, name), bool, "True or False") for name in ("flippable", "pixels")))
-        if self.pixels and not (min(self.mean) >= 0 and max(*self.mean, *self.std) <= 1):
-            likely = "they look like those of 0..255: " if max(*self.mean, *self.std) > 2 else "of pixels in 0..255 "
-            raise DataError(
-                f"mean and std must be those of pixels in [0, 1], got mean {self.mean}, std {self.std}: {likely}divide "
-                "both by 255; images that were normalised elsewhere have mean 0 and std 1 here"
-            )
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """The labels, ascending."""
-        return tuple(sorted(self.class_names))
-
-    @property
-    def range(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """The values of the pixels 0 and 1 in each channel; None if they are unknown."""
-        if not self.pixels:
-            return None
-        pairs = list(zip(self.mean, self.std, strict=True))
-        return tuple(-m / s for m, s in pairs), tuple((1 - m) / s for m, s in pairs)
-
-    def alike(self, other: ImageSpec) -> bool:
-        """Whether both have the same shape and normalisation, so that their images may share a batch."""
-        return (self.shape, self.mean, self.std) == (other.shape, other.mean, other.std)
-
-    def name_of(self, label: int) -> str:
-        """A label and its class name: ``7 ('horse')``, or ``7`` if the name is the number."""
-        name = self.class_names.get(label, str(label))
-        return str(label) if name == str(label) else f"{label} ({name!r})"
-
-    def constants(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Mean and std as (C, 1, 1) float32 tensors."""
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=device)
-        std = torch.tensor(self.std, dtype=torch.float32, device=device)
-        return mean[:, None, None], std[:, None, None]
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Turn pixels (..., C, H, W), uint8 in 0..255 or float32 in [0, 1], into normalised float32 images."""
-        mean, std = self.constants(pixels.device)
-        scaled = pixels.to(torch.float32) * (1 / 255) if pixels.dtype == torch.uint8 else pixels
-        return (scaled - mean) / std
-
-    def to_pixels(self, images: Tensor) -> Tensor:
-        """Turn normalised images (..., C, H, W) into float32 pixels, clamped to [0, 1]."""
-        mean, std = self.constants(images.device)
-        return (images.to(torch.float32) * std + mean).clamp(0, 1)
-
-    def to_bytes(self, images: Tensor, start: int = 0) -> Tensor:
-        """Turn normalised images (N, C, H, W) into the uint8 pixels that they were made of.
-
-        Args:
-            images: The images.
-            start: Number of the first image, for the text of an error.
-
-        Raises:
-            DataError: An image is no image of 8-bit pixels under this mean and std, or is not finite.
-        """
-        mean, std = self.constants(images.device)
-        exact = (images * std + mean) * 255
-        whole = exact.round()
-        finite = torch.isfinite(exact).flatten(1).all(1)
-        if not finite.all():
-            index = start + int(finite.int().argmin())
-            raise DataError(f"image {index} has a pixel that is not finite (NaN or infinite): remove or repair it")
-        wrong = (((exact - whole).abs() > EXACT) | (whole < 0) | (whole > 255)).flatten(1).any(1)
-        if wrong.any():
-            raise DataError(
-                f"image {start + int(wrong.int().argmax())} is not an 8-bit image under mean {self.mean} and std "
-                f"{self.std}: give the normalisation of the images, or leave out the spec"
-            )
-        return whole.to(torch.uint8)
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary that :meth:`from_json` reads back."""
-        names = {str(k): v for k, v in self.class_names.items()}
-        return {
-            "shape": list(self.shape),
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "class_names": names,
-            "flippable": self.flippable,
-            "pixels": self.pixels,
-        }
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> ImageSpec:
-        """The inverse of :meth:`to_json`; records of version 0.1 lack the last two entries."""
-        names = {int(k): str(v) for k, v in record["class_names"].items()}
-        c, h, w = record["shape"]
-        flippable, pixels = bool(record.get("flippable", True)), bool(record.get("pixels", True))
-        return cls((c, h, w), tuple(record["mean"]), tuple(record["std"]), names, flippable, pixels)
 
 
 class ClassImages:
@@ -188,6 +77,8 @@ class ClassImages:
         source: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
+        check_tensors(images=images, labels=labels)
+        refuse(instance("spec", spec, ImageSpec, "the spec of the images, or use ClassImages.from_arrays"))
         images = images.detach()
         _check_arrays(images, labels, spec)
         labels, _ = as_labels(labels)
@@ -240,12 +131,16 @@ class ClassImages:
             ConfigError: An unknown layout.
         """
         check_layout(layout)
+        refuse(
+            None if class_names is None else instance("class_names", class_names, Mapping, "such as {0: 'cat'}"),
+            instance("flippable", flippable, bool, "True or False"),
+        )
         numbers, names = as_labels(labels)
         tensor = as_numbers(as_nchw(as_tensor(images), layout))
         if len(tensor) == 0:
             raise DataError("the set is empty: expected at least one image")
         wanted = {"mean": mean, "std": std}
-        given = {name: tuple(np.ravel(value).tolist()) for name, value in wanted.items() if value is not None}
+        given = {name: _each_channel(name, value) for name, value in wanted.items() if value is not None}
         as_is = len(given) == 2 and not any(given["mean"]) and set(given["std"]) == {1}
         values = Values().see(tensor)
         tensor, pixels = (tensor, values.pixels) if as_is else settled(tensor, values)
@@ -266,13 +161,43 @@ class ClassImages:
     def __repr__(self) -> str:
         return f"ClassImages({len(self)} images of {self.spec.shape}, {len(self.classes)} classes, {self.images.dtype})"
 
+    def _repr_html_(self) -> str:
+        from condensekit.html import standalone
+        from condensekit.html.strips import grid
+        from condensekit.html.tables import facts
+
+        told = {**self.spec.told(), "notes": "; ".join(self.notes) or None}
+        return standalone(grid(self.strips(), self.spec.shape, ".") + facts(told))
+
+    def strips(self) -> list[Strip]:
+        """A row for each class, with the images that a page or a figure shows; see :func:`html.strips.by_class`."""
+        from condensekit.html.strips import by_class, excerpt
+
+        rows = torch.tensor(excerpt(self.targets().tolist()))
+        spec = self.spec if self.spec.pixels else self.spec.between(self.ends)
+        pixels = spec.to_pixels(self.at(rows).cpu())
+        counts = {label: self.count(label) for label in self.classes}
+        return by_class(pixels.numpy(), self.targets()[rows].tolist(), counts, self.spec.class_names)
+
+    def show(self) -> Figure:
+        """The first images of each class, with its name, as a matplotlib figure.
+
+        Raises:
+            ConfigError: The images have neither 1 nor 3 channels.
+        """
+        from condensekit.figures.images import images
+
+        return images(self.strips(), self.spec.shape, repr(self))
+
     def count(self, label: int) -> int:
         """The number of images of a class."""
+        refuse(whole("label", label))
         row = self._rows([label])[0]
         return int(self.offsets[row + 1] - self.offsets[row])
 
     def indices_of(self, label: int) -> Tensor:
         """The source indices of one class: (n,) int64, ascending."""
+        refuse(whole("label", label))
         row = self._rows([label])[0]
         return self.order[self.offsets[row] : self.offsets[row + 1]]
 
@@ -285,6 +210,7 @@ class ClassImages:
 
     def gather(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Images at source ``indices`` (any shape S): (S..., C, H, W) float32, normalised, on ``device``."""
+        check_places("indices", indices)
         flat = indices.reshape(-1)
         chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)
         if self.spec.pixels:
@@ -326,16 +252,18 @@ class ClassImages:
 
     def select(self, labels: Sequence[int]) -> ClassImages:
         """The images of the classes in ``labels``; source indices do not change."""
-        rows = self._rows(labels)
+        rows = self._rows(listed(labels))
         parts = [self.order[self.offsets[r] : self.offsets[r + 1]] for r in sorted(set(rows))]
         return self._narrow(torch.cat(parts) if parts else self.order[:0])
 
     def subset(self, indices: Tensor) -> ClassImages:
-        """The images at source ``indices``; source indices do not change."""
+        """The images at source ``indices`` (n,) int64; source indices do not change."""
+        check_places("indices", indices)
         return self._narrow(torch.sort(indices.reshape(-1)).values)
 
     def at(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The listed images at ``rows`` (R,) int64 of ``order``, (R, C, H, W) normalised float32, on ``device``."""
+        check_places("rows", rows)
         return self.gather(self.order[rows], device)
 
     def compact(self) -> ClassImages:
@@ -366,6 +294,10 @@ class ClassImages:
     def targets(self) -> Tensor:
         """(n,) int64 labels of the listed images, in the order of ``order``."""
         return self.labels[self.order]
+
+    def as_dataset(self) -> Items:
+        """A torch data set of (normalised float32 image, label) pairs, with ``targets`` as torchvision has it."""
+        return Items(self)
 
     def with_spec(self, **changes: Any) -> ClassImages:
         """The same images with changed fields of their :class:`ImageSpec`, for example ``flippable=False``.
@@ -400,7 +332,7 @@ class ClassImages:
             DataError: A fraction out of range, or no class with two images.
         """
         if not finite(fraction) or not 0 < fraction < 1:
-            raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction!r}")
+            raise DataError(f"the held-out fraction must lie between 0 and 1, got {fraction!r:.60}")
         refuse(None if isinstance(seed, Draw) else whole("seed", seed))
         draw = seed if isinstance(seed, Draw) else Draw(seed)
         rest, held = [], []
@@ -423,6 +355,7 @@ class ClassImages:
 
     def to(self, device: torch.device | str) -> ClassImages:
         """The same images, moved to ``device``; uint8 images stay uint8."""
+        refuse(device_misfit(str(device)))
         moved = self._narrow(torch.sort(self.order).values)
         moved.images = self.images.to(device)
         moved.held_out = self.held_out and self.held_out.to(device)
@@ -491,6 +424,15 @@ def _statistics_of_floats(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return mean, square.sqrt()
 
 
+def _each_channel(name: str, value: Any) -> tuple[float, ...]:
+    """Mean or std as a tuple."""
+    try:
+        plain = value if isinstance(value, list | tuple | np.ndarray | Tensor | Real) else None
+        return tuple(np.ravel(np.asarray(plain, np.float64)).tolist())
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} must be a number for each channel, got {quoted(value)}: pass such as [0.5]") from error
+
+
 def _check_arrays(images: Tensor, labels: Tensor, spec: ImageSpec) -> None:
     if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape:
         raise DataError(f"images must be (N, {', '.join(map(str, spec.shape))}), got shape {tuple(images.shape)}")
@@ -523,3 +465,25 @@ def _of_floats(images: Tensor, spec: ImageSpec) -> ImageSpec:
         )
     values.check()
     return replace(spec, pixels=False)
+
+
+class Items(Dataset[tuple[Tensor, int]]):
+    """Images and labels one by one, for a ``DataLoader`` or for Avalanche; made by :meth:`ClassImages.as_dataset`.
+
+    Args:
+        data: The images; each is normalised when it is read.
+
+    Attributes:
+        targets: The labels.
+    """
+
+    def __init__(self, data: ClassImages) -> None:
+        self.data = data
+        self.targets: list[int] = data.targets().tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        """Image (C, H, W) and label."""
+        return self.data.at(torch.tensor([range(len(self))[row]]))[0], self.targets[row]

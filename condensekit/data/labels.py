@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condensekit.errors import DataError
+from condensekit.errors import DataError, quoted
 
 EXACT = 2**53  # whole floats up to here are exact
 
@@ -48,6 +48,8 @@ def as_labels(labels: Any, known: Mapping[int, str] | None = None) -> tuple[Tens
 
 def _array(labels: Any) -> np.ndarray[Any, Any]:
     """Labels as a NumPy array."""
+    if isinstance(labels, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+        raise DataError(f"labels must be (N,) integers or strings, got {quoted(labels)}: pass its labels as a list")
     try:
         if isinstance(labels, Tensor):
             plain = labels.detach().cpu()
@@ -63,10 +65,10 @@ def _array(labels: Any) -> np.ndarray[Any, Any]:
         if np.ma.is_masked(labels):
             raise DataError("labels have masked values: leave these images out")
         return np.asarray(labels)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        if isinstance(labels, list | tuple) and len({len(row) for row in labels if isinstance(row, list | tuple)}) > 1:
-            error = ValueError("some images have several labels, as in multi-label data")
-        raise DataError(f"labels must be (N,) integers or strings: {error}") from error
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        ragged = isinstance(labels, list | tuple) and len({len(r) for r in labels if isinstance(r, list | tuple)}) > 1
+        why = "some images have several labels, as in multi-label data" if ragged else error
+        raise DataError(f"labels must be (N,) integers or strings: {why}") from error
 
 
 def _of_one_type(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -25,9 +25,9 @@ def style() -> Markup:
     return render("style.css")
 
 
-def standalone(piece: Markup) -> Markup:
-    """A piece with its style sheet, for a notebook."""
-    return Markup('<div class="ck"><style>{}</style>{}</div>').format(style(), piece)
+def standalone(*pieces: Markup | str) -> Markup:
+    """Pieces with their style sheet, for a notebook."""
+    return Markup('<div class="ck"><style>{}</style>{}</div>').format(style(), Markup("\n").join(pieces))
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import finite, positive, whole
+from condensekit.errors import choice, finite, positive, whole
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.sampling import Sampler, Uniform
 from condensekit.networks.base import FeatureNetwork, separable
@@ -237,8 +237,8 @@ def descent_misfits(lr: float, momentum: float, space: str, batch_real: int) -> 
     """The problems of the options of a method that uses :func:`descend`; entries that are None are no problem."""
     return (
         positive("lr", lr),
-        None if finite(momentum) and 0 <= momentum < 1 else f"momentum must lie in [0, 1), got {momentum!r}",
-        None if space in SPACES else f"space must be one of {', '.join(SPACES)}, got {space!r}",
+        None if finite(momentum) and 0 <= momentum < 1 else f"momentum must lie in [0, 1), got {momentum!r:.60}",
+        choice("space", space, SPACES),
         whole("batch_real", batch_real, 1),
     )
 

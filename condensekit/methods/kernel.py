@@ -12,7 +12,7 @@ from torch import Tensor
 
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import positive, refuse, whole
+from condensekit.errors import choice, positive, refuse, whole
 from condensekit.methods.base import Condenser, State, StepContext, Surroundings, all_finite, keep_if
 
 LABELS = ("fixed", "learned", "soft")
@@ -76,7 +76,7 @@ class KernelRidge(Condenser):
             positive("ridge", self.ridge, zero=True),
             whole("networks", self.networks, 1),
             whole("batch_real", self.batch_real, 1),
-            None if self.labels in LABELS else f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}",
+            choice("labels", self.labels, LABELS),
         )
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.errors import refuse, whole
+from condensekit.errors import choice, refuse, whole, within
 from condensekit.methods.scorer import LIGHT, NARROW, cross_entropies, lightly_trained
 from condensekit.networks.base import Network
 from condensekit.progress import SILENT, Progress
@@ -164,12 +164,14 @@ class Importance(_Refreshed):
 
     def __post_init__(self) -> None:
         refuse(
-            None if self.weights in WEIGHTS else f"weights must be one of {', '.join(WEIGHTS)}, got {self.weights!r}",
-            None if 0 <= self.epsilon <= 1 else f"epsilon must lie in [0, 1], got {self.epsilon}",
+            choice("weights", self.weights, WEIGHTS),
+            within("epsilon", self.epsilon, 0, 1),
+            whole("refresh", self.refresh, 1),
+        )
+        refuse(
             "weights='unbiased' needs epsilon above 0 (else images of loss 0 are never drawn); weights='none' does not"
             if self.weights == "unbiased" and self.epsilon == 0
-            else None,
-            whole("refresh", self.refresh, 1),
+            else None
         )
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress) -> _Prepared:

@@ -166,8 +166,8 @@ def check_sizes(shape: Shape, classes: int) -> None:
     )
 
 
-def check_known(kind: str, value: str, known: Iterable[str]) -> None:
+def check_known(kind: str, value: object, known: Iterable[str]) -> None:
     """Raise ConfigError for an option value that is not among the known ones."""
     known = tuple(known)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise unknown(kind, value, known)

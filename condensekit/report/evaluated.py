@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from condensekit import tables
-from condensekit.html.numbers import percent, size
-from condensekit.html.tables import bar, table
-from condensekit.report.section import MOST_NOTES, Section, paragraph
+from condensekit.html.numbers import percent
+from condensekit.report.section import Section
 from condensekit.report.words import capital, images_of, points, sure
-from condensekit.stats import interval, units
+from condensekit.stats import units
 from condensekit.training.evaluation import Evaluation, EvaluationRow
-
-COLUMNS = (
-    "set",
-    "accuracy",
-    "95 % interval",
-    "0 to 100 %",
-    "difference, points",
-    "to",
-    "images",
-    "bytes",
-    "network",
-    "trainings",
-)
+from condensekit.training.pieces import accuracies
 
 
 def verdict(found: Evaluation) -> str | None:
@@ -42,34 +28,7 @@ def verdict(found: Evaluation) -> str | None:
 
 def section(found: Evaluation) -> Section:
     """The table of accuracies and what its reader should know."""
-    protocol = found.protocol.get("name")
-    caption = (
-        "Accuracy on the test images of networks trained from scratch on each set"
-        f"{f', protocol {protocol}' if protocol else ''}. Differences are paired. Intervals are over sets if there are "
-        "at least three, else over trainings; trainings: sets x networks."
-    )
-    return Section(
-        "Accuracy",
-        [table(COLUMNS, [cells(row) for row in found.rows], caption), *map(paragraph, found.notes[:MOST_NOTES])],
-    )
-
-
-def cells(row: EvaluationRow) -> list[object]:
-    """The cells of a row under :data:`COLUMNS`."""
-    found = interval(units(row.accuracies)[0])
-    low, high = found or (row.accuracy_mean, row.accuracy_mean)
-    return [
-        row.set,
-        percent(row.accuracy_mean),
-        "-" if found is None else f"{100 * low:.1f} to {100 * high:.1f}",
-        bar(low, row.accuracy_mean, high),
-        tables.signed(row.difference, row.ci95) or "-",
-        row.reference or "",
-        f"{row.images:,}",
-        size(row.nbytes),
-        row.network,
-        f"{row.sets} x {row.networks}" if row.sets > 1 else row.networks,
-    ]
+    return Section("Accuracy", accuracies(found.rows, found.protocol, found.notes))
 
 
 def seconds(found: Evaluation) -> float:

@@ -10,9 +10,10 @@ from typing import Any
 from markupsafe import Markup
 
 from condensekit.html import shown
+from condensekit.html.layout import paragraph
 from condensekit.html.tables import facts
 from condensekit.report.found import Found
-from condensekit.report.section import Section, paragraph
+from condensekit.report.section import Section
 from condensekit.runs.kept import leaves
 from condensekit.sets.condensed import CondensedSet
 
@@ -53,9 +54,7 @@ def data(config: Mapping[str, Any], made: CondensedSet | None) -> dict[str, obje
         told |= {
             "training images": None if made.source_images is None else f"{made.source_images:,}",
             "classes": f"{len(names):,}: {', '.join(names[:NAMED])}{more}",
-            "images": " x ".join(map(str, spec.shape)) + (" pixels" if spec.pixels else " values that are no pixels"),
-            "mean, std": f"{_rounded(spec.mean)}; {_rounded(spec.std)}",
-            "mirrored images": "keep their class" if spec.flippable else "show another class",
+            **spec.told(),
         }
     told["fingerprint of the training images"] = config.get("data_fingerprint")
     return {name: value for name, value in told.items() if value is not None}
@@ -101,7 +100,3 @@ def _env(found: Found) -> Mapping[str, Any]:
     own = next((m.env for m in found.members if m.env), None)
     others = (part.environment for part in (found.evaluation, found.replay) if part is not None)
     return own or next(others, {})
-
-
-def _rounded(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.3g}" for value in values)

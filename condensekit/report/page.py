@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import condensekit
-from condensekit.errors import ConfigError, quoted, refuse, require, unusable
+from condensekit.errors import ConfigError, path, quoted, refuse, require, unusable
 from condensekit.html import render, style
 from condensekit.html.strips import BUDGET
 from condensekit.report import together
@@ -55,6 +55,7 @@ def report(runs: Given | Sequence[Given], out: Given, *, overwrite: bool = False
         DataError: There is no such run, if no other run can be shown.
         StoreError: No run can be shown, and one is damaged; the file cannot be written.
     """
+    refuse(path("out", out, "the HTML file"))
     given = [Path(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else _listed(runs))]
     out = Path(out)
     _check(given, out, overwrite)

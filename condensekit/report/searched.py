@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from condensekit.html.charts import Axis, Series, chart
+from condensekit.html.layout import charts
 from condensekit.html.numbers import short
 from condensekit.html.tables import table
 from condensekit.nas.spaces.architecture import Architecture, key
-from condensekit.nas.study import report as ranking
+from condensekit.nas.study.pieces import MOST_POINTS, named, rankers, scatters
 from condensekit.nas.study.report import RankingRow
 from condensekit.nas.study.result import SearchResult
 from condensekit.networks.cost import Cost
-from condensekit.report.section import MOST_NOTES, Section, charts, paragraph
+from condensekit.report.section import Section
 
-MOST_PANELS, MOST_POINTS, MOST_FRONT = 9, 1000, 30
+MOST_FRONT = 30
 Sizes = Mapping[str, Cost]
 
 
@@ -55,45 +56,13 @@ def verdict(found: SearchResult) -> str | None:
 
 def sections(found: SearchResult, sizes: Sizes) -> list[Section]:
     """Best candidate, table, scatter and front."""
-    made = []
-    if found.rows:
-        caption = ranking.caption(found.rows, found.truth["name"] if found.truth else None)
-        best = (
-            [paragraph(f"Best candidate by {found.best['ranker']}: {named(found.best['architecture'])}.")]
-            if found.best
-            else []
-        )
-        shown = table(*ranking.cells(found.rows), caption)
-        made.append(Section("Rankers", [*best, shown, *map(paragraph, found.notes[:MOST_NOTES])]))
-    if panels := scatters(found):
+    told = rankers(found.rows, found.truth_name, found.best, found.notes)
+    made = [Section("Rankers", told)] if found.rows else []
+    if panels := scatters(found.trials, found.values, found.rows):
         made.append(Section("Scores against the truth", [charts(panels)]))
     if front := front_pieces(found, sizes):
         made.append(Section("Quality against operations", front))
     return made
-
-
-def scatters(found: SearchResult) -> list[Markup]:
-    """A chart for each ranker: its score against the truth in percent; empty without a truth."""
-    by: dict[str, list[tuple[float, float, str]]] = {}
-    for trial in found.trials:
-        values = found.values.get(key(trial.architecture))
-        if values and trial.score is not None:
-            by.setdefault(trial.ranker, []).append((sum(values) / len(values), trial.score, named(trial.architecture)))
-    return [_scatter(name, some, found.rows) for name, some in list(by.items())[:MOST_PANELS]]
-
-
-def _scatter(name: str, some: Sequence[tuple[float, float, str]], rows: Sequence[RankingRow]) -> Markup:
-    row = next((one for one in rows if one.ranker == name), None)
-    rho = f", rank correlation {row.spearman:.2f}" if row and row.spearman is not None else ""
-    shown = some[:MOST_POINTS]
-    left = f" {MOST_POINTS:,} of {len(some):,} candidates are shown." if len(some) > MOST_POINTS else ""
-    return chart(
-        f"Scores of {name} against the truth for {len(some)} candidates{rho}",
-        Axis.over("truth, % of the test images", [x for x, _, _ in shown]),
-        Axis.over("score", [y for _, y, _ in shown]),
-        [Series(name, [(x, y) for x, y, _ in shown], line=False, texts=[text for _, _, text in shown])],
-        f"{name}{rho}.{left}",
-    )
 
 
 def front_pieces(found: SearchResult, sizes: Sizes) -> list[Markup]:
@@ -144,11 +113,6 @@ def pareto(placed: Sequence[Placed]) -> list[Placed]:
         if not front or one.quality > front[-1].quality:
             front.append(one)
     return front
-
-
-def named(architecture: Architecture) -> str:
-    """An architecture in words: ``width 64, depth 2``."""
-    return ", ".join(f"{name} {value}" for name, value in architecture.items() if value is not None)
 
 
 def _placed(found: SearchResult, sizes: Sizes, ranker: str | None) -> list[Placed]:

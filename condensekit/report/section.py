@@ -7,10 +7,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from condensekit.html import shown
-
-MOST_NOTES = 20  # paragraphs from the notes of a result
-
 
 @dataclass(frozen=True)
 class Section:
@@ -23,13 +19,3 @@ class Section:
 
     title: str
     pieces: Sequence[Markup]
-
-
-def paragraph(text: str) -> Markup:
-    """A paragraph of plain text."""
-    return Markup("<p>{}</p>").format(shown(text))
-
-
-def charts(pieces: Sequence[Markup]) -> Markup:
-    """Charts beside each other where the page is wide."""
-    return Markup('<div class="charts">{}</div>').format(Markup("\n").join(pieces))

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from condensekit.html.charts import Axis, Series, chart
+from condensekit.html.layout import charts, paragraph
 from condensekit.html.numbers import percent
 from condensekit.html.tables import table
-from condensekit.report import evaluated, replayed
+from condensekit.replay.study import pieces as replayed
 from condensekit.report.found import Found
-from condensekit.report.section import Section, charts, paragraph
+from condensekit.report.section import Section
+from condensekit.training import pieces as evaluated
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,10 @@ class RunDir:
         for step, path in self._checkpoints():
             try:
                 tensors, manifest = load_tensors(path, CHECKPOINT)
-                if manifest.get("config") != _hash(self.config) or manifest.get("step") != step:
+                if (
+                    manifest.get("config") not in (_hash(self.config), _former(self.config))
+                    or manifest.get("step") != step
+                ):
                     raise failure(path, "read", "it belongs to another run or step")
             except StoreError as error:
                 damaged = damaged or error
@@ -327,7 +330,12 @@ def _compare(path: Path, found: Any, asked: dict[str, Any], free: Collection[str
 def _hash(config: Mapping[str, Any]) -> str:
     """Checksum of all that a checkpoint has in common with the checkpoints of a run that goes on for longer."""
     kept = {name: value for name, value in config.items() if name not in ENTRIES}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return _former(kept)
+
+
+def _former(config: Mapping[str, Any]) -> str:
+    """The checksum in checkpoints of former versions, which is that of all entries."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def _line(cells: Sequence[object]) -> bytes:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import html
 import os
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from condensekit.compute import usual_modes
-from condensekit.data.images import ImageSpec
-from condensekit.errors import CondensekitError, DataError, printable, quoted, refuse, require, whole
+from condensekit.data.arrays import check_places, check_tensors, listed
+from condensekit.data.spec import ImageSpec
+from condensekit.errors import CondensekitError, DataError, instance, printable, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
+from condensekit.sets.checks import check_values
 from condensekit.sets.codes import Code, divided, joined
-from condensekit.sets.formation import DTYPES, JPEG, Formation, check_each, decode_values, encode
+from condensekit.sets.formation import DTYPES, JPEG, Formation, decode_values, encode
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
+from condensekit.sets.paths import a_path, with_ending
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+    from condensekit.html.strips import Strip
 
 SET = "condensed set"  # the kind that the manifest of a set's file names
 TENSORS = ("images", "labels", "ranges", "soft_labels", "coded")  # fields of a set that are tensors
-SUM_OFF = 0.01  # the sum of soft labels may differ from 1 by less
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,10 @@ class CondensedSet:
     coded: Tensor | None = None
 
     def __post_init__(self) -> None:
+        held = {name: getattr(self, name) for name in TENSORS}
+        check_tensors(**{name: v for name, v in held.items() if v is not None or name in ("images", "labels")})
+        refuse(instance("spec", self.spec, ImageSpec, "the spec of the images"))
+        refuse(instance("formation", self.formation, Formation, "Formation()"))
         dtype, coded = self.formation.dtype, self.formation.coded
         if not coded:
             _check_shape(self.images, self.spec)
@@ -83,33 +93,6 @@ class CondensedSet:
             raise DataError(f"coded must be ({count},) int64, got {tuple(self.coded.shape)} {self.coded.dtype}")
         refuse(self.formation.misfit(self.spec.shape, count))
 
-    def _check_values(self) -> None:
-        """Raise DataError for values that no set can have; the text has the index of the stored image."""
-        named, soft, each = torch.tensor(self.spec.classes), self.soft_labels, self.formation.factor**2
-        if self.images.is_floating_point():
-            check_each(torch.isfinite(self.images), "has a value that is not finite")
-        for row, code in enumerate(self.codes() if self.formation.coded else ()):
-            if problem := code.misfit(self.spec.shape):
-                raise DataError(f"image {row} {problem}")
-            code.pixels()
-        if self.ranges is not None:
-            good = torch.isfinite(self.ranges).all(2) & (self.ranges[..., 0] <= self.ranges[..., 1])
-            check_each(good, "has a range that is not finite, or whose ends are exchanged")
-        if len(named):
-            known = torch.isin(self.labels, named)
-            check_each(known, f"has a label that is none of the {len(named)} classes")
-        if self.coded is not None:
-            check_each(self.coded >= 1, "has a coded size below 1 byte")
-        if soft is None:
-            return
-        if soft.shape[1] != len(named) or soft.dtype != torch.float32:
-            raise DataError(
-                f"soft labels must be float32 with {len(named)} columns, one for each class, "
-                f"got {tuple(soft.shape)} {soft.dtype}"
-            )
-        good = (torch.isfinite(soft) & (soft >= 0)).all(1) & ((soft.sum(1) - 1).abs() < SUM_OFF)
-        check_each(good.reshape(-1, each), "has soft labels that are no probabilities (at least 0, with sum 1)")
-
     @classmethod
     def from_images(
         cls,
@@ -127,7 +110,10 @@ class CondensedSet:
         Raises:
             DataError: Shapes or types that do not fit; a value that is not finite, or too large for float16.
         """
-        formation = formation or Formation()
+        formation = Formation() if formation is None else formation
+        check_tensors(images=images, labels=labels)
+        refuse(instance("spec", spec, ImageSpec, "the spec of the images"))
+        refuse(instance("formation", formation, Formation, "Formation()"))
         _check_shape(images, spec)
         if labels.is_floating_point() or labels.ndim != 1:
             raise DataError(f"labels must be (M,) integers, got shape {tuple(labels.shape)}, {labels.dtype}")
@@ -184,10 +170,38 @@ class CondensedSet:
         )
 
     def _repr_html_(self) -> str:
-        if self.spec.shape[0] not in (1, 3):
-            return html.escape(repr(self))
-        data = b64encode(self.picture()).decode()
-        return f'<div>{html.escape(repr(self))}<br><img src="data:image/png;base64,{data}"></div>'
+        from condensekit.html import standalone
+
+        return standalone(self.grid(f" Made by {self.name}."))
+
+    def strips(self) -> list[Strip]:
+        """A row for each class, with the images that a page or a figure shows; see :func:`html.strips.by_class`."""
+        from condensekit.html.strips import by_class, excerpt
+
+        each = self.formation.factor**2
+        places = torch.tensor(excerpt(self.labels.repeat_interleave(each).tolist()))
+        images, labels = self.decode(places)
+        counts = {label: each * count for label, count in zip(self.classes, self.counts, strict=True)}
+        return by_class(self.pixel_spec.to_pixels(images).numpy(), labels.tolist(), counts, self.spec.class_names)
+
+    def grid(
+        self, note: str = "", before: tuple[str, Sequence[Sequence[Pixels]]] | None = None, budget: int | None = None
+    ) -> Markup:
+        """The images as a piece of a page; the caption tells their bytes. See :func:`condensekit.html.strips.grid`."""
+        from condensekit.html import numbers, strips
+
+        told = f"; stored in {numbers.size(self.nbytes)}.{note}"
+        return strips.grid(self.strips(), self.spec.shape, told, before, budget or strips.BUDGET)
+
+    def show(self) -> Figure:
+        """The first images of each class, with its name, as a matplotlib figure.
+
+        Raises:
+            ConfigError: The images have neither 1 nor 3 channels.
+        """
+        from condensekit.figures.images import images
+
+        return images(self.strips(), self.spec.shape, repr(self))
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -238,12 +252,7 @@ class CondensedSet:
 
         It is ``spec`` itself, unless the images are no pixels: then :attr:`value_range` becomes [0, 1].
         """
-        if self.spec.pixels:
-            return self.spec
-        low, high = self.value_range
-        width = high - low if high > low else 1.0
-        channels = self.spec.shape[0]
-        return replace(self.spec, mean=(-low / width,) * channels, std=(1 / width,) * channels)
+        return self.spec if self.spec.pixels else self.spec.between(self.value_range)
 
     @usual_modes()
     def decode(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -258,6 +267,7 @@ class CondensedSet:
         f2 = self.formation.factor**2
         if rows is None:
             return unpack(self._values(), self.formation.factor), self.labels.repeat_interleave(f2)
+        check_places("rows", rows)
         stored = rows // f2
         unpacked = unpack(self._values(stored), self.formation.factor)
         return unpacked[torch.arange(len(rows)) * f2 + rows % f2], self.labels[stored]
@@ -296,6 +306,8 @@ class CondensedSet:
         Raises:
             DataError: Classes that the spec does not name, or another number of rows.
         """
+        check_tensors(probabilities=probabilities)
+        classes = listed(classes)
         unnamed = sorted(set(classes) - set(self.spec.classes))
         if unnamed:
             raise DataError(f"no soft labels for class {unnamed[0]}: the set's spec names {list(self.spec.classes)}")
@@ -311,7 +323,7 @@ class CondensedSet:
         Raises:
             ConfigError: An unknown dtype, or ``jpeg``: see :func:`condensekit.sets.jpeg.as_jpeg`.
         """
-        if dtype == self.formation.dtype:
+        if isinstance(dtype, str) and dtype == self.formation.dtype:
             return self
         stored, ranges = encode(self._values(), dtype)
         return replace(self, images=stored, ranges=ranges, formation=replace(self.formation, dtype=dtype), coded=None)
@@ -322,13 +334,15 @@ class CondensedSet:
         Raises:
             DataError: A label the set does not hold.
         """
+        labels = listed(labels)
         missing = sorted(set(labels) - set(self.classes))
         if missing:
             raise DataError(f"no images of class {missing[0]}; classes here: {list(self.classes)}")
-        return self.take(torch.isin(self.labels, torch.tensor(list(labels))).nonzero()[:, 0])
+        return self.take(torch.isin(self.labels, torch.tensor(labels)).nonzero()[:, 0])
 
     def take(self, rows: Tensor) -> CondensedSet:
         """The stored images at ``rows`` (R,) int64, in that order."""
+        check_places("rows", rows)
         f2 = self.formation.factor**2
         soft = self.soft_labels
         if soft is not None:
@@ -348,6 +362,7 @@ class CondensedSet:
         Raises:
             DataError: Specs, formations or class names that differ, or soft labels that do not match.
         """
+        refuse(instance("other", other, CondensedSet, "a set"))
         mine, theirs = self.spec, other.spec
         if (mine.shape, mine.mean, mine.std) != (theirs.shape, theirs.mean, theirs.std):
             raise DataError(f"cannot merge sets of different shape or normalisation: {mine} and {theirs}")
@@ -392,9 +407,10 @@ class CondensedSet:
         """
         channels = self.spec.shape[0]
         require(channels in (1, 3), f"a PNG needs images of 1 or 3 channels, these have {channels}")
+        from condensekit.html.strips import as_pixels
+
         images, labels = self.decode()
-        pixels = (self.pixel_spec.to_pixels(images) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-        return list(pixels[..., 0] if channels == 1 else pixels), labels.tolist()
+        return as_pixels(self.pixel_spec.to_pixels(images).numpy()), labels.tolist()
 
     def picture(self, per_class: int = 10) -> bytes:
         """A PNG picture with a row for each class and at most ``per_class`` images in each row.
@@ -402,6 +418,7 @@ class CondensedSet:
         Raises:
             ConfigError: The images have neither 1 nor 3 channels.
         """
+        refuse(whole("per_class", per_class, 1))
         return png_grid(*self.pixels(), per_class)
 
     def to_state(self) -> dict[str, Any]:
@@ -426,7 +443,7 @@ class CondensedSet:
             refuse(*(whole("a size of the shape", size, 1) for size in spec.shape))
             require(isinstance(state["provenance"], Mapping), "its provenance is no dictionary")
             made = cls(**tensors, spec=spec, formation=formation, provenance=state["provenance"])
-            made._check_values()
+            check_values(tensors, spec, formation, made.codes() if formation.coded else ())
         except (CondensekitError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"it holds no valid condensed set ({error})") from error
         return made
@@ -445,8 +462,7 @@ class CondensedSet:
             ConfigError: The file exists, and ``overwrite`` is off.
             StoreError: It cannot be written; the text names path and stage.
         """
-        _check_path(path)
-        path = Path(path)
+        path = a_path(path)
         if stream_of(path) is None:
             path = with_ending(path)
             free = overwrite or not os.path.lexists(path)
@@ -464,24 +480,13 @@ class CondensedSet:
             DataError: There is no such file.
             StoreError: It cannot be used.
         """
-        _check_path(path)
-        path = Path(path)
+        path = a_path(path)
         path = path if os.path.lexists(path) or not os.path.lexists(with_ending(path)) else with_ending(path)
         tensors, manifest = load_tensors(path, SET)
         try:
             return cls.from_state({**manifest, **tensors})
         except DataError as error:
             raise failure(path, "read", error) from error
-
-
-def with_ending(path: Path) -> Path:
-    """The path of a set's file: ``.safetensors`` is added to a name without ending."""
-    return path if path.suffix or path.name in ("", "..") else path.with_name(f"{path.name}.safetensors")
-
-
-def _check_path(path: object) -> None:
-    way_out = "pass the path of a file, such as 'run/set.safetensors'"
-    require(isinstance(path, str | os.PathLike), f"path must be a path, got {quoted(path)}: {way_out}")
 
 
 def _record(found: object) -> Mapping[str, Any]:

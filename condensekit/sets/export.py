@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from condensekit.errors import ConfigError, require
+from condensekit import errors
+from condensekit.errors import ConfigError, instance, refuse, require
 from condensekit.runs.files import staged, stream_of, temporary_name, write_bytes_atomic
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.labelled import labelled
@@ -73,6 +74,10 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
         ConfigError: The folder exists and is not empty or is a link, or the images have neither 1 nor 3 channels.
         StoreError: The folder cannot be written.
     """
+    refuse(
+        instance("condensed", condensed, CondensedSet, "a set, such as the attribute set of a result"),
+        errors.path("folder", folder, "the folder"),
+    )
     folder = Path(folder).absolute()
     with staged(folder, "read"):
         used = os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
@@ -114,6 +119,10 @@ def to_png_grid(condensed: CondensedSet, path: str | Path, per_class: int = 10) 
         ConfigError: The images have neither 1 nor 3 channels.
         StoreError: The file cannot be written.
     """
+    refuse(
+        instance("condensed", condensed, CondensedSet, "a set, such as the attribute set of a result"),
+        errors.path("path", path, "the PNG file"),
+    )
     write_bytes_atomic(Path(path), condensed.picture(per_class))
 
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypedDict, runtime_checkable
 from condensekit.errors import ConfigError, quoted, require
 from condensekit.runs.files import fitting
 from condensekit.runs.folder import RunDir
-from condensekit.sets.condensed import CondensedSet, with_ending
+from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.paths import with_ending
 
 SET = "set.safetensors"
 APART = ("seed", "data_root", "source")  # entries of a configuration that may differ within a group

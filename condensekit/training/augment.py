@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condensekit.data.images import ImageSpec
-from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.errors import ConfigError, DataError, instance, quoted, refuse, unknown, within
 from condensekit.rng import Draw
 
 NUMBERS = 3  # uniform numbers in each set of parameters; no operation needs more
@@ -83,8 +83,9 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         _check_ops(self.ops)
-        if self.space not in ("normalised", "pixel"):
+        if not isinstance(self.space, str) or self.space not in ("normalised", "pixel"):
             raise unknown("space", self.space, ("normalised", "pixel"))
+        refuse(None if self.spec is None else instance("spec", self.spec, ImageSpec, "the spec of the images"))
         limits = {
             "brightness": (0.0, np.inf),
             "saturation": (0.0, np.inf),
@@ -98,11 +99,7 @@ class Augmentation:
         refuse(
             None if self.ops else "an augmentation needs at least one operation: pass None for no augmentation",
             'space="pixel" needs the spec, for its mean and std' if self.space == "pixel" and not self.spec else None,
-            *(
-                f"{name} must lie in [{low:g}, {high:g}], got {getattr(self, name)}"
-                for name, (low, high) in limits.items()
-                if not low <= getattr(self, name) <= high
-            ),
+            *(within(name, getattr(self, name), low, high) for name, (low, high) in limits.items()),
         )
 
     def without(self, *ops: str) -> Augmentation:
@@ -275,8 +272,10 @@ OPS: dict[str, Callable[[Tensor, Tensor, Augmentation], Tensor]] = {
 
 
 def _check_ops(ops: Sequence[str]) -> None:
+    if not isinstance(ops, list | tuple):
+        raise ConfigError(f"ops must be a tuple of names, got {quoted(ops)}: pass such as ('color', 'crop')")
     for op in ops:
-        if op not in OPS:
+        if not isinstance(op, str) or op not in OPS:
             raise unknown("augmentation", op, OPS)
 
 

@@ -66,7 +66,7 @@ def test_a_condensed_run(run, told):
         made.verdict,
     )
     assert made.lacks == ()
-    assert text.count('<span class="column">after step 2</span>') == text.count("at the end</span>") == 4
+    assert text.count('<span class="column">at the start</span>') == text.count("at the end</span>") == 4
     assert 'alt="3 images of class 42, at the end"' in text
     assert "nav" not in page.tags  # one run needs no table of contents
 
@@ -240,10 +240,15 @@ def test_values_that_do_not_fit_are_said(run, tmp_path, told):
     assert "Images" in titles(text)
 
 
+def test_the_first_picture_that_there_is_stands_beside_the_end(run, told):
+    (run / "snapshots" / "step-000000.png").unlink()
+    assert told(run)[0].count('<span class="column">after step 2</span>') == 4
+
+
 def test_a_picture_that_is_none_of_the_run(run, told):
-    (run / "snapshots" / "step-000002.png").write_bytes(b"no picture")
+    (run / "snapshots" / "step-000000.png").write_bytes(b"no picture")
     text, (made,) = told(run)
-    assert "step-000002.png: it is no PNG file" in made.lacks[0]
+    assert "step-000000.png: it is no PNG file" in made.lacks[0]
     assert text.count("<img ") == 4
 
 

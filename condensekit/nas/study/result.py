@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from condensekit import tables
 from condensekit.nas.spaces.architecture import key
@@ -13,6 +13,9 @@ from condensekit.nas.study import report
 from condensekit.nas.study.report import RankingRow
 from condensekit.nas.trials.log import Trial
 from condensekit.runs.files import fitting, read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE = "search.json"
 TRIAL_FIELDS = ("ranker", "architecture", "score", "cost_s", "status", "reason")  # fields of a trial in search.json
@@ -90,13 +93,18 @@ class SearchResult:
         truth = sum(values) / len(values) if values else None
         return {**{name: record[name] for name in TRIAL_FIELDS}, "truth": truth}
 
+    @property
+    def truth_name(self) -> str | None:
+        """Name of the truth; None: there is no truth."""
+        return str(self.truth["name"]) if self.truth else None
+
     def table(self, width: int | None = None) -> str:
         """The rows as text, with what they say; without a truth costs and agreement only.
 
         Args:
             width: Longest line in characters; None: that of the terminal, or 100.
         """
-        caption = report.caption(self.rows, self.truth["name"] if self.truth else None)
+        caption = report.caption(self.rows, self.truth_name)
         return tables.text(*report.cells(self.rows), caption=caption, settings=(report.SIZE,), width=width)
 
     def to_pandas(self) -> Any:
@@ -111,7 +119,23 @@ class SearchResult:
         return f"SearchResult({shown}; {len(self.trials)} trials; print it for the table)"
 
     def _repr_html_(self) -> str:
-        return tables.as_html(*report.cells(self.rows))
+        from condensekit.html import standalone
+        from condensekit.html.layout import charts
+        from condensekit.nas.study.pieces import rankers, scatters
+
+        drawn = scatters(self.trials, self.values, self.rows)
+        told = rankers(self.rows, self.truth_name, self.best, self.notes)
+        return standalone(*told, charts(drawn) if drawn else "")
+
+    def plot(self) -> Figure:
+        """The scores of each ranker against the truth, or by rank without a truth, as a matplotlib figure.
+
+        Raises:
+            ConfigError: No candidate was scored.
+        """
+        from condensekit.nas.study.plots import figure
+
+        return figure(self.trials, self.values)
 
 
 class _Entry(TypedDict):

@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from condensekit.errors import require
 from condensekit.runs.files import write_bytes_atomic
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str = "") -> None:
-    """Draw a panel for each regime, with a line for each memory and bands of one standard deviation.
+Curves = Mapping[str, Mapping[str, Any]]
+
+
+def plot(curves: Curves, path: Path, source: str = "") -> None:
+    """Write :func:`figure` to a file.
 
     Args:
-        curves: ``mean`` and ``std`` of the accuracy after each experience, by ``regime/memory``; see
-            :attr:`condensekit.replay.study.results.ReplayResult.accuracy_by_experience`.
+        curves: See :func:`figure`.
         path: PNG file to write.
         source: Text for the entry ``Source`` in the metadata of the file.
 
     Raises:
         StoreError: The file cannot be written.
     """
-    import matplotlib
+    from condensekit.figures import png
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # and not a matplotlibrc of the current folder
-        _draw(curves, path, source)
+    write_bytes_atomic(path, png(figure(curves), metadata={"Source": source}))
 
 
-def _draw(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str) -> None:
+def figure(curves: Curves) -> Figure:
+    """Draw a panel for each regime, with a line for each memory and bands of one standard deviation.
+
+    Args:
+        curves: ``mean`` and ``std`` of the accuracy after each experience, by ``regime/memory``; see
+            :attr:`condensekit.replay.study.results.ReplayResult.accuracy_by_experience`.
+
+    Raises:
+        ConfigError: There are no curves.
+    """
+    from condensekit.figures import drawing
+
+    require(bool(curves), "the result has no accuracy by experience to plot")
+    with drawing():
+        return _drawn(curves)
+
+
+def _drawn(curves: Curves) -> Figure:
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
+
+    from condensekit.figures import Drawn, label
 
     named = {(key.partition("/")[0], key.partition("/")[2]): curve for key, curve in curves.items()}
     regimes, memories = (list(dict.fromkeys(key[place] for key in named)) for place in (0, 1))
-    figure = Figure(figsize=(6 * len(regimes), 4.5), layout="constrained")
+    figure = Drawn(figsize=(6 * len(regimes), 4.5), layout="constrained")
     colours = colormaps["tab20"].colors  # type: ignore[attr-defined]
     experiences = len(next(iter(curves.values()))["mean"])
     for axes, regime in zip(figure.subplots(1, len(regimes), squeeze=False)[0], regimes, strict=True):
@@ -48,7 +68,7 @@ def _draw(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str) -> N
             ]
             at, means, spreads = zip(*points, strict=True)
             colour = colours[memories.index(name) % len(colours)]
-            axes.plot(at, means, marker="o", color=colour, label=name)
+            axes.plot(at, means, marker="o", color=colour, label=label(name))
             low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
             axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set(
@@ -59,6 +79,4 @@ def _draw(curves: Mapping[str, Mapping[str, Any]], path: Path, source: str) -> N
         )
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110, metadata={"Source": source})
-    write_bytes_atomic(path, picture.getvalue())
+    return figure

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from condensekit import tables
 from condensekit.compute import Spent
@@ -18,6 +18,9 @@ from condensekit.replay.study.protocol import Settings
 from condensekit.replay.study.scores import Cell, averages, by_seed, final_accuracies, forgettings, mean, share
 from condensekit.runs.files import fitting, read_json
 from condensekit.stats import paired_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE = "replay.json"
 FORMER = {
@@ -222,7 +225,18 @@ class ReplayResult:
         return f"ReplayResult({found}{', ...' * (len(self.rows) > 3)}; print it for the table)"
 
     def _repr_html_(self) -> str:
-        return tables.as_html(COLUMNS, map(_cells, self.rows))
+        from condensekit.html import standalone
+        from condensekit.html.layout import charts
+        from condensekit.replay.study.pieces import curves, results
+
+        drawn = charts(curves(self.accuracy_by_experience)) if self.accuracy_by_experience else ""
+        return standalone(drawn, *results(self.rows, self.contrasts))
+
+    def plot(self) -> Figure:
+        """The accuracy on all classes seen after each experience, a panel for each regime, as a matplotlib figure."""
+        from condensekit.replay.study.plot import figure
+
+        return figure(self.accuracy_by_experience)
 
 
 class _Named(TypedDict):

@@ -14,6 +14,7 @@ from PIL import Image
 import condensekit as ck
 from condensekit import tables
 from condensekit.errors import CondensekitError, ConfigError, printable
+from condensekit.html.tables import table
 from condensekit.runs.files import read_json
 from condensekit.sets.condensed import CondensedSet
 from tests.cases.reliability.lines import outcome
@@ -96,17 +97,17 @@ def test_what_a_set_says_of_itself(cli, photos, tmp_path):
     loaded = CondensedSet.load(run / "set.safetensors")
     assert repr(loaded).isprintable()
     assert "<script>" not in loaded._repr_html_()
-    table = ck.evaluate(loaded, ck.load(photos)[1], against=None, network="ConvNet-w8-d1", networks=1)
-    assert all(line.isprintable() for line in str(table).split("\n"))
-    assert "<script>" not in table._repr_html_()
-    assert "\x1b" not in table._repr_html_()
+    found = ck.evaluate(loaded, ck.load(photos)[1], against=None, network="ConvNet-w8-d1", networks=1)
+    assert all(line.isprintable() for line in str(found).split("\n"))
+    assert "<script>" not in found._repr_html_()
+    assert "\x1b" not in found._repr_html_()
 
 
 def test_errors_of_the_library_and_tables():
     assert str(ConfigError(NAME)).isprintable()
     assert str(CondensekitError(f"a\n{NAME}")).isprintable()
     assert tables.markdown(["a"], [[f"{NAME}\n|"]]).count("\n") == 2
-    assert "\x1b" not in tables.as_html(["a"], [[NAME]])
+    assert "\x1b" not in table(["a"], [[NAME]], NAME)
     assert printable("Größe 名前 é 😀") == "Größe 名前 é 😀"
 
 

@@ -87,7 +87,7 @@ def test_a_result_shows_itself(tmp_path):
     lines = found.table().splitlines()
     assert [line.split()[1] for line in lines if line.startswith("| ")] == ["ranker", "params", "flops"] * 2
     assert max(map(len, lines)) <= 100
-    assert found._repr_html_().startswith("<table>")
+    assert found._repr_html_().startswith('<div class="ck">')
     frame = found.to_pandas()
     assert list(frame["ranker"]) == ["params", "flops"]
     assert frame["spearman"][0] == found.rows[0].spearman
