@@ -657,7 +657,7 @@ def test_code_puts_a_runs_images_into_the_bytes_of_fewer(cli, run, data, tmp_pat
     ]
     code, _, err = cli("code", folder, "--ipc", 1, "--out", tmp_path / "tight")
     assert code == 2
-    assert "store fewer of them, or give them more bytes" in err
+    assert "which saves nothing at 8 x 8 pixels" in err
     assert not (tmp_path / "tight").exists()
     code, _, err = cli("code", folder, "--ipc", 12, "--out", out)
     assert (code, "is not empty" in err) == (2, True)

@@ -237,6 +237,22 @@ def test_all_wrong_options_are_listed(cli):
     assert "--nothing" not in err
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("--verbose", "`condensekit --help` lists the commands."),
+        ("--versoin", "Did you mean '--version'?"),
+        ("--experiences", "It is an option of replay."),
+        ("--usage", "Did you mean '--help'?"),
+        ("-x", "`condensekit --help` lists the commands."),
+    ],
+)
+def test_wrong_options_before_the_command(cli, word, told):
+    code, _, err = cli(word)
+    assert code == 2
+    assert err.endswith(f"No such option '{word}'. {told}\n")
+
+
 def test_an_option_of_another_command_is_told(cli):
     assert "It is an option of replay." in cli("condense", "--experiences", "5")[2]
     assert "The classes are those of the data." in cli("condense", "--n-classes", "5")[2]

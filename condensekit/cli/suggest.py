@@ -209,6 +209,7 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 A text that begins with commands and a colon is for these commands alone. A text that does not begin with an option is a
 sentence that tells why there is no such option.
 """
+AT_THE_TOP = "`condensekit --help` lists the commands."
 COUNTING = re.compile(r"^(?:number-of|num-of|no-of|total|num|max|nb|nr|n)-(?=..)")  # --num-workers: workers
 FLAG = re.compile(r"--[a-z-]+(?: \w+=\w+)?")
 
@@ -220,14 +221,14 @@ def for_command(name: str) -> str:
     if not meant and (given.rstrip("s") in COMMANDS or given in COMMANDS):
         meant = [given if given in COMMANDS else given.rstrip("s")]
     meant = meant or words.close(given, {one: one for one in COMMANDS})
-    return _question(meant) if meant else "`condensekit --help` lists the commands."
+    return _question(meant) if meant else AT_THE_TOP
 
 
 def for_option(command: str, options: Iterable[str], name: str) -> str:
     """What to say of an unknown option of a command: a question, the reason, or where the options are listed.
 
     Args:
-        command: Name of the command.
+        command: Name of the command; empty: ``condensekit`` itself.
         options: Its options, such as ``--ipc``.
         name: The unknown option, with or without dashes.
     """
@@ -288,4 +289,4 @@ def _elsewhere(command: str, text: str) -> str:
     having = _others(command).get(f"--{text}")
     if having:
         return f"It is an option of {', '.join(having)}."
-    return f"`condensekit {command} --help-all` lists the options."
+    return f"`condensekit {command} --help-all` lists the options." if command else AT_THE_TOP
