@@ -47,6 +47,12 @@ condense   trials             -
 condense   optimizer          -
 condense   memory             -
 condense   overwrite          -
+condense   n-orders           -
+condense   n-images           --ipc
+condense   num_exp            --seeds
+condense   eval-mode          -
+condense   plot               -
+condense   net-depth          --encoder-network
 select     workres            --workers
 select     method             --selection
 select     images-per-class   --ipc
@@ -67,6 +73,7 @@ evaluate   augmentation       --augment
 evaluate   ipc                -
 evaluate   output             -
 evaluate   time               -
+evaluate   eval-mode          --network
 replay     worker             --workers
 replay     epochs             --train-epochs --er-epochs
 replay     lr                 --set --er-lr
@@ -83,6 +90,8 @@ replay     strategy           --regime
 replay     method             --memory
 replay     num-orders         --orders
 replay     rankers            -
+replay     classes-per-exp    --experiences
+replay     mem_sz             --ipc
 search     epochs             --train-steps --full-epochs
 search     lr                 --set
 search     keep               --set
@@ -98,6 +107,8 @@ search     seeds              --trainings --seed
 search     search-strategy    --strategy
 search     gpus               --device
 search     memory             -
+search     scenario           -
+search     depth              --space
 code       workers            -
 code       output             --out
 code       gpu                -
