@@ -14,7 +14,6 @@ from typing import Any
 from condensekit.words import nearest
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-LISTED = 60  # names that an error lists
 LONGEST_NAME = 255  # bytes of one part of a path
 LONGEST_PATH = 4096 - 256  # bytes of a path below which a run still has room for the names of its files
 
@@ -85,9 +84,7 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> ConfigError:
         known: The names, the usual ones first.
     """
     names = list(known)
-    ordered = sorted(names) if len(names) <= LISTED else names
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    listed = f"Known: {', '.join(ordered[:LISTED])}{more}"
+    listed = f"Known: {', '.join(sorted(names))}"
     if not isinstance(value, str):
         return ConfigError(f"{kind} must be a name, got {quoted(value)}. {listed}")
     return ConfigError(f"unknown {kind} {value!r}.{meant(value, names)} {listed}")
@@ -95,7 +92,8 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> ConfigError:
 
 def meant(value: str, known: Iterable[str]) -> str:
     """The sentence `` Did you mean 'dm'?`` with the names that a word may mean; empty if it means none of them."""
-    near = " or ".join(map(repr, nearest(value.split(maxsplit=1)[0] if value.split() else "", known)))
+    word = (value.split() or [""])[0]  # options may follow a name
+    near = " or ".join(map(repr, nearest(word, known)))
     return f" Did you mean {near}?" if near else ""
 
 

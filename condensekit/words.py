@@ -121,7 +121,9 @@ def close(given: str, names: dict[str, str]) -> list[str]:
     allowed = next((wrong for letters, wrong in LETTERS if len(given) >= letters), 0)
     far = {plain_name: _wrong_letters(given, plain_name) for plain_name in names}
     best = min(far.values(), default=allowed + 1)
-    found = [names[name] for name, wrong in far.items() if wrong == best <= allowed]
+    found = [
+        names[name] for name, wrong in far.items() if wrong == best <= allowed and (wrong < 2 or name[0] == given[0])
+    ]
     if not found and len(given) >= 3:
         found = [name for plain_name, name in names.items() if plain_name.startswith(given)]
     return found[::-1] if len(found) <= 2 else []

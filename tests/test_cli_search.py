@@ -127,7 +127,7 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
     [
         (("--space", "nowhere:Space"), "space 'nowhere:Space' cannot be imported"),
         (("--space", "convnets"), "Did you mean 'convnet'"),
-        (("--rankers", "dn"), "Did you mean 'dm'"),
+        (("--rankers", "dmm"), "Did you mean 'dm'"),
         (("--rankers", ","), "names nothing"),
         (("--truth", "missing.csv"), "cannot read the truth table missing.csv"),
         (("--engine", "pol", "--workers", "999", "--rankers", "dn"), "Did you mean 'pool'"),

@@ -47,6 +47,12 @@ condense   trials             -
 condense   optimizer          -
 condense   memory             -
 condense   overwrite          -
+condense   n-orders           -
+condense   n-images           --ipc
+condense   num_exp            --seeds
+condense   eval-mode          -
+condense   plot               -
+condense   net-depth          --encoder-network
 select     workres            --workers
 select     method             --selection
 select     images-per-class   --ipc
@@ -67,6 +73,7 @@ evaluate   augmentation       --augment
 evaluate   ipc                -
 evaluate   output             -
 evaluate   time               -
+evaluate   eval-mode          --network
 replay     worker             --workers
 replay     epochs             --train-epochs --er-epochs
 replay     lr                 --set --er-lr
@@ -83,6 +90,8 @@ replay     strategy           --regime
 replay     method             --memory
 replay     num-orders         --orders
 replay     rankers            -
+replay     classes-per-exp    --experiences
+replay     mem_sz             --ipc
 search     epochs             --train-steps --full-epochs
 search     lr                 --set
 search     keep               --set
@@ -98,6 +107,8 @@ search     seeds              --trainings --seed
 search     search-strategy    --strategy
 search     gpus               --device
 search     memory             -
+search     scenario           -
+search     depth              --space
 code       workers            -
 code       output             --out
 code       gpu                -
@@ -235,6 +246,22 @@ def test_all_wrong_options_are_listed(cli):
     assert "No such option '-ipc'. Did you mean '--ipc'?" in err
     assert "No such option '--gpu'. Did you mean '--device'?" in err
     assert "--nothing" not in err
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("--verbose", "`condensekit --help` lists the commands."),
+        ("--versoin", "Did you mean '--version'?"),
+        ("--experiences", "It is an option of replay."),
+        ("--usage", "Did you mean '--help'?"),
+        ("-x", "`condensekit --help` lists the commands."),
+    ],
+)
+def test_wrong_options_before_the_command(cli, word, told):
+    code, _, err = cli(word)
+    assert code == 2
+    assert err.endswith(f"No such option '{word}'. {told}\n")
 
 
 def test_an_option_of_another_command_is_told(cli):

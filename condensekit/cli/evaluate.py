@@ -53,8 +53,8 @@ Examples:
   condensekit evaluate runs/dm runs/kmeans --against random,herding
   condensekit evaluate runs/dm --network ConvNet,ResNet18 --networks 3 --json
 \f
-The interval is over sets if there are at least three sets, else over
-networks. All results are written to evaluation.json in the first RUN.
+The interval is over sets if there are at least three sets, else over networks. All results are written to
+evaluation.json in the first RUN, and each finished network to its folder trainings.
 """
 
 

@@ -23,6 +23,7 @@ HELP = """Write the images of RUN as PNG files, as one picture, or as NumPy arra
 labels.json in it says the label of each folder, the values of the pixels and the soft labels; load.py reads them.
 --npz writes images as networks see them, (N, C, H, W) normalised float32, with labels, soft labels if there are any,
 mean, std and class names. In Python, CondensedSet.as_dataset() is a torch data set for a DataLoader.
+
 Values are turned back into pixels and clipped to the range of a PNG file; values that are no pixels, of data that came
 normalised, are mapped from the least and the greatest.
 

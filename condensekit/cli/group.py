@@ -13,7 +13,7 @@ import click
 from condensekit import __version__, interrupt
 from condensekit.cli import COMMANDS, imported, show, waiting
 from condensekit.cli.layout import WIDEST, Context
-from condensekit.cli.suggest import for_command
+from condensekit.cli.suggest import for_command, for_option
 from condensekit.errors import CondensekitError, StoreError
 
 
@@ -25,6 +25,15 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of a session."""
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            told = for_option("", ("--help", "--version"), error.option_name)
+            message = f"No such option {error.option_name!r}. {told}"
+            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

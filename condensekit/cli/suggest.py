@@ -35,7 +35,7 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("steps iterations iters iteration iter it niter updates optimization-steps", ("--steps", "--protocol")),
     (
-        "epochs epoch train-epochs training-epochs e ep",
+        "epochs epoch nepochs nepoch train-epochs training-epochs e ep",
         (
             "--train-epochs (of from-scratch) or --er-epochs (of er)",
             "--train-steps (of candidates) or --full-epochs (of full trainings)",
@@ -53,7 +53,10 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "--protocol (it has the rate)",
         ),
     ),
-    ("lr-net net-lr lr-model lr-teacher er-learning-rate learner-lr", ("--er-lr", "--protocol (it has the rate)")),
+    (
+        "lr-net net-lr train-lr lr-model lr-teacher er-learning-rate learner-lr",
+        ("--er-lr", "--protocol (it has the rate)"),
+    ),
     (
         "batch batch-size bs batchsize train-batch train-batch-size minibatch mini-batch batch-train b",
         (
@@ -71,30 +74,33 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("keep net-freq", ("--set keep=N",)),
     ("nested", ("--set nested=true",)),
     (
-        "ipc per-class perclass images-per-class image-per-class img-per-class imgs-per-class spc dpc "
-        "samples-per-class examples-per-class n-per-class num-per-class exemplars-per-class shots shot "
-        "n-images-per-class",
+        "ipc per-class n-images num-images nimages perclass images-per-class image-per-class img-per-class "
+        "imgs-per-class spc dpc samples-per-class examples-per-class n-per-class num-per-class exemplars-per-class "
+        "shots shot n-images-per-class",
         ("--ipc", "evaluate: the baselines have the ipc of the sets"),
     ),
     (
-        "mem-size memory-size memsize buffer-size buffersize replay-size capacity exemplars exemplar-size bytes "
-        "budget n-memories mem-per-class memory-budget",
+        "mem-size memory-size mem-sz memsize buffer-size buffersize replay-size capacity exemplars exemplar-size "
+        "bytes budget n-memories mem-per-class memory-budget",
         ("replay: --ipc",),
     ),
-    ("buffer mem memories memory policy storage-policy", ("--memory",)),
     (
-        "experiences tasks task stages sessions increments increment phases n-tasks n-stages n-steps-stream "
-        "classes-per-task num-tasks task-num",
+        "buffer mem memories memory-strategy buffer-type memory-type replay-memory memory policy storage-policy",
+        ("--memory",),
+    ),
+    (
+        "experiences tasks classes-per-exp class-per-task classes-per-experience class-per-experience task stages "
+        "sessions increments increment phases n-tasks n-stages n-steps-stream classes-per-task num-tasks task-num",
         ("--experiences",),
     ),
     ("classes class n-class nclass num-class", ("the classes are those of the data",)),
     (
         "out output outdir out-dir output-dir output-folder output-path outfile outpath o save save-dir save-path "
         "savedir save-to dest destination logdir log-dir exp-dir expdir run-dir rundir run folder dir result-dir "
-        "results-dir results workdir work-dir name exp-name run-name exp to",
+        "results-dir results workdir work-dir name exp-name run-name to",
         ("--to", "--out", "evaluate: the results go into the first RUN"),
     ),
-    ("png image picture plot figure fig", ("--grid", "--snapshot-every")),
+    ("png image picture plot figure fig", ("--grid",)),
     (
         "gpu gpus cuda gpu-id gpu-ids device-id use-gpu use-cuda accelerator cpu mps no-cuda cuda-device g",
         ("--device",),
@@ -110,23 +116,27 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("split val-split train-split test-split", ("--splits",)),
     (
-        "image-size img-size imgsize im-size imsize resolution res size resize input-size image-resolution",
+        "image-size img-size img-sz imgsize im-size imsize resolution res size resize input-size image-resolution",
         ("--image-size",),
     ),
     (
-        "network model arch architecture net backbone cnn convnet model-name net-name arch-name network-name "
-        "architectures archs models nets eval-model eval-network eval-mode m",
+        "network model model-type net-type arch architecture net backbone cnn convnet model-name net-name "
+        "arch-name network-name architectures archs models nets m",
         ("--network", "--space (of candidates) or --encoder-network (it embeds)", "--encoder-network"),
     ),
+    ("eval-model eval-network eval-mode eval-net", ("evaluate: --network",)),
     ("search-space searchspace supernet", ("--space",)),
     (
         "encoder feature-extractor extractor embed embedding embedder features encoder-name",
         ("--encoder", "--encoder-network"),
     ),
-    ("encoder-depth encoder-width depth width-net net-depth net-width", ("--encoder-network", "--network")),
     (
-        "time timeout time-limit hours max-time walltime duration seconds time-budget budget minute limit deadline "
-        "t minutes",
+        "depth width norm activation pooling net-depth net-width net-norm net-act",
+        ("--network", "--space", "--encoder-network"),
+    ),
+    (
+        "time timeout runtime max-runtime time-limit hours max-time walltime duration seconds time-budget budget "
+        "minute limit deadline t minutes",
         ("--minutes", "--budget"),
     ),
     ("trial-time trial-timeout timeout-per-trial max-trial-time", ("--trial-limit",)),
@@ -167,13 +177,13 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("truth-seeds truth-repeats", ("--truth-trainings",)),
-    ("ground-truth groundtruth true table", ("--truth",)),
-    ("strategy scenario setting training-mode", ("--regime", "--strategy")),
+    ("ground-truth groundtruth full true table", ("--truth",)),
+    ("strategy scenario setting training-mode", ("--regime",)),
     ("search-strategy searcher sampler explorer tuner search-algorithm", ("--strategy",)),
     ("backend executor", ("--engine",)),
     ("class-order order permutations permutation shuffles shuffle", ("--orders",)),
     (
-        "loss distance criterion divergence metric kernel mmd",
+        "loss distance dis-metric criterion divergence metric kernel mmd",
         ("--discrepancy", "--set discrepancy=NAME"),
     ),
     ("metric scoring objective", ("--score",)),
@@ -199,6 +209,8 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("--set",),
     ),
     ("conf cfg config-file configuration yaml toml settings c", ("--config",)),
+    ("tb wandb logger summary-writer", ("--tensorboard",)),
+    ("numpy arrays", ("--npz",)),
     ("usage man", ("--help",)),
     ("all full-help help-full more advanced", ("--help-all",)),
 )
@@ -207,6 +219,7 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 A text that begins with commands and a colon is for these commands alone. A text that does not begin with an option is a
 sentence that tells why there is no such option.
 """
+AT_THE_TOP = "`condensekit --help` lists the commands."
 COUNTING = re.compile(r"^(?:number-of|num-of|no-of|total|num|max|nb|nr|n)-(?=..)")  # --num-workers: workers
 FLAG = re.compile(r"--[a-z-]+(?: \w+=\w+)?")
 
@@ -218,20 +231,21 @@ def for_command(name: str) -> str:
     if not meant and (given.rstrip("s") in COMMANDS or given in COMMANDS):
         meant = [given if given in COMMANDS else given.rstrip("s")]
     meant = meant or words.close(given, {one: one for one in COMMANDS})
-    return _question(meant) if meant else "`condensekit --help` lists the commands."
+    return _question(meant) if meant else AT_THE_TOP
 
 
 def for_option(command: str, options: Iterable[str], name: str) -> str:
     """What to say of an unknown option of a command: a question, the reason, or where the options are listed.
 
     Args:
-        command: Name of the command.
+        command: Name of the command; empty: ``condensekit`` itself.
         options: Its options, such as ``--ipc``.
         name: The unknown option, with or without dashes.
     """
     known = [option for option in options if option.startswith("--")]
     text = name.lower().replace("_", "-").strip("-")
-    given, counted = words.plain(text), words.plain(COUNTING.sub("", text))
+    bare = COUNTING.sub("", text)
+    given, counted = words.plain(text), words.plain(bare)
     names = {words.plain(option): option for option in known}
     for exact in (given, counted):
         if exact in names:
@@ -241,7 +255,7 @@ def for_option(command: str, options: Iterable[str], name: str) -> str:
     same = [option for option in known if words.plain(option).rstrip("s") == counted.rstrip("s")]
     if same:
         return _question(same[:1])
-    if f"--{text}" in _others(command):
+    if f"--{bare}" in (others := _others(command)) or f"--{text}" in others:
         return _elsewhere(command, text)
     close = words.close(given, names)
     return _question(close) if close else _elsewhere(command, text)
@@ -283,7 +297,8 @@ def _others(command: str) -> dict[str, list[str]]:
 
 def _elsewhere(command: str, text: str) -> str:
     """Which commands have the option; or where the options of this command are listed."""
-    having = _others(command).get(f"--{text}")
+    others = _others(command)
+    having = others.get(f"--{text}") or others.get(f"--{COUNTING.sub('', text)}")
     if having:
         return f"It is an option of {', '.join(having)}."
-    return f"`condensekit {command} --help-all` lists the options."
+    return f"`condensekit {command} --help-all` lists the options." if command else AT_THE_TOP

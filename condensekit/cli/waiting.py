@@ -23,7 +23,7 @@ _timer: threading.Timer | None = None
 def begin(words: Sequence[str]) -> None:
     """Say in a moment that a command which computes has started, unless it says something before."""
     global _timer  # one process, one command
-    if words and words[0] in COMPUTING and not {"--quiet", "--help", "-h"} & set(words):
+    if words and words[0] in COMPUTING and not {"--quiet", "--help", "--help-all", "-h"} & set(words):
         _timer = threading.Timer(AFTER, _tell, [words[0]])
         _timer.daemon = True
         _timer.start()
