@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LISTED = 40  # names that an error lists
 LONGEST_NAME = 255  # bytes of one part of a path
 LONGEST_PATH = 4096 - 256  # bytes of a path below which a run still has room for the names of its files
 
@@ -77,12 +78,13 @@ class StoreError(CondensekitError):
 def unknown(kind: str, value: object, known: Iterable[str]) -> ConfigError:
     """Make the error for an unknown name: it offers the nearest match and the list of known names."""
     names = sorted(known)
+    listed = ", ".join([*names[:LISTED], *([f"and {len(names) - LISTED} more"] if len(names) > LISTED else [])])
     if not isinstance(value, str):
-        return ConfigError(f"{kind} must be a name, got {quoted(value)}. Known: {', '.join(names)}")
+        return ConfigError(f"{kind} must be a name, got {quoted(value)}. Known: {listed}")
     spelt = {name.lower(): name for name in names}
     near = difflib.get_close_matches(value.lower(), spelt, n=1, cutoff=0.5)
     hint = f" Did you mean {spelt[near[0]]!r}?" if near else ""
-    return ConfigError(f"unknown {kind} {value!r}.{hint} Known: {', '.join(names)}")
+    return ConfigError(f"unknown {kind} {value!r}.{hint} Known: {listed}")
 
 
 def refuse(*problems: str | None) -> None:
