@@ -143,6 +143,12 @@ def path(name: str, value: object, way_out: str = "the path as a text") -> str |
     return f"{name} must be a path, got {quoted(value)}: pass {way_out}"
 
 
+def several(name: str, value: object, way_out: str) -> str | None:
+    """The problem of an argument that must be a list, a tuple or a range; None if there is no problem."""
+    good = isinstance(value, list | tuple | range)
+    return None if good else f"{name} must be a list, got {quoted(value)}: pass {way_out}"
+
+
 def choice(name: str, value: object, known: Iterable[str]) -> str | None:
     """The problem of a value that must be one of some words; None if there is no problem."""
     words = tuple(known)
