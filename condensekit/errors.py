@@ -14,6 +14,7 @@ from typing import Any
 from condensekit.words import nearest
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LISTED = 40  # names that an error lists
 LONGEST_NAME = 255  # bytes of one part of a path
 LONGEST_PATH = 4096 - 256  # bytes of a path below which a run still has room for the names of its files
 
@@ -84,7 +85,8 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> ConfigError:
         known: The names, the usual ones first.
     """
     names = list(known)
-    listed = f"Known: {', '.join(sorted(names))}"
+    more = [f"and {len(names) - LISTED} more"] if len(names) > LISTED else []
+    listed = f"Known: {', '.join([*sorted(names)[:LISTED], *more])}"
     if not isinstance(value, str):
         return ConfigError(f"{kind} must be a name, got {quoted(value)}. {listed}")
     return ConfigError(f"unknown {kind} {value!r}.{meant(value, names)} {listed}")
@@ -151,6 +153,12 @@ def path(name: str, value: object, way_out: str = "the path as a text") -> str |
     if isinstance(value, str | os.PathLike):
         return None
     return f"{name} must be a path, got {quoted(value)}: pass {way_out}"
+
+
+def several(name: str, value: object, way_out: str) -> str | None:
+    """The problem of an argument that must be a list, a tuple or a range; None if there is no problem."""
+    good = isinstance(value, list | tuple | range)
+    return None if good else f"{name} must be a list, got {quoted(value)}: pass {way_out}"
 
 
 def choice(name: str, value: object, known: Iterable[str]) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from condensekit.data.images import ClassImages
-from condensekit.errors import DataError, refuse, whole
+from condensekit.errors import DataError, instance, refuse, whole
 from condensekit.nas.names import needing_nni
 from condensekit.nas.rankers.batch_norm import STATISTICS_IMAGES, real_images
 from condensekit.nas.rankers.sets import Maker, Preparation
@@ -67,8 +67,14 @@ class Setting:
     extra: float = 0.0
 
     def __post_init__(self) -> None:
+        refuse(
+            instance("maker", self.maker, Maker, "Maker(train)"),
+            instance("held", self.held, ClassImages, "the second part of train.split(0.2)"),
+            instance("protocol", self.protocol, ProxyProtocol, "ProxyProtocol()"),
+            whole("ipc", self.ipc, 1),
+            whole("recalibrate", self.recalibrate, 0),
+        )
         check_score(self.score, self.hopeless)
-        refuse(whole("recalibrate", self.recalibrate, 0))
         train = self.maker.train
         if train.images.data_ptr() == self.held.images.data_ptr() and bool(
             torch.isin(train.order, self.held.order).any()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from condensekit.compute import Compute, Machine, without_subnormals
 from condensekit.data.images import ClassImages, ImageSpec
-from condensekit.errors import ConfigError, DataError, finite, positive, refuse, require, unknown, whole
+from condensekit.errors import ConfigError, DataError, finite, instance, positive, refuse, require, unknown, whole
 from condensekit.nas.engines.failures import TrialError
 from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.batch_norm import in_evaluation
@@ -154,11 +154,12 @@ class ProxyProtocol:
             positive("lr", self.lr),
             None
             if finite(self.momentum) and 0 <= self.momentum < 1
-            else f"momentum must lie in [0, 1), got {self.momentum!r}",
+            else f"momentum must lie in [0, 1), got {self.momentum!r:.60}",
             positive("weight_decay", self.weight_decay, zero=True),
-            "nesterov needs a momentum above 0" if self.nesterov and not self.momentum else None,
+            instance("nesterov", self.nesterov, bool, "True or False"),
         )
-        if self.schedule not in SCHEDULES:
+        require(not self.nesterov or self.momentum > 0, "nesterov needs a momentum above 0")
+        if not isinstance(self.schedule, str) or self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
 
     def steps_on(self, images: int) -> int:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from condensekit.errors import instance, refuse
+
 Architecture = dict[str, Any]
 """A choice for each label of a space; JSON values only."""
 
@@ -24,5 +26,6 @@ def key(architecture: Mapping[str, Any]) -> str:
     >>> key({"width": 4, "depth": 2}) == key({"depth": 2, "width": 4})
     True
     """
+    refuse(instance("architecture", architecture, Mapping, "a dictionary of labels and values"))
     given = {label: value for label, value in architecture.items() if value is not None}
     return json.dumps(given, sort_keys=True, separators=(",", ":"))

@@ -19,7 +19,7 @@ from nni.nas.space import model_context
 from torch import nn
 
 from condensekit.catalog import own
-from condensekit.errors import ConfigError, DataError, refuse, require, unknown, whole
+from condensekit.errors import ConfigError, DataError, instance, refuse, require, several, unknown, whole
 from condensekit.nas.names import SPACES, imported
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.convnets import ConvNetSpace
@@ -53,13 +53,15 @@ def space(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: A
     Raises:
         ConfigError: An unknown name, a class that cannot be imported or built, or options that the space does not have.
     """
+    if not isinstance(name, str):
+        raise unknown("space", name, (*SPACES, "module:Class"))
     if ":" in name:
         return _imported(name, options)
     if name not in SPACES:
         raise unknown("space", name, (*SPACES, "module:Class"))
     try:
         return imported("space", name, SPACES)(shape, classes, **options)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"space {name!r} cannot be built: {error}") from error
 
 
@@ -106,7 +108,15 @@ def convnet_space(
         ConfigError: An option that ConvNet does not have, an empty list, or no depth that fits the images.
     """
     lists = {"depths": depths, "widths": widths, "activations": activations, "norms": norms, "poolings": poolings}
-    refuse(*(f"{name} must name at least one value" for name, values in lists.items() if not values))
+    refuse(
+        *(several(name, values, "such as (1, 2)") for name, values in lists.items()),
+        several("shape", shape, "(channels, height, width)"),
+        whole("classes", classes, 1),
+    )
+    refuse(
+        *(f"{name} must name at least one value" for name, values in lists.items() if not values),
+        *(whole("a size of the shape", size, 1) for size in shape),
+    )
     for choice in product(widths, depths, activations, norms, poolings):
         ConvNet(*choice)  # raises an error for unknown options
     pooled = next((name for name in poolings if name != "none"), "none")
@@ -179,6 +189,7 @@ def enumerate_architectures(space: ModelSpace) -> Iterator[Architecture]:
     >>> next(enumerate_architectures(space("convnet-small", (1, 8, 8), 10)))
     {'width': 16, 'depth': 1, 'activation': 'sigmoid', 'norm': 'none', 'pooling': 'none'}
     """
+    check_space(space)
     seen, labels = set(), choices(space)
     for sample in MutableDict(space.simplify()).grid():
         if key(sample) not in seen:
@@ -198,7 +209,8 @@ def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architect
     Raises:
         ConfigError: No draw satisfies the constraints of the space.
     """
-    refuse(whole("n", n, 1))
+    check_space(space)
+    refuse(whole("n", n, 1), whole("seed", seed))
     draw = Draw(seed)
     count = size(space)
     if count is not None and count <= MAX_LISTED:
@@ -215,6 +227,12 @@ def sample_architectures(space: ModelSpace, n: int, seed: int) -> list[Architect
             break
     require(bool(found), f"none of {MAX_DRAWS * n} random draws satisfies the constraints of this space: loosen them")
     return list(found.values())
+
+
+def check_space(space: object) -> None:
+    """Raise ConfigError for an object that is no space."""
+    way_out = "space('convnet-small', shape, classes), or your own ModelSpace"
+    refuse(instance("space", space, ModelSpace, way_out))
 
 
 def check_architecture(space: ModelSpace, architecture: Architecture) -> None:
@@ -236,6 +254,9 @@ def build(space: ModelSpace, architecture: Architecture, seed: int = 0) -> nn.Mo
     >>> tuple(network(torch.zeros(2, 1, 8, 8)).shape)
     (2, 10)
     """
+    check_space(space)
+    check_architecture(space, architecture)
+    refuse(whole("seed", seed))
     with isolated(Draw(seed).key("weights")), model_context(architecture):
         module: nn.Module = space.trace_copy().get(traceable=False)
     return module

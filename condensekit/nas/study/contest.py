@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
-from condensekit.errors import Problems, refuse, unknown, whole
+from condensekit.errors import Problems, instance, quoted, refuse, several, unknown, whole
 from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.names import LISTED, STRATEGIES
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.distinct import by_key, distinct, listed, others
 from condensekit.nas.spaces.equivalence import Identify, canonical, groups, identified_by, unlike
-from condensekit.nas.spaces.spaces import check_architecture, check_choices, choices, sample_architectures
+from condensekit.nas.spaces.spaces import check_architecture, check_choices, check_space, choices, sample_architectures
 from condensekit.nas.study.candidates import Candidates
 from condensekit.nas.study.combinations import combined, shared_by
 from condensekit.nas.study.costs import Ledger
@@ -95,7 +95,19 @@ class Contest:
         fitted: int = USUAL_FITTED,
         identify: Identify | None = None,
     ) -> None:
-        if architectures is None and strategy not in STRATEGIES:
+        check_space(space)
+        refuse(
+            several("rankers", rankers, '[ranker("dm"), ranker("params")]'),
+            instance("setting", setting, Setting, "Setting(Maker(train), held)"),
+            whole("seed", seed),
+            None if architectures is None else several("architectures", architectures, "a list of dictionaries"),
+            None if groups is None else instance("groups", groups, Mapping, "a name for each key"),
+            None if strata is None else several("strata", strata, "labels of the space"),
+        )
+        odd = next((one for one in rankers if not isinstance(one, Ranker | Combination)), None)
+        problem = f"a ranker must be one of ranker(name), got {quoted(odd)}: pass such as ranker('dm')"
+        refuse(None if odd is None else problem)
+        if architectures is None and (not isinstance(strategy, str) or strategy not in STRATEGIES):
             raise unknown("strategy", strategy, STRATEGIES)
         names = [r.name for r in rankers]
         mixed = [r for r in rankers if r.combines]
@@ -164,6 +176,7 @@ class Contest:
             ConfigError: See :meth:`check`; or no candidate of the space can be trained.
             CondensekitError: A set cannot be made, a search cannot start, or a file cannot be written.
         """
+        refuse(instance("running", running, Running, "Running()"))
         self.check(running)
         lists = [(one, self._list(one)) for one in self.singles()]
         with (

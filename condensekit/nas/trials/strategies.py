@@ -13,7 +13,7 @@ from nni.nas.execution import ExecutionEngine
 from nni.nas.space import ExecutableModelSpace
 from nni.nas.strategy import GridSearch, Random, RegularizedEvolution, Strategy
 
-from condensekit.errors import ConfigError, DataError, require
+from condensekit.errors import ConfigError, DataError, refuse, require, several
 from condensekit.nas.names import STRATEGIES, imported
 from condensekit.nas.spaces.architecture import Architecture, key
 
@@ -34,6 +34,7 @@ class FixedList(Strategy):  # type: ignore[misc]
 
     def __init__(self, architectures: Iterable[Architecture]) -> None:
         super().__init__()
+        refuse(several("architectures", architectures, "a list of dictionaries"))
         self.architectures = list({key(architecture): architecture for architecture in architectures}.values())
 
     def extra_repr(self) -> str:

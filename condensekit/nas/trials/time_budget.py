@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypedDict
 
+from condensekit import errors
 from condensekit.errors import CondensekitError, StoreError, positive, refuse
 from condensekit.runs.files import read_json, write_json
 
@@ -49,7 +50,11 @@ class TimeBudget:
     """
 
     def __init__(self, seconds: float | None = None, path: Path | None = None) -> None:
-        refuse(None if seconds is None else positive("budget_s", seconds))
+        refuse(
+            None if seconds is None else positive("budget_s", seconds),
+            None if path is None else errors.path("path", path, "a JSON file"),
+        )
+        path = None if path is None else Path(path)
         self.seconds, self.path = seconds, path
         self._before = _used(path) if path is not None and os.path.lexists(path) else 0.0
         self._start: float | None = None

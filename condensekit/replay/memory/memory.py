@@ -16,7 +16,7 @@ from condensekit.catalog import own
 from condensekit.compute import Machine, Spent, usual_modes
 from condensekit.data.images import ClassImages, ImageSpec, normalisation
 from condensekit.data.labels import as_labels
-from condensekit.errors import CondensekitError, ConfigError, DataError, instance, refuse, require, whole
+from condensekit.errors import CondensekitError, ConfigError, DataError, instance, path, refuse, require, whole
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.progress import SILENT, Bars, Progress
@@ -111,6 +111,9 @@ class Memory:
             None if steps is None else whole("steps", steps, 1),
             whole("seed", seed),
             None if spec is None else instance("spec", spec, ImageSpec, "ImageSpec((3, 32, 32), mean, std)"),
+            instance("machine", machine, Machine, "Machine('cpu')"),
+            None if out is None else path("out", out, "the folder of the condensations"),
+            None if progress is None else instance("progress", progress, Progress, "a Progress, or nothing"),
         )
         uneven = budget.total is not None and (classes is None or budget.total % classes > 0)
         if filler.recipe and uneven:
@@ -186,6 +189,7 @@ class Memory:
         An error leaves the memory unchanged.
         """
         refuse(whole("task", task, 0))
+        require(task < 2**63, f"task must be below 2**63, got {task}")
         data = self._as_images(images, labels)
         self.store(data, torch.full((len(data),), task))
         self._bytes = images.dtype == torch.uint8

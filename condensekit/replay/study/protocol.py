@@ -15,7 +15,7 @@ from torch import nn
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving
-from condensekit.errors import DataError, finite, positive, refuse, require, whole
+from condensekit.errors import DataError, finite, instance, positive, refuse, require, whole
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
@@ -144,6 +144,12 @@ class Settings:
             whole("networks", self.networks, 1),
             None if self.seeds is None else whole("seeds", self.seeds, 1),
             whole("first_order", self.first_order, 0),
+        )
+        refuse(
+            instance("network", self.network, Network, "ConvNet()"),
+            instance("protocol", self.protocol, TrainProtocol, "a TrainProtocol"),
+            instance("online", self.online, Online, "Online()"),
+            whole("seed", self.seed),
             None
             if self.first_order + self.orders <= 2**32
             else f"class orders are permutations of NumPy's seeds, below {2**32}, got first_order={self.first_order} "

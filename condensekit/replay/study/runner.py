@@ -16,7 +16,7 @@ from condensekit import tables
 from condensekit.catalog import own
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, refuse, unknown
+from condensekit.errors import ConfigError, instance, path, quoted, refuse, several, unknown
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.study.checks import check_run
 from condensekit.replay.study.contrasts import Contrast, Pair, contrasts, named_pair
@@ -52,7 +52,7 @@ def run_protocol(
     test: ClassImages,
     *,
     memories: Sequence[str | MemoryKind],
-    out: Path,
+    out: str | Path,
     regimes: Sequence[str] = (FROM_SCRATCH,),
     settings: Settings = Settings(),  # noqa: B008 - frozen
     making: Making = Making(),  # noqa: B008 - frozen
@@ -111,6 +111,7 @@ def run_protocol(
         DivergedError: A condensation met values that are not finite, or weights of a learner are not finite.
         Interrupted: A signal ended a condensation; run again with ``resume=True``.
     """
+    out = _checked(train, test, memories, out, regimes, settings, making, progress)
     kinds = [memory(name, making) if isinstance(name, str) else name for name in memories]
     _check(kinds, regimes, settings)
     tested = {"name": (test.source or {}).get("name"), "images": len(test)}
@@ -167,6 +168,34 @@ def run_protocol(
     return result
 
 
+def _checked(
+    train: object,
+    test: object,
+    memories: object,
+    out: Any,
+    regimes: object,
+    settings: object,
+    making: object,
+    progress: object,
+) -> Path:
+    """The run folder. Raises ConfigError for arguments of :func:`run_protocol` that are of another kind."""
+    names = memories if isinstance(memories, list | tuple) else ()
+    odd = next((one for one in names if not isinstance(one, str | MemoryKind)), None)
+    way_out = "the images of condensekit.load"
+    refuse(
+        instance("train", train, ClassImages, way_out),
+        instance("test", test, ClassImages, way_out),
+        several("memories", memories, '["dm", "random"]'),
+        f"a memory must be a name or a MemoryKind, got {quoted(odd)}: pass such as 'dm'" if odd is not None else None,
+        path("out", out, "the run folder"),
+        several("regimes", regimes, '["from-scratch"]'),
+        instance("settings", settings, Settings, "Settings()"),
+        instance("making", making, Making, "Making()"),
+        instance("progress", progress, Progress, "a Progress, or nothing"),
+    )
+    return Path(out)
+
+
 def _size(
     places: Sequence[tuple[str, str]], kinds: Mapping[str, MemoryKind], settings: Settings, making: Making
 ) -> str:
@@ -181,7 +210,7 @@ def _size(
 
 def check_regime(name: str) -> None:
     """Raise ConfigError for an unknown regime."""
-    if name not in REGIMES:
+    if not isinstance(name, str) or name not in REGIMES:
         raise unknown("regime", name, REGIMES)
 
 

@@ -1,0 +1,45 @@
+"""Each notebook runs in a real kernel, and what it shows is saved in it, from a run of the same cells."""
+
+import os
+import re
+
+import nbformat
+import pytest
+
+from examples.notebooks.execute import FOLDER, executed
+
+FILES = sorted(FOLDER.glob("*.ipynb"))
+MOST = 300_000  # bytes of a file
+SHOWN = {"text/html", "image/png"}  # kinds of output that are pictures of ours
+
+
+def kinds(cell):
+    """What a cell shows, without the numbers in it."""
+    found = [sorted(SHOWN & set(one.get("data", {}))) or one.output_type for one in cell.get("outputs", ())]
+    return [cell.source, found]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_notebook_runs_and_shows_what_is_saved(file, tmp_path):
+    saved, found = nbformat.read(file, as_version=4), executed(file, tmp_path)
+    assert [kinds(cell) for cell in found.cells] == [kinds(cell) for cell in saved.cells]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_notebook_is_small_and_complete(file):
+    notebook, text = nbformat.read(file, as_version=4), file.read_text()
+    nbformat.validate(notebook)
+    assert os.path.getsize(file) <= MOST
+    assert not re.search(r"/tmp/|/work/|/home/", text)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [one for cell in cells for one in cell.outputs if one.output_type == "error"]
+    shown = {kind for cell in cells for one in cell.outputs for kind in one.get("data", {})}
+    assert shown >= SHOWN
+    assert notebook.cells[0].source.startswith("# ")
+    assert "**Question.**" in notebook.cells[0].source
+    assert any("**What the result says.**" in cell.source for cell in notebook.cells)
+
+
+def test_there_is_a_notebook_for_each_job():
+    assert [file.stem for file in FILES] == ["condense", "replay", "search"]
