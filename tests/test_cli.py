@@ -604,14 +604,18 @@ SHORT = ("--encoder-network", "ConvNet-w8", "--ipc", "2", "--steps", "2")
         (
             "--method m3d --batch-real 8 --init kmeans --lr 3",
             "m3d lr=3 batch_real=8 init=kmeans encoder_network=ConvNet-w8",
-            2,
+            1,  # images of 8 x 8 pixels are not packed unless asked for
         ),
         (
             "--method m3d --batch-real 8 --factor 1 --encoder fresh",
             "m3d batch_real=8 encoder=fresh encoder_network=ConvNet-w8 factor=1",
             1,
         ),
-        ("--method echo --discrepancy moments-3", "echo discrepancy=moments-3 encoder_network=ConvNet-w8", 2),
+        (
+            "--method echo --discrepancy moments-3 --factor 2",
+            "echo discrepancy=moments-3 encoder_network=ConvNet-w8 factor=2",
+            2,
+        ),
         (
             "--method dm --discrepancy linear --nested --factor 2",
             "dm discrepancy=linear encoder_network=ConvNet-w8 factor=2 nested=True",
