@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from condensekit.errors import ConfigError, choice, finite, instance, refuse, whole
+from condensekit.errors import ConfigError, choice, finite, instance, meant, refuse, whole
 from condensekit.networks.base import FeatureNetwork, separable
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.cost import PASSES, Shape
@@ -180,7 +180,8 @@ def _best_device() -> str:
 def device_misfit(name: str) -> str | None:
     """The problem of the device called ``name``, which must not be ``auto``; None if it can be used."""
     if not re.fullmatch(r"cpu|mps|cuda(:(0|[1-9][0-9]*))?", name):
-        return f"unknown device {name!r:.60}: use auto, cpu, cuda, cuda:N or mps"
+        hint = meant(name.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
+        return f"unknown device {name!r:.60}: use auto, cpu, cuda, cuda:N or mps{hint and '.' + hint}"
     kind, _, index = name.partition(":")
     missing = {
         "cpu": None,

@@ -31,6 +31,7 @@ from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
 from condensekit.selection.base import smaller_note, stored_each
+from condensekit.sets.checks import escaped
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
 from condensekit.sets.grid import SMALLEST
@@ -219,7 +220,8 @@ def condense(
             found = run.latest_checkpoint()
             if found:
                 budget.check(run.path, found[0], found[2])
-            run.keep_config()
+            if run.changed:
+                run.keep_config()
         size = data.spec.shape[1], data.spec.shape[2]
         compute = stack.enter_context(Compute(made_on(found[2]["plan"]) if found else machine, size))
         provenance = {
@@ -500,7 +502,13 @@ class _Loop:
             )
         self.finished = True
         self._checkpoint()
-        notes = [f"finished {self.step} steps in {self.seconds}", *self.shortened, smaller_note(self.each.values())]
+        far = escaped(self.state["images"].flatten(0, 1), self.data.spec)
+        notes = [
+            f"finished {self.step} steps in {self.seconds}",
+            *self.shortened,
+            smaller_note(self.each.values()),
+            far,
+        ]
         return self._close(Status.FINISHED, "; ".join(filter(None, notes)))
 
     def _close(self, status: Status, message: str) -> CondenseResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import os
@@ -11,6 +10,8 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any
+
+from condensekit.words import nearest
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 LISTED = 40  # names that an error lists
@@ -76,15 +77,26 @@ class StoreError(CondensekitError):
 
 
 def unknown(kind: str, value: object, known: Iterable[str]) -> ConfigError:
-    """Make the error for an unknown name: it offers the nearest match and the list of known names."""
-    names = sorted(known)
-    listed = ", ".join([*names[:LISTED], *([f"and {len(names) - LISTED} more"] if len(names) > LISTED else [])])
+    """Make the error for an unknown name: it offers what the word may mean, and the list of known names.
+
+    Args:
+        kind: What the name names.
+        value: The unknown name.
+        known: The names, the usual ones first.
+    """
+    names = list(known)
+    more = [f"and {len(names) - LISTED} more"] if len(names) > LISTED else []
+    listed = f"Known: {', '.join([*sorted(names)[:LISTED], *more])}"
     if not isinstance(value, str):
-        return ConfigError(f"{kind} must be a name, got {quoted(value)}. Known: {listed}")
-    spelt = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(value.lower(), spelt, n=1, cutoff=0.5)
-    hint = f" Did you mean {spelt[near[0]]!r}?" if near else ""
-    return ConfigError(f"unknown {kind} {value!r}.{hint} Known: {listed}")
+        return ConfigError(f"{kind} must be a name, got {quoted(value)}. {listed}")
+    return ConfigError(f"unknown {kind} {value!r}.{meant(value, names)} {listed}")
+
+
+def meant(value: str, known: Iterable[str]) -> str:
+    """The sentence `` Did you mean 'dm'?`` with the names that a word may mean; empty if it means none of them."""
+    word = (value.split() or [""])[0]  # options may follow a name
+    near = " or ".join(map(repr, nearest(word, known)))
+    return f" Did you mean {near}?" if near else ""
 
 
 def refuse(*problems: str | None) -> None:

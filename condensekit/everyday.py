@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from condensekit.errors import (
     path,
     quoted,
     refuse,
-    require,
     unknown,
     unusable,
     whole,
@@ -301,17 +299,13 @@ def evaluate(
                 chosen[one] = selection, formation
             wanted.append(one)
     with problems:
-        require(
-            out is None or (isinstance(out, str | os.PathLike) and not unusable(out)),
-            f"out must be the path of a folder, got {quoted(out)}: pass 'evaluated', or the folder of a run",
-        )
-    with problems:
         protocol = names.protocol(protocol) if isinstance(protocol, str) else protocol
         refuse(
             instance("protocol", protocol, TrainProtocol, '"short", "dc", "idc" or a TrainProtocol'),
             instance("machine", machine, Machine, "Machine('cpu')"),
             instance("equal_steps", equal_steps, bool, "True or False"),
             _no_progress(progress),
+            None if out is None else _no_folder(out),
         )
     problems.refuse()
     groups = found.groups(sets)
@@ -368,6 +362,13 @@ def _no_progress(given: object) -> str | None:
 
 def _size(images: ClassImages) -> tuple[int, int]:
     return images.spec.shape[1], images.spec.shape[2]
+
+
+def _no_folder(out: str | Path) -> str | None:
+    """The problem of ``out``; None if there can be such a folder."""
+    if problem := path("out", out, "the folder as a text"):
+        return problem
+    return f"out={str(out)!r} is no path: {why}" if (why := unusable(out)) else None
 
 
 def _misplaced(name: str) -> str:

@@ -6,14 +6,21 @@ from pathlib import Path
 
 from condensekit import __version__
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # generated.py; benchmarks
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # _extensions; benchmarks
 warnings.filterwarnings("ignore", "no QP solver found")  # the import of Avalanche
 
 project = "condensekit"
 author = "The condensekit developers"
 copyright = author
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "_extensions.tables",
+    "_extensions.included",
+    "_extensions.reference",
+]
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]

@@ -18,7 +18,8 @@ def main() -> None:
     train, _ = ck.load("digits")
 
     # The recipe is what the paper runs the method with: pixel space and steps that grow with the images of a class;
-    # and beside it a random network kept for five steps, and four smaller images in each stored one.
+    # and beside it a random network kept for five steps, and four smaller images in each stored one (of images of
+    # 12 x 12 pixels or more: digits are too small for it).
     paper = ck.recipes.m3d()
     print(f"a network for {paper.encoder.keep} steps, {paper.formation.factor**2} images in each stored one")
 

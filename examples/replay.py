@@ -3,6 +3,8 @@
 python examples/replay.py
 """
 
+import warnings
+
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.evaluation.metrics import accuracy_metrics
@@ -19,7 +21,12 @@ for dataset in digits:
 stream = nc_benchmark(*digits, n_experiences=5, task_labels=False, seed=0)
 recipe = "dm batch_real=32 augment=color,crop,cutout,scale,rotate"  # no mirrored digits
 condensed = CondensedBuffer(Images(20), recipe, classes=10, steps=100)
-for name, plugins in {"no memory": [], "condensed memory": [ReplayPlugin(20, storage_policy=condensed)]}.items():
+memories = {
+    "no memory": [],
+    "random memory": [ReplayPlugin(20)],  # Avalanche's own: 20 real images
+    "condensed memory": [ReplayPlugin(20, storage_policy=condensed)],
+}
+for name, plugins in memories.items():
     torch.manual_seed(0)
     model = SimpleMLP(num_classes=10, input_size=64)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -28,6 +35,7 @@ for name, plugins in {"no memory": [], "condensed memory": [ReplayPlugin(20, sto
         model=model, optimizer=optimizer, train_mb_size=32, train_epochs=4, plugins=plugins, evaluator=evaluator
     )
     for experience in stream.train_stream:
-        strategy.train(experience)
+        with warnings.catch_warnings(record=True):  # Avalanche's ReplayPlugin warns of its own call of update()
+            strategy.train(experience)
     print(f"{name}: {next(iter(strategy.eval(stream.test_stream).values())):.3f}")
 print(f"{len(condensed.memory)} images, {condensed.nbytes:,} bytes, condensed in {sum(condensed.condense_s):.0f} s")

@@ -47,9 +47,10 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     code, text, err = cli(*options, "--out", out)
     assert code == 0, err
     assert err.startswith("Data: ")
-    assert "| dm |" in text
+    assert "| dm " in text
     assert "Best by dm: " in text
-    assert "the same command with --resume --retrain" in text
+    assert f"condensekit search --resume --retrain --out {out}" in text
+    assert max(map(len, text.split("Scores against")[0].splitlines())) <= 100
     record = json.loads((out / "search.json").read_text())
     assert [row["ranker"] for row in record["ranking"]] == ["dm", "random", "params", "dm+params"]
     assert all(set(row) >= KEYS for row in record["ranking"])
@@ -126,7 +127,7 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
     [
         (("--space", "nowhere:Space"), "space 'nowhere:Space' cannot be imported"),
         (("--space", "convnets"), "Did you mean 'convnet'"),
-        (("--rankers", "dn"), "Did you mean 'dm'"),
+        (("--rankers", "dmm"), "Did you mean 'dm'"),
         (("--rankers", ","), "names nothing"),
         (("--truth", "missing.csv"), "cannot read the truth table missing.csv"),
         (("--engine", "pol", "--workers", "999", "--rankers", "dn"), "Did you mean 'pool'"),

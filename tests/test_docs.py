@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,18 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
     assert len(pages) > len(PAGES)
     for page in pages:
         assert LOADED.search(page.read_text(encoding="utf-8")) is None, page.name
+
+
+def commands():
+    """The words of each command of the command line in a block of the pages."""
+    for page in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            lines = block.replace("\\\n", " ").splitlines()
+            yield from (shlex.split(line, comments=True) for line in lines if line.startswith("condensekit "))
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_of_the_pages_has_the_options_that_it_names(words):
+    command = importlib.import_module(f"condensekit.cli.{words[1]}").command
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in words if word.startswith("--")} <= known

@@ -1,6 +1,7 @@
 """The public doors: load, condense, select and evaluate, on what people have, by name and by object."""
 
 import io
+import re
 import sys
 from contextlib import contextmanager
 from typing import Any
@@ -501,7 +502,8 @@ def test_images_that_nobody_can_read_again_are_asked_for(arrays):
 
 def test_a_result_is_a_table(digits, made):
     found = ck.evaluate(made[0], digits[1], train=digits[0], **QUICK)
-    assert str(found).splitlines()[0].startswith("| set | network | ipc |")
+    assert str(found).startswith("Accuracy in % on the 359 test images of digits")
+    assert re.search(r"^\| set +\| accuracy % \| difference to random", str(found), re.MULTILINE)
     assert found._repr_html_().startswith('<div class="ck">')
     assert len(repr(found)) < 160
     assert found.rows[0].work["images"] > 0

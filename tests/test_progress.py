@@ -1,12 +1,14 @@
 """Reports of long work where there is no terminal."""
 
 import re
+import sys
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
 from condensekit.cli import show
-from condensekit.progress import FIRST_LINE, NEXT_LINE, Line, Lines, duration
+from condensekit.progress import FIRST_LINE, NEXT_LINE, Bars, Line, Lines, Part, cost, duration, in_notebook
 
 
 def test_a_line_after_some_seconds_and_then_each_minute():
@@ -43,3 +45,54 @@ def test_a_command_without_a_terminal_tells_lines(capsys):
     progress.tell("here")
     assert capsys.readouterr().err == "here\n"
     assert not isinstance(show.progress(quiet=True), Lines)
+
+
+def test_a_line_also_where_no_step_ends():
+    """Friction 3 and 17: a start by k-means on a whole data set is one long step."""
+    ticks, told = count(0.0, 5.0), list[str]()
+    line = Line("initialise (kmeans)", 1, 0, told.append, lambda: next(ticks))
+    for _ in range(15):
+        line.tick()
+    assert [text[9:] for text in told] == [
+        "initialise (kmeans): 0 of 1, for 10 s",
+        "initialise (kmeans): 0 of 1, for 1 min 10 s",
+    ]
+
+
+def test_a_part_names_its_stages():
+    """Friction 6: five identical bars."""
+    told = list[str]()
+    part = Part(Lines(told.append), "set 2 of 5")
+    part.tell("about 3 min")
+    with part.stage("condense (dm)", 10) as stage:
+        assert isinstance(stage, Line)
+        assert stage.name == "set 2 of 5: condense (dm)"
+    assert told == ["set 2 of 5: about 3 min"]
+    with part.whole.stage("other", None, 3) as stage:
+        assert isinstance(stage, Line)
+        assert (stage.name, stage.done) == ("other", 3)
+
+
+def test_a_notebook_shows_bars_though_it_is_no_terminal(monkeypatch, capsys):
+    assert not in_notebook()
+    with Bars().stage("hidden", 2) as stage:
+        stage.advance()
+    Bars().tell("hidden")
+    assert capsys.readouterr().err == ""
+    shell = SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert in_notebook()
+    with Bars().stage("shown", 2) as stage:
+        stage.advance()
+    Bars().tell("said")
+    shown = capsys.readouterr().err
+    assert "shown" in shown
+    assert "said" in shown
+
+
+def test_costs_for_people():
+    assert (
+        cost(5_234_567, 200, "2 workers")
+        == "about 5,200,000 image passes, about 3 min 20 s on this machine (2 workers)"
+    )
+    assert cost(7, 3600, "cuda") == "about 7 image passes, about 1 h 0 min on this machine (cuda)"

@@ -8,6 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "condensekit"
 FLOORS = (
+    ("words",),
     ("errors", "rng", "interrupt", "progress"),
     ("stats", "tables", "networks", "html"),
     ("compute", "figures"),
@@ -86,7 +87,7 @@ def test_no_circle_of_imports():
     list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
-@pytest.mark.parametrize(("folder", "most"), [(".", 12), ("nas", 4), ("replay", 4)])
+@pytest.mark.parametrize(("folder", "most"), [(".", 13), ("nas", 4), ("replay", 4)])
 def test_few_files_lie_outside_a_room(folder, most):
     assert len(list((PACKAGE / folder).glob("*.py"))) <= most
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from condensekit.errors import ConfigError
-from condensekit.tables import as_frame, markdown, signed
+from condensekit.tables import as_frame, markdown, signed, text
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,53 @@ class Row:
 def test_markdown():
     assert markdown(["set", "n"], [["dm", 5], ["m3d", None]]) == ("| set | n |\n|---|---|\n| dm | 5 |\n| m3d | None |")
     assert markdown(["set"], []) == "| set |\n|---|"
+
+
+WIDE = (
+    ["memory", "regime", "final accuracy %", "difference to random", "average %", "forgetting %", "bytes", "train s"],
+    [
+        ["hybrid-m3d-25", "from-scratch", "90.3 ± 1.2", "+17.5 [+16.1, +18.9]", "88.1", "10.2", "24,000", "12"],
+        ["random", "from-scratch", "72.8 ± 2.0", "-", "70.0", "20.1", "23,760", "12"],
+    ],
+)
+
+
+@pytest.mark.parametrize("width", [24, 40, 60, 80, 100])
+def test_no_line_is_wider_than_the_terminal(width, monkeypatch):
+    """A table of 16 columns was 230 characters wide."""
+    told = {
+        "caption": "Accuracy in % after the last experience, on the test images.",
+        "notes": ["- random: real images."],
+    }
+    shown = text(*WIDE, **told, width=width)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert text(*WIDE, **told) == shown
+    assert max(map(len, shown.splitlines())) <= width
+    for cell in (cell for row in WIDE[1] for cell in row):
+        assert all(word in shown for word in cell.split())
+
+
+def test_a_wide_table_becomes_tables_with_the_first_column():
+    blocks = text(*WIDE, width=80).split("\n\n")
+    assert len(blocks) == 2
+    assert all(block.startswith("| memory        |") for block in blocks)
+    assert {len(line) for line in blocks[0].splitlines()} == {len(blocks[0].splitlines()[0])}
+
+
+def test_where_no_two_columns_fit_rows_are_lists():
+    assert text(*WIDE, width=30).splitlines()[:4] == [
+        "hybrid-m3d-25",
+        "  regime: from-scratch",
+        "  final accuracy %: 90.3 ± 1.2",
+        "  difference to random: +17.5",
+    ]
+
+
+def test_settings_that_all_rows_share_are_told_once():
+    shown = text(*WIDE, settings=("regime", "bytes"), width=200)
+    assert shown.startswith("In all rows: regime from-scratch.\n\n| memory ")
+    assert "24,000" in shown
+    assert text(["set"], [], settings=("set",)) == "| set |\n|-----|"
 
 
 def test_a_bar_in_a_cell_ends_no_column():

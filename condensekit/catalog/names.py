@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from condensekit.catalog import own
-from condensekit.errors import ConfigError, function, quoted, refuse, require, unknown
+from condensekit.errors import ConfigError, function, meant, quoted, refuse, require, unknown
 from condensekit.methods.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.gradient import DISTANCES
@@ -226,7 +226,11 @@ def network(name: str) -> Network:
     except ConfigError:
         from torchvision import models
 
-        raise unknown("network", name, [*NETWORKS, *models.list_models(module=models)]) from None
+        hint = meant(name, [*NETWORKS, *models.list_models(module=models)])
+        ours = ", ".join(NETWORKS)
+        raise ConfigError(
+            f"unknown network {name!r}.{hint} Known: {ours} and the names of torchvision.models"
+        ) from None
 
 
 def as_network(given: Any, name: str = "network") -> Network:

@@ -30,7 +30,7 @@ from condensekit.methods.kernel import KernelRidge
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.selection.base import Noise, Start
-from condensekit.sets.formation import Formation
+from condensekit.sets.formation import BySize, Formation
 from condensekit.training.augment import Augmentation
 
 PARTS = ("init", "sampling", "encoder")  # parts of a recipe that have options
@@ -71,7 +71,7 @@ _M3D = Recipe(
     DistributionMatching(MMD(), lr=1.0, batch_real=128, per_image=True, space="pixel", name="m3d"),
     encoder=Fresh(keep=5),
     augmentation=Augmentation(ops=("color", "crop", "cutout")),
-    formation=Formation(factor=2),
+    formation=BySize(factor=2),
 )
 PUBLISHED: dict[str, Published] = {
     published.recipe.method.name: published
@@ -106,7 +106,10 @@ def dm(**options: Any) -> Recipe:
 
 
 def m3d(**options: Any) -> Recipe:
-    """Distribution matching by maximum mean discrepancy, two by two images packed into each stored one."""
+    """Distribution matching by maximum mean discrepancy, two by two images packed into each stored one.
+
+    Images below 12 x 12 pixels are not packed, unless ``factor`` is given.
+    """
     return recipe("m3d", **options)
 
 
@@ -219,7 +222,7 @@ def name_of(made: Recipe) -> str:
     if made.augmentation != usual.augmentation:
         changed["augment"] = "none" if made.augmentation is None else ",".join(made.augmentation.ops)
     given, default = made.formation, usual.formation
-    changed |= {"factor": given.factor} if given.factor != default.factor else {}
+    changed |= {"factor": given.factor} if (type(given), given.factor) != (type(default), default.factor) else {}
     changed |= {"storage": given.dtype} if given.dtype != default.dtype else {}
     plain = [f.name for f in dataclasses.fields(Recipe) if f.type in ("bool", "int", "float", "str")]
     changed |= {k: getattr(made, k) for k in plain if getattr(made, k) != getattr(usual, k)}
@@ -375,7 +378,7 @@ def _formation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     factor, storage = fields.get("factor"), fields.get("storage")
     refuse(instance("formation", made, Formation, "Formation(factor=2)"))
     if factor is not None:
-        made = dataclasses.replace(made, factor=names.convert("factor", factor, int))
+        made = Formation(names.convert("factor", factor, int), made.dtype)
     if storage is not None:
         made = dataclasses.replace(made, dtype=storage)
     return {"formation": made}

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from condensekit import interrupt
 from condensekit.cli import waiting
@@ -22,7 +22,8 @@ COMMANDS = {
     "condense": "Learn a few synthetic images per class.",
     "select": "Choose a few real images per class.",
     "code": "Code a set's images as JPEG: more images in the same bytes.",
-    "methods": "List the methods and their options.",
+    "list": "List methods, selections, networks, memories, rankers or data.",
+    "methods": "Show the options of each method.",
     "evaluate": "Train networks from scratch on sets; compare them with baselines.",
     "replay": "Learn classes in several experiences with condensed memory; compare with random memory.",
     "search": "Rank architectures by training them on a small proxy set.",
@@ -31,6 +32,12 @@ COMMANDS = {
     "inspect": "Show the contents of a set and how it was made.",
     "demo": "Condense small digits and compare with random images; minutes, no download.",
 }
+
+
+def imported(name: str) -> Any:
+    """The command called ``name``, a key of :data:`COMMANDS`."""
+    module = "lists" if name == "list" else name  # a module called list would hide the class in this package
+    return importlib.import_module(f"condensekit.cli.{module}").command
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

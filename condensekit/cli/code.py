@@ -18,14 +18,14 @@ from condensekit.sets.jpeg import as_jpeg, plain_bytes
 HELP = """Code the images of RUN as JPEG: more images in the same bytes.
 
 Each class gets the highest quality at which its files and labels take no more bytes than --ipc images of 8-bit pixels.
-Therefore condense more images first: nine times as many for CIFAR-10, twice as many for Fashion-MNIST, with --lr
-raised in proportion. Compare the result with jpeg-random, which is real images in the same bytes. Values that are no
+Therefore condense more images first: nine times as many for CIFAR-10, twice as many for Fashion-MNIST, with lr raised
+in proportion. Compare the result with jpeg-random, which is real images in the same bytes. Values that are no
 pixels, of data that came normalised, are mapped to pixels and back.
 
 \b
 Examples:
-  condensekit condense --data cifar10 --method dm --lr 20 --ipc 90 --steps 1000 --out runs/dm-90
-  condensekit code runs/dm-90 --ipc 10 --out runs/jpeg-dm
+  condensekit condense --data cifar10 --lr 20 --ipc 90 --steps 1000 --out run-90
+  condensekit code run-90 --ipc 10 --out runs/jpeg-dm
   condensekit evaluate runs/jpeg-dm --against jpeg-random,random
 """
 
@@ -36,7 +36,6 @@ Examples:
     "--ipc",
     type=Whole(min=1, max=MANY),
     required=True,
-    metavar="N",
     help="Images per class, not coded, that give the bytes.",
 )
 @option("--out", type=Location("folder"), required=True, metavar="RUN", help="A new or empty folder.")

@@ -11,6 +11,7 @@ from condensekit import catalog
 from condensekit.cli import show, waiting
 from condensekit.cli.flags import as_flags
 from condensekit.cli.kinds import Command, Positive, Whole, gathered, option
+from condensekit.cli.next import ending
 from condensekit.cli.options import (
     IPC,
     JSON,
@@ -27,7 +28,7 @@ from condensekit.compute import Machine
 from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import require
 from condensekit.methods.recipe import Recipe
-from condensekit.progress import Part
+from condensekit.report.words import holds
 from condensekit.runs.folder import check_free
 
 EXIT = {Status.FINISHED: 0, Status.DIVERGED: 3}  # of runs that no signal ended
@@ -35,19 +36,24 @@ EXIT = {Status.FINISHED: 0, Status.DIVERGED: 3}  # of runs that no signal ended
 HELP = """Learn a few synthetic images per class that stand for a whole data set.
 
 The images start as real images or noise (--init), and improve for a number of --steps or --minutes. The set is
-written to RUN/set.safetensors; `condensekit evaluate RUN` measures it. The defaults of --init, --encoder,
---augment and --factor are those of the method's paper.
+written to RUN/set.safetensors; `condensekit evaluate RUN` measures it.
 
 \b
 Examples:
-  condensekit condense --data digits --method dm --ipc 1 --steps 300 --out runs/digits
-  condensekit condense --data cifar10 --download --method dm --ipc 10 --steps 20000 --seeds 3 --out runs/dm
-  condensekit condense --data cifar10 --method m3d --init kmeans --ipc 10 --minutes 60 --out runs/m3d
-  condensekit condense --data photos/ --image-size 64 --method dm --ipc 5 --minutes 30 --out runs/photos
-  condensekit condense --data digits --method mine:Method --set strength=0.3 --ipc 1 --steps 100 --out run
+  condensekit condense --data digits --ipc 1 --steps 300 --out runs/digits
+  condensekit condense --data cifar10 --download --ipc 10 --minutes 30 --out run
+  condensekit condense --data photos/ --image-size 64 --ipc 5 --steps 2000 \\
+      --out runs/photos
+\f
+\b
+Further examples:
+  condensekit condense --data cifar10 --method m3d --init kmeans --ipc 10 \\
+      --minutes 60 --seeds 3 --out runs/m3d
+  condensekit condense --data digits --method mine:Method --set strength=0.3 \\
+      --ipc 1 --steps 100 --out run
 
-`condensekit methods` lists the methods and their options (--set NAME=VALUE). Your own method is written
-module:object.
+The defaults of --init, --encoder, --augment and --factor are those of the method's paper. `condensekit methods` shows
+the options of each method (--set NAME=VALUE). Your own method is written module:object.
 
 To continue an interrupted run (Ctrl-C, SIGTERM, SIGHUP, a crash), give --resume --out RUN; options that name your
 own code are given again. On a CPU, this gives the same images, bit for bit, as a run without interruption. A run
@@ -59,29 +65,26 @@ cannot be resumed with other options, but for more --steps or --minutes: with th
     "condense",
     cls=Command,
     help=HELP,
-    renamed={"--iterations": "--steps", "--network": "--encoder-network"},
+    common="data image-size download method ipc seeds steps minutes init set device workers out resume",
 )
 @source_options
 @IPC
-@option("--steps", type=Whole(min=1), metavar="N", help="Matching steps to take.")
+@option("--steps", type=Whole(min=1), help="Matching steps to take.")
 @option(
     "--minutes",
     type=Positive(),
-    metavar="M",
     help="Wall time of the run, instead of --steps: encoders, first images, steps and files.",
 )
 @recipe_options
 @place_options
-@option("--checkpoint-every", type=Whole(min=1), metavar="N", help="Steps between checkpoints.")
+@option("--checkpoint-every", type=Whole(min=1), help="Steps between checkpoints.")
 @option(
     "--checkpoint-minutes",
     type=Positive(),
     default=5.0,
-    show_default=True,
-    metavar="M",
     help="Minutes between checkpoints.",
 )
-@option("--snapshot-every", type=Whole(min=1), metavar="N", help="Steps between PNG grids in RUN/snapshots.")
+@option("--snapshot-every", type=Whole(min=1), help="Steps between PNG grids in RUN/snapshots.")
 @compiled_machine_options
 @TENSORBOARD
 @QUIET
@@ -111,11 +114,14 @@ def command(
     problems.refuse()
     for folder in folders.values():
         check_free(folder, place.resume)
-    shown = [show.progress(quiet, folder if tensorboard else None) for folder in folders.values()]
+    titles = [f"set {number} of {len(folders)}" if len(folders) > 1 else "" for number in range(1, len(folders) + 1)]
+    shown = [
+        show.progress(quiet, folder if tensorboard else None, title)
+        for folder, title in zip(folders.values(), titles, strict=True)
+    ]
     train, _ = source.load(quiet)
     results: dict[Path, CondenseResult] = {}
     for number, (seed, folder) in enumerate(folders.items()):
-        part = f"set {number + 1} of {len(folders)}"
         results[folder] = condense(
             train,
             recipe,
@@ -132,7 +138,7 @@ def command(
                 snapshot_every=snapshot_every,
             ),
             record={"name": catalog.name_of(recipe), **source.record(folder)},
-            progress=Part(shown[number], part) if len(folders) > 1 else shown[number],
+            progress=shown[number],
         )
         show.images(results[folder].set, folder)
         if results[folder].signum is not None:
@@ -140,6 +146,9 @@ def command(
     text = "\n".join(map(_line, results.items()))
     if any(result.status is Status.INTERRUPTED for result in results.values()):
         text += f"\nThe images are kept in the last checkpoint. To go on: {waiting.again('condense', place.out)}"
+    else:
+        meaning = f"{holds(next(iter(results.values())).set, len(results))}."
+        text += f"\n{ending(place.out, meaning, 'measure how good they are', 'evaluate', place.out)}"
     show.emit(as_json, {"runs": [_record(f, r) for f, r in results.items()]}, text)
     return max(map(_exit_code, results.values()))
 

@@ -27,11 +27,10 @@ from condensekit.replay.study.runner import run_protocol
 from condensekit.report import evaluated, replayed, report
 from condensekit.report import searched as verdicts
 from condensekit.rng import Draw
-from condensekit.runs.files import write_json
 from condensekit.selection.base import selected_set
 from condensekit.selection.classic import Random
 from condensekit.sets.condensed import CondensedSet
-from condensekit.training.evaluation import FILE, Candidate, Evaluation, evaluate
+from condensekit.training.evaluation import Candidate, Evaluation, evaluate
 from condensekit.training.train import SHORT
 
 SETS, NETWORKS, STEPS, IPC = 3, 2, 150, 1
@@ -183,8 +182,8 @@ def _evaluated(plan: Plan, train: ClassImages, test: ClassImages, sets: list[Con
             seed=plan.seed,
             compute=compute,
             progress=plan.story,
+            out=plan.out,
         )
-    write_json(plan.out / FILE, found.to_json())
     plan.story.verdict(evaluated.verdict(found) or "")
     return found
 

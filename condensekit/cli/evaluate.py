@@ -10,8 +10,8 @@ from typing import TypedDict
 import click
 
 from condensekit import catalog
-from condensekit.cli import show
-from condensekit.cli.kinds import MANY, Command, Data, Location, Whole, gathered, listed, option, unused
+from condensekit.cli import show, waiting
+from condensekit.cli.kinds import MANY, Command, Data, List, Location, Whole, gathered, option, unused
 from condensekit.cli.next import ending
 from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TENSORBOARD, TRUST, Source, machine_options
 from condensekit.compute import Machine
@@ -42,45 +42,45 @@ class _Config(TypedDict, total=False):
 
 HELP = """Train networks from scratch on the sets of each RUN, and test them on the whole test set.
 
-Runs that differ only in the seed form one row of the table, as do the runs of a folder made with --seeds. A row
+Runs that differ only in the seed form one row of the table, as do the runs of a folder made with several seeds. A row
 shows the mean accuracy, its standard deviation, and the difference to the reference (the first name of --against)
-for the same seeds, with a 95% interval. The interval is over sets if there are at least three sets, else over
-networks. All results are written to evaluation.json in the first RUN, and each finished network to its folder
-trainings at once: after an interruption, repeat the command.
+for the same seeds, with a 95% interval. Each finished network is kept at once: after an interruption, repeat the
+command.
 
 \b
 Examples:
   condensekit evaluate runs/dm
-  condensekit evaluate runs/dm runs/kmeans --against random,herding,full --protocol dc
+  condensekit evaluate runs/dm runs/kmeans --against random,herding
   condensekit evaluate runs/dm --network ConvNet,ResNet18 --networks 3 --json
+\f
+The interval is over sets if there are at least three sets, else over networks. All results are written to
+evaluation.json in the first RUN, and each finished network to its folder trainings.
 """
 
 
-@click.command("evaluate", cls=Command, help=HELP, renamed={"--architectures": "--network"})
+@click.command(
+    "evaluate",
+    cls=Command,
+    help=HELP,
+    common="against network networks protocol augment device workers json quiet",
+)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=Location())
 @option(
     "--against",
-    type=listed,
-    metavar="LIST",
+    type=List(),
     default="random",
-    show_default=True,
-    help="Baselines from the same data, with the same ipc and seeds; the first is the reference: random, herding, "
-    "kmeans, kcenter, importance-kmeans, importance-krr, these names after packed-, jpeg-random, or module:object; "
-    "full: all training images; none: no baseline.",
+    help="Baselines from the same data, with the same ipc and seeds (see `condensekit list selections`); the first is "
+    "the reference. full: all training images; none: no baseline.",
 )
 @option(
     "--networks",
     type=Whole(min=1, max=MANY),
     default=5,
-    show_default=True,
-    metavar="N",
     help="Networks trained from scratch on each set.",
 )
 @option(
     "--protocol",
     default="short",
-    show_default=True,
-    metavar="NAME",
     help="How networks are trained: dc and idc as in these papers; short is dc with 300 epochs, for a CPU.",
 )
 @option(
@@ -91,16 +91,13 @@ Examples:
 )
 @option(
     "--network",
-    type=listed,
-    metavar="LIST",
+    type=List(),
     default="ConvNet",
-    show_default=True,
-    help="Networks to train and judge: ConvNet,ResNet18, ConvNet-d4-w64-batch, or names from torchvision.models.",
+    help="Networks to train and judge: ConvNet,ResNet18 (see `condensekit list networks`).",
 )
 @option(
     "--data",
     type=Data(),
-    metavar="NAME|PATH",
     help="The data of the runs, if its name or path changed.  [default: as in config.json]",
 )
 @option(
@@ -163,6 +160,7 @@ def command(
     progress = show.progress(quiet, file.parent if tensorboard else None)
     train, test = source.load(quiet)
     _same_data(found, train)
+    waiting.KEPT.set(file.parent)
     try:
         result = evaluate(
             list(runs),
@@ -178,9 +176,6 @@ def command(
             progress=progress,
             out=file.parent,
         )
-    except KeyboardInterrupt:
-        show.tell(f"{file.parent}: finished networks are kept: repeat the command to go on")
-        raise
     except StoreError as error:
         if isinstance(error.result, Evaluation):
             show.emit(as_json, error.result.to_json(), error.result.table())

@@ -23,6 +23,7 @@ HELP = """Write the images of RUN as PNG files, as one picture, or as NumPy arra
 labels.json in it says the label of each folder, the values of the pixels and the soft labels; load.py reads them.
 --npz writes images as networks see them, (N, C, H, W) normalised float32, with labels, soft labels if there are any,
 mean, std and class names. In Python, CondensedSet.as_dataset() is a torch data set for a DataLoader.
+
 Values are turned back into pixels and clipped to the range of a PNG file; values that are no pixels, of data that came
 normalised, are mapped from the least and the greatest.
 
@@ -36,14 +37,13 @@ Examples:
 
 @click.command("export", cls=Command, help=HELP)
 @click.argument("run", type=Location())
-@option("--to", "folder", type=Location("folder"), metavar="FOLDER", help="A new or empty folder of images.")
+@option("--to", "folder", type=Location("folder"), help="A new or empty folder of images.")
 @option(
     "--grid",
     type=Location("file"),
-    metavar="FILE.png",
     help="One picture of the images, a row for each class with its name; /dev/stdout writes it to standard output.",
 )
-@option("--npz", type=Location("file"), metavar="FILE.npz", help="A new file of NumPy arrays.")
+@option("--npz", type=Location("file"), help="A new file of NumPy arrays.")
 @option("--seed", type=Whole(), help="Seed of one set, if RUN has several sets.  [default: the first]")
 @JSON
 def command(

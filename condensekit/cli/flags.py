@@ -28,6 +28,7 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\bgive it a value, (\w+)=VALUE", r"give it a value (--set \1=VALUE)"),
     (r"\btakes no (\w+): ", lambda found: f"takes no {flag(found[1])}: "),
     (r"\buse (encoder|precision|device|factor)='?(\w+)'?", r"use --\1 \2"),
+    (r"\bgot (steps|minutes)=", r"got --\1 "),
     (r"\bagain in memories\b", "again in --memory"),
     (r"\banother folder\b", "another --out"),
 )

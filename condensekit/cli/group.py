@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import logging
 import signal
@@ -12,23 +11,40 @@ from collections.abc import Sequence
 import click
 
 from condensekit import __version__, interrupt
-from condensekit.cli import COMMANDS, show, waiting
+from condensekit.cli import COMMANDS, imported, show, waiting
+from condensekit.cli.layout import WIDEST, Context
+from condensekit.cli.suggest import for_command, for_option
 from condensekit.errors import CondensekitError, StoreError
 
 
 class Commands(click.Group):
     """The group of all commands; its help imports no command, and lists them in the order of :data:`COMMANDS`."""
 
+    context_class = Context
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of a session."""
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            told = for_option("", ("--help", "--version"), error.option_name)
+            message = f"No such option {error.option_name!r}. {told}"
+            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Import the given command."""
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, importlib.import_module(f"condensekit.cli.{name}").command, rest
+        try:
+            name, _, rest = super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            told = f"No such command {error.command_name!r}. {for_command(error.command_name)}"
+            raise click.NoSuchCommand(error.command_name, told, ctx=ctx) from None
+        return name, imported(name or ""), rest
 
     def invoke(self, ctx: click.Context) -> object:
         """Call the command; an interrupt ends it here, because click would print an empty line."""
@@ -43,9 +59,11 @@ HELP = """Learn a few synthetic images per class that stand for a whole data set
 \b
 A session:
   condensekit demo --out demo
-  condensekit condense --data cifar10 --method dm --ipc 10 --steps 1000 --out runs/dm --download
-  condensekit evaluate runs/dm --against random,kmeans
-  condensekit export runs/dm --to images
+  condensekit condense --data digits --ipc 10 --steps 1000 --out run
+  condensekit evaluate run --against random,kmeans
+  condensekit export run --to images
+
+`condensekit COMMAND --help` shows the common options of a command, `condensekit COMMAND --help-all` all of them.
 
 A run folder (--out) holds the set (set.safetensors), its options (config.json) and environment (env.json), the
 metrics of each step (metrics.csv) and the newest checkpoints. With --json, every command prints one JSON object
@@ -55,9 +73,9 @@ on standard output and nothing else.
 Exit codes:
   0    done
   2    bad input: an option, the data, or a run folder that holds another run
-  3    the run diverged, and the last finite images are saved; or a search scored no candidate
+  3    diverged, and the last finite images are saved; or no candidate scored
   4    a file is damaged or could not be written
-  130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; condense leaves a checkpoint (--resume)
+  130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; --resume goes on
 """
 
 
@@ -65,7 +83,7 @@ Exit codes:
     cls=Commands,
     help=HELP,
     commands=[click.Command(name, short_help=text) for name, text in COMMANDS.items()],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST, "show_default": True},
 )
 @click.version_option(__version__, prog_name="condensekit")
 def group() -> None:

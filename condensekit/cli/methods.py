@@ -22,7 +22,7 @@ PARTS: dict[str, Mapping[str, Any]] = {
 
 CHOICES = (*(name for name in FLAGS if name not in ("lr", "batch_real", "storage")), "augment", "compiled")
 
-HELP = """List the methods, and the options of `condense` that fit each method.
+HELP = """Show the methods, and the options of `condense` that fit each method.
 
 \b
 Examples:

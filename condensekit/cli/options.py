@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from condensekit import catalog
 from condensekit.cli import show
-from condensekit.cli.kinds import MANY, Data, F, Location, Number, Whole, gathered, option, packed, unused
+from condensekit.cli.kinds import MANY, Choice, Data, F, Location, Number, Whole, gathered, option, packed, unused
 from condensekit.compute import PRECISIONS, Machine
 from condensekit.data import datasets
 from condensekit.data.arrays import LAYOUTS
@@ -135,12 +133,10 @@ DATA = option(
     "--data",
     type=Data(),
     required=True,
-    metavar="NAME|PATH",
-    help=f"{', '.join(datasets.NAMES)}; a folder with one folder of images per class "
-    "(or with train and test or val folders of that form); or an .npz or HDF5 file, or a folder of .npy files, with "
-    "images and labels, or x_train and y_train.",
+    help="A name (see `condensekit list data`); a folder with a folder of images for each class, or with train and "
+    "test or val folders of that form; an .npz or HDF5 file, or a folder of .npy files.",
 )
-IMAGE_SIZE = option("--image-size", type=Whole(min=1, max=MAX_SIZE), metavar="N", help="Resize to N x N while reading.")
+IMAGE_SIZE = option("--image-size", type=Whole(min=1, max=MAX_SIZE), help="Resize images to N x N while reading.")
 DATA_ROOT = option(
     "--data-root",
     type=Location(),
@@ -157,38 +153,34 @@ TRUST = option(
 MMAP = option(
     "--mmap",
     type=Location("folder"),
-    metavar="FOLDER",
     help="Decode the images once into FOLDER, and memory-map them: for a data set larger than memory.",
 )
 SPLITS = option(
     "--splits/--no-splits",
     default=True,
-    help="Whether folders named train, test or val are splits, or classes.  [default: --splits]",
+    help="Whether folders named train, test or val are splits, or classes.",
 )
 LAYOUT = option(
     "--layout",
-    type=click.Choice(LAYOUTS),
-    help="Axes of the images in array files: N images, C channels, H rows, W columns.  [default: by their shape]",
+    type=Choice(LAYOUTS),
+    help="Axes of the images in array files, NCHW or NHWC: N images, C channels, H rows, W columns.  "
+    "[default: by their shape]",
 )
 AUGMENT = option(
     "--augment",
     default="auto",
-    show_default=True,
     metavar="LIST",
     help="Operations of color,crop,cutout,flip,scale,rotate; or none; or auto: the default of the method or protocol, "
     "without flip for digits. A list without flip also says that mirrored images show another class.",
 )
-DEVICE = option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+DEVICE = option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 PRECISION = option(
     "--precision",
-    type=click.Choice(PRECISIONS),
+    type=Choice(PRECISIONS),
     default="fp32",
-    show_default=True,
     help="fp32; mixed: embed real images in bfloat16; bf16: run networks in bfloat16.",
 )
-WORKERS = option(
-    "--workers", type=Whole(min=0, max=MANY), metavar="N", help="Threads on a CPU.  [default: torch's number]"
-)
+WORKERS = option("--workers", type=Whole(min=0, max=MANY), help="Threads on a CPU.  [default: torch's number]")
 COMPILED = option(
     "--compiled", is_flag=True, help="Compile the network: faster for long runs on an idle CPU; needs g++."
 )
@@ -206,62 +198,57 @@ SET = option(
     help="An option of the method, or of init, sampling or encoder (sampling.NAME=VALUE); may be repeated.",
 )
 JSON = option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
-SEED = option("--seed", type=Whole(), default=0, show_default=True, help="Seed of all random numbers.")
-IPC = option("--ipc", type=Whole(min=1, max=MANY), required=True, metavar="N", help="Images per class.")
+SEED = option("--seed", type=Whole(), default=0, help="Seed of all random numbers.")
+IPC = option("--ipc", type=Whole(min=1, max=MANY), required=True, help="Images per class.")
+RUN = option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
 FACTOR = option(
     "--factor",
     type=Whole(min=1),
-    metavar="F",
-    help="Pack F x F smaller images into each stored image: more training images in the same bytes.",
+    help="Pack N x N smaller images into each stored image: more training images in the same bytes.",
 )
 DISCREPANCY = option(
     "--discrepancy",
-    metavar="NAME",
     help=f"Distance between real and synthetic images: {', '.join(catalog.DISCREPANCIES)}, moments-P. Each needs its "
     "own lr; for m3d: gaussian 1, linear 0.1, moments-3 0.03 (tuned on Fashion-MNIST).",
 )
-INIT = option("--init", metavar="NAME", help=f"First images: {', '.join(catalog.STARTS)}.")
+INIT = option("--init", help=f"First images: {', '.join(catalog.STARTS)}.  [default: the method's]")
 SAMPLING = option(
     "--sampling",
-    metavar="NAME",
     help=f"How real batches are drawn: {', '.join(catalog.SAMPLINGS)}. importance: images that are hard for a lightly "
     "trained network come more often, with smaller weights; kmeans: images nearest to cluster centres.  "
     "[default: uniform]",
 )
 ENCODER = option(
     "--encoder",
-    metavar="NAME",
     help=f"Networks that embed images: {', '.join(catalog.ENCODERS)}. fresh: a new random network in each step; kept: "
-    "a random network for several steps (keep); trained: weights between the initial and trained weights of a few "
-    "networks.",
+    "one random network for some steps (--set keep=N); trained: weights between the initial and trained weights of a "
+    "few networks.  [default: the method's]",
 )
 ENCODER_NETWORK = option(
     "--encoder-network",
-    metavar="NAME",
-    help="Network of the encoder: ConvNet-d4-w64-batch, ResNet18-instance, or a name from torchvision.models.",
+    help="Network that embeds images: ConvNet-d4-w64-batch, ResNet18-instance, or a name of torchvision.models.",
 )
 STORAGE = option(
     "--storage",
-    type=click.Choice(["float32", "float16", "uint8"]),
-    help="How the values of the set are stored; uint8 adds a range for each image and channel.  [default: float32]",
+    type=Choice(["float32", "float16", "uint8"]),
+    help="How values of the set are stored: float32, float16, or uint8 with a range for each image and channel.  "
+    "[default: float32]",
 )
 
 METHOD = option(
     "--method",
     default="dm",
-    show_default=True,
-    metavar="NAME",
-    help='A method (see `condensekit methods`), or a recipe in quotes: "m3d lr=3 init=kmeans".',
+    help='A method (see `condensekit list methods`), or a recipe in quotes: "m3d lr=3 init=kmeans".',
 )
 FLAGS = {
-    "lr": option("--lr", type=Number(), metavar="X", help="Step size of the images."),
-    "batch_real": option("--batch-real", type=Whole(), metavar="N", help="Real images per class and step."),
+    "lr": option("--lr", type=Number(), help="Step size of the images.  [default: the method's]"),
+    "batch_real": option("--batch-real", type=Whole(), help="Real images per class and step.  [default: the method's]"),
     "discrepancy": DISCREPANCY,
     "init": INIT,
     "sampling": SAMPLING,
     "encoder": ENCODER,
     "encoder_network": ENCODER_NETWORK,
-    "keep": option("--keep", type=Whole(min=1), metavar="K", help="Steps for which the encoder keeps one network."),
+    "keep": option("--keep", type=Whole(min=1), help="Steps for which the encoder keeps one network."),
     "factor": FACTOR,
     "storage": STORAGE,
     "nested": option(
@@ -295,7 +282,7 @@ compiled_machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS
 place_options = packed(
     Place,
     "place",
-    option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make."),
+    RUN,
     option(
         "--resume",
         is_flag=True,
@@ -305,9 +292,7 @@ place_options = packed(
         "--seeds",
         type=Whole(min=1, max=MANY),
         default=1,
-        show_default=True,
-        metavar="S",
-        help="Make S sets, with seeds SEED, SEED+1, ..., in RUN/seed-<seed>.",
+        help="Make N sets, with the seeds from --seed on, each in RUN/seed-<seed>.",
     ),
     SEED,
 )

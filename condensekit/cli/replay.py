@@ -11,11 +11,12 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
-from condensekit.cli.kinds import MANY, Command, Location, Number, Whole, gathered, listed, option, packed, unused
+from condensekit.cli.kinds import MANY, Choice, Command, List, Number, Whole, gathered, option, packed, unused
 from condensekit.cli.next import ending
 from condensekit.cli.options import (
     JSON,
     QUIET,
+    RUN,
     SEED,
     SET,
     TENSORBOARD,
@@ -28,52 +29,40 @@ from condensekit.cli.options import (
 from condensekit.compute import Machine
 from condensekit.errors import StoreError
 from condensekit.replay.memory.base import Interrupted
-from condensekit.replay.study.memories import AVALANCHE, FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
+from condensekit.replay.study.memories import FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
 from condensekit.replay.study.protocol import Online, Settings
 from condensekit.replay.study.results import FILE, ReplayResult
 from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
 from condensekit.report.replayed import verdict
 
-MEMORIES = ", ".join(name for name, stock in AVALANCHE.items() if stock.control)
-STRATEGIES = "; ".join(f"{name} ({stock.note})" for name, stock in AVALANCHE.items() if not stock.control)
 HELP = f"""Learn the classes of a data set in several experiences, with a memory of the former classes.
 
 The classes of an experience are condensed from the images of this experience only. All memories get the same class
 orders, network seeds, gradient steps, images in a step and augmentation, so that their differences are paired.
-
-The primary contrast, whose p value is not corrected, is the first condensed memory of --memory against
-random-equal-bytes, else against random, else against the first real memory.
+RUN gets {FILE}, {TABLE} and {PLOT}.
 
 \b
 Regimes (--regime):
-  from-scratch  after each experience, a new network is trained on the memory only, as in GDumb and DM
-  er            one network learns the real images of each experience, and as many replayed images
+  from-scratch  after each experience, a new network is trained on the memory
+                only, as in GDumb and DM
+  er            one network learns the real images of each experience, and as
+                many replayed images
   er-ace, der++ as er, with the losses of these methods
 \b
-Memories (--memory), each NAME or 'NAME key=value ...', with the options of --set for this memory only:
-  a method (dm, m3d, ...) or selection (herding, kmeans, ...)
-  packed-NAME, unpacked-NAME  four smaller images in each stored image, or one image (m3d is packed by default)
-  random              real images, as many as condensed images
-  random-equal-bytes  real images, as many as fit into the bytes of the largest condensed memory
-  jpeg-random         real images coded as JPEG, as many as fit into the same bytes
-  jpeg-NAME-TIMES     TIMES as many images as JPEG in the same bytes: jpeg-dm-9 or jpeg-kmeans-9 for 32x32 photographs
-  downscaled-N        N x N smaller random images in the bytes of one image; downscaled is downscaled-2
-  random-soft         random images with soft labels; for from-scratch only
-  hybrid-METHOD-PERCENT  PERCENT condensed images; the others are real images that complement them; hybrid: dm, 50
-
-Avalanche's own memories, for er (the first three also for er-ace): {MEMORIES}.
-
-Avalanche's own strategies, for er, as bounds; their conditions may differ (--distillation and --fine-tune do not
-change them): {STRATEGIES}.
-
-RUN gets {FILE}, {TABLE}, {PLOT} and all data for --resume. A resumed run may have more memories, regimes or orders: its
-results are kept, and all memories get equally many orders.
-
-\b
 Examples:
-  condensekit replay --data digits --experiences 5 --ipc 3 --memory dm,random,herding --orders 6 --out runs/digits
-  condensekit replay --data cifar100 --experiences 10 --ipc 20 --memory dm,m3d,random,random-equal-bytes \\
-      --regime from-scratch,er --orders 5 --networks 3 --protocol dc --steps 20000 --out runs/cl
+  condensekit replay --data digits --ipc 3 --memory dm,random --out runs/digits
+  condensekit replay --data cifar100 --download --experiences 10 --ipc 20 \\
+      --memory dm,m3d,random,random-equal-bytes --regime er --out runs/cl
+\f
+The primary contrast, whose p value is not corrected, is the first condensed memory of --memory against
+random-equal-bytes, else against random, else against the first real memory.
+
+A memory is written NAME, or 'NAME key=value ...' in quotes, with the options of --set for this memory only.
+`condensekit list memories` lists them, with Avalanche's own memories and strategies: bounds, whose conditions may
+differ, and which --distillation and --fine-tune do not change.
+
+RUN has all data for --resume. A resumed run may have more memories, regimes or orders: its results are kept, and all
+memories get equally many orders.
 """
 
 online_options = packed(
@@ -84,47 +73,41 @@ online_options = packed(
         "epochs",
         type=Whole(),
         default=5,
-        show_default=True,
         help="Epochs over the images of an experience.",
     ),
-    option("--er-lr", "lr", type=Number(), default=0.03, show_default=True, help="Learning rate of the learner."),
-    option("--er-momentum", "momentum", type=Number(), default=0.0, show_default=True, help="Momentum of the learner."),
+    option("--er-lr", "lr", type=Number(), default=0.03, help="Learning rate of the learner."),
+    option("--er-momentum", "momentum", type=Number(), default=0.0, help="Momentum of the learner."),
     option(
         "--er-weight-decay",
         "weight_decay",
         type=Number(),
         default=0.0,
-        show_default=True,
         help="Weight decay of the learner.",
     ),
-    option("--er-batch", "batch", type=Whole(), default=32, show_default=True, help="New images in a gradient step."),
+    option("--er-batch", "batch", type=Whole(), default=32, help="New images in a gradient step."),
     option(
         "--er-batch-mem",
         "batch_mem",
         type=Whole(),
         default=32,
-        show_default=True,
         help="Replayed images in a gradient step.",
     ),
     option(
         "--learner-encoder/--own-encoder",
         "learner_encoder",
         default=True,
-        help="Condense with the weights of the learner (unless it has batch norm), or with those of the recipe.  "
-        "[default: learner]",
+        help="Condense with the weights of the learner (unless it has batch norm), or with those of the recipe.",
     ),
     option(
         "--distillation",
         type=Number(),
         default=0.0,
-        show_default=True,
         help="Weight of distillation; 0: no distillation.",
     ),
     option(
         "--fine-tune",
         type=Whole(),
         default=0,
-        show_default=True,
         help="Steps on the memory only, after each experience.",
     ),
 )
@@ -134,76 +117,71 @@ online_options = packed(
     "replay",
     cls=Command,
     help=HELP,
-    renamed={"--per-class": "--ipc", "--iterations": "--steps", "--batch-real": "--set batch_real=N"},
+    common="data image-size download experiences ipc memory regime orders network steps train-epochs set device "
+    "workers out resume",
 )
 @source_options
 @option(
     "--experiences",
     type=Whole(),
     default=5,
-    show_default=True,
     help="Number of experiences, with equally many classes.",
 )
-@option("--ipc", type=Whole(max=MANY), required=True, metavar="N", help="Stored images of each class.")
-@option("--memory", "memories", type=listed, required=True, metavar="LIST", help="Memories; see above.")
+@option("--ipc", type=Whole(max=MANY), required=True, help="Stored images of each class.")
+@option(
+    "--memory",
+    "memories",
+    type=List(),
+    required=True,
+    help="Memories to compare: dm,random,herding (see `condensekit list memories`).",
+)
 @option(
     "--regime",
     "regimes",
-    type=listed,
+    type=List(),
     default="from-scratch",
-    show_default=True,
-    metavar="LIST",
     help=f"How a memory is used: {', '.join(REGIMES)}.",
 )
 @option(
     "--orders",
     type=Whole(max=MANY),
     default=5,
-    show_default=True,
     help="Class orders: permutations of numpy seeds 0, 1, ...",
 )
 @option(
     "--first-order",
     type=Whole(),
     default=0,
-    show_default=True,
     help="Number of the first class order; use others to tune.",
 )
-@option("--seeds", type=Whole(), metavar="S", help="Condensation seeds over the orders.  [default: one for each order]")
+@option("--seeds", type=Whole(), help="Condensation seeds over the orders.  [default: one for each order]")
 @option(
     "--networks",
     type=Whole(max=MANY),
     default=1,
-    show_default=True,
-    metavar="N",
     help="Networks trained on each memory.",
 )
-@option("--network", default="ConvNet", show_default=True, metavar="NAME", help="Network to train and judge.")
-@option(
-    "--protocol", default="short", show_default=True, metavar="NAME", help="Training from scratch: dc, idc or short."
-)
-@option("--train-epochs", type=Whole(), metavar="N", help="Epochs from scratch.  [default: the protocol's]")
+@option("--network", default="ConvNet", help="Network to train and judge (see `condensekit list networks`).")
+@option("--protocol", default="short", help="Training from scratch: dc, idc or short.")
+@option("--train-epochs", type=Whole(), help="Epochs from scratch.  [default: the protocol's]")
 @option(
     "--steps",
     type=Whole(),
-    metavar="N",
     help="Matching steps of each condensation.  [default: two for each image of the largest class, 100 to 1000]",
 )
 @option(
     "--encoder-network",
-    metavar="NAME",
     help="Network that embeds images, to condense or choose them for from-scratch.  [default: the method's]",
 )
 @option(
     "--storage",
-    type=click.Choice(["uint8", "float16", "float32"]),
+    type=Choice(["uint8", "float16", "float32"]),
     default="uint8",
-    show_default=True,
-    help="How condensed images are stored; real images always take 8 bits.",
+    help="How condensed images are stored: uint8, float16 or float32; real images always take 8 bits.",
 )
 @SET
 @online_options
-@option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
+@RUN
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
 @SEED
 @machine_options

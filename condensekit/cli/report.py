@@ -32,7 +32,6 @@ Examples:
     "--out",
     type=Location("file"),
     required=True,
-    metavar="FILE.html",
     help="The file to make; /dev/stdout writes it to standard output.",
 )
 @option("--overwrite", is_flag=True, help="Replace an existing file.")

@@ -14,7 +14,7 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
-from condensekit.cli.kinds import MANY, Command, Data, Location, Positive, Whole, gathered, listed, option, unused
+from condensekit.cli.kinds import MANY, Choice, Command, Data, List, Positive, Whole, gathered, option, unused
 from condensekit.cli.next import ending
 from condensekit.cli.options import (
     DEVICE,
@@ -26,6 +26,7 @@ from condensekit.cli.options import (
     JSON,
     PRECISION,
     QUIET,
+    RUN,
     SAMPLING,
     SEED,
     SET,
@@ -65,12 +66,7 @@ DECIDING = (
     "precision",
 )  # options that decide the results; they must not change on --resume
 UNSCORED = 3  # exit code of a search that scored no candidate
-COUNT: dict[str, Any] = {
-    "type": Whole(min=1, max=MANY),
-    "show_default": True,
-    "metavar": "N",
-}  # settings of an option that is a number of things
-STEPS = {**COUNT, "type": Whole(min=1)}
+COUNT, STEPS = Whole(min=1, max=MANY), Whole(min=1)  # types of options: numbers of things, and of steps
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}  # seconds of each unit of time
 
 
@@ -98,7 +94,7 @@ class _Earlier(TypedDict):
 class Duration(click.ParamType):  # type: ignore[type-arg]
     """A time such as ``90s``, ``30m`` or ``2h``, in seconds."""
 
-    name = "duration"
+    name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Convert a time to seconds; a number without unit is seconds."""
@@ -111,30 +107,33 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 HELP = """Rank architectures by training them on a small proxy set, and measure how good each ranker is.
 
 Candidates are trained on a condensed or selected set, and scored on held-out training images. The set is made from
-the other training images. Each finished trial is written to RUN/trials.jsonl at once: after an interruption, repeat
-the command with --resume, and only unfinished trials run. RUN/search.json gets the best architecture, all trials and a
-row for each ranker; RUN/ranking.png shows the scores against the truth.
-
-\b
-Rankers, a comma-separated list. The best architecture is the top choice of the first ranker that scored one:
-  dm, m3d lr=3, ...         the set condensed by this recipe; half-dm: half of its images are real, chosen by k-means;
-                            start-dm: the real images from which dm starts
-  random, kmeans, ...       the set of a selection; packed-random: four smaller images in each stored image
-  dm ipc=50, random@250     with this ipc instead of --ipc, in equally many steps of full batches
-  early-stop                all images for a short time, at the cost of the most expensive set; early-stop@3: 3 epochs
-  random-equal              as random, but trained for longer, at the cost of the most expensive set
-  params, flops, synflow, nwot, jacov, zen       scores without training
-  dm+synflow+jacov          the sum of the ranks; ridge:dm+params: a regression on 10 truths;
-                            additive: a regression on the choices of the architecture, on 10 truths
+the other training images. RUN/search.json gets the best architecture, all trials and a row for each ranker;
+RUN/ranking.png shows the scores against the truth.
 
 \b
 Examples:
-  condensekit search --data digits --space convnet-small --trials 20 --rankers dm,random,params --out runs/nas
-  condensekit search --data cifar10 --space convnet --rankers dm,random,kmeans,synflow,params,early-stop \\
-      --engine pool --workers 2 --strategy random --trials 48 --truth full --budget 4h --out runs/nas  # on a GPU
-  condensekit search --data cifar10 --rankers m3d,random --init kmeans --factor 1 --encoder-network ConvNet-w32 \\
-      --trainings 2 --out runs/nas
-  condensekit search ... --out runs/nas --resume --retrain
+  condensekit search --data digits --space convnet-small --trials 20 \\
+      --rankers dm,random,params --out runs/nas
+  condensekit search --data cifar10 --download --truth full --budget 4h \\
+      --rankers dm,random,synflow,params,early-stop --out runs/nas
+  condensekit search --resume --retrain --out runs/nas
+\f
+Each finished trial is written to RUN/trials.jsonl at once: after an interruption, --resume --out RUN runs only
+unfinished trials. The best architecture is the top choice of the first ranker that scored one.
+
+\b
+Rankers (--rankers):
+  dm, m3d lr=3, ...      the set condensed by this recipe
+  half-dm, start-dm      half of the images are real; the start of dm
+  random, kmeans, ...    the set of a selection
+  dm ipc=50, random@250  with this ipc instead of --ipc, in as many steps
+  params, synflow, ...   scores without training
+  dm+synflow+jacov       the sum of the ranks
+  ridge:dm+params        a regression on 10 truths
+\b
+Further examples:
+  condensekit search --data cifar10 --rankers m3d,random --init kmeans \\
+      --factor 1 --encoder-network ConvNet-w32 --trainings 2 --out runs/nas
 """
 
 
@@ -142,28 +141,24 @@ Examples:
     "search",
     cls=Command,
     help=HELP,
-    renamed={
-        "--iterations": "--steps",
-        "--epochs": "--train-steps",
-        "--network": "--encoder-network",
-        "--seeds": "--trainings",
-        "--truth-seeds": "--truth-trainings",
-    },
+    common="data image-size download space rankers truth ipc trials steps train-steps set retrain device workers "
+    "budget out resume",
 )
 @source_options
 @option(
     "--space",
     "space_name",
     default="convnet",
-    show_default=True,
-    metavar="NAME",
     help="convnet (720 ConvNets), convnet-small, nasbench201, or module:Class of your own ModelSpace.",
 )
 @option(
-    "--rankers", type=listed, default="dm,random,params", show_default=True, metavar="LIST", help="Rankers; see above."
+    "--rankers",
+    type=List(),
+    default="dm,random,params",
+    help="Rankers, the first decides (see `condensekit list rankers`).",
 )
-@option("--ipc", default=10, **COUNT, help="Images per class.")
-@option("--steps", default=300, **STEPS, help="Matching steps of each condensation.")
+@option("--ipc", default=10, type=COUNT, help="Images per class.")
+@option("--steps", default=300, type=STEPS, help="Matching steps of each condensation.")
 @SET
 @DISCREPANCY
 @INIT
@@ -172,13 +167,14 @@ Examples:
 @ENCODER_NETWORK
 @FACTOR
 @option(
-    "--train-steps", default=150, **STEPS, help="Gradient steps on each candidate, each with a full batch of 64 images."
+    "--train-steps",
+    default=150,
+    type=STEPS,
+    help="Gradient steps on each candidate, each with a full batch of 64 images.",
 )
 @option(
     "--score",
     default="accuracy",
-    show_default=True,
-    metavar="NAME",
     help="Score of a trained candidate: accuracy, cross-entropy or margin (the mean of the tests in the last tenth of "
     "the steps), or tse (the sum of training losses).",
 )
@@ -186,68 +182,58 @@ Examples:
     "--trainings",
     "seeds",
     default=1,
-    **COUNT,
+    type=COUNT,
     help="Trainings of each candidate by each ranker; their scores are averaged.",
 )
 @option(
     "--hopeless",
     type=Positive(),
-    metavar="X",
     help="Give up candidates whose accuracy is below X times chance at a check; with --score accuracy or tse.",
 )
 @option(
     "--engine",
     default="pool",
-    show_default=True,
-    metavar="NAME",
     help="pool: trials in worker processes; nni: the same with NNI's portal; sequential: trials in this process, which "
     "a candidate can end or change.",
 )
-@option("--workers", type=Whole(), metavar="N", help="Trials at a time.  [default: 2, or 1 on a single core]")
-@option(
-    "--port", type=Whole(min=1, max=65_535), default=8080, show_default=True, metavar="N", help="Port of NNI's portal."
-)
+@option("--workers", type=Whole(), help="Trials at a time.  [default: 2, or 1 on a single core]")
+@option("--port", type=Whole(min=1, max=65_535), default=8080, help="Port of NNI's portal.")
 @option(
     "--strategy",
-    type=click.Choice([*STRATEGIES]),
+    type=Choice(STRATEGIES),
     default="random",
-    show_default=True,
     help="random and grid: all rankers score the same architectures; evolution and tpe: a search for each ranker.",
 )
-@option("--trials", default=48, **COUNT, help="Number of architectures.")
+@option("--trials", default=48, type=COUNT, help="Number of architectures.")
 @option(
     "--truth",
     "truth_name",
     type=Data(),
     default="none",
-    show_default=True,
-    metavar="full|FILE|none",
     help="Accuracies that measure the rankers: full: train on all images; FILE: a table (CSV: net_str or a column for "
     "each label, and val_accs or accuracy* in percent); none: rankers are not measured.",
 )
-@option("--full-epochs", default=10, **STEPS, help="Epochs over all images for --truth full and --retrain.")
+@option("--full-epochs", default=10, type=STEPS, help="Epochs over all images for --truth full and --retrain.")
 @option(
     "--truth-trainings",
     "truth_seeds",
     default=1,
-    **COUNT,
+    type=COUNT,
     help="Full trainings of each architecture; two also measure the noise of the truth.",
 )
 @option(
     "--budget",
     type=Duration(),
-    metavar="TIME",
     help="Time for the whole search, including resumes: 30m, 2h. Trials that do not fit are left out.",
 )
 @option(
     "--trial-limit",
     type=Duration(),
-    metavar="TIME",
     help="Time for one trial; a longer trial is stopped and counts as failed. A training of --truth full or --retrain "
     "has longer, as many times as it has more images than a trial. Every candidate is tried before its first trial, "
     "within this time and a minute.",
 )
-@option("--out", type=Location("folder"), required=True, metavar="RUN", help="The run folder to make.")
+@RUN
 @option("--resume", is_flag=True, help="Continue an interrupted run: --resume --out RUN.")
 @option("--retrain", "retrained", is_flag=True, help="Train the best architecture on all images at the end.")
 @SEED

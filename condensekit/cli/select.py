@@ -32,26 +32,27 @@ from condensekit.sets.formation import Formation
 HELP = """Choose a few real images per class: the baselines that condensation must beat.
 
 The set is written to RUN/set.safetensors in the same form as a condensed set, for `evaluate`, `export` and
-`inspect`.
+`inspect`. Distances are between embeddings of one random network.
 
 \b
 Examples:
   condensekit select --data digits --selection kmeans --ipc 10 --out runs/kmeans
-  condensekit select --data cifar10 --selection herding --ipc 50 --seeds 3 --out runs/herding
+  condensekit select --data cifar10 --selection herding --ipc 50 --out run
 """
 
 
-@click.command("select", cls=Command, help=HELP)
+@click.command(
+    "select",
+    cls=Command,
+    help=HELP,
+    common="data image-size download selection ipc seeds factor device out resume",
+)
 @source_options
 @option(
     "--selection",
     default="random",
-    show_default=True,
-    metavar="NAME",
-    help="random; herding (images whose mean is nearest to the class mean); kmeans (nearest to the centroids); kcenter "
-    "(farthest first); importance-kmeans and importance-krr (drawn by their importance for the loss of k-means or "
-    "kernel ridge regression); jpeg-random (as many JPEG images as fit into the bytes of ipc images); or "
-    "module:object. packed- before a name means --factor 2. Distances are between embeddings of one random network.",
+    help="How images are chosen: random, herding, kmeans, kcenter, ... (see `condensekit list selections`), or "
+    "module:object. packed- before a name means --factor 2.",
 )
 @IPC
 @FACTOR

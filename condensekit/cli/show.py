@@ -19,7 +19,7 @@ import click
 from condensekit.cli import waiting
 from condensekit.cli.flags import as_flags
 from condensekit.errors import printable, printable_lines
-from condensekit.progress import SILENT, Bars, Lines, Progress
+from condensekit.progress import SILENT, Bars, Lines, Part, Progress
 from condensekit.tables import terminal
 
 if TYPE_CHECKING:
@@ -29,14 +29,16 @@ IMAGES = "images.png"  # in the folder of a set
 LONGEST_WORD, LONGEST_MESSAGE = 400, 6000  # characters
 
 
-def progress(quiet: bool, tensorboard: Path | None = None) -> Progress:
+def progress(quiet: bool, tensorboard: Path | None = None, part: str = "") -> Progress:
     """Bars on standard error, or a line each minute if it is no terminal; no output if ``quiet``.
 
     Args:
         quiet: Whether nothing is shown.
         tensorboard: The run folder that also gets event files for TensorBoard; None: no event files.
+        part: Name and number of the part of the work that is shown, such as ``set 2 of 5``; empty: all of it.
     """
     shown = SILENT if quiet else Bars() if sys.stderr.isatty() else Lines(tell)
+    shown = Part(shown, part) if part else shown
     if tensorboard is None:
         return shown
     from condensekit.runs.tensorboard import FOLDER, TensorBoard  # it imports torch, which no help needs

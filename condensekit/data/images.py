@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from condensekit.compute import device_misfit
 from condensekit.data.arrays import (
@@ -294,6 +295,10 @@ class ClassImages:
         """(n,) int64 labels of the listed images, in the order of ``order``."""
         return self.labels[self.order]
 
+    def as_dataset(self) -> Items:
+        """A torch data set of (normalised float32 image, label) pairs, with ``targets`` as torchvision has it."""
+        return Items(self)
+
     def with_spec(self, **changes: Any) -> ClassImages:
         """The same images with changed fields of their :class:`ImageSpec`, for example ``flippable=False``.
 
@@ -460,3 +465,25 @@ def _of_floats(images: Tensor, spec: ImageSpec) -> ImageSpec:
         )
     values.check()
     return replace(spec, pixels=False)
+
+
+class Items(Dataset[tuple[Tensor, int]]):
+    """Images and labels one by one, for a ``DataLoader`` or for Avalanche; made by :meth:`ClassImages.as_dataset`.
+
+    Args:
+        data: The images; each is normalised when it is read.
+
+    Attributes:
+        targets: The labels.
+    """
+
+    def __init__(self, data: ClassImages) -> None:
+        self.data = data
+        self.targets: list[int] = data.targets().tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        """Image (C, H, W) and label."""
+        return self.data.at(torch.tensor([range(len(self))[row]]))[0], self.targets[row]

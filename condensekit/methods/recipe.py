@@ -100,9 +100,14 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def on(self, spec: ImageSpec) -> Recipe:
-        """The recipe for data with this spec: without ``flip`` if a mirrored image may show another class."""
+        """The recipe for data with this spec.
+
+        It is without ``flip`` if a mirrored image may show another class, and packs images if they are large enough.
+        """
         used = None if self.augmentation is None else self.augmentation.on(spec)
-        return self if used == self.augmentation else self.replace(augmentation=used)
+        formation = self.formation.on(spec.shape)
+        same = (used, formation) == (self.augmentation, self.formation)
+        return self if same else self.replace(augmentation=used, formation=formation)
 
     def check(self, data: ClassImages, ipc: int, machine: Machine) -> None:
         """Raise an error for arguments that do not fit the recipe, before any work is done.

@@ -87,7 +87,8 @@ def _row(found: ReplayResult, memory: str, regime: str) -> ReplayRow | None:
 
 
 def _held(row: ReplayRow) -> str:
-    return f"{images_of(row.memory, row.images)} in {size(row.nbytes)}"
+    """The images of a memory and their bytes."""
+    return f"{images_of(row.memory, row.images, row.learnt)} in {size(row.nbytes)}"
 
 
 def _experiences(found: ReplayResult) -> int:

@@ -56,8 +56,8 @@ def verdict(found: SearchResult) -> str | None:
 
 def sections(found: SearchResult, sizes: Sizes) -> list[Section]:
     """Best candidate, table, scatter and front."""
-    truth = found.truth["name"] if found.truth else None
-    made = [Section("Rankers", rankers(found.rows, truth, found.best, found.notes))] if found.rows else []
+    told = rankers(found.rows, found.truth_name, found.best, found.notes)
+    made = [Section("Rankers", told)] if found.rows else []
     if panels := scatters(found.trials, found.values, found.rows):
         made.append(Section("Scores against the truth", [charts(panels)]))
     if front := front_pieces(found, sizes):

@@ -10,8 +10,8 @@ from condensekit.html.numbers import seconds
 from condensekit.sets.condensed import CondensedSet
 
 
-def images_of(name: str, count: int) -> str:
-    """The images of a row of a table.
+def images_of(name: str, count: int, learnt: bool = True) -> str:
+    """The images of a row of a table; if they are not ``learnt``, they are real ones whatever their name is.
 
     >>> images_of("dm batch_real=64", 10), images_of("random", 1), images_of("kmeans", 20)
     ('10 images condensed by dm', '1 random image', '20 images chosen by kmeans')
@@ -26,7 +26,7 @@ def images_of(name: str, count: int) -> str:
         return f"{count:,} {name} image{plural}"
     if kind in SELECTIONS:
         return f"{count:,} image{plural} chosen by {kind}"
-    return f"{count:,} image{plural} condensed by {kind}"
+    return f"{count:,} image{plural} condensed by {kind}" if learnt else f"{count:,} real image{plural} ({name})"
 
 
 def holds(made: CondensedSet, sets: int = 1) -> str:

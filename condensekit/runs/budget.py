@@ -14,7 +14,7 @@ from condensekit.progress import Progress, cost, duration
 
 ENTRIES = ("steps", "minutes")  # of a run's ``config.json``, which a resumed run may change
 TIMED = 2  # first steps of a call; the time of the last of them tells what the others will cost
-TOLD_FROM = 2.0  # seconds; the cost of shorter work is not told
+TOLD_FROM = 5.0  # seconds; the cost of shorter work is not told
 SHARE = 0.25  # of the minutes, for the training of encoders, and again for the choice of the first images
 
 

@@ -49,6 +49,8 @@ OWN = ("checkpoints", "snapshots", "cells", "sets", "trainings")  # folders that
 MAX_DIGITS = 40  # of a number in metrics.csv
 COMMAND: ContextVar[Mapping[str, Any] | None] = ContextVar("command", default=None)
 """The command that makes runs now, JSON values: ``env.json`` tells it as ``command``."""
+ARGV: ContextVar[Sequence[str] | None] = ContextVar("argv", default=None)
+"""The words of that command where they are not those of the process, such as with the options of a file in them."""
 ENV = "env.json"
 KEPT = 2  # checkpoints that are kept: the newest, and the one before in case the newest is damaged
 
@@ -76,6 +78,7 @@ class RunDir:
     def __init__(self, path: Path, config: dict[str, Any], lock: int | None = None) -> None:
         self.path = path
         self.config = config
+        self.changed = False  # whether ``config.json`` still has other entries
         self._lock = lock
         self._metrics: BinaryIO | None = None
         self._columns: list[str] = []
@@ -100,7 +103,7 @@ class RunDir:
                 ``module:object`` is added as ``code``.
             resume: Continue the run in the folder; an empty folder starts a new run.
             data_fingerprint: :meth:`ClassImages.fingerprint` of the data of the run.
-            free: Entries that a resumed run may change; :meth:`keep_config` writes them.
+            free: Entries that a resumed run may change; then :attr:`changed` is True until :meth:`keep_config`.
 
         Raises:
             ConfigError: The folder is in use; it holds files and ``resume`` is off; it holds files and no run; or it
@@ -116,17 +119,18 @@ class RunDir:
         lock = take(path / ".lock")
         try:
             _check_files(path, resume)
-            known = os.path.lexists(path / "config.json")
-            if known:
-                _compare(path, read_json(path / "config.json", _Config), asked, free)
+            found = read_json(path / "config.json", _Config) if os.path.lexists(path / "config.json") else None
+            if found is not None:
+                _compare(path, found, asked, free)
             _remove(_left_over(path))
-            if not known:
-                write_json(path / "config.json", asked)
-            write_json(path / ENV, {**environment(), "command": COMMAND.get()})
+            made = cls(path, asked, lock)
+            made.changed = found not in (None, asked)
+            if not made.changed:
+                made.keep_config()
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, asked, lock)
+        return made
 
     @classmethod
     def read(cls, path: Path) -> RunDir:
@@ -141,10 +145,14 @@ class RunDir:
         return cls(path, read_json(path / "config.json", _Config))
 
     def keep_config(self) -> None:
-        """Write ``config.json`` if a resumed run has changed entries of it. Raises StoreError if that fails."""
-        file = self.path / "config.json"
-        if read_json(file, _Config) != self.config:
-            write_json(file, self.config)
+        """Write ``config.json``, with the entries that a resumed run has changed, and ``env.json``.
+
+        Raises:
+            StoreError: They cannot be written.
+        """
+        write_json(self.path / "config.json", self.config)
+        write_json(self.path / ENV, {**environment(), "command": COMMAND.get()})
+        self.changed = False
 
     def __enter__(self) -> RunDir:
         return self
@@ -243,10 +251,8 @@ class RunDir:
         for step, path in self._checkpoints():
             try:
                 tensors, manifest = load_tensors(path, CHECKPOINT)
-                if (
-                    manifest.get("config") not in (_hash(self.config), _former(self.config))
-                    or manifest.get("step") != step
-                ):
+                known = _hash(self.config), _hash(self.config, ())  # the latter of version 0.1
+                if manifest.get("config") not in known or manifest.get("step") != step:
                     raise failure(path, "read", "it belongs to another run or step")
             except StoreError as error:
                 damaged = damaged or error
@@ -325,15 +331,10 @@ def _compare(path: Path, found: Any, asked: dict[str, Any], free: Collection[str
     refuse_edited(f"{path} holds a run", found.get("code", {}), asked.get("code", {}))
 
 
-def _hash(config: Mapping[str, Any]) -> str:
+def _hash(config: Mapping[str, Any], free: Collection[str] = ENTRIES) -> str:
     """Checksum of all that a checkpoint has in common with the checkpoints of a run that goes on for longer."""
-    kept = {name: value for name, value in config.items() if name not in ENTRIES}
-    return _former(kept)
-
-
-def _former(config: Mapping[str, Any]) -> str:
-    """The checksum in checkpoints of former versions, which is that of all entries."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    kept = {name: value for name, value in config.items() if name not in free}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _line(cells: Sequence[object]) -> bytes:
@@ -393,7 +394,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "commit": _commit(),
-        "argv": sys.argv,
+        "argv": ARGV.get() or sys.argv,
     }
 
 

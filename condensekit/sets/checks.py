@@ -1,4 +1,4 @@
-"""Checks of the values of a set that was read: what no set of ours holds is refused."""
+"""Checks of the values of a set: what no set of ours holds is refused, and images that diverge are told."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from condensekit.errors import DataError
 from condensekit.sets.codes import Code
 from condensekit.sets.formation import Formation, check_each
 
+ESCAPED = 0.1  # share of values far from pixels from which images are said to diverge
 SUM_OFF = 0.01  # the sum of soft labels may differ from 1 by less
 
 
@@ -51,3 +52,21 @@ def _check_soft(soft: Tensor, classes: int, each: int) -> None:
         )
     good = (torch.isfinite(soft) & (soft >= 0)).all(1) & ((soft.sum(1) - 1).abs() < SUM_OFF)
     check_each(good.reshape(-1, each), "has soft labels that are no probabilities (at least 0, with sum 1)")
+
+
+def escaped(images: Tensor, spec: ImageSpec) -> str | None:
+    """What to say of normalised images (N, C, H, W) that are far from pixels, which means that they diverge.
+
+    None for images of data that are no pixels, and if less than a tenth of the values lie a whole range of pixels, or
+    more, below black or above white.
+    """
+    mean, std = spec.constants(images.device)
+    pixels = images.to(torch.float32) * std + mean
+    share = float(((pixels < -1) | (pixels > 2)).float().mean())
+    if not spec.pixels or share < ESCAPED:
+        return None
+    low, high = (float(end) for end in pixels.aminmax())
+    return (
+        f"{100 * share:.0f} % of the values are far from pixels ({low:.3g} to {high:.3g}, where 0 is black and 1 is "
+        "white): lower the method's lr"
+    )

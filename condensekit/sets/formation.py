@@ -47,6 +47,10 @@ class Formation:
         """Whether the images are stored as JPEG."""
         return self.dtype == JPEG
 
+    def on(self, shape: tuple[int, int, int]) -> Formation:
+        """The formation for images (C, H, W): by default the same for all."""
+        return self
+
     def misfit(self, shape: tuple[int, int, int], count: int = 1) -> str | None:
         """The problem of storing ``count`` images (C, H, W) in this form; None if there is no problem."""
         height, width = shape[1:]
@@ -65,6 +69,23 @@ class Formation:
         if self.dtype == "float16":
             return bool(torch.isfinite(images.to(torch.float16)).all())
         return self.dtype == "float32" or bool(torch.isfinite(images.amax((2, 3)) - images.amin((2, 3))).all())
+
+
+@dataclass(frozen=True)
+class BySize(Formation):
+    """A formation that packs large images only, because a small part of a small image shows too little.
+
+    Args:
+        smallest: Height and width in pixels from which images are packed. M3D with 100 steps on held-out images, three
+            seeds: at 8 pixels packing costs 7 points on digits and 2 on Fashion-MNIST; from 12 pixels on, it gains at
+            one image per class.
+    """
+
+    smallest: int = 12
+
+    def on(self, shape: tuple[int, int, int]) -> Formation:
+        """See :meth:`Formation.on`."""
+        return Formation(self.factor if min(shape[1:]) >= self.smallest else 1, self.dtype)
 
 
 def check_each(good: Tensor, problem: str) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from condensekit import tables
 from condensekit.compute import Compute, Spent
 from condensekit.data.images import ClassImages
-from condensekit.errors import DataError, refuse, require, whole
+from condensekit.errors import refuse, require, whole
 from condensekit.networks.base import Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared, Stage
@@ -30,8 +30,9 @@ from condensekit.runs.files import fitting, keeping, read_json, write_json
 from condensekit.runs.folder import environment
 from condensekit.sets.condensed import CondensedSet
 from condensekit.stats import paired_interval, units
-from condensekit.training.kept import Lesson, Outcome, Shelf
-from condensekit.training.train import SHORT, TrainProtocol, accuracy, class_indices, train_network
+from condensekit.training.kept import Outcome, Shelf
+from condensekit.training.lessons import Lesson, lesson_on, outputs
+from condensekit.training.train import SHORT, TrainProtocol, accuracy, train_network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -290,7 +291,8 @@ def evaluate(
     Args:
         candidates: The sets to train on.
         test: Real test images. A set may have classes that they lack: networks learn them and are tested on the other
-            classes, which a warning and :attr:`Evaluation.notes` say. See :func:`outputs`.
+            classes, which a warning and :attr:`Evaluation.notes` say. See
+            :func:`condensekit.training.lessons.outputs`.
         network: Networks to train and judge; each gives a row for every candidate.
         networks: Number of trainings on each set, with seeds ``seed``, ``seed + 1``, ...; the same for all sets.
         protocol: How networks are trained; on a whole data set for ``full_epochs``. Images that are not flippable are
@@ -318,7 +320,9 @@ def evaluate(
         whole("networks", networks, 1),
         whole("seed", seed),
     )
-    lessons = [[_lesson(each, item, test, protocol, equal_steps) for item in each.sets] for each in candidates]
+    lessons = [
+        [lesson_on(item, test, protocol, each.name, each.ipc, equal_steps) for item in each.sets] for each in candidates
+    ]
     notes = _untested(candidates, test)
     for note in notes:
         log.warning("%s", note)
@@ -330,7 +334,7 @@ def evaluate(
         every = list(product(network, (lesson for made in lessons for lesson in made), seeds))
         total = sum(lesson.steps for _, lesson, _ in every)
         done = sum(lesson.steps for one, lesson, number in every if shelf.has(lesson, one, number))
-        progress.tell(f"{len(every)} trainings, {total:,} gradient steps in all")
+        progress.tell(f"{len(every)} trainings, {total - done:,} gradient steps in all")
         with progress.stage("evaluate", total, done) as stage:
             bench = _Bench(shelf, seeds, stage)
             for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):
@@ -357,62 +361,6 @@ def _untested(candidates: Sequence[Candidate], test: ClassImages) -> tuple[str, 
         return ()
     told = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     return (f"no test images of {len(names)} of {len(lacking)} classes ({told}): accuracy is that of the others",)
-
-
-def _lesson(
-    candidate: Candidate, item: CondensedSet | ClassImages, test: ClassImages, protocol: TrainProtocol, equal: bool
-) -> Lesson:
-    """The lesson of a set; raises DataError if the set does not fit the test images."""
-    targets = targets_for(candidate.name, item, test)
-    protocol = protocol.on(item.spec).on(test.spec)
-    if item.ipc is None:
-        return Lesson(item, targets, protocol.for_full())
-    most, factor = candidate.ipc or item.ipc, item.formation.factor
-    nominal = sum(min(most, count * factor**2) for count in item.counts)
-    if equal and protocol.steps is None and len(targets) != nominal:
-        protocol = protocol.as_on(nominal)
-    return Lesson(item, targets, protocol)
-
-
-def outputs(item: CondensedSet | ClassImages, test: ClassImages) -> tuple[int, ...]:
-    """The classes that the outputs of a network stand for: those of the test images and of the set, ascending."""
-    return tuple(sorted({*test.classes, *_taught(item)}))
-
-
-def _taught(item: CondensedSet | ClassImages) -> tuple[int, ...]:
-    """The classes of a set, ascending; with soft labels, those that a label gives some probability."""
-    if item.soft_labels is None:
-        return item.classes
-    mass = item.soft_labels.sum(0) > 0
-    return tuple(c for c, some in zip(item.spec.classes, mass.tolist(), strict=True) if some)
-
-
-def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) -> Tensor:
-    """Targets for :func:`~condensekit.training.train.train_network`, with the :func:`outputs` of set and test images.
-
-    Args:
-        name: Name of the set in errors.
-        item: The set to train on.
-        test: Real images.
-
-    Raises:
-        DataError: The images do not fit those of ``test``, or none of their classes is tested.
-    """
-    ours, theirs = item.spec, test.spec
-    if not ours.alike(theirs):
-        raise DataError(
-            f"{name!r} and the test images differ in shape or normalisation: {ours.shape}, mean {ours.mean}, "
-            f"std {ours.std} against {theirs.shape}, mean {theirs.mean}, std {theirs.std}"
-        )
-    used, classes = _taught(item), outputs(item, test)
-    if not set(used) & set(test.classes):
-        raise DataError(f"{name!r} has classes {list(used)} and the test images {list(test.classes)}: none is in both")
-    if item.soft_labels is None:
-        return class_indices(item.targets(), classes)
-    targets = torch.zeros(len(item.soft_labels), len(classes))
-    kept = [ours.classes.index(label) for label in used]
-    targets[:, class_indices(torch.tensor(used), classes)] = item.soft_labels[:, kept]
-    return targets
 
 
 class _Bench:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from torch import Tensor
 
 import condensekit
 from condensekit.compute import Compute, Spent
@@ -23,38 +22,10 @@ from condensekit.networks.base import Network
 from condensekit.runs.code import code_of
 from condensekit.runs.describe import describe
 from condensekit.runs.kept import kept
-from condensekit.sets.condensed import CondensedSet
-from condensekit.training.train import TrainProtocol
+from condensekit.training.lessons import Lesson
 
 log = logging.getLogger(__name__)
 FOLDER = "trainings"  # in the folder of an evaluation
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """The training on one set.
-
-    Args:
-        item: The set.
-        targets: Its targets, see :func:`condensekit.training.train.train_network`.
-        protocol: How networks are trained.
-    """
-
-    item: CondensedSet | ClassImages
-    targets: Tensor
-    protocol: TrainProtocol
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps of a training."""
-        return self.protocol.steps_on(len(self.targets))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The sha256 of images and targets."""
-        images = self.item.training_images
-        known = images.fingerprint().encode() if isinstance(images, ClassImages) else _bytes(images)
-        return hashlib.sha256(known + _bytes(self.targets)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -148,7 +119,3 @@ class Shelf:
 def _file(folder: Path, recipe: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     return folder / FOLDER / f"{digest[:16]}.json"
-
-
-def _bytes(values: Tensor) -> bytes:
-    return values.cpu().contiguous().numpy().tobytes()

@@ -9,6 +9,7 @@ import pytest
 from condensekit import catalog
 from condensekit.catalog import COSTS, PUBLISHED, as_recipe, name_of, names, parse, recipe, recipes
 from condensekit.compute import Machine
+from condensekit.data.images import ImageSpec
 from condensekit.driver import condense
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching, GradientMatching, KernelRidge
@@ -22,7 +23,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.selection.base import Function, Noise
 from condensekit.selection.classic import KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans
-from condensekit.sets.formation import Formation
+from condensekit.sets.formation import BySize, Formation
 from condensekit.testing import shapes
 from condensekit.training.augment import Augmentation
 
@@ -76,7 +77,7 @@ def test_m3d_and_echo_are_one(name):
     expected = DistributionMatching(MMD(Gaussian()), 1.0, 0.5, 128, per_image=True, space="pixel", name=name)
     assert made.method == expected
     assert made.encoder == Fresh(keep=5)
-    assert made.formation == Formation(factor=2)
+    assert made.formation == BySize(factor=2)
     assert made.augmentation == Augmentation(("color", "crop", "cutout"))
 
 
@@ -110,7 +111,7 @@ def test_a_recipe_gives_a_run_all_that_a_name_brings():
     made = parse("m3d batch_real=4 encoder_network=ConvNet-w8")
     found = condense(shapes(), made, ipc=1, steps=1, machine=Machine("cpu", workers=1)).set
     config = found.provenance["config"]
-    assert (found.formation.factor, config["encoder"]["keep"]) == (2, 5)
+    assert (found.formation.factor, config["encoder"]["keep"]) == (1, 5)  # images of 8 x 8 pixels are not packed
     assert list(config["augmentation"]["ops"]) == ["color", "crop", "cutout"]
 
 
@@ -253,7 +254,8 @@ def test_anything_that_stands_for_a_recipe():
 
 NAMES = [
     ("m3d", "m3d"),
-    ("m3d factor=2 encoder=kept keep=5 lr=1.0", "m3d"),
+    ("m3d encoder=kept keep=5 lr=1.0", "m3d"),
+    ("m3d factor=2", "m3d factor=2"),  # small images, too
     ("m3d factor=1 lr=3.0", "m3d lr=3 factor=1"),
     ("m3d discrepancy=linear", "m3d discrepancy=linear"),
     ("m3d encoder=fresh", "m3d encoder=fresh"),
@@ -276,6 +278,25 @@ NAMES = [
     ("dc inner=0", "dc inner=0"),
     ("krr labels=soft ridge=0.001", "krr ridge=0.001 labels=soft"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("size", "text", "factor"),
+    [
+        (8, "m3d", 1),
+        (11, "echo", 1),
+        (12, "m3d", 2),
+        (32, "m3d storage=uint8", 2),
+        (8, "m3d factor=2", 2),
+        (8, "dm", 1),
+    ],
+)
+def test_small_images_are_packed_only_if_asked_for(size, text, factor):
+    """Friction 38: m3d packed digits of 8 x 8 pixels four in one, 75.8 % where dm had 87.9."""
+    spec = ImageSpec((1, size, size), (0.5,), (0.5,))
+    made = parse(text).on(spec)
+    assert made.formation == Formation(factor, "uint8" if "uint8" in text else "float32")
+    assert made.on(spec) is made
 
 
 @pytest.mark.parametrize(("text", "name"), NAMES)

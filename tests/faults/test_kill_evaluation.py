@@ -83,5 +83,5 @@ def test_ctrl_c_says_how_to_go_on(run):
     child.send_signal(signal.SIGINT)
     out, errors = child.communicate(timeout=60)
     assert (child.returncode, out) == (130, b"")
-    assert "finished networks are kept: repeat the command to go on" in errors.decode()
+    assert "To go on: repeat the command" in errors.decode()
     assert len(errors.splitlines()) == 1

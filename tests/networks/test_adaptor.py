@@ -149,7 +149,7 @@ def test_gradient_matching_trains_them():
             r'network must be an architecture, got None \(NoneType\): pass "ConvNet", ConvNet\(\) or torch',
         ),
         (3, r"network must be an architecture, got 3 \(int\): pass"),
-        ("resnet19", "unknown network 'resnet19'. Did you mean 'resnet18'"),
+        ("resnet19", "unknown network 'resnet19'. Did you mean 'ResNet18'"),
     ],
 )
 def test_what_is_no_architecture_is_refused(given, says):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.sets.checks import escaped
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import DTYPES, Formation
 from condensekit.sets.packing import pack, unpack
@@ -281,3 +282,11 @@ def test_a_small_set_may_not_claim_a_factor_that_decodes_to_gigabytes(factor, go
 def test_a_path_that_is_none_is_refused():
     with pytest.raises(ConfigError, match=r"path must be a path, got 3"):
         CondensedSet.load(3)
+
+
+def test_images_far_from_pixels_are_told():
+    """A run with batch norm as its encoder left noise of 37 standard deviations, and was "finished"."""
+    spec = ImageSpec((1, 2, 2), (0.5,), (0.25,))
+    assert escaped(torch.full((1, 1, 2, 2), 3.0), spec) is None  # 1.25 times white
+    assert "100 % of the values are far from pixels (9.75 to 9.75" in str(escaped(torch.full((1, 1, 2, 2), 37.0), spec))
+    assert escaped(torch.full((1, 1, 2, 2), 37.0), dataclasses.replace(spec, pixels=False)) is None

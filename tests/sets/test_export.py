@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from condensekit.data.images import ImageSpec
+from condensekit.data.images import ImageSpec, spec_of
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.export import to_folder, to_png_grid
+from condensekit.sets.export import picture, to_folder, to_npz, to_png_grid
 from condensekit.sets.formation import Formation
 from condensekit.sets.grid import GAP, SMALLEST, read_grid
 
@@ -158,8 +158,45 @@ def test_a_grid_enlarges_small_images_and_limits_its_rows(tmp_path):
     assert grid.shape == (2 * (SMALLEST + GAP) + GAP, SMALLEST + 2 * GAP)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_shows_each_image_with_the_name_of_its_class(tmp_path, channels):
+    """A picture of blobs without labels was the first thing that a user saw."""
+    made = make(channels, 8)
+    picture(made, tmp_path / "images.png")
+    shown = np.asarray(Image.open(tmp_path / "images.png"))
+    side = 48  # an image of 8 pixels, six times as large
+    for image in made.pixels()[0]:
+        large = image.repeat(6, 0).repeat(6, 1)
+        windows = np.lib.stride_tricks.sliding_window_view(shown, large.shape).reshape(-1, *large.shape)
+        assert any((window == large).all() for window in windows)
+    assert shown.shape[0] > 2 * side
+    assert (shown[:, : shown.shape[1] // 4] < 100).any()  # letters
+
+
+def test_a_picture_of_many_large_images_is_bounded(tmp_path):
+    images, labels = torch.rand(70, 3, 300, 200), torch.arange(70)
+    picture(CondensedSet.from_images(images, labels, spec_of(images, labels, None)), tmp_path / "images.png")
+    with Image.open(tmp_path / "images.png") as shown:
+        assert max(shown.size) < 2000
+
+
+def test_arrays_are_what_networks_see(tmp_path):
+    made = make()
+    soft = torch.full((len(made), 2), 0.5)
+    made = made.with_soft_labels(soft, made.spec.classes)
+    to_npz(made, tmp_path / "set.npz")
+    images, labels = made.decode()
+    with np.load(tmp_path / "set.npz") as found:
+        assert np.array_equal(found["images"], images.numpy())
+        assert found["labels"].tolist() == labels.tolist()
+        assert np.array_equal(found["soft_labels"], soft.numpy())
+        assert dict(zip(found["classes"].tolist(), found["class_names"].tolist(), strict=True)) == made.spec.class_names
+    with pytest.raises(ConfigError, match="exists: choose another name"):
+        to_npz(made, tmp_path / "set.npz")
+
+
 def test_two_channels_are_no_picture(tmp_path):
-    for write in (to_folder, to_png_grid):
+    for write in (to_folder, to_png_grid, picture):
         with pytest.raises(ConfigError, match="these have 2"):
             write(make(channels=2), tmp_path / "out.png")
     assert os.listdir(tmp_path) == []

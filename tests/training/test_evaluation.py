@@ -10,7 +10,7 @@ import torch
 
 from condensekit.compute import Compute, Machine, Spent
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, DataError
+from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
 from condensekit.progress import Progress, Stage
@@ -23,7 +23,8 @@ from condensekit.sets.formation import Formation
 from condensekit.stats import paired_interval
 from condensekit.testing import shapes
 from condensekit.training.augment import Augmentation
-from condensekit.training.evaluation import Candidate, evaluate, outputs, targets_for
+from condensekit.training.evaluation import Candidate, Evaluation, evaluate
+from condensekit.training.lessons import outputs, targets_for
 from condensekit.training.train import TrainProtocol, class_indices
 
 TINY = TrainProtocol("tiny", epochs=4, full_epochs=2, batch=16, lr=0.05, augmentation=None)
@@ -272,12 +273,66 @@ def test_images_that_are_not_flippable_are_never_mirrored(compute, sets, monkeyp
 
 def test_table_shows_each_row(compute, sets, kmeans):
     text = run([Candidate("random", sets), Candidate("kmeans", kmeans), Candidate("full", (TEST,))], compute).table()
-    lines = text.splitlines()
-    assert len(lines) == 5
-    assert all(line.count("|") == lines[0].count("|") for line in lines)
-    assert lines[2].startswith("| random | ConvNet-w8 | 2 | ")
-    assert "[" in lines[3]
-    assert lines[4].startswith("| full | ConvNet-w8 | all | ")
+    told, table = text.split("\n\n")
+    assert told.startswith("Accuracy in % on the 66 test images")
+    assert "network ConvNet-w8" in told
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert lines[0][:4] == ["set", "accuracy %", "difference to random", "ipc"]
+    assert [line[0] for line in lines[2:]] == ["random", "kmeans", "full"]
+    assert [line[3] for line in lines[2:]] == ["2", "2", "all"]
+    assert (lines[2][2], "[" in lines[3][2]) == ("-", True)
+
+
+def test_a_single_training_has_no_spread(compute, sets):
+    """A table told "93.9 +- 0.0" of one network."""
+    found = run([Candidate("random", sets[:1])], compute, networks=1)
+    assert "±" not in found.table()
+    assert "difference" not in found.table()
+
+
+def test_finished_networks_are_kept(compute, sets, kmeans, tmp_path):
+    candidates = [Candidate("random", sets), Candidate("kmeans", kmeans)]
+    first = run(candidates, compute, out=tmp_path)
+    files = sorted((tmp_path / "trainings").iterdir())
+    assert len(files) == 3 * 2 * 2
+    assert Evaluation.load(tmp_path) == first
+    files[0].unlink()
+    before = {file: file.stat().st_mtime_ns for file in files[1:]}
+    again = run([*candidates, Candidate("full", (TEST,))], compute, out=tmp_path, networks=1)
+    assert all(file.stat().st_mtime_ns == when for file, when in before.items())
+    assert [row.accuracies for row in again.rows[:2]] == [[[nets[0]] for nets in row.accuracies] for row in first.rows]
+    assert again.rows[0].work["images"] * 2 == first.rows[0].work["images"]
+
+
+def test_other_networks_images_and_protocols_are_trained_anew(compute, sets, tmp_path):
+    one = [Candidate("random", sets[:1])]
+    run(one, compute, networks=1, out=tmp_path)
+    for options in (
+        {"seed": 1},
+        {"network": (ConvNet(width=4),)},
+        {"protocol": replace(TINY, lr=0.1)},
+        {"test": TEST.select([0, 7])},
+        {"candidates": [Candidate("random", sets[1:2])]},
+    ):
+        count = len(list((tmp_path / "trainings").iterdir()))
+        run(**{"candidates": one, "compute": compute, "networks": 1, "out": tmp_path, **options})
+        assert len(list((tmp_path / "trainings").iterdir())) == count + 1
+
+
+def test_what_cannot_be_kept_is_no_reason_to_stop(compute, sets, tmp_path, caplog):
+    (tmp_path / "trainings").write_text("in the way")
+    found = run([Candidate("random", sets)], compute, out=tmp_path)
+    assert len(found.rows) == 1
+    assert "from now on, no network is kept" in caplog.text
+
+
+def test_a_damaged_training_is_said(compute, sets, tmp_path):
+    one = [Candidate("random", sets[:1])]
+    run(one, compute, networks=1, out=tmp_path)
+    (file,) = (tmp_path / "trainings").iterdir()
+    file.write_text(file.read_text().replace('"seconds"', '"second"'))
+    with pytest.raises(StoreError, match=rf"{file.name}.*damaged"):
+        run(one, compute, networks=1, out=tmp_path)
 
 
 def test_a_table_for_a_notebook_and_a_line_for_a_terminal(compute, sets, kmeans):

@@ -30,7 +30,7 @@ from condensekit.networks.base import FeatureNetwork
 from condensekit.rng import Draw, isolated
 from condensekit.sets.condensed import CondensedSet
 from condensekit.training.augment import Augmentation
-from condensekit.training.evaluation import outputs, targets_for
+from condensekit.training.lessons import outputs, targets_for
 from condensekit.training.train import TEST_PIXELS, class_indices
 
 CPU_TEST_PIXELS = 128 * 32 * 32  # pixels of a test batch on a CPU: a larger batch exceeds the cache, at twice the time

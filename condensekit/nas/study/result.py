@@ -93,13 +93,18 @@ class SearchResult:
         truth = sum(values) / len(values) if values else None
         return {**{name: record[name] for name in TRIAL_FIELDS}, "truth": truth}
 
+    @property
+    def truth_name(self) -> str | None:
+        """Name of the truth; None: there is no truth."""
+        return str(self.truth["name"]) if self.truth else None
+
     def table(self, width: int | None = None) -> str:
         """The rows as text, with what they say; without a truth costs and agreement only.
 
         Args:
             width: Longest line in characters; None: that of the terminal, or 100.
         """
-        caption = report.caption(self.rows, self.truth["name"] if self.truth else None)
+        caption = report.caption(self.rows, self.truth_name)
         return tables.text(*report.cells(self.rows), caption=caption, settings=(report.SIZE,), width=width)
 
     def to_pandas(self) -> Any:
@@ -119,7 +124,7 @@ class SearchResult:
         from condensekit.nas.study.pieces import rankers, scatters
 
         drawn = scatters(self.trials, self.values, self.rows)
-        told = rankers(self.rows, self.truth["name"] if self.truth else None, self.best, self.notes)
+        told = rankers(self.rows, self.truth_name, self.best, self.notes)
         return standalone(*told, charts(drawn) if drawn else "")
 
     def plot(self) -> Figure:

@@ -46,6 +46,12 @@ class Condensing(Filler):
 
     def __post_init__(self) -> None:
         refuse(instance("recipe", self.recipe, Recipe, "recipes.m3d() or Recipe(DistributionMatching())"))
+        object.__setattr__(self, "recipe", self.recipe.replace(formation=Formation(*self._stored)))
+
+    @property
+    def _stored(self) -> tuple[int, str]:
+        """Packing and dtype, whatever the size of the images: the memory counts its bytes before it sees one."""
+        return self.recipe.formation.factor, self.recipe.formation.dtype
 
     @property
     def name(self) -> str:

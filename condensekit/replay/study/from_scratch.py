@@ -21,7 +21,7 @@ from condensekit.replay.adapters.seeds import network_draw
 from condensekit.replay.memory.content import spent_on
 from condensekit.replay.memory.fillers import filled
 from condensekit.replay.study.memories import FROM_SCRATCH, MemoryKind
-from condensekit.replay.study.protocol import Bench, Record, Score
+from condensekit.replay.study.protocol import Bench, Record, Score, total
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import LABEL
 from condensekit.training.train import train_network
@@ -69,7 +69,7 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
             with shared.ending_all():
                 make = partial(_train, memory, stored, seen, order, network, bench, shared)
                 record = bench.remember(memory, name, make, _Cell)
-                shared.advance(0, {"accuracy": sum(record["score"]["right"]) / sum(record["score"]["count"])})
+                shared.advance(0, {"accuracy": total(record["score"])})
                 return record
 
         with shared.ending_all():

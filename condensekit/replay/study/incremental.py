@@ -32,7 +32,7 @@ from condensekit.replay.memory.budget import Bytes, Images
 from condensekit.replay.memory.learner import by_learner
 from condensekit.replay.study.baselines import BASELINES, Learner, Parts
 from condensekit.replay.study.memories import DER, ER, ER_ACE, MemoryKind
-from condensekit.replay.study.protocol import Bench, Record, Score, Settings
+from condensekit.replay.study.protocol import Bench, Record, Score, Settings, total
 from condensekit.rng import Draw, isolated
 from condensekit.training.train import TrainProtocol
 
@@ -189,7 +189,7 @@ def _run(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench
                     "passes": sum(passes) if passes else None,
                 }
             )
-            stage.advance(1, {"accuracy": sum(score["right"]) / sum(score["count"])})
+            stage.advance(1, {"accuracy": total(score)})
     return {"experiences": rows}
 
 

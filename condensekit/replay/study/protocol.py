@@ -40,6 +40,11 @@ class Score(TypedDict):
     old_to_new: float | None
 
 
+def total(score: Score) -> float:
+    """The accuracy over all classes seen so far; 0 without test images."""
+    return sum(score["right"]) / max(1, sum(score["count"]))
+
+
 @dataclass(frozen=True)
 class Online:
     """Training of the learner in the incremental regimes.

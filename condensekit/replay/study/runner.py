@@ -16,7 +16,7 @@ from condensekit import tables
 from condensekit.catalog import own
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, instance, path, quoted, refuse, several
+from condensekit.errors import ConfigError, instance, path, quoted, refuse, several, unknown
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.study.checks import check_run
 from condensekit.replay.study.contrasts import Contrast, Pair, contrasts, named_pair
@@ -114,6 +114,7 @@ def run_protocol(
     out = _checked(train, test, memories, out, regimes, settings, making, progress)
     kinds = [memory(name, making) if isinstance(name, str) else name for name in memories]
     _check(kinds, regimes, settings)
+    tested = {"name": (test.source or {}).get("name"), "images": len(test)}
     train, test = numbered(train, test)
     making = making.on(train)
     settings = replace(settings, protocol=settings.protocol.on(train.spec))
@@ -158,7 +159,7 @@ def run_protocol(
         settings=describe(settings),
         making=_identity(making),
         environment=environment(),
-        test={"name": (test.source or {}).get("name"), "images": len(test)},
+        test=tested,
     )
     with keeping(result):
         write_json(out / FILE, result.to_json())
@@ -210,7 +211,7 @@ def _size(
 def check_regime(name: str) -> None:
     """Raise ConfigError for an unknown regime."""
     if not isinstance(name, str) or name not in REGIMES:
-        raise ConfigError(f"unknown regime {name!r}. Known: {', '.join(REGIMES)}")
+        raise unknown("regime", name, REGIMES)
 
 
 def _check(kinds: Sequence[MemoryKind], regimes: Sequence[str], settings: Settings) -> None:

@@ -73,7 +73,7 @@ def test_replay_takes_what_there_is(cli, tail, tmp_path):
     }
 
 
-@pytest.mark.parametrize(("factor", "way_out"), [((), r"--factor 1\b"), (("--factor", 1), "lower ipc")])
+@pytest.mark.parametrize(("factor", "way_out"), [(("--factor", 2), r"--factor 1\b"), ((), "lower ipc")])
 def test_where_no_class_has_enough_the_largest_is_named(cli, tail, tmp_path, factor, way_out):
     words = ("--data", tail, "--ipc", 25, "--out", tmp_path / "run")
     code, _, err = cli(*CONDENSE, *factor, *words)

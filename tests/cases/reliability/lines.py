@@ -1,6 +1,5 @@
 """Command lines with hostile values: a generator with a fixed seed, and their outcome without any computing."""
 
-import importlib
 import io
 import random
 import signal
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from condensekit.cli import COMMANDS, main
+from condensekit.cli import COMMANDS, imported, main
 from condensekit.cli.kinds import Location, Number, Whole
 
 DIGITS = "9" * 5000
@@ -76,6 +75,7 @@ TINY = {
     "condense": "--data digits --encoder-network ConvNet-w8-d1 --ipc 1 --steps 3 --batch-real 8 --out {out}",
     "select": "--data digits --ipc 1 --out {out}",
     "code": "{run} --ipc 30 --out {out}",
+    "list": "methods",
     "methods": "",
     "evaluate": "{run} --networks 1 --network ConvNet-w8-d1 --against none",
     "replay": "--data digits --ipc 1 --memory random --orders 1 --network ConvNet-w8-d1 --out {out}",
@@ -112,7 +112,7 @@ class Outcome:
 
 def options(command):
     """The options of a command with a value, by flag."""
-    found = importlib.import_module(f"condensekit.cli.{command}").command.params
+    found = imported(command).params
     return {p.opts[0]: p for p in found if isinstance(p, click.Option) and not p.is_flag}
 
 

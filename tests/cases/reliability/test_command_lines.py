@@ -132,4 +132,4 @@ def test_seeds_of_a_search_are_called_trainings(run, monkeypatch):
     for former, present in (("--seeds", "--trainings"), ("--truth-seeds", "--truth-trainings")):
         ended = lines.outcome(words("search", run, f"{former} 2"))
         assert ended.code == 2
-        assert f"{former} is called {present} now" in ended.err
+        assert f"No such option '{former}'. Did you mean '{present}'" in ended.err

@@ -463,7 +463,7 @@ def test_a_class_of_several_tasks_is_one_group():
         ({"steps": 0}, "steps must be an integer of at least 1"),
         ({"storage": "int4"}, "storage dtype must be one of"),
         ({"recipe": "dm factor=0"}, "factor must be an integer"),
-        ({"recipe": "dn"}, "unknown memory 'dn'. Did you mean 'dm'"),
+        ({"recipe": "dmm"}, "unknown memory 'dmm'. Did you mean 'dm'"),
         ({"recipe": 3}, r"recipe must be a text .* or a Filler, got 3"),
         ({"recipe": Random}, r"got the class Random: pass Random\(\)"),
         ({"transforms": 3}, "transforms must be a TransformGroups or a callable"),
