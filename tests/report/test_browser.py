@@ -55,7 +55,8 @@ addEventListener("load", () => setTimeout(() => {
     errors, seen, weak, levels, width: innerWidth, needed: document.scrollingElement.scrollWidth,
     pictures: pictures.length, silent: silent.length, broken: broken.length,
     dark: matchMedia("(prefers-color-scheme: dark)").matches,
-    cut: [...document.querySelectorAll(".results")].filter(one => one.scrollWidth > one.parentElement.clientWidth).length,
+    cut: [...document.querySelectorAll(".results")]
+      .filter(one => one.scrollWidth > one.parentElement.clientWidth).length,
     requests: performance.getEntriesByType("resource").map(one => one.name),
   }), "*");
 }, 0));
