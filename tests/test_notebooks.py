@@ -2,12 +2,13 @@
 
 import os
 import re
+import runpy
+from pathlib import Path
 
 import nbformat
 import pytest
 
-from examples.notebooks.execute import FOLDER, executed
-
+FOLDER = Path(__file__).parents[1] / "examples" / "notebooks"
 FILES = sorted(FOLDER.glob("*.ipynb"))
 MOST = 300_000  # bytes of a file
 SHOWN = {"text/html", "image/png"}  # kinds of output that are pictures of ours
@@ -21,7 +22,8 @@ def kinds(cell):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_notebook_runs_and_shows_what_is_saved(file, tmp_path):
-    saved, found = nbformat.read(file, as_version=4), executed(file, tmp_path)
+    execute = runpy.run_path(str(FOLDER / "execute.py"))["executed"]
+    saved, found = nbformat.read(file, as_version=4), execute(file, tmp_path)
     assert [kinds(cell) for cell in found.cells] == [kinds(cell) for cell in saved.cells]
 
 

@@ -237,6 +237,7 @@ def check_space(space: object) -> None:
 
 def check_architecture(space: ModelSpace, architecture: Architecture) -> None:
     """Raise DataError if an architecture does not belong to the space."""
+    refuse(instance("architecture", architecture, Mapping, "a dictionary of labels and values"))
     problem = MutableDict(space.simplify()).check_contains(dict(architecture))  # a copy: the call may change it
     labels = ", ".join(choices(space))
     if problem is not None or not set(choices(space)) <= set(architecture) <= set(space.simplify()):

@@ -96,10 +96,12 @@ class Contest:
         identify: Identify | None = None,
     ) -> None:
         check_space(space)
+        trials = trials if whole("trials", trials) else int(trials)
         refuse(
             several("rankers", rankers, '[ranker("dm"), ranker("params")]'),
             instance("setting", setting, Setting, "Setting(Maker(train), held)"),
             whole("seed", seed),
+            whole("trials", trials, 1),
             None if architectures is None else several("architectures", architectures, "a list of dictionaries"),
             None if groups is None else instance("groups", groups, Mapping, "a name for each key"),
             None if strata is None else several("strata", strata, "labels of the space"),
