@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from condensekit.compute import Machine
     from condensekit.data.images import ClassImages
     from condensekit.data.spec import ImageSpec
-    from condensekit.driver import Saving
     from condensekit.errors import CondensekitError
     from condensekit.everyday import condense, evaluate, load, select
     from condensekit.methods.discrepancy import MMD
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from condensekit.methods.trained_encoders import Trained
     from condensekit.networks.convnet import ConvNet
     from condensekit.networks.resnet import ResNet18
+    from condensekit.runs.saving import Saving
     from condensekit.selection.base import Noise
     from condensekit.selection.classic import Herding, KCenter, KMeans, Random
     from condensekit.sets.condensed import CondensedSet
@@ -63,7 +63,7 @@ _MODULES = {
     "compute": ("Machine",),
     "data.images": ("ClassImages",),
     "data.spec": ("ImageSpec",),
-    "driver": ("Saving",),
+    "runs.saving": ("Saving",),
     "errors": ("CondensekitError",),
     "everyday": ("condense", "evaluate", "load", "select"),
     "methods.discrepancy": ("MMD",),

@@ -7,21 +7,21 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from condensekit.compute import Compute, Machine, Spent, made_on, usual_modes
 from condensekit.data.images import ClassImages
-from condensekit.errors import Problems, StoreError, function, instance, path, positive, refuse, whole
+from condensekit.errors import Problems, StoreError, function, instance, positive, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Prepared
 from condensekit.methods.recipe import Recipe, as_recipe
+from condensekit.methods.result import CondenseResult as CondenseResult
+from condensekit.methods.result import Status as Status
 from condensekit.methods.sampling import Sampler
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
@@ -30,112 +30,16 @@ from condensekit.runs.budget import ENTRIES, Budget, Pace, Seconds
 from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
+from condensekit.runs.saving import Saving as Saving
 from condensekit.selection.base import smaller_note, stored_each
 from condensekit.sets.checks import escaped
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
 from condensekit.sets.grid import SMALLEST
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 log = logging.getLogger(__name__)
 PICTURED = 1 << 20  # pixels of the picture of the first images
 READ_EVERY = {"cuda": 50, "mps": 50}  # steps between two reads of the metrics from a GPU; on a CPU every step
-
-
-class Status(Enum):
-    """How a run ended."""
-
-    FINISHED = "finished"
-    INTERRUPTED = "interrupted"
-    DIVERGED = "diverged"
-
-
-@dataclass(frozen=True, eq=False)
-class CondenseResult:
-    """The result of :func:`condense`.
-
-    Args:
-        set: The condensed images; of a run that diverged, the last finite images.
-        status: How the run ended.
-        message: One sentence: what happened and what to do next.
-        history: One dictionary of metrics for each step of this call.
-        signum: The signal that asked the program to end, or None. The run may have finished all the same, where the
-            signal came in its last step: then the caller ends.
-        work: ``preparation`` and ``condensing``: the work of networks in images, operations and passes over the data.
-    """
-
-    set: CondensedSet
-    status: Status
-    message: str
-    history: list[dict[str, float]] = field(default_factory=list)
-    signum: int | None = None
-    work: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"CondenseResult({self.status.value}, {self.set!r}: {self.message})"
-
-    def _repr_html_(self) -> str:
-        from condensekit.html import standalone
-        from condensekit.html.layout import charts, paragraph
-        from condensekit.html.metrics import curves
-
-        drawn = curves({"": self.history})
-        return standalone(paragraph(f"{self.set.name}: {self.message}."), self.set.grid(), charts(drawn))
-
-    def show(self) -> Figure:
-        """The images as a matplotlib figure, see :meth:`CondensedSet.show`."""
-        return self.set.show()
-
-    def plot(self) -> Figure:
-        """The metrics of each step of this call as a matplotlib figure.
-
-        Raises:
-            ConfigError: This call made no step.
-        """
-        from condensekit.figures.metrics import metrics
-
-        return metrics({self.set.name: self.history})
-
-
-@dataclass(frozen=True)
-class Saving:
-    """Where and how often a run is saved.
-
-    >>> import tempfile, condensekit as ck
-    >>> from pathlib import Path
-    >>> train, test = ck.load("digits")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = Path(folder) / "run"
-    ...     first = ck.condense(train, "dm", ipc=1, steps=2, saving=ck.Saving(run))
-    ...     again = ck.condense(train, "dm", ipc=1, steps=2, saving=ck.Saving(run, resume=True))
-    >>> first.set.images.equal(again.set.images)
-    True
-
-    Args:
-        out: The run folder. It is made if missing; it is an error if it holds a run and ``resume`` is off.
-        resume: Continue from the newest valid checkpoint in ``out``; without a checkpoint, start from step 1.
-        every: Steps between checkpoints; None: only ``minutes`` decides.
-        minutes: Minutes between checkpoints.
-        snapshot_every: Steps between PNG pictures of the images; None: only one of the first images, if it is small.
-    """
-
-    out: Path
-    resume: bool = False
-    every: int | None = None
-    minutes: float = 5.0
-    snapshot_every: int | None = None
-
-    def __post_init__(self) -> None:
-        refuse(
-            path("out", self.out, "the folder of the run"),
-            instance("resume", self.resume, bool, "True or False"),
-            None if self.every is None else whole("every", self.every, 1),
-            positive("minutes", self.minutes, zero=True),
-            None if self.snapshot_every is None else whole("snapshot_every", self.snapshot_every, 1),
-        )
-        object.__setattr__(self, "out", Path(self.out))
 
 
 @usual_modes()

@@ -167,7 +167,7 @@ online_options = packed(
 @option(
     "--steps",
     type=Whole(),
-    help="Matching steps of each condensation.  [default: two for each image of the largest class, 100 to 1000]",
+    help="Matching steps of each condensation.  [default: one for each image of the largest class, 100 to 1000]",
 )
 @option(
     "--encoder-network",

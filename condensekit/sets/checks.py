@@ -16,6 +16,13 @@ ESCAPED = 0.1  # share of values far from pixels from which images are said to d
 SUM_OFF = 0.01  # the sum of soft labels may differ from 1 by less
 
 
+def check_shape(images: Tensor, spec: ImageSpec) -> None:
+    """Raise DataError unless images are (M, C, H, W) with the shape of ``spec``, and at least one."""
+    if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape or len(images) == 0:
+        expected = f"(M, {', '.join(map(str, spec.shape))}) with M >= 1"
+        raise DataError(f"images must be {expected}, got shape {tuple(images.shape)}")
+
+
 def check_values(tensors: Mapping[str, Tensor], spec: ImageSpec, formation: Formation, codes: Sequence[Code]) -> None:
     """Raise DataError for values that no set can have; the text has the index of the stored image.
 

@@ -16,7 +16,7 @@ from condensekit.data.arrays import check_places, check_tensors, listed
 from condensekit.data.spec import ImageSpec
 from condensekit.errors import CondensekitError, DataError, instance, printable, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
-from condensekit.sets.checks import check_values
+from condensekit.sets.checks import check_shape, check_values
 from condensekit.sets.codes import Code, divided, joined
 from condensekit.sets.formation import DTYPES, JPEG, Formation, decode_values, encode
 from condensekit.sets.grid import Pixels, png_grid
@@ -74,7 +74,7 @@ class CondensedSet:
         refuse(instance("formation", self.formation, Formation, "Formation()"))
         dtype, coded = self.formation.dtype, self.formation.coded
         if not coded:
-            _check_shape(self.images, self.spec)
+            check_shape(self.images, self.spec)
         count = len(self.images) if self.coded is None or not coded else len(self.coded)
         decoded = count * self.formation.factor**2
         if self.images.dtype != (torch.uint8 if coded else DTYPES[dtype]):
@@ -114,7 +114,7 @@ class CondensedSet:
         check_tensors(images=images, labels=labels)
         refuse(instance("spec", spec, ImageSpec, "the spec of the images"))
         refuse(instance("formation", formation, Formation, "Formation()"))
-        _check_shape(images, spec)
+        check_shape(images, spec)
         if labels.is_floating_point() or labels.ndim != 1:
             raise DataError(f"labels must be (M,) integers, got shape {tuple(labels.shape)}, {labels.dtype}")
         images = images.detach().to("cpu", torch.float32).contiguous()
@@ -492,12 +492,6 @@ class CondensedSet:
 def _record(found: object) -> Mapping[str, Any]:
     """An entry of a provenance that should be a dictionary; an empty one if it is none."""
     return found if isinstance(found, Mapping) else {}
-
-
-def _check_shape(images: Tensor, spec: ImageSpec) -> None:
-    if images.ndim != 4 or tuple(images.shape[1:]) != spec.shape or len(images) == 0:
-        expected = f"(M, {', '.join(map(str, spec.shape))}) with M >= 1"
-        raise DataError(f"images must be {expected}, got shape {tuple(images.shape)}")
 
 
 def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -54,8 +54,8 @@ class Job:
 
 
 def usual_steps(data: ClassImages, most: int = 500) -> int:
-    """Number of matching steps that fits the data: two for each image of the largest class, from 100 to ``most``."""
-    return min(most, max(100, 2 * max(map(data.count, data.classes))))
+    """Number of matching steps that fits the data: one for each image of the largest class, from 100 to ``most``."""
+    return min(most, max(100, max(map(data.count, data.classes))))
 
 
 class DivergedError(CondensekitError):

@@ -25,7 +25,7 @@ def images(*counts):
 
 
 @pytest.mark.parametrize(
-    ("counts", "memory", "study"), [((5, 9), 100, 100), ((90, 145), 290, 290), ((400,), 500, 800), ((5000,), 500, 1000)]
+    ("counts", "memory", "study"), [((5, 9), 100, 100), ((90, 145), 145, 145), ((800,), 500, 800), ((5000,), 500, 1000)]
 )
 def test_steps_fit_the_data(counts, memory, study):
     data = images(*counts)

@@ -1,0 +1,68 @@
+"""Result of a condensation: the set, how the run ended, and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from condensekit.sets.condensed import CondensedSet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Status(Enum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True, eq=False)
+class CondenseResult:
+    """The result of :func:`condensekit.condense`.
+
+    Args:
+        set: The condensed images; of a run that diverged, the last finite images.
+        status: How the run ended.
+        message: One sentence: what happened and what to do next.
+        history: One dictionary of metrics for each step of this call.
+        signum: The signal that asked the program to end, or None. The run may have finished all the same, where the
+            signal came in its last step: then the caller ends.
+        work: ``preparation`` and ``condensing``: the work of networks in images, operations and passes over the data.
+    """
+
+    set: CondensedSet
+    status: Status
+    message: str
+    history: list[dict[str, float]] = field(default_factory=list)
+    signum: int | None = None
+    work: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"CondenseResult({self.status.value}, {self.set!r}: {self.message})"
+
+    def _repr_html_(self) -> str:
+        from condensekit.html import standalone
+        from condensekit.html.layout import charts, paragraph
+        from condensekit.html.metrics import curves
+
+        drawn = curves({"": self.history})
+        return standalone(paragraph(f"{self.set.name}: {self.message}."), self.set.grid(), charts(drawn))
+
+    def show(self) -> Figure:
+        """The images as a matplotlib figure, see :meth:`CondensedSet.show`."""
+        return self.set.show()
+
+    def plot(self) -> Figure:
+        """The metrics of each step of this call as a matplotlib figure.
+
+        Raises:
+            ConfigError: This call made no step.
+        """
+        from condensekit.figures.metrics import metrics
+
+        return metrics({self.set.name: self.history})
