@@ -65,6 +65,7 @@ DECIDING = (
     "trial_limit",
     "precision",
 )  # options that decide the results; they must not change on --resume
+TRIALS, SMALL = 48, 28  # usual number of architectures; pixels below which images are small, and a search is, too
 UNSCORED = 3  # exit code of a search that scored no candidate
 COUNT, STEPS = Whole(min=1, max=MANY), Whole(min=1)  # types of options: numbers of things, and of steps
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}  # seconds of each unit of time
@@ -148,8 +149,8 @@ Further examples:
 @option(
     "--space",
     "space_name",
-    default="convnet",
-    help="convnet (720 ConvNets), convnet-small, nasbench201, or module:Class of your own ModelSpace.",
+    help="convnet (720 ConvNets), convnet-small, nasbench201, or module:Class of your own ModelSpace.  [default: "
+    f"convnet; convnet-small for images below {SMALL} pixels]",
 )
 @option(
     "--rankers",
@@ -204,7 +205,11 @@ Further examples:
     default="random",
     help="random and grid: all rankers score the same architectures; evolution and tpe: a search for each ranker.",
 )
-@option("--trials", default=48, type=COUNT, help="Number of architectures.")
+@option(
+    "--trials",
+    type=COUNT,
+    help=f"Number of architectures.  [default: {TRIALS}; half as many for images below {SMALL} pixels]",
+)
 @option(
     "--truth",
     "truth_name",
@@ -309,6 +314,9 @@ def command(
     problems.refuse()
     server = click.get_current_context().with_resource(serving(running.engine))
     train, test = source.load(quiet)
+    small = max(train.spec.shape[1:]) < SMALL
+    options["space_name"] = options["space_name"] or ("convnet-small" if small else "convnet")
+    options["trials"] = options["trials"] or (TRIALS // 2 if small else TRIALS)
     made = built(options["space_name"], train.spec.shape, len(train.classes), server)
     config = {
         **{name.removesuffix("_name"): options[name] for name in DECIDING},
