@@ -1,5 +1,6 @@
 """Fixtures that the tests of the command line share."""
 
+import os
 import signal
 import sys
 
@@ -10,6 +11,8 @@ from condensekit.cli import main
 
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as under nohup: what the tests start would ignore it too
+
+os.environ["COLUMNS"] = "100"  # of tables and helps: a worker of pytest-xdist has a terminal of 80
 
 
 def pytest_collection_modifyitems(items):
