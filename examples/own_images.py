@@ -16,8 +16,8 @@ import condensekit as ck
 from condensekit.nas import Contest, Maker, ProxyProtocol, Running, Setting, ranker, space
 from condensekit.replay import CondensedBuffer, Images
 
-# A folder with one folder of images for each class; without one, scikit-learn's digits.
-train, test = ck.load(*sys.argv[1:] or ["digits"])
+# A folder with one folder of images for each class, read at 16 x 16 pixels; without one, scikit-learn's digits.
+train, test = ck.load(*sys.argv[1:] or ["digits"], image_size=16)
 made = ck.condense(train, "dm", ipc=2, steps=60)
 made.set.save("own_images.safetensors", overwrite=True)
 print(ck.evaluate(made, test, train=train, against="random", networks=3))

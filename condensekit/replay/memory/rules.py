@@ -80,9 +80,10 @@ class Rules:
         """
         each = self.filler.bytes_each(spec, pixels)
         found = self.budget.counts(present, sharing, each)
+        every = found if self.classes is None else self.budget.counts(sharing, sharing, each)
         if self.filler.codes and not self.budget.in_images:
-            found = [-(-self.budget.share(sharing) // each)] * present
-        if not any(found) or (self.classes is not None and not all(found)):
+            found = every = [-(-self.budget.share(sharing) // each)] * present
+        if not any(found) or (self.classes is not None and not all(every)):
             raise ConfigError(self._too_small(sharing, each))
         if self.limit is None:
             return found

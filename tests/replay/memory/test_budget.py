@@ -36,6 +36,15 @@ def test_a_total_is_filled_and_never_exceeded(total, classes, each, in_images):
     assert budget.fitting([torch.full((3000,), each)] * classes, classes) == found
 
 
+@given(total=st.integers(1, 30_000), classes=st.integers(1, 40), each=st.integers(1, 900))
+def test_a_class_keeps_what_the_counts_give_it_whenever_it_comes(total, classes, each):
+    budget = Bytes(total)
+    for present in range(1, classes + 1):
+        counts = budget.counts(present, classes, each)
+        sizes = [torch.full((count,), each) for count in counts]
+        assert budget.fitting(sizes, classes) == counts
+
+
 @pytest.mark.parametrize(
     ("budget", "way_out"),
     [(Images(6), Images(7)), (Bytes(699), Bytes(700)), (Bytes(per_class=99), Bytes(per_class=100))],
@@ -64,7 +73,7 @@ def test_what_is_left_goes_to_the_first_classes():
     sizes = [torch.tensor([30, 30, 30]), torch.tensor([20, 20, 20])]
     assert Bytes(99).fitting(sizes, 2) == [1, 3]  # 49 bytes for each; 29 bytes are left
     assert Bytes(110).fitting(sizes, 2) == [2, 2]
-    assert Bytes(110).fitting(sizes[:1], 2) == [1]  # 55 bytes belong to a class that has not come
+    assert Bytes(110).fitting([torch.tensor([30, 28, 30])], 2) == [1]  # 55 bytes belong to a class that has not come
 
 
 def test_only_a_total_shrinks():

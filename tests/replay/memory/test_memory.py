@@ -223,3 +223,17 @@ def test_no_framework_is_imported():
         "print([name for name in ('avalanche', 'nni', 'pytorchcv') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_bytes_below_one_image_of_each_announced_class_are_refused_at_the_first_class():
+    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 2  # of unknown scale: 64 values, a range and a label
+    need = Memory(Bytes(10**6), "random")
+    need.observe(images, labels)
+    each = need.nbytes // len(need)
+    with pytest.raises(
+        ConfigError, match=rf"is less than one image of {each} bytes for each of 10 classes: use at lea"
+    ):
+        Memory(Bytes(10 * each - 1), "random", classes=10).observe(images, labels)
+    memory = Memory(Bytes(10 * each), "random", classes=10)
+    memory.observe(images, labels)
+    assert len(memory) == 2
