@@ -16,6 +16,10 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         r"\b(resume|overwrite|download|nested|compiled|soft_labels|trust_local_copy)=True\b",
         lambda found: flag(found[1]),
     ),
+    (
+        r"\b(larger|fewer|smaller|narrower) (budget|steps|ipc|encoder_network)\b",
+        lambda found: f"{found[1]} {flag(found[2])}",
+    ),
     (r"\baugmentation=None\b", "--augment none"),
     (r"\bencoder=Trained\(\)", "--encoder trained"),
     (r"\b(space|labels)='(\w+)'", r"--set \1=\2"),
