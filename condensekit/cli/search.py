@@ -17,7 +17,7 @@ from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.flags import as_flags
 from condensekit.cli.kinds import MANY, Choice, Command, Data, List, Positive, Whole, gathered, option, unused
-from condensekit.cli.next import ending
+from condensekit.cli.next import ending, page
 from condensekit.cli.options import (
     DEVICE,
     DISCREPANCY,
@@ -491,5 +491,4 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
     share = f"{100 * retrained['accuracy']:.1f} % of the test images are right"
     lines.append(f"Retrained on all images for {retrained['epochs']} epochs: {share}; {retrained['file']}")
     lines.append("To use it: condensekit.nas.load_winner reads the file, which also says how to feed the network")
-    page = ("report", out, "--out", out / "report.html")
-    return "\n".join([*lines, ending(out, verdict(found), "see scores, front and cost on one page", *page)])
+    return "\n".join([*lines, ending(out, verdict(found), "see scores, front and cost on one page", *page(out, out))])
