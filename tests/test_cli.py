@@ -163,6 +163,12 @@ def test_evaluate_takes_runs_baselines_and_all_data(cli, run, data, tmp_path):
     assert "6 images condensed by dm" in end[1].lower()
     assert end[2].endswith(f"condensekit report {first} {second} --out {first / 'report.html'}")
     assert not (second / "evaluation.json").exists()
+    assert "train steps" in out
+    (first / "report.html").touch()
+    assert "report.html --overwrite" in cli("evaluate", first, second, *options)[1]
+    assert f"condensekit report {first} --out" in cli("inspect", first)[1]
+    made = cli("report", first, second, "--out", tmp_path / "all.html")[1]
+    assert "evaluate measures" not in made
 
 
 def test_runs_of_one_name_are_told_apart_by_folder(cli, run):
@@ -248,7 +254,8 @@ def test_export(cli, run, tmp_path):
     assert len(list((tmp_path / "png").glob("*/*.png"))) == 6
     assert (tmp_path / "grid.png").exists()
     assert f"python {tmp_path / 'png' / 'load.py'}" in out
-    assert cli("export", folder, "--to", tmp_path / "png")[0] == 2
+    code, _, err = cli("export", folder, "--to", tmp_path / "png")
+    assert (code, "choose another --to" in err) == (2, True)
     assert cli("export", folder, "--npz", tmp_path / "set.npz")[0] == 0
     with np.load(tmp_path / "set.npz") as arrays:
         assert arrays["images"].shape == (6, 3, 8, 8)

@@ -90,7 +90,7 @@ def test_all_that_is_wrong_is_listed(cli, file, tmp_path):
         ("[" * 5000, "is no TOML"),
         ("ipc = 0", "Invalid value for '--ipc': 0 is not in the range: at least 1 and at most 100,000"),
         ("ipc = 1\nlr = inf", "lr must be positive"),
-        ("ipc = 99999999999999999999", "is not an integer of 64 bits"),
+        ("ipc = 99999999999999999999", "takes a whole number of 64 bits, got '99999999999999999999'"),
         ("ipc = 1\nworkers = 2\ndevice = 'gpu'", "Did you mean 'cuda'"),
         ("ipc = 1\nsplits = 'no'", "splits takes true or false, got 'no'"),
         ("ipc = [1]", "ipc takes a whole number, got [1]"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -308,3 +309,21 @@ def test_a_killed_search_goes_on_where_it_stopped(data, tmp_path, signum, engine
     assert after[: len(before)] == before
     assert len(after) == len({json.dumps(trial["architecture"], sort_keys=True) for trial in after}) == 12
     assert len(json.loads(done.stdout)["trials"]) == 12
+
+
+def test_a_budget_that_condensing_uses_up_is_told_loudly(cli, tmp_path):
+    """A newcomer's search with --budget 3m whose condensation needs 40 minutes ended as if it had gone well."""
+    out = tmp_path / "run"
+    options = ("--rankers", "dm,params", "--engine", "sequential", "--steps", "1000000", "--budget", "3s")
+    code, text, err = cli(*options, "--out", out)
+    assert code == 3
+    (line,) = [line for line in err.splitlines() if line.startswith("Warning: dm scored no candidate: ")]
+    for way in ("--budget", "--steps", "--ipc", "--encoder-network"):
+        assert way in line
+    assert "Best by params: " in text
+    assert "resume=True" not in text + err
+    assert "--retrain" not in text
+    assert re.search(rf"condensekit search --resume --budget [0-9]+m --out {out}", text)
+    (row,) = [row for row in json.loads((out / "search.json").read_text())["ranking"] if row["ranker"] == "dm"]
+    assert row["n"] == 0
+    assert row["cost_s"] > 0

@@ -11,8 +11,9 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show, waiting
+from condensekit.cli.flags import as_flags
 from condensekit.cli.kinds import MANY, Command, Data, List, Location, Whole, gathered, option, unused
-from condensekit.cli.next import ending
+from condensekit.cli.next import ending, page
 from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TENSORBOARD, TRUST, Source, machine_options
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
@@ -180,9 +181,10 @@ def command(
         if isinstance(error.result, Evaluation):
             show.emit(as_json, error.result.to_json(), error.result.table())
         raise
-    page = file.with_name("report.html")
-    end = ending(file, verdict(result), "see images, accuracies and cost on one page", "report", *runs, "--out", page)
-    show.emit(as_json, result.to_json(), f"{result.table()}\n\n{end}")
+    purpose = "see images, accuracies and cost on one page"
+    end = ending(file, verdict(result), purpose, *page(file.parent, *runs))
+    told = replace(result, notes=tuple(map(as_flags, result.notes)))
+    show.emit(as_json, result.to_json(), f"{told.table()}\n\n{end}")
 
 
 def _source(found: Sequence[Group], given: Source) -> Source:

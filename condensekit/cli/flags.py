@@ -16,6 +16,10 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         r"\b(resume|overwrite|download|nested|compiled|soft_labels|trust_local_copy)=True\b",
         lambda found: flag(found[1]),
     ),
+    (
+        r"\b(larger|fewer|smaller|narrower) (budget|steps|ipc|encoder_network)\b",
+        lambda found: f"{found[1]} {flag(found[2])}",
+    ),
     (r"\baugmentation=None\b", "--augment none"),
     (r"\bencoder=Trained\(\)", "--encoder trained"),
     (r"\b(space|labels)='(\w+)'", r"--set \1=\2"),
@@ -30,6 +34,10 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\buse (encoder|precision|device|factor)='?(\w+)'?", r"use --\1 \2"),
     (r"\bgot (steps|minutes)=", r"got --\1 "),
     (r"\bagain in memories\b", "again in --memory"),
+    (r"\bis not an empty folder: choose another folder\b", "is not an empty folder: choose another --to"),
+    (r"\bnetworks=(\d+)", r"--networks \1"),
+    (r"\bsets of (\d+) seeds", r"--seeds \1"),
+    (r"\bflippable=False\b", "--augment without flip"),
     (r"\banother folder\b", "another --out"),
 )
 """Arguments as the library's messages write them, each with its option on the command line."""

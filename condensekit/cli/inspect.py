@@ -10,12 +10,13 @@ import click
 
 from condensekit.cli import show
 from condensekit.cli.kinds import Command, Location, Whole, option
-from condensekit.cli.next import ending
+from condensekit.cli.next import ending, page
 from condensekit.cli.options import JSON
 from condensekit.html.numbers import seconds, size
 from condensekit.report.words import holds
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.found import find_one
+from condensekit.training.evaluation import FILE
 
 ORDER = ("data", "ipc", "method", "init", "encoder", "sampling", "augmentation", "formation", "machine")
 TOLD = ("name", "type", "seed", "selection", "steps")  # entries of a configuration that are told elsewhere
@@ -60,7 +61,11 @@ def command(run: Path, seed: int | None, as_json: bool) -> None:
         + (f", ... ({len(chosen.classes)} in all)" if len(chosen.classes) > 10 else ""),
         **_run(chosen.provenance),
     }
-    end = ending(path, f"{holds(chosen)}.", "measure how good they are", "evaluate", run)
+    folder = run if run.is_dir() else run.parent
+    if (folder / FILE).exists():
+        end = ending(path, f"{holds(chosen)}.", "see them with their accuracy", *page(folder, run))
+    else:
+        end = ending(path, f"{holds(chosen)}.", "measure how good they are", "evaluate", run)
     show.emit(as_json, record, f"{show.pairs(lines)}\n\n{end}")
 
 

@@ -179,7 +179,8 @@ class Whole(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Convert the value; a number of more digits, or in other digits, is an error."""
         if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,19}", value):
-            self.fail(f"{value!r} is not an integer of 64 bits.", param, ctx)
+            long = " of 64 bits" if re.fullmatch(r"[+-]?[0-9]+", value) else ""
+            self.fail(f"takes a whole number{long}, got {value!r}.", param, ctx)
         number = int(value)
         if not self.low <= number <= self.high:
             self.fail(f"{number} is not in the range: {self.bounds}.", param, ctx)
@@ -188,6 +189,10 @@ class Whole(click.IntRange):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """N, for numbers of things."""
         return "N"
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """An example."""
+        return f"Give a whole number, such as {param.opts[0]} 10"
 
 
 class Number(click.FloatRange):

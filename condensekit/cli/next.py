@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 
 def ending(place: object, meaning: str | None, purpose: str, *command: object, program: str = "condensekit") -> str:
@@ -22,6 +23,12 @@ def ending(place: object, meaning: str | None, purpose: str, *command: object, p
     """
     lines = [f"Result: {place}", meaning, f"Next, to {purpose}: {words(program, *command)}"]
     return "\n".join(line for line in lines if line)
+
+
+def page(folder: Path, *runs: Path) -> tuple[object, ...]:
+    """The words of the command that writes the report of runs into a folder; it replaces the one that is there."""
+    file = folder / "report.html"
+    return ("report", *runs, "--out", file, *(["--overwrite"] * file.exists()))
 
 
 def words(*command: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,9 @@ import click
 
 from condensekit import catalog
 from condensekit.cli import show
+from condensekit.cli.flags import as_flags
 from condensekit.cli.kinds import MANY, Choice, Command, Data, List, Positive, Whole, gathered, option, unused
-from condensekit.cli.next import ending
+from condensekit.cli.next import ending, page
 from condensekit.cli.options import (
     DEVICE,
     DISCREPANCY,
@@ -43,7 +45,7 @@ from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import RunDir
 
 if TYPE_CHECKING:
-    from condensekit.nas.rankers.base import Ranker
+    from condensekit.nas.rankers.base import Combination, Ranker
     from condensekit.nas.study.full_training import FullTraining
     from condensekit.nas.study.result import SearchResult
     from condensekit.nas.study.truth import Truth
@@ -377,8 +379,26 @@ def command(
                     )
                 write_json(file, record)
         finally:  # also where the disk is full
-            show.emit(as_json, record, _text(found, record, out, drawn))
-    return 0 if found.best else UNSCORED
+            more = _larger(found, running.budget_s)
+            for one in found.late:
+                begin = f"{one.ranker} scored no candidate"
+                show.tell(f"Warning: {next(note for note in found.notes if note.startswith(begin))}")
+            show.emit(as_json, record, _text(found, record, out, drawn, more))
+    return 0 if found.best and _as_asked(rankers, found) else UNSCORED
+
+
+def _as_asked(rankers: Sequence[Ranker | Combination], found: SearchResult) -> bool:
+    """Whether a ranker that trains candidates scored one, if any was asked for."""
+    trained = {one.name for one in rankers if not all(part.free for part in one.parts)}
+    return not trained or any(trial.ranker in trained and trial.score is not None for trial in found.trials)
+
+
+def _larger(found: SearchResult, budget_s: float | None) -> str | None:
+    """A budget in which late rankers may score candidates, as ``--budget`` takes it; None: no ranker was late."""
+    if not found.late or budget_s is None:
+        return None
+    needed = sum(one.needed_s or 0 for one in found.late)
+    return f"{math.ceil(2 * (budget_s + needed) / 60)}m"
 
 
 def _idle(rankers: Sequence[Ranker], options: Mapping[str, Any], retrained: bool) -> dict[str, str | None]:
@@ -443,13 +463,13 @@ def _number(count: int | None) -> str:
     return "an unknown number of" if count is None else f"{count:,}"
 
 
-def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool) -> str:
-    """The result as text."""
+def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool, more: str | None) -> str:
+    """The result as text; ``more`` is a budget in which late rankers may score candidates, too."""
     from condensekit.report.searched import verdict
 
     retrained = record["retrained"]
     lines = [found.table(), ""]
-    lines += [f"Note: {note}" for note in record["notes"]]
+    lines += [f"Note: {as_flags(note)}" for note in record["notes"]]
     if found.truth and found.truth["retest"] is not None:
         lines.append(
             f"The truth was measured {found.truth['repeats']} times; two measurements correlate with "
@@ -457,16 +477,18 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
         )
     if drawn:
         lines.append(f"Scores against the truth: {out / 'ranking.png'}")
+    longer = ("score candidates by all rankers", "search", "--resume", "--budget", more, "--out", out)
     if found.best is None:
-        return "\n".join([*lines, "No candidate was scored."])
+        return "\n".join([*lines, "No candidate was scored.", *([ending(out, None, *longer)] if more else [])])
     lines.append(
         f"Best by {found.best['ranker']}: {found.best['architecture']}, {_number(found.best['params'])} parameters"
     )
+    if more:
+        return "\n".join([*lines, ending(out, verdict(found), *longer)])
     if not retrained:
         again = ("search", "--resume", "--retrain", "--out", out)
         return "\n".join([*lines, ending(out, verdict(found), "train the best one on all images", *again)])
     share = f"{100 * retrained['accuracy']:.1f} % of the test images are right"
     lines.append(f"Retrained on all images for {retrained['epochs']} epochs: {share}; {retrained['file']}")
     lines.append("To use it: condensekit.nas.load_winner reads the file, which also says how to feed the network")
-    page = ("report", out, "--out", out / "report.html")
-    return "\n".join([*lines, ending(out, verdict(found), "see scores, front and cost on one page", *page)])
+    return "\n".join([*lines, ending(out, verdict(found), "see scores, front and cost on one page", *page(out, out))])

@@ -6,6 +6,7 @@ only with ``download=True``.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import warnings
@@ -25,12 +26,13 @@ from condensekit.data.folders import LeftOut, class_folders, folder
 from condensekit.data.images import ClassImages, ImageSpec, normalisation
 from condensekit.data.labels import as_labels
 from condensekit.data.objects import from_dataset
-from condensekit.errors import ConfigError, DataError, refuse, unknown
+from condensekit.errors import ConfigError, DataError, meant, refuse, unknown
 from condensekit.progress import SILENT, Progress
 
 __all__ = ["NAMES", "from_dataset", "load"]
 
 NAMES = ("digits", "mnist", "fashionmnist", "svhn", "cifar10", "cifar100", "tinyimagenet")
+MOST_AROUND = 1_000  # names in a folder among which a near one is looked for
 
 # Mean and std of each channel as the condensation papers use them (DatasetCondensation, utils.py); TinyImageNet has
 # those of ImageNet.
@@ -171,9 +173,21 @@ def _found(path: Path, given: str, splits: bool, layout: str | None) -> Source:
     if kind == stat.S_IFREG and path.suffix.lower() in ENDINGS:
         return arrays(path, layout)
     if kind is None and not path.suffix and os.sep not in given:
-        raise unknown("data set", given, NAMES)
+        near = meant(given, _around(path))
+        nowhere = f"there is no folder or file {given!r} here{'.' if near else ''}{near}"
+        raise ConfigError(f"{unknown('data set', given, NAMES)}; {nowhere}")
     reason = "does not exist" if kind is None else f"is neither a folder nor a {', '.join(ENDINGS)} file"
     raise DataError(f"{path} {reason}: name a folder of class folders, a .npz file, or one of {', '.join(NAMES)}")
+
+
+def _around(path: Path) -> list[str]:
+    """Names of folders and files of images beside a path, at most :data:`MOST_AROUND`; none if they cannot be read."""
+    try:
+        with os.scandir(path.parent) as entries:
+            some = list(itertools.islice(entries, MOST_AROUND))
+    except OSError:
+        return []
+    return [one.name for one in some if one.is_dir() or Path(one.name).suffix.lower() in ENDINGS]
 
 
 def _refuse_published(path: Path) -> None:

@@ -10,6 +10,7 @@ from condensekit.data.images import HASHED_WHOLE, ClassImages
 from condensekit.errors import printable
 
 NAMED = 5  # classes that are named
+MIRRORED = "assumed: mirrored images keep their class (else flippable=False)"
 NAME, NOTE, NOTES = 24, 160, 6  # characters of a name and of a note, and number of notes
 
 
@@ -17,8 +18,12 @@ def summary(train: ClassImages, test: ClassImages | None = None) -> str:
     """One line about the data: numbers of images, classes, size, values, whether mirrored, and notes of the reader.
 
     >>> from condensekit.testing import shapes
-    >>> print(summary(shapes(per_class=10)))
-    46 training images; 4 classes: -3, 0, 7, 42; 3 x 8 x 8, uint8 pixels 0..254; mirrored images keep their class
+    >>> for told in summary(shapes(per_class=10)).split("; "):
+    ...     print(told)
+    46 training images
+    4 classes: -3, 0, 7, 42
+    3 x 8 x 8, uint8 pixels 0..254
+    assumed: mirrored images keep their class (else flippable=False)
 
     Args:
         train: Training images, perhaps with images that are held out to tune on.
@@ -35,7 +40,7 @@ def summary(train: ClassImages, test: ClassImages | None = None) -> str:
         f"{_listed(counts)} images",
         _classes(train),
         f"{channels} x {height} x {width}, {_values(train)}",
-        "mirrored images keep their class" if train.spec.flippable else "mirrored images show another class",
+        MIRRORED if train.spec.flippable else "mirrored images show another class",
         *(_short(note, NOTE) for note in notes[:NOTES]),
         *more,
     ]

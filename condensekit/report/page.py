@@ -81,7 +81,8 @@ def report(runs: Given | Sequence[Given], out: Given, *, overwrite: bool = False
 def page(found: Sequence[Found]) -> tuple[str, list[Run]]:
     """The HTML text of a report, and what it says of each run."""
     pictures = sum(any(member.set is not None for member in one.members) for one in found)
-    runs = [of(one, BUDGET // max(1, pictures)) for one in found]
+    judged = {row.set.partition(" (")[0] for one in found if one.evaluation for row in one.evaluation.rows}
+    runs = [of(one, BUDGET // max(1, pictures), judged) for one in found]
     title = f"Report of {runs[0].name}" if len(runs) == 1 else f"Report of {len(runs)} runs"
     lacks: list[str] = []
     joined = tried("the comparison", lambda: together.sections(found), lacks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -39,16 +39,17 @@ class Run:
     sections: tuple[Section, ...]
 
 
-def of(found: Found, budget: int) -> Run:
+def of(found: Found, budget: int, judged: Container[str] = ()) -> Run:
     """The part of a report about one run.
 
     Args:
         found: What its folder holds.
         budget: Largest number of characters of its pictures.
+        judged: Names of the sets that an evaluation in the report judges.
     """
     lacks, made = list(dict.fromkeys([*found.lacks, *_unfinished(found)])), list[Section]()
     evaluation, replay, search = found.evaluation, found.replay, found.search
-    told = tried("the verdict", lambda: sentence(found), lacks)
+    told = tried("the verdict", lambda: sentence(found, judged), lacks)
     parts: dict[str, Callable[[], Sections]] = {
         "the evaluation": lambda: evaluated.section(evaluation) if evaluation else None,
         "the replay": lambda: replayed.sections(replay, found.matrices),
@@ -79,21 +80,22 @@ def tried(what: str, make: Callable[[], T], lacks: list[str]) -> T | None:
     return None
 
 
-def sentence(found: Found) -> str:
+def sentence(found: Found, judged: Container[str] = ()) -> str:
     """What a run found; of a run without a result, what it made."""
     told = (
         evaluated.verdict(found.evaluation) if found.evaluation else None,
         replayed.verdict(found.replay) if found.replay else None,
         searched.verdict(found.search) if found.search else None,
     )
-    return " ".join(filter(None, told)) or _made(found) or "This folder holds no result yet."
+    return " ".join(filter(None, told)) or _made(found, judged) or "This folder holds no result yet."
 
 
-def _made(found: Found) -> str | None:
+def _made(found: Found, judged: Container[str]) -> str | None:
     member = next((m for m in found.members if m.set is not None), None)
     if member is None or member.set is None:
         return None
-    return f"{holds(member.set)}; condensekit evaluate measures how good they are."
+    todo = "" if member.set.name in judged else "; condensekit evaluate measures how good they are"
+    return f"{holds(member.set)}{todo}."
 
 
 def _unfinished(found: Found) -> Iterator[str]:

@@ -113,6 +113,8 @@ class EvaluationRow:
 
 FILE = "evaluation.json"
 SETS = "sets x networks"  # a column of the table
+WIDE, FEW = 0.2, 3  # an interval of a difference above this width is wide; units that are few
+NARROWER = "networks or sets narrow it: networks=5, sets of 3 seeds"
 FORMER = {"architecture": "network", "difference_to_random": "difference"}  # names of version 0.1 -> today's names
 
 
@@ -235,7 +237,7 @@ def _table(rows: Sequence[EvaluationRow]) -> tuple[list[str], list[list[object]]
     """Head and cells of the table; without a reference there is no difference."""
     reference = next((row.reference for row in rows if row.reference), None)
     compared = [f"difference to {reference}"] * bool(reference)
-    head = ["set", "accuracy %", *compared, "ipc", "images", "bytes", "steps", "network", SETS]
+    head = ["set", "accuracy %", *compared, "ipc", "images", "bytes", "train steps", "network", SETS]
     return head, [_cells(row, bool(compared)) for row in rows]
 
 
@@ -339,12 +341,13 @@ def evaluate(
             bench = _Bench(shelf, seeds, stage)
             for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):
                 rows.append(bench.measure(candidate, made, one))
+    compared = tuple(_compared(row, rows, reference) for row in rows)
     result = Evaluation(
-        tuple(_compared(row, rows, reference) for row in rows),
+        compared,
         describe(protocol),
         environment(),
         int(seed),
-        notes,
+        (*notes, *_wide(compared)),
         {"name": (test.source or {}).get("name"), "images": len(test)},
     )
     if out is not None:
@@ -441,6 +444,16 @@ def _compared(row: EvaluationRow, rows: Sequence[EvaluationRow], reference: str 
     difference, interval, _ = paired_interval(row.accuracies, same[0].accuracies)
     bounds = None if interval is None else list(interval)
     return dataclasses.replace(row, difference=difference, ci95=bounds, reference=reference)
+
+
+def _wide(rows: Sequence[EvaluationRow]) -> list[str]:
+    """A note if the interval of a difference is wide, because there are few sets or networks."""
+    for row in rows:
+        count, width = len(units(row.accuracies)[0]), row.ci95[1] - row.ci95[0] if row.ci95 else 0.0
+        if count <= FEW and width > WIDE:
+            way = "sets narrow it: sets of 5 seeds" if row.unit == "set" else NARROWER
+            return [f"the interval of {row.set} is {100 * width:.0f} points wide over {count} {row.unit}s: more {way}"]
+    return []
 
 
 def _resident_peak() -> int:

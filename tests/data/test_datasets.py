@@ -286,9 +286,13 @@ def test_download_of_idx_files(tmp_path, monkeypatch, shelf):
     assert (len(train), len(test)) == (30, 30)
 
 
-def test_unknown_names(tmp_path):
+def test_unknown_names(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"unknown data set 'cifra10'\. Did you mean 'cifar10'"):
         datasets.load("cifra10")
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"no folder or file 'photo' here\. Did you mean 'photos'"):
+        datasets.load("photo")
     with pytest.raises(DataError, match=r"nowhere\.npz does not exist"):
         datasets.load(tmp_path / "nowhere.npz")
     with pytest.raises(DataError, match="does not exist"):

@@ -19,7 +19,7 @@ from condensekit.errors import CondensekitError, ConfigError
 from condensekit.methods.recipe import Recipe
 from condensekit.nas.names import START
 from condensekit.nas.trials.time_budget import OutOfTimeError
-from condensekit.progress import SILENT, Progress
+from condensekit.progress import SILENT, Progress, duration
 from condensekit.rng import Draw
 from condensekit.runs.code import code_of
 from condensekit.runs.describe import describe
@@ -73,6 +73,22 @@ class Preparation:
         told, work = result.set.provenance, result.work.values()
         seconds = told["preparation_s"] + told["elapsed_s"]
         return cls(seconds, *(sum(int(part[unit]) for part in work) for unit in ("images", "flops")))
+
+
+class UnfinishedError(OutOfTimeError):
+    """The time ended during a condensation.
+
+    Attributes:
+        cost: What it cost so far.
+        needed_s: Seconds that the whole condensation needs, as estimated from its steps so far; None: it made none.
+    """
+
+    def __init__(self, name: str, result: CondenseResult, steps: int) -> None:
+        told = result.set.provenance
+        done, self.cost = told["steps"], Preparation.of(result)
+        self.needed_s = told["preparation_s"] + told["elapsed_s"] / done * steps if done else None
+        needs = f", all of them need about {duration(self.needed_s)}" if self.needed_s else ""
+        super().__init__(f"the budget ended after step {done} of {steps} of condensing with {name}{needs}")
 
 
 Made = tuple[CondensedSet, Preparation]
@@ -139,12 +155,10 @@ class Maker:
                 progress=self.progress,
             )
             if result.status is Status.INTERRUPTED and result.signum is None:
-                raise OutOfTimeError(f"condensing with {name}: the budget ended; {result.message}")
+                raise UnfinishedError(name, result, self.steps)
             if result.signum is not None:
                 signal.raise_signal(result.signum)  # the checkpoint is written: raise the signal again
                 raise KeyboardInterrupt
-            if result.status is Status.INTERRUPTED:
-                raise OutOfTimeError(f"condensing with {name}: the budget ended; {result.message}")
             if result.status is Status.DIVERGED:
                 raise DivergedError(f"condensing with {name}: {result.message}")
             return result.set, Preparation.of(result)

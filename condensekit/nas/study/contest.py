@@ -14,6 +14,7 @@ from condensekit.errors import Problems, instance, quoted, refuse, several, unkn
 from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.names import LISTED, STRATEGIES
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
+from condensekit.nas.rankers.trained import Condensed, Started
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.distinct import by_key, distinct, listed, others
 from condensekit.nas.spaces.equivalence import Identify, canonical, groups, identified_by, unlike
@@ -232,11 +233,13 @@ class Contest:
         inside = None if self.ranked is None else set(by_key(self.ranked))
         mine = {n: [t for t in ts if inside is None or key(t.architecture) in inside] for n, ts in found.items()}
         ground = self._ground(self.scored(found), truth)
+        condenses = any(isinstance(one, Condensed) and not isinstance(one, Started) for one in self.singles())
+        late = {one.ranker: one.note(condenses) for one in races.late}
         notes = [
             *getattr(self.space, "notes", ()),
             *self.notes,
             *merged(self.space),
-            *left_out(mine, races.unmade, self.trials),
+            *left_out(mine, races.unmade, late, self.trials),
         ]
         trials: list[Trial] = []
         scores: dict[str, Scores] = {}
@@ -261,7 +264,7 @@ class Contest:
         best = self._best([t for t in trials if t.ranker == scoring[0]], values) if scoring else None
         if best is not None and best["ranker"] != self.rankers[0].name:
             notes.append(f"the best is that of {best['ranker']}, because {self.rankers[0].name} has no score")
-        return SearchResult(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes))
+        return SearchResult(best, tuple(trials), rows, _about(truth, ground), values, tuple(notes), tuple(races.late))
 
     def _ground(self, scored: Mapping[str, Architecture], truth: Truth | None) -> Ground:
         """Truths and further data on which rankers are compared."""

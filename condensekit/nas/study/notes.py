@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from nni.nas.nn.pytorch import ModelSpace
 
@@ -13,6 +14,26 @@ from condensekit.nas.study.ranking import MIN_CANDIDATES
 from condensekit.nas.trials.log import Trial
 
 MAX_REASONS = 3  # largest number of reasons of failures in a text
+
+
+@dataclass(frozen=True)
+class Late:
+    """A ranker that scored no candidate because the time was over.
+
+    Args:
+        ranker: Its name.
+        why: What it did when the time was over.
+        needed_s: Seconds that its condensation needs, as far as that is known.
+    """
+
+    ranker: str
+    why: str
+    needed_s: float | None = None
+
+    def note(self, condenses: bool) -> str:
+        """What happened, and the way out; a search that ``condenses`` has more of them."""
+        less = ", or begin a search with fewer steps, a smaller ipc or a narrower encoder_network" if condenses else ""
+        return f"{self.ranker} scored no candidate: {self.why}; resume with a larger budget{less}"
 
 
 def merged(space: ModelSpace) -> list[str]:
@@ -55,12 +76,17 @@ def shortfall(
     )
 
 
-def left_out(found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], wanted: int) -> list[str]:
-    """Notes on the rankers that did not score all candidates."""
+def left_out(
+    found: Mapping[str, Sequence[Trial]], unmade: Mapping[str, str], late: Mapping[str, str], wanted: int
+) -> list[str]:
+    """Notes on the rankers that did not score all candidates; ``late`` has those of rankers without time."""
     notes = []
     for name, ours in found.items():
         if name in unmade:
             notes.append(f"{name} failed: {unmade[name]}")
+            continue
+        if name in late:
+            notes.append(late[name])
             continue
         if failed := [t.reason for t in ours if t.score is None]:
             notes.append(f"{name}: {len(failed)} of {len(ours)} trials failed and rank last: {tallied(failed)}")

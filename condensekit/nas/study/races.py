@@ -13,9 +13,10 @@ from nni.nas.nn.pytorch import ModelSpace
 from condensekit.errors import DataError
 from condensekit.nas.engines.client import WarmServer, serving
 from condensekit.nas.rankers.base import Ranker, Setting
-from condensekit.nas.rankers.sets import DivergedError, Preparation
+from condensekit.nas.rankers.sets import DivergedError, Preparation, UnfinishedError
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.study.full_training import FullTraining
+from condensekit.nas.study.notes import Late
 from condensekit.nas.study.truth import Truth, from_trials
 from condensekit.nas.trials.driver import Portal, search
 from condensekit.nas.trials.log import Trial, TrialLog
@@ -31,6 +32,7 @@ class Races:
         found: Trials of each ranker, by name.
         prepared: Preparation of each ranker, by name.
         unmade: Reason why a ranker has no set, by name.
+        late: Rankers that scored no candidate because the time was over.
         fault: Function that tells why a candidate cannot be trained, which is then a failed trial; empty: it is run.
 
     Args:
@@ -61,6 +63,7 @@ class Races:
         self.found: dict[str, list[Trial]] = {}
         self.prepared: dict[str, Preparation] = {}
         self.unmade: dict[str, str] = {}
+        self.late: list[Late] = []
         self.fault: Callable[[Architecture], str] = lambda architecture: ""
         self.stack = ExitStack()
         self.server = server
@@ -93,12 +96,19 @@ class Races:
             try:
                 theirs = replace(setting, extra=share(self.prepared)) if one.at_equal_cost else setting
                 evaluator, self.prepared[one.name] = one.prepare(theirs)
-            except (DivergedError, DataError, OutOfTimeError) as error:
+            except OutOfTimeError as error:
+                known = error if isinstance(error, UnfinishedError) else None
+                self.late.append(Late(one.name, str(error), known.needed_s if known else None))
+                self.found[one.name], self.prepared[one.name] = [], known.cost if known else Preparation()
+                continue
+            except (DivergedError, DataError) as error:
                 self.unmade[one.name] = str(error)
                 self.found[one.name], self.prepared[one.name] = [], Preparation()
                 continue
             title, limit_s = f"ranker {number} of {len(rankers)}: {one.name}", self.running.trial_limit_s
             self.found[one.name] = self._search(one.name, evaluator, wanted, self.log, limit_s, title)
+            if not self.found[one.name] and self.budget.spent():
+                self.late.append(Late(one.name, "the budget ended before its first trial"))
 
     def measure(self, full: FullTraining, asked: Sequence[Architecture], limit_s: float | None) -> Truth:
         """Measure the truth of architectures, one seed after the other, so that a stop leaves complete repeats.

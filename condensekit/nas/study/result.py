@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from condensekit import tables
 from condensekit.nas.spaces.architecture import key
 from condensekit.nas.study import report
+from condensekit.nas.study.notes import Late
 from condensekit.nas.study.report import RankingRow
 from condensekit.nas.trials.log import Trial
 from condensekit.runs.files import fitting, read_json
@@ -39,6 +40,7 @@ class SearchResult:
         truth: Name of the truth, agreement of its repeats, and its noise; None: there is no truth.
         values: Measurements of the truth in percent, by key of the architecture.
         notes: Notes for the reader, one sentence each.
+        late: Rankers that scored no candidate because the time was over; a file does not keep them.
     """
 
     best: dict[str, Any] | None
@@ -47,6 +49,7 @@ class SearchResult:
     truth: dict[str, Any] | None
     values: Mapping[str, tuple[float, ...]]
     notes: tuple[str, ...] = ()
+    late: tuple[Late, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path) -> SearchResult:
