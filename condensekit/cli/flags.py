@@ -30,6 +30,7 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\buse (encoder|precision|device|factor)='?(\w+)'?", r"use --\1 \2"),
     (r"\bgot (steps|minutes)=", r"got --\1 "),
     (r"\bagain in memories\b", "again in --memory"),
+    (r", or a memory spec=ck\.ImageSpec\(.*\)", ""),
     (r"\banother folder\b", "another --out"),
 )
 """Arguments as the library's messages write them, each with its option on the command line."""
