@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 FIRST_LINE, NEXT_LINE = 10.0, 60.0  # seconds until the first line about a stage, and between later lines
+ENOUGH = 10  # steps, or a quarter of fewer steps, from which the time left is foreseen: the first may be the dearest
 TICK = 1.0  # seconds between two looks at the time while a stage reports nothing
 
 
@@ -170,7 +171,7 @@ class Line(Stage):
         numbers += [f"{name} {value:.4g}" for name, value in self.values.items()]
         if self.done <= self.before:
             numbers.append(f"for {duration(now - self.began)}")
-        elif self.total is not None:
+        elif self.total is not None and self.done - self.before >= min(ENOUGH, (self.total - self.before) / 4):
             left = (now - self.began) / (self.done - self.before) * (self.total - self.done)
             numbers.append(f"{duration(left)} left")
         self.tell(f"{datetime.now():%H:%M:%S} {self.name}: {', '.join(numbers)}")

@@ -3,8 +3,6 @@
 python examples/replay.py
 """
 
-import warnings
-
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.evaluation.metrics import accuracy_metrics
@@ -24,7 +22,7 @@ condensed = CondensedBuffer(Images(20), recipe, classes=10, steps=100)
 memories = {
     "no memory": [],
     "random memory": [ReplayPlugin(20)],  # Avalanche's own: 20 real images
-    "condensed memory": [ReplayPlugin(20, storage_policy=condensed)],
+    "condensed memory": [ReplayPlugin(condensed.max_size, storage_policy=condensed)],
 }
 for name, plugins in memories.items():
     torch.manual_seed(0)
@@ -35,7 +33,6 @@ for name, plugins in memories.items():
         model=model, optimizer=optimizer, train_mb_size=32, train_epochs=4, plugins=plugins, evaluator=evaluator
     )
     for experience in stream.train_stream:
-        with warnings.catch_warnings(record=True):  # Avalanche's ReplayPlugin warns of its own call of update()
-            strategy.train(experience)
+        strategy.train(experience)
     print(f"{name}: {next(iter(strategy.eval(stream.test_stream).values())):.3f}")
 print(f"{len(condensed.memory)} images, {condensed.nbytes:,} bytes, condensed in {sum(condensed.condense_s):.0f} s")

@@ -18,7 +18,20 @@ def test_a_line_after_some_seconds_and_then_each_minute():
         line.advance(1, {"loss": 1.23456})
     wanted = 1 + int((500 - FIRST_LINE) / NEXT_LINE)
     assert wanted - 1 <= len(told) <= wanted + 1
-    assert re.fullmatch(r"\d\d:\d\d:\d\d condense \(dm\): \d+ of 100, loss 1.235, 8 min \d+ s left", told[0])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d condense \(dm\): \d+ of 100, loss 1.235, 7 min \d+ s left", told[1])
+
+
+def test_no_time_left_before_a_quarter_of_few_steps():
+    """A study of 8 memories foretold 29 minutes after the first, which alone was condensed."""
+    ticks, told = iter([0.0, 240.0, 300.0, 360.0]), list[str]()
+    line = Line("memories", 8, 0, told.append, lambda: next(ticks))
+    for _ in range(3):
+        line.advance()
+    assert [text[9:] for text in told] == [
+        "memories: 1 of 8",
+        "memories: 2 of 8, 15 min 0 s left",
+        "memories: 3 of 8, 10 min 0 s left",
+    ]
 
 
 def test_a_short_stage_and_one_without_a_length():

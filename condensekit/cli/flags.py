@@ -34,6 +34,7 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\buse (encoder|precision|device|factor)='?(\w+)'?", r"use --\1 \2"),
     (r"\bgot (steps|minutes)=", r"got --\1 "),
     (r"\bagain in memories\b", "again in --memory"),
+    (r", or a memory spec=ck\.ImageSpec\(.*\)", ""),
     (r"\bis not an empty folder: choose another folder\b", "is not an empty folder: choose another --to"),
     (r"\bnetworks=(\d+)", r"--networks \1"),
     (r"\bsets of (\d+) seeds", r"--seeds \1"),

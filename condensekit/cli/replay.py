@@ -61,6 +61,9 @@ A memory is written NAME, or 'NAME key=value ...' in quotes, with the options of
 `condensekit list memories` lists them, with Avalanche's own memories and strategies: bounds, whose conditions may
 differ, and which --distillation and --fine-tune do not change.
 
+--workers are the threads that condense, choose, and train from scratch. A learner of another regime is trained by
+Avalanche, with torch's threads: OMP_NUM_THREADS=1 before the command bounds them.
+
 RUN has all data for --resume. A resumed run may have more memories, regimes or orders: its results are kept, and all
 memories get equally many orders.
 """

@@ -32,8 +32,7 @@ def sections(found: Found) -> list[Section]:
         told = {name: text.strip('"') for name, text in leaves(_own(config)) if text != "null"}
         made.append(Section("Configuration", [facts(told)]))
     if env:
-        shown = {name: value for name, value in env.items() if name not in ("argv", "command")}
-        made.append(Section("Environment", [facts(shown)]))
+        made.append(Section("Environment", [facts(_machine(env))]))
     if commands := _commands(found, env):
         made.append(Section("To repeat it", commands))
     return made
@@ -66,6 +65,15 @@ def command(env: Mapping[str, Any]) -> str | None:
     if not isinstance(argv, list) or len(argv) < 2 or Path(str(argv[0])).name not in OURS:
         return None
     return shlex.join([PROGRAM, *map(str, argv[1:])])
+
+
+def _machine(env: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment without its command; ``threads`` are torch's own, ``workers`` those of the command's option."""
+    called = env.get("command")
+    options = called.get("options") if isinstance(called, Mapping) else None
+    workers = options.get("workers") if isinstance(options, Mapping) else None
+    told = {name: value for name, value in env.items() if name not in ("argv", "command")}
+    return told if workers is None else {**told, "workers": workers}
 
 
 def _written(commands: list[str]) -> Markup:

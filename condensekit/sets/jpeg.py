@@ -39,7 +39,10 @@ def uncodable(name: str, data: ClassImages) -> str | None:
     """The problem of coding the images of ``data`` for ``name``, such as a selection; None if there is no problem."""
     if data.images.dtype == torch.uint8 and data.spec.shape[0] in CHANNELS:
         return None
-    return f"{name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
+    told = f"{name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
+    if data.spec.shape[0] not in CHANNELS:
+        return told
+    return f"{told}: give 8-bit pixels, or a memory spec=ck.ImageSpec({data.spec.shape}, mean=..., std=...)"
 
 
 def sizes(codes: Iterable[Code]) -> Iterator[int]:

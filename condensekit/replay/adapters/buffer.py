@@ -124,6 +124,9 @@ class CondensedBuffer(ExemplarsBuffer):
         self._groups: dict[int, GroupView] | None = None
         self._forget()
 
+    def __repr__(self) -> str:
+        return f"CondensedBuffer{repr(self.core).removeprefix('Memory')}"
+
     @property
     def memory(self) -> CondensedSet | None:
         """The stored images of all classes, in storage dtype; None before the first experience.

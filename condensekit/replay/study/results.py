@@ -374,6 +374,7 @@ def _caption(found: ReplayResult) -> str:
         "Condense passes: images put through networks to fill the memory, in training sets"
         if any(row.work for row in found.rows)
         else "",
+        "Seconds are of the clock: other work on the machine lengthens them",
     ]
     return " ".join(f"{one}." for one in told if one)
 
