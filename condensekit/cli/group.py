@@ -73,7 +73,8 @@ on standard output and nothing else.
 Exit codes:
   0    done
   2    bad input: an option, the data, or a run folder that holds another run
-  3    diverged, and the last finite images are saved; or a search scored no candidate, or none by training
+  3    diverged, and the last finite images are saved; or a search scored no
+       candidate, or none by training
   4    a file is damaged or could not be written
   130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; --resume goes on
 """

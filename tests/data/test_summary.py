@@ -22,7 +22,7 @@ def test_a_line_tells_what_was_read():
 
 
 def test_the_values_tell_their_unit():
-    assert "3 classes: 0, 1, 2; 1 x 8 x 8, uint8 pixels 0..255; mirrored images keep" in summary(images())
+    assert "3 classes: 0, 1, 2; 1 x 8 x 8, uint8 pixels 0..255; assumed: mirrored images keep" in summary(images())
     assert "float32 pixels 0..0.5; " in summary(images(PIXELS / 510))
     text = summary(images(PIXELS / 255 - 0.5))
     assert "float32 values -0.5..0.5; " in text

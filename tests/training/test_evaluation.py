@@ -23,7 +23,7 @@ from condensekit.sets.formation import Formation
 from condensekit.stats import paired_interval
 from condensekit.testing import shapes
 from condensekit.training.augment import Augmentation
-from condensekit.training.evaluation import Candidate, Evaluation, evaluate
+from condensekit.training.evaluation import Candidate, Evaluation, _wide, evaluate
 from condensekit.training.lessons import outputs, targets_for
 from condensekit.training.train import TrainProtocol, class_indices
 
@@ -273,7 +273,7 @@ def test_images_that_are_not_flippable_are_never_mirrored(compute, sets, monkeyp
 
 def test_table_shows_each_row(compute, sets, kmeans):
     text = run([Candidate("random", sets), Candidate("kmeans", kmeans), Candidate("full", (TEST,))], compute).table()
-    told, table = text.split("\n\n")
+    told, table, *_ = text.split("\n\n")
     assert told.startswith("Accuracy in % on the 66 test images")
     assert "network ConvNet-w8" in told
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
@@ -281,6 +281,18 @@ def test_table_shows_each_row(compute, sets, kmeans):
     assert [line[0] for line in lines[2:]] == ["random", "kmeans", "full"]
     assert [line[3] for line in lines[2:]] == ["2", "2", "all"]
     assert (lines[2][2], "[" in lines[3][2]) == ("-", True)
+    assert "train steps" in lines[0]
+
+
+def test_a_wide_interval_of_few_networks_says_how_to_narrow_it(compute, sets, kmeans):
+    found = run([Candidate("random", sets), Candidate("kmeans", kmeans[:1])], compute)
+    row = found.rows[1]
+    wide = replace(row, ci95=[-0.3, 0.1])
+    assert _wide([found.rows[0], wide]) == [
+        "the interval of kmeans is 40 points wide over 2 networks: more networks or sets narrow it: networks=5, "
+        "sets of 3 seeds"
+    ]
+    assert _wide([replace(row, ci95=[-0.1, 0.05])]) == _wide([replace(wide, accuracies=[[0.5] * 5])]) == []
 
 
 def test_a_single_training_has_no_spread(compute, sets):

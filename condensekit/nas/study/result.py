@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from condensekit import tables
 from condensekit.nas.spaces.architecture import key
 from condensekit.nas.study import report
-from condensekit.nas.study.notes import Late
 from condensekit.nas.study.report import RankingRow
 from condensekit.nas.trials.log import Trial
 from condensekit.runs.files import fitting, read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from condensekit.nas.study.notes import Late  # it imports NNI, which no reader of a result needs
 
 FILE = "search.json"
 TRIAL_FIELDS = ("ranker", "architecture", "score", "cost_s", "status", "reason")  # fields of a trial in search.json
