@@ -164,7 +164,7 @@ def test_what_jpeg_cannot_code_is_refused(compute):
             JpegRandom(quality)
     data = shapes()
     floats = ClassImages.from_arrays(data.gather(torch.arange(len(data))), data.labels)
-    with pytest.raises(ConfigError, match=r"jpeg-random needs 8-bit images of 1 or 3 channels, got torch.float32.*give 8-bit"):
+    with pytest.raises(ConfigError, match=r"needs 8-bit images of 1 or 3 channels, got torch.float32.*give 8-bit"):
         JpegRandom()(floats, 1, Draw(0), compute)
     for formation in (Formation(2), Formation(dtype="uint8")):
         with pytest.raises(ConfigError, match="leave out factor and storage"):
