@@ -241,6 +241,11 @@ def test_a_stream_of_small_experiences():
     assert len(memory.condense_s) == 15
 
 
+def test_a_buffer_shows_what_it_holds():
+    memory = CondensedBuffer(Images(20), Random(), classes=10, machine=CPU)
+    assert repr(memory) == "CondensedBuffer(Images(20), random: empty)"
+
+
 def test_an_experience_of_one_class():
     memory = filled(buffer(Images(12), classes=6), stream(experiences=6))
     assert per_class(memory) == dict.fromkeys(range(6), 2)
