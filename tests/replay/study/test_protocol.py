@@ -261,7 +261,7 @@ def test_a_run_writes_what_it_promises_and_repeats_nothing(digits, tmp_path):
     assert set(result.accuracy_by_experience) == {f"from-scratch/{m}" for m in ("dm", "random", "random-equal-bytes")}
     assert len(result.accuracy_by_experience["from-scratch/dm"]["mean"]) == 5
     assert [entry.against for entry in result.contrasts if entry.primary] == ["random-equal-bytes"]
-    assert re.search(r"^\| dm +\|.*\| 20 +\| 1,600 \|", result.table(), re.MULTILINE)
+    assert re.search(r"^\| dm +\|.*\| 20 +\| 1,600 \|", result.table(200), re.MULTILINE)
     before = {file: file.stat().st_mtime_ns for file in out.glob("cells/**/*.json")}
     more = go(digits, out, ("herding", "unpacked-m3d"), replace(SMALL, orders=3), resume=True, record=record)
     names = ["dm", "random", "random-equal-bytes", "herding", "unpacked-m3d"]
@@ -560,7 +560,7 @@ def test_a_run_of_version_0_1_opens_and_is_not_continued(digits, tmp_path):
     assert dm.difference == pytest.approx(dm.final_accuracy_mean - random.final_accuracy_mean)
     assert list(result.accuracy_by_experience) == ["from-scratch/dm", "from-scratch/random"]
     assert result.contrasts[0].primary
-    assert re.search(r"^\| dm +\|.*\| 20 +\| 1,600 \|", result.table(), re.MULTILINE)
+    assert re.search(r"^\| dm +\|.*\| 20 +\| 1,600 \|", result.table(200), re.MULTILINE)
     shutil.copytree(former, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"holds a run of condensekit 0\.1, which this version can read"):
         go(digits, tmp_path / "run", resume=True)
