@@ -21,7 +21,7 @@ from condensekit.replay import CondensedBuffer, Images
 train, test = ck.load(*sys.argv[1:] or ["digits"], image_size=8)
 made = ck.condense(train, "dm", ipc=2, steps=60)
 made.set.save("own_images.safetensors", overwrite=True)
-print(ck.evaluate(made, test, train=train, against="random", networks=3))
+print(ck.evaluate(made, test, train=train, against="random", networks=2))
 
 # A learner that meets the classes in two experiences, and replays 20 condensed images of the former ones.
 stream = nc_benchmark(train.as_dataset(), test.as_dataset(), n_experiences=2, task_labels=False)
@@ -32,8 +32,8 @@ for experience in stream.train_stream:
     learner.train(experience)
 learner.eval(stream.test_stream)
 
-# Six networks, ranked by short trainings on condensed images; scored on images that these have not seen.
+# Four networks, ranked by short trainings on condensed images; scored on images that these have not seen.
 rest, held = train.split(0.2)
 setting = Setting(Maker(rest, steps=60), held, ProxyProtocol(steps=24), ipc=2)
 networks = space("convnet-small", train.spec.shape, len(train.classes))
-print(Contest(networks, [ranker("dm"), ranker("params")], setting, trials=6).run(Running("sequential")).best)
+print(Contest(networks, [ranker("dm"), ranker("params")], setting, trials=4).run(Running("sequential")).best)

@@ -85,8 +85,9 @@ class Budget(ABC):
         if self.total is None:
             return found
         used = sum(int(each[:n].sum()) for each, n in zip(units, found, strict=True))
-        every = torch.cat(units).unique().tolist()
-        kept = share // every[0] * every[0] if len(every) == 1 else share  # what a class to come can use
+        every = {int(size) for each in units for size in each.unique()}
+        unit = every.pop() if len(every) == 1 else 1
+        kept = share // unit * unit  # what a class to come can use
         left = self.total - used - kept * (classes - len(sizes))
         for place, (each, n) in enumerate(zip(units, found, strict=True)):
             if n < len(each) and int(each[n]) <= left:
