@@ -29,13 +29,14 @@ def test_a_notebook_runs_and_shows_what_is_saved(file, tmp_path):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_notebook_is_small_and_complete(file):
-    notebook, text = nbformat.read(file, as_version=4), file.read_text()
+    notebook = nbformat.read(file, as_version=4)
     nbformat.validate(notebook)
     assert os.path.getsize(file) <= MOST
-    assert not re.search(r"/tmp/|/work/|/home/", text)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [one for cell in cells for one in cell.outputs if one.output_type == "error"]
+    told = [one.get("text", "") + str(one.get("data", {}).get("text/plain", "")) for c in cells for one in c.outputs]
+    assert not [text for text in told if re.search(r"(?<![\w.<])/\w+/", text)]  # the path of a folder of a machine
     shown = {kind for cell in cells for one in cell.outputs for kind in one.get("data", {})}
     assert shown >= SHOWN
     assert notebook.cells[0].source.startswith("# ")

@@ -90,7 +90,8 @@ def _commands(found: Found, env: Mapping[str, Any]) -> list[Markup]:
         return [paragraph("The run was made from Python: no command is recorded.")] if env else []
     pieces = [_written(told)]
     options = env.get("command", {}).get("options") if isinstance(env.get("command"), Mapping) else None
-    if "--resume" in (env.get("argv") or ()) and isinstance(options, Mapping):
+    resumed = "resume" in (str(word).lstrip("-") for word in env.get("argv") or ())
+    if resumed and isinstance(options, Mapping):
         pieces += [paragraph("This call continued a run, whose options were:"), facts(options)]
     return pieces
 

@@ -17,7 +17,7 @@ FOLDER = "tensorboard"  # in a run folder
 
 
 class TensorBoard(Progress):
-    """Progress that is written to event files, too: ``tensorboard --logdir FOLDER`` draws the metrics as curves.
+    """Progress that is written to event files, too, from which TensorBoard draws the metrics as curves.
 
     Each stage with metrics is a run of TensorBoard, named after the stage. A resumed stage replaces the steps that it
     repeats. Pass it as ``progress`` to any function that takes one.

@@ -187,7 +187,7 @@ class Winner:
 
 
 def load_winner(path: str | Path, space: ModelSpace) -> Winner:
-    """Read the network that :func:`retrain` or ``condensekit search --retrain`` wrote.
+    """Read the network that :func:`retrain` or the command ``search`` wrote.
 
     Four lines load a winner and classify pictures, here of 8x8 grey pixels::
 
