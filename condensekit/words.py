@@ -1,4 +1,4 @@
-"""Words of the field: what others call our names, and the names that a misspelt word may mean."""
+"""Words of the field: other words for our names, and the names that a misspelt word may mean."""
 
 from __future__ import annotations
 

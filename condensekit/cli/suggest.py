@@ -1,4 +1,4 @@
-"""Suggestions for unknown commands and options: what the field calls ours, then a name close in spelling."""
+"""Suggestions for unknown commands and options: other words of the field first, then names close in spelling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the values of a set: what no set of ours holds is refused, and images that diverge are told."""
+"""Checks of the values of a set: wrong values are refused, and images far from pixels are told."""
 
 from __future__ import annotations
 

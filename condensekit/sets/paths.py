@@ -1,4 +1,4 @@
-"""Paths of set files: what a caller gives as one, and the ending."""
+"""Paths of set files: the check of a given path, and the ending of a file."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def retrain(
 ) -> tuple[nn.Module, float]:
     """Train an architecture in this process on all training images and test it.
 
-    A network that hangs or ends its process does so here; ``condensekit search --retrain`` trains in a worker, unless
+    A network that hangs or ends its process does so here; the command ``search`` trains in a worker, unless
     its engine is ``sequential``.
 
     >>> import condensekit as ck
