@@ -26,7 +26,7 @@ from condensekit.methods.sampling import Sampler
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
-from condensekit.runs.budget import ENTRIES, Budget, Pace, Seconds
+from condensekit.runs.budget import ENTRIES, TIMED, Budget, Pace, Seconds
 from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
@@ -297,6 +297,8 @@ class _Loop:
         with self.progress.stage(f"condense ({self.recipe.method.name})", self.budget.steps, self.step) as stage:
             while not self._over():
                 self._advance()
+                if self.step == TIMED:
+                    self._expect()
                 if len(self.pending) >= read_every or not pace.known:
                     self._read(stage)  # which waits for a GPU
                 if pace.mark(self.spent.images):
@@ -326,6 +328,15 @@ class _Loop:
         self.seconds.last_step = seconds = time.perf_counter() - start
         self.seconds.steps += seconds
         self.pending.append((self.step, attempt, metrics, seconds))
+
+    def _expect(self) -> None:
+        """Decide whether the network is compiled for the steps that are left, if the machine leaves it open."""
+        compiled = replace(self.compute.machine, compiled=True)
+        fits = separable(self.module) and not any(self.recipe.method.misfits(self.data, self.recipe, compiled))
+        left = self.budget.left(self.step, self.seconds, self.seconds.steps / self.step)
+        open_ = self.compute.machine.compiled is None
+        if self.compute.expect(left * self.spent.flops / self.step if fits else 0) and open_:
+            self.progress.tell("the network is compiled for the other steps: a minute or two, once for each network")
 
     def _read(self, stage: Stage) -> None:
         """Fetch the metrics of the steps since the last read, log them, and count failed steps in a row."""

@@ -182,7 +182,9 @@ PRECISION = option(
 )
 WORKERS = option("--workers", type=Whole(min=0, max=MANY), help="Threads on a CPU.  [default: torch's number]")
 COMPILED = option(
-    "--compiled", is_flag=True, help="Compile the network: faster for long runs on an idle CPU; needs g++."
+    "--compiled/--not-compiled",
+    default=None,
+    help="Compile the network, which takes a minute or two, once; needs g++.  [default: for long runs on a CPU]",
 )
 TENSORBOARD = option(
     "--tensorboard",
@@ -266,8 +268,6 @@ def _check_workers(machine: Machine) -> None:
     why = None
     if machine.device not in ("auto", "cpu"):
         why = f"workers are threads of a CPU, and the device is {machine.device}"
-    elif machine.compiled:
-        why = "a compiled network runs in one thread"
     unused(workers=why if machine.workers else None)
 
 

@@ -23,6 +23,7 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, require, whole
 from condensekit.networks.base import Network
 from condensekit.networks.convnet import ConvNet
+from condensekit.networks.cost import PASSES
 from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
@@ -337,6 +338,7 @@ def evaluate(
         total = sum(lesson.steps for _, lesson, _ in every)
         done = sum(lesson.steps for one, lesson, number in every if shelf.has(lesson, one, number))
         progress.tell(f"{len(every)} trainings, {total - done:,} gradient steps in all")
+        running.expect(sum(_flops(one, lesson, test) for one, lesson, _ in every))
         with progress.stage("evaluate", total, done) as stage:
             bench = _Bench(shelf, seeds, stage)
             for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):
@@ -354,6 +356,12 @@ def evaluate(
         with keeping(result):
             write_json(out / FILE, result.to_json())
     return result
+
+
+def _flops(network: Network, lesson: Lesson, test: ClassImages) -> int:
+    """Operations of one training."""
+    images = lesson.steps * min(lesson.protocol.batch, len(lesson.targets))
+    return images * PASSES * network.build(test.spec.shape, len(outputs(lesson.item, test))).flops
 
 
 def _untested(candidates: Sequence[Candidate], test: ClassImages) -> tuple[str, ...]:

@@ -1,0 +1,320 @@
+"""Compute: networks run in chunks on worker threads, with a count of their work.
+
+On a CPU, a batch is cut into chunks that fit the cache and run on one-thread workers: several times faster than one
+large batch with many threads in each operation. On a GPU, one large batch is fastest. A network without batch norm
+gives the same result either way. A network with batch norm does not, so its batches are never cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from condensekit.compute.machine import Machine
+from condensekit.compute.modes import keep_freed_memory, usual_modes
+from condensekit.compute.native import Native, padded
+from condensekit.compute.work import Spent
+from condensekit.errors import ConfigError, instance, refuse
+from condensekit.networks.base import FeatureNetwork, separable
+from condensekit.networks.cost import PASSES
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+Graph = tuple[Tensor, Tensor]  # a leaf, and the output computed from it
+
+WORTH = 3e13  # operations, some minutes of two cores, from which on a run is longer than compiling and what it saves
+KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # input pixels of a batch whose graphs are kept
+
+
+class Compute:
+    """Runs networks on a :class:`Machine`, and counts their work. Use it as a context manager, or :meth:`close` it.
+
+    As a context manager, it also sets torch's usual modes, see :func:`usual_modes`.
+
+    Every method may be called from inside :meth:`map`; it then stays on that worker.
+
+    Args:
+        machine: Device, precision and parallelism.
+        size: (height, width) of the images; it decides the size of chunks.
+
+    Attributes:
+        machine: The machine with the values for ``auto`` and None filled in.
+    """
+
+    def __init__(self, machine: Machine = Machine(), size: tuple[int, int] = (32, 32)) -> None:  # noqa: B008 - frozen
+        refuse(instance("machine", machine, Machine, "Machine('cpu')"))
+        self.machine = machine = machine.resolved(size)
+        self.device = torch.device(machine.device)
+        self.chunk = int(machine.chunk or 0)  # halved when a GPU runs out of memory
+        self._local = threading.local()
+        workers = int(machine.workers or 0)
+        self._pool = ThreadPoolExecutor(workers, initializer=self._start_worker) if workers else None
+        self._compiled = _compile() if machine.compiled and machine.device != "cpu" else None
+        self._natives: WeakKeyDictionary[FeatureNetwork, Native] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._spent = Spent()
+        self._modes: list[ExitStack] = []
+        if workers:
+            keep_freed_memory()
+
+    @property
+    def spent(self) -> Spent:
+        """The work of all networks so far."""
+        return self._spent
+
+    @property
+    def spent_here(self) -> Spent:
+        """The work so far that was asked for in this thread."""
+        return getattr(self._local, "spent", Spent())
+
+    def expect(self, flops: float) -> bool:
+        """Decide whether networks are compiled from now on, if the machine leaves it open; returns the decision.
+
+        Args:
+            flops: Operations that are left; see :class:`Spent`. So the decision is the same in each repetition.
+        """
+        if self.machine.compiled is None:
+            self.machine = replace(self.machine, compiled=flops >= WORTH)
+        return bool(self.machine.compiled)
+
+    def count(self, module: FeatureNetwork, images: int, passes: int) -> None:
+        """Add ``images`` through a network to :attr:`spent`; each costs as much as ``passes`` forward passes."""
+        work = Spent(images, images * passes * module.flops)
+        self._local.spent = self.spent_here + work
+        with self._lock:
+            self._spent += work
+
+    def __enter__(self) -> Compute:
+        self._modes.append(stack := ExitStack())
+        stack.enter_context(usual_modes())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._modes.pop().close()
+        self.close()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _start_worker(self) -> None:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)  # see without_subnormals
+        self._local.worker = True
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """``[function(item) for item in items]``, in order, on the workers if there are workers."""
+        if self._pool is None or getattr(self._local, "worker", False):
+            return [function(item) for item in items]
+        return list(self._pool.map(function, items))
+
+    def features(self, module: FeatureNetwork, images_NCHW: Tensor) -> Tensor:  # noqa: N803
+        """Embed images without a graph.
+
+        Args:
+            module: A network with ``features``.
+            images_NCHW: (N, C, H, W) float32, normalised.
+
+        Returns:
+            (N, D) float32. If a GPU runs out of memory, the chunk is halved and the pass is repeated.
+
+        Raises:
+            ConfigError: Out of memory with a network whose batch cannot be cut, because it has batch norm.
+        """
+        low = self.machine.precision in ("mixed", "bf16")
+        self.count(module, len(images_NCHW), 1)
+        while True:
+            try:
+                return self._embed_all(module, self._split(module, images_NCHW), low)
+            except torch.OutOfMemoryError:
+                self._halve(module, len(images_NCHW))
+
+    def logits(self, module: FeatureNetwork, images_NCHW: Tensor) -> Tensor:  # noqa: N803
+        """(N, classes) float32 outputs of the network in evaluation mode, without a graph."""
+
+        def one(chunk: Tensor) -> Tensor:
+            with torch.no_grad():
+                return _run("forward", module, chunk, self.machine.precision == "bf16")
+
+        self.count(module, len(images_NCHW), 1)
+        return torch.cat(self.map(one, self._split(module, images_NCHW)))
+
+    def pullback(self, module: FeatureNetwork, images_NCHW: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:  # noqa: N803
+        """Embed images, and return the function that takes a gradient of the embeddings back to the images.
+
+        Both work chunk by chunk. The graphs of a small batch are kept. The graphs of a large batch are built
+        again in the backward pass, so that memory does not grow with the batch.
+
+        Args:
+            module: A network with ``features`` whose parameters need no gradient.
+            images_NCHW: (N, C, H, W) float32, normalised.
+
+        Returns:
+            features (N, D) float32, detached; and ``pull``: (N, D) -> (N, C, H, W).
+        """
+        low = self.machine.precision == "bf16"
+        self.count(module, len(images_NCHW), PASSES)
+        chunks = self._split(module, images_NCHW)
+        pixels = len(images_NCHW) * images_NCHW.shape[-2] * images_NCHW.shape[-1]
+        keep = pixels <= KEPT_PIXELS.get(self.device.type, KEPT_PIXELS["cpu"])
+        forward, backward = self._both_ways(module, chunks[0], low)
+
+        def again(item: tuple[Tensor, Tensor]) -> Tensor:
+            return backward(forward(item[0])[1], item[1])
+
+        sizes = [len(chunk) for chunk in chunks]
+        if keep or len(chunks) == 1:
+            kept = self.map(forward, chunks)
+            features, graphs = torch.cat([output for output, _ in kept]), [graph for _, graph in kept]
+            return features, lambda gradient: torch.cat(
+                self.map(lambda item: backward(*item), list(zip(graphs, gradient.split(sizes), strict=True)))
+            )
+        features = self._embed_all(module, chunks, low)
+        return features, lambda gradient: torch.cat(
+            self.map(again, list(zip(chunks, gradient.split(sizes), strict=True)))
+        )
+
+    def backprop(
+        self,
+        module: FeatureNetwork,
+        images_NCHW: Tensor,  # noqa: N803
+        targets: Tensor,
+        loss: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Compute the mean loss over a batch, and add its gradients to the parameters' ``grad``.
+
+        Args:
+            module: A network whose parameters need gradients; unused parameters get gradients of 0.
+            images_NCHW: (N, C, H, W) float32, normalised.
+            targets: (N, ...) second argument of ``loss``.
+            loss: (logits (n, K), targets (n, ...)) -> (n,) losses.
+
+        Returns:
+            The mean loss, detached.
+        """
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        cut = self.chunk and separable(module)  # workers must not matter: a sum over chunks depends on the cuts
+        chunks = images_NCHW.split(self.chunk if cut else len(images_NCHW))
+        parts = list(zip(chunks, targets.split([len(c) for c in chunks]), strict=True))
+        low, share = self.machine.precision == "bf16", 1 / len(images_NCHW)
+        native = self._native(module)
+        learn = native.lesson(*parts[0], loss, low) if native else None
+        weights = native.weights() if native else []
+
+        def one(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+            if learn:
+                return learn(*part, share, weights)
+            value = loss(_run("forward", module, part[0], low), part[1]).sum() / len(images_NCHW)
+            return value.detach(), torch.autograd.grad(value, parameters, materialize_grads=True)
+
+        self.count(module, len(images_NCHW), PASSES)
+        total = torch.zeros((), device=self.device)
+        for value, gradients in self.map(one, parts):
+            total = total + value
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return total
+
+    def _native(self, module: FeatureNetwork) -> Native | None:
+        """The compiled functions of a network; None where it is not compiled."""
+        if not self.machine.compiled or self.device.type != "cpu" or not self.chunk or not separable(module):
+            return None
+        with self._lock:
+            if module not in self._natives:
+                self._natives[module] = Native(module, self.chunk, max(1, self.machine.workers or 0))
+            return self._natives[module]
+
+    def _split(self, module: FeatureNetwork, images: Tensor) -> Sequence[Tensor]:
+        """Chunks that keep every worker busy; the whole batch for a network with batch norm."""
+        if self.chunk == 0 or not separable(module):
+            return [images]
+        if self._native(module):
+            return list(images.split(self.chunk))
+        share = max(2, -(-len(images) // max(1, self.machine.workers or 0)))
+        return list(images.split(min(self.chunk, share)))
+
+    def _embed_all(self, module: FeatureNetwork, chunks: Sequence[Tensor], low: bool) -> Tensor:
+        native = self._native(module)
+        compiled, eager = native.embed(chunks[0], low) if native else None, self._embedder(module)
+        weights = native.weights() if native else []
+
+        def one(chunk: Tensor) -> Tensor:
+            if compiled:
+                return compiled(chunk, weights)
+            with torch.no_grad():
+                return eager(chunk, low)
+
+        return torch.cat(self.map(one, chunks))
+
+    def _both_ways(
+        self, module: FeatureNetwork, example: Tensor, low: bool
+    ) -> tuple[Callable[[Tensor], tuple[Tensor, Any]], Callable[[Any, Tensor], Tensor]]:
+        """The functions chunk -> (embeddings, graph), and (graph, gradient of the embeddings) -> that of the chunk."""
+        native = self._native(module)
+        if native and (both := native.pullback(example, low)):
+            ahead, back = both
+            weights = native.weights()
+            return lambda chunk: ahead(chunk, weights), back
+        embed = self._embedder(module)
+
+        def forward(chunk: Tensor) -> tuple[Tensor, Graph]:
+            leaf = chunk.detach().requires_grad_()
+            output = embed(leaf, low)
+            return output.detach(), (leaf, output)
+
+        def backward(graph: Graph, gradient: Tensor) -> Tensor:
+            leaf, output = graph
+            return torch.autograd.grad(output, leaf, gradient)[0]
+
+        return forward, backward
+
+    def _embedder(self, module: FeatureNetwork) -> Callable[[Tensor, bool], Tensor]:
+        """(chunk, in bfloat16?) -> embeddings; torch.compile, on a GPU, always sees full chunks."""
+        fixed = self.chunk if self._compiled and separable(module) else 0
+        run = self._compiled or _run
+
+        def embed(chunk: Tensor, low: bool) -> Tensor:
+            size = fixed or (max(2, len(chunk)) if separable(module) else len(chunk))
+            return run("features", module, padded(chunk, size), low)[: len(chunk)]
+
+        return embed
+
+    def _halve(self, module: FeatureNetwork, batch: int) -> None:
+        """Halve the chunk after running out of memory, or raise the reason why that is impossible."""
+        if not separable(module):
+            raise ConfigError(
+                f"out of memory on {self.device} with a network with batch norm, whose batch of {batch} images cannot "
+                "be cut into chunks: lower the real batch, or use norm='instance'"
+            )
+        size = min(self.chunk, batch) if self.chunk else batch
+        if size <= 2:
+            raise ConfigError(f"out of memory on {self.device} even with 2 images at a time: use a smaller network")
+        self.chunk = max(2, size // 2)
+        log.warning("out of memory: continuing with chunks of %d images", self.chunk)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _run(entry: str, module: FeatureNetwork, images: Tensor, low: bool) -> Tensor:
+    """Call the network, in bfloat16 if ``low``; the result is float32."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+        output: Tensor = module(images) if entry == "forward" else module.features(images)
+    return output.float()
+
+
+def _compile() -> Callable[[str, FeatureNetwork, Tensor, bool], Tensor]:
+    """:func:`_run`, compiled once for all weights of a network."""
+    return torch.compile(_run, dynamic=False)

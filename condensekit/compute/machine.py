@@ -1,0 +1,132 @@
+"""Machine: device, precision, chunks, worker threads and compilation of all networks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from condensekit.errors import choice, finite, instance, meant, refuse, whole
+
+PRECISIONS = ("fp32", "mixed", "bf16")
+CHUNK_PIXELS = 16 * 32 * 32  # input pixels of a chunk that fits the cache of a core
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Device, precision and parallelism of all networks.
+
+    On one device, ``precision``, ``compiled`` and ``chunk`` change the last bits of a result; ``workers`` does not.
+
+    >>> import condensekit as ck
+    >>> train, test = ck.load("digits")
+    >>> made = ck.condense(train, "dm batch_real=16", ipc=1, steps=1, machine=ck.Machine("cpu", workers=1))
+
+    Args:
+        device: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        precision: ``fp32``; ``mixed`` (real images in bfloat16, synthetic ones in float32); ``bf16`` (both).
+        compiled: Compile the functions of networks. On a CPU this takes about a minute for each architecture, once: the
+            results are kept in ``$CONDENSEKIT_CACHE``, or in the user's folder for caches. None: where the work that is
+            left is worth it, see :meth:`condensekit.compute.Compute.expect`.
+        chunk: Images in one network call; 0: the whole batch. None: as many as fit the cache on a CPU, and the whole
+            batch on a GPU.
+        workers: One-thread workers on a CPU; 0: compute in the calling thread. None: torch's number of threads.
+
+    Raises:
+        ConfigError: A missing device, an unknown precision, a chunk of one image, a missing C++ compiler; all
+            problems listed.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    compiled: bool | None = None
+    chunk: int | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        refuse(
+            None if str(self.device) == "auto" else device_misfit(str(self.device)),
+            choice("precision", self.precision, PRECISIONS),
+            None if self.chunk is None else whole("chunk", self.chunk, 0),
+            "chunk must be 0 (whole batch) or at least 2, got 1" if finite(self.chunk) and self.chunk == 1 else None,
+            None if self.workers is None else whole("workers", self.workers, 0),
+            None if self.compiled is None else instance("compiled", self.compiled, bool, "True or False"),
+            "compiled=True needs a C++ compiler (g++ or clang++) on the PATH"
+            if self.compiled is True and not can_compile()
+            else None,
+        )
+
+    def resolved(self, size: tuple[int, int] = (32, 32)) -> Machine:
+        """The same machine with the values for ``auto`` and None filled in, for images of this (height, width)."""
+        where = _best_device() if str(self.device) == "auto" else str(self.device)
+        on_cpu = where == "cpu"
+        chunk = self.chunk
+        if chunk is None:
+            chunk = max(2, min(256, CHUNK_PIXELS // (size[0] * size[1]))) if on_cpu else 0
+        workers = torch.get_num_threads() if self.workers is None else int(self.workers)
+        compiled = False if self.compiled is None and not (on_cpu and can_compile()) else self.compiled
+        return Machine(where, self.precision, compiled, int(chunk), workers if on_cpu else 0)
+
+    @property
+    def where(self) -> str:
+        """What computes, for people: ``2 workers``, or the device."""
+        return f"{self.workers} worker{'s' * (self.workers != 1)}" if self.workers else str(self.device)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields that change the bits of a result on the same device, as JSON values."""
+        return {"precision": self.precision, "compiled": self.compiled is True, "chunk": self.chunk}
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as a dictionary; ``Machine(**record)`` is the inverse."""
+        return asdict(self)
+
+
+def made_on(plan: Mapping[str, Any]) -> Machine:
+    """The machine of :meth:`Machine.to_json`, on which a run was made; a resumed run uses the same.
+
+    Raises:
+        ConfigError: This computer lacks its device or its compiler.
+    """
+    way_out = "resume it there, or start anew in another folder"
+    refuse(
+        f"the run was made on {plan['device']}, which is not here: {way_out}"
+        if device_misfit(plan["device"])
+        else None,
+        f"the run was made with a compiled network, and there is no C++ compiler here: {way_out}"
+        if plan["compiled"] and not can_compile()
+        else None,
+    )
+    return Machine(**plan)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_misfit(name: str) -> str | None:
+    """The problem of the device called ``name``, which must not be ``auto``; None if it can be used."""
+    if not re.fullmatch(r"cpu|mps|cuda(:(0|[1-9][0-9]*))?", name):
+        hint = meant(name.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
+        return f"unknown device {name!r:.60}: use auto, cpu, cuda, cuda:N or mps{hint and '.' + hint}"
+    kind, _, index = name.partition(":")
+    missing = {
+        "cpu": None,
+        "cuda": None if torch.cuda.is_available() else "no CUDA GPU",
+        "mps": None if torch.backends.mps.is_available() else "no MPS",
+    }[kind]
+    if index and not missing and int(index) >= torch.cuda.device_count():
+        missing = f"only {torch.cuda.device_count()} CUDA GPU, counted from cuda:0"
+    return f"device {name!r} asked for, but torch sees {missing} here: use device='cpu' or 'auto'" if missing else None
+
+
+def can_compile() -> bool:
+    """Whether this computer has a C++ compiler, which compiled networks need."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None or shutil.which("clang++") is not None
