@@ -132,6 +132,9 @@ class Selecting(Filler):
     def __post_init__(self) -> None:
         refuse(
             instance("selection", self.selection, Selection, "Random() or catalog.selection('kmeans')"),
+            instance("formation", self.formation, Formation, "Formation(factor=2)"),
+        )
+        refuse(
             f"{self.selection.name} images are stored as JPEG and cannot be packed: leave out "
             f"factor={self.formation.factor}"
             if self.codes and self.formation.factor > 1

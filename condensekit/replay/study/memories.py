@@ -11,10 +11,11 @@ from condensekit import catalog
 from condensekit.catalog.recipes import PARTS, SHORT
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import refuse, require, whole
+from condensekit.errors import choice, instance, refuse, require, whole
 from condensekit.methods.recipe import Recipe
 from condensekit.replay.memory.base import Filler, usual_steps
 from condensekit.replay.memory.names import DOWNSCALED, Named, read
+from condensekit.sets.formation import DTYPES
 
 FROM_SCRATCH, ER, ER_ACE, DER = "from-scratch", "er", "er-ace", "der++"
 REGIMES = (FROM_SCRATCH, ER, ER_ACE, DER)
@@ -157,7 +158,7 @@ class Making:
         machine: Device and workers of all networks, and precision of condensation; training has precision ``fp32``.
 
     Raises:
-        ConfigError: ``steps`` is below 1.
+        ConfigError: ``steps`` is below 1, an unknown storage, or arguments of another type; the error lists all problems.
     """
 
     steps: int | None = None
@@ -166,7 +167,12 @@ class Making:
     machine: Machine = Machine()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
-        refuse(None if self.steps is None else whole("steps", self.steps, 1))
+        refuse(
+            None if self.steps is None else whole("steps", self.steps, 1),
+            instance("options", self.options, Mapping, '{"lr": 3}'),
+            choice("storage", self.storage, DTYPES),
+            instance("machine", self.machine, Machine, "Machine('cpu')"),
+        )
 
     def on(self, data: ClassImages) -> Making:
         """The settings with a number of steps: if none is given, ``usual_steps`` of the data, at most 1000."""
