@@ -137,8 +137,20 @@ class MemoryKind:
         return 0 if self.filler is None else self.filler.bytes_each(data.spec, data.whole_bytes)
 
     def images(self, ipc: int, data: ClassImages, room: int) -> int:
-        """Number of stored images of each class: ``ipc``, or as many as fit into ``room`` bytes, at least 1."""
-        return max(1, room // self.bytes_each(data)) if self.equal_bytes else ipc
+        """Number of stored images of each class: ``ipc``, or as many as fit into ``room`` bytes, at least 1.
+
+        Of coded images it is the number of uncoded images in whose bytes they are coded, rounded up: they fill
+        ``room``, see :meth:`room`.
+        """
+        if not self.equal_bytes:
+            return ipc
+        each = self.bytes_each(data)
+        return -(-room // each) if self.filler and self.filler.codes else max(1, room // each)
+
+    def room(self, data: ClassImages, room: int) -> int | None:
+        """Bytes of each class of coded images; None: those of whole uncoded images, or the images are not coded."""
+        coded = self.filler is not None and self.filler.codes
+        return room if coded and room % self.bytes_each(data) else None
 
 
 @dataclass(frozen=True)
