@@ -6,6 +6,7 @@ The situations are lines 31 to 34 of a new user's log: each ended in an Attribut
 import inspect
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ KEPT = {
     "progress": "none",
     "cache": "none, dict",
 }
-CONSTRUCTORS = {
+CONSTRUCTORS: dict[Any, tuple[dict[str, Any], dict[str, str]]] = {
     FullTraining: ({"train": DATA, "test": DATA, "protocol": ProxyProtocol()}, {"train": "data", "test": "data"}),
     ProxyData: ({"train": DATA, "test": DATA}, {"train": "data", "test": "data", "statistics": "none, data"}),
     ProxyProtocol: (

@@ -135,8 +135,7 @@ def resized(images: Tensor, size: int | None) -> Tensor:
 
 
 def stretched(sizes: Iterable[Sequence[int]], size: int | None) -> tuple[str, ...]:
-    """The note that counts the images of these heights and widths that :func:`resized` stretches; () if there is none.
-    """
+    """A note that counts the images of these heights and widths that :func:`resized` stretches; empty without any."""
     count = sum(max(sides) > SQUARE * min(sides) for sides in sizes) if size else 0
     return (f"{count:,} image{'s' * (count > 1)} stretched to a square: height and width differ",) if count else ()
 

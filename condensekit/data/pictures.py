@@ -136,7 +136,6 @@ def decoded(files: Sequence[Path], grey: bool, size: int | None = None) -> Itera
     Raises:
         DataError: Files that are damaged.
     """
-
     yield from _each(files, lambda image: resized(_pixels(image, grey)[None], size)[0])
 
 

@@ -163,9 +163,7 @@ class Maker:
             )
             if result.status is Status.INTERRUPTED and result.signum is None:
                 told = result.set.provenance
-                raise UnfinishedError.after(
-                    told["steps"], self.steps, name, Preparation.of(result), told["elapsed_s"]
-                )
+                raise UnfinishedError.after(told["steps"], self.steps, name, Preparation.of(result), told["elapsed_s"])
             if result.signum is not None:
                 signal.raise_signal(result.signum)  # the checkpoint is written: raise the signal again
                 raise KeyboardInterrupt

@@ -38,9 +38,14 @@ def strategy_problems(storage_policy: object, plugins: object, others: Mapping[s
     yield policy_problem(storage_policy)
     if plugins is not None:
         yield several("plugins", plugins, "[plugin]")
-    for one in plugins if isinstance(plugins, list | tuple) else ():
-        if not isinstance(one, BasePlugin):
-            yield f"plugins must be plugins of Avalanche, got {quoted(one)}: pass such as [Distillation()]"
+    odd = [one for one in plugins if not isinstance(one, BasePlugin)] if isinstance(plugins, list | tuple) else []
+    yield from (
+        f"plugins must be plugins of Avalanche, got {quoted(one)}: pass such as [Distillation()]" for one in odd
+    )
+    yield from _problems_of_avalanches(others)
+
+
+def _problems_of_avalanches(others: Mapping[str, Any]) -> Iterator[str | None]:
     if "model" in others:
         yield instance("model", others["model"], nn.Module, "a network, such as SimpleMLP(num_classes=10)")
     if "optimizer" in others:
@@ -48,9 +53,5 @@ def strategy_problems(storage_policy: object, plugins: object, others: Mapping[s
         yield instance("optimizer", others["optimizer"], optim.Optimizer, way_out)
     if others.get("criterion") is not None:
         yield function("criterion", others["criterion"], "torch.nn.CrossEntropyLoss()", 2)
-    for name, least in LEAST.items():
-        if name in others:
-            yield whole(name, others[name], least)
-    for name in ("alpha", "beta"):
-        if name in others:
-            yield positive(name, others[name], zero=True)
+    yield from (whole(name, others[name], least) for name, least in LEAST.items() if name in others)
+    yield from (positive(name, others[name], zero=True) for name in ("alpha", "beta") if name in others)

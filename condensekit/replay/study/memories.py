@@ -170,7 +170,7 @@ class Making:
         machine: Device and workers of all networks, and precision of condensation; training has precision ``fp32``.
 
     Raises:
-        ConfigError: ``steps`` is below 1, an unknown storage, or arguments of another type; the error lists all problems.
+        ConfigError: ``steps`` is below 1, an unknown storage, or arguments of another type; the error lists all.
     """
 
     steps: int | None = None

@@ -266,6 +266,7 @@ def test_coded_images_fill_the_bytes_of_their_rivals():
     smooth = small.images.repeat_interleave(8, 2).repeat_interleave(8, 3)
     data = ClassImages.from_arrays(smooth, small.labels, mean=[0.5] * 3, std=[0.25] * 3)
     kind, room = memory("jpeg-random"), 5000  # between one and two plain images
+    assert kind.filler
     made = kind.filler.fill(data, kind.images(1, data, room), Job(0, room=kind.room(data, room)))
     for label in made.classes:
         held = int(made.sizes()[made.labels == label].sum())
