@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any
 
 FIRST_LINE, NEXT_LINE = 10.0, 60.0  # seconds until the first line about a stage, and between later lines
-ENOUGH = 10  # steps, or a quarter of fewer steps, from which the time left is foreseen: the first may be the dearest
+ENOUGH = 10  # steps, or half of fewer steps, from which the time left is foreseen: the first may be the dearest
+UNFORESEEN = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # a bar of tqdm before
 TICK = 1.0  # seconds between two looks at the time while a stage reports nothing
 
 
@@ -85,16 +86,30 @@ class Part(Progress):
         self.whole.tell(f"{self.title}: {text}")
 
 
-class Bar(Stage):
-    """A stage shown as a bar of tqdm with its newest metrics."""
+def enough(done: int, total: int) -> bool:
+    """Whether ``done`` of ``total`` steps tell how long the others take."""
+    return done > 1 and done >= min(ENOUGH, total / 2)
 
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
+
+class Bar(Stage):
+    """A stage shown as a bar of tqdm with its newest metrics, and with the remaining time after :func:`enough` steps.
+
+    Args:
+        bar: The bar.
+        left: Number of steps; None: unknown.
+    """
+
+    def __init__(self, bar: Any, left: int | None) -> None:
+        self.bar, self.left, self.done = bar, left, 0
+        bar.bar_format = None if left is None else UNFORESEEN
 
     def advance(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
         """See :meth:`Stage.advance`."""
         if values:
             self.bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()}, refresh=False)
+        self.done += steps
+        if self.left is not None and enough(self.done, self.left):
+            self.bar.bar_format = None
         self.bar.update(steps)
 
 
@@ -113,7 +128,7 @@ class Bars(Progress):
             tqdm(total=total, initial=done, desc=name, dynamic_ncols=True, **shown) as bar,
             _ticking(bar.refresh if not bar.disable else None),
         ):
-            yield Bar(bar)
+            yield Bar(bar, None if total is None else total - done)
 
     def tell(self, text: str) -> None:
         """See :meth:`Progress.tell`."""
@@ -131,6 +146,8 @@ def in_notebook() -> bool:
 
 class Line(Stage):
     """A stage that is told in lines.
+
+    The time left is that of the steps after the first, which may also load libraries, start workers or read data.
 
     Args:
         name: Name of the stage.
@@ -151,6 +168,7 @@ class Line(Stage):
         self.name, self.total, self.done, self.tell, self.clock = name, total, done, tell, clock
         self.began, self.before = clock(), done
         self.due = self.began + FIRST_LINE
+        self.first: tuple[float, int] | None = None  # when the first step had ended, and the number of steps then
         self.values: Mapping[str, float] = {}
         self.lock = threading.Lock()
 
@@ -158,6 +176,8 @@ class Line(Stage):
         """See :meth:`Stage.advance`."""
         self.done += steps
         self.values = values or {}
+        if steps and self.first is None:
+            self.first = self.clock(), self.done
         self.tick()
 
     def tick(self) -> None:
@@ -169,11 +189,13 @@ class Line(Stage):
             self.due = now + NEXT_LINE
         numbers = [f"{self.done}" if self.total is None else f"{self.done} of {self.total}"]
         numbers += [f"{name} {value:.4g}" for name, value in self.values.items()]
-        if self.done <= self.before:
+        if self.first is None:
             numbers.append(f"for {duration(now - self.began)}")
-        elif self.total is not None and self.done - self.before >= min(ENOUGH, (self.total - self.before) / 4):
-            left = (now - self.began) / (self.done - self.before) * (self.total - self.done)
-            numbers.append(f"{duration(left)} left")
+        elif self.total is not None and enough(self.done - self.before, self.total - self.before):
+            since, first = self.first
+            if self.done > first:
+                left = (now - since) / (self.done - first) * (self.total - self.done)
+                numbers.append(f"{duration(left)} left")
         self.tell(f"{datetime.now():%H:%M:%S} {self.name}: {', '.join(numbers)}")
 
 

@@ -89,7 +89,8 @@ def test_minutes_are_made_longer(cli, data, tmp_path):
 
 def test_costs_and_numbers_of_sets_are_told(cli, data, tmp_path, monkeypatch):
     """Friction 6 and 18."""
-    monkeypatch.setattr(budget, "TOLD_FROM", 0.0)
+    for name in ("TOLD_FROM", "SLOW"):
+        monkeypatch.setattr(budget, name, 0.0)
     _, err = condense(cli, data, tmp_path / "runs", "--seeds", 2)
     costs = re.findall(r"^set (\d) of 2: 2 more steps: about 36 image passes, about \d+ s .*\(1 worker\)$", err, re.M)
     assert costs == ["1", "2"]

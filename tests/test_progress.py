@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from condensekit.cli import show
-from condensekit.progress import FIRST_LINE, NEXT_LINE, Bars, Line, Lines, Part, cost, duration, in_notebook
+from condensekit.progress import FIRST_LINE, NEXT_LINE, Bar, Bars, Line, Lines, Part, cost, duration, in_notebook
 
 
 def test_a_line_after_some_seconds_and_then_each_minute():
@@ -21,17 +21,43 @@ def test_a_line_after_some_seconds_and_then_each_minute():
     assert re.fullmatch(r"\d\d:\d\d:\d\d condense \(dm\): \d+ of 100, loss 1.235, 7 min \d+ s left", told[1])
 
 
-def test_no_time_left_before_a_quarter_of_few_steps():
+def test_no_time_left_before_half_of_few_steps():
     """A study of 8 memories foretold 29 minutes after the first, which alone was condensed."""
-    ticks, told = iter([0.0, 240.0, 300.0, 360.0]), list[str]()
+    ticks, told = iter([0.0, 240.0, 240.0, 300.0, 360.0, 420.0, 480.0]), list[str]()
     line = Line("memories", 8, 0, told.append, lambda: next(ticks))
-    for _ in range(3):
+    for _ in range(5):
         line.advance()
     assert [text[9:] for text in told] == [
         "memories: 1 of 8",
-        "memories: 2 of 8, 15 min 0 s left",
-        "memories: 3 of 8, 10 min 0 s left",
+        "memories: 2 of 8",
+        "memories: 3 of 8",
+        "memories: 4 of 8, 4 min 0 s left",
+        "memories: 5 of 8, 3 min 0 s left",
     ]
+
+
+def test_a_slow_first_step_does_not_count():
+    """The first of 1,000 steps compiles for 9 s; the others take 10 ms each."""
+    now, told = 0.0, list[str]()
+    line = Line("condense (dm)", 1000, 0, told.append, lambda: now)
+    for step in range(120):
+        now += 9.0 if step == 0 else 0.01
+        line.advance()
+    assert told[0].endswith("condense (dm): 102 of 1000, 9 s left")
+
+
+def test_a_bar_shows_no_time_left_before_it_is_known(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Bars().stage("evaluate", 100, 20) as stage:
+        assert isinstance(stage, Bar)
+        stage.advance(9)
+        assert "<" not in str(stage.bar)
+        stage.advance(1)
+        assert "<" in str(stage.bar)
+    with Bars().stage("search", None) as stage:
+        assert isinstance(stage, Bar)
+        stage.advance(1)
+        assert "1it" in str(stage.bar)
 
 
 def test_a_short_stage_and_one_without_a_length():

@@ -3,7 +3,10 @@
 The situations are lines 31 to 34 of a new user's log: each ended in an AttributeError or a TypeError from inside.
 """
 
+import inspect
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +15,29 @@ import torchvision
 from torch.utils.data import DataLoader, TensorDataset
 
 import condensekit as ck
-from condensekit.errors import CondensekitError
+from condensekit.errors import CondensekitError, ConfigError, DataError
+from condensekit.nas import FullTraining, ProxyData, ProxyProtocol, Truth
 from condensekit.progress import SILENT
+from condensekit.replay import (
+    ERACE,
+    Coded,
+    CondensedBuffer,
+    CondensedReplay,
+    DERpp,
+    Distillation,
+    FineTuneOnMemory,
+    FromScratchOnMemory,
+    Hybrid,
+    Images,
+    LearnerEncoder,
+    Making,
+    Memory,
+    Online,
+    Settings,
+    TensorLoader,
+)
+from condensekit.replay.memory.fillers import Selecting
+from condensekit.replay.memory.hybrid import SoftLabelled
 from condensekit.report import report
 from condensekit.sets.export import to_folder, to_png_grid
 from condensekit.testing import shapes
@@ -116,6 +140,129 @@ CALLS = {
     "recipe encoder": lambda v: ck.recipes.dm(encoder=v, steps_=1),
 }
 
+ONE_BY_ONE = {
+    "none": None,
+    "text": "nonsense",
+    "bool": True,
+    "minus one": -1,
+    "zero": 0,
+    "nan": math.nan,
+    "inf": math.inf,
+    "fraction": 1.5,
+    "empty list": [],
+    "object": object(),
+    "class": ck.KMeans,
+    "dict": {"a": 1},
+    "tensor": torch.zeros(2, 3),
+    "data": DATA,
+    "module": torch.nn.Linear(2, 2),
+    "function": lambda a, b: None,
+}
+NET = torch.nn.Linear(64, 10)
+PIECES = {"model": NET, "optimizer": torch.optim.SGD(NET.parameters(), 0.1), "train_mb_size": 8}
+REAL = Selecting(ck.Random())
+SHORT = ck.catalog.protocol("short")
+
+
+def buffer(**given):
+    return CondensedBuffer(**{"budget": Images(20), "recipe": "random", **given})
+
+
+STRATEGY = {**PIECES, "storage_policy": buffer()}
+SEED = "minus one, zero"
+BATCHES = "none, module"
+KEPT = {
+    "classes": "none",
+    "steps": "none",
+    "seed": SEED,
+    "storage": "none",
+    "spec": "none",
+    "out": "none, text",
+    "progress": "none",
+    "cache": "none, dict",
+}
+CONSTRUCTORS: dict[Any, tuple[dict[str, Any], dict[str, str]]] = {
+    FullTraining: ({"train": DATA, "test": DATA, "protocol": ProxyProtocol()}, {"train": "data", "test": "data"}),
+    ProxyData: ({"train": DATA, "test": DATA}, {"train": "data", "test": "data", "statistics": "none, data"}),
+    ProxyProtocol: (
+        {},
+        {
+            "lr": "fraction",
+            "augmentation": "none",
+            "momentum": "zero",
+            "nesterov": "bool",
+            "weight_decay": "zero, fraction",
+            "steps": "none",
+        },
+    ),
+    Truth: ({"name": "table", "values": {}}, {"name": "text", "cost_s": "dict", "image_steps": "dict"}),
+    Coded: ({"images": REAL}, {}),
+    Hybrid: ({"recipe": ck.recipes.dm()}, {"share": "zero"}),
+    SoftLabelled: ({"images": REAL}, {}),
+    Selecting: ({"selection": ck.Random()}, {}),
+    Memory: (
+        {"budget": Images(20), "recipe": "random"},
+        KEPT,
+    ),
+    CondensedBuffer: (
+        {"budget": Images(20), "recipe": "random"},
+        {**KEPT, "transforms": "none, module, function"},
+    ),
+    CondensedReplay: (
+        STRATEGY,
+        {
+            "model": "module",
+            "criterion": "none, module, function",
+            "batch_size_mem": "none",
+            "learner_encoder": "bool",
+            "augmentation": BATCHES,
+            "distillation": "zero, fraction",
+            "fine_tune": "none",
+            "seed": SEED,
+            "plugins": "none, empty list",
+        },
+    ),
+    ERACE: (STRATEGY, {"model": "module", "augmentation": BATCHES, "seed": SEED, "plugins": "none, empty list"}),
+    DERpp: (
+        {**STRATEGY, "alpha": 0.1, "beta": 0.5},
+        {
+            "model": "module",
+            "batch_size_mem": "none",
+            "learner_encoder": "bool",
+            "augmentation": BATCHES,
+            "seed": SEED,
+            "plugins": "none, empty list",
+            "alpha": "zero, fraction",
+            "beta": "zero, fraction",
+        },
+    ),
+    TensorLoader: ({}, {"augmentation": BATCHES, "seed": SEED}),
+    FromScratchOnMemory: ({"storage_policy": buffer(), "protocol": SHORT}, {"network": "none", "seed": SEED}),
+    FineTuneOnMemory: ({"storage_policy": buffer(), "protocol": SHORT}, {"seed": SEED}),
+    Distillation: ({}, {"weight": "fraction", "temperature": "fraction"}),
+    LearnerEncoder: ({}, {"interpolate": "bool"}),
+    Online: (
+        {},
+        {
+            "lr": "fraction",
+            "momentum": "zero",
+            "weight_decay": "zero, fraction",
+            "learner_encoder": "bool",
+            "distillation": "zero, fraction",
+            "fine_tune": "zero",
+        },
+    ),
+    Settings: ({}, {"first_order": "zero", "seeds": "none", "seed": SEED}),
+    Making: ({}, {"steps": "none", "options": "dict"}),
+}
+"""By class: arguments that work, and by argument the values of ONE_BY_ONE that are right."""
+ARGUMENTS = [
+    pytest.param(made, name, id=f"{made.__name__} {name}")
+    for made, (working, _) in CONSTRUCTORS.items()
+    for name in dict.fromkeys([*inspect.signature(made).parameters, *working])
+    if name != "kwargs"
+]
+
 
 def outcome(call, value):
     """The text of our error, empty if the call works; another error is raised."""
@@ -133,6 +280,53 @@ def test_a_wrong_argument_is_one_line(call):
         told = outcome(call, value)
         assert len(told) < 800, (name, told)
         assert "\n" not in told, (name, told)
+
+
+@pytest.mark.parametrize(("made", "name"), ARGUMENTS)
+def test_each_wrong_argument_is_refused_when_it_is_given(made, name):
+    """No wrong value is taken in silence to fail later; the error tells the value."""
+    working, right = CONSTRUCTORS[made]
+    for kind, value in ONE_BY_ONE.items():
+        if kind in right.get(name, "").split(", "):
+            made(**{**working, name: value})
+            continue
+        with pytest.raises((ConfigError, DataError)) as caught:
+            made(**{**working, name: value})
+        told = str(caught.value)
+        assert "unknown " in told or (name in told and "got " in told), (kind, told)
+        assert len(told) < 800, (kind, told)
+        assert "\n" not in told, (kind, told)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"values": {"a": 71.5}}, "values\\['a'\\] must be a tuple of percents, got 71.5 .float.: pass .*71.5,"),
+        ({"values": {"a": ()}}, "must be a tuple of percents, got \\(\\)"),
+        ({"values": {"a": (math.nan,)}}, "must be a tuple of percents, got .nan,"),
+        ({"values": {"a": (101,)}}, "must be a tuple of percents, got .101,"),
+        ({"values": {3: (71.5,)}}, "values must have texts as keys, got 3"),
+        ({"values": {"a": (1, 2), "b": (1,)}}, "values have .1, 2. measurements"),
+        ({"cost_s": {"a": -1}}, "cost_s.*must be seconds of at least 0, got -1"),
+    ],
+)
+def test_the_entries_of_a_truth_are_checked(given, told):
+    with pytest.raises(ConfigError, match=told):
+        Truth(**{"name": "table", "values": {}, **given})
+
+
+@pytest.mark.parametrize("made", [CondensedReplay, ERACE, DERpp])
+def test_a_plugin_is_an_object_of_avalanche(made):
+    """Avalanche calls what a plugin has, and ignores an object that has nothing."""
+    for wrong in ("nonsense", Distillation, 3):
+        with pytest.raises(ConfigError, match="plugins must be plugins of Avalanche, got "):
+            made(**STRATEGY, plugins=[wrong])
+
+
+def test_images_of_another_shape_are_told_before_the_training():
+    small = ck.ClassImages(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), LABELS, ck.ImageSpec((1, 4, 4), (0.5,), (0.5,)))
+    with pytest.raises(DataError, match="'the training images' and the test images differ in shape"):
+        FullTraining(DATA, small, ProxyProtocol())
 
 
 def test_what_can_work_works():

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,7 @@ from condensekit.runs.lock import waiting
 
 MAX_BYTES = 8 << 30  # of decoded images in memory
 LISTED = 10  # images that an error names
+SQUARE = 1.05  # longer side over shorter side up to which an image is taken for a square
 GREY = ("1", "L", "LA", "La")  # Pillow's modes that hold one channel of 8 bits
 ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 WHITE = 255  # transparent parts are laid on this ground, as documents and most viewers show them
@@ -131,6 +132,12 @@ def resized(images: Tensor, size: int | None) -> Tensor:
         return images
     scaled = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
     return scaled.clamp(*images.aminmax()) if images.is_floating_point() else scaled  # rounding must not leave [0, 1]
+
+
+def stretched(sizes: Iterable[Sequence[int]], size: int | None) -> tuple[str, ...]:
+    """A note that counts the images of these heights and widths that :func:`resized` stretches; empty without any."""
+    count = sum(max(sides) > SQUARE * min(sides) for sides in sizes) if size else 0
+    return (f"{count:,} image{'s' * (count > 1)} stretched to a square: height and width differ",) if count else ()
 
 
 def alike(images: Iterable[Tensor], name_of: Callable[[int], str], size: int | None) -> Iterator[Tensor]:

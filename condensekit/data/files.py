@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from condensekit.data import pictures
-from condensekit.data.decoding import alike, check_bytes, enough_memory, fits, mapped, shown, stacked
+from condensekit.data.decoding import alike, check_bytes, enough_memory, fits, mapped, shown, stacked, stretched
 from condensekit.errors import DataError
 from condensekit.progress import Progress
 from condensekit.rng import Draw
@@ -81,7 +81,8 @@ class Source:
                 check_bytes(count, sum(n * size for n, size in zip(counts, each, strict=True)))
             images = shown(alike(chain(*self.arrays), "image {}".format, image_size), count, progress)
             with enough_memory(sum(array.nbytes for array in self.arrays)):
-                whole, notes = stacked(images, count) if file is None else mapped(images, count, file), []
+                whole = stacked(images, count) if file is None else mapped(images, count, file)
+            notes = [*stretched((array.shape[2:] for array in self.arrays for _ in array), image_size)]
         return torch.split(whole, counts), (*self.notes, *notes)
 
 

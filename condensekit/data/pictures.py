@@ -28,6 +28,7 @@ from condensekit.data.decoding import (
     resized,
     shown,
     stacked,
+    stretched,
     upright,
 )
 from condensekit.errors import DataError
@@ -101,7 +102,7 @@ def _plan(files: Sequence[Path], size: int | None, progress: Progress) -> Plan:
         _check_sizes(files, headers)
     height, width = (size, size) if size else headers[0][:2]
     grey = all(header.grey for header in headers)
-    return Plan(grey, len(files) * height * width * (1 if grey else 3), list(_notes(headers, grey)))
+    return Plan(grey, len(files) * height * width * (1 if grey else 3), list(_notes(headers, grey, size)))
 
 
 def _shown(files: Sequence[Path], grey: bool, size: int | None, progress: Progress) -> Iterator[Tensor]:
@@ -112,14 +113,20 @@ def surveyed(files: Sequence[Path], progress: Progress) -> list[Header]:
     """The header of each file, in order.
 
     Raises:
-        DataError: Files that are not pictures, or no regular files, which are not opened.
+        DataError: Files that are not pictures, or no regular files, which are not opened. Then all files are decoded,
+            so that the text also names those that are damaged behind their header.
     """
     with warnings.catch_warnings(), progress.stage("read headers", len(files)) as stage:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS refuses them
         found = []
-        for header in _each(files, _header):
-            stage.advance()
-            found.append(header)
+        try:
+            for header in _each(files, _header):
+                stage.advance()
+                found.append(header)
+        except DataError:
+            for _ in _each(files, _whole):
+                pass
+            raise
     return found
 
 
@@ -129,12 +136,17 @@ def decoded(files: Sequence[Path], grey: bool, size: int | None = None) -> Itera
     Raises:
         DataError: Files that are damaged.
     """
+    yield from _each(files, lambda image: resized(_pixels(image, grey)[None], size)[0])
 
-    def pixels(image: Image.Image) -> Tensor:
-        image.load()
-        return resized(from_pil(upright(image), "L" if grey else "RGB")[None], size)[0]
 
-    yield from _each(files, pixels)
+def _pixels(image: Image.Image, grey: bool) -> Tensor:
+    image.load()
+    return from_pil(upright(image), "L" if grey else "RGB")
+
+
+def _whole(image: Image.Image) -> None:
+    """Read all of a picture, for its errors."""
+    _pixels(image, _header(image).grey)
 
 
 @cache
@@ -165,8 +177,9 @@ def _check_sizes(files: Sequence[Path], headers: Sequence[Header]) -> None:
         )
 
 
-def _notes(headers: Sequence[Header], grey: bool) -> Iterator[str]:
+def _notes(headers: Sequence[Header], grey: bool, size: int | None) -> Iterator[str]:
     """One clause for each kind of change."""
+    yield from stretched((header[:2] for header in headers), size)
     for count, change in (
         (sum(header.alpha for header in headers), "with an alpha channel laid on white"),
         (sum(header.turned for header in headers), "turned by their EXIF orientation"),

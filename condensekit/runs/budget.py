@@ -6,14 +6,17 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from condensekit.errors import refuse
 from condensekit.progress import Progress, cost, duration
 
 ENTRIES = ("steps", "minutes")  # of a run's ``config.json``, which a resumed run may change
-TIMED = 2  # first steps of a call; the time of the last of them tells what the others will cost
+TIMED = 10  # first steps of a call, or two slow ones, whose times tell what the others will cost
+SLOW = 2.0  # seconds after the first step, in which the warm-up of a second step no longer matters
 TOLD_FROM = 5.0  # seconds; the cost of shorter work is not told
 SHARE = 0.25  # of the minutes, for the training of encoders, and again for the choice of the first images
 
@@ -116,7 +119,10 @@ class Budget:
 
 
 class Pace:
-    """Seconds and image passes of a step, measured in the last of the first :data:`TIMED` steps of a call."""
+    """Seconds and image passes of a step: the medians of the first :data:`TIMED` steps of a call but the first.
+
+    Of slow steps fewer are timed: as many as take :data:`SLOW` seconds, at least one.
+    """
 
     def __init__(self) -> None:
         self.marks: list[tuple[float, int]] = []
@@ -131,12 +137,13 @@ class Pace:
     @property
     def known(self) -> bool:
         """Whether enough steps have ended."""
-        return len(self.marks) == TIMED
+        return len(self.marks) > 1 and (len(self.marks) >= TIMED or self.marks[-1][0] - self.marks[0][0] >= SLOW)
 
     def tell(self, budget: Budget, step: int, seconds: Seconds, where: str, progress: Progress) -> None:
         """Tell what the steps after ``step`` will cost, unless that is little."""
-        (before, fewer), (after, more) = self.marks[-2:]
-        left = budget.left(step, seconds, after - before)
-        if left * (after - before) >= TOLD_FROM:
-            told = cost(left * (more - fewer), left * (after - before), where)
+        steps = [(after - before, more - fewer) for (before, fewer), (after, more) in pairwise(self.marks)]
+        pace, images = (median(each) for each in zip(*steps, strict=True))
+        left = budget.left(step, seconds, pace)
+        if left * pace >= TOLD_FROM:
+            told = cost(left * images, left * pace, where)
             progress.tell(f"{left:,.0f} more steps: {told}")

@@ -213,3 +213,26 @@ def test_photographs_with_a_preview_are_no_animations(tmp_path):
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
     found, notes = read(tmp_path / "a.jpg")
     assert (found.shape, notes) == ((1, 3, 6, 4), [])
+
+
+def test_all_damaged_files_are_named_whatever_the_damage(tmp_path):
+    """The header of one file is unreadable, the pixels of two others are: one error names the three."""
+    noise = Image.effect_noise((64, 64), 90)
+    files = [save(tmp_path / f"{name}.png", noise) for name in "abcd"]
+    for cut in (files[0], files[3]):
+        cut.write_bytes(cut.read_bytes()[:400])
+    files[2].write_bytes(b"hello")
+    with pytest.raises(
+        DataError, match=r"cannot read 3 images: .*a\.png: .*; .*c\.png: it is no image.*; .*d\.png: "
+    ) as told:
+        read(*files)
+    assert "b.png" not in str(told.value)
+
+
+def test_pictures_that_become_squares_are_counted(tmp_path):
+    """Photographs of a camera, and one that is a square but for a row."""
+    sizes = [(30, 20), (20, 30), (100, 99)]
+    files = [save(tmp_path / f"{i}.png", Image.new("RGB", size)) for i, size in enumerate(sizes)]
+    assert read(*files, size=8)[1] == ["2 images stretched to a square: height and width differ"]
+    assert read(*files[1:], size=8)[1] == ["1 image stretched to a square: height and width differ"]
+    assert read(files[0])[1] == []

@@ -49,7 +49,7 @@ def test_less_than_was_used_is_refused():
         Budget(6, None).check(Path("run"), 7, former)
 
 
-def test_the_pace_is_that_of_the_second_step(monkeypatch):
+def test_a_slow_second_step_is_enough(monkeypatch):
     times = iter([100.0, 103.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     pace, told = Pace(), Told()
@@ -57,3 +57,13 @@ def test_the_pace_is_that_of_the_second_step(monkeypatch):
     pace.tell(Budget(1002, None), 2, Seconds(), "2 workers", told)
     pace.tell(Budget(2, None), 2, Seconds(), "2 workers", told)  # nothing is left
     assert told.said == ["1,000 more steps: about 200,000 image passes, about 50 min 0 s on this machine (2 workers)"]
+
+
+def test_the_pace_of_quick_steps_is_their_median(monkeypatch):
+    """A second step that still warms up, and a step with a checkpoint, do not make a run of 10 s one of minutes."""
+    times = iter([0.0, 0.9, 0.91, 0.92, 0.93, 1.43, 1.44, 1.45, 1.46, 1.47])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    pace, told = Pace(), Told()
+    assert [pace.mark(100 * step) for step in range(1, 12)] == [False] * 9 + [True, False]
+    pace.tell(Budget(1010, None), 10, Seconds(), "cuda", told)
+    assert told.said == ["1,000 more steps: about 100,000 image passes, about 10 s on this machine (cuda)"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from condensekit import catalog
-from condensekit.compute import Compute, Machine
+from condensekit.compute import Compute, Machine, Spent
 from condensekit.data.images import ClassImages
 from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import CondensekitError, ConfigError
@@ -21,9 +21,11 @@ from condensekit.nas.names import START
 from condensekit.nas.trials.time_budget import OutOfTimeError
 from condensekit.progress import SILENT, Progress, duration
 from condensekit.rng import Draw
+from condensekit.runs.budget import Seconds
 from condensekit.runs.code import code_of
 from condensekit.runs.describe import describe
 from condensekit.runs.files import read_json
+from condensekit.runs.folder import RunDir
 from condensekit.runs.kept import kept
 from condensekit.selection.base import Selection, selected_set
 from condensekit.sets.condensed import CondensedSet
@@ -76,19 +78,24 @@ class Preparation:
 
 
 class UnfinishedError(OutOfTimeError):
-    """The time ended during a condensation.
+    """The time ended when a set was made in part.
 
-    Attributes:
-        cost: What it cost so far.
-        needed_s: Seconds that the whole condensation needs, as estimated from its steps so far; None: it made none.
+    Args:
+        message: The text.
+        cost: What the set has cost so far, in this process and before.
+        needed_s: Seconds that the whole condensation needs, as estimated from its steps so far; None: unknown.
     """
 
-    def __init__(self, name: str, result: CondenseResult, steps: int) -> None:
-        told = result.set.provenance
-        done, self.cost = told["steps"], Preparation.of(result)
-        self.needed_s = told["preparation_s"] + told["elapsed_s"] / done * steps if done else None
-        needs = f", all of them need about {duration(self.needed_s)}" if self.needed_s else ""
-        super().__init__(f"the budget ended after step {done} of {steps} of condensing with {name}{needs}")
+    def __init__(self, message: str, cost: Preparation, needed_s: float | None = None) -> None:
+        super().__init__(message)
+        self.cost, self.needed_s = cost, needed_s
+
+    @classmethod
+    def after(cls, done: int, steps: int, name: str, cost: Preparation, steps_s: float) -> UnfinishedError:
+        """The error after ``done`` of ``steps`` steps, which took ``steps_s`` of the seconds in ``cost``."""
+        needed_s = cost.seconds + steps_s / done * (steps - done) if done else None
+        needs = f", all of them need about {duration(needed_s)}" if needed_s else ""
+        return cls(f"the budget ended after step {done} of {steps} of condensing with {name}{needs}", cost, needed_s)
 
 
 Made = tuple[CondensedSet, Preparation]
@@ -155,7 +162,8 @@ class Maker:
                 progress=self.progress,
             )
             if result.status is Status.INTERRUPTED and result.signum is None:
-                raise UnfinishedError(name, result, self.steps)
+                told = result.set.provenance
+                raise UnfinishedError.after(told["steps"], self.steps, name, Preparation.of(result), told["elapsed_s"])
             if result.signum is not None:
                 signal.raise_signal(result.signum)  # the checkpoint is written: raise the signal again
                 raise KeyboardInterrupt
@@ -196,7 +204,10 @@ class Maker:
     def half(self, recipe: str | Recipe, ipc: int) -> Made:
         """Make a set of which half is condensed and half is real, chosen by k-means; ``ipc`` is at least 2."""
         made, first = self.condensed(recipe, ipc // 2)
-        real, second = self.selected(REAL_HALF, ipc - ipc // 2, made.formation)
+        try:
+            real, second = self.selected(REAL_HALF, ipc - ipc // 2, made.formation)
+        except OutOfTimeError as error:
+            raise UnfinishedError(str(error), first) from None
         return made.merge(real), first + second
 
     def _kept(self, name: str, how: Mapping[str, Any], make: Callable[[Path | None], Made]) -> Made:
@@ -225,8 +236,22 @@ class Maker:
 
     def _in_time(self, name: str, make: Callable[[Path | None], Made], folder: Path | None) -> Made:
         if self.stop():
-            raise OutOfTimeError(f"the budget ended before {name} was made")
+            raise self._begun(name, folder) or OutOfTimeError(f"the budget ended before {name} was made")
         return make(folder)
+
+    def _begun(self, name: str, folder: Path | None) -> UnfinishedError | None:
+        """The error for a condensation that an earlier process began; None: there is none."""
+        if folder is None or not os.path.lexists(folder / "config.json"):
+            return None
+        checkpoint = RunDir.read(folder).latest_checkpoint()
+        if checkpoint is None:
+            return None
+        done, _, told = checkpoint
+        seconds, parts = Seconds.of(told), [Spent(**told["prepared_with"]), Spent(**told["spent"])]
+        cost = Preparation(
+            seconds.preparation + seconds.steps, sum(part.images for part in parts), sum(part.flops for part in parts)
+        )
+        return UnfinishedError.after(done, self.steps, name.rpartition("-")[0], cost, seconds.steps)
 
 
 def _code(how: Recipe | Selection) -> dict[str, dict[str, str]]:

@@ -21,7 +21,18 @@ from torch import Tensor, nn
 
 from condensekit.compute import Compute, Machine, without_subnormals
 from condensekit.data.images import ClassImages, ImageSpec
-from condensekit.errors import ConfigError, DataError, finite, instance, positive, refuse, require, unknown, whole
+from condensekit.errors import (
+    ConfigError,
+    DataError,
+    finite,
+    instance,
+    positive,
+    quoted,
+    refuse,
+    require,
+    unknown,
+    whole,
+)
 from condensekit.nas.engines.failures import TrialError
 from condensekit.nas.names import SCORES
 from condensekit.nas.rankers.batch_norm import in_evaluation
@@ -64,6 +75,7 @@ class ProxyData:
             statistics of the training.
 
     Raises:
+        ConfigError: Arguments of another type.
         DataError: The sets have different shapes or classes.
     """
 
@@ -72,6 +84,16 @@ class ProxyData:
     statistics: ClassImages | None = None
 
     def __post_init__(self) -> None:
+        refuse(
+            None
+            if isinstance(self.train, CondensedSet | ClassImages)
+            else f"train must be a CondensedSet or a ClassImages, got {quoted(self.train)}: pass "
+            "ck.select(train, 'kmeans', ipc=5), the .set of a result, or real images",
+            instance("test", self.test, ClassImages, "the second part of train.split(0.2)"),
+            None
+            if self.statistics is None
+            else instance("statistics", self.statistics, ClassImages, "real training images, or None"),
+        )
         _ = self.targets
         if self.statistics is not None:
             targets_for("the images for batch norm", self.statistics, self.test)
@@ -157,6 +179,12 @@ class ProxyProtocol:
             else f"momentum must lie in [0, 1), got {self.momentum!r:.60}",
             positive("weight_decay", self.weight_decay, zero=True),
             instance("nesterov", self.nesterov, bool, "True or False"),
+            None
+            if self.augmentation is None
+            or isinstance(self.augmentation, Augmentation)
+            or (isinstance(self.augmentation, tuple) and all(isinstance(a, Augmentation) for a in self.augmentation))
+            else f"augmentation must be an Augmentation, a tuple of them or None, got {quoted(self.augmentation)}: "
+            "pass Augmentation()",
         )
         require(not self.nesterov or self.momentum > 0, "nesterov needs a momentum above 0")
         if not isinstance(self.schedule, str) or self.schedule not in SCHEDULES:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages, ImageSpec
-from condensekit.errors import CondensekitError, DataError, StoreError, require
+from condensekit.errors import CondensekitError, DataError, StoreError, instance, refuse, require, whole
 from condensekit.nas.rankers.base import Setting
 from condensekit.nas.rankers.evaluator import ProxyEvaluator
 from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, train_candidate
@@ -21,6 +21,7 @@ from condensekit.nas.spaces.architecture import Architecture
 from condensekit.nas.spaces.spaces import build, fingerprint
 from condensekit.runs.code import code_of, refuse_edited
 from condensekit.runs.files import load_tensors, save_tensors
+from condensekit.training.lessons import targets_for
 
 NETWORK = "network"  # kind of a file of weights
 FIRST_SEED = 1_000  # first seed of full trainings, whose initial weights differ from those of rankers
@@ -42,6 +43,10 @@ class FullTraining:
         protocol: Training protocol.
         seeds: Number of trainings of each architecture; two or more also measure the noise of the truth.
         machine: Device and precision of the trainings.
+
+    Raises:
+        ConfigError: Arguments of another type, or ``seeds`` is below 1; the error lists all of them.
+        DataError: The test images differ from the training images in shape or normalisation, or share no class.
     """
 
     train: ClassImages
@@ -49,6 +54,16 @@ class FullTraining:
     protocol: ProxyProtocol
     seeds: int = 1
     machine: Machine = Machine()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        refuse(
+            instance("train", self.train, ClassImages, "the first part of ck.load(data)"),
+            instance("test", self.test, ClassImages, "the second part of ck.load(data)"),
+            instance("protocol", self.protocol, ProxyProtocol, "ProxyProtocol()"),
+            whole("seeds", self.seeds, 1),
+            instance("machine", self.machine, Machine, "Machine('cpu')"),
+        )
+        targets_for("the training images", self.train, self.test)
 
     def evaluator(self, seed: int) -> ProxyEvaluator:
         """Evaluator that trains an architecture once and tests it at the end."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nni.mutable import Categorical
 from nni.nas.nn.pytorch import ModelSpace
 
-from condensekit.errors import DataError
+from condensekit.errors import DataError, finite, instance, quoted, refuse
 from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.spaces.equivalence import canonical, twin
 from condensekit.nas.spaces.nasbench201 import NasBench201Space, from_table
@@ -41,12 +42,26 @@ class Truth:
             architecture; the same number of measurements for each architecture.
         cost_s: Seconds of all measurements of an architecture, by the same key; empty: unknown.
         image_steps: Training images of all measurements of an architecture, by the same key; empty: unknown.
+
+    Raises:
+        ConfigError: Arguments of another type, an accuracy that is not a number from 0 to 100, different numbers of
+            measurements, or a cost below 0.
     """
 
     name: str
     values: Mapping[str, tuple[float, ...]]
     cost_s: Mapping[str, float] = field(default_factory=dict)
     image_steps: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        refuse(
+            instance("name", self.name, str, "a text"),
+            _mapped("values", self.values, _measurements, "a tuple of percents", "(71.5,)"),
+            _mapped("cost_s", self.cost_s, _cost, "seconds of at least 0", "12.5"),
+            _mapped("image_steps", self.image_steps, _cost, "a number of images", "1280"),
+        )
+        lengths = sorted({len(found) for found in self.values.values()})
+        refuse(f"values have {lengths} measurements: give each architecture as many as the others" * (len(lengths) > 1))
 
     def holds(self, space: ModelSpace, architecture: Architecture) -> bool:
         """Whether the truth has this architecture, or another one that is the same network."""
@@ -73,6 +88,27 @@ class Truth:
             return None
         names = [twin(space, a, self.cost_s) for a in architectures]
         return sum(self.cost_s[name] for name in names if name is not None)
+
+
+def _measurements(value: object) -> bool:
+    return isinstance(value, tuple | list) and bool(value) and all(finite(v) and 0 <= v <= 100 for v in value)
+
+
+def _cost(value: Any) -> bool:
+    return finite(value) and value >= 0
+
+
+def _mapped(name: str, given: object, good: Callable[[Any], bool], kind: str, example: str) -> str | None:
+    """The problem of a mapping from keys of architectures; None if there is no problem."""
+    way_out = f"{{key(architecture): {example}}}"
+    if not isinstance(given, Mapping):
+        return instance(name, given, Mapping, way_out)
+    for entry, value in given.items():
+        if not isinstance(entry, str):
+            return f"{name} must have texts as keys, got {quoted(entry)}: pass {way_out}"
+        if not good(value):
+            return f"{name}[{entry!r:.60}] must be {kind}, got {quoted(value)}: pass {way_out}"
+    return None
 
 
 def read_table(path: Path, space: ModelSpace) -> Truth:

@@ -13,7 +13,8 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from condensekit.errors import ConfigError
+from condensekit.errors import ConfigError, refuse, whole
+from condensekit.replay.adapters.arguments import augmentation_problem
 from condensekit.replay.adapters.materialise import Unfit, materialise
 from condensekit.replay.adapters.stream import check_head
 from condensekit.rng import Draw
@@ -45,10 +46,15 @@ class TensorLoader(SupervisedPlugin):
         augmentation: Augmentation of whole batches (N, C, H, W) on the device, after the evaluation transforms. It
             replaces the training transforms of stream and memory. None: the stream's own transforms.
         seed: Seed of an :class:`~condensekit.training.augment.Augmentation`.
+
+    Raises:
+        ConfigError: ``augmentation`` or ``seed`` is of another type; in training, if the augmentation cannot be applied
+            to batches.
     """
 
     def __init__(self, augmentation: BatchAugmentation | None = None, *, seed: int = 0) -> None:
         super().__init__()
+        refuse(augmentation_problem(augmentation), whole("seed", seed))
         self.augmentation, self.seed = augmentation, seed
         self.fallback: str | None = None
         self._batches = 0  # number of augmented batches: the step of the counted random numbers

@@ -13,8 +13,9 @@ from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from condensekit.errors import ConfigError, positive, refuse
+from condensekit.errors import ConfigError, instance, positive, refuse, whole
 from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.replay.adapters.arguments import policy_problem
 from condensekit.replay.adapters.buffer import condensed
 from condensekit.replay.adapters.replayed import Source
 from condensekit.replay.adapters.seeds import network_draw
@@ -47,7 +48,8 @@ class FromScratchOnMemory(SupervisedPlugin):
         seed: Seed of weights, batches and augmentation.
 
     Raises:
-        ConfigError: In training, if the memory stays empty or a layer has no ``reset_parameters``.
+        ConfigError: Arguments of another type; in training, if the memory stays empty or a layer has no
+            ``reset_parameters``.
         DataError: In training, if a label is beyond the network's head.
     """
 
@@ -60,6 +62,12 @@ class FromScratchOnMemory(SupervisedPlugin):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        refuse(
+            policy_problem(storage_policy),
+            instance("protocol", protocol, TrainProtocol, 'catalog.protocol("short")'),
+            None if network is None else instance("network", network, Network, "ConvNet(), or None"),
+            whole("seed", seed),
+        )
         self.storage_policy, self.protocol, self.network, self.seed = storage_policy, protocol, network, seed
         self._step, self._steps, self._epochs = 0, 0, 0
 
@@ -178,11 +186,17 @@ class FineTuneOnMemory(SupervisedPlugin):
         shown: Number of images in all these steps together.
 
     Raises:
+        ConfigError: Arguments of another type.
         DataError: In training, if the memory is empty or a label is beyond the network's head.
     """
 
     def __init__(self, storage_policy: Any, *, protocol: TrainProtocol, seed: int = 0) -> None:
         super().__init__()
+        refuse(
+            policy_problem(storage_policy),
+            instance("protocol", protocol, TrainProtocol, 'catalog.protocol("short")'),
+            whole("seed", seed),
+        )
         self.storage_policy, self.protocol, self.seed = storage_policy, protocol, seed
         self.steps, self.shown = 0, 0
 

@@ -18,7 +18,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from condensekit.data.images import ClassImages
-from condensekit.errors import CondensekitError, ConfigError
+from condensekit.errors import CondensekitError, ConfigError, function, refuse
 from condensekit.replay.adapters.stream import Layout, check_batchable
 from condensekit.training.train import ByRow
 
@@ -82,8 +82,7 @@ def transform_groups(transforms: TransformGroups | Callable[[Tensor], Tensor] | 
     """
     if transforms is None or isinstance(transforms, TransformGroups):
         return transforms
-    if not callable(transforms):
-        raise ConfigError(f"transforms must be a TransformGroups or a callable on images, got {transforms!r}")
+    refuse(function("transforms", transforms, "a TransformGroups, a function of images, or None"))
     return TransformGroups({"train": (transforms, None), "eval": (None, None)})
 
 

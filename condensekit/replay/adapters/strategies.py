@@ -15,9 +15,10 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
 from condensekit.catalog import PUBLISHED
-from condensekit.errors import ConfigError, refuse, whole
+from condensekit.errors import ConfigError, instance, positive, refuse, whole
 from condensekit.methods.encoders import Fresh
 from condensekit.networks.base import separable
+from condensekit.replay.adapters.arguments import strategy_problems
 from condensekit.replay.adapters.buffer import CondensedBuffer, condensed
 from condensekit.replay.adapters.full_batches import Replay, refuse_soft
 from condensekit.replay.adapters.loader import TensorLoader, rows_of
@@ -72,7 +73,7 @@ class CondensedReplay(SupervisedTemplate):
         kwargs: Further arguments of ``SupervisedTemplate``.
 
     Raises:
-        ConfigError: ``distillation`` is not finite or below 0; in training, if the memory has soft labels, and the
+        ConfigError: Arguments of another type or out of range; in training, if the memory has soft labels, and the
             errors of :meth:`CondensedBuffer.post_adapt`.
     """
 
@@ -92,6 +93,14 @@ class CondensedReplay(SupervisedTemplate):
         plugins: list[Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        others = {"model": model, "optimizer": optimizer, "criterion": criterion, **kwargs}
+        refuse(
+            *strategy_problems(storage_policy, plugins, others),
+            _batch_problem(batch_size_mem),
+            _flag_problem(learner_encoder),
+            positive("distillation", distillation, zero=True),
+            None if fine_tune is None else instance("fine_tune", fine_tune, TrainProtocol, 'catalog.protocol("short")'),
+        )
         own: list[Any] = [
             Replay(mem_size=storage_policy.max_size, batch_size_mem=batch_size_mem, storage_policy=storage_policy),
             TensorLoader(augmentation, seed=seed),
@@ -101,7 +110,7 @@ class CondensedReplay(SupervisedTemplate):
         super().__init__(
             model=model,
             optimizer=optimizer,
-            criterion=criterion or nn.CrossEntropyLoss(),
+            criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
             plugins=[*own, *(plugins or [])],
             **kwargs,
         )
@@ -140,7 +149,7 @@ class ERACE(ER_ACE):
         kwargs: Further arguments of ``ER_ACE``: model, optimizer, train_mb_size and so on.
 
     Raises:
-        ConfigError: ``batch_size_mem`` is below 1; in training, if the memory has soft labels.
+        ConfigError: Arguments of another type or out of range; in training, if the memory has soft labels.
     """
 
     def __init__(
@@ -153,7 +162,7 @@ class ERACE(ER_ACE):
         plugins: list[Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_batch(batch_size_mem)
+        refuse(*strategy_problems(storage_policy, plugins, kwargs), whole("batch_size_mem", batch_size_mem, 1))
         self.loader = TensorLoader(augmentation, seed=seed)
         super().__init__(
             mem_size=storage_policy.max_size,
@@ -200,8 +209,8 @@ class DERpp(DER):
         kwargs: Further arguments of ``DER``: model, optimizer, alpha, beta, train_mb_size and so on.
 
     Raises:
-        ConfigError: ``storage_policy`` is not a ``CondensedBuffer``, or ``batch_size_mem`` is below 1; in training, if
-            the memory has soft labels.
+        ConfigError: ``storage_policy`` is not a ``CondensedBuffer``, or arguments of another type or out of range; in
+            training, if the memory has soft labels.
     """
 
     def __init__(
@@ -215,6 +224,11 @@ class DERpp(DER):
         plugins: list[Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse(
+            *strategy_problems(storage_policy, plugins, kwargs),
+            _batch_problem(batch_size_mem),
+            _flag_problem(learner_encoder),
+        )
         if condensed(storage_policy) is None:
             raise ConfigError(
                 f"DERpp keeps logits of a CondensedBuffer, got a {type(storage_policy).__name__}: use Avalanche's DER"
@@ -226,7 +240,6 @@ class DERpp(DER):
             plugins=[self.loader, *(plugins or [])],
             **kwargs,
         )
-        _check_batch(self.batch_size_mem)
         self.storage_policy, self.seed = storage_policy, seed
         self.logits: dict[Group, Tensor] = {}
         if learner_encoder:
@@ -346,5 +359,9 @@ def _stacked(parts: list[Tensor]) -> Tensor:
     return torch.cat([F.pad(part, (0, width - part.shape[1]), value=torch.nan) for part in parts])
 
 
-def _check_batch(size: int) -> None:
-    refuse(whole("batch_size_mem", size, 1))
+def _batch_problem(size: object) -> str | None:
+    return None if size is None else whole("batch_size_mem", size, 1)
+
+
+def _flag_problem(learner_encoder: object) -> str | None:
+    return instance("learner_encoder", learner_encoder, bool, "True or False")

@@ -132,6 +132,9 @@ class Selecting(Filler):
     def __post_init__(self) -> None:
         refuse(
             instance("selection", self.selection, Selection, "Random() or catalog.selection('kmeans')"),
+            instance("formation", self.formation, Formation, "Formation(factor=2)"),
+        )
+        refuse(
             f"{self.selection.name} images are stored as JPEG and cannot be packed: leave out "
             f"factor={self.formation.factor}"
             if self.codes and self.formation.factor > 1
@@ -175,9 +178,21 @@ class Selecting(Filler):
         with job.compute(data) as compute:
             made = selected_set(data, self.selection, ipc, Draw(job.seed), compute, self.formation)
             made = with_work(made, "selection", compute.spent)
+        if self.codes and job.room:
+            made = _within(made, job.room)
         if self.formation.dtype != "uint8" or not data.whole_bytes:
             return made
         return replace(made, coded=torch.full((len(made),), math.prod(data.spec.shape)))  # without ranges
+
+
+def _within(made: CondensedSet, room: int) -> CondensedSet:
+    """The first images of each class that fit into ``room`` bytes, at least one."""
+    sizes, rows = made.sizes(), []
+    for label in made.classes:
+        mine = (made.labels == label).nonzero()[:, 0]
+        fits = sizes[mine].cumsum(0) <= room
+        rows.append(mine[: max(1, int(fits.sum()))])
+    return made.take(torch.cat(rows))
 
 
 def with_work(made: CondensedSet, part: str, spent: Spent) -> CondensedSet:

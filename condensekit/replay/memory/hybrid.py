@@ -10,7 +10,7 @@ from torch import Tensor
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.errors import finite, require
+from condensekit.errors import instance, refuse, within
 from condensekit.methods.trained_encoders import Trained
 from condensekit.replay.memory.base import Around, Job
 from condensekit.replay.memory.fillers import Condensing, with_work
@@ -49,7 +49,7 @@ class Hybrid(Condensing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(finite(self.share) and 0 <= self.share <= 1, f"share must lie in [0, 1], got {self.share!r}")
+        refuse(within("share", self.share, 0, 1))
 
     @property
     def name(self) -> str:
@@ -112,9 +112,16 @@ class SoftLabelled(Around):
     Args:
         images: The filler that makes the images.
         teacher: The trained networks.
+
+    Raises:
+        ConfigError: ``images`` is not a filler, or ``teacher`` is not a :class:`Trained`.
     """
 
     teacher: Trained = field(default_factory=Trained)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse(instance("teacher", self.teacher, Trained, "Trained()"))
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from condensekit.compute import Compute
 from condensekit.data.images import ClassImages
-from condensekit.errors import ConfigError, DataError, refuse, whole
+from condensekit.errors import ConfigError, DataError, instance, refuse, whole
 from condensekit.methods.encoders import Encoder, Prepared
 from condensekit.methods.recipe import Recipe
 from condensekit.methods.trained_encoders import CLASSES, END, START, Trained
@@ -78,7 +78,7 @@ class LearnerEncoder(Encoder):
         keep: Number of steps for which each network is used.
 
     Raises:
-        ConfigError: ``keep`` is below 1.
+        ConfigError: ``interpolate`` is not a bool, or ``keep`` is below 1.
     """
 
     interpolate: bool = True
@@ -86,7 +86,7 @@ class LearnerEncoder(Encoder):
     trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        refuse(whole("keep", self.keep, 1))
+        refuse(instance("interpolate", self.interpolate, bool, "True or False"), whole("keep", self.keep, 1))
         self.instead: Recipe | None = None  # what to do if the learner cannot embed; see :func:`observed`
         self._experience: Any = None
         self._learners: list[nn.Module] = []  # the learner before and after the experience

@@ -114,6 +114,7 @@ class Memory:
             instance("machine", machine, Machine, "Machine('cpu')"),
             None if out is None else path("out", out, "the folder of the condensations"),
             None if progress is None else instance("progress", progress, Progress, "a Progress, or nothing"),
+            None if cache is None else instance("cache", cache, MutableMapping, "a dictionary, or nothing"),
         )
         uneven = budget.total is not None and (classes is None or budget.total % classes > 0)
         if filler.recipe and uneven:

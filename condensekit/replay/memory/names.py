@@ -120,7 +120,7 @@ def as_filler(given: Any) -> Filler:
     if isinstance(given, Recipe | Condenser):
         return Condensing(catalog.as_recipe(given))
     if callable(given) and not isinstance(given, type):
-        return Selecting(catalog.as_selection(given))
+        return Selecting(catalog.as_selection(given, "recipe"))
     got = f"the class {given.__name__}: pass {given.__name__}()" if isinstance(given, type) else f"{given!r:.60}"
     raise ConfigError(f'recipe must be a text ("m3d lr=3"), a recipe, a method, a selection or a Filler, got {got}')
 

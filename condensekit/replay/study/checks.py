@@ -51,11 +51,10 @@ def _beyond(kind: MemoryKind, settings: Settings, train: ClassImages, room: int)
     """The problem of a memory in which the first image of a class is larger than the bytes of the class, or None."""
     if kind.filler is None or not kind.equal_bytes:
         return None
-    each = kind.bytes_each(train)
     most, label = kind.filler.least(train, sorted({settings.set_seed(order) for order in settings.order_numbers()}))
-    if most <= room // each * each:
+    if most <= room:
         return None
-    would_do = next(n for n in count(1) if room * n // settings.ipc // each * each >= most)
+    would_do = next(n for n in count(1) if room * n // settings.ipc >= most)
     return (
         f"memory {kind.name!r} has {room:,} bytes for each class, and an image of class "
         f"{train.spec.name_of(label)} takes {most:,} bytes: use ipc={would_do}, or leave the memory out"

@@ -100,7 +100,8 @@ def experience_set(memory: MemoryKind, order: int, i: int, bench: Bench) -> Cond
     if file.exists():
         return CondensedSet.load(file)
     count = memory.images(settings.ipc, train, bench.room)
-    parts = filled(memory.filler, train.select(classes), count, bench.job(order, folder), bench.cache)
+    job = replace(bench.job(order, folder), room=memory.room(train, bench.room))
+    parts = filled(memory.filler, train.select(classes), count, job, bench.cache)
     seconds, spent = spent_on(parts.values())
     made = reduce(CondensedSet.merge, (parts[label] for label in sorted(parts)))
     told = [dict(part.provenance) for part in parts.values()]

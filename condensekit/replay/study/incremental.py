@@ -280,7 +280,7 @@ def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Be
     if embeds and memory.embeds_with_learner and filler.recipe:
         filler = filler.with_recipe(by_learner(filler.recipe))
     return CondensedBuffer(
-        Bytes(per_class=count * memory.bytes_each(train)) if filler.codes else Images(per_class=count),
+        Bytes(per_class=bench.room) if filler.codes else Images(per_class=count),
         filler,
         steps=bench.making.steps,
         seed=settings.set_seed(order),

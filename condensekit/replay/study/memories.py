@@ -11,10 +11,11 @@ from condensekit import catalog
 from condensekit.catalog.recipes import PARTS, SHORT
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import refuse, require, whole
+from condensekit.errors import choice, instance, refuse, require, whole
 from condensekit.methods.recipe import Recipe
 from condensekit.replay.memory.base import Filler, usual_steps
 from condensekit.replay.memory.names import DOWNSCALED, Named, read
+from condensekit.sets.formation import DTYPES
 
 FROM_SCRATCH, ER, ER_ACE, DER = "from-scratch", "er", "er-ace", "der++"
 REGIMES = (FROM_SCRATCH, ER, ER_ACE, DER)
@@ -136,8 +137,20 @@ class MemoryKind:
         return 0 if self.filler is None else self.filler.bytes_each(data.spec, data.whole_bytes)
 
     def images(self, ipc: int, data: ClassImages, room: int) -> int:
-        """Number of stored images of each class: ``ipc``, or as many as fit into ``room`` bytes, at least 1."""
-        return max(1, room // self.bytes_each(data)) if self.equal_bytes else ipc
+        """Number of stored images of each class: ``ipc``, or as many as fit into ``room`` bytes, at least 1.
+
+        Of coded images it is the number of uncoded images in whose bytes they are coded, rounded up: they fill
+        ``room``, see :meth:`room`.
+        """
+        if not self.equal_bytes:
+            return ipc
+        each = self.bytes_each(data)
+        return -(-room // each) if self.filler and self.filler.codes else max(1, room // each)
+
+    def room(self, data: ClassImages, room: int) -> int | None:
+        """Bytes of each class of coded images; None: those of whole uncoded images, or the images are not coded."""
+        coded = self.filler is not None and self.filler.codes
+        return room if coded and room % self.bytes_each(data) else None
 
 
 @dataclass(frozen=True)
@@ -157,7 +170,7 @@ class Making:
         machine: Device and workers of all networks, and precision of condensation; training has precision ``fp32``.
 
     Raises:
-        ConfigError: ``steps`` is below 1.
+        ConfigError: ``steps`` is below 1, an unknown storage, or arguments of another type; the error lists all.
     """
 
     steps: int | None = None
@@ -166,7 +179,12 @@ class Making:
     machine: Machine = Machine()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
-        refuse(None if self.steps is None else whole("steps", self.steps, 1))
+        refuse(
+            None if self.steps is None else whole("steps", self.steps, 1),
+            instance("options", self.options, Mapping, '{"lr": 3}'),
+            choice("storage", self.storage, DTYPES),
+            instance("machine", self.machine, Machine, "Machine('cpu')"),
+        )
 
     def on(self, data: ClassImages) -> Making:
         """The settings with a number of steps: if none is given, ``usual_steps`` of the data, at most 1000."""

@@ -91,6 +91,7 @@ class Online:
             else f"momentum must lie in [0, 1), got {self.momentum!r}",
             positive("weight_decay", self.weight_decay, zero=True),
             positive("distillation", self.distillation, zero=True),
+            instance("learner_encoder", self.learner_encoder, bool, "True or False"),
         )
 
 

@@ -141,10 +141,9 @@ def run_protocol(
         progress.tell(_size(places, known, settings, making))
         cells: dict[tuple[str, str], Cell] = {}
         with progress.stage("replay: memories x orders", len(places) * settings.orders) as whole:
-            for regime, name in places:
-                cells[regime, name] = []
-                for order in settings.order_numbers():
-                    cells[regime, name].append(_cell(regime)(known[name], order, bench))
+            for order in settings.order_numbers():  # outermost: each round has the same cost, as the time left needs
+                for regime, name in places:
+                    cells.setdefault((regime, name), []).append(_cell(regime)(known[name], order, bench))
                     whole.advance()
     named = former.get("primary_contrast")
     primary = (named["memory"], named["against"]) if named else named_pair(list(known.values()))

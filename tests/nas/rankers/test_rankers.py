@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import count as counted
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from condensekit.errors import ConfigError, DataError
 from condensekit.nas.rankers import zero_cost
 from condensekit.nas.rankers.base import Combination, Ranker, Setting
 from condensekit.nas.rankers.by_name import ranker
-from condensekit.nas.rankers.sets import DivergedError, Maker
+from condensekit.nas.rankers.sets import DivergedError, Maker, UnfinishedError
 from condensekit.nas.rankers.trained import Condensed, EarlyStop, Half, Selected, Started
 from condensekit.nas.rankers.training import ProxyProtocol
 from condensekit.nas.rankers.untrained import ZeroCost
@@ -191,10 +192,16 @@ def test_a_condensation_that_is_stopped_goes_on_where_it_was(setting):
     whole, _ = single("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None, steps=4)))
     asked = iter([False, False, True])
     maker = replace(setting.maker, steps=4)
-    with pytest.raises(OutOfTimeError, match="after step 2 of 4"):
+    with pytest.raises(UnfinishedError, match="after step 2 of 4 of condensing with dm") as first:
         single("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: next(asked))))
-    with pytest.raises(OutOfTimeError, match="before dm-4 was made"):
-        single("dm").prepare(replace(setting, maker=replace(maker, stop=lambda: True)))
+    over = replace(setting, maker=replace(maker, stop=lambda: True))
+    for _ in range(2):  # resumes without time tell what the first process spent
+        with pytest.raises(UnfinishedError) as again:
+            single("dm").prepare(over)
+        assert str(again.value) == str(first.value)
+        assert again.value.cost == replace(first.value.cost, seconds=pytest.approx(first.value.cost.seconds, abs=0.002))
+    with pytest.raises(OutOfTimeError, match="before kmeans-4-1 was made"):
+        single("kmeans").prepare(over)
     seen = []
 
     class Seen(Progress):
@@ -313,3 +320,11 @@ def test_the_batch_of_zero_cost_scores_has_every_class(setting):
     assert zero_cost.batch(TRAIN, Draw(0)).shape == (64, 1, 8, 8)
     few = ClassImages.from_arrays(torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2] * 2))
     assert zero_cost.batch(few, Draw(0)).shape == (64, 1, 8, 8)
+
+
+def test_a_half_without_time_for_its_real_images_tells_what_its_condensed_images_cost(setting):
+    asked = counted()
+    late = replace(setting.maker, stop=lambda: next(asked) > 2)  # asked before the set and after each of two steps
+    with pytest.raises(UnfinishedError, match="before kmeans-2-1 was made") as caught:
+        single("half-dm").prepare(replace(setting, maker=late))
+    assert caught.value.cost.images > 0

@@ -471,7 +471,7 @@ def test_a_class_of_several_tasks_is_one_group():
         ({"recipe": "dmm"}, "unknown memory 'dmm'. Did you mean 'dm'"),
         ({"recipe": 3}, r"recipe must be a text .* or a Filler, got 3"),
         ({"recipe": Random}, r"got the class Random: pass Random\(\)"),
-        ({"transforms": 3}, "transforms must be a TransformGroups or a callable"),
+        ({"transforms": 3}, "transforms must be a function, got 3"),
     ],
 )
 def test_options_that_make_no_sense(options, text):

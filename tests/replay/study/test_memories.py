@@ -253,9 +253,24 @@ def test_equal_bytes_count_what_is_stored():
     assert each == 4 * 3 * 32 * 32 + 8
     assert memory(EQUAL_BYTES).images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 8) == 39
     assert memory("random").images(10, spec, 10 * each) == 10
-    assert memory("jpeg-random").images(10, spec, 10 * each) == 10 * each // (3 * 32 * 32 + 8)
+    assert memory("jpeg-random").images(10, spec, 10 * each) == 40  # uncoded images, rounded up
     tiny = memory("dm").bytes_each(spec)  # as bytes, equal images are equal bytes
-    assert memory(EQUAL_BYTES).images(10, spec, 10 * tiny) == memory("jpeg-random").images(10, spec, 10 * tiny) == 10
+    assert memory(EQUAL_BYTES).images(10, spec, 10 * tiny) == 10
+    assert memory("jpeg-random").room(spec, 10 * tiny) == 10 * tiny
+    assert memory("jpeg-random").room(spec, 10 * (3 * 32 * 32 + 8)) is None
+
+
+def test_coded_images_fill_the_bytes_of_their_rivals():
+    """Condensed images have ranges: their bytes are no multiple of those of plain images."""
+    small = images(each=60, size=4)
+    smooth = small.images.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    data = ClassImages.from_arrays(smooth, small.labels, mean=[0.5] * 3, std=[0.25] * 3)
+    kind, room = memory("jpeg-random"), 5000  # between one and two plain images
+    assert kind.filler
+    made = kind.filler.fill(data, kind.images(1, data, room), Job(0, room=kind.room(data, room)))
+    for label in made.classes:
+        held = int(made.sizes()[made.labels == label].sum())
+        assert 0.95 * room < held <= room, label
 
 
 @pytest.mark.parametrize("factor", [1, 2])
