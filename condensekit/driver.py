@@ -26,7 +26,7 @@ from condensekit.methods.sampling import Sampler
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.rng import Draw
-from condensekit.runs.budget import ENTRIES, TIMED, Budget, Pace, Seconds
+from condensekit.runs.budget import ENTRIES, Budget, Pace, Seconds
 from condensekit.runs.describe import describe
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
@@ -40,6 +40,7 @@ from condensekit.sets.grid import SMALLEST
 log = logging.getLogger(__name__)
 PICTURED = 1 << 20  # pixels of the picture of the first images
 READ_EVERY = {"cuda": 50, "mps": 50}  # steps between two reads of the metrics from a GPU; on a CPU every step
+DECIDED = 2  # steps after which the work that is left is known, and with it whether the network is compiled
 
 
 @usual_modes()
@@ -297,7 +298,7 @@ class _Loop:
         with self.progress.stage(f"condense ({self.recipe.method.name})", self.budget.steps, self.step) as stage:
             while not self._over():
                 self._advance()
-                if self.step == TIMED:
+                if self.step == DECIDED:
                     self._expect()
                 if len(self.pending) >= read_every or not pace.known:
                     self._read(stage)  # which waits for a GPU

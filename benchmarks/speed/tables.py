@@ -12,7 +12,7 @@ def speed(records: list[Record]) -> Iterator[str]:
     """Table of one step compared with the public code, from all files of ``run.py``."""
     columns = (
         *("machine", "classes", "real batch", "ipc", "precision", "compiled", "reference s", "ours s"),
-        *("times faster (min, median, max)", "gradient error"),
+        *("times faster (min, median, max)", "of the limit", "gradient error", "of the median image"),
     )
     rows = [
         (
@@ -25,7 +25,9 @@ def speed(records: list[Record]) -> Iterator[str]:
             f"{row['reference_s']:.4f}",
             f"{row['ours_s']:.4f}",
             f"{row['ratio_min']:.2f}, **{row['ratio_median']:.2f}**, {row['ratio_max']:.2f}",
+            f"{row['share_of_limit']:.0%} of {row['limit_ratio']:.1f}" if "limit_ratio" in row else "",
             f"{row['gradient_rel_error']:.1e}",
+            f"{row['gradient_rel_error_median']:.1e}" if "gradient_rel_error_median" in row else "",
         )
         for record in records
         for row in record.get("rows", [])
