@@ -25,7 +25,7 @@ def speed(records: list[Record]) -> Iterator[str]:
             f"{row['reference_s']:.4f}",
             f"{row['ours_s']:.4f}",
             f"{row['ratio_min']:.2f}, **{row['ratio_median']:.2f}**, {row['ratio_max']:.2f}",
-            f"{row['share_of_limit']:.0%} of {row['limit_ratio']:.1f}" if "limit_ratio" in row else "",
+            f"{row['share_of_limit']:.0%} of {row['limit_ratio']:.1f}" if row.get("limit_ratio") else "",
             f"{row['gradient_rel_error']:.1e}",
             f"{row['gradient_rel_error_median']:.1e}" if "gradient_rel_error_median" in row else "",
         )
