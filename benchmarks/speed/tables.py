@@ -37,6 +37,27 @@ def speed(records: list[Record]) -> Iterator[str]:
         yield markdown(columns, rows)
 
 
+def epoch(records: list[Record]) -> Iterator[str]:
+    """Table of a training epoch compared with the public code, from all files of ``epoch.py``."""
+    columns = ("machine", "ipc", "precision", "compiled", "reference s", "ours s", "times faster (min, median, max)")
+    rows = [
+        (
+            hardware([record]),
+            row["ipc"],
+            row["precision"],
+            "yes" if record["settings"]["compiled"] else "no",
+            f"{row['reference_epoch_s']:.3f}",
+            f"{row['ours_epoch_s']:.3f}",
+            f"{row['epoch_ratio_min']:.2f}, **{row['epoch_ratio_median']:.2f}**, {row['epoch_ratio_max']:.2f}",
+        )
+        for record in records
+        for row in record.get("rows", [])
+        if "epoch_ratio_median" in row
+    ]
+    if rows:
+        yield markdown(columns, rows)
+
+
 def memory(records: list[Record]) -> Iterator[str]:
     """Table of peak memory, from all files of ``memory.py``."""
     rows = [
