@@ -88,7 +88,7 @@ def networks() -> dict[str, str]:
         "MODEL": "of torchvision.models: resnet18, vgg11_bn, ...",
         "MODEL-small": "the same with a stem for small images",
     }
-    return {**{name: NETWORKS[name] for name in catalog.NETWORKS}, **others}
+    return {**{name: NETWORKS[name] for name in catalog.NETWORKS}, **others, **OWN}
 
 
 def memories() -> dict[str, str]:

@@ -226,7 +226,8 @@ ENCODER = option(
 )
 ENCODER_NETWORK = option(
     "--encoder-network",
-    help="Network that embeds images: ConvNet-d4-w64-batch, ResNet18-instance, or a name of torchvision.models.",
+    help="Network that embeds images: ConvNet-d4-w64-batch, ResNet18-instance, a name of torchvision.models, or "
+    "your own module:object.",
 )
 STORAGE = option(
     "--storage",

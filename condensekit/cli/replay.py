@@ -164,7 +164,11 @@ online_options = packed(
     default=1,
     help="Networks trained on each memory.",
 )
-@option("--network", default="ConvNet", help="Network to train and judge (see `condensekit list networks`).")
+@option(
+    "--network",
+    default="ConvNet",
+    help="Network to train and judge, or your own module:object (see `condensekit list networks`).",
+)
 @option("--protocol", default="short", help="Training from scratch: dc, idc or short.")
 @option("--train-epochs", type=Whole(), help="Epochs from scratch.  [default: the protocol's]")
 @option(
