@@ -128,7 +128,7 @@ online_options = packed(
     "--experiences",
     type=Whole(),
     default=5,
-    help="Number of experiences, with equally many classes.",
+    help="Number of experiences, with equally many classes; of 5 classes, 2 experiences have 3 and 2.",
 )
 @option("--ipc", type=Whole(max=MANY), required=True, help="Stored images of each class.")
 @option(

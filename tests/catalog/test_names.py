@@ -120,7 +120,10 @@ def test_entry_point_of_a_selection(own, monkeypatch):
         (lambda: catalog.network("ConvNet-w²"), "unknown option of network 'ConvNet' 'w²'"),
         (lambda: catalog.network("ConvNot"), "the names of torchvision.models and module:object"),
         (lambda: catalog.network("no_such_module:Net"), "cannot import network 'no_such_module:Net'"),
-        (lambda: catalog.network("torch.nn:Netz"), "cannot import network 'torch.nn:Netz': module 'torch.nn' has no attribute"),
+        (
+            lambda: catalog.network("torch.nn:Netz"),
+            "cannot import network 'torch.nn:Netz': module 'torch.nn' has no attribute",
+        ),
         (lambda: catalog.network("math:pi"), "network 'math:pi' must be an architecture, got 3.14"),
         (lambda: catalog.network("torch.nn:Linear width=3"), "network 'torch.nn:Linear' takes no options: name a func"),
         (lambda: catalog.network("ConvNet-"), "unknown option of network 'ConvNet' ''"),
