@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from condensekit import driver
 from condensekit.catalog import names, recipes
@@ -19,7 +20,7 @@ from condensekit.compute import Compute, Machine, usual_modes
 from condensekit.data import datasets
 from condensekit.data.arrays import check_layout
 from condensekit.data.images import ClassImages
-from condensekit.data.objects import as_images
+from condensekit.data.objects import RESIZED, as_images
 from condensekit.driver import CondenseResult, Saving
 from condensekit.errors import (
     ConfigError,
@@ -47,6 +48,7 @@ from condensekit.training.evaluation import evaluate as evaluate_candidates
 from condensekit.training.train import TrainProtocol
 
 FULL = "full"  # the name in ``against`` for all training images
+PARTS = (ClassImages, Dataset, DataLoader, tuple)  # types of a part in (train, test), unlike those of (images, labels)
 ELSEWHERE = {"iterations": "steps", "per_class": "ipc", "out": "saving"}  # wrong name: the argument of condense()
 
 
@@ -73,8 +75,8 @@ def load(
 
     Args:
         source: A name, a folder or a file of arrays, see :func:`condensekit.data.datasets.load`; or an object that
-            :func:`condensekit.data.objects.as_images` accepts. Of an object, a fixed 20 % of each class are held out
-            as test images.
+            :func:`condensekit.data.objects.as_images` accepts, of which a fixed 20 % of each class are held out as
+            test images; or a pair of such objects, ``(train, test)``, of which nothing is held out.
         root: Folder of the named data sets. For names and files only, as are the next four arguments.
         image_size: Resize every image to this height and width in pixels.
         download: Download a named data set that is missing.
@@ -112,13 +114,20 @@ def load(
             progress=progress or Bars(),
         )
     files = {"root": root, "image_size": image_size, "download": download, "mmap": mmap, "splits": not splits}
+    outs = {"image_size": RESIZED}
     refuse(
-        *(f"{name}= is for names and files, got source {quoted(source)}: leave it out" for name in files if files[name])
+        *(
+            f"{name}= is for names and files, got source {quoted(source)}: {outs.get(name, 'leave it out')}"
+            for name in files
+            if files[name]
+        )
     )
-    images = as_images(source, "source", layout)
-    if flippable is not None:
-        images = images.with_spec(flippable=flippable)
-    return datasets.held_out(images)
+    change = {} if flippable is None else {"flippable": flippable}
+    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, PARTS) for part in source):
+        train, test = (as_images(part, name, layout) for part, name in zip(source, ("train", "test"), strict=True))
+        train = train.with_spec(**change)
+        return train, _alike(_renumbered(test, train, "test"), train)
+    return datasets.held_out(as_images(source, "source", layout).with_spec(**change))
 
 
 @usual_modes()
@@ -386,6 +395,24 @@ def _misplaced(name: str) -> str:
     return str(unknown("argument of condense()", name, taken))
 
 
+def _alike(test: ClassImages, train: ClassImages) -> ClassImages:
+    """The test images with the normalisation and class names of the training images.
+
+    Raises:
+        DataError: A class that the training images lack, or images of another kind.
+    """
+    ours, theirs = train.spec, test.spec
+    strangers = sorted(set(test.classes) - set(train.classes))
+    if strangers:
+        raise DataError(f"test has class {theirs.name_of(strangers[0])!r}, which train lacks")
+    told = [
+        f"images of shape {s.shape}, {'pixels' if s.pixels else 'values that are no pixels'}" for s in (theirs, ours)
+    ]
+    if told[0] != told[1]:
+        raise DataError(f"test has {told[0]}, and train {told[1]}: give both the same transform")
+    return test.with_spec(**{f.name: getattr(ours, f.name) for f in dataclasses.fields(ours)})
+
+
 def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
     """The test images with the normalisation of the set, if both are pixels of the same shape."""
     ours, theirs = made.spec, test.spec
@@ -394,11 +421,11 @@ def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
     return test.with_spec(mean=ours.mean, std=ours.std)
 
 
-def _renumbered(images: ClassImages, made: CondensedSet, argument: str) -> ClassImages:
-    """The images with the labels that the set gives to their class names; a name that is its number fits any label.
+def _renumbered(images: ClassImages, made: CondensedSet | ClassImages, argument: str) -> ClassImages:
+    """The images with the labels that others give to their class names; a name that is its number fits any label.
 
     Raises:
-        DataError: A class name that the set lacks, while it names the label otherwise.
+        DataError: A class name that the others lack, while they name the label otherwise.
     """
     ours, theirs = made.spec.class_names, images.spec.class_names
     if all(len({ours.get(k, str(k)), theirs.get(k, str(k))} - {str(k)}) < 2 for k in images.classes):
@@ -406,7 +433,8 @@ def _renumbered(images: ClassImages, made: CondensedSet, argument: str) -> Class
     label_of = {name: label for label, name in ours.items()}
     strangers = [theirs[k] for k in images.classes if theirs.get(k, str(k)) not in label_of]
     if strangers:
-        raise DataError(f"{argument} has class {strangers[0]!r}, which the set lacks; it has: {', '.join(label_of)}")
+        owner = "train" if isinstance(made, ClassImages) else "the set"
+        raise DataError(f"{argument} has class {strangers[0]!r}, which {owner} lacks; it has: {', '.join(label_of)}")
     listed = images.compact()
     labels = torch.tensor([label_of[theirs[k]] for k in listed.labels.tolist()])
     spec = dataclasses.replace(listed.spec, class_names=dict(ours))

@@ -133,8 +133,10 @@ def resized(images: Tensor, size: int | None) -> Tensor:
     return scaled.clamp(*images.aminmax()) if images.is_floating_point() else scaled  # rounding must not leave [0, 1]
 
 
-def alike(images: Iterable[Tensor], name_of: Callable[[int], str], size: int | None) -> Iterator[Tensor]:
-    """The images, resized to ``size``.
+def alike(
+    images: Iterable[Tensor], name_of: Callable[[int], str], size: int | None, way_out: str = "use image_size=N"
+) -> Iterator[Tensor]:
+    """The images, resized to ``size``; ``way_out`` ends the error about sizes that differ.
 
     Raises:
         DataError: Images still differ in shape; the text names those unlike the first, or the first ten of them.
@@ -152,7 +154,7 @@ def alike(images: Iterable[Tensor], name_of: Callable[[int], str], size: int | N
             yield fitted
     if others:
         more = f" and {len(others) - LISTED:,} more" if len(others) > LISTED else ""
-        way_out = "convert all to grey or all to RGB" if grey else "use image_size=N"
+        way_out = "convert all to grey or all to RGB" if grey else way_out
         raise DataError(
             f"images differ in shape: {name_of(0)} is {shape}; {', '.join(others[:LISTED])}{more}: {way_out}"
         )
