@@ -65,6 +65,7 @@ def load(
     splits: bool = True,
     layout: str | None = None,
     progress: Progress | None = None,
+    **misplaced: Any,
 ) -> tuple[ClassImages, ClassImages]:
     """Load training and test images, both with the normalisation and class names of the training images.
 
@@ -86,11 +87,13 @@ def load(
         splits: Whether folders named ``train``, ``test`` or ``val`` are splits; False: they are classes.
         layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: by their shape, and refused if that does not decide.
         progress: Receives the number of images read; None shows a bar in a terminal.
+        misplaced: Unknown arguments: the error names the one that is meant.
 
     Raises:
         DataError: Images that are missing, damaged or do not fit; the text names the file or item.
         ConfigError: An unknown name or layout, or an ``image_size`` below 1.
     """
+    refuse(*(_misplaced(load, name) for name in misplaced))
     flags = {"download": download, "trust_local_copy": trust_local_copy, "splits": splits}
     flags |= {} if flippable is None else {"flippable": flippable}
     refuse(
@@ -172,7 +175,7 @@ def condense(
         The set (``.set``), how the run ended, the metrics of each step, and the work of the networks. See
         :func:`condensekit.driver.condense`, also for the errors.
     """
-    refuse(*(_misplaced(name) for name in misplaced))
+    refuse(*(_misplaced(condense, name) for name in misplaced))
     problems = Problems()
     made, images = None, None
     with problems:
@@ -208,6 +211,7 @@ def select(
     seed: int = 0,
     formation: Formation | None = None,
     machine: Machine = Machine(),  # noqa: B008 - frozen
+    **misplaced: Any,
 ) -> CondensedSet:
     """Choose ``ipc`` real images of each class: a baseline for a condensed set.
 
@@ -224,11 +228,13 @@ def select(
         seed: Seed of all random numbers.
         formation: How the images are stored; None: as the name of the selection says.
         machine: Device and precision of the networks.
+        misplaced: Unknown arguments: the error names the one that is meant.
 
     Raises:
         ConfigError: An unknown name, or wrong options.
         DataError: A class with too few images.
     """
+    refuse(*(_misplaced(select, name) for name in misplaced))
     chosen_by, usual = names.baseline(selection)
     refuse(
         instance("formation", usual if formation is None else formation, Formation, "Formation(factor=2)"),
@@ -255,6 +261,7 @@ def evaluate(
     equal_steps: bool = True,
     progress: Progress | None = None,
     out: str | Path | None = None,
+    **misplaced: Any,
 ) -> Evaluation:
     """Train networks from scratch on sets, test them, and compare the sets with equally many real images.
 
@@ -284,6 +291,7 @@ def evaluate(
         progress: Receives each gradient step; None shows a bar in a terminal.
         out: A folder, which may be the run folder of a set: it keeps each finished network, so that a repeated call
             goes on after an interruption, and gets the result as ``evaluation.json``; None: nothing is written.
+        misplaced: Arguments of the protocol or the machine, and unknown ones: the error names what is meant.
 
     Returns:
         One row of accuracies for each set, with the difference to the reference; ``print`` shows a table.
@@ -293,6 +301,7 @@ def evaluate(
         DataError: Images that do not fit the sets.
         StoreError: ``out`` cannot be written, or a file in it is damaged.
     """
+    refuse(*(_misplaced(evaluate, name) for name in misplaced))
     wanted: list[str] = []
     problems = Problems()
     architectures: list[Network] = []
@@ -380,19 +389,24 @@ def _no_folder(out: str | Path) -> str | None:
     return f"out={str(out)!r} is no path: {why}" if (why := unusable(out)) else None
 
 
-def _misplaced(name: str) -> str:
-    """The error message for an argument that ``condense`` does not accept: the call that accepts it."""
-    if name in {field.name for field in dataclasses.fields(Machine)}:
-        return f"condense() takes no {name}=: pass machine=Machine({name}=...)"
-    of_methods = {
-        option for published in recipes.PUBLISHED.values() for option in names.options_of(published.recipe.method)
-    }
-    if name in {field.name for field in dataclasses.fields(Recipe)} | {*recipes.SHORT} | of_methods:
-        return f"condense() takes no {name}=: it belongs to the recipe, as in condense(train, recipes.dm({name}=...))"
-    if name in ELSEWHERE:
-        return f"condense() takes no {name}=: pass {ELSEWHERE[name]}="
-    taken = [name for name in inspect.signature(condense).parameters if name != "misplaced"]
-    return str(unknown("argument of condense()", name, taken))
+def _misplaced(function: Callable[..., Any], name: str) -> str:
+    """The error message for an argument that a public function does not accept: the call that accepts it."""
+    call = f"{function.__name__}()"
+    taken = [one for one in inspect.signature(function).parameters if one != "misplaced"]
+    if "machine" in taken and name in {field.name for field in dataclasses.fields(Machine)}:
+        return f"{call} takes no {name}=: pass machine=Machine({name}=...)"
+    if "protocol" in taken and name in {field.name for field in dataclasses.fields(TrainProtocol)}:
+        change = f"dataclasses.replace(ck.catalog.protocol('short'), {name}=...)"
+        return f"{call} takes no {name}=: pass protocol={change}"
+    if "recipe" in taken:
+        of_methods = {
+            option for published in recipes.PUBLISHED.values() for option in names.options_of(published.recipe.method)
+        }
+        if name in {field.name for field in dataclasses.fields(Recipe)} | {*recipes.SHORT} | of_methods:
+            return f"{call} takes no {name}=: it belongs to the recipe, as in {call[:-1]}train, recipes.dm({name}=...))"
+        if name in ELSEWHERE:
+            return f"{call} takes no {name}=: pass {ELSEWHERE[name]}="
+    return str(unknown(f"argument of {call}", name, taken))
 
 
 def _alike(test: ClassImages, train: ClassImages) -> ClassImages:

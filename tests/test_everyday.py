@@ -638,9 +638,15 @@ CONDENSE = {
         lambda: condense(recipe="dm lr"),
         r"a recipe is written NAME key=value ..., got 'lr' in 'dm lr'",
     ),
-    "no number": (lambda: condense(recipe="dm lr=x"), "lr must be float, got 'x'"),
-    "no steps": (lambda: condense(steps=None), "give steps or minutes, exactly one of them"),
-    "both": (lambda: condense(minutes=1), "give steps or minutes, exactly one of them"),
+    "no number": (lambda: condense(recipe="dm lr=x"), "lr must be a number, got 'x'"),
+    "no steps": (
+        lambda: condense(steps=None),
+        "give steps or minutes, exactly one of them, such as steps=1000 or minutes=5",
+    ),
+    "both": (
+        lambda: condense(minutes=1),
+        "give steps or minutes, exactly one of them, such as steps=1000 or minutes=5",
+    ),
     "steps": (lambda: condense(steps="1"), "steps must be an integer of at least 1, got '1'"),
     "minutes": (lambda: condense(steps=None, minutes="1"), "minutes must be positive and finite, got '1'"),
     "ipc": (lambda: condense(ipc="1"), "ipc must be an integer of at least 1, got '1'"),
@@ -685,6 +691,20 @@ def test_condense_refuses(name):
 )
 def test_a_misplaced_argument_says_where_it_belongs(name, says):
     refused(lambda: condense(**{name: 1}), says)
+
+
+def test_other_calls_say_it_too(digits, made):
+    refused(
+        lambda: ck.load("digits", imagesize=8), r"unknown argument of load\(\) 'imagesize'. Did you mean 'image_size'"
+    )
+    refused(lambda: ck.select(digits[0], ipc=1, device="cpu"), r"select\(\) takes no device=: pass machine=Machine")
+    for name, says in (
+        ("epochs", r"evaluate\(\) takes no epochs=: pass protocol=dataclasses.replace"),
+        ("device", r"evaluate\(\) takes no device=: pass machine=Machine"),
+        ("agains", "Did you mean 'against'"),
+        ("lr", r"pass protocol="),
+    ):
+        refused(lambda name=name: ck.evaluate(made, digits[1], **{name: 1}), says)
 
 
 RECIPES = {

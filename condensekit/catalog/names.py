@@ -77,6 +77,7 @@ WORDS = {
 }
 FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 PLAIN = {kind.__name__: kind for kind in (bool, int, float, str)}  # types of options that can be written as text
+WRITTEN = {bool: "true or false", int: "a whole number", float: "a number"}
 OBJECTS: dict[str, Mapping[str, Any]] = {
     "discrepancy": DISCREPANCIES,
     "distance": DISTANCES,
@@ -430,8 +431,7 @@ def convert(name: str, value: Any, kind: type) -> Any:
     try:
         return FLAGS[value.lower()] if kind is bool else kind(value)
     except (ValueError, KeyError):
-        way_out = ": write true or false" if kind is bool else ""
-        raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}{way_out}") from None
+        raise ConfigError(f"{name} must be {WRITTEN.get(kind, kind.__name__)}, got {value!r}") from None
 
 
 def find(kind: str, name: str, table: Mapping[str, Any]) -> Any:

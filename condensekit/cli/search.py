@@ -100,8 +100,13 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert a time to seconds; a number without unit is seconds."""
-        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", str(value).strip())
+        """Convert a time to seconds; a number without unit is an error."""
+        text = str(value).strip()
+        if re.fullmatch(r"[0-9.]+", text):
+            self.fail(
+                f"{value!r} has no unit: write {text}s (seconds), {text}m (minutes) or {text}h (hours).", param, ctx
+            )
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text)
         if not found or not float(found[1]):
             self.fail(f"{value!r} is not a time: write 90s, 30m or 2h.", param, ctx)
         return float(found[1]) * UNITS[found[2]]

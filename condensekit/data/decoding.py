@@ -129,6 +129,8 @@ def resized(images: Tensor, size: int | None) -> Tensor:
     """(N, C, size, size), bilinear and anti-aliased as Pillow does it; unchanged if they fit."""
     if size is None or fits(images, size):
         return images
+    if size == 1 and not images.is_floating_point():  # torch's kernel for bytes fails on one pixel of three channels
+        return resized(images.float(), size).round().to(images.dtype)
     scaled = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
     return scaled.clamp(*images.aminmax()) if images.is_floating_point() else scaled  # rounding must not leave [0, 1]
 

@@ -114,7 +114,7 @@ def test_entry_point_of_a_selection(own, monkeypatch):
         (lambda: catalog.network("ConvNet-banana"), "unknown option of network 'ConvNet' 'banana'"),
         (lambda: catalog.network("ConvNet banana=1"), "unknown option of network 'ConvNet' 'banana'"),
         (lambda: catalog.network("ConvNet-w8 depth=1"), "as key=value or after dashes, not both"),
-        (lambda: catalog.network("ConvNet width=x"), "width must be int, got 'x'"),
+        (lambda: catalog.network("ConvNet width=x"), "width must be a whole number, got 'x'"),
         (lambda: catalog.network("ResNet18-d4"), "unknown option of network 'ResNet18' 'd4'"),
         (lambda: catalog.network("ConvNet-w0"), "width must be an integer of at least 1, got 0"),
         (lambda: catalog.network("ConvNet-w²"), "unknown option of network 'ConvNet' 'w²'"),
@@ -248,9 +248,9 @@ def test_numbers_as_text():
     assert catalog.convert("lr", "3", float) == 3.0
     assert isinstance(catalog.convert("lr", 3, float), float)
     assert catalog.convert("lr", "nan", float) != catalog.convert("lr", "nan", float)
-    with pytest.raises(ConfigError, match="nested must be bool, got 'on': write true or false"):
+    with pytest.raises(ConfigError, match="nested must be true or false, got 'on'"):
         catalog.convert("nested", "on", bool)
-    with pytest.raises(ConfigError, match=r"batch_real must be int, got '2\.5'"):
+    with pytest.raises(ConfigError, match=r"batch_real must be a whole number, got '2\.5'"):
         catalog.convert("batch_real", "2.5", int)
 
 
