@@ -31,7 +31,7 @@ SELECTIONS = {
     "kcenter": "always the real image farthest from those chosen before",
     "importance-kmeans": "drawn by their importance for the loss of k-means",
     "importance-krr": "drawn by their importance for the loss of kernel ridge regression",
-    "jpeg-random": "random images as JPEG, as many as fit into the bytes of ipc images; not for --init",
+    "jpeg-random": "random images as JPEG, as many as fit into the bytes of ipc images",
 }
 NETWORKS = {
     "ConvNet": "three blocks of 128 channels; ConvNet-d4-w64-batch: four of 64 with batch norm",
@@ -78,7 +78,7 @@ def methods() -> dict[str, str]:
 
 def selections() -> dict[str, str]:
     """Selections, as baselines too."""
-    packed = {f"{catalog.PACKED}NAME": "the same, four smaller images in each stored one; not for --init"}
+    packed = {f"{catalog.PACKED}NAME": "the same, four smaller images in each stored one"}
     return {**{name: SELECTIONS[name] for name in catalog.SELECTIONS}, **packed, **_installed("selections"), **OWN}
 
 
@@ -138,7 +138,10 @@ def data() -> dict[str, str]:
 
 LISTS: dict[str, tuple[Callable[[], Mapping[str, str]], str]] = {
     "methods": (methods, "condense --method NAME; `condensekit methods NAME` shows its options"),
-    "selections": (selections, "select --selection NAME, evaluate --against LIST, condense --init NAME"),
+    "selections": (
+        selections,
+        "select --selection NAME, evaluate --against LIST, condense --init NAME (not jpeg-, packed-)",
+    ),
     "networks": (networks, "evaluate and replay --network, --encoder-network NAME"),
     "memories": (memories, "replay --memory LIST"),
     "rankers": (rankers, "search --rankers LIST"),
