@@ -229,6 +229,16 @@ def test_a_search_that_scores_nothing_says_why_and_fails(cli, tmp_path):
     assert "nwot: 4 of 4 trials failed and rank last: ConfigError: nwot needs activation modules" in text
     assert "No candidate was scored." in text
     assert "Traceback" not in err
+    assert "| nwot" not in text
+
+
+def test_a_search_that_ends_before_a_score_says_why_once(cli, tmp_path):
+    options = ("--rankers", "dm", "--engine", "sequential", "--steps", "1000000", "--budget", "2s")
+    code, text, err = cli(*options, "--out", tmp_path / "run")
+    assert code == 3
+    assert "Warning: dm scored no candidate: the budget ended" in err
+    assert text.splitlines()[0] == "No candidate was scored."
+    assert "condensekit search --resume --budget" in text
 
 
 def test_a_space_of_which_no_candidate_fits_is_refused_in_one_line(cli, tmp_path):

@@ -473,8 +473,12 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
     from condensekit.report.searched import verdict
 
     retrained = record["retrained"]
-    lines = [found.table(), ""]
-    lines += [f"Note: {as_flags(note)}" for note in record["notes"]]
+    longer = ("score candidates by all rankers", "search", "--resume", "--budget", more, "--out", out)
+    late = tuple(f"{one.ranker} scored no candidate" for one in found.late)  # a warning says why
+    lines = [f"Note: {as_flags(note)}" for note in record["notes"] if found.best or not note.startswith(late)]
+    if found.best is None:
+        return "\n".join([*lines, "No candidate was scored.", *([ending(out, None, *longer)] if more else [])])
+    lines = [found.table(), "", *lines]
     if found.truth and found.truth["retest"] is not None:
         lines.append(
             f"The truth was measured {found.truth['repeats']} times; two measurements correlate with "
@@ -482,9 +486,6 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
         )
     if drawn:
         lines.append(f"Scores against the truth: {out / 'ranking.png'}")
-    longer = ("score candidates by all rankers", "search", "--resume", "--budget", more, "--out", out)
-    if found.best is None:
-        return "\n".join([*lines, "No candidate was scored.", *([ending(out, None, *longer)] if more else [])])
     lines.append(
         f"Best by {found.best['ranker']}: {found.best['architecture']}, {_number(found.best['params'])} parameters"
     )

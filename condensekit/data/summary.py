@@ -54,7 +54,17 @@ def _listed(words: list[str]) -> str:
 def _classes(images: ClassImages) -> str:
     names = [_short(images.spec.class_names.get(label, str(label)), NAME) for label in images.classes[:NAMED]]
     count = len(images.classes)
-    return f"{count:,} class{'es' * (count != 1)}: {', '.join(names)}{', ...' * (count > NAMED)}"
+    told = f"{count:,} class{'es' * (count != 1)}: {', '.join(names)}{', ...' * (count > NAMED)}"
+    return f"{told}{_fewest(images)}"
+
+
+def _fewest(images: ClassImages) -> str:
+    """The class with fewest images; nothing if all classes have equally many."""
+    counts = {label: images.count(label) for label in images.classes}
+    label = min(counts, key=counts.__getitem__)
+    if counts[label] == max(counts.values()):
+        return ""
+    return f"; fewest: {counts[label]:,} of class {_short(images.spec.class_names.get(label, str(label)), NAME)}"
 
 
 def _values(images: ClassImages) -> str:

@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from condensekit import errors
+from condensekit.data.folders import LABELS, LOADER
 from condensekit.errors import ConfigError, instance, refuse, require
 from condensekit.runs.files import staged, stream_of, temporary_name, write_bytes_atomic
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.labelled import labelled
 
-LABELS, LOADER = "labels.json", "load.py"  # files of an exported folder, beside the folders of the classes
 LONGEST = 60  # characters of a folder's name; file systems allow 255 bytes
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?", re.IGNORECASE)  # no names on Windows
 SCRIPT = '''"""Images of this folder as arrays: copy this file beside your program, or run it here.

@@ -99,6 +99,12 @@ def test_an_exported_folder_is_read_back(tmp_path, channels):
     assert np.array_equal(soft[order], np.eye(12))
 
 
+def test_an_exported_folder_taken_for_data_says_what_it_is(tmp_path):
+    to_folder(make(labels=(0, 0, 1, 1)), tmp_path / "out")
+    train, _ = ck.load(tmp_path / "out")
+    assert "this is an exported set: its load.py reads all images" in " ".join(train.notes)
+
+
 def test_values_that_are_no_pixels_are_mapped_and_read_back(tmp_path):
     """Floats from -1 to 1, as Normalize(0.5, 0.5) of many tutorials makes them."""
     images = torch.linspace(-1, 3, 3 * 3 * 16).reshape(3, 3, 4, 4)
