@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import condensekit as ck
 from condensekit.data.images import ImageSpec, spec_of
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.sets.condensed import CondensedSet
