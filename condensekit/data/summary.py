@@ -22,6 +22,7 @@ def summary(train: ClassImages, test: ClassImages | None = None) -> str:
     ...     print(told)
     46 training images
     4 classes: -3, 0, 7, 42
+    fewest: 10 of class -3
     3 x 8 x 8, uint8 pixels 0..254
     assumed: mirrored images keep their class (else flippable=False)
 
