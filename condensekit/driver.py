@@ -95,7 +95,9 @@ def condense(
     made, problems = as_recipe(recipe).on(data.spec), Problems()
     with problems:
         refuse(
-            "give steps or minutes, exactly one of them" if (steps is None) == (minutes is None) else None,
+            "give steps or minutes, exactly one of them, such as steps=1000 or minutes=5"
+            if (steps is None) == (minutes is None)
+            else None,
             None if steps is None else whole("steps", steps, 1),
             None if minutes is None else positive("minutes", minutes),
             whole("seed", seed),
@@ -420,7 +422,7 @@ class _Loop:
         self._checkpoint()
         far = escaped(self.state["images"].flatten(0, 1), self.data.spec)
         notes = [
-            f"finished {self.step} steps in {self.seconds}",
+            f"finished {self.step} step{'s' * (self.step != 1)} in {self.seconds}",
             *self.shortened,
             smaller_note(self.each.values()),
             far,

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 FAST = (
     *("replay", "--data", "digits", "--ipc", "2", "--steps", "3", "--experiences", "2", "--orders", "2"),
@@ -63,6 +65,20 @@ def test_every_mistake_is_listed_at_once(cli, tmp_path):
         assert part in err
 
 
+@pytest.mark.parametrize("regime", ["from-scratch", "er"])
+def test_five_classes_are_learnt_in_two_experiences(cli, tmp_path, regime):
+    images, labels = load_digits(return_X_y=True)
+    chosen = labels < 5
+    pixels = (images[chosen] * 15.9).astype(np.uint8).reshape(-1, 8, 8)
+    np.savez(tmp_path / "five.npz", images=pixels, labels=labels[chosen])
+    command = [tmp_path / "five.npz" if part == "digits" else part for part in FAST]
+    options = ("--memory", "random", "--experiences", 2, "--regime", regime, "--out", tmp_path / "x", "--json")
+    code, out, err = cli(*command, *options)
+    assert code == 0, err
+    (row,) = json.loads(out)["rows"]
+    assert row["final_accuracy_mean"] > 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -73,7 +89,7 @@ def test_every_mistake_is_listed_at_once(cli, tmp_path):
         ),
         (("--memory", "random", "--set", "lr=3", "--out", "x"), "option lr=3: nothing is condensed"),
         (("--memory", "dm", "--set", "lr", "--out", "x"), "--set takes NAME=VALUE such as lr=3, got 'lr'"),
-        (("--memory", "dm", "--experiences", "3", "--out", "x"), "experiences=3 does not divide 10 classes"),
+        (("--memory", "dm", "--experiences", "11", "--out", "x"), "experiences=11 is more than the 10 classes: use 2"),
         (("--memory", "dm", "--er-lr", "0", "--out", "x"), "lr must be positive"),
         (
             ("--memory", "dm", "--distillation", "inf", "--out", "x"),

@@ -81,7 +81,7 @@ def test_a_finished_run_is_made_longer(cli, data, tmp_path):
 def test_minutes_are_made_longer(cli, data, tmp_path):
     words = FAST[:2] + FAST[4:]  # without the steps
     code, printed, err = cli("condense", "--data", data, *words, "--minutes", 1e-9, "--out", tmp_path / "run")
-    assert (code, "finished 1 steps" in printed) == (0, True), err
+    assert (code, "finished 1 step " in printed) == (0, True), err
     code, printed, err = cli("condense", "--resume", "--out", tmp_path / "run", "--minutes", 0.1)
     assert code == 0, err
     assert re.search(r"finished ([2-9]|\d\d+) steps", printed)

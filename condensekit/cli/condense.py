@@ -107,7 +107,10 @@ def command(
     """Load the data, and make a run for each seed."""
     problems = gathered()
     with problems:
-        require((steps is None) != (minutes is None), "give --steps or --minutes, exactly one of them")
+        require(
+            (steps is None) != (minutes is None),
+            "give --steps or --minutes, exactly one of them, such as --steps 1000 or --minutes 5",
+        )
     folders: dict[int, Path] = {}
     with problems:
         folders = place.folders()

@@ -204,6 +204,9 @@ class Number(click.FloatRange):
         """Convert the value; other digits are an error."""
         if isinstance(value, str) and not (value.isascii() and value.strip() == value):
             self.fail(f"{value!r} is not a number.", param, ctx)
+        if isinstance(value, str) and (found := re.fullmatch(r"([0-9.]+) ?([a-z]+)", value)):
+            way_out = f": write {found[1]}" if param and param.name and param.name.startswith(found[2]) else ""
+            self.fail(f"takes a number without a unit, got {value!r}{way_out}.", param, ctx)
         return float(super().convert(value, param, ctx))
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:

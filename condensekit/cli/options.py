@@ -136,7 +136,7 @@ DATA = option(
     help="A name (see `condensekit list data`); a folder with a folder of images for each class, or with train and "
     "test or val folders of that form; an .npz or HDF5 file, or a folder of .npy files.",
 )
-IMAGE_SIZE = option("--image-size", type=Whole(min=1, max=MAX_SIZE), help="Resize images to N x N while reading.")
+IMAGE_SIZE = option("--image-size", type=Whole(min=1, max=MAX_SIZE), help="Squeeze images to N x N while reading.")
 DATA_ROOT = option(
     "--data-root",
     type=Location(),
@@ -228,7 +228,8 @@ ENCODER = option(
 )
 ENCODER_NETWORK = option(
     "--encoder-network",
-    help="Network that embeds images: ConvNet-d4-w64-batch, ResNet18-instance, or a name of torchvision.models.",
+    help="Network that embeds images: ConvNet-d4-w64-batch, ResNet18-instance, a name of torchvision.models, or "
+    "your own module:object.",
 )
 STORAGE = option(
     "--storage",

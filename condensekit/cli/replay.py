@@ -128,7 +128,7 @@ online_options = packed(
     "--experiences",
     type=Whole(),
     default=5,
-    help="Number of experiences, with equally many classes.",
+    help="Number of experiences, with equally many classes; of 5 classes, 2 experiences have 3 and 2.",
 )
 @option("--ipc", type=Whole(max=MANY), required=True, help="Stored images of each class.")
 @option(
@@ -164,7 +164,11 @@ online_options = packed(
     default=1,
     help="Networks trained on each memory.",
 )
-@option("--network", default="ConvNet", help="Network to train and judge (see `condensekit list networks`).")
+@option(
+    "--network",
+    default="ConvNet",
+    help="Network to train and judge, or your own module:object (see `condensekit list networks`).",
+)
 @option("--protocol", default="short", help="Training from scratch: dc, idc or short.")
 @option("--train-epochs", type=Whole(), help="Epochs from scratch.  [default: the protocol's]")
 @option(

@@ -257,8 +257,11 @@ def for_option(command: str, options: Iterable[str], name: str) -> str:
         return _question(same[:1])
     if f"--{bare}" in (others := _others(command)) or f"--{text}" in others:
         return _elsewhere(command, text)
-    close = words.close(given, names)
-    return _question(close) if close else _elsewhere(command, text)
+    if close := words.close(given, names):
+        return _question(close)
+    foreign = {words.plain(word): word for others, _ in OPTION_WORDS for word in others.split()}
+    near = words.close(given, foreign)
+    return (_called(command, known, set(map(words.plain, near))) if near else None) or _elsewhere(command, text)
 
 
 def _called(command: str, known: list[str], given: set[str]) -> str | None:

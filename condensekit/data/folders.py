@@ -18,6 +18,8 @@ from condensekit.data.labels import as_labels
 from condensekit.data.pictures import ENDINGS
 from condensekit.errors import DataError
 
+EXPORTED = LABELS, LOADER = "labels.json", "load.py"  # files of an exported set
+OURS = f"this is an exported set: its {LOADER} reads all images with their values, CondensedSet.load the set itself"
 SPLITS = {
     "train": "train|training|trn",
     "test": "test|testing|tst|eval|evaluation",
@@ -107,7 +109,8 @@ def folder(path: Path, splits: bool = True) -> Source:
     found = _some_classes(top, left)
     rows = hold_out(found.labels, found.names)
     files = tuple(found.files[i] for i in torch.cat(rows).tolist())
-    return Source(tuple(found.labels[r] for r in rows), found.names, files, notes=(*left.notes(), FIFTH))
+    notes = (*left.notes(), FIFTH, *([OURS] if all((path / name).is_file() for name in EXPORTED) else []))
+    return Source(tuple(found.labels[r] for r in rows), found.names, files, notes=notes)
 
 
 def class_folders(path: Path, left: LeftOut) -> Classes:

@@ -33,7 +33,8 @@ def holds(made: CondensedSet, sets: int = 1) -> str:
     """What a set, or each of some sets, is; a clause: ``The set holds 10 images condensed by dm, made in 20 steps``."""
     told = made.provenance
     images = images_of(made.name, len(made) * made.formation.factor**2)
-    steps = f", made in {told['steps']:,} steps" if isinstance(told.get("steps"), int) else ""
+    plural = "" if told.get("steps") == 1 else "s"
+    steps = f", made in {told['steps']:,} step{plural}" if isinstance(told.get("steps"), int) else ""
     time = f" and {seconds(told['elapsed_s'])}" if steps and isinstance(told.get("elapsed_s"), int | float) else ""
     whose = "The set" if sets == 1 else f"Each of the {sets} sets"
     return f"{whose} holds {images}{steps}{time}"

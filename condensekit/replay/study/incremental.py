@@ -155,7 +155,12 @@ def _run(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench
     with without_avalanches_warnings():
         with isolated(Draw(seed).key("stream")):
             stream = nc_benchmark(
-                Stream(bench.train), Stream(bench.test), len(experiences), task_labels=False, fixed_class_order=flat
+                Stream(bench.train),
+                Stream(bench.test),
+                len(experiences),
+                task_labels=False,
+                fixed_class_order=flat,
+                per_exp_classes=dict(enumerate(map(len, experiences))),
             ).train_stream
         learner = _learner(memory, regime, order, network, bench)
         learner.strategy.plugins.append(Finite(settings.online.lr))

@@ -107,7 +107,8 @@ class Settings:
     [2, 2, 2, 2, 2]
 
     Args:
-        experiences: Number of experiences, each with the same number of classes.
+        experiences: Number of experiences; where it does not divide the number of classes, the first ones have one
+            class more.
         ipc: Number of stored images of each class; the memory grows with the classes.
         orders: Number of class orders; order o is the permutation of seed o in DM's code (:meth:`stream`).
         first_order: Number of the first order. Options are tuned on orders that are not reported.
@@ -162,18 +163,17 @@ class Settings:
         return range(self.first_order, self.first_order + self.orders)
 
     def stream(self, order: int, classes: int) -> list[list[int]]:
-        """Labels 0..classes-1 in class order ``order``, a list for each experience.
+        """Labels 0..classes-1 in class order ``order``, a list for each experience; the first may have one class more.
 
         Raises:
-            ConfigError: The number of experiences does not divide the number of classes.
+            ConfigError: There are more experiences than classes.
         """
         require(
-            classes % self.experiences == 0,
-            f"experiences={self.experiences} does not divide {classes} classes: use 1, {classes} or another divisor",
+            classes >= self.experiences,
+            f"experiences={self.experiences} is more than the {classes} classes: use {min(2, classes)} to {classes}",
         )
         found = np.random.RandomState(order).permutation(classes).tolist()  # the permutation of DM's code
-        size = classes // self.experiences
-        return [found[i : i + size] for i in range(0, classes, size)]
+        return [part.tolist() for part in np.array_split(found, self.experiences)]
 
     def set_seed(self, order: int) -> int:
         """Seed of condensation and selection in an order."""
