@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 FAST = (
     *("replay", "--data", "digits", "--ipc", "2", "--steps", "3", "--experiences", "2", "--orders", "2"),
@@ -129,3 +130,13 @@ def test_an_interrupt_ends_within_a_step_and_is_resumed(cli, tmp_path, signum, c
     assert child.returncode == code
     assert "continue with --resume" in err
     assert list((folder / "checkpoints").iterdir())
+
+
+def test_folders_of_experiences_are_refused_with_the_way_out(cli, tmp_path):
+    for place in ("session0/bear", "session0/mouse", "session1/ant", "session1/bear"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "0.png")
+    code, _, err = cli("replay", "--data", tmp_path, "--ipc", 1, "--memory", "random", "--out", tmp_path / "run")
+    assert code == 2
+    assert "This command divides one folder of classes into experiences" in err
+    assert "see 'A stream of folders' in docs/tutorials/replay.md" in err

@@ -27,7 +27,8 @@ from condensekit.cli.options import (
     together,
 )
 from condensekit.compute import Machine
-from condensekit.errors import StoreError
+from condensekit.data.folders import NestedError
+from condensekit.errors import DataError, StoreError
 from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.memories import FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
 from condensekit.replay.study.protocol import Online, Settings
@@ -35,6 +36,10 @@ from condensekit.replay.study.results import FILE, ReplayResult
 from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
 from condensekit.report.replayed import verdict
 
+EXPERIENCES = (
+    "This command divides one folder of classes into experiences. For a stream of folders, use condensekit.load with "
+    "like= and Memory.observe in a loop: see 'A stream of folders' in docs/tutorials/replay.md"
+)
 HELP = f"""Learn the classes of a data set in several experiences, with a memory of the former classes.
 
 The classes of an experience are condensed from the images of this experience only. All memories get the same class
@@ -251,7 +256,10 @@ def command(
             unused(**_idle(kinds, regimes, orders, seeds))
     problems.refuse()
     progress = show.progress(quiet, out if tensorboard else None)
-    train, test = source.load(quiet)
+    try:
+        train, test = source.load(quiet)
+    except NestedError as error:
+        raise DataError(f"{error}. {EXPERIENCES}") from None
     making = making.on(train)
     if steps is None and not quiet and any(kind.learnt for kind in kinds):
         show.tell(f"each condensation has {making.steps} steps, which fit the data: --steps N gives another number")

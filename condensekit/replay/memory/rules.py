@@ -178,6 +178,9 @@ class Rules:
                     f"images of the stream have shape {here.shape}, mean {here.mean} and std {here.std}; "
                     f"those in the memory {there.shape}, {there.mean} and {there.std}: use a new buffer"
                 )
+        for label in data.classes:
+            if (task, label) in content.parts:
+                _check_name(label, data.spec, content.parts[task, label].spec)
         return seen
 
     def _plan(
@@ -232,3 +235,13 @@ class Rules:
         unit = "" if self.budget.in_images else f" of {bytes_each:,} bytes"
         least = self.budget.least(classes, bytes_each)
         return f"{self.budget} is less than one image{unit} for each of {classes} classes: use at least {least}"
+
+
+def _check_name(label: int, here: ImageSpec, there: ImageSpec) -> None:
+    """Raise DataError if a label names another class than in the memory; a name that is the label fits any name."""
+    now, before = (spec.class_names.get(label, str(label)) for spec in (here, there))
+    if len({now, before} - {str(label)}) > 1:
+        raise DataError(
+            f"label {label} is {now!r} here and {before!r} in the memory: give each class a label of its own, as "
+            "condensekit.load(..., like=train) does with the images of the experience before, or another task="
+        )
