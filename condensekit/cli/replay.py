@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from condensekit import catalog
-from condensekit.cli import show
+from condensekit.cli import show, waiting
 from condensekit.cli.kinds import MANY, Choice, Command, List, Number, Whole, gathered, option, packed, unused
 from condensekit.cli.next import ending
 from condensekit.cli.options import (
@@ -35,6 +35,7 @@ from condensekit.replay.study.protocol import Online, Settings
 from condensekit.replay.study.results import FILE, ReplayResult
 from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
 from condensekit.report.replayed import verdict
+from condensekit.runs.folder import check_free
 
 EXPERIENCES = (
     "This command divides one folder of classes into experiences. For a stream of folders, use condensekit.load with "
@@ -175,7 +176,7 @@ online_options = packed(
 @option(
     "--steps",
     type=Whole(),
-    help="Matching steps of each condensation.  [default: one for each image of the largest class, 100 to 1000]",
+    help="Matching steps of each condensation.  [default: one for each image of the largest class, 100 to 500]",
 )
 @option(
     "--encoder-network",
@@ -255,9 +256,10 @@ def command(
         if not resume and len(kinds) == len(memories):  # a folder may have more memories and regimes than are named
             unused(**_idle(kinds, regimes, orders, seeds))
     problems.refuse()
+    check_free(out, resume)
     progress = show.progress(quiet, out if tensorboard else None)
     try:
-        train, test = source.load(quiet)
+        train, test = source.load(quiet, *[out] * resume)
     except NestedError as error:
         raise DataError(f"{error}. {EXPERIENCES}") from None
     making = making.on(train)
@@ -277,7 +279,7 @@ def command(
             progress=progress,
         )
     except Interrupted as stopped:
-        show.tell(f"{out}: {stopped}")
+        show.tell(f"{out}: {stopped}; {waiting.DROPPED['replay']}")
         return 128 + stopped.signum
     except StoreError as error:
         if isinstance(error.result, ReplayResult):

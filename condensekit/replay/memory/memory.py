@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, MutableMapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,9 @@ class Memory:
         cache: MutableMapping[str, CondensedSet] | None = None,
     ) -> None:
         filler = as_filler(recipe)
+        number = 2000 if whole("budget", budget, 1) else budget
         refuse(
-            instance("budget", budget, Budget, "Images(2000), or Bytes(2_000_000)"),
+            instance("budget", budget, Budget, f"Images({number}), or Bytes(2_000_000)"),
             None if classes is None else whole("classes", classes, 1),
             None if steps is None else whole("steps", steps, 1),
             whole("seed", seed),
@@ -121,10 +123,11 @@ class Memory:
         if filler.recipe and uneven:
             filler = filler.with_recipe(filler.recipe.replace(nested=True))
         filler = filler if storage is None else filler.with_storage(storage)
-        self.rules = Rules(budget, classes, filler, Job(seed, steps, machine, progress=progress or Bars()))
+        self.text = recipe if isinstance(recipe, str) else None
+        job = Job(seed, steps, machine, progress=progress or Bars())
+        self.rules = Rules(budget, classes, filler, job, text=self.text)
         self.spec, self.storage = spec, storage
         self.out, self.cache = None if out is None else Path(out), cache
-        self.text = recipe if isinstance(recipe, str) else None
         self.condense_s: list[float] = []
         self.work: list[Spent] = []
         self.wall_s = 0.0
@@ -139,8 +142,10 @@ class Memory:
         return len(self.content)
 
     def __repr__(self) -> str:
-        held = f"{len(self)} images of {len(self.groups)} classes, {self.nbytes:,} bytes" if len(self) else "empty"
-        return f"Memory({self.rules.budget}, {self.rules.filler.name}: {held})"
+        replayed = len(self) * self.rules.filler.stored.factor**2
+        images = f"{len(self)} stored, {replayed} replayed" if replayed > len(self) else f"{len(self)}"
+        held = f"{images} images of {len(self.groups)} classes, {self.nbytes:,} bytes" if len(self) else "empty"
+        return f"Memory({self.rules.budget}, {self.rules.name}: {held})"
 
     @property
     def nbytes(self) -> int:
@@ -377,10 +382,9 @@ class Memory:
             recipe is not None or text is not None,
             f"the memory in {path} was not filled by a recipe that has a name: pass recipe=",
         )
-        if recipe is None:
-            with own.only():  # the file may come from somebody else: it names no code
-                recipe = as_filler(text)
-        memory = cls(budget, recipe, **options, machine=machine, spec=spec, out=out, progress=progress)
+        given = text if recipe is None else recipe
+        with own.only() if recipe is None else nullcontext():  # the file may come from somebody else: it names no code
+            memory = cls(budget, given, **options, machine=machine, spec=spec, out=out, progress=progress)
         memory.text = text
         try:
             memory.load_state_dict(state)

@@ -32,7 +32,7 @@ from condensekit.replay.memory.budget import Bytes, Images
 from condensekit.replay.memory.learner import by_learner
 from condensekit.replay.study.baselines import BASELINES, Learner, Parts
 from condensekit.replay.study.memories import DER, ER, ER_ACE, MemoryKind
-from condensekit.replay.study.protocol import Bench, Record, Score, Settings, total
+from condensekit.replay.study.protocol import Bench, Record, Score, Settings, cell, total
 from condensekit.rng import Draw, isolated
 from condensekit.training.train import TrainProtocol
 
@@ -119,10 +119,9 @@ def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> li
     settings = bench.settings
     found = []
     for network in range(settings.networks):
-        name = f"{regime}/order-{order}-network-{network}"
         with bench.progress.stage(f"{regime}, {memory.name}, order {order}", settings.experiences) as stage:
-            cell = partial(_run, memory, regime, order, network, bench, stage)
-            found.append(bench.remember(memory, name, cell, _Cell)["experiences"])
+            make = partial(_run, memory, regime, order, network, bench, stage)
+            found.append(bench.remember(memory, cell(regime, order, network), make, _Cell)["experiences"])
     rows = []
     for networks in zip(*found, strict=True):
         mean = {key: sum(record[key] for record in networks) / len(networks) for key in ("condense_s", "train_s")}

@@ -16,6 +16,7 @@ from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.methods.distribution import DistributionMatching
 from condensekit.replay import Bytes, Images, Memory
+from condensekit.replay.study.memories import AVALANCHE, EQUAL_BYTES
 from condensekit.rng import isolated
 from condensekit.selection.classic import Random
 from condensekit.selection.jpeg_random import JpegRandom
@@ -312,3 +313,31 @@ def test_a_spec_of_to_tensor_alone_is_a_spec():
 def test_images_and_labels_of_another_form_are_refused(images, labels, words):
     with pytest.raises(DataError, match=words):
         memory().observe(images, labels)
+
+
+def test_a_memory_shows_its_text_and_what_it_replays():
+    found = memory(Images(8), "packed-random factor=2")
+    found.observe(*part(0, 1))
+    assert (
+        repr(found) == "Memory(Images(8), packed-random factor=2: 8 stored, 32 replayed images of 2 classes, 640 bytes)"
+    )
+    assert repr(memory(Images(8), "unpacked-m3d lr=3")) == "Memory(Images(8), unpacked-m3d lr=3: empty)"
+    assert repr(memory(Images(8), Random())) == "Memory(Images(8), random: empty)"
+
+
+def test_mistakes_are_told_in_the_words_of_the_user():
+    with pytest.raises(
+        DataError, match=r"^downscaled-8 packs 8 x 8 = 64 images into one, .* has 20: use downscaled-4$"
+    ):
+        memory(recipe="downscaled-8").observe(torch.rand(40, 3, 16, 16), torch.arange(40) % 2)
+    with pytest.raises(DataError, match=r"^packed-random packs 2 x 2 = 4 images into one, .* has 3: use factor=1$"):
+        memory(recipe="packed-random").observe(torch.rand(6, 3, 16, 16), torch.arange(6) % 2)
+    for name in (EQUAL_BYTES, *AVALANCHE):
+        with pytest.raises(
+            ConfigError, match=r"is a memory of `condensekit replay` only: here .* the same Bytes\(n\)$"
+        ):
+            memory(recipe=name)
+    with pytest.raises(ConfigError, match=r"^percent of 'hybrid-dm-150' must lie in \[0, 100\], got 150.0$"):
+        memory(recipe="hybrid-dm-150")
+    with pytest.raises(ConfigError, match=r"budget must be a Budget, got 20 \(int\): pass Images\(20\)"):
+        memory(20)
