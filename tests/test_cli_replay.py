@@ -155,6 +155,16 @@ def test_a_resumed_run_says_what_was_finished_and_what_stays(cli, tmp_path):
     assert (code, "is not empty: continue its run with --resume" in err) == (2, True)
 
 
+def test_an_encoder_network_that_does_nothing_is_told(cli, tmp_path):
+    small = ("--er-epochs", 1, "--orders", 1, "--set", "batch_real=8", "--memory", "dm,random", "--regime")
+    code, _, err = cli(*FAST, *small, "from-scratch,er", "--out", tmp_path / "run")
+    assert code == 0
+    note = "the learner embeds images for dm in er, and encoder_network does nothing there: --own-encoder uses the recipe's"
+    assert note in err
+    code, _, err = cli(*FAST, *small, "er", "--own-encoder", "--out", tmp_path / "other")
+    assert (code, "does nothing" in err) == (0, False)
+
+
 def test_folders_of_experiences_are_refused_with_the_way_out(cli, tmp_path):
     for place in ("session0/bear", "session0/mouse", "session1/ant", "session1/bear"):
         (tmp_path / place).mkdir(parents=True)

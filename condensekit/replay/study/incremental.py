@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from condensekit.data.images import ClassImages
-from condensekit.networks.base import separable
 from condensekit.progress import Stage
 from condensekit.replay.adapters.buffer import CondensedBuffer
 from condensekit.replay.adapters.plugins import FineTuneOnMemory
@@ -31,6 +30,7 @@ from condensekit.replay.memory.base import DivergedError
 from condensekit.replay.memory.budget import Bytes, Images
 from condensekit.replay.memory.learner import by_learner
 from condensekit.replay.study.baselines import BASELINES, Learner, Parts
+from condensekit.replay.study.checks import embeds_with_learner
 from condensekit.replay.study.memories import DER, ER, ER_ACE, MemoryKind
 from condensekit.replay.study.protocol import Bench, Record, Score, Settings, cell, total
 from condensekit.rng import Draw, isolated
@@ -275,8 +275,7 @@ def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Be
     settings, train = bench.settings, bench.train
     count, filler = memory.images(settings.ipc, train, bench.room), memory.filler
     learner = settings.network.build(train.spec.shape, len(train.classes))
-    embeds = regime in (ER, DER) and settings.online.learner_encoder and separable(learner)
-    if embeds and memory.embeds_with_learner and filler.recipe:
+    if embeds_with_learner(memory, regime, settings, learner) and filler.recipe:
         filler = filler.with_recipe(by_learner(filler.recipe))
     return CondensedBuffer(
         Bytes(per_class=bench.room) if filler.codes else Images(per_class=count),

@@ -19,7 +19,7 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, instance, path, quoted, refuse, several, unknown
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory.base import Interrupted
-from condensekit.replay.study.checks import check_run
+from condensekit.replay.study.checks import check_run, idle_encoder
 from condensekit.replay.study.contrasts import Contrast, Pair, contrasts, named_pair
 from condensekit.replay.study.memories import (
     DER,
@@ -129,7 +129,10 @@ def run_protocol(
     known = {name: known.get(name) or _again(name, making, out) for _, name in places}
     refuse_unused(making, list(known.values()))
     room = room or _room(known, settings, train)
-    check_run([(regime, known[name]) for regime, name in places], settings, train, room)
+    used = [(regime, known[name]) for regime, name in places]
+    check_run(used, settings, train, room)
+    if note := idle_encoder(used, settings, making, train):
+        progress.tell(note)
     named = former.get("primary_contrast")
     primary = (named["memory"], named["against"]) if named else named_pair(list(known.values()))
     if named and primary and primary != named_pair(kinds):

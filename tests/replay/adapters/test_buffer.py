@@ -1,3 +1,4 @@
+import warnings
 import zlib
 from dataclasses import replace
 
@@ -187,11 +188,12 @@ def test_contract_of_an_exemplars_buffer():
         memory.buffer_groups[3].resize(None, 1)
 
 
-def test_the_deprecated_update_does_the_same():
+def test_update_does_the_same_without_avalanches_warning():
     strategy, benchmark = naive(), stream()
     strategy.experience = benchmark.train_stream[0]
     memory = buffer(Images(12), classes=6)
-    with pytest.warns(DeprecationWarning, match="update"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         memory.update(strategy)
     assert torch.equal(memory.memory.images, filled(buffer(Images(12), classes=6), benchmark, 1).memory.images)
 
