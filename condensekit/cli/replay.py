@@ -54,9 +54,9 @@ Regimes (--regime):
   er            one network learns the real images of each experience, and as
                 many replayed images
   er-ace, der++ as er, with the losses of these methods
-In er and der++, dm and m3d condense with the learner's weights, unless it
-has batch norm; else, and with --own-encoder, with the recipe's encoder, whose
-network --encoder-network gives.
+  In er and der++, dm and m3d condense with the learner's weights, unless it
+  has batch norm; else, and with --own-encoder, with the recipe's encoder,
+  whose network --encoder-network gives.
 \b
 Examples:
   condensekit replay --data digits --ipc 3 --memory dm,random --out runs/digits
