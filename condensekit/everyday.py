@@ -20,6 +20,7 @@ from condensekit.compute import Compute, Machine, usual_modes
 from condensekit.data import datasets
 from condensekit.data.arrays import check_layout
 from condensekit.data.images import ClassImages
+from condensekit.data.numbering import numbered
 from condensekit.data.objects import RESIZED, as_images
 from condensekit.driver import CondenseResult, Saving
 from condensekit.errors import (
@@ -64,6 +65,7 @@ def load(
     flippable: bool | None = None,
     splits: bool = True,
     layout: str | None = None,
+    like: ClassImages | None = None,
     progress: Progress | None = None,
     **misplaced: Any,
 ) -> tuple[ClassImages, ClassImages]:
@@ -86,6 +88,8 @@ def load(
         flippable: Whether a mirrored image still shows its class; None: as known for the data set, else True.
         splits: Whether folders named ``train``, ``test`` or ``val`` are splits; False: they are classes.
         layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: by their shape, and refused if that does not decide.
+        like: Images read before, such as those of the last experience: their normalisation is used, a class name gets
+            its label there, and a new name the next number. None: labels count from 0, in the order of the names.
         progress: Receives the number of images read; None shows a bar in a terminal.
         misplaced: Unknown arguments: the error names the one that is meant.
 
@@ -100,11 +104,12 @@ def load(
         *(None if folder is None else path(name, folder) for name, folder in (("root", root), ("mmap", mmap))),
         *(instance(name, flag, bool, "True or False") for name, flag in flags.items()),
         None if image_size is None else whole("image_size", image_size, 1),
+        None if like is None else instance("like", like, ClassImages, "the training images of the experience before"),
         _no_progress(progress),
     )
     check_layout(layout)
     if isinstance(source, str | Path):
-        return datasets.load(
+        parts = datasets.load(
             source,
             root=root,
             image_size=image_size,
@@ -116,6 +121,7 @@ def load(
             layout=layout,
             progress=progress or Bars(),
         )
+        return _following(parts, like)
     files = {"root": root, "image_size": image_size, "download": download, "mmap": mmap, "splits": not splits}
     outs = {"image_size": RESIZED}
     refuse(
@@ -129,8 +135,16 @@ def load(
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, PARTS) for part in source):
         train, test = (as_images(part, name, layout) for part, name in zip(source, ("train", "test"), strict=True))
         train = train.with_spec(**change)
-        return train, _alike(_renumbered(test, train, "test"), train)
-    return datasets.held_out(as_images(source, "source", layout).with_spec(**change))
+        return _following((train, _alike(_renumbered(test, train, "test"), train)), like)
+    return _following(datasets.held_out(as_images(source, "source", layout).with_spec(**change)), like)
+
+
+def _following(parts: tuple[ClassImages, ClassImages], like: ClassImages | None) -> tuple[ClassImages, ClassImages]:
+    """Training and test images, numbered and normalised as those of ``like``."""
+    if like is None:
+        return parts
+    train = numbered(parts[0], like)
+    return train, numbered(parts[1], train)
 
 
 @usual_modes()

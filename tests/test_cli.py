@@ -314,7 +314,7 @@ def test_demo_in_small(cli, tmp_path, monkeypatch):
         assert f"{number} of 5: " in err
     told = printed.split("\n\n")[0].splitlines()
     assert len(told) == 5
-    assert "10 images condensed by dm teach a network (ConvNet) " in told[2]
+    assert "10 images condensed by dm batch_real=64 teach a network (ConvNet) " in told[2]
     assert "90 images condensed by dm in 7,200 bytes" in told[3]
     assert "100 random images in 7,200 bytes" in told[3]  # equal bytes are equal
     assert "The order of 3 candidates by dm agrees" in told[4]

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 FAST = (
@@ -144,4 +145,46 @@ def test_an_interrupt_ends_within_a_step_and_is_resumed(cli, tmp_path, signum, c
         child.kill()
     assert child.returncode == code
     assert "continue with --resume" in err
+    assert "the training in work starts anew, a condensation goes on from its checkpoint" in err
     assert list((folder / "checkpoints").iterdir())
+
+
+def test_a_resumed_run_says_what_was_finished_and_what_stays(cli, tmp_path):
+    out = tmp_path / "run"
+    options = ("--set", "batch_real=8", "--memory", "dm lr=3,random", "--out", out)
+    code, shown, _ = cli(*FAST, *options)
+    assert code == 0
+    assert "keeps 20 images condensed by dm lr=3 in" in shown
+    assert "one that keeps 20 random images" in shown
+    code, shown, err = cli(*FAST, "--set", "batch_real=8", "--memory", "dm,random", "--out", out, "--resume")
+    assert code == 0
+    assert "4 of 6 pairs of a memory and a class order were finished before" in err
+    assert "the primary contrast stays that of the first run: dm lr=3 against random" in err
+    assert "keeps 20 images condensed by dm lr=3 in" in shown
+    code, _, err = cli("replay", "--resume", "--out", out, "--data", "cifar10", "--data-root", tmp_path)
+    assert code == 2
+    assert f'{out} holds a run of other data (name: "digits" there, "cifar10" here)' in err
+    code, _, err = cli("replay", "--resume", "--out", tmp_path / "nosuch")
+    way_out = "name its folder, or leave out --resume and give all options"
+    assert (code, err) == (2, f"Error: there is no run in {tmp_path / 'nosuch'}: {way_out}\n")
+    code, _, err = cli(*FAST[:3], "--ipc", 2, "--memory", "dm", "--out", out)
+    assert (code, "is not empty: continue its run with --resume" in err) == (2, True)
+
+
+def test_an_encoder_network_that_does_nothing_is_told(cli, tmp_path):
+    small = ("--er-epochs", 1, "--orders", 1, "--set", "batch_real=8", "--memory", "dm,random", "--regime")
+    code, _, err = cli(*FAST, *small, "from-scratch,er", "--out", tmp_path / "run")
+    assert code == 0
+    assert "the learner embeds images for dm in er, and encoder_network does nothing there: --own-encoder uses" in err
+    code, _, err = cli(*FAST, *small, "er", "--own-encoder", "--out", tmp_path / "other")
+    assert (code, "does nothing" in err) == (0, False)
+
+
+def test_folders_of_experiences_are_refused_with_the_way_out(cli, tmp_path):
+    for place in ("session0/bear", "session0/mouse", "session1/ant", "session1/bear"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "0.png")
+    code, _, err = cli("replay", "--data", tmp_path, "--ipc", 1, "--memory", "random", "--out", tmp_path / "run")
+    assert code == 2
+    assert "This command divides one folder of classes into experiences" in err
+    assert "see 'A stream of folders' in docs/tutorials/replay.md" in err

@@ -122,7 +122,7 @@ def command(
         show.progress(quiet, folder if tensorboard else None, title)
         for folder, title in zip(folders.values(), titles, strict=True)
     ]
-    train, _ = source.load(quiet)
+    train, _ = source.load(quiet, *folders.values())
     results: dict[Path, CondenseResult] = {}
     for number, (seed, folder) in enumerate(folders.items()):
         results[folder] = condense(

@@ -43,6 +43,7 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     ),
     (r"\bnetworks=(\d+)", r"--networks \1"),
     (r"\bsets of (\d+) seeds", r"--seeds \1"),
+    (r"\blearner_encoder=False\b", "--own-encoder"),
     (r"\bflippable=False\b", "--augment without flip"),
     (r"\banother folder\b", "another --out"),
 )

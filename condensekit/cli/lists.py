@@ -94,7 +94,8 @@ def networks() -> dict[str, str]:
 def memories() -> dict[str, str]:
     """Memories of ``condensekit replay``."""
     return {
-        **{name: "condensed images; with options in quotes: 'NAME lr=3'" for name in catalog.PUBLISHED},
+        **{name: f"condensed images: {METHODS[name]}" for name in catalog.PUBLISHED},
+        "'NAME lr=3'": "one of these with options, in quotes",
         **SELECTIONS,
         f"{catalog.PACKED}NAME": "four smaller images in each stored one",
         f"{UNPACKED}METHOD": "one image in each stored one (m3d packs by default)",

@@ -19,6 +19,7 @@ from condensekit.data.images import ClassImages
 from condensekit.data.summary import summary
 from condensekit.errors import ConfigError, refuse
 from condensekit.runs.folder import RunDir
+from condensekit.runs.kept import refuse_other
 
 MAX_SIZE = 1 << 14  # pixels of an image's height and width
 
@@ -66,8 +67,20 @@ class Source:
         """Whether the list of operations contains ``flip``; None if ``augment`` is not a list."""
         return None if self.augment in ("auto", "none") else "flip" in self.augment.split(",")
 
-    def load(self, quiet: bool) -> tuple[ClassImages, ClassImages]:
-        """Training and test images; unless ``quiet``, a line about them on standard error."""
+    def load(self, quiet: bool, *resumed: Path) -> tuple[ClassImages, ClassImages]:
+        """Training and test images; unless ``quiet``, a line about them on standard error.
+
+        Args:
+            quiet: Whether nothing is said.
+            resumed: Folders of runs that go on with these data.
+
+        Raises:
+            ConfigError: A run has other data.
+        """
+        for folder in resumed:
+            if (folder / "config.json").exists() and "data" in (found := RunDir.read(folder).config):
+                there = f"{folder} holds a run of other data"
+                refuse_other(there, found["data"], self.record(folder)["data"], "use the same, or another folder")
         train, test = datasets.load(
             self.data,
             root=self.data_root,

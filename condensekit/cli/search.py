@@ -320,7 +320,7 @@ def command(
             raise ConfigError(f"cannot read the truth table {options['truth_name']}: there is no such file")
     problems.refuse()
     server = click.get_current_context().with_resource(serving(running.engine))
-    train, test = source.load(quiet)
+    train, test = source.load(quiet, *[out] * resume)
     small = max(train.spec.shape[1:]) < SMALL
     options["space_name"] = options["space_name"] or ("convnet-small" if small else "convnet")
     options["trials"] = options["trials"] or (TRIALS // 2 if small else TRIALS)

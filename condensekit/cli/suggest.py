@@ -81,8 +81,12 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "mem-size memory-size mem-sz memsize buffer-size buffersize replay-size capacity exemplars exemplar-size "
-        "bytes budget n-memories mem-per-class memory-budget",
+        "n-memories mem-per-class memory-budget",
         ("replay: --ipc",),
+    ),
+    (
+        "bytes nbytes byte-budget budget-bytes memory-bytes mem-bytes budget",
+        ("replay: the bytes follow from --ipc; for images in equal bytes add random-equal-bytes to --memory",),
     ),
     (
         "buffer mem memories memory-strategy buffer-type memory-type replay-memory memory policy storage-policy",

@@ -46,6 +46,10 @@ NAMED = 5  # endings and folders that a note names
 LOOKED_AT = 300  # folders that are opened to find pictures below a class folder, or a better path for an error
 
 
+class NestedError(DataError):
+    """The folders of a folder hold folders of pictures, not pictures: splits under other names, or experiences."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """The content of one folder: pictures and folders in the order of their names, and other files by ending."""
@@ -285,7 +289,7 @@ def _classes(top: Listing, left: LeftOut) -> Classes:
         files += inner.pictures
     if nested:
         better = [str(path) for path in _readable(nested)]
-        raise DataError(
+        raise NestedError(
             f"the folders of {top.path} hold folders, not only the images of a class: "
             f"{_some([path.name for path in nested], NAMED)}: pass a folder whose folders are classes"
             + (f", such as {' or '.join(better)}" if better else "")

@@ -13,20 +13,20 @@ from condensekit.sets.condensed import CondensedSet
 def images_of(name: str, count: int, learnt: bool = True) -> str:
     """The images of a row of a table; if they are not ``learnt``, they are real ones whatever their name is.
 
-    >>> images_of("dm batch_real=64", 10), images_of("random", 1), images_of("kmeans", 20)
-    ('10 images condensed by dm', '1 random image', '20 images chosen by kmeans')
+    >>> images_of("dm lr=3", 10), images_of("random", 1), images_of("kmeans", 20)
+    ('10 images condensed by dm lr=3', '1 random image', '20 images chosen by kmeans')
     """
     kind = name.split()[0] if name.split() else name
     plural = "" if count == 1 else "s"
-    if kind == FULL:
+    if name == FULL:
         return f"all {count:,} training images"
-    if kind in ("random", "random-equal-bytes"):
+    if name in ("random", "random-equal-bytes"):
         return f"{count:,} random image{plural}"
-    if kind.startswith((PACKED, "jpeg-")):
+    if name.startswith((PACKED, "jpeg-")):
         return f"{count:,} {name} image{plural}"
     if kind in SELECTIONS:
-        return f"{count:,} image{plural} chosen by {kind}"
-    return f"{count:,} image{plural} condensed by {kind}" if learnt else f"{count:,} real image{plural} ({name})"
+        return f"{count:,} image{plural} chosen by {name}"
+    return f"{count:,} image{plural} condensed by {name}" if learnt else f"{count:,} real image{plural} ({name})"
 
 
 def holds(made: CondensedSet, sets: int = 1) -> str:
