@@ -18,12 +18,12 @@ from benchmarks.accuracy.tables import accuracy, protocols, search
 from benchmarks.continual.tables import continual, experience, streams, tuning
 from benchmarks.nas.tables import nas, write_truths
 from benchmarks.record import HERE, RESULTS, Record, parser, read
-from benchmarks.speed.tables import loop, memory, pace, speed
+from benchmarks.speed.tables import epoch, loop, memory, pace, speed
 
 Table = Callable[[list[Record]], Iterator[str]]
 TABLES: dict[str, Table] = {
     table.__name__: table
-    for table in (accuracy, search, pace, protocols, continual, tuning, experience, streams, loop, speed, memory, nas)
+    for table in (accuracy, search, pace, protocols, continual, tuning, experience, streams, loop, speed, epoch, memory, nas)
 }
 
 
