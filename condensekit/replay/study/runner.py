@@ -216,7 +216,8 @@ def _size(
     condensed = {(name, regime == FROM_SCRATCH) for regime, name in places if kinds[name].learnt}
     sets = sum((settings.orders if shared else networks) * settings.experiences for _, shared in condensed)
     steps = f" of {making.steps:,} steps" if making.steps else ""
-    return f"{trainings} trainings" + (f", {sets} condensations{steps}" if sets else "")
+    size = f"orders: {settings.orders}, experiences: {settings.experiences}: {trainings} trainings"
+    return size + (f", {sets} condensations{steps}" if sets else "")
 
 
 def check_regime(name: str) -> None:
