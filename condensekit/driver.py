@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condensekit.compute import Compute, Machine, Spent, made_on, usual_modes
+from condensekit.compute import TOLD, Compute, Machine, Spent, made_on, usual_modes
 from condensekit.data.images import ClassImages
 from condensekit.errors import Problems, StoreError, function, instance, positive, refuse, whole
 from condensekit.interrupt import Stop, caught
@@ -337,9 +337,8 @@ class _Loop:
         compiled = replace(self.compute.machine, compiled=True)
         fits = separable(self.module) and not any(self.recipe.method.misfits(self.data, self.recipe, compiled))
         left = self.budget.left(self.step, self.seconds, self.seconds.steps / self.step)
-        open_ = self.compute.machine.compiled is None
-        if self.compute.expect(left * self.spent.flops / self.step if fits else 0) and open_:
-            self.progress.tell("the network is compiled for the other steps: a minute or two, once for each network")
+        if self.compute.expect(left * self.spent.flops / self.step if fits else 0):
+            self.progress.tell(TOLD)
 
     def _read(self, stage: Stage) -> None:
         """Fetch the metrics of the steps since the last read, log them, and count failed steps in a row."""

@@ -1,5 +1,6 @@
 """Compute: what runs the networks, and on which machine. Only this room decides device, precision and parallelism."""
 
+from condensekit.compute.compute import TOLD as TOLD
 from condensekit.compute.compute import Compute as Compute
 from condensekit.compute.machine import PRECISIONS as PRECISIONS
 from condensekit.compute.machine import Machine as Machine

@@ -34,6 +34,7 @@ R = TypeVar("R")
 Graph = tuple[Tensor, Tensor]  # a leaf, and the output computed from it
 
 WORTH = 3e13  # operations, some minutes of two cores, from which on a run is longer than compiling and what it saves
+TOLD = "the network is compiled: a minute or two, once for each network"
 KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # input pixels of a batch whose graphs are kept
 
 
@@ -79,14 +80,18 @@ class Compute:
         return getattr(self._local, "spent", Spent())
 
     def expect(self, flops: float) -> bool:
-        """Decide whether networks are compiled from now on, if the machine leaves it open; returns the decision.
+        """Decide whether networks are compiled from now on, if the machine leaves it open.
 
         Args:
             flops: Operations that are left; see :class:`Spent`. So the decision is the same in each repetition.
+
+        Returns:
+            Whether it was decided now that they are; :data:`TOLD` says so to people.
         """
-        if self.machine.compiled is None:
+        left_open = self.machine.compiled is None
+        if left_open:
             self.machine = replace(self.machine, compiled=flops >= WORTH)
-        return bool(self.machine.compiled)
+        return left_open and bool(self.machine.compiled)
 
     def count(self, module: FeatureNetwork, images: int, passes: int) -> None:
         """Add ``images`` through a network to :attr:`spent`; each costs as much as ``passes`` forward passes."""

@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,6 @@ from condensekit.compute.graph import Unfit
 from condensekit.compute.machine import can_compile
 
 log = logging.getLogger(__name__)
-KINDS = ("plain", "pullback", "gradient")
 SECONDS = 900  # longest time of one build
 _BUILDER = Path(__file__).with_name("build.py")
 _lock = threading.Lock()  # of the table of loaded libraries and of every build
@@ -49,9 +49,16 @@ class Library:
     """
 
     def __init__(self, path: Path, outputs: int, copies: int) -> None:
-        library = ctypes.CDLL(str(path))
+        try:
+            library = ctypes.CDLL(str(path))
+            create, self._run = library.AOTInductorModelContainerCreateWithDevice, library.AOTInductorModelContainerRun
+            self._lend, self._take = (
+                _aoti.unsafe_alloc_void_ptrs_from_tensors,
+                _aoti.alloc_tensors_by_stealing_from_void_ptrs,
+            )
+        except (OSError, AttributeError) as error:  # a folder without leave to run programs, or another torch
+            raise Unfit(f"the library cannot be loaded: {error}") from error
         self._outputs, self._handle = outputs, ctypes.c_void_p()
-        create, self._run = library.AOTInductorModelContainerCreateWithDevice, library.AOTInductorModelContainerRun
         create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_char_p]
         self._run.argtypes = [ctypes.c_void_p, *2 * (ctypes.c_void_p, ctypes.c_size_t), *2 * (ctypes.c_void_p,)]
         if create(ctypes.byref(self._handle), copies, b"cpu", None):
@@ -59,14 +66,15 @@ class Library:
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Call the function with inputs of the shapes, types and memory formats of its examples."""
-        handles = [_address(c, None) for c in torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(inputs))]
+        handles = [_address(capsule, None) for capsule in self._lend(list(inputs))]
         given, made = (ctypes.c_void_p * len(handles))(*handles), (ctypes.c_void_p * self._outputs)()
         if self._run(self._handle, given, len(handles), made, self._outputs, None, None):
             raise RuntimeError("a compiled network failed: its reason stands in the lines above")
-        capsules = [_capsule(handle, None, None) for handle in made]
-        return torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
+        taken: list[Tensor] = self._take([_capsule(handle, None, None) for handle in made])
+        return taken
 
 
+_aoti: Any = torch._C._aoti
 _address = ctypes.pythonapi.PyCapsule_GetPointer
 _address.restype, _address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 _capsule = ctypes.pythonapi.PyCapsule_New
@@ -76,7 +84,7 @@ _capsule.restype, _capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes
 def cache_folder() -> Path:
     """The folder of all libraries: in ``$CONDENSEKIT_CACHE``, else in the user's folder for caches."""
     own = os.environ.get("CONDENSEKIT_CACHE")
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "condensekit"
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "condensekit"
     return (Path(own) if own else usual) / "compiled"
 
 

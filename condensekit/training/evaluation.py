@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from condensekit import tables
-from condensekit.compute import Compute, Spent
+from condensekit.compute import TOLD, Compute, Spent
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, require, whole
 from condensekit.networks.base import Network
@@ -343,7 +343,8 @@ def evaluate(
         total = sum(lesson.steps for _, lesson, _ in every)
         done = sum(lesson.steps for one, lesson, number in every if shelf.has(lesson, one, number))
         progress.tell(f"{len(every)} trainings, {total - done:,} gradient steps in all")
-        running.expect(sum(_flops(one, lesson, test) for one, lesson, _ in every))
+        if running.expect(sum(_flops(one, lesson, test) for one, lesson, _ in every)):
+            progress.tell(TOLD)
         with progress.stage("evaluate", total, done) as stage:
             bench = _Bench(shelf, seeds, stage)
             for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):

@@ -196,6 +196,17 @@ def test_another_torch_has_another_library(tmp_path, monkeypatch):
     assert len(set(folders)) == 2
 
 
+def test_a_library_that_cannot_be_loaded_is_no_reason_to_fail(tmp_path, monkeypatch, caplog):
+    """As in a folder without leave to run programs."""
+    (tmp_path / "run.so").write_bytes(b"no library")
+    monkeypatch.setattr(library, "_build", lambda *_: None)
+    monkeypatch.setattr(library, "_manifest", lambda folder: {"run": 1})
+    monkeypatch.setattr(library, "cache_folder", lambda: tmp_path)
+    with Compute(Machine("cpu", chunk=8, workers=2, compiled=True)) as running:
+        assert running.features(network(), images()).shape[0] == 21
+    assert "the library cannot be loaded" in caplog.text
+
+
 # the decision
 
 
