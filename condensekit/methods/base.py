@@ -111,7 +111,8 @@ class StepContext:
         if min(counts) == n:
             return values[:, :n]
         rows = torch.stack([(torch.arange(n) + self.draw.step) % count for count in counts])
-        return values[torch.arange(len(labels), device=values.device)[:, None], rows.to(values.device, non_blocking=True)]
+        rows = rows.to(values.device, non_blocking=True)
+        return values[torch.arange(len(labels), device=values.device)[:, None], rows]
 
     def shown(self, synthetic: Tensor, labels: Sequence[int]) -> Tensor:
         """Unpack and augment (L, m, C, H, W) synthetic images into (L, m * f * f, C, H, W) images for the network."""
