@@ -7,6 +7,8 @@ import sys
 import weakref
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import FrameType
+from typing import Any
 from unittest import mock
 
 import torch
@@ -44,17 +46,16 @@ class OnGPU(torch.Tensor):
         known: The tensor that was copied from the host, if it is a copy.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    plain: Any
+    known: Any
+    device: Any = CUDA
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, plain):
         made = torch.Tensor._make_subclass(cls, plain.detach(), device_for_backend_keys=CUDA)
         made.plain, made.known = plain, None
         return made
-
-    @property
-    def device(self):
-        return CUDA
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class StandIn(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.waits, self.copies, self.live, self.peak, self._known = [], [], 0, 0, weakref.WeakSet()
+        self.waits, self.copies, self.live, self.peak = [], [], 0, 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -164,7 +166,7 @@ def _one_hot(classes, count):
 
 def _place():
     """The innermost line of this package that runs."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame and not frame.f_code.co_filename.startswith(HOME):
         frame = frame.f_back
     return f"{frame.f_code.co_filename[len(HOME) + 1 :]}:{frame.f_lineno}" if frame else "the test"
@@ -190,6 +192,9 @@ def stand_in():
         )
         stack.enter_context(mock.patch.object(torch.Tensor, "new_tensor", _new_tensor))
         stack.enter_context(mock.patch.object(F, "one_hot", _one_hot))
+        overwritten = torch.__future__.get_overwrite_module_params_on_conversion()
+        stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwritten)
+        torch.__future__.set_overwrite_module_params_on_conversion(True)  # module.to("cuda") makes new parameters
         lifted = torch._C._only_lift_cpu_tensors()
         stack.callback(torch._C._set_only_lift_cpu_tensors, lifted)
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") is made here and copied

@@ -1,6 +1,7 @@
 """What runs on a GPU, without one: nothing waits in a step, no operation mixes devices, memory follows the plan."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ READ = {  # places where a selection reads from the GPU, each with the reason
 
 
 def recipe(text):
-    made = ck.Recipe.parse(text)
+    made: Any = ck.Recipe.parse(text)
     fields = {f.name for f in dataclasses.fields(made.method)}
     made = made.replace(method=dataclasses.replace(made.method, **{k: v for k, v in SHORT.items() if k in fields}))
     if isinstance(made.sampling, Importance):
@@ -125,17 +126,21 @@ def test_a_step_has_memory_for_one_group_of_classes_and_for_a_new_state(text, st
     assert steps[1][2] - steps[0][2] < 3.5 * added  # new images, new momentum, gradients
 
 
+def there_and_back(compute):
+    def use(module, x):
+        features, pull = compute.pullback(module, x)
+        return pull(features)
+
+    return use
+
+
 def test_large_batches_go_through_a_network_in_parts(gpu, monkeypatch):
     monkeypatch.setitem(compute_module.KEPT_PIXELS, "cuda", 8 * 8 * 10)
     peaks, module = [], ConvNet(width=32).new((3, 8, 8), 4, Draw(0), device=CUDA).requires_grad_(False)
     with Compute(Machine("cuda:0")) as compute:
         for count in (20, 40):
             x = torch.zeros(count, 3, 8, 8, device=CUDA)
-            for use in (
-                compute.features,
-                compute.logits,
-                lambda m, x: (lambda out, pull: pull(out))(*compute.pullback(m, x)),
-            ):
+            for use in (compute.features, compute.logits, there_and_back(compute)):
                 gpu.peak = before = gpu.live
                 use(module, x)
                 peaks.append((gpu.peak - before) / count)
