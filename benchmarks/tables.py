@@ -23,7 +23,21 @@ from benchmarks.speed.tables import epoch, loop, memory, pace, speed
 Table = Callable[[list[Record]], Iterator[str]]
 TABLES: dict[str, Table] = {
     table.__name__: table
-    for table in (accuracy, search, pace, protocols, continual, tuning, experience, streams, loop, speed, epoch, memory, nas)
+    for table in (
+        accuracy,
+        search,
+        pace,
+        protocols,
+        continual,
+        tuning,
+        experience,
+        streams,
+        loop,
+        speed,
+        epoch,
+        memory,
+        nas,
+    )
 }
 
 

@@ -60,6 +60,7 @@ def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace
 def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> Record:
     """Make the sets of a cell, train networks on them, and return the record with all settings and results."""
     start = time.perf_counter()
+    train, test = (data.to(Machine(args.device).resolved().device) for data in (train, test))
     sets: tuple[CondensedSet | ClassImages, ...] = (train,)
     if cell.ipc is not None:
         sets = tuple(make_set(cell, seed, train, args) for seed in range(cell.sets))

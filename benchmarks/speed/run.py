@@ -114,7 +114,7 @@ def take_turns(public: PublicDM, data: ClassImages, ipc: int, batch: int, machin
     turns.gates["ours"].acquire()
     try:
         method = InTurn(batch_real=batch, turns=turns)
-        result = condense(data, method, ipc=ipc, steps=STEPS, machine=machine)
+        result = condense(data.to(machine.resolved().device), method, ipc=ipc, steps=STEPS, machine=machine)
         turns.failure = RuntimeError(result.message)  # an interrupt ended our loop too early
     except Enough:
         pass

@@ -243,9 +243,11 @@ class Compute:
             return self._natives[module]
 
     def _split(self, module: FeatureNetwork, images: Tensor) -> Sequence[Tensor]:
-        """Chunks that keep every worker busy; the whole batch for a network with batch norm."""
-        if self.chunk == 0 or not separable(module):
+        """Chunks that keep every worker busy, or fit a GPU; the whole batch for a network with batch norm."""
+        if not separable(module) or (self.chunk == 0 and self.device.type != "cuda"):
             return [images]
+        if self.chunk == 0:
+            return list(images.split(max(2, KEPT_PIXELS["cuda"] // (images.shape[-2] * images.shape[-1]))))
         if native := self._native(module):
             return list(images.split(native.chunk))
         share = max(2, -(-len(images) // max(1, self.machine.workers or 0)))

@@ -212,7 +212,7 @@ class ClassImages:
         """Images at source ``indices`` (any shape S): (S..., C, H, W) float32, normalised, on ``device``."""
         check_places("indices", indices)
         flat = indices.reshape(-1)
-        chosen = self.images[flat.to(self.images.device)].to(device, non_blocking=True)
+        chosen = self.images[flat.to(self.images.device, non_blocking=True)].to(device, non_blocking=True)
         if self.spec.pixels:
             chosen = self.spec.normalise(chosen)
         return chosen.reshape(*indices.shape, *self.spec.shape)

@@ -90,8 +90,7 @@ class ImageSpec:
 
     def constants(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Mean and std as (C, 1, 1) float32 tensors."""
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=device)
-        std = torch.tensor(self.std, dtype=torch.float32, device=device)
+        mean, std = torch.tensor([self.mean, self.std], dtype=torch.float32).to(device, non_blocking=True)
         return mean[:, None, None], std[:, None, None]
 
     def normalise(self, pixels: Tensor) -> Tensor:

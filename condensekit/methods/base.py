@@ -87,7 +87,7 @@ class StepContext:
             images = torch.cat(self.compute.map(one, range(len(labels))))
         else:
             images = self.augment(self.data.gather(indices, device), labels)
-        return images, None if weights is None else weights.to(device)
+        return images, None if weights is None else weights.to(device, non_blocking=True)
 
     def augment(self, images: Tensor, labels: Sequence[int]) -> Tensor:
         """Apply this step's augmentation to (L, n, C, H, W) images; it is the same for all images of a class."""
@@ -110,7 +110,8 @@ class StepContext:
         counts = [self.count(label, total) for label in labels]
         if min(counts) == n:
             return values[:, :n]
-        rows = torch.stack([(torch.arange(n) + self.draw.step) % count for count in counts]).to(values.device)
+        rows = torch.stack([(torch.arange(n) + self.draw.step) % count for count in counts])
+        rows = rows.to(values.device, non_blocking=True)
         return values[torch.arange(len(labels), device=values.device)[:, None], rows]
 
     def shown(self, synthetic: Tensor, labels: Sequence[int]) -> Tensor:
@@ -251,20 +252,28 @@ def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepCo
     times that step. Of images that are no pixels, the least and the greatest real value stand for the pixels 0 and 1.
     """
     if space == "normalised":
-        return images - lr * velocity
+        return _less(images, lr * velocity)
     if not ctx.data.spec.pixels:
         low, high = ctx.data.ends
-        return (images - lr * (high - low) ** 2 * velocity).clamp(low, high)
+        return _less(images, lr * (high - low) ** 2 * velocity).clamp_(low, high)
     mean, std = ctx.data.spec.constants(images.device)
-    moved = images - lr / std.square() * velocity
-    return torch.minimum(torch.maximum(moved, -mean / std), (1 - mean) / std)
+    moved = _less(images, lr / std.square() * velocity)
+    return torch.minimum(torch.maximum(moved, -mean / std, out=moved), (1 - mean) / std, out=moved)
+
+
+def _less(images: Tensor, step: Tensor) -> Tensor:
+    """``images - step`` in the memory of ``step``: a set may be as large as the memory of a GPU allows."""
+    return torch.sub(images, step, out=step)
 
 
 def all_finite(*values: Tensor) -> Tensor:
     """A 0-dim flag: whether all values of all tensors are finite."""
-    return torch.stack([torch.isfinite(value).all() for value in values]).all()
+    return torch.stack([torch.isfinite(torch.stack(value.aminmax())).all() for value in values]).all()
 
 
 def keep_if(finite: Tensor, new: State, old: State) -> State:
-    """``new`` if the 0-dim flag ``finite`` is True, else ``old``; decided on the device, so the CPU does not wait."""
-    return {name: torch.where(finite, value, old[name]) for name, value in new.items()}
+    """``new`` if the 0-dim flag ``finite`` is True, else ``old``; decided on the device, so the CPU does not wait.
+
+    The result takes the memory of ``new``.
+    """
+    return {name: torch.where(finite, value, old[name], out=value) for name, value in new.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +24,8 @@ from condensekit.methods.base import (
     keep_if,
 )
 from condensekit.methods.discrepancy import Discrepancy, mean
+
+Loss = Callable[[Tensor], Tensor]  # (L, m, D) embeddings of synthetic images -> (L,) losses
 
 
 @dataclass(frozen=True)
@@ -110,43 +112,55 @@ class DistributionMatching(Condenser):
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
         """Draw a network and a real batch of each class, and update all images once."""
         images, labels = state["images"], ctx.data.classes
-        losses, gradients = [], []
-        for rows in ctx.groups(self.batch_real + images.shape[1] * ctx.factor**2):
-            real, weights = ctx.real(labels[rows], self.batch_real)
-            target = ctx.features(real)
-
-            def loss(features: Tensor, target: Tensor = target, weights: Tensor | None = weights) -> Tensor:
-                return self.discrepancy(target, features, weights)
-
-            value, gradient = ctx.gradient(images[rows], labels[rows], loss)
-            losses.append(value)
-            gradients.append(gradient)
-        total, slope = torch.cat(losses).sum(), torch.cat(gradients)
-        if self.calibration:
-            extra, steeper = _calibrate(images, ctx)
-            total, slope = total + self.calibration * extra, slope + self.calibration * steeper
-        shares = slope.new_tensor([ctx.count(label, images.shape[1]) if self.per_image else 1 for label in labels])
-        velocity = self.momentum * state["momentum"] + shares[:, None, None, None, None] * slope
+        total, slope = self._gradient(images, ctx)
+        counts = [ctx.count(label, images.shape[1]) if self.per_image else 1 for label in labels]
+        shares = torch.tensor(counts, dtype=slope.dtype).to(slope.device, non_blocking=True)
+        velocity = (self.momentum * state["momentum"]).add_(shares[:, None, None, None, None] * slope)
         new = {"images": descend(images, velocity, self.lr, self.space, ctx), "momentum": velocity}
         finite = all_finite(total, slope, *new.values())
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 
+    def _gradient(self, images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
+        """The loss of all classes, and its gradient with respect to the (K, ipc, C, H, W) images."""
 
-def _calibrate(images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy of each class under a trained network, summed over the classes, and its image gradient.
+        def matching(rows: slice) -> Loss:
+            real, weights = ctx.real(ctx.data.classes[rows], self.batch_real)
+            target = ctx.features(real)
+            return lambda features: self.discrepancy(target, features, weights)
 
-    The trained weights replace the weights of ``ctx.module``.
+        total, slope = _by_groups(images, ctx, self.batch_real, matching)
+        if not self.calibration:
+            return total, slope
+        ctx.load_expert()  # in place of the weights of ``ctx.module``
+        extra, steeper = _by_groups(images, ctx, 0, lambda rows: _cross_entropies(rows, ctx))
+        return total + self.calibration * extra, slope.add_(steeper.mul_(self.calibration))
+
+
+def _by_groups(
+    images: Tensor, ctx: StepContext, beside: int, loss_of: Callable[[slice], Loss]
+) -> tuple[Tensor, Tensor]:
+    """The summed losses of all classes, and their gradient with respect to the images.
+
+    Args:
+        images: (K, ipc, C, H, W).
+        ctx: Forms the groups of classes; only one group is in memory at a time.
+        beside: Real images of each class in memory.
+        loss_of: Classes of a group -> their loss.
     """
-    ctx.load_expert()
     losses, gradients = [], []
-    for rows in ctx.groups(images.shape[1] * ctx.factor**2):
-        wanted = torch.arange(rows.start, rows.stop, device=images.device)[:, None]
-
-        def loss(features: Tensor, wanted: Tensor = wanted) -> Tensor:
-            logits = ctx.module.classifier(features)  # (L, m, K)
-            return F.cross_entropy(logits.mT, wanted.expand(logits.shape[:2]), reduction="none").mean(1)
-
-        value, gradient = ctx.gradient(images[rows], ctx.data.classes[rows], loss)
+    for rows in ctx.groups(beside + images.shape[1] * ctx.factor**2):
+        value, gradient = ctx.gradient(images[rows], ctx.data.classes[rows], loss_of(rows))
         losses.append(value)
         gradients.append(gradient)
     return torch.cat(losses).sum(), torch.cat(gradients)
+
+
+def _cross_entropies(rows: slice, ctx: StepContext) -> Loss:
+    """The mean cross-entropy of the images of each class of a group under the trained network in ``ctx.module``."""
+    wanted = torch.arange(rows.start, rows.stop, device=ctx.compute.device)[:, None]
+
+    def loss(features: Tensor) -> Tensor:
+        logits = ctx.module.classifier(features)  # (L, m, K)
+        return F.cross_entropy(logits.mT, wanted.expand(logits.shape[:2]), reduction="none").mean(1)
+
+    return loss

@@ -209,9 +209,8 @@ class GradientMatching(Condenser):
         def match(row: int) -> tuple[Tensor, Tensor]:
             return self._match(images[row : row + 1], row, ctx)
 
-        losses, gradients = zip(*ctx.compute.map(match, range(len(images))), strict=True)
-        total, slope = torch.stack(losses).sum(), torch.cat(gradients)
-        velocity = self.momentum * state["momentum"] + slope
+        total, slope = _joined(ctx.compute.map(match, range(len(images))))
+        velocity = (self.momentum * state["momentum"]).add_(slope)
         moved = descend(images, velocity, self.lr, self.space, ctx)
         module.train()
         if turn < outer - 1:
@@ -257,13 +256,14 @@ class GradientMatching(Condenser):
         targets = torch.arange(len(images), device=images.device).repeat_interleave(len(decoded) // len(images))
         optimiser = torch.optim.SGD(ctx.module.parameters(), lr=self.lr_net)
         for epoch in range(epochs):
-            order = ctx.draw.permutation(f"net/{epoch}", len(decoded)).to(images.device)
+            order = ctx.draw.permutation(f"net/{epoch}", len(decoded))
             for number, rows in enumerate(order.split(int(self.batch_net))):
-                batch = decoded[rows]
+                there = rows.to(images.device, non_blocking=True)
+                batch = decoded[there]
                 if ctx.augmentation is not None:
                     batch = ctx.augmentation.apply_batch(batch, ctx.draw, f"net/{epoch}/{number}")
                 optimiser.zero_grad()
-                ctx.compute.backprop(ctx.module, batch, targets[rows], _cross_entropy)
+                ctx.compute.backprop(ctx.module, batch, targets[there], _cross_entropy)
                 optimiser.step()
         optimiser.zero_grad()
 
@@ -291,6 +291,11 @@ def _parts(images_NCHW: Tensor, weights: Tensor | None, ctx: StepContext) -> lis
     shares = (torch.ones(count, device=images_NCHW.device) if weights is None else weights) / count
     size = ctx.compute.chunk or count
     return list(zip(images_NCHW.split(size), shares.split(size), strict=True))
+
+
+def _joined(matched: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The sum of the losses, and the gradients of all classes."""
+    return torch.stack([loss for loss, _ in matched]).sum(), torch.cat([gradient for _, gradient in matched])
 
 
 def _total(pull: _Pull, parts: Sequence[tuple[Tensor, Tensor]]) -> Gradients:

@@ -202,12 +202,12 @@ def ridge_predict(x_MD: Tensor, y_MK: Tensor, new_ND: Tensor, ridge: float) -> t
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     eye = torch.eye(len(x), dtype=dtype, device=x.device)
     with torch.no_grad():  # decided on the device, so the CPU does not wait
-        jitters = torch.tensor(JITTERS, dtype=dtype, device=x.device)
+        jitters = torch.tensor(JITTERS, dtype=dtype).to(x.device, non_blocking=True)
         tried = gram + (ridge + jitters)[:, None, None] * scale * eye
         factors, info = torch.linalg.cholesky_ex(tried)
         pivots = factors.diagonal(dim1=1, dim2=2).square().amin(1)
         regular = (info == 0) & (pivots > len(x) * torch.finfo(dtype).eps * scale)
-        jitter = jitters[regular.int().argmax()]
+        jitter = jitters.take(regular.int().argmax())  # jitters[...] would wait
     factor = torch.linalg.cholesky_ex(gram + (ridge + jitter) * scale * eye)[0]
     predicted = (new @ x.mT) @ torch.cholesky_solve(y, factor)
     return torch.where(regular.any(), predicted, torch.nan), jitter

@@ -172,7 +172,7 @@ class Augmentation:
 
 def _like(values_Rm: Tensor, images: Tensor) -> Tensor:  # noqa: N803
     """Host values (R, m) as (R, m, 1, 1, 1) where the images are, in their precision."""
-    return values_Rm.to(images.dtype).to(images.device)[:, :, None, None, None]
+    return values_Rm.to(images.dtype).to(images.device, non_blocking=True)[:, :, None, None, None]
 
 
 def _color(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
@@ -199,7 +199,7 @@ def _crop(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
         pairs = torch.cat(shifts, dim=1).tolist()
         return torch.stack([F.pad(row, (-x, x, -y, y)) for row, (y, x) in zip(images.unbind(0), pairs, strict=True)])
     for axis, shift in zip((-2, -1), shifts, strict=True):
-        images = _shift(images, shift.to(images.device), axis)
+        images = _shift(images, shift.to(images.device, non_blocking=True), axis)
     return images
 
 
@@ -218,11 +218,11 @@ def _cutout(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
     for axis in (0, 1):
         size = images.shape[axis - 2]
         side = int(size * ranges.cutout + 0.5)
-        start = (uniforms[..., axis] * (size + 1 - side % 2)).floor() - side // 2
-        pixel = torch.arange(size) - start[..., None]
+        start = (uniforms[..., axis] * (size + 1 - side % 2)).floor().long() - side // 2
+        pixel = torch.arange(size, device=images.device) - start.to(images.device, non_blocking=True)[..., None]
         boxes.append((pixel >= 0) & (pixel < side))
     kept = ~(boxes[0][..., :, None] & boxes[1][..., None, :])
-    return images * kept[:, :, None].to(images.dtype).to(images.device)
+    return images * kept[:, :, None].to(images.dtype)
 
 
 def _flip(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
@@ -231,7 +231,8 @@ def _flip(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
     if uniforms.shape[1] == 1:
         pairs = zip(images.unbind(0), flipped[:, 0].tolist(), strict=True)
         return torch.stack([row.flip(-1) if yes else row for row, yes in pairs])
-    return torch.where(flipped[:, :, None, None, None].to(images.device), images.flip(-1), images)
+    there = flipped.to(images.device, non_blocking=True)
+    return torch.where(there[:, :, None, None, None], images.flip(-1), images)
 
 
 def _scale(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
@@ -255,7 +256,7 @@ def _affine(images: Tensor, matrix: Tensor) -> Tensor:
     the same pixels (the size cancels); only False is defined for an image one pixel wide. Images that share
     a matrix are folded into channels, which samples them at one cost for the coordinates.
     """
-    theta = F.pad(matrix.flatten(0, 1), (0, 1)).to(images.dtype).to(images.device)
+    theta = F.pad(matrix.flatten(0, 1), (0, 1)).to(images.dtype).to(images.device, non_blocking=True)
     folded = images.reshape(len(theta), -1, *images.shape[-2:])
     grid = F.affine_grid(theta, list(folded.shape), align_corners=False)
     return F.grid_sample(folded, grid, align_corners=False).view_as(images)
@@ -312,7 +313,7 @@ def cutmix_batch(
     side = (1 - host.beta(beta, beta)) ** 0.5
     top, bottom = _span(height, side, host)
     left, right = _span(width, side, host)
-    permutation = torch.from_numpy(host.permutation(count)).to(images_NCHW.device)
+    permutation = torch.from_numpy(host.permutation(count)).to(images_NCHW.device, non_blocking=True)
     mixed = images_NCHW.clone()
     mixed[:, :, top:bottom, left:right] = images_NCHW[permutation, :, top:bottom, left:right]
     return mixed, permutation, 1 - (bottom - top) * (right - left) / (height * width)

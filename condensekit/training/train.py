@@ -246,7 +246,7 @@ def accuracy(module: FeatureNetwork, test: ClassImages, classes: Sequence[int], 
     block = max(2, TEST_PIXELS // (test.spec.shape[1] * test.spec.shape[2]))
     right = torch.zeros((), dtype=torch.int64, device=compute.device)
     for indices in test.order.split(block):
-        wanted = class_indices(test.labels[indices], classes).to(compute.device)
+        wanted = class_indices(test.labels[indices], classes).to(compute.device, non_blocking=True)
         right += (compute.logits(module, test.gather(indices, compute.device)).argmax(1) == wanted).sum()
     return int(right) / len(test)
 
@@ -270,7 +270,7 @@ def _prepare(
     images: Tensor | ByRow, targets: Tensor, rows: Tensor, protocol: TrainProtocol, draw: Draw
 ) -> tuple[Tensor, Tensor]:
     """One augmented batch and its targets, on the device of ``targets``; ``rows`` are on the CPU."""
-    there = rows.to(targets.device)
+    there = rows.to(targets.device, non_blocking=True)
     batch = images[there] if isinstance(images, Tensor) else images.at(rows, there.device)
     wanted = targets[there]
     if protocol.augmentation is not None:
