@@ -76,6 +76,12 @@ class StoreError(CondensekitError):
     result: object = None
 
 
+class RankError(CondensekitError):
+    """Another rank of a run has ended, or does not answer."""
+
+    exit_code = 1
+
+
 def unknown(kind: str, value: object, known: Iterable[str]) -> ConfigError:
     """Make the error for an unknown name: it offers what the word may mean, and the list of known names.
 

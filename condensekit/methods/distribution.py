@@ -140,7 +140,7 @@ def _calibrate(images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
     ctx.load_expert()
     losses, gradients = [], []
     for rows in ctx.groups(images.shape[1] * ctx.factor**2):
-        wanted = torch.arange(rows.start, rows.stop, device=images.device)[:, None]
+        wanted = ctx.outputs(ctx.data.classes[rows])[:, None]
 
         def loss(features: Tensor, wanted: Tensor = wanted) -> Tensor:
             logits = ctx.module.classifier(features)  # (L, m, K)
