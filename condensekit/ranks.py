@@ -84,6 +84,7 @@ class Ranks:
                     told[1] = error
         _exchange(lambda d: d.broadcast_object_list(told, 0, _group("gloo")))
         if told[1] is not None:
+            told[1].of_all = True
             raise told[1]
         return told[0]  # type: ignore[no-any-return]
 
@@ -140,6 +141,12 @@ def launched() -> Ranks:
         return ALONE
     number, count, local = map(int, told)
     return Ranks(number, count, local) if count > 1 else ALONE
+
+
+def tells(error: CondensekitError) -> bool:
+    """Whether this rank says what is wrong: rank 0 for all, and one rank of each computer before they have joined."""
+    here = launched()
+    return here.first or (not error.of_all and (bool(_groups) or here.local == 0))
 
 
 def present() -> Ranks:

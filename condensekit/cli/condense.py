@@ -28,6 +28,7 @@ from condensekit.compute import Machine
 from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import require
 from condensekit.methods.recipe import Recipe
+from condensekit.ranks import launched
 from condensekit.report.words import holds
 from condensekit.runs.folder import check_free
 
@@ -51,6 +52,11 @@ Further examples:
       --minutes 60 --seeds 3 --out runs/m3d
   condensekit condense --data digits --method mine:Method --set strength=0.3 \\
       --ipc 1 --steps 100 --out run
+
+\b
+With two processes, which share the classes:
+  torchrun --nproc-per-node 2 -m condensekit condense --data cifar10 --ipc 10 \\
+      --steps 2000 --out run
 
 The defaults of --init, --encoder, --augment and --factor are those of the method's paper. `condensekit methods` shows
 the options of each method (--set NAME=VALUE). Your own method is written module:object.
@@ -112,7 +118,8 @@ def command(
     with problems:
         folders = place.folders()
     problems.refuse()
-    for folder in folders.values():
+    first = launched().first
+    for folder in folders.values() if first else ():
         check_free(folder, place.resume)
     titles = [f"set {number} of {len(folders)}" if len(folders) > 1 else "" for number in range(1, len(folders) + 1)]
     shown = [
@@ -140,7 +147,8 @@ def command(
             record={"name": catalog.name_of(recipe), **source.record(folder)},
             progress=shown[number],
         )
-        show.images(results[folder].set, folder)
+        if first:
+            show.images(results[folder].set, folder)
         if results[folder].signum is not None:
             break
     text = "\n".join(map(_line, results.items()))

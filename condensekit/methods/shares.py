@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -93,15 +93,17 @@ def check_alike(ranks: Ranks, recipe: Recipe, data: ClassImages, options: Mappin
     if not ranks.several:
         return
     every = ranks.objects(plain({**options, "torch": str(torch.__version__)}))
+    ranks.from_first(lambda: _refuse(every, recipe, data))
+
+
+def _refuse(every: Sequence[Any], recipe: Recipe, data: ClassImages) -> None:
     for number, other in enumerate(every):
         different = "; ".join(changes(every[0], other))
         refuse(f"rank {number} (here) and rank 0 (there) differ ({different}): {ALIKE}" if different else None)
-    method, network, classes = recipe.method, recipe.encoder.network, len(data.classes)
+    count, method, network, classes = len(every), recipe.method, recipe.encoder.network, len(data.classes)
     way_out = "start it without torchrun"
     refuse(
-        f"{ranks.count} ranks cannot share {classes} classes: start at most {classes}"
-        if ranks.count > classes
-        else None,
+        f"{count} ranks cannot share {classes} classes: start at most {classes}" if count > classes else None,
         f"ranks cannot share a step of {method.name}, which takes all classes at once: {way_out}"
         if not method.separable and not method.by_class
         else None,
