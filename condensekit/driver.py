@@ -20,6 +20,7 @@ from condensekit.errors import Problems, StoreError, function, instance, positiv
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Prepared
+from condensekit.methods.preparation import Preparation
 from condensekit.methods.recipe import Recipe, as_recipe
 from condensekit.methods.result import CondenseResult as CondenseResult
 from condensekit.methods.result import Status as Status
@@ -31,7 +32,6 @@ from condensekit.ranks import joined
 from condensekit.rng import Draw
 from condensekit.runs.budget import ENTRIES, TIMED, Budget, Pace, Seconds
 from condensekit.runs.describe import describe
-from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
 from condensekit.runs.saving import Saving as Saving
 from condensekit.selection.base import smaller_note, stored_each
@@ -206,7 +206,7 @@ class _Loop:
         self.state: State = {}
         self.step = 0
         self.seconds = Seconds()
-        self.shortened: list[str] = []  # what was done with less, because of the minutes
+        self.preparation = Preparation(shares, compute, draw, budget.share, progress)
         self.extended: list[int] = []  # the steps after which the run had finished, and went on
         self.prepared_with = self.earlier = Spent()  # work before the first step; work of all steps before a resume
         self.history: list[dict[str, float]] = []
@@ -216,35 +216,10 @@ class _Loop:
 
     def prepare(self) -> None:
         """Make the tensors that the encoder needs and save them, or read them from the run folder."""
-        path = self.run.path / "prepared.safetensors" if self.run else None
-        kept = self.ranks.from_first(lambda: load_tensors(path, "prepared") if path and path.exists() else None)
-        found: Prepared
-        if kept:
-            found, manifest = kept
-            self.seconds.preparation = float(manifest["seconds"])
-            self.prepared_with = self.shares.counted(Spent(**manifest["spent"]))
-            self.shortened = list(manifest.get("shortened", ()))
-        else:
-            start, encoder = time.perf_counter(), self.recipe.encoder
-            steps = self.ranks.from_first(self._encoder_steps)
-            encoder = encoder if steps == encoder.steps else encoder.replace(steps=steps)
-            found = encoder.prepare(self.data, self.draw, self.compute, self.progress)
-            self.seconds.preparation = time.perf_counter() - start
-            self.prepared_with = self.compute.spent
-            spent = self.shares.total(self.prepared_with)
-            if path and found:
-                how = {"seconds": self.seconds.preparation, "spent": asdict(spent)}
-                spec = self.data.spec.to_json()  # of the images that the networks were trained on
-                told = {**how, "shortened": self.shortened, "spec": spec}
-                save_tensors(path, found, told, "prepared")
+        folder = self.run.path if self.run else None
+        found, self.seconds.preparation, self.prepared_with = self.preparation.encoders(folder)
         self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
         self.before = self.compute.spent
-
-    def _encoder_steps(self) -> int:
-        """The steps of the encoders' trainings that fit into their time."""
-        encoder = self.recipe.encoder.within(self.budget.share, self.data, self.draw, self.compute)
-        self._shorten(f"encoders are trained for {encoder.steps:,} steps", encoder is not self.recipe.encoder)
-        return encoder.steps
 
     def context(self, step: int, attempt: int = 0) -> StepContext:
         draw, recipe = self.draw.at(step, attempt), self.recipe
@@ -272,29 +247,12 @@ class _Loop:
     def begin(self, ipc: int) -> None:
         """Make the first state, from real images or noise."""
         start = time.perf_counter()
-        images = self.shares.own(self.ranks.from_first(lambda: self._first(ipc)))
+        images = self.preparation.images(ipc)
         self.state = self.recipe.method.init(images.to(self.compute.device), self.context(1))
         self.shares.check(self.state)
         self.seconds.preparation += time.perf_counter() - start
         self.prepared_with += self.compute.spent - self.before
         self.before = self.compute.spent
-
-    def _first(self, ipc: int) -> Tensor:
-        """The first images of all classes."""
-        init, factor = self.recipe.init, self.recipe.formation.factor
-        with self.progress.stage(f"initialise ({init.name})", 1) as stage:
-            data = init.within(self.budget.share, self.data, ipc * factor**2, self.draw, self.compute)
-            among = f"the first images ({init.name}) are chosen among {len(data):,} of {len(self.data):,} images"
-            self._shorten(among, len(data) < len(self.data))
-            images = init.first(data, ipc, factor, self.draw, self.compute)
-            stage.advance()
-        return images
-
-    def _shorten(self, how: str, shortened: bool) -> None:
-        """Tell and note that something was done with less, if it was."""
-        if shortened:
-            self.shortened.append(how)
-            self.progress.tell(f"{how}: all would take more than {self.budget.share:.0f} s of the time")
 
     def restore(self, step: int, tensors: State, manifest: Mapping[str, Any]) -> None:
         """Continue from a checkpoint, or beyond the end of a finished run.
@@ -304,7 +262,7 @@ class _Loop:
         start = time.perf_counter()
         self.state = {name: self.shares.own(t).to(self.compute.device) for name, t in tensors.items()}
         self.step, self.seconds = step, Seconds.of(manifest)
-        self.shortened, self.extended = (list(manifest.get(name, ())) for name in ("shortened", "extended"))
+        self.preparation.shortened, self.extended = (list(manifest.get(k, ())) for k in ("shortened", "extended"))
         self.prepared_with = self.shares.counted(Spent(**manifest["prepared_with"]))
         self.earlier = self.shares.counted(Spent(**manifest["spent"]))
         self.finished = bool(manifest["finished"]) and not self.budget.extends(step, manifest)
@@ -426,7 +384,7 @@ class _Loop:
         manifest = {
             **self.seconds.told(),
             "minutes": self.budget.minutes,
-            "shortened": self.shortened,
+            "shortened": self.preparation.shortened,
             "extended": self.extended,
             "prepared_with": asdict(self.shares.total(self.prepared_with)),
             "spent": asdict(self.spent),
@@ -482,7 +440,7 @@ class _Loop:
         far = escaped(self.whole["images"].flatten(0, 1), self.data.spec)
         notes = [
             f"finished {self.step} steps in {self.seconds}",
-            *self.shortened,
+            *self.preparation.shortened,
             smaller_note(self.each.values()),
             far,
         ]
@@ -525,7 +483,7 @@ class _Loop:
             "steps": self.step,
             "elapsed_s": round(self.seconds.steps, 3),
             "preparation_s": round(self.seconds.preparation, 3),
-            **({"shortened": self.shortened} if self.shortened else {}),
+            **({"shortened": self.preparation.shortened} if self.preparation.shortened else {}),
             **({"extended": self.extended} if self.extended else {}),
             "plan": self.compute.machine.to_json(),
             "separable": self.recipe.separable and separable(self.module),

@@ -75,7 +75,7 @@ def equal(folder):
     """Each recipe on all ranks, and on one."""
     digits, _ = ck.load("digits", progress=SILENT)
     uneven = digits.subset(torch.cat([digits.order[:1], digits.order[200:]]))  # the first class has one image
-    runs = {name: (digits, recipe) for name, recipe in RECIPES.items()}
+    runs: dict[str, tuple[ck.ClassImages, object]] = {name: (digits, recipe) for name, recipe in RECIPES.items()}
     runs |= {"uneven": (uneven, RECIPES["dm"]), "bad": (shapes(), Bad())}
     found = {}
     for name, (data, recipe) in runs.items():
@@ -95,14 +95,17 @@ def resume(folder):
     whole = made(shapes(), RECIPES["m3d"], steps=6)
     for name, shared in (("fewer", (True, False)), ("more", (False, True))):
         for part, together in enumerate(shared):
-            options = {"saving": ck.Saving(folder / name, resume=part > 0, every=2, snapshot_every=2), "steps": 6}
-            left = iter(range(2))
-            stop = (lambda left=left: next(left, None) is None) if part == 0 else (lambda: False)
+            options: dict[str, object] = {
+                "saving": ck.Saving(folder / name, resume=part > 0, every=2, snapshot_every=2),
+                "steps": 6,
+            }
+            left = iter(range(2 if part == 0 else 99))
+            options["stop"] = lambda left=left: next(left, None) is None
             if together:
-                last = made(shapes(), RECIPES["m3d"], **options, stop=stop)
+                last = made(shapes(), RECIPES["m3d"], **options)
             elif launched().first:
                 with alone():
-                    last = made(shapes(), RECIPES["m3d"], **options, stop=stop)
+                    last = made(shapes(), RECIPES["m3d"], **options)
             with joined() as ranks:
                 ranks.arrive()
         found[name] = torch.equal(last.set.images, whole.set.images), last.status.value
