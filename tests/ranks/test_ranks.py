@@ -86,19 +86,8 @@ def test_commands_speak_once(tmp_path):
         f"Error: {run} exists and is not empty: continue its run with --resume, or choose another --out"
     ]
     assert "exitcode  : 2" in errors
-    options = (
-        "--networks",
-        "2",
-        "--network",
-        "ConvNet-w8-d1",
-        "--against",
-        "kmeans",
-        "--json",
-        "--quiet",
-        "--device",
-        "cpu",
-    )
-    code, out, errors = torchrun(2, "condensekit", "evaluate", str(run), *options)
+    evaluate = ("condensekit", "evaluate", str(run), "--networks", "2", "--network", "ConvNet-w8-d1")
+    code, out, errors = torchrun(2, *evaluate, "--against", "kmeans", "--json", "--quiet", "--device", "cpu")
     assert code == 0, errors
     shared = json.loads(out)["rows"]
     assert sorted(file.suffix for file in (run / "trainings").iterdir()) == [".json"] * 4
