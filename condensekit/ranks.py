@@ -102,6 +102,8 @@ class Ranks:
         """The rows of all ranks together: (n, ...) of the :meth:`part` of each -> (total, ...), on the same device."""
         if not self.several:
             return mine
+        if mine.device.type not in ("cpu", "cuda"):
+            return self.rows(mine.cpu(), total).to(mine.device)
         whole = mine.new_empty((total, *mine.shape[1:]))
         parts, group = [whole[self.part(total, number)] for number in range(self.count)], _group_of(mine)
         parts[self.number].copy_(mine)

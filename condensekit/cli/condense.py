@@ -53,17 +53,14 @@ Further examples:
   condensekit condense --data digits --method mine:Method --set strength=0.3 \\
       --ipc 1 --steps 100 --out run
 
-\b
-With two processes, which share the classes:
-  torchrun --nproc-per-node 2 -m condensekit condense --data cifar10 --ipc 10 \\
-      --steps 2000 --out run
-
 The defaults of --init, --encoder, --augment and --factor are those of the method's paper. `condensekit methods` shows
 the options of each method (--set NAME=VALUE). Your own method is written module:object.
 
 To continue an interrupted run (Ctrl-C, SIGTERM, SIGHUP, a crash), give --resume --out RUN; options that name your
 own code are given again. On a CPU, this gives the same images, bit for bit, as a run without interruption. A run
 cannot be resumed with other options, but for more --steps or --minutes: with them, a finished run goes on, too.
+
+Processes that torchrun starts share the classes, see `condensekit --help`. A run may go on with another number of them.
 """
 
 
