@@ -1,7 +1,7 @@
-"""Write the tables of ``benchmarks/README.md`` from the JSON files in ``benchmarks/results/``.
+"""Write the tables of ``benchmarks/README.md`` from the JSON files in ``benchmarks/results/``, and those of the pages.
 
 python benchmarks/tables.py            # rewrites the text between the markers, and measured truths as CSV
-python benchmarks/tables.py --check    # exits with 1 if the file would change
+python benchmarks/tables.py --check    # exits with 1 if a file would change
 python benchmarks/tables.py accuracy   # rewrites this table only
 """
 
@@ -13,16 +13,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import pages
 from benchmarks.accuracy.tables import accuracy, protocols, search
 from benchmarks.continual.tables import continual, experience, streams, tuning
 from benchmarks.nas.tables import nas, write_truths
 from benchmarks.record import HERE, RESULTS, Record, parser, read
-from benchmarks.speed.tables import loop, memory, pace, speed
+from benchmarks.speed.tables import epoch, loop, memory, pace, speed
 
 Table = Callable[[list[Record]], Iterator[str]]
 TABLES: dict[str, Table] = {
     table.__name__: table
-    for table in (accuracy, search, pace, protocols, continual, tuning, experience, streams, loop, speed, memory, nas)
+    for table in (
+        accuracy,
+        search,
+        pace,
+        protocols,
+        continual,
+        tuning,
+        experience,
+        streams,
+        loop,
+        speed,
+        epoch,
+        memory,
+        nas,
+    )
 }
 
 
@@ -37,7 +52,7 @@ def rewritten(text: str, records: list[Record], names: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Rewrite or check the README."""
+    """Rewrite or check the README and the pages."""
     options = parser(__doc__)
     options.add_argument("tables", nargs="*", metavar="TABLE", help=f"{', '.join(TABLES)} (default: all)")
     options.add_argument(
@@ -46,11 +61,12 @@ def main() -> None:
     args = options.parse_args()
     records = [read(path) for path in sorted(RESULTS.rglob("*.json"))]
     readme = HERE / "README.md"
-    before = readme.read_text()
-    text = rewritten(before, records, args.tables or list(TABLES))
+    texts = {readme: rewritten(readme.read_text(), records, args.tables or list(TABLES))}
+    texts |= {page: pages.rewritten(page.read_text(), texts[readme]) for page in pages.PAGES}
     if args.check:
-        sys.exit(int(text != before))
-    readme.write_text(text)
+        sys.exit(int(any(text != path.read_text() for path, text in texts.items())))
+    for path, text in texts.items():
+        path.write_text(text)
     write_truths(records, RESULTS / "nas")
 
 

@@ -30,7 +30,7 @@ from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.ranks import joined
 from condensekit.rng import Draw
-from condensekit.runs.budget import ENTRIES, TIMED, Budget, Pace, Seconds
+from condensekit.runs.budget import ENTRIES, Budget, Pace, Seconds
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import RunDir, environment
 from condensekit.runs.saving import Saving as Saving
@@ -43,6 +43,7 @@ from condensekit.sets.grid import SMALLEST
 log = logging.getLogger(__name__)
 PICTURED = 1 << 20  # pixels of the picture of the first images
 READ_EVERY = {"cuda": 50, "mps": 50}  # steps between two reads of the metrics from a GPU; on a CPU every step
+DECIDED = 2  # steps after which the work that is left is known, and with it whether the network is compiled
 
 
 @usual_modes()
@@ -104,7 +105,9 @@ def condense(
     made, problems = as_recipe(recipe).on(data.spec), Problems()
     with problems:
         refuse(
-            "give steps or minutes, exactly one of them" if (steps is None) == (minutes is None) else None,
+            "give steps or minutes, exactly one of them, such as steps=1000 or minutes=5"
+            if (steps is None) == (minutes is None)
+            else None,
             None if steps is None else whole("steps", steps, 1),
             None if minutes is None else positive("minutes", minutes),
             whole("seed", seed),
@@ -289,9 +292,8 @@ class _Loop:
     def _sampler(self, draw: Draw) -> Sampler:
         """The sampler of real images for the step of ``draw``; it is kept for the next step."""
         data = self.shares.mine if self.recipe.sampling.separable else self.data
-        made = self.recipe.sampling.sampler(data, draw, self.compute, self.sampler, self.progress)
-        self.sampler = made
-        return made
+        self.sampler = self.recipe.sampling.sampler(data, draw, self.compute, self.sampler, self.progress)
+        return self.sampler
 
     def complete(self) -> CondenseResult:
         """Run the loop until the budget is used up, the run diverges, or somebody stops it."""
@@ -301,7 +303,7 @@ class _Loop:
         with self.progress.stage(f"condense ({self.recipe.method.name})", self.budget.steps, self.step) as stage:
             while not self._over():
                 self._advance()
-                if self.step == TIMED:
+                if self.step == DECIDED:
                     self._expect()
                 if len(self.pending) >= read_every or not pace.known:
                     self._read(stage)  # which waits for a GPU
@@ -348,9 +350,8 @@ class _Loop:
         compiled = replace(self.compute.machine, compiled=True)
         fits = separable(self.module) and not any(self.recipe.method.misfits(self.data, self.recipe, compiled))
         left = self.budget.left(self.step, self.seconds, self.seconds.steps / self.step)
-        flops = self.ranks.from_first(lambda: left) * self.spent.flops / self.step
-        open_ = self.compute.machine.compiled is None
-        if self.compute.expect(flops if fits else 0) and open_:
+        flops, open_ = left * self.spent.flops / self.step, self.compute.machine.compiled is None
+        if self.compute.expect(self.ranks.from_first(lambda: flops) if fits else 0) and open_:
             self.progress.tell("the network is compiled for the other steps: a minute or two, once for each network")
 
     def _read(self, stage: Stage) -> None:
@@ -439,7 +440,7 @@ class _Loop:
         self._checkpoint()
         far = escaped(self.whole["images"].flatten(0, 1), self.data.spec)
         notes = [
-            f"finished {self.step} steps in {self.seconds}",
+            f"finished {self.step} step{'s' * (self.step != 1)} in {self.seconds}",
             *self.preparation.shortened,
             smaller_note(self.each.values()),
             far,

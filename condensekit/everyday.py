@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from condensekit import driver
 from condensekit.catalog import names, recipes
@@ -19,7 +20,8 @@ from condensekit.compute import Compute, Machine, of_rank, usual_modes
 from condensekit.data import datasets
 from condensekit.data.arrays import check_layout
 from condensekit.data.images import ClassImages
-from condensekit.data.objects import as_images
+from condensekit.data.numbering import numbered
+from condensekit.data.objects import RESIZED, as_images
 from condensekit.driver import CondenseResult, Saving
 from condensekit.errors import (
     ConfigError,
@@ -48,6 +50,7 @@ from condensekit.training.evaluation import evaluate as evaluate_candidates
 from condensekit.training.train import TrainProtocol
 
 FULL = "full"  # the name in ``against`` for all training images
+PARTS = (ClassImages, Dataset, DataLoader, tuple)  # types of a part in (train, test), unlike those of (images, labels)
 ELSEWHERE = {"iterations": "steps", "per_class": "ipc", "out": "saving"}  # wrong name: the argument of condense()
 
 
@@ -63,7 +66,9 @@ def load(
     flippable: bool | None = None,
     splits: bool = True,
     layout: str | None = None,
+    like: ClassImages | None = None,
     progress: Progress | None = None,
+    **misplaced: Any,
 ) -> tuple[ClassImages, ClassImages]:
     """Load training and test images, both with the normalisation and class names of the training images.
 
@@ -74,8 +79,8 @@ def load(
 
     Args:
         source: A name, a folder or a file of arrays, see :func:`condensekit.data.datasets.load`; or an object that
-            :func:`condensekit.data.objects.as_images` accepts. Of an object, a fixed 20 % of each class are held out
-            as test images.
+            :func:`condensekit.data.objects.as_images` accepts, of which a fixed 20 % of each class are held out as
+            test images; or a pair of such objects, ``(train, test)``, of which nothing is held out.
         root: Folder of the named data sets. For names and files only, as are the next four arguments.
         image_size: Resize every image to this height and width in pixels.
         download: Download a named data set that is missing.
@@ -84,23 +89,28 @@ def load(
         flippable: Whether a mirrored image still shows its class; None: as known for the data set, else True.
         splits: Whether folders named ``train``, ``test`` or ``val`` are splits; False: they are classes.
         layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: by their shape, and refused if that does not decide.
+        like: Images read before, such as those of the last experience: their normalisation is used, a class name gets
+            its label there, and a new name the next number. None: labels count from 0, in the order of the names.
         progress: Receives the number of images read; None shows a bar in a terminal.
+        misplaced: Unknown arguments: the error names the one that is meant.
 
     Raises:
         DataError: Images that are missing, damaged or do not fit; the text names the file or item.
         ConfigError: An unknown name or layout, or an ``image_size`` below 1.
     """
+    refuse(*(_misplaced(load, name) for name in misplaced))
     flags = {"download": download, "trust_local_copy": trust_local_copy, "splits": splits}
     flags |= {} if flippable is None else {"flippable": flippable}
     refuse(
         *(None if folder is None else path(name, folder) for name, folder in (("root", root), ("mmap", mmap))),
         *(instance(name, flag, bool, "True or False") for name, flag in flags.items()),
         None if image_size is None else whole("image_size", image_size, 1),
+        None if like is None else instance("like", like, ClassImages, "the training images of the experience before"),
         _no_progress(progress),
     )
     check_layout(layout)
     if isinstance(source, str | Path):
-        return datasets.load(
+        parts = datasets.load(
             source,
             root=root,
             image_size=image_size,
@@ -112,14 +122,30 @@ def load(
             layout=layout,
             progress=progress or Bars(),
         )
+        return _following(parts, like)
     files = {"root": root, "image_size": image_size, "download": download, "mmap": mmap, "splits": not splits}
+    outs = {"image_size": RESIZED}
     refuse(
-        *(f"{name}= is for names and files, got source {quoted(source)}: leave it out" for name in files if files[name])
+        *(
+            f"{name}= is for names and files, got source {quoted(source)}: {outs.get(name, 'leave it out')}"
+            for name in files
+            if files[name]
+        )
     )
-    images = as_images(source, "source", layout)
-    if flippable is not None:
-        images = images.with_spec(flippable=flippable)
-    return datasets.held_out(images)
+    change = {} if flippable is None else {"flippable": flippable}
+    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, PARTS) for part in source):
+        train, test = (as_images(part, name, layout) for part, name in zip(source, ("train", "test"), strict=True))
+        train = train.with_spec(**change)
+        return _following((train, _alike(_renumbered(test, train, "test"), train)), like)
+    return _following(datasets.held_out(as_images(source, "source", layout).with_spec(**change)), like)
+
+
+def _following(parts: tuple[ClassImages, ClassImages], like: ClassImages | None) -> tuple[ClassImages, ClassImages]:
+    """Training and test images, numbered and normalised as those of ``like``."""
+    if like is None:
+        return parts
+    train = numbered(parts[0], like)
+    return train, numbered(parts[1], train)
 
 
 @usual_modes()
@@ -164,7 +190,7 @@ def condense(
         The set (``.set``), how the run ended, the metrics of each step, and the work of the networks. See
         :func:`condensekit.driver.condense`, also for the errors.
     """
-    refuse(*(_misplaced(name) for name in misplaced))
+    refuse(*(_misplaced(condense, name) for name in misplaced))
     problems = Problems()
     made, images = None, None
     with problems:
@@ -200,6 +226,7 @@ def select(
     seed: int = 0,
     formation: Formation | None = None,
     machine: Machine = Machine(),  # noqa: B008 - frozen
+    **misplaced: Any,
 ) -> CondensedSet:
     """Choose ``ipc`` real images of each class: a baseline for a condensed set.
 
@@ -216,11 +243,13 @@ def select(
         seed: Seed of all random numbers.
         formation: How the images are stored; None: as the name of the selection says.
         machine: Device and precision of the networks.
+        misplaced: Unknown arguments: the error names the one that is meant.
 
     Raises:
         ConfigError: An unknown name, or wrong options.
         DataError: A class with too few images.
     """
+    refuse(*(_misplaced(select, name) for name in misplaced))
     chosen_by, usual = names.baseline(selection)
     refuse(
         instance("formation", usual if formation is None else formation, Formation, "Formation(factor=2)"),
@@ -247,6 +276,7 @@ def evaluate(
     equal_steps: bool = True,
     progress: Progress | None = None,
     out: str | Path | None = None,
+    **misplaced: Any,
 ) -> Evaluation:
     """Train networks from scratch on sets, test them, and compare the sets with equally many real images.
 
@@ -276,6 +306,7 @@ def evaluate(
         progress: Receives each gradient step; None shows a bar in a terminal.
         out: A folder, which may be the run folder of a set: it keeps each finished network, so that a repeated call
             goes on after an interruption, and gets the result as ``evaluation.json``; None: nothing is written.
+        misplaced: Arguments of the protocol or the machine, and unknown ones: the error names what is meant.
 
     Returns:
         One row of accuracies for each set, with the difference to the reference; ``print`` shows a table.
@@ -285,6 +316,7 @@ def evaluate(
         DataError: Images that do not fit the sets.
         StoreError: ``out`` cannot be written, or a file in it is damaged.
     """
+    refuse(*(_misplaced(evaluate, name) for name in misplaced))
     wanted: list[str] = []
     problems = Problems()
     architectures: list[Network] = []
@@ -375,19 +407,42 @@ def _no_folder(out: str | Path) -> str | None:
     return f"out={str(out)!r} is no path: {why}" if (why := unusable(out)) else None
 
 
-def _misplaced(name: str) -> str:
-    """The error message for an argument that ``condense`` does not accept: the call that accepts it."""
-    if name in {field.name for field in dataclasses.fields(Machine)}:
-        return f"condense() takes no {name}=: pass machine=Machine({name}=...)"
-    of_methods = {
-        option for published in recipes.PUBLISHED.values() for option in names.options_of(published.recipe.method)
-    }
-    if name in {field.name for field in dataclasses.fields(Recipe)} | {*recipes.SHORT} | of_methods:
-        return f"condense() takes no {name}=: it belongs to the recipe, as in condense(train, recipes.dm({name}=...))"
-    if name in ELSEWHERE:
-        return f"condense() takes no {name}=: pass {ELSEWHERE[name]}="
-    taken = [name for name in inspect.signature(condense).parameters if name != "misplaced"]
-    return str(unknown("argument of condense()", name, taken))
+def _misplaced(function: Callable[..., Any], name: str) -> str:
+    """The error message for an argument that a public function does not accept: the call that accepts it."""
+    call = f"{function.__name__}()"
+    taken = [one for one in inspect.signature(function).parameters if one != "misplaced"]
+    if "machine" in taken and name in {field.name for field in dataclasses.fields(Machine)}:
+        return f"{call} takes no {name}=: pass machine=Machine({name}=...)"
+    if "protocol" in taken and name in {field.name for field in dataclasses.fields(TrainProtocol)}:
+        change = f"dataclasses.replace(ck.catalog.protocol('short'), {name}=...)"
+        return f"{call} takes no {name}=: pass protocol={change}"
+    if "recipe" in taken:
+        of_methods = {
+            option for published in recipes.PUBLISHED.values() for option in names.options_of(published.recipe.method)
+        }
+        if name in {field.name for field in dataclasses.fields(Recipe)} | {*recipes.SHORT} | of_methods:
+            return f"{call} takes no {name}=: it belongs to the recipe, as in {call[:-1]}train, recipes.dm({name}=...))"
+        if name in ELSEWHERE:
+            return f"{call} takes no {name}=: pass {ELSEWHERE[name]}="
+    return str(unknown(f"argument of {call}", name, taken))
+
+
+def _alike(test: ClassImages, train: ClassImages) -> ClassImages:
+    """The test images with the normalisation and class names of the training images.
+
+    Raises:
+        DataError: A class that the training images lack, or images of another kind.
+    """
+    ours, theirs = train.spec, test.spec
+    strangers = sorted(set(test.classes) - set(train.classes))
+    if strangers:
+        raise DataError(f"test has class {theirs.name_of(strangers[0])!r}, which train lacks")
+    told = [
+        f"images of shape {s.shape}, {'pixels' if s.pixels else 'values that are no pixels'}" for s in (theirs, ours)
+    ]
+    if told[0] != told[1]:
+        raise DataError(f"test has {told[0]}, and train {told[1]}: give both the same transform")
+    return test.with_spec(**{f.name: getattr(ours, f.name) for f in dataclasses.fields(ours)})
 
 
 def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
@@ -398,11 +453,11 @@ def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
     return test.with_spec(mean=ours.mean, std=ours.std)
 
 
-def _renumbered(images: ClassImages, made: CondensedSet, argument: str) -> ClassImages:
-    """The images with the labels that the set gives to their class names; a name that is its number fits any label.
+def _renumbered(images: ClassImages, made: CondensedSet | ClassImages, argument: str) -> ClassImages:
+    """The images with the labels that others give to their class names; a name that is its number fits any label.
 
     Raises:
-        DataError: A class name that the set lacks, while it names the label otherwise.
+        DataError: A class name that the others lack, while they name the label otherwise.
     """
     ours, theirs = made.spec.class_names, images.spec.class_names
     if all(len({ours.get(k, str(k)), theirs.get(k, str(k))} - {str(k)}) < 2 for k in images.classes):
@@ -410,7 +465,8 @@ def _renumbered(images: ClassImages, made: CondensedSet, argument: str) -> Class
     label_of = {name: label for label, name in ours.items()}
     strangers = [theirs[k] for k in images.classes if theirs.get(k, str(k)) not in label_of]
     if strangers:
-        raise DataError(f"{argument} has class {strangers[0]!r}, which the set lacks; it has: {', '.join(label_of)}")
+        owner = "train" if isinstance(made, ClassImages) else "the set"
+        raise DataError(f"{argument} has class {strangers[0]!r}, which {owner} lacks; it has: {', '.join(label_of)}")
     listed = images.compact()
     labels = torch.tensor([label_of[theirs[k]] for k in listed.labels.tolist()])
     spec = dataclasses.replace(listed.spec, class_names=dict(ours))

@@ -91,6 +91,11 @@ def enough(done: int, total: int) -> bool:
     return done > 1 and done >= min(ENOUGH, total / 2)
 
 
+def told(values: Mapping[str, float]) -> dict[str, str]:
+    """Metrics as people read them: an accuracy in percent, as in tables."""
+    return {name: f"{100 * value:.1f} %" if name == "accuracy" else f"{value:.4g}" for name, value in values.items()}
+
+
 class Bar(Stage):
     """A stage shown as a bar of tqdm with its newest metrics, and with the remaining time after :func:`enough` steps.
 
@@ -106,7 +111,7 @@ class Bar(Stage):
     def advance(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
         """See :meth:`Stage.advance`."""
         if values:
-            self.bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()}, refresh=False)
+            self.bar.set_postfix(told(values), refresh=False)
         self.done += steps
         if self.left is not None and enough(self.done, self.left):
             self.bar.bar_format = None
@@ -188,7 +193,7 @@ class Line(Stage):
                 return
             self.due = now + NEXT_LINE
         numbers = [f"{self.done}" if self.total is None else f"{self.done} of {self.total}"]
-        numbers += [f"{name} {value:.4g}" for name, value in self.values.items()]
+        numbers += [f"{name} {value}" for name, value in told(self.values).items()]
         if self.first is None:
             numbers.append(f"for {duration(now - self.began)}")
         elif self.total is not None and enough(self.done - self.before, self.total - self.before):

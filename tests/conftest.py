@@ -22,6 +22,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("processes"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory):
+    """A folder for compiled networks, so that no test reads or writes the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONDENSEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def cli(capsys):
     """Run a command in this process: (exit code, standard output, standard error)."""

@@ -314,7 +314,7 @@ def test_demo_in_small(cli, tmp_path, monkeypatch):
         assert f"{number} of 5: " in err
     told = printed.split("\n\n")[0].splitlines()
     assert len(told) == 5
-    assert "10 images condensed by dm teach a network (ConvNet) " in told[2]
+    assert "10 images condensed by dm batch_real=64 teach a network (ConvNet) " in told[2]
     assert "90 images condensed by dm in 7,200 bytes" in told[3]
     assert "100 random images in 7,200 bytes" in told[3]  # equal bytes are equal
     assert "The order of 3 candidates by dm agrees" in told[4]
@@ -418,7 +418,7 @@ BAD = [
     ("--lr fast", "--lr"),
     ("--batch-real 0", "batch_real"),
     ("--set momentum=1", "momentum must lie in [0, 1)"),
-    ("--set momentum=much", "momentum must be float"),
+    ("--set momentum=much", "momentum must be a number"),
     ("--set momentun=0.5", "Did you mean 'momentum'"),
     ("--set momentum", "NAME=VALUE"),
     ("--init kmean", "Did you mean 'kmeans'"),
@@ -441,6 +441,10 @@ BAD = [
     ("--method dsa --augment none", "dsa needs an augmentation (without it, it is dc)"),
     ("--init kmeans --set init.candidates=1", "2 images per class cannot be chosen among 1 candidates"),
     ("--lr 3 --set lr=1", "lr is given 2 times"),
+    ("--set lr=fast", "lr must be a number, got 'fast'"),
+    ("--image-size 1", "leaves nothing of a 1x1 image: use a larger --image-size"),
+    ("--minutes 5m", "Invalid value for '--minutes': takes a number without a unit, got '5m': write 5"),
+    ("--minutes 1h", "Invalid value for '--minutes': takes a number without a unit, got '1h'"),
     ("--factor 0", "--factor"),
     ("--factor 3", "factor 3 does not divide the image size 8x8"),
     ("--factor 4", "12 images but ipc=2 with factor=4, which takes 32"),
@@ -594,6 +598,11 @@ def test_methods_lists_what_goes_with_what(cli):
     assert out.count("refuses  --keep: ") == out.count("refuses  --compiled: ") == 2
     assert "  --encoder trained: encoder.count=5" in out
     assert "not with --encoder trained, --sampling importance or a network with batch norm" in out
+    one = cli("methods", "dm")[1]
+    assert "--set    " in one
+    assert "m3d" not in one
+    code, _, err = cli("methods", "dmm")
+    assert (code, "Did you mean 'dm'?" in err) == (2, True)
     record = json.loads(cli("methods", "--json")[1])
     assert record["parts"]["init"]["kmeans"] == {"candidates": 0}
     assert list(record["methods"]) == list(catalog.PUBLISHED)

@@ -84,7 +84,7 @@ def test_a_search_writes_everything_and_goes_on(cli, tmp_path):
     assert 'space: "convnet-small" there, "convnet" here' in err
     before = (out / "trials.jsonl").read_bytes()
     used = json.loads((out / "time.json").read_text())["used_s"]
-    code, text, err = cli(*options, "--out", out, "--resume", "--retrain", "--budget", f"{used / 2:.3f}")
+    code, text, err = cli(*options, "--out", out, "--resume", "--retrain", "--budget", f"{used / 2:.3f}s")
     assert code == 0, err
     assert "the winner is not retrained: the budget ended before it was trained" in text
     assert not (out / "retrained.safetensors").exists()
@@ -134,6 +134,7 @@ def test_depths_that_do_not_fit_are_told(cli, tmp_path):
         (("--engine", "pol", "--workers", "999", "--rankers", "dn"), "Did you mean 'pool'"),
         (("--workers", "999"), "workers must lie in 1 to"),
         (("--budget", "soon"), "'soon' is not a time: write 90s, 30m or 2h"),
+        (("--budget", "5"), "'5' has no unit: write 5s (seconds), 5m (minutes) or 5h (hours)"),
         (("--score", "loss"), "unknown --score 'loss'"),
         (("--rankers", "ridge:params"), "give a truth"),
         (("--trials", "0"), "0 is not in the range"),
@@ -228,6 +229,16 @@ def test_a_search_that_scores_nothing_says_why_and_fails(cli, tmp_path):
     assert "nwot: 4 of 4 trials failed and rank last: ConfigError: nwot needs activation modules" in text
     assert "No candidate was scored." in text
     assert "Traceback" not in err
+    assert "| nwot" not in text
+
+
+def test_a_search_that_ends_before_a_score_says_why_once(cli, tmp_path):
+    options = ("--rankers", "dm", "--engine", "sequential", "--steps", "1000000", "--budget", "2s")
+    code, text, err = cli(*options, "--out", tmp_path / "run")
+    assert code == 3
+    assert "Warning: dm scored no candidate: the budget ended" in err
+    assert text.splitlines()[0] == "No candidate was scored."
+    assert "condensekit search --resume --budget" in text
 
 
 def test_a_space_of_which_no_candidate_fits_is_refused_in_one_line(cli, tmp_path):

@@ -4,12 +4,12 @@ import json
 import os
 import re
 import signal
-import threading
+import time
 
 import pytest
 import torch
 
-from condensekit.cli import waiting
+from condensekit.cli import show, waiting
 from condensekit.driver import Status
 from condensekit.methods import DistributionMatching
 from condensekit.runs import budget
@@ -46,19 +46,35 @@ def condense(cli, data, out, *options):
 def test_a_command_that_computes_says_something_at_once(monkeypatch, capsys, words, says):
     """Friction 3: 29 s without output."""
     monkeypatch.setattr(waiting, "AFTER", 0)
-    monkeypatch.setattr(waiting, "_timer", None)
     waiting.begin(words)
-    if waiting._timer:
-        waiting._timer.join()
-    assert capsys.readouterr().err == says
+    found = wait_for(capsys, says)
+    waiting.end()
+    assert found == says
+
+
+def test_it_says_so_again_until_the_command_speaks(monkeypatch, capsys):
+    for name in ("AFTER", "EACH"):
+        monkeypatch.setattr(waiting, name, 0.01)
+    waiting.begin(["replay"])
+    assert "replay: loading PyTorch and the data, 0 s so far\n" in wait_for(capsys, "so far\n" * 2)
+    with show.progress(quiet=False).stage("read", 1):
+        show.tell("Data: digits")
+    assert waiting._ended.is_set()
+
+
+def wait_for(capsys, words):
+    """What is said on standard error, until it has as many lines as ``words``."""
+    found, limit = "", time.monotonic() + 30
+    while found.count("\n") < words.count("\n") and time.monotonic() < limit:
+        found += capsys.readouterr().err
+    return found
 
 
 def test_it_says_nothing_where_the_command_is_quicker(monkeypatch, capsys):
     monkeypatch.setattr(waiting, "AFTER", 60)
     waiting.begin(["condense"])
     waiting.end()
-    assert isinstance(waiting._timer, threading.Timer)
-    waiting._timer.join()  # at once
+    assert waiting._ended.wait(0)
     assert capsys.readouterr().err == ""
 
 
@@ -81,7 +97,7 @@ def test_a_finished_run_is_made_longer(cli, data, tmp_path):
 def test_minutes_are_made_longer(cli, data, tmp_path):
     words = FAST[:2] + FAST[4:]  # without the steps
     code, printed, err = cli("condense", "--data", data, *words, "--minutes", 1e-9, "--out", tmp_path / "run")
-    assert (code, "finished 1 steps" in printed) == (0, True), err
+    assert (code, "finished 1 step " in printed) == (0, True), err
     code, printed, err = cli("condense", "--resume", "--out", tmp_path / "run", "--minutes", 0.1)
     assert code == 0, err
     assert re.search(r"finished ([2-9]|\d\d+) steps", printed)

@@ -12,6 +12,7 @@ condense   step               --steps
 condense   batch              --batch-real
 condense   batch-size         --batch-real
 condense   learning-rate      --lr
+condense   lerning-rate       --lr
 condense   per-class          --ipc
 condense   images-per-class   --ipc
 condense   icp                --ipc

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import pages
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 PACKAGES = ("condensekit", "condensekit.replay", "condensekit.nas")
@@ -59,3 +61,21 @@ def test_a_command_of_the_pages_has_the_options_that_it_names(words):
     command = importlib.import_module(f"condensekit.cli.{words[1]}").command
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.stem)
+def test_measured_tables_stand_in_the_pages_and_are_current(page):
+    """``python benchmarks/tables.py`` writes them."""
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<!-- measured ") == text.count("<!-- measured: end -->") == len(pages.BLOCK.findall(text)) > 0
+    assert pages.rewritten(text, (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")) == text
+
+
+def test_a_part_that_the_benchmarks_lack_is_an_error():
+    readme = "**fruit**\n\n| name | price |\n|---|---|\n| pear | 1 |\n| fig | 2 |\n\n- fig is dear\n"
+    block = "<!-- measured fruit\nrows: {}\nlines: fig\n-->\n<!-- measured: end -->\n"
+    made = pages.rewritten(block.format("fig"), readme)
+    assert "-->\n\n| name | price |\n| --- | --- |\n| fig | 2 |\n\n- fig is dear\n\n<!--" in made
+    assert pages.rewritten(made, readme) == made
+    with pytest.raises(ValueError, match=r"README\.md, fruit: .*no row matches 'plum'"):
+        pages.rewritten(block.format("plum"), readme)

@@ -282,7 +282,7 @@ def test_minutes_count_everything(clock):
     assert clock[0] == 58  # 20 + 17 + 3 * 7: another step would end after the minute
     assert result.message.startswith("finished 4 steps in 58.0 s (20.0 s of it before the first step)")
     short = slowly(clock, minutes=0.1)
-    assert short.message.startswith("finished 1 steps in 37.0 s (20.0 s of it before the first step)")
+    assert short.message.startswith("finished 1 step in 37.0 s (20.0 s of it before the first step)")
 
 
 def test_minutes_used_before_an_interruption_count(tmp_path, clock):

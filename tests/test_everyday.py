@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 from torchvision import models
 from torchvision.transforms import ToTensor
 
@@ -175,7 +175,7 @@ FORMS = {
     "concatenated": lambda images, labels, _: ConcatDataset(
         [Pictures(images[:5], labels[:5]), Pictures(images[5:], labels[5:])]
     ),
-    "loader": lambda images, labels, _: torch.utils.data.DataLoader(Pictures(images, labels), batch_size=4),
+    "loader": lambda images, labels, _: DataLoader(Pictures(images, labels), batch_size=4),
     "folder": in_folder,
     "npz": in_npz,
     "experience": lambda images, labels, _: in_an_experience(images, labels),
@@ -211,6 +211,40 @@ def test_what_load_gives_of_an_object(arrays):
     assert not set(train.order.tolist()) & set(test.order.tolist())
     for one, other in zip((train, test), ck.load(Pictures(*arrays)), strict=True):
         assert one.order.tolist() == other.order.tolist()
+
+
+def test_a_pair_of_training_and_test_images_is_loaded_as_it_is(arrays):
+    images, labels = arrays
+    train, test = Pictures(images, labels), Pictures(images[:12], labels[:12])
+    for given in ((train, test), (DataLoader(train), test), ((images, labels), (images[:12], labels[:12]))):
+        found = ck.load(given, flippable=False)
+        assert (len(found[0]), len(found[1])) == (27, 12)
+        assert found[0].spec == found[1].spec
+        assert not found[0].spec.flippable
+        assert torch.equal(found[1].images, found[0].images[:12])
+    held = ck.load(train)
+    again = ck.load(held)
+    assert [len(part) for part in again] == [len(part) for part in held]
+    assert again[1].spec == held[0].spec
+    with pytest.raises(DataError, match="test has class '2', which train lacks"):
+        ck.load(((images[labels < 2], labels[labels < 2]), (images, labels)))
+    with pytest.raises(DataError, match=r"test has images of shape \(3, 4, 4\), .* \(3, 8, 8\), pixels: give"):
+        ck.load(((images, labels), (images[:, :, :4, :4], labels)))
+
+
+def test_classes_of_test_images_are_found_by_name(arrays):
+    images, labels = arrays
+    named = [[("a", "b", "c")[label] for label in labels], [("b", "c")[label] for label in labels[labels < 2]]]
+    train, test = ck.load(((images, named[0]), (images[labels < 2], named[1])))
+    assert train.spec.class_names == test.spec.class_names == {0: "a", 1: "b", 2: "c"}
+    assert test.classes == (1, 2)
+
+
+def test_pictures_of_an_object_that_differ_in_size_have_a_way_out(arrays):
+    images, _ = arrays
+    mixed = [(images[0], 0), (images[1][:, :4], 0), (images[2], 1)]
+    with pytest.raises(DataError, match=r"item 1 is \(3, 4, 8\): resize in the data set's transform, such as Resize"):
+        ck.load(mixed)
 
 
 def test_a_part_is_held_out(digits):
@@ -604,9 +638,15 @@ CONDENSE = {
         lambda: condense(recipe="dm lr"),
         r"a recipe is written NAME key=value ..., got 'lr' in 'dm lr'",
     ),
-    "no number": (lambda: condense(recipe="dm lr=x"), "lr must be float, got 'x'"),
-    "no steps": (lambda: condense(steps=None), "give steps or minutes, exactly one of them"),
-    "both": (lambda: condense(minutes=1), "give steps or minutes, exactly one of them"),
+    "no number": (lambda: condense(recipe="dm lr=x"), "lr must be a number, got 'x'"),
+    "no steps": (
+        lambda: condense(steps=None),
+        "give steps or minutes, exactly one of them, such as steps=1000 or minutes=5",
+    ),
+    "both": (
+        lambda: condense(minutes=1),
+        "give steps or minutes, exactly one of them, such as steps=1000 or minutes=5",
+    ),
     "steps": (lambda: condense(steps="1"), "steps must be an integer of at least 1, got '1'"),
     "minutes": (lambda: condense(steps=None, minutes="1"), "minutes must be positive and finite, got '1'"),
     "ipc": (lambda: condense(ipc="1"), "ipc must be an integer of at least 1, got '1'"),
@@ -651,6 +691,20 @@ def test_condense_refuses(name):
 )
 def test_a_misplaced_argument_says_where_it_belongs(name, says):
     refused(lambda: condense(**{name: 1}), says)
+
+
+def test_other_calls_say_it_too(digits, made):
+    refused(
+        lambda: ck.load("digits", imagesize=8), r"unknown argument of load\(\) 'imagesize'. Did you mean 'image_size'"
+    )
+    refused(lambda: ck.select(digits[0], ipc=1, device="cpu"), r"select\(\) takes no device=: pass machine=Machine")
+    for name, says in (
+        ("epochs", r"evaluate\(\) takes no epochs=: pass protocol=dataclasses.replace"),
+        ("device", r"evaluate\(\) takes no device=: pass machine=Machine"),
+        ("agains", "Did you mean 'against'"),
+        ("lr", r"pass protocol="),
+    ):
+        refused(lambda name=name: ck.evaluate(made, digits[1], **{name: 1}), says)
 
 
 RECIPES = {
@@ -830,10 +884,10 @@ LOAD = {
     "size": (lambda: ck.load("digits", image_size="8"), "image_size must be an integer of at least 1, got '8'"),
     "size of an object": (
         lambda: ck.load((IMAGES, LABELS), image_size=8),
-        "image_size= is for names and files, .* leave it out",
+        "image_size= is for names and files, .*: resize in the data set's transform",
     ),
     "two data sets": (
-        lambda: ck.load((Pictures(IMAGES, LABELS), Pictures(IMAGES, LABELS))),
+        lambda: ck.select((Pictures(IMAGES, LABELS), Pictures(IMAGES, LABELS)), "kmeans", ipc=1),
         "got two: pass the training or the test",
     ),
     "one image a class": (lambda: ck.load((IMAGES, np.arange(8))), "class '0' has 1 image, so none can be held out"),

@@ -2,6 +2,8 @@
 
 import ast
 import importlib.util
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +122,28 @@ def test_the_three_sources_hold_the_same_images():
     arrays, objects = as_images(module.as_arrays(pictures)), as_images(module.MyDataset(pictures))
     assert torch.equal(arrays.images, objects.images)
     assert arrays.classes == objects.classes == (3, 8, 11)
+
+
+def test_the_options_of_the_own_network_work(cli, monkeypatch, tmp_path):
+    """Those in its first lines: a run goes on with them, an edit of the network is refused, and evaluate finds it."""
+    source = (EXAMPLES / "own_network.py").read_text()
+    (tmp_path / "own_network.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    encoder, judged = re.findall(r"(--(?:encoder-)?network) (own_network:Small)", source)
+    condense = ("condense", "--data", "digits", "--ipc", 1, *encoder, "--out", "run")
+    assert cli(*condense, "--steps", 2)[0] == 0
+    code, _, err = cli(*condense, "--steps", 4, "--resume")
+    assert code == 0, err
+    code, out, err = cli("evaluate", "run", *judged, "--networks", 1, "--against", "none", "--json")
+    assert code == 0, err
+    assert json.loads(out)["rows"][0]["network"] == "own_network:Small"
+    replay = ("replay", "--data", "digits", "--memory", "random", "--regime", "from-scratch", "--ipc", 1, "--orders", 1)
+    code, out, err = cli(*replay, *judged, "--train-epochs", 1, "--experiences", 5, "--out", "study", "--json")
+    assert code == 0, err
+    assert cli(*replay, *judged, "--train-epochs", 1, "--experiences", 5, "--out", "study", "--resume")[0] == 0
+    sys.modules.pop("own_network")
+    (tmp_path / "own_network.py").write_text(source.replace("GroupNorm(4, 32)", "GroupNorm(8, 32)"))
+    code, _, err = cli(*condense, "--steps", 6, "--resume")
+    assert code == 2
+    assert "own_network.Small differs" in err
+    sys.modules.pop("own_network")

@@ -15,10 +15,12 @@ def test_a_line_after_some_seconds_and_then_each_minute():
     ticks, told = count(0.0, 5.0), list[str]()
     line = Line("condense (dm)", 100, 0, told.append, lambda: next(ticks))
     for _ in range(100):
-        line.advance(1, {"loss": 1.23456})
+        line.advance(1, {"loss": 1.23456, "accuracy": 0.9})
     wanted = 1 + int((500 - FIRST_LINE) / NEXT_LINE)
     assert wanted - 1 <= len(told) <= wanted + 1
-    assert re.fullmatch(r"\d\d:\d\d:\d\d condense \(dm\): \d+ of 100, loss 1.235, 7 min \d+ s left", told[1])
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d condense \(dm\): \d+ of 100, loss 1.235, accuracy 90.0 %, 7 min \d+ s left", told[1]
+    )
 
 
 def test_no_time_left_before_half_of_few_steps():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+import time
 import types
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
 from torch import Tensor, nn
 
 from condensekit.data.images import ClassImages
@@ -75,6 +77,32 @@ class PublicDM:
         channels, height, width = data.spec.shape
         network: nn.Module = self._utils.get_network("ConvNet", channels, len(data.classes), (height, width))
         return network
+
+    def train(self, images: Tensor, labels: Tensor, epochs: int, lr: float) -> float:
+        """Seconds in which the public code trains its ConvNet for some epochs, with its DSA augmentation.
+
+        Args:
+            images: (N, C, H, W) float32, normalised.
+            labels: (N,) classes 0..K-1.
+            epochs: Passes over the images.
+            lr: Learning rate.
+        """
+        utils = self._utils
+        network = utils.get_network("ConvNet", images.shape[1], int(labels.max()) + 1, tuple(images.shape[2:]))
+        options = types.SimpleNamespace(
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            dsa=True,
+            dsa_strategy="color_crop_cutout_flip_scale_rotate",
+            dsa_param=utils.ParamDiffAug(),
+            dc_aug_param=None,
+        )
+        optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+        pairs = utils.TensorDataset(images, labels)
+        loader = torch.utils.data.DataLoader(pairs, batch_size=256, shuffle=True, num_workers=0)
+        began = time.perf_counter()
+        for _ in range(epochs):
+            utils.epoch("train", loader, network, optimizer, nn.CrossEntropyLoss(), options, True)
+        return time.perf_counter() - began
 
     def run(self, data: ClassImages, ipc: int, batch_real: int, on_step: Callable[[], object]) -> None:
         """Run the whole program on ``data`` without its evaluation.

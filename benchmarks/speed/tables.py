@@ -12,7 +12,7 @@ def speed(records: list[Record]) -> Iterator[str]:
     """Table of one step compared with the public code, from all files of ``run.py``."""
     columns = (
         *("machine", "classes", "real batch", "ipc", "precision", "compiled", "reference s", "ours s"),
-        *("times faster (min, median, max)", "gradient error"),
+        *("times faster (min, median, max)", "of the limit", "gradient error", "of the median image"),
     )
     rows = [
         (
@@ -25,11 +25,34 @@ def speed(records: list[Record]) -> Iterator[str]:
             f"{row['reference_s']:.4f}",
             f"{row['ours_s']:.4f}",
             f"{row['ratio_min']:.2f}, **{row['ratio_median']:.2f}**, {row['ratio_max']:.2f}",
+            f"{row['share_of_limit']:.0%} of {row['limit_ratio']:.1f}" if row.get("limit_ratio") else "",
             f"{row['gradient_rel_error']:.1e}",
+            f"{row['gradient_rel_error_median']:.1e}" if "gradient_rel_error_median" in row else "",
         )
         for record in records
         for row in record.get("rows", [])
         if "ratio_median" in row
+    ]
+    if rows:
+        yield markdown(columns, rows)
+
+
+def epoch(records: list[Record]) -> Iterator[str]:
+    """Table of a training epoch compared with the public code, from all files of ``epoch.py``."""
+    columns = ("machine", "ipc", "precision", "compiled", "reference s", "ours s", "times faster (min, median, max)")
+    rows = [
+        (
+            hardware([record]),
+            row["ipc"],
+            row["precision"],
+            "yes" if record["settings"]["compiled"] else "no",
+            f"{row['reference_epoch_s']:.3f}",
+            f"{row['ours_epoch_s']:.3f}",
+            f"{row['epoch_ratio_min']:.2f}, **{row['epoch_ratio_median']:.2f}**, {row['epoch_ratio_max']:.2f}",
+        )
+        for record in records
+        for row in record.get("rows", [])
+        if "epoch_ratio_median" in row
     ]
     if rows:
         yield markdown(columns, rows)

@@ -23,7 +23,7 @@ from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.gradient import DISTANCES
 from condensekit.methods.sampling import Clustered, Importance, Sampling, Uniform
 from condensekit.methods.trained_encoders import Trained
-from condensekit.networks.adaptor import ModuleNetwork, TorchvisionNetwork
+from condensekit.networks.adaptor import ModuleNetwork, OwnNetwork, TorchvisionNetwork
 from condensekit.networks.base import ACTIVATIONS, NORMS, POOLINGS, Network
 from condensekit.networks.classics import MLP, VGG11, AlexNet, LeNet
 from condensekit.networks.convnet import ConvNet
@@ -77,6 +77,7 @@ WORDS = {
 }
 FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 PLAIN = {kind.__name__: kind for kind in (bool, int, float, str)}  # types of options that can be written as text
+WRITTEN = {bool: "true or false", int: "a whole number", float: "a number"}
 OBJECTS: dict[str, Mapping[str, Any]] = {
     "discrepancy": DISCREPANCIES,
     "distance": DISTANCES,
@@ -206,13 +207,16 @@ def network(name: str) -> Network:
     """The architecture called ``name``, as its ``name`` property gives it.
 
     Those of :data:`NETWORKS` may take options: ``ConvNet depth=4 width=64 norm=batch`` is 4 blocks of 64 channels
-    with batch norm, ``ConvNet-d4-w64-batch`` is short for it. Any other name is one of ``torchvision.models``,
-    ``-small`` appended for small images.
+    with batch norm, ``ConvNet-d4-w64-batch`` is short for it. ``module:object`` is your own
+    :class:`~condensekit.networks.base.Network`, which may take options too, or a function or class that makes a
+    ``torch.nn.Module``. Any other name is one of ``torchvision.models``, ``-small`` appended for small images.
 
     Raises:
-        ConfigError: An unknown name or option.
+        ConfigError: An unknown name or option, or one that cannot be imported.
     """
     name, options = named(name, "network")
+    if ":" in name:
+        return _own_network(name, options)
     kind, *parts = name.split("-")
     if options and kind in NETWORKS:
         require(not parts, "write options of a network as key=value or after dashes, not both")
@@ -229,8 +233,19 @@ def network(name: str) -> Network:
         hint = meant(name, [*NETWORKS, *models.list_models(module=models)])
         ours = ", ".join(NETWORKS)
         raise ConfigError(
-            f"unknown network {name!r}.{hint} Known: {ours} and the names of torchvision.models"
+            f"unknown network {name!r}.{hint} Known: {ours}, the names of torchvision.models and module:object"
         ) from None
+
+
+def _own_network(name: str, options: Mapping[str, Any]) -> Network:
+    """The network at ``module:object``."""
+    found = find("network", name, NETWORKS)
+    if isinstance(found, Network) or (isinstance(found, type) and issubclass(found, Network)):
+        made: Network = configured(f"option of network {name!r}", found, options)
+        return made
+    require(not options, f"network {name!r} takes no options: name a function that sets them")
+    made = as_network(found, f"network {name!r}")
+    return OwnNetwork(made.make, path=name) if isinstance(made, ModuleNetwork) else made
 
 
 def as_network(given: Any, name: str = "network") -> Network:
@@ -416,8 +431,7 @@ def convert(name: str, value: Any, kind: type) -> Any:
     try:
         return FLAGS[value.lower()] if kind is bool else kind(value)
     except (ValueError, KeyError):
-        way_out = ": write true or false" if kind is bool else ""
-        raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}{way_out}") from None
+        raise ConfigError(f"{name} must be {WRITTEN.get(kind, kind.__name__)}, got {value!r}") from None
 
 
 def find(kind: str, name: str, table: Mapping[str, Any]) -> Any:

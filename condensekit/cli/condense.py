@@ -110,7 +110,10 @@ def command(
     """Load the data, and make a run for each seed."""
     problems = gathered()
     with problems:
-        require((steps is None) != (minutes is None), "give --steps or --minutes, exactly one of them")
+        require(
+            (steps is None) != (minutes is None),
+            "give --steps or --minutes, exactly one of them, such as --steps 1000 or --minutes 5",
+        )
     folders: dict[int, Path] = {}
     with problems:
         folders = place.folders()
@@ -123,7 +126,7 @@ def command(
         show.progress(quiet, folder if tensorboard else None, title)
         for folder, title in zip(folders.values(), titles, strict=True)
     ]
-    train, _ = source.load(quiet)
+    train, _ = source.load(quiet, *folders.values())
     results: dict[Path, CondenseResult] = {}
     for number, (seed, folder) in enumerate(folders.items()):
         results[folder] = condense(

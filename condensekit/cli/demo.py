@@ -126,7 +126,7 @@ def command(out: Path, until: str, seed: int, machine: Machine, quiet: bool, as_
             if "search" in names:
                 record["search"] = _searched(plan, train, test).to_json()
     except Interrupted as stopped:
-        show.tell(f"{out}: {stopped}; repeat the command to go on")
+        show.tell(f"{out}: {stopped.message}: repeat the command to go on")
         return 128 + stopped.signum
     made = report(out, out / REPORT, overwrite=True)
     record |= {"verdicts": story.verdicts, "report": str(made.path)}
@@ -160,7 +160,7 @@ def _condensed(plan: Plan, train: ClassImages) -> list[CondensedSet]:
             progress=plan.story,
         )
         if result.signum is not None:
-            raise Interrupted(result.message, result.signum)
+            raise Interrupted(result.message.partition(": continue")[0], result.signum, "repeat the call to go on")
         results.append(result)
     images, passes = results[0].set, STEPS * BATCH * len(train.classes) / len(train)
     plan.story.verdict(

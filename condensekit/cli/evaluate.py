@@ -94,7 +94,7 @@ evaluation.json in the first RUN, and each finished network to its folder traini
     "--network",
     type=List(),
     default="ConvNet",
-    help="Networks to train and judge: ConvNet,ResNet18 (see `condensekit list networks`).",
+    help="Networks to train and judge: ConvNet,ResNet18 or your own module:object (see `condensekit list networks`).",
 )
 @option(
     "--data",

@@ -11,10 +11,11 @@ from condensekit.cli import show
 from condensekit.cli.kinds import Command, Location, Whole, option
 from condensekit.cli.next import ending
 from condensekit.cli.options import JSON
+from condensekit.data.folders import LOADER
 from condensekit.errors import ConfigError
 from condensekit.runs.files import stream_of
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.export import LOADER, picture, to_folder, to_npz
+from condensekit.sets.export import picture, to_folder, to_npz
 from condensekit.sets.found import find_one
 
 HELP = """Write the images of RUN as PNG files, as one picture, or as NumPy arrays.

@@ -27,6 +27,7 @@ from condensekit.runs.folder import ARGV, COMMAND, ENV
 
 F = TypeVar("F", bound=Callable[..., Any])
 MANY = 100_000  # the most runs, networks, images of a class or trials that one command makes
+RUN_FILE = "config.json"  # the file that every run folder has
 _FOUND = "condensekit.problems"  # key of the context: problems of single options
 _BUILT = "condensekit.built"  # key of the context: problems of objects built from options
 
@@ -74,6 +75,8 @@ class Command(click.Command):
         if given.get("resume") and not all(given.get(p.name or "") for p in self.params if p.required):
             left = {p.name: p.opts[0] for p in self.params if p.name and p.name not in (*given, *UNRECORDED)}
             ctx.default_map = recorded(Path(given.get("out") or ""), self.name, left)
+            if given.get("out") and not ctx.default_map:
+                _check_run(Path(given["out"]))
         if given.get("out") and any(p.name == "resume" for p in self.params):
             waiting.PLACE.set((str(self.name), Path(given["out"])))
         told_now = {name: value for name, value in given.items() if name not in UNRECORDED}
@@ -125,6 +128,12 @@ def recorded(out: Path, command: str | None, options: Mapping[str, str]) -> dict
     known = {name: value for name, value in found["options"].items() if name in options}
     _built_in(file, known, options)
     return known
+
+
+def _check_run(out: Path) -> None:
+    """Raise ConfigError if there is no run in a folder, nor in folders of several seeds in it."""
+    if not any(file.exists() for file in (out / RUN_FILE, *out.glob(f"seed-*/{RUN_FILE}"))):
+        raise ConfigError(f"there is no run in {out}: name its folder, or leave out --resume and give all options")
 
 
 def _built_in(file: Path, told: Mapping[str, Any], options: Mapping[str, str]) -> None:
@@ -204,6 +213,9 @@ class Number(click.FloatRange):
         """Convert the value; other digits are an error."""
         if isinstance(value, str) and not (value.isascii() and value.strip() == value):
             self.fail(f"{value!r} is not a number.", param, ctx)
+        if isinstance(value, str) and (found := re.fullmatch(r"([0-9.]+) ?([a-z]+)", value)):
+            way_out = f": write {found[1]}" if param and param.name and param.name.startswith(found[2]) else ""
+            self.fail(f"takes a number without a unit, got {value!r}{way_out}.", param, ctx)
         return float(super().convert(value, param, ctx))
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:

@@ -88,13 +88,14 @@ def networks() -> dict[str, str]:
         "MODEL": "of torchvision.models: resnet18, vgg11_bn, ...",
         "MODEL-small": "the same with a stem for small images",
     }
-    return {**{name: NETWORKS[name] for name in catalog.NETWORKS}, **others}
+    return {**{name: NETWORKS[name] for name in catalog.NETWORKS}, **others, **OWN}
 
 
 def memories() -> dict[str, str]:
     """Memories of ``condensekit replay``."""
     return {
-        **{name: "condensed images; with options in quotes: 'NAME lr=3'" for name in catalog.PUBLISHED},
+        **{name: f"condensed images: {METHODS[name]}" for name in catalog.PUBLISHED},
+        "'NAME lr=3'": "one of these with options, in quotes",
         **SELECTIONS,
         f"{catalog.PACKED}NAME": "four smaller images in each stored one",
         f"{UNPACKED}METHOD": "one image in each stored one (m3d packs by default)",
@@ -137,8 +138,11 @@ def data() -> dict[str, str]:
 
 
 LISTS: dict[str, tuple[Callable[[], Mapping[str, str]], str]] = {
-    "methods": (methods, "condense --method NAME; `condensekit methods` shows their options"),
-    "selections": (selections, "select --selection NAME, evaluate --against LIST, condense --init NAME"),
+    "methods": (methods, "condense --method NAME; `condensekit methods NAME` shows its options"),
+    "selections": (
+        selections,
+        "select --selection NAME, evaluate --against LIST, condense --init NAME (not jpeg-, packed-)",
+    ),
     "networks": (networks, "evaluate and replay --network, --encoder-network NAME"),
     "memories": (memories, "replay --memory LIST"),
     "rankers": (rankers, "search --rankers LIST"),

@@ -11,7 +11,7 @@ from condensekit import catalog
 from condensekit.catalog import COSTS, Published
 from condensekit.cli import show
 from condensekit.cli.flags import flag
-from condensekit.cli.kinds import Command
+from condensekit.cli.kinds import Choice, Command
 from condensekit.cli.options import FLAGS, JSON
 
 PARTS: dict[str, Mapping[str, Any]] = {
@@ -22,20 +22,22 @@ PARTS: dict[str, Mapping[str, Any]] = {
 
 CHOICES = (*(name for name in FLAGS if name not in ("lr", "batch_real", "storage")), "augment", "compiled")
 
-HELP = """Show the methods, and the options of `condense` that fit each method.
+HELP = """Show the methods, and the options of `condense` that fit each method; of NAME alone, if it is given.
 
 \b
 Examples:
   condensekit methods
+  condensekit methods m3d
   condensekit methods --json | jq .methods.m3d
 """
 
 
 @click.command("methods", cls=Command, help=HELP)
+@click.argument("name", type=Choice(catalog.PUBLISHED), required=False)
 @JSON
-def command(as_json: bool) -> None:
+def command(name: str | None, as_json: bool) -> None:
     """Read the catalog."""
-    record = {name: _record(published) for name, published in catalog.PUBLISHED.items()}
+    record = {name: _record(catalog.PUBLISHED[name]) for name in ([name] if name else catalog.PUBLISHED)}
     lines = [("method", "cost", "separable", "factor", "init", "encoder", "paper")]
     lines += [
         (name, r["cost"], "yes" if r["separable"] else "no", str(r["factor"]), r["init"], r["encoder"], r["paper"])

@@ -19,6 +19,7 @@ from condensekit.data.images import ClassImages
 from condensekit.data.summary import summary
 from condensekit.errors import ConfigError, refuse
 from condensekit.runs.folder import RunDir
+from condensekit.runs.kept import refuse_other
 
 MAX_SIZE = 1 << 14  # pixels of an image's height and width
 
@@ -66,8 +67,20 @@ class Source:
         """Whether the list of operations contains ``flip``; None if ``augment`` is not a list."""
         return None if self.augment in ("auto", "none") else "flip" in self.augment.split(",")
 
-    def load(self, quiet: bool) -> tuple[ClassImages, ClassImages]:
-        """Training and test images; unless ``quiet``, a line about them on standard error."""
+    def load(self, quiet: bool, *resumed: Path) -> tuple[ClassImages, ClassImages]:
+        """Training and test images; unless ``quiet``, a line about them on standard error.
+
+        Args:
+            quiet: Whether nothing is said.
+            resumed: Folders of runs that go on with these data.
+
+        Raises:
+            ConfigError: A run has other data.
+        """
+        for folder in resumed:
+            if (folder / "config.json").exists() and "data" in (found := RunDir.read(folder).config):
+                there = f"{folder} holds a run of other data"
+                refuse_other(there, found["data"], self.record(folder)["data"], "use the same, or another folder")
         train, test = datasets.load(
             self.data,
             root=self.data_root,
@@ -136,7 +149,7 @@ DATA = option(
     help="A name (see `condensekit list data`); a folder with a folder of images for each class, or with train and "
     "test or val folders of that form; an .npz or HDF5 file, or a folder of .npy files.",
 )
-IMAGE_SIZE = option("--image-size", type=Whole(min=1, max=MAX_SIZE), help="Resize images to N x N while reading.")
+IMAGE_SIZE = option("--image-size", type=Whole(min=1, max=MAX_SIZE), help="Squeeze images to N x N while reading.")
 DATA_ROOT = option(
     "--data-root",
     type=Location(),
@@ -228,7 +241,8 @@ ENCODER = option(
 )
 ENCODER_NETWORK = option(
     "--encoder-network",
-    help="Network that embeds images: ConvNet-d4-w64-batch, ResNet18-instance, or a name of torchvision.models.",
+    help="Network that embeds images: ConvNet-d4-w64-batch, ResNet18-instance, a name of torchvision.models, or "
+    "your own module:object.",
 )
 STORAGE = option(
     "--storage",

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from condensekit import catalog
-from condensekit.cli import show
+from condensekit.cli import show, waiting
 from condensekit.cli.kinds import MANY, Choice, Command, List, Number, Whole, gathered, option, packed, unused
 from condensekit.cli.next import ending
 from condensekit.cli.options import (
@@ -27,14 +27,20 @@ from condensekit.cli.options import (
     together,
 )
 from condensekit.compute import Machine
-from condensekit.errors import StoreError
+from condensekit.data.folders import NestedError
+from condensekit.errors import DataError, StoreError
 from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.memories import FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
 from condensekit.replay.study.protocol import Online, Settings
 from condensekit.replay.study.results import FILE, ReplayResult
 from condensekit.replay.study.runner import PLOT, TABLE, check_regime, run_protocol
 from condensekit.report.replayed import verdict
+from condensekit.runs.folder import check_free
 
+EXPERIENCES = (
+    "This command divides one folder of classes into experiences. For a stream of folders, use condensekit.load with "
+    "like= and Memory.observe in a loop: see 'A stream of folders' in docs/tutorials/replay.md"
+)
 HELP = f"""Learn the classes of a data set in several experiences, with a memory of the former classes.
 
 The classes of an experience are condensed from the images of this experience only. All memories get the same class
@@ -48,6 +54,9 @@ Regimes (--regime):
   er            one network learns the real images of each experience, and as
                 many replayed images
   er-ace, der++ as er, with the losses of these methods
+  In er and der++, dm and m3d condense with the learner's weights, unless it
+  has batch norm; else, and with --own-encoder, with the recipe's encoder,
+  whose network --encoder-network gives.
 \b
 Examples:
   condensekit replay --data digits --ipc 3 --memory dm,random --out runs/digits
@@ -128,7 +137,7 @@ online_options = packed(
     "--experiences",
     type=Whole(),
     default=5,
-    help="Number of experiences, with equally many classes.",
+    help="Number of experiences, with equally many classes; of 5 classes, 2 experiences have 3 and 2.",
 )
 @option("--ipc", type=Whole(max=MANY), required=True, help="Stored images of each class.")
 @option(
@@ -164,13 +173,17 @@ online_options = packed(
     default=1,
     help="Networks trained on each memory.",
 )
-@option("--network", default="ConvNet", help="Network to train and judge (see `condensekit list networks`).")
+@option(
+    "--network",
+    default="ConvNet",
+    help="Network to train and judge, or your own module:object (see `condensekit list networks`).",
+)
 @option("--protocol", default="short", help="Training from scratch: dc, idc or short.")
 @option("--train-epochs", type=Whole(), help="Epochs from scratch.  [default: the protocol's]")
 @option(
     "--steps",
     type=Whole(),
-    help="Matching steps of each condensation.  [default: one for each image of the largest class, 100 to 1000]",
+    help="Matching steps of each condensation.  [default: one for each image of the largest class, 100 to 500]",
 )
 @option(
     "--encoder-network",
@@ -250,8 +263,12 @@ def command(
         if not resume and len(kinds) == len(memories):  # a folder may have more memories and regimes than are named
             unused(**_idle(kinds, regimes, orders, seeds))
     problems.refuse()
+    check_free(out, resume)
     progress = show.progress(quiet, out if tensorboard else None)
-    train, test = source.load(quiet)
+    try:
+        train, test = source.load(quiet, *[out] * resume)
+    except NestedError as error:
+        raise DataError(f"{error}. {EXPERIENCES}") from None
     making = making.on(train)
     if steps is None and not quiet and any(kind.learnt for kind in kinds):
         show.tell(f"each condensation has {making.steps} steps, which fit the data: --steps N gives another number")
@@ -269,7 +286,7 @@ def command(
             progress=progress,
         )
     except Interrupted as stopped:
-        show.tell(f"{out}: {stopped}")
+        show.tell(f"{out}: {stopped}; {waiting.DROPPED['replay']}")
         return 128 + stopped.signum
     except StoreError as error:
         if isinstance(error.result, ReplayResult):

@@ -9,6 +9,7 @@ import click
 from condensekit.cli import show
 from condensekit.cli.kinds import Command, Location, option
 from condensekit.cli.options import JSON
+from condensekit.errors import refuse
 from condensekit.report import report
 from condensekit.runs.files import stream_of
 
@@ -21,7 +22,7 @@ unfinished or damaged run, the report shows what is there and says what lacks.
 
 \b
 Examples:
-  condensekit report runs/dm --out dm.html
+  condensekit report runs/dm
   condensekit report runs/dm runs/kmeans runs/replay --out all.html --overwrite
 """
 
@@ -31,13 +32,15 @@ Examples:
 @option(
     "--out",
     type=Location("file"),
-    required=True,
-    help="The file to make; /dev/stdout writes it to standard output.",
+    help="The file to make; /dev/stdout is standard output. Needed for several runs.  [default: report.html in RUN]",
 )
 @option("--overwrite", is_flag=True, help="Replace an existing file.")
 @JSON
-def command(runs: tuple[Path, ...], out: Path, overwrite: bool, as_json: bool) -> None:
+def command(runs: tuple[Path, ...], out: Path | None, overwrite: bool, as_json: bool) -> None:
     """Read the runs, write the report, and show the verdicts."""
+    if out is None:
+        refuse("a report of several runs has no default --out: give one, such as --out all.html" if runs[1:] else None)
+        out = (runs[0] if runs[0].is_dir() else runs[0].parent) / "report.html"
     made = report(runs, out, overwrite=overwrite)
     record = {
         "report": str(made.path),

@@ -100,8 +100,13 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert a time to seconds; a number without unit is seconds."""
-        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", str(value).strip())
+        """Convert a time to seconds; a number without unit is an error."""
+        text = str(value).strip()
+        if re.fullmatch(r"[0-9.]+", text):
+            self.fail(
+                f"{value!r} has no unit: write {text}s (seconds), {text}m (minutes) or {text}h (hours).", param, ctx
+            )
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text)
         if not found or not float(found[1]):
             self.fail(f"{value!r} is not a time: write 90s, 30m or 2h.", param, ctx)
         return float(found[1]) * UNITS[found[2]]
@@ -315,7 +320,7 @@ def command(
             raise ConfigError(f"cannot read the truth table {options['truth_name']}: there is no such file")
     problems.refuse()
     server = click.get_current_context().with_resource(serving(running.engine))
-    train, test = source.load(quiet)
+    train, test = source.load(quiet, *[out] * resume)
     small = max(train.spec.shape[1:]) < SMALL
     options["space_name"] = options["space_name"] or ("convnet-small" if small else "convnet")
     options["trials"] = options["trials"] or (TRIALS // 2 if small else TRIALS)
@@ -468,8 +473,12 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
     from condensekit.report.searched import verdict
 
     retrained = record["retrained"]
-    lines = [found.table(), ""]
-    lines += [f"Note: {as_flags(note)}" for note in record["notes"]]
+    longer = ("score candidates by all rankers", "search", "--resume", "--budget", more, "--out", out)
+    late = tuple(f"{one.ranker} scored no candidate" for one in found.late)  # a warning says why
+    lines = [f"Note: {as_flags(note)}" for note in record["notes"] if found.best or not note.startswith(late)]
+    if found.best is None:
+        return "\n".join([*lines, "No candidate was scored.", *([ending(out, None, *longer)] if more else [])])
+    lines = [found.table(), "", *lines]
     if found.truth and found.truth["retest"] is not None:
         lines.append(
             f"The truth was measured {found.truth['repeats']} times; two measurements correlate with "
@@ -477,9 +486,6 @@ def _text(found: SearchResult, record: Mapping[str, Any], out: Path, drawn: bool
         )
     if drawn:
         lines.append(f"Scores against the truth: {out / 'ranking.png'}")
-    longer = ("score candidates by all rankers", "search", "--resume", "--budget", more, "--out", out)
-    if found.best is None:
-        return "\n".join([*lines, "No candidate was scored.", *([ending(out, None, *longer)] if more else [])])
     lines.append(
         f"Best by {found.best['ranker']}: {found.best['architecture']}, {_number(found.best['params'])} parameters"
     )

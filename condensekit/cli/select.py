@@ -88,7 +88,7 @@ def command(
     problems.refuse()
     for folder in folders.values():
         check_free(folder, place.resume)
-    train, _ = source.load(quiet)
+    train, _ = source.load(quiet, *folders.values())
     runs, note = [], smaller_note(stored_each(train, ipc, formation.factor).values())
     with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
         for seed, folder in folders.items():

@@ -10,7 +10,8 @@ import logging
 import re
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import click
 from condensekit.cli import waiting
 from condensekit.cli.flags import as_flags
 from condensekit.errors import printable, printable_lines
-from condensekit.progress import SILENT, Bars, Lines, Part, Progress
+from condensekit.progress import SILENT, Bars, Lines, Part, Progress, Stage
 from condensekit.ranks import launched
 from condensekit.tables import terminal
 
@@ -40,13 +41,24 @@ def progress(quiet: bool, tensorboard: Path | None = None, part: str = "") -> Pr
     """
     if not launched().first:
         return SILENT
-    shown = SILENT if quiet else Bars() if sys.stderr.isatty() else Lines(tell)
+    shown = SILENT if quiet else _Bars() if sys.stderr.isatty() else Lines(tell)
     shown = Part(shown, part) if part else shown
     if tensorboard is None:
         return shown
     from condensekit.runs.tensorboard import FOLDER, TensorBoard  # it imports torch, which no help needs
 
     return TensorBoard(tensorboard / FOLDER, shown)
+
+
+class _Bars(Bars):
+    """Bars that end the waiting."""
+
+    @contextmanager
+    def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Stage]:
+        """See :meth:`Progress.stage`."""
+        waiting.end()
+        with super().stage(name, total, done) as stage:
+            yield stage
 
 
 def emit(as_json: bool, record: Mapping[str, Any], text: str, err: bool = False) -> None:

@@ -81,8 +81,12 @@ OPTION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "mem-size memory-size mem-sz memsize buffer-size buffersize replay-size capacity exemplars exemplar-size "
-        "bytes budget n-memories mem-per-class memory-budget",
+        "n-memories mem-per-class memory-budget",
         ("replay: --ipc",),
+    ),
+    (
+        "bytes nbytes byte-budget budget-bytes memory-bytes mem-bytes budget",
+        ("replay: the bytes follow from --ipc; for images in equal bytes add random-equal-bytes to --memory",),
     ),
     (
         "buffer mem memories memory-strategy buffer-type memory-type replay-memory memory policy storage-policy",
@@ -257,8 +261,11 @@ def for_option(command: str, options: Iterable[str], name: str) -> str:
         return _question(same[:1])
     if f"--{bare}" in (others := _others(command)) or f"--{text}" in others:
         return _elsewhere(command, text)
-    close = words.close(given, names)
-    return _question(close) if close else _elsewhere(command, text)
+    if close := words.close(given, names):
+        return _question(close)
+    foreign = {words.plain(word): word for others, _ in OPTION_WORDS for word in others.split()}
+    near = words.close(given, foreign)
+    return (_called(command, known, set(map(words.plain, near))) if near else None) or _elsewhere(command, text)
 
 
 def _called(command: str, known: list[str], given: set[str]) -> str | None:

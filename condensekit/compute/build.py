@@ -29,7 +29,12 @@ def parts(kind: str, graph: GraphModule, inputs: list[Tensor]) -> dict[str, tupl
     from torch._inductor.decomposition import select_decomp_table
 
     table = select_decomp_table()
-    table = {**table, aten.native_group_norm.default: _group_norm, aten.convolution_backward.default: _to_few_channels}
+    table = {
+        **table,
+        aten.native_group_norm.default: _group_norm,
+        aten.native_group_norm_backward.default: _group_norm_backward,
+        aten.convolution_backward.default: _to_few_channels,
+    }
 
     def plain(function: Callable[..., tuple[Tensor, ...]]) -> GraphModule:
         return make_fx(function, decomposition_table=table, tracing_mode="fake")(*inputs)
@@ -92,6 +97,40 @@ def _group_norm(
     return moved.reshape(x.shape).to(x.dtype), mean.view(n, groups), scale.view(n, groups)
 
 
+def _group_norm_backward(
+    slope: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    weight: Tensor | None,
+    n: int,
+    c: int,
+    hw: int,
+    groups: int,
+    wanted: list[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of a group normalisation, in two passes over the images and without another layout of them."""
+    axes, ones = list(range(2, x.ndim)), [1] * (x.ndim - 2)
+    slope_, x_ = slope.float(), x.float()
+    products, sums = (slope_ * x_).sum(axes).view(n, groups, -1), slope_.sum(axes).view(n, groups, -1)
+    mean_, scale_ = mean.view(n, groups, 1), scale.view(n, groups, 1)
+    gamma = 1.0 if weight is None else weight.view(1, groups, -1)
+    product, total = (products * gamma).sum(2, keepdim=True), (sums * gamma).sum(2, keepdim=True)
+    share = groups / (hw * c)
+    of_x = (total * mean_ - product) * scale_ * scale_ * scale_ * share
+    shift = -of_x * mean_ - total * scale_ * share
+
+    def spread(value: Tensor) -> Tensor:
+        return value.expand(n, groups, c // groups).reshape(n, c, *ones)
+
+    moved = slope_ * spread(scale_ * gamma) + x_ * spread(of_x) + spread(shift)
+    return (
+        moved.to(x.dtype) if wanted[0] else None,
+        ((products - sums * mean_) * scale_).sum(0).reshape(c) if wanted[1] else None,
+        sums.sum(0).reshape(c) if wanted[2] else None,
+    )
+
+
 def _to_few_channels(
     slope: Tensor,
     x: Tensor,
@@ -131,7 +170,13 @@ def compile_part(folder: Path, name: str, graph: GraphModule, inputs: Sequence[T
     """Compile one graph to ``name.so`` in the folder; returns its number of outputs."""
     from torch._inductor import config
 
-    options: dict[str, Any] = {"cpp.threads": 1, "aot_inductor.output_path": str(folder / f"{name}.so")}
+    options: dict[str, Any] = {
+        "cpp.threads": 1,
+        "aot_inductor.output_path": str(folder / f"{name}.so"),
+        "realize_reads_threshold": 64,  # to compute a value again is cheaper than to store it
+        "realize_opcount_threshold": 512,
+        "realize_acc_reads_threshold": 64,
+    }
     if hasattr(config.aot_inductor, "compile_wrapper_opt_level"):  # the calls between kernels, which take no time
         options["aot_inductor.compile_wrapper_opt_level"] = "O0"
     with torch.no_grad():

@@ -207,10 +207,10 @@ class Compute:
         """
         parameters = [p for p in module.parameters() if p.requires_grad]
         cut = self.chunk and separable(module)  # workers must not matter: a sum over chunks depends on the cuts
-        chunks = images_NCHW.split(self.chunk if cut else len(images_NCHW))
+        native = self._native(module)
+        chunks = images_NCHW.split((native.chunk if native else self.chunk) if cut else len(images_NCHW))
         parts = list(zip(chunks, targets.split([len(c) for c in chunks]), strict=True))
         low, share = self.machine.precision == "bf16", 1 / len(images_NCHW)
-        native = self._native(module)
         learn = native.lesson(*parts[0], loss, low) if native else None
         weights = native.weights() if native else []
 
@@ -241,8 +241,8 @@ class Compute:
         """Chunks that keep every worker busy; the whole batch for a network with batch norm."""
         if self.chunk == 0 or not separable(module):
             return [images]
-        if self._native(module):
-            return list(images.split(self.chunk))
+        if native := self._native(module):
+            return list(images.split(native.chunk))
         share = max(2, -(-len(images) // max(1, self.machine.workers or 0)))
         return list(images.split(min(self.chunk, share)))
 

@@ -45,6 +45,12 @@ def embedding(module: FeatureNetwork, images: Tensor, low: bool) -> GraphModule:
     return traced(function, [images, *weights_of(module)])
 
 
+def largest(drawn: GraphModule) -> int:
+    """The number of values of the largest result in a graph."""
+    results = [node.meta.get("val") for node in drawn.graph.nodes if node.op == "call_function"]
+    return max(result.numel() for result in results if isinstance(result, Tensor))
+
+
 def lesson(
     module: FeatureNetwork, loss: Callable[[Tensor, Tensor], Tensor], examples: Sequence[Tensor], low: bool
 ) -> GraphModule:

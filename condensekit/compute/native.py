@@ -6,6 +6,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from condensekit.compute.library import Library, libraries
 from condensekit.networks.base import FeatureNetwork
 
 log = logging.getLogger(__name__)
+CACHED = 1 << 19  # values of the largest map of a chunk: 2 MiB
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -35,13 +37,19 @@ class Native:
 
     Args:
         module: The network; it must not have batch norm. Its weights are read anew by :meth:`weights`.
-        chunk: Images of a call; fewer are filled up.
+        most: Most images of a call.
         copies: Calls that may run at the same time.
+
+    Attributes:
+        chunk: Images of a call, as many as leave the largest map of the network in the cache; fewer are filled up.
     """
 
-    def __init__(self, module: FeatureNetwork, chunk: int, copies: int) -> None:
+    def __init__(self, module: FeatureNetwork, most: int, copies: int) -> None:
         self._network = weakref.ref(module)  # so that the network can go
-        self._chunk, self._copies = chunk, copies
+        self.chunk, self._copies = most, copies
+        with suppress(Unfit):  # told at the first call
+            two = graph.embedding(module, laid_out(torch.zeros(2, *module.shape)), low=False)
+            self.chunk = min(most, max(2, 2 * CACHED // graph.largest(two)))
         self._made: dict[object, dict[str, Library] | None] = {}
         self._lock = threading.Lock()
 
@@ -69,7 +77,7 @@ class Native:
             return features[: len(chunk)], Saved(values, len(chunk))
 
         def backward(saved: Saved, gradient: Tensor) -> Tensor:
-            return back(*saved.values, padded(gradient, self._chunk).contiguous())[0][: saved.images]
+            return back(*saved.values, padded(gradient, self.chunk).contiguous())[0][: saved.images]
 
         return forward, backward
 
@@ -77,7 +85,7 @@ class Native:
         self, example: Tensor, targets: Tensor, loss: Loss, low: bool
     ) -> Callable[[Tensor, Tensor, float, Sequence[Tensor]], tuple[Tensor, list[Tensor]]] | None:
         """The function (chunk, targets, share of an image, weights) -> (loss, gradients of the trained weights)."""
-        size = self._chunk
+        size = self.chunk
         given = [self._full(example), padded(targets, size), torch.ones(size)]
         key = ("gradient", low, targets.dtype, targets.shape[1:], loss)
         made = self._get(key, lambda: (graph.lesson(self._module, loss, given, low), given))
@@ -106,7 +114,7 @@ class Native:
         return weights_of(self._module)
 
     def _full(self, images: Tensor) -> Tensor:
-        return laid_out(padded(images.detach(), self._chunk))
+        return laid_out(padded(images.detach(), self.chunk))
 
     def _get(
         self, key: tuple[object, ...], draw: Callable[[], tuple[GraphModule, Sequence[Tensor]]]

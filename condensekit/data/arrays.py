@@ -111,6 +111,11 @@ def as_nchw(images: Tensor, layout: str | None = None) -> Tensor:
     return images if layout == "NCHW" else images.permute(0, 3, 1, 2)
 
 
+def channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether an image that should be (C, H, W) is (H, W, C): only its last axis has 1 or 3 entries."""
+    return shape[2] in USUAL and not {*shape[:2]} & {*USUAL}
+
+
 def _layout(shape: tuple[int, ...]) -> str | None:
     """The layout of images of this shape by the rule of :func:`as_nchw`; None if the rule does not decide."""
     first, middle, last = shape

@@ -130,6 +130,8 @@ def resized(images: Tensor, size: int | None) -> Tensor:
     """(N, C, size, size), bilinear and anti-aliased as Pillow does it; unchanged if they fit."""
     if size is None or fits(images, size):
         return images
+    if size == 1 and not images.is_floating_point():  # torch's kernel for bytes fails on one pixel of three channels
+        return resized(images.float(), size).round().to(images.dtype)
     scaled = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
     return scaled.clamp(*images.aminmax()) if images.is_floating_point() else scaled  # rounding must not leave [0, 1]
 
@@ -140,8 +142,10 @@ def stretched(sizes: Iterable[Sequence[int]], size: int | None) -> tuple[str, ..
     return (f"{count:,} image{'s' * (count > 1)} stretched to a square: height and width differ",) if count else ()
 
 
-def alike(images: Iterable[Tensor], name_of: Callable[[int], str], size: int | None) -> Iterator[Tensor]:
-    """The images, resized to ``size``.
+def alike(
+    images: Iterable[Tensor], name_of: Callable[[int], str], size: int | None, way_out: str = "use image_size=N"
+) -> Iterator[Tensor]:
+    """The images, resized to ``size``; ``way_out`` ends the error about sizes that differ.
 
     Raises:
         DataError: Images still differ in shape; the text names those unlike the first, or the first ten of them.
@@ -159,7 +163,7 @@ def alike(images: Iterable[Tensor], name_of: Callable[[int], str], size: int | N
             yield fitted
     if others:
         more = f" and {len(others) - LISTED:,} more" if len(others) > LISTED else ""
-        way_out = "convert all to grey or all to RGB" if grey else "use image_size=N"
+        way_out = "convert all to grey or all to RGB" if grey else way_out
         raise DataError(
             f"images differ in shape: {name_of(0)} is {shape}; {', '.join(others[:LISTED])}{more}: {way_out}"
         )

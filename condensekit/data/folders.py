@@ -18,6 +18,8 @@ from condensekit.data.labels import as_labels
 from condensekit.data.pictures import ENDINGS
 from condensekit.errors import DataError
 
+EXPORTED = LABELS, LOADER = "labels.json", "load.py"  # files of an exported set
+OURS = f"this is an exported set: its {LOADER} reads all images with their values, CondensedSet.load the set itself"
 SPLITS = {
     "train": "train|training|trn",
     "test": "test|testing|tst|eval|evaluation",
@@ -42,6 +44,10 @@ SYSTEM = (  # names that operating systems and tools leave behind, in lower case
 )
 NAMED = 5  # endings and folders that a note names
 LOOKED_AT = 300  # folders that are opened to find pictures below a class folder, or a better path for an error
+
+
+class NestedError(DataError):
+    """The folders of a folder hold folders of pictures, not pictures: splits under other names, or experiences."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,8 @@ def folder(path: Path, splits: bool = True) -> Source:
     found = _some_classes(top, left)
     rows = hold_out(found.labels, found.names)
     files = tuple(found.files[i] for i in torch.cat(rows).tolist())
-    return Source(tuple(found.labels[r] for r in rows), found.names, files, notes=(*left.notes(), FIFTH))
+    notes = (*left.notes(), FIFTH, *([OURS] if all((path / name).is_file() for name in EXPORTED) else []))
+    return Source(tuple(found.labels[r] for r in rows), found.names, files, notes=notes)
 
 
 def class_folders(path: Path, left: LeftOut) -> Classes:
@@ -282,7 +289,7 @@ def _classes(top: Listing, left: LeftOut) -> Classes:
         files += inner.pictures
     if nested:
         better = [str(path) for path in _readable(nested)]
-        raise DataError(
+        raise NestedError(
             f"the folders of {top.path} hold folders, not only the images of a class: "
             f"{_some([path.name for path in nested], NAMED)}: pass a folder whose folders are classes"
             + (f", such as {' or '.join(better)}" if better else "")

@@ -23,6 +23,9 @@ from condensekit.errors import DataError, quoted
 from condensekit.progress import SILENT, Progress
 
 READ_TWICE = 16  # items, evenly spaced, that are read twice: 1 in 65,536 random flips goes unnoticed
+RESIZED = (
+    "resize in the data set's transform, such as Resize((32, 32)), or pass the path of its folder and image_size=N"
+)
 TAKEN = (
     "a data set object with a length and (image, label) items, a list of such items, (images, labels) arrays, or what "
     "condensekit.load returns"
@@ -118,7 +121,7 @@ def from_dataset(
     labels: list[Any] = []
     values = Values()
     images = _items(dataset, labels, values, layout)
-    read = shown(alike(images, "item {}".format, image_size), len(dataset), progress)
+    read = shown(alike(images, "item {}".format, image_size, RESIZED), len(dataset), progress)
     pixels, are_pixels = settled(stacked(read, len(dataset)), values)
     numbers, names = as_labels(labels, None if spec is None else spec.class_names)
     if spec is not None:

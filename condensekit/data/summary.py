@@ -22,6 +22,7 @@ def summary(train: ClassImages, test: ClassImages | None = None) -> str:
     ...     print(told)
     46 training images
     4 classes: -3, 0, 7, 42
+    fewest: 10 of class -3
     3 x 8 x 8, uint8 pixels 0..254
     assumed: mirrored images keep their class (else flippable=False)
 
@@ -54,7 +55,17 @@ def _listed(words: list[str]) -> str:
 def _classes(images: ClassImages) -> str:
     names = [_short(images.spec.class_names.get(label, str(label)), NAME) for label in images.classes[:NAMED]]
     count = len(images.classes)
-    return f"{count:,} class{'es' * (count != 1)}: {', '.join(names)}{', ...' * (count > NAMED)}"
+    told = f"{count:,} class{'es' * (count != 1)}: {', '.join(names)}{', ...' * (count > NAMED)}"
+    return f"{told}{_fewest(images)}"
+
+
+def _fewest(images: ClassImages) -> str:
+    """The class with fewest images; nothing if all classes have equally many."""
+    counts = {label: images.count(label) for label in images.classes}
+    label = min(counts, key=counts.__getitem__)
+    if counts[label] == max(counts.values()):
+        return ""
+    return f"; fewest: {counts[label]:,} of class {_short(images.spec.class_names.get(label, str(label)), NAME)}"
 
 
 def _values(images: ClassImages) -> str:

@@ -8,7 +8,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -168,6 +168,18 @@ class ModuleNetwork(_Constructed):
         if found.classifier.out_features != classes:
             found.classifier = nn.Linear(found.classifier.in_features, classes)
         return found
+
+
+@dataclass(frozen=True)
+class OwnNetwork(ModuleNetwork):
+    """A :class:`ModuleNetwork` called ``module:object``, the name by which a command finds it again."""
+
+    path: str = field(kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """``module:object``."""
+        return self.path
 
 
 def as_feature_network(module: nn.Module, shape: Shape) -> FeatureNetwork:

@@ -102,6 +102,10 @@ class ConvNet(Network):
         depth = max(1, round(math.log2(size / 4))) if self.depth is None else self.depth
         if self.pooling != "none" and size >> depth == 0:
             largest = size.bit_length() - 1
-            way_out = f"use a depth of at most {largest}, or pooling='none'" if largest else "use pooling='none'"
+            way_out = (
+                f"use a depth of at most {largest}, or pooling='none'"
+                if largest
+                else "pass larger images, or use pooling='none'"
+            )
             raise ConfigError(f"depth={depth} leaves nothing of a {height}x{width} image: {way_out}")
         return depth

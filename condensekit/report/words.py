@@ -13,27 +13,28 @@ from condensekit.sets.condensed import CondensedSet
 def images_of(name: str, count: int, learnt: bool = True) -> str:
     """The images of a row of a table; if they are not ``learnt``, they are real ones whatever their name is.
 
-    >>> images_of("dm batch_real=64", 10), images_of("random", 1), images_of("kmeans", 20)
-    ('10 images condensed by dm', '1 random image', '20 images chosen by kmeans')
+    >>> images_of("dm lr=3", 10), images_of("random", 1), images_of("kmeans", 20)
+    ('10 images condensed by dm lr=3', '1 random image', '20 images chosen by kmeans')
     """
     kind = name.split()[0] if name.split() else name
     plural = "" if count == 1 else "s"
-    if kind == FULL:
+    if name == FULL:
         return f"all {count:,} training images"
-    if kind in ("random", "random-equal-bytes"):
+    if name in ("random", "random-equal-bytes"):
         return f"{count:,} random image{plural}"
-    if kind.startswith((PACKED, "jpeg-")):
+    if name.startswith((PACKED, "jpeg-")):
         return f"{count:,} {name} image{plural}"
     if kind in SELECTIONS:
-        return f"{count:,} image{plural} chosen by {kind}"
-    return f"{count:,} image{plural} condensed by {kind}" if learnt else f"{count:,} real image{plural} ({name})"
+        return f"{count:,} image{plural} chosen by {name}"
+    return f"{count:,} image{plural} condensed by {name}" if learnt else f"{count:,} real image{plural} ({name})"
 
 
 def holds(made: CondensedSet, sets: int = 1) -> str:
     """What a set, or each of some sets, is; a clause: ``The set holds 10 images condensed by dm, made in 20 steps``."""
     told = made.provenance
     images = images_of(made.name, len(made) * made.formation.factor**2)
-    steps = f", made in {told['steps']:,} steps" if isinstance(told.get("steps"), int) else ""
+    plural = "" if told.get("steps") == 1 else "s"
+    steps = f", made in {told['steps']:,} step{plural}" if isinstance(told.get("steps"), int) else ""
     time = f" and {seconds(told['elapsed_s'])}" if steps and isinstance(told.get("elapsed_s"), int | float) else ""
     whose = "The set" if sets == 1 else f"Each of the {sets} sets"
     return f"{whose} holds {images}{steps}{time}"

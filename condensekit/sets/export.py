@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from condensekit import errors
+from condensekit.data.folders import LABELS, LOADER
 from condensekit.errors import ConfigError, instance, refuse, require
 from condensekit.runs.files import staged, stream_of, temporary_name, write_bytes_atomic
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.labelled import labelled
 
-LABELS, LOADER = "labels.json", "load.py"  # files of an exported folder, beside the folders of the classes
 LONGEST = 60  # characters of a folder's name; file systems allow 255 bytes
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?", re.IGNORECASE)  # no names on Windows
 SCRIPT = '''"""Images of this folder as arrays: copy this file beside your program, or run it here.
@@ -82,7 +82,7 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
     with staged(folder, "read"):
         used = os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
     if used:
-        raise ConfigError(f"{folder} exists and is not an empty folder: choose another folder")
+        raise ConfigError(f"{folder} exists and is not an empty folder: choose another folder, or delete it")
     pixels, labels = condensed.pixels()
     names = _folder_names({k: condensed.spec.class_names.get(k, str(k)) for k in condensed.classes})
     temporary = temporary_name(folder)  # what a kill leaves of it, the next start of a run around it removes
@@ -157,7 +157,7 @@ def to_npz(condensed: CondensedSet, path: str | Path) -> None:
     """
     path = Path(path)
     free = stream_of(path) is not None or not os.path.lexists(path)
-    require(free, f"{path} exists: choose another name")
+    require(free, f"{path} exists: choose another name, or delete it")
     images, labels = condensed.decode()
     spec, soft = condensed.spec, condensed.soft_labels
     arrays: dict[str, Any] = {

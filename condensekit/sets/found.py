@@ -16,6 +16,7 @@ from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.paths import with_ending
 
 SET = "set.safetensors"
+OTHERS = {"search.json": "search", "replay.json": "replay"}  # results of runs that hold no set
 APART = ("seed", "data_root", "source")  # entries of a configuration that may differ within a group
 
 
@@ -92,7 +93,16 @@ def find(path: Path) -> list[Path]:
         return sorted(found, key=lambda file: (len(file.parent.name), file.parent.name))
     if not path.exists():
         raise ConfigError(f"no run folder {path}: give one made by condense, select or demo")
-    raise ConfigError(f"no finished set in {path}: finish the run with resume=True, or give another folder")
+    for name, kind in OTHERS.items():
+        if (path / name).exists():
+            raise ConfigError(
+                f"{path} is a run of {kind}, which has no set of its own: condensekit report {path} shows it"
+            )
+    if path.is_file():
+        raise ConfigError(
+            f"{path} is a file, not a run: give a folder made by condense, select or demo, or load() it as data"
+        )
+    raise ConfigError(f"no finished set in {path}: finish its run with resume=True, or give another run")
 
 
 def find_one(path: Path, seed: int | None) -> Path:

@@ -186,7 +186,11 @@ class Evaluation:
             width: Longest line in characters; None: that of the terminal, or 100.
         """
         return tables.text(
-            *_table(self.rows), caption=_caption(self), notes=self.notes, settings=("network", SETS), width=width
+            *_table(self.rows),
+            caption=_caption(self),
+            notes=self.notes,
+            settings=("network", SETS, "train steps"),
+            width=width,
         )
 
     def to_pandas(self) -> Any:
@@ -264,11 +268,12 @@ def _caption(found: Evaluation) -> str:
     images, name = found.test.get("images"), found.test.get("name")
     tested = f"{images:,} test images" if images else "test images"
     protocol = found.protocol.get("name")
+    guessing = f"Guessing: {100 / found.test['classes']:.3g}. " if found.test.get("classes") else ""
     several = {row.unit for row in found.rows if row.n > 1}
     spread = f": mean ± standard deviation over {' or '.join(f'{unit}s' for unit in sorted(several))}"
     return (
         f"Accuracy in % on the {tested}{f' of {name}' if name else ''}{spread if several else ''}. "
-        f"{f'Protocol {protocol}. ' if protocol else ''}"
+        f"{guessing}{f'Protocol {protocol}. ' if protocol else ''}"
         + "Differences are paired, in points, with 95 % intervals."
         * any(row.ci95 for row in found.rows)
     ).strip()
@@ -356,7 +361,7 @@ def evaluate(
         environment(),
         int(seed),
         (*notes, *_wide(compared)),
-        {"name": (test.source or {}).get("name"), "images": len(test)},
+        {"name": (test.source or {}).get("name"), "images": len(test), "classes": _most(candidates, test)},
     )
     if out is not None and launched().first:
         with keeping(result):
@@ -368,6 +373,11 @@ def _flops(network: Network, lesson: Lesson, test: ClassImages) -> int:
     """Operations of one training."""
     images = lesson.steps * min(lesson.protocol.batch, len(lesson.targets))
     return images * PASSES * network.build(test.spec.shape, len(outputs(lesson.item, test))).flops
+
+
+def _most(candidates: Sequence[Candidate], test: ClassImages) -> int:
+    """The largest number of classes among which a network chooses."""
+    return max(len(outputs(item, test)) for each in candidates for item in each.sets)
 
 
 def _untested(candidates: Sequence[Candidate], test: ClassImages) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from condensekit.methods.discrepancy import MMD, Laplace, Moments, linear, mean
 from condensekit.methods.encoders import Fresh
 from condensekit.methods.sampling import Clustered, Importance, Uniform
 from condensekit.methods.trained_encoders import Trained
-from condensekit.networks.adaptor import TorchvisionNetwork
+from condensekit.networks.adaptor import ModuleNetwork, TorchvisionNetwork
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.resnet import ResNet18
 from condensekit.selection.base import Function, Noise
@@ -114,10 +114,18 @@ def test_entry_point_of_a_selection(own, monkeypatch):
         (lambda: catalog.network("ConvNet-banana"), "unknown option of network 'ConvNet' 'banana'"),
         (lambda: catalog.network("ConvNet banana=1"), "unknown option of network 'ConvNet' 'banana'"),
         (lambda: catalog.network("ConvNet-w8 depth=1"), "as key=value or after dashes, not both"),
-        (lambda: catalog.network("ConvNet width=x"), "width must be int, got 'x'"),
+        (lambda: catalog.network("ConvNet width=x"), "width must be a whole number, got 'x'"),
         (lambda: catalog.network("ResNet18-d4"), "unknown option of network 'ResNet18' 'd4'"),
         (lambda: catalog.network("ConvNet-w0"), "width must be an integer of at least 1, got 0"),
         (lambda: catalog.network("ConvNet-w²"), "unknown option of network 'ConvNet' 'w²'"),
+        (lambda: catalog.network("ConvNot"), "the names of torchvision.models and module:object"),
+        (lambda: catalog.network("no_such_module:Net"), "cannot import network 'no_such_module:Net'"),
+        (
+            lambda: catalog.network("torch.nn:Netz"),
+            "cannot import network 'torch.nn:Netz': module 'torch.nn' has no attribute",
+        ),
+        (lambda: catalog.network("math:pi"), "network 'math:pi' must be an architecture, got 3.14"),
+        (lambda: catalog.network("torch.nn:Linear width=3"), "network 'torch.nn:Linear' takes no options: name a func"),
         (lambda: catalog.network("ConvNet-"), "unknown option of network 'ConvNet' ''"),
         (lambda: catalog.discrepancy("gausian"), "unknown discrepancy 'gausian'. Did you mean 'gaussian'"),
         (lambda: catalog.discrepancy("moments-²"), "unknown discrepancy 'moments-²'"),
@@ -240,7 +248,18 @@ def test_numbers_as_text():
     assert catalog.convert("lr", "3", float) == 3.0
     assert isinstance(catalog.convert("lr", 3, float), float)
     assert catalog.convert("lr", "nan", float) != catalog.convert("lr", "nan", float)
-    with pytest.raises(ConfigError, match="nested must be bool, got 'on': write true or false"):
+    with pytest.raises(ConfigError, match="nested must be true or false, got 'on'"):
         catalog.convert("nested", "on", bool)
-    with pytest.raises(ConfigError, match=r"batch_real must be int, got '2\.5'"):
+    with pytest.raises(ConfigError, match=r"batch_real must be a whole number, got '2\.5'"):
         catalog.convert("batch_real", "2.5", int)
+
+
+def test_a_network_of_your_own_keeps_its_name():
+    found = catalog.network("tests.networks.test_adaptor:Net")
+    assert isinstance(found, ModuleNetwork)
+    assert found.name == "tests.networks.test_adaptor:Net"
+    assert catalog.network(found.name) == found
+    assert catalog.network("condensekit.networks.convnet:ConvNet width=8") == catalog.network("ConvNet-w8")
+    assert catalog.network("torchvision.models:resnet18") == catalog.network("resnet18")
+    recipe = catalog.recipe("dm", encoder_network=found.name)
+    assert catalog.as_recipe(catalog.name_of(recipe)) == recipe

@@ -120,7 +120,7 @@ def test_strings_and_a_given_spec():
 
 def test_mixed_sizes_need_the_option():
     items = Listed([(Image.new("RGB", (8, 8)), 0), (Image.new("RGB", (9, 8)), 1)])
-    with pytest.raises(DataError, match=r"item 0 is \(3, 8, 8\); item 1 is \(3, 8, 9\): use image_size="):
+    with pytest.raises(DataError, match=r"item 0 is \(3, 8, 8\); item 1 is \(3, 8, 9\): resize in the"):
         datasets.from_dataset(items)
     assert datasets.from_dataset(items, image_size=4).spec.shape == (3, 4, 4)
     with pytest.raises(ConfigError, match="got 0"):

@@ -16,9 +16,15 @@ def images(pixels=PIXELS, labels=(0, 1, 2) * 4, **more):
 def test_a_line_tells_what_was_read():
     train, test = ck.load("digits")
     assert summary(train, test) == (
-        "1,438 training and 359 test images; 10 classes: 0, 1, 2, 3, 4, ...; 1 x 8 x 8, uint8 pixels 0..255; mirrored "
-        "images show another class; no test part: a fixed 20% of each class are the test images"
+        "1,438 training and 359 test images; 10 classes: 0, 1, 2, 3, 4, ...; fewest: 139 of class 8; 1 x 8 x 8, uint8 "
+        "pixels 0..255; mirrored images show another class; no test part: a fixed 20% of each class are the test images"
     )
+
+
+def test_the_class_with_fewest_images_is_named_unless_all_are_equal():
+    assert "fewest" not in summary(images())
+    few = images(labels=[0] * 6 + [1] * 2 + [2] * 4, class_names={0: "cat", 1: "dog", 2: "owl"})
+    assert "; 3 classes: cat, dog, owl; fewest: 2 of class dog; 1 x 8 x 8" in summary(few)
 
 
 def test_the_values_tell_their_unit():

@@ -413,6 +413,17 @@ def test_the_command(cli, run, tmp_path):
     assert json.loads(said)["runs"][0]["lacks"] == []
 
 
+def test_the_usual_place_is_the_folder_of_the_run(cli, run):
+    code, said, err = cli("report", run)
+    assert (code, err) == (0, "")
+    assert said.splitlines()[-1].startswith(f"Report: {run / 'report.html'} (")
+    code, said, err = cli("report", run / "set.safetensors")
+    assert err == f"Error: {run / 'report.html'} exists: pass --overwrite to replace it, or choose another name\n"
+    code, said, err = cli("report", run, run)
+    assert (code, said) == (2, "")
+    assert err == "Error: a report of several runs has no default --out: give one, such as --out all.html\n"
+
+
 @pytest.mark.parametrize(("name", "code"), [("nowhere", 2), ("empty", 2), ("broken", 4)])
 def test_exit_codes(cli, tmp_path, name, code):
     if name != "nowhere":

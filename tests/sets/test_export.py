@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import condensekit as ck
 from condensekit.data.images import ImageSpec, spec_of
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.sets.condensed import CondensedSet
@@ -97,6 +98,12 @@ def test_an_exported_folder_is_read_back(tmp_path, channels):
     wanted = made.spec.normalise((made.spec.to_pixels(made.images) * 255).round().byte()).permute(0, 2, 3, 1)
     assert np.allclose(images[order], wanted.numpy(), atol=1e-5)
     assert np.array_equal(soft[order], np.eye(12))
+
+
+def test_an_exported_folder_taken_for_data_says_what_it_is(tmp_path):
+    to_folder(make(labels=(0, 0, 1, 1)), tmp_path / "out")
+    train, _ = ck.load(tmp_path / "out")
+    assert "this is an exported set: its load.py reads all images" in " ".join(train.notes)
 
 
 def test_values_that_are_no_pixels_are_mapped_and_read_back(tmp_path):

@@ -275,7 +275,8 @@ def test_table_shows_each_row(compute, sets, kmeans):
     text = run([Candidate("random", sets), Candidate("kmeans", kmeans), Candidate("full", (TEST,))], compute).table()
     told, table, *_ = text.split("\n\n")
     assert told.startswith("Accuracy in % on the 66 test images")
-    assert "network ConvNet-w8" in told
+    assert "network ConvNet-w8" in " ".join(told.split())
+    assert " Guessing: 25. " in " ".join(told.split())
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert lines[0][:4] == ["set", "accuracy %", "difference to random", "ipc"]
     assert [line[0] for line in lines[2:]] == ["random", "kmeans", "full"]
@@ -300,6 +301,7 @@ def test_a_single_training_has_no_spread(compute, sets):
     found = run([Candidate("random", sets[:1])], compute, networks=1)
     assert "±" not in found.table()
     assert "difference" not in found.table()
+    assert f"train steps {found.rows[0].steps}" in " ".join(found.table().split())
 
 
 def test_finished_networks_are_kept(compute, sets, kmeans, tmp_path):

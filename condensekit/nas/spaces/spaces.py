@@ -264,8 +264,30 @@ def build(space: ModelSpace, architecture: Architecture, seed: int = 0) -> nn.Mo
 
 
 def fingerprint(space: ModelSpace) -> str:
-    """Fingerprint of a space: a short hash of its class, arguments and choices, the same in every process."""
-    made_from = (space.trace_symbol.__qualname__, space.trace_args, sorted(space.trace_kwargs.items()))
+    """Fingerprint of a space: a short hash of its class, arguments and choices, the same in every process.
+
+    Lists and tuples among the arguments count as the same, since NNI sends a space to workers as JSON.
+    """
+    return _fingerprint(space, tuple)
+
+
+def is_of(space: ModelSpace, found: str) -> bool:
+    """Whether a file holds the fingerprint of a space; that of lists stands in files of earlier workers."""
+    return found in (_fingerprint(space, tuple), _fingerprint(space, list))
+
+
+def _fingerprint(space: ModelSpace, sequence: type[tuple[Any, ...] | list[Any]]) -> str:
+    arguments = _sequences(space.trace_args, sequence), _sequences(space.trace_kwargs, sequence)
+    made_from = (space.trace_symbol.__qualname__, arguments[0], sorted(arguments[1].items()))
     choices = sorted((label, repr(mutable)) for label, mutable in space.simplify().items())
     text = ADDRESS.sub("", repr((made_from, choices)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sequences(value: Any, sequence: type[tuple[Any, ...] | list[Any]]) -> Any:
+    """A value with all its lists and tuples of one type."""
+    if isinstance(value, list | tuple):
+        return sequence(_sequences(part, sequence) for part in value)
+    if isinstance(value, dict):
+        return {name: _sequences(part, sequence) for name, part in value.items()}
+    return value

@@ -18,7 +18,7 @@ from condensekit.nas.rankers.base import Setting
 from condensekit.nas.rankers.evaluator import ProxyEvaluator
 from condensekit.nas.rankers.training import ProxyData, ProxyProtocol, train_candidate
 from condensekit.nas.spaces.architecture import Architecture
-from condensekit.nas.spaces.spaces import build, fingerprint
+from condensekit.nas.spaces.spaces import build, fingerprint, is_of
 from condensekit.runs.code import code_of, refuse_edited
 from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.training.lessons import targets_for
@@ -239,9 +239,7 @@ def load_winner(path: str | Path, space: ModelSpace) -> Winner:
     tensors, about = load_tensors(path, NETWORK)
     if "spec" not in about:
         raise StoreError(f"{path} does not tell how to feed the network: delete it, and retrain the winner")
-    require(
-        about["space"] == fingerprint(space), f"{path} holds a network of another space: give the space of its search"
-    )
+    require(is_of(space, about["space"]), f"{path} holds a network of another space: give the space of its search")
     refuse_edited(f"{path} holds a network", about["code"], code_of(space), "undo the edit")
     network = build(space, about["architecture"])
     network.load_state_dict(tensors)

@@ -267,7 +267,7 @@ def cells(rows: Sequence[RankingRow]) -> tuple[list[str], list[list[str]]]:
     columns = (
         {"ranker": [row.ranker for row in rows], **(_measures(rows) if measured else {})}
         | {"cost, s": [f"{row.cost_s:,.0f}" if row.cost_s >= 10 else f"{row.cost_s:.2g}" for row in rows]}
-        | {"pays from": [_number(row.pays_from) for row in rows]}
+        | {"pays from": _pays(rows)}
         | {"failed": [str(row.failed or "") for row in rows]}
         | ({} if measured else {f"with {one.ranker}": _agreements(rows, one.ranker) for one in rows})
         | {SIZE: [str(row.n) for row in rows]}
@@ -292,7 +292,8 @@ def caption(rows: Sequence[RankingRow], truth: str | None) -> str:
         "Regret: points of accuracy lost by taking the best by score instead of the best by truth"
         + (f", on average over random draws of {AMONG} or {AMONG_FEW} candidates." if REGRET not in heads else "."),
         "Pairs: share of the pairs in the right order.",
-        "Pays from: number of candidates from which it is cheaper than full training." * ("pays from" in heads),
+        "Pays from: number of candidates from which the measured seconds are fewer than those of full training."
+        * ("pays from" in heads),
     ]
     return " ".join(filter(None, told))
 
@@ -313,6 +314,13 @@ def _measures(rows: Sequence[RankingRow]) -> dict[str, list[str]]:
         "pairs": [_number(row.pairs) for row in rows],
         "rho given params": [_number(row.partial) for row in rows],
     }
+
+
+def _pays(rows: Sequence[RankingRow]) -> list[str]:
+    """From how many candidates rankers are cheaper than full training; nothing if that is so for none of them."""
+    found = [_number(row.pays_from) for row in rows]
+    scored = [row.n > row.failed for row in rows]
+    return [number or "never" * (any(found) and some) for number, some in zip(found, scored, strict=True)]
 
 
 def _agreements(rows: Sequence[RankingRow], other: str) -> list[str]:

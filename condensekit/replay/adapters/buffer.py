@@ -197,6 +197,10 @@ class CondensedBuffer(ExemplarsBuffer):
         self._compare_costs(agent, exp)
         self._taken.append(key)
 
+    def update(self, strategy: Any, **kwargs: Any) -> None:
+        """See :meth:`post_adapt`; Avalanche's ``ReplayPlugin`` calls this, and the method of its base class warns."""
+        self.post_adapt(strategy, strategy.experience)
+
     @usual_modes()
     def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
         """Store the images of a classification data set; each call counts as a new experience.

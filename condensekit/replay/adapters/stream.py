@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from condensekit.data.arrays import channels_last
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.errors import DataError
 from condensekit.replay.adapters.opened import evaluated
@@ -177,6 +178,8 @@ def _image(sample: Any, i: int, what: str = "") -> Tensor:
         raise DataError(f"{what} is {image.dtype}{reason}: expected normalised float32, convert it in the transforms")
     if image.ndim != 3:
         raise DataError(f"{what} has shape {tuple(image.shape)}, expected (C, H, W)")
+    if channels_last(tuple(image.shape)):
+        raise DataError(f"{what} has shape {tuple(image.shape)}, expected (C, H, W): add permute(2, 0, 1)")
     return image
 
 
@@ -186,6 +189,9 @@ def _label(sample: Any, i: int) -> int:
         shown = f"{label.dtype} of shape {tuple(label.shape)}"
         raise DataError(f"target {i} of the stream is {shown}, expected an integer: give class labels, not soft labels")
     try:
-        return int(label)
+        found = int(label)
     except (TypeError, ValueError):
         raise DataError(f"target {i} of the stream is {label!r}, expected an integer") from None
+    if found < 0:
+        raise DataError(f"target {i} of the stream is {found}, expected at least 0: leave out images without a class")
+    return found

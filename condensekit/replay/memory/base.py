@@ -53,9 +53,9 @@ class Job:
         return Compute(self.machine, (data.spec.shape[1], data.spec.shape[2]))
 
 
-def usual_steps(data: ClassImages, most: int = 500) -> int:
-    """Number of matching steps that fits the data: one for each image of the largest class, from 100 to ``most``."""
-    return min(most, max(100, max(map(data.count, data.classes))))
+def usual_steps(data: ClassImages) -> int:
+    """Number of matching steps that fits the data: one for each image of the largest class, from 100 to 500."""
+    return min(500, max(100, max(map(data.count, data.classes))))
 
 
 class DivergedError(CondensekitError):
@@ -68,13 +68,19 @@ class Interrupted(Signalled):
     """A signal ended a condensation; its checkpoint is kept and the memory is unchanged.
 
     Args:
-        message: Text that says how to continue.
+        message: What was interrupted, and where.
         signum: Number of the signal.
+        way_out: How to continue.
     """
 
-    def __init__(self, message: str, signum: int) -> None:
+    def __init__(self, message: str, signum: int, way_out: str) -> None:
         super().__init__(signum)
-        self.args = (message,)
+        self.message = message
+        self.args = (f"{message}: {way_out}",)
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[str, int, str]]:
+        """For other processes, which get the arguments."""
+        return type(self), (self.message, self.signum, str(self).removeprefix(f"{self.message}: "))
 
 
 class Filler(ABC):

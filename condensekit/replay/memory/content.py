@@ -119,7 +119,8 @@ def mixed(old: CondensedSet, new: CondensedSet) -> CondensedSet:
     Raises:
         DataError: The sets are stored differently.
     """
-    names = {**old.spec.class_names, **new.spec.class_names}
+    told = {k: name for k, name in new.spec.class_names.items() if name != str(k)}  # others are no news
+    names = {**new.spec.class_names, **old.spec.class_names, **told}
     together = _widened(old, names).merge(_widened(new, names))  # keeps this order, because the label is the same
     places = torch.cat([(torch.arange(len(part)) + 0.5) / len(part) for part in (old, new)])
     provenance = {**new.provenance, "updates": old.provenance.get("updates", 1) + 1}

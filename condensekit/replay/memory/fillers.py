@@ -104,7 +104,13 @@ class Condensing(Filler):
             )
             stage.advance()
         if result.signum is not None:
-            raise Interrupted(result.message, result.signum)
+            what = result.message.partition(": continue")[0]
+            saved = (
+                "run the same again with the same out= to go on"
+                if job.saving
+                else "nothing was saved, for want of out="
+            )
+            raise Interrupted(f"memory: {what}", result.signum, saved)
         if result.status is Status.DIVERGED:
             raise DivergedError(f"filling the memory with {self.name}: {result.message}")
         require(

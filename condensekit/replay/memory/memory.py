@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, MutableMapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from condensekit.catalog import own
 from condensekit.compute import Machine, Spent, usual_modes
+from condensekit.data.arrays import channels_last
 from condensekit.data.images import ClassImages, ImageSpec, normalisation
 from condensekit.data.labels import as_labels
 from condensekit.errors import CondensekitError, ConfigError, DataError, instance, path, refuse, require, whole
@@ -105,8 +107,9 @@ class Memory:
         cache: MutableMapping[str, CondensedSet] | None = None,
     ) -> None:
         filler = as_filler(recipe)
+        number = 2000 if whole("budget", budget, 1) else budget
         refuse(
-            instance("budget", budget, Budget, "Images(2000), or Bytes(2_000_000)"),
+            instance("budget", budget, Budget, f"Images({number}), or Bytes(2_000_000)"),
             None if classes is None else whole("classes", classes, 1),
             None if steps is None else whole("steps", steps, 1),
             whole("seed", seed),
@@ -120,10 +123,11 @@ class Memory:
         if filler.recipe and uneven:
             filler = filler.with_recipe(filler.recipe.replace(nested=True))
         filler = filler if storage is None else filler.with_storage(storage)
-        self.rules = Rules(budget, classes, filler, Job(seed, steps, machine, progress=progress or Bars()))
+        self.text = recipe if isinstance(recipe, str) else None
+        job = Job(seed, steps, machine, progress=progress or Bars())
+        self.rules = Rules(budget, classes, filler, job, text=self.text)
         self.spec, self.storage = spec, storage
         self.out, self.cache = None if out is None else Path(out), cache
-        self.text = recipe if isinstance(recipe, str) else None
         self.condense_s: list[float] = []
         self.work: list[Spent] = []
         self.wall_s = 0.0
@@ -138,8 +142,10 @@ class Memory:
         return len(self.content)
 
     def __repr__(self) -> str:
-        held = f"{len(self)} images of {len(self.groups)} classes, {self.nbytes:,} bytes" if len(self) else "empty"
-        return f"Memory({self.rules.budget}, {self.rules.filler.name}: {held})"
+        replayed = len(self) * self.rules.filler.stored.factor**2
+        images = f"{len(self)} stored, {replayed} replayed" if replayed > len(self) else f"{len(self)}"
+        held = f"{images} images of {len(self.groups)} classes, {self.nbytes:,} bytes" if len(self) else "empty"
+        return f"Memory({self.rules.budget}, {self.rules.name}: {held})"
 
     @property
     def nbytes(self) -> int:
@@ -173,16 +179,18 @@ class Memory:
         return self._decoded
 
     @usual_modes()
-    def observe(self, images: Tensor, labels: Tensor, task: int = 0) -> None:
+    def observe(self, images: Tensor | ClassImages, labels: Tensor | None = None, task: int = 0) -> None:
         """Store images of an experience. A call with further images of the same classes adds to them.
 
         Args:
-            images: (N, C, H, W) float32, all normalised in the same way in each call; or uint8 pixels.
-            labels: (N,) integers.
+            images: (N, C, H, W) float32, all normalised in the same way in each call; or uint8 pixels. Or the images of
+                :func:`condensekit.load`: the memory then knows their class names, and normalises pixels itself.
+            labels: (N,) integers of at least 0; None: the images bring their own.
             task: Task label of all images, at least 0.
 
         Raises:
-            DataError: Images that cannot be stored: of another type, shape or scale than before, or not finite.
+            DataError: Images that cannot be stored: of another type, shape or scale than before, or not finite; or
+                a label whose class has another name than before.
             ConfigError: More classes than announced, or a budget below one image.
             Interrupted: A signal ended the condensation.
             DivergedError: The condensation met values that are not finite.
@@ -191,9 +199,9 @@ class Memory:
         """
         refuse(whole("task", task, 0))
         require(task < 2**63, f"task must be below 2**63, got {task}")
-        data = self._as_images(images, labels)
-        self.store(data, torch.full((len(data),), task))
-        self._bytes = images.dtype == torch.uint8
+        data = self._named(images, labels) if isinstance(images, ClassImages) else self._as_images(images, labels)
+        self.store(data, torch.full((len(data.labels),), task))
+        self._bytes = (images.images if isinstance(images, ClassImages) else images).dtype == torch.uint8
 
     def store(self, data: ClassImages, tasks: Tensor) -> None:
         """Store the real images ``data``, whose task labels are ``tasks`` (N,), by index; see :meth:`observe`."""
@@ -374,10 +382,9 @@ class Memory:
             recipe is not None or text is not None,
             f"the memory in {path} was not filled by a recipe that has a name: pass recipe=",
         )
-        if recipe is None:
-            with own.only():  # the file may come from somebody else: it names no code
-                recipe = as_filler(text)
-        memory = cls(budget, recipe, **options, machine=machine, spec=spec, out=out, progress=progress)
+        given = text if recipe is None else recipe
+        with own.only() if recipe is None else nullcontext():  # the file may come from somebody else: it names no code
+            memory = cls(budget, given, **options, machine=machine, spec=spec, out=out, progress=progress)
         memory.text = text
         try:
             memory.load_state_dict(state)
@@ -403,20 +410,34 @@ class Memory:
             images = (self.content.spec.to_pixels(images) * 255).round().to(torch.uint8)
         return images, found.labels[rows], found.tasks[rows]
 
-    def _as_images(self, images: Tensor, labels: Tensor) -> ClassImages:
-        """The images of an observation, checked; uint8 images without a spec get a normalisation."""
-        refuse(
-            instance("images", images, Tensor, "(N, C, H, W) float32 or uint8"),
-            instance("labels", labels, Tensor, "(N,) integers"),
-        )
-        if images.ndim != 4 or not len(images):
-            raise DataError(f"images must be (N, C, H, W) with N >= 1, got shape {tuple(images.shape)}")
-        if images.dtype not in (torch.float32, torch.uint8):
-            raise DataError(f"images must be normalised float32, or uint8 pixels, got {images.dtype}: convert them")
+    def _named(self, data: ClassImages, labels: Tensor | None) -> ClassImages:
+        """Images with class names; pixels get the normalisation of the memory."""
+        require(labels is None, "images bring their labels: leave out labels, or pass two tensors")
+        self._check_type(data.images)
+        _check_labels(torch.tensor(data.classes))
+        spec = self.content.spec if self.content.parts else self.spec or data.spec
+        ours = spec if spec.pixels and data.spec.pixels else data.spec
+        names = {label: data.spec.class_names.get(label, str(label)) for label in data.classes}
+        return data.with_spec(mean=ours.mean, std=ours.std, class_names=names).to("cpu")
+
+    def _check_type(self, images: Tensor) -> None:
         if self._bytes is not None and self._bytes != (images.dtype == torch.uint8):
             raise DataError(
                 f"images are {images.dtype}, those before were {'uint8' if self._bytes else 'float32'}: convert them"
             )
+
+    def _as_images(self, images: Tensor, labels: Tensor | None) -> ClassImages:
+        """The images of an observation, checked; uint8 images without a spec get a normalisation."""
+        refuse(
+            instance("images", images, Tensor, "(N, C, H, W) float32 or uint8, or a part of what load() returns"),
+            instance("labels", labels, Tensor, "(N,) integers"),
+        )
+        assert labels is not None
+        _check_shapes(images, labels)
+        _check_labels(labels)
+        if images.dtype not in (torch.float32, torch.uint8):
+            raise DataError(f"images must be normalised float32, or uint8 pixels, got {images.dtype}: convert them")
+        self._check_type(images)
         found, _ = as_labels(labels.detach().cpu())
         names = {label: str(label) for label in torch.unique(found).tolist()}
         images = images.detach().cpu()
@@ -431,9 +452,29 @@ class Memory:
             spec = ImageSpec(shape, (0.0,) * shape[0], (1.0,) * shape[0], names)
         if spec.shape != shape:
             raise DataError(f"images have shape {shape}, those in the memory {spec.shape}")
-        if images.dtype == torch.float32 and spec.pixels and (any(spec.mean) or set(spec.std) != {1.0}):
+        told = self.spec is not None or any(spec.mean) or set(spec.std) != {1.0}  # else 0 and 1 stand for unknown
+        if images.dtype == torch.float32 and spec.pixels and told:
             images = spec.to_bytes(images)
         return ClassImages(images, found, spec)
+
+
+def _check_shapes(images: Tensor, labels: Tensor) -> None:
+    """Raise DataError unless images are (N, C, H, W), as far as their shape tells, and labels (N,) integers."""
+    shape = tuple(images.shape)
+    if images.ndim != 4 or not len(images):
+        raise DataError(f"images must be (N, C, H, W) with N >= 1, got shape {shape}")
+    if channels_last(shape[1:]):
+        raise DataError(f"images must be (N, C, H, W), got shape {shape}: pass images.permute(0, 3, 1, 2)")
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        way_out = ""
+        if labels.ndim == 2:
+            way_out = ": pass labels[:, 0]" if labels.shape[1] == 1 else ": pass labels.argmax(1) if they are one-hot"
+        raise DataError(f"labels must be (N,) integers, got {labels.dtype} of shape {tuple(labels.shape)}{way_out}")
+
+
+def _check_labels(labels: Tensor) -> None:
+    if len(labels) and int(labels.min()) < 0:
+        raise DataError(f"labels must be at least 0, got {int(labels.min())}: leave out images without a class")
 
 
 def _part(record: Mapping[str, Any]) -> CondensedSet:

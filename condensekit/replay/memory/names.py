@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from condensekit import catalog
-from condensekit.errors import ConfigError, require, unknown
+from condensekit.errors import ConfigError, refuse, require, unknown, within
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.replay.memory.base import Filler
@@ -27,6 +27,12 @@ from condensekit.sets.formation import Formation
 
 HYBRID, JPEG, SOFT = "hybrid", "jpeg", "soft"  # names of fillers that change the images of a method
 DOWNSCALED = "downscaled"  # name of packed random images
+EQUAL_BYTES = "random-equal-bytes"  # short form of "random equal_bytes=true", of a study
+OF_AVALANCHE = (
+    *("class-balanced", "experience-balanced", "reservoir", "avalanche-herding", "closest-to-mean"),
+    *("avalanche-er-ace", "avalanche-der++", "gdumb", "icarl", "naive", "cumulative", "joint"),
+)
+"""Names of the study that are no fillers: Avalanche's own."""
 UNPACKED = "unpacked-"  # prefix of a method that packs by default: factor 1
 
 
@@ -63,8 +69,9 @@ class Named:
         options = {**(usual or {}), **self.options}
         if self.kind == HYBRID:
             require(self.condenses, f"{self.text!r}: a hybrid condenses, and {self.method} chooses real images")
-            share = float(catalog.convert("percent", options.pop("percent", 50), float)) / 100
-            return Hybrid(catalog.recipe(self.method, **options), share)
+            percent = float(catalog.convert("percent", options.pop("percent", 50), float))
+            refuse(within(f"percent of {self.text!r}", percent, 0, 100))
+            return Hybrid(catalog.recipe(self.method, **options), percent / 100)
         times = catalog.convert("times", options.pop("times", 4), int) if self.kind == JPEG else 1
         images = Condensing(catalog.recipe(self.method, **options)) if self.condenses else self._selecting(options)
         if self.kind == JPEG:
@@ -116,6 +123,11 @@ def as_filler(given: Any) -> Filler:
     if isinstance(given, Filler):
         return given
     if isinstance(given, str):
+        if given in (EQUAL_BYTES, *OF_AVALANCHE):
+            here = (
+                "give both memories" if given == EQUAL_BYTES else "take Avalanche's own class, or give a random memory"
+            )
+            raise ConfigError(f"{given} is a memory of `condensekit replay` only: here {here} the same Bytes(n)")
         return read(given).filler()
     if isinstance(given, Recipe | Condenser):
         return Condensing(catalog.as_recipe(given))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from condensekit.replay.memory.base import CHECKPOINT_STEPS, Filler, Job
 from condensekit.replay.memory.budget import Budget, Images
 from condensekit.replay.memory.content import Content, Group, first, mixed, turnover
 from condensekit.replay.memory.fillers import filled
+from condensekit.replay.memory.names import DOWNSCALED
 from condensekit.rng import Draw
 from condensekit.selection.base import stored_each
 from condensekit.sets.condensed import CondensedSet
@@ -29,6 +31,7 @@ class Rules:
         filler: The filler that makes the images.
         job: Seed, steps and machine of the filler.
         limit: Largest number of stored images, in addition to the budget; None: no limit.
+        text: The text that names the filler; None: it was given as an object.
 
     Raises:
         ConfigError: A budget that the filler cannot fill, or of less than one image for each announced class.
@@ -39,6 +42,7 @@ class Rules:
     filler: Filler
     job: Job
     limit: int | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
         few = self.budget.in_images and self.classes is not None and self.budget.share(self.classes) < 1
@@ -46,6 +50,11 @@ class Rules:
             self.filler.budget_misfit(self.budget),
             self._too_small(self.classes, 1) if few and self.classes else None,
         )
+
+    @property
+    def name(self) -> str:
+        """The text that names the filler, or the name of the filler."""
+        return self.text or self.filler.name
 
     def sharing(self, seen: Sequence[Group] | Mapping[Group, int]) -> int:
         """Number of classes that share the budget after the groups ``seen`` have appeared."""
@@ -178,6 +187,9 @@ class Rules:
                     f"images of the stream have shape {here.shape}, mean {here.mean} and std {here.std}; "
                     f"those in the memory {there.shape}, {there.mean} and {there.std}: use a new buffer"
                 )
+        for label in data.classes:
+            if (task, label) in content.parts:
+                _check_name(label, data.spec, content.parts[task, label].spec)
         return seen
 
     def _plan(
@@ -192,6 +204,8 @@ class Rules:
         """Of each class the images that stay, those to make, and their bytes if coded (0: those of uncoded images)."""
         factor, each = self.filler.formation.factor, self.filler.bytes_each(data.spec, data.whole_bytes)
         new = [label for label in data.classes if (task, label) not in content.parts]
+        if new:
+            self._check_packing(data.select(new), factor)
         most = max((room[task, label] for label in new), default=0)  # trimmed where a class has room for fewer
         most = max(stored_each(data.select(new), most, factor).values()) if most else 0
         share = 0 if self.budget.in_images or not self.filler.codes else self.budget.share(sharing)
@@ -210,6 +224,19 @@ class Rules:
             exact = share * made // own if own else 0
             found[label] = kept, made, 0 if exact == made * each else exact
         return found
+
+    def _check_packing(self, data: ClassImages, factor: int) -> None:
+        """Raise DataError if not one class has the images that are packed into a stored image."""
+        label = max(data.classes, key=data.count)
+        if (count := data.count(label)) >= factor**2:
+            return
+        sides = data.spec.shape[1:]
+        most = max(n for n in range(1, math.isqrt(count) + 1) if not any(side % n for side in sides))
+        smaller = f"{DOWNSCALED}-{most}" if self.name.startswith(DOWNSCALED) else f"factor={most}"
+        raise DataError(
+            f"{self.name} packs {factor} x {factor} = {factor**2} images into one, and class "
+            f"{data.spec.name_of(label)}, the largest of the experience, has {count}: use {smaller}"
+        )
 
     def _saving(self, out: Path | None, update: int, task: int, made: int) -> Saving | None:
         """A folder for each update and task and, if the learner is the encoder, for each state of the learner."""
@@ -232,3 +259,13 @@ class Rules:
         unit = "" if self.budget.in_images else f" of {bytes_each:,} bytes"
         least = self.budget.least(classes, bytes_each)
         return f"{self.budget} is less than one image{unit} for each of {classes} classes: use at least {least}"
+
+
+def _check_name(label: int, here: ImageSpec, there: ImageSpec) -> None:
+    """Raise DataError if a label names another class than in the memory; a name that is the label fits any name."""
+    now, before = (spec.class_names.get(label, str(label)) for spec in (here, there))
+    if len({now, before} - {str(label)}) > 1:
+        raise DataError(
+            f"label {label} is {now!r} here and {before!r} in the memory: give each class a label of its own, as "
+            "condensekit.load(..., like=train) does with the images of the experience before, or another task="
+        )

@@ -7,9 +7,11 @@ from itertools import accumulate, count
 
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError, refuse
-from condensekit.networks.base import separable
-from condensekit.replay.study.memories import FROM_SCRATCH, UNBOUNDED, MemoryKind
+from condensekit.networks.base import FeatureNetwork, separable
+from condensekit.replay.study.memories import DER, ER, FROM_SCRATCH, UNBOUNDED, Making, MemoryKind
 from condensekit.replay.study.protocol import Settings
+
+OPTION = "encoder_network"
 
 
 def check_run(places: Iterable[tuple[str, MemoryKind]], settings: Settings, train: ClassImages, room: int) -> None:
@@ -40,6 +42,30 @@ def check_run(places: Iterable[tuple[str, MemoryKind]], settings: Settings, trai
     if not separable(module):
         learners = [kind for regime, kind in places if regime != FROM_SCRATCH]
         refuse(_alone(learners, settings, train))
+
+
+def embeds_with_learner(kind: MemoryKind, regime: str, settings: Settings, learner: FeatureNetwork) -> bool:
+    """Whether the learner is the encoder of a memory in a regime: never one with batch norm."""
+    return regime in (ER, DER) and settings.online.learner_encoder and kind.embeds_with_learner and separable(learner)
+
+
+def idle_encoder(
+    places: Iterable[tuple[str, MemoryKind]], settings: Settings, making: Making, train: ClassImages
+) -> str | None:
+    """A note if an encoder network was asked for where the learner is the encoder; None: it was not."""
+    learner = settings.network.build(train.spec.shape, len(train.classes))
+    found = [
+        f"{kind.name} in {regime}"
+        for regime, kind in places
+        if embeds_with_learner(kind, regime, settings, learner)
+        and (OPTION in making.options or f"{OPTION}=" in kind.name)
+    ]
+    way_out = "learner_encoder=False uses the recipe's encoder"
+    return (
+        f"the learner embeds images for {', '.join(found)}, and {OPTION} does nothing there: {way_out}"
+        if found
+        else None
+    )
 
 
 def _misfit(kind: MemoryKind, settings: Settings, train: ClassImages, room: int) -> str | None:

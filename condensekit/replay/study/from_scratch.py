@@ -21,7 +21,7 @@ from condensekit.replay.adapters.seeds import network_draw
 from condensekit.replay.memory.content import spent_on
 from condensekit.replay.memory.fillers import filled
 from condensekit.replay.study.memories import FROM_SCRATCH, MemoryKind
-from condensekit.replay.study.protocol import Bench, Record, Score, total
+from condensekit.replay.study.protocol import Bench, Record, Score, cell, total
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.jpeg import LABEL
 from condensekit.training.train import train_network
@@ -64,7 +64,7 @@ def from_scratch(memory: MemoryKind, order: int, bench: Bench) -> list[Record]:
 
         def one(task: tuple[int, int]) -> Record:
             i, network = task
-            name = f"{FROM_SCRATCH}/order-{order}/experience-{i + 1}-network-{network}"
+            name = cell(FROM_SCRATCH, order, network, i)
             seen, stored = stream[: i + 1], sets[: i + 1]
             with shared.ending_all():
                 make = partial(_train, memory, stored, seen, order, network, bench, shared)

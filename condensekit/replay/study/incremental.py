@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from condensekit.data.images import ClassImages
-from condensekit.networks.base import separable
 from condensekit.progress import Stage
 from condensekit.replay.adapters.buffer import CondensedBuffer
 from condensekit.replay.adapters.plugins import FineTuneOnMemory
@@ -31,8 +30,9 @@ from condensekit.replay.memory.base import DivergedError
 from condensekit.replay.memory.budget import Bytes, Images
 from condensekit.replay.memory.learner import by_learner
 from condensekit.replay.study.baselines import BASELINES, Learner, Parts
+from condensekit.replay.study.checks import embeds_with_learner
 from condensekit.replay.study.memories import DER, ER, ER_ACE, MemoryKind
-from condensekit.replay.study.protocol import Bench, Record, Score, Settings, total
+from condensekit.replay.study.protocol import Bench, Record, Score, Settings, cell, total
 from condensekit.rng import Draw, isolated
 from condensekit.training.train import TrainProtocol
 
@@ -119,10 +119,9 @@ def incremental(memory: MemoryKind, order: int, bench: Bench, regime: str) -> li
     settings = bench.settings
     found = []
     for network in range(settings.networks):
-        name = f"{regime}/order-{order}-network-{network}"
         with bench.progress.stage(f"{regime}, {memory.name}, order {order}", settings.experiences) as stage:
-            cell = partial(_run, memory, regime, order, network, bench, stage)
-            found.append(bench.remember(memory, name, cell, _Cell)["experiences"])
+            make = partial(_run, memory, regime, order, network, bench, stage)
+            found.append(bench.remember(memory, cell(regime, order, network), make, _Cell)["experiences"])
     rows = []
     for networks in zip(*found, strict=True):
         mean = {key: sum(record[key] for record in networks) / len(networks) for key in ("condense_s", "train_s")}
@@ -155,7 +154,12 @@ def _run(memory: MemoryKind, regime: str, order: int, network: int, bench: Bench
     with without_avalanches_warnings():
         with isolated(Draw(seed).key("stream")):
             stream = nc_benchmark(
-                Stream(bench.train), Stream(bench.test), len(experiences), task_labels=False, fixed_class_order=flat
+                Stream(bench.train),
+                Stream(bench.test),
+                len(experiences),
+                task_labels=False,
+                fixed_class_order=flat,
+                per_exp_classes=dict(enumerate(map(len, experiences))),
             ).train_stream
         learner = _learner(memory, regime, order, network, bench)
         learner.strategy.plugins.append(Finite(settings.online.lr))
@@ -276,8 +280,7 @@ def _buffer(memory: MemoryKind, regime: str, order: int, network: int, bench: Be
     settings, train = bench.settings, bench.train
     count, filler = memory.images(settings.ipc, train, bench.room), memory.filler
     learner = settings.network.build(train.spec.shape, len(train.classes))
-    embeds = regime in (ER, DER) and settings.online.learner_encoder and separable(learner)
-    if embeds and memory.embeds_with_learner and filler.recipe:
+    if embeds_with_learner(memory, regime, settings, learner) and filler.recipe:
         filler = filler.with_recipe(by_learner(filler.recipe))
     return CondensedBuffer(
         Bytes(per_class=bench.room) if filler.codes else Images(per_class=count),

@@ -15,11 +15,11 @@ from condensekit.errors import choice, instance, refuse, require, whole
 from condensekit.methods.recipe import Recipe
 from condensekit.replay.memory.base import Filler, usual_steps
 from condensekit.replay.memory.names import DOWNSCALED, Named, read
+from condensekit.replay.memory.names import EQUAL_BYTES as EQUAL_BYTES
 from condensekit.sets.formation import DTYPES
 
 FROM_SCRATCH, ER, ER_ACE, DER = "from-scratch", "er", "er-ace", "der++"
 REGIMES = (FROM_SCRATCH, ER, ER_ACE, DER)
-EQUAL_BYTES = "random-equal-bytes"  # short form of "random equal_bytes=true"
 SAME = {
     EQUAL_BYTES: "random",
     f"{DOWNSCALED}-1": "random",
@@ -187,8 +187,8 @@ class Making:
         )
 
     def on(self, data: ClassImages) -> Making:
-        """The settings with a number of steps: if none is given, ``usual_steps`` of the data, at most 1000."""
-        return self if self.steps else dataclasses.replace(self, steps=usual_steps(data, 1000))
+        """The settings with a number of steps: if none is given, as many as a memory in a script, ``usual_steps``."""
+        return self if self.steps else dataclasses.replace(self, steps=usual_steps(data))
 
 
 def memory(name: str, making: Making = Making()) -> MemoryKind:

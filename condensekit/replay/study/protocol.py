@@ -20,7 +20,7 @@ from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory.base import CHECKPOINT_STEPS, Job
-from condensekit.replay.study.memories import SAME, Making, MemoryKind
+from condensekit.replay.study.memories import FROM_SCRATCH, SAME, Making, MemoryKind
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.kept import kept, plain
@@ -38,6 +38,12 @@ class Score(TypedDict):
     right: list[int]
     count: list[int]
     old_to_new: float | None
+
+
+def cell(regime: str, order: int, network: int, experience: int = 0) -> str:
+    """Name of one training: from scratch after each experience, counted from 0, else on the whole stream."""
+    after = f"experience-{experience + 1}-network-{network}"
+    return f"{regime}/order-{order}/{after}" if regime == FROM_SCRATCH else f"{regime}/order-{order}-network-{network}"
 
 
 def total(score: Score) -> float:
@@ -107,7 +113,8 @@ class Settings:
     [2, 2, 2, 2, 2]
 
     Args:
-        experiences: Number of experiences, each with the same number of classes.
+        experiences: Number of experiences; where it does not divide the number of classes, the first ones have one
+            class more.
         ipc: Number of stored images of each class; the memory grows with the classes.
         orders: Number of class orders; order o is the permutation of seed o in DM's code (:meth:`stream`).
         first_order: Number of the first order. Options are tuned on orders that are not reported.
@@ -162,18 +169,17 @@ class Settings:
         return range(self.first_order, self.first_order + self.orders)
 
     def stream(self, order: int, classes: int) -> list[list[int]]:
-        """Labels 0..classes-1 in class order ``order``, a list for each experience.
+        """Labels 0..classes-1 in class order ``order``, a list for each experience; the first may have one class more.
 
         Raises:
-            ConfigError: The number of experiences does not divide the number of classes.
+            ConfigError: There are more experiences than classes.
         """
         require(
-            classes % self.experiences == 0,
-            f"experiences={self.experiences} does not divide {classes} classes: use 1, {classes} or another divisor",
+            classes >= self.experiences,
+            f"experiences={self.experiences} is more than the {classes} classes: use {min(2, classes)} to {classes}",
         )
         found = np.random.RandomState(order).permutation(classes).tolist()  # the permutation of DM's code
-        size = classes // self.experiences
-        return [found[i : i + size] for i in range(0, classes, size)]
+        return [part.tolist() for part in np.array_split(found, self.experiences)]
 
     def set_seed(self, order: int) -> int:
         """Seed of condensation and selection in an order."""
@@ -225,10 +231,19 @@ class Bench:
             ConfigError: The run folder has another memory under this name, or the file is that of another cell.
             StoreError: The file is damaged, or cannot be written.
         """
-        regime, _, rest = name.partition("/")
-        path = self.out / "cells" / regime / self.folder(kind) / f"{rest}.json"
+        path = self._file(kind, name)
         recipe, what = {"filler": describe(kind.filler), "cell": name}, f"a cell of memory {kind.name!r}"
         return kept(path, recipe, lambda: plain(make()), what, kind=holds)
+
+    def finished(self, kind: MemoryKind, regime: str, order: int) -> bool:
+        """Whether the run folder holds all cells of a memory in an order of a regime."""
+        experiences = range(self.settings.experiences if regime == FROM_SCRATCH else 1)
+        names = (cell(regime, order, i, j) for i in range(self.settings.networks) for j in experiences)
+        return all(self._file(kind, name).is_file() for name in names)
+
+    def _file(self, kind: MemoryKind, name: str) -> Path:
+        regime, _, rest = name.partition("/")
+        return self.out / "cells" / regime / self.folder(kind) / f"{rest}.json"
 
     def folder(self, kind: MemoryKind) -> str:
         """Folder name of a memory: its name and images per class; equal memories share it, see :data:`SAME`."""

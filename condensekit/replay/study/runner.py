@@ -18,7 +18,8 @@ from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, instance, path, quoted, refuse, several, unknown
 from condensekit.progress import SILENT, Progress
-from condensekit.replay.study.checks import check_run
+from condensekit.replay.memory.base import Interrupted
+from condensekit.replay.study.checks import check_run, idle_encoder
 from condensekit.replay.study.contrasts import Contrast, Pair, contrasts, named_pair
 from condensekit.replay.study.memories import (
     DER,
@@ -128,7 +129,14 @@ def run_protocol(
     known = {name: known.get(name) or _again(name, making, out) for _, name in places}
     refuse_unused(making, list(known.values()))
     room = room or _room(known, settings, train)
-    check_run([(regime, known[name]) for regime, name in places], settings, train, room)
+    used = [(regime, known[name]) for regime, name in places]
+    check_run(used, settings, train, room)
+    if note := idle_encoder(used, settings, making, train):
+        progress.tell(note)
+    named = former.get("primary_contrast")
+    primary = (named["memory"], named["against"]) if named else named_pair(list(known.values()))
+    if named and primary and primary != named_pair(kinds):
+        progress.tell(f"the primary contrast stays that of the first run: {primary[0]} against {primary[1]}")
     asked = {**describe(settings), "making": _identity(making), "test_fingerprint": test.fingerprint()}
     for name in ("orders", "type"):
         asked.pop(name)  # a resumed run may have more orders
@@ -139,14 +147,18 @@ def run_protocol(
         _remember(known.values(), run.path / MEMORIES)
         bench = Bench(train, test, settings, making, run.path, compute, room, progress)
         progress.tell(_size(places, known, settings, making))
+        rounds = list(product(settings.order_numbers(), places))  # orders outermost: each has the same cost
+        before = {each for each in rounds if bench.finished(known[each[1][1]], each[1][0], each[0])}
+        if before:
+            progress.tell(f"{len(before)} of {len(rounds)} pairs of a memory and a class order were finished before")
         cells: dict[tuple[str, str], Cell] = {}
-        with progress.stage("replay: memories x orders", len(places) * settings.orders) as whole:
-            for order in settings.order_numbers():  # outermost: each round has the same cost, as the time left needs
-                for regime, name in places:
+        with progress.stage("replay: memories x orders", len(rounds), len(before)) as whole:
+            for order, (regime, name) in rounds:
+                try:
                     cells.setdefault((regime, name), []).append(_cell(regime)(known[name], order, bench))
-                    whole.advance()
-    named = former.get("primary_contrast")
-    primary = (named["memory"], named["against"]) if named else named_pair(list(known.values()))
+                except Interrupted as stopped:
+                    raise Interrupted(stopped.message, stopped.signum, "continue with resume=True") from None
+                whole.advance(0 if (order, (regime, name)) in before else 1)
     result = ReplayResult(
         rows=tuple(
             row(known[name], regime, cell, cells.get((regime, "random")), settings, train)
@@ -204,7 +216,8 @@ def _size(
     condensed = {(name, regime == FROM_SCRATCH) for regime, name in places if kinds[name].learnt}
     sets = sum((settings.orders if shared else networks) * settings.experiences for _, shared in condensed)
     steps = f" of {making.steps:,} steps" if making.steps else ""
-    return f"{trainings} trainings" + (f", {sets} condensations{steps}" if sets else "")
+    size = f"orders: {settings.orders}, experiences: {settings.experiences}: {trainings} trainings"
+    return size + (f", {sets} condensations{steps}" if sets else "")
 
 
 def check_regime(name: str) -> None:

@@ -140,6 +140,13 @@ def test_fingerprints_tell_spaces_apart():
     assert first == same != other
 
 
+def test_a_space_that_a_worker_gets_has_the_same_fingerprint():
+    made = space("convnet-small", (1, 8, 8))
+    sent = nni.load(nni.dump(made))
+    assert (made.trace_kwargs["shape"], sent.trace_kwargs["shape"]) == ((1, 8, 8), [1, 8, 8])
+    assert fingerprint(made) == fingerprint(sent)
+
+
 class Given(ModelSpace):
     """A space that takes a function, which Python shows with its address."""
 

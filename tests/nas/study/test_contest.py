@@ -374,6 +374,9 @@ def test_failures_and_constants_have_rows_without_nan():
     assert rows["good"].difference is not None
     assert rows["good"].difference[0] == pytest.approx(1.0)
     assert "nan" not in str(cells(list(rows.values()))).lower()
+    head, lines = cells([replace(rows["good"], pays_from=3), rows["random"], rows["failed"]])
+    assert [line[head.index("pays from")] for line in lines] == ["3", "never", ""]
+    assert "pays from" not in cells([rows["good"], rows["random"]])[0]
 
 
 def test_few_candidates_tell_no_regret_among_more_and_no_recall():

@@ -111,3 +111,21 @@ def test_weights_that_share_memory_are_written_and_read(full, tmp_path):
     right = [name == str(int(label)) for name, label in zip(names, full.test.labels, strict=True)]
     assert np.mean(right) == pytest.approx(accuracy)
     assert json.loads(json.dumps(winner.spec.to_json())) == full.train.spec.to_json()
+
+
+def test_the_winner_of_the_command_line_is_read(cli, full, tmp_path):
+    """Its training runs in a worker, to which NNI sends the space as JSON."""
+    out = tmp_path / "run"
+    search = ("search", "--data", "digits", "--space", "convnet-small", "--rankers", "params", "--trials", 2)
+    code, _, err = cli(*search, "--full-epochs", 1, "--retrain", "--workers", 2, "--out", out)
+    assert code == 0, err
+    winner = load_winner(out / "retrained.safetensors", SPACE)
+    assert winner.architecture == json.loads((out / "search.json").read_text())["best"]["architecture"]
+    assert len(winner.classify(full.test.images)) == len(full.test)
+
+
+def test_a_winner_of_a_worker_of_an_earlier_version_is_read(file, tmp_path):
+    path, _ = file
+    tensors, about = load_tensors(path, "network")
+    save_tensors(tmp_path / "sent.safetensors", tensors, {**about, "space": "12a7197e6bfab7e4"}, "network")
+    assert load_winner(tmp_path / "sent.safetensors", SPACE).architecture == ARCHITECTURE

@@ -71,6 +71,8 @@ def test_a_wrong_spec(spec, text):
         ([(torch.full((1, 4, 4), torch.nan), 0)], "image 0 has a pixel that is not finite"),
         ([(torch.zeros(1, 4, 4), torch.tensor([0.5, 0.5]))], "give class labels, not soft labels"),
         ([(torch.zeros(1, 4, 4), 0.5 + 0j)], "expected an integer"),
+        ([(torch.zeros(1, 4, 4), -1)], "target 0 of the stream is -1, expected at least 0: leave out"),
+        ([(torch.zeros(16, 16, 3), 0)], r"has shape \(16, 16, 3\), expected \(C, H, W\): add permute\(2, 0, 1\)"),
         ([torch.zeros(1, 4, 4)], r"expected \(x, y\)"),
         ([], "empty"),
     ],

@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -111,8 +112,10 @@ def test_ctrl_c_ends_training_with_the_memory_as_it_was(tmp_path):
     memory = taken(buffer(Images(12), progress=bar, **options), 0)
     before = memory.memory.images
     bar.at, bar.then = bar.steps + 5, lambda: os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(Interrupted, match="interrupted by SIGINT") as caught:
+    way_out = "memory: interrupted by SIGINT after step 5 of 30: run the same again with the same out= to go on"
+    with pytest.raises(Interrupted, match=f"^{way_out}$") as caught:
         taken(memory, 1)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == way_out
     assert caught.value.signum == signal.SIGINT
     assert isinstance(caught.value, KeyboardInterrupt)
     assert torch.equal(memory.memory.images, before)
@@ -123,6 +126,13 @@ def test_ctrl_c_ends_training_with_the_memory_as_it_was(tmp_path):
     assert memory.condense_s[1] >= spent_on(memory, 2, 3)  # before the interruption as well
     whole = taken(buffer(Images(12), steps=30), 0, 1)
     assert torch.equal(memory.memory.images, whole.memory.images)
+
+
+def test_ctrl_c_without_a_folder_says_that_nothing_was_saved():
+    bar = Counting()
+    bar.at, bar.then = 5, lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Interrupted, match="after step 5 of 30: nothing was saved, for want of out="):
+        taken(buffer(Images(12), progress=bar, steps=30), 0)
 
 
 def test_a_folder_is_read_again_at_no_cost(tmp_path):

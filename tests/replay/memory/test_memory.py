@@ -1,16 +1,22 @@
 """The memory without a framework: tensors in, tensors out."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+import condensekit as ck
 from condensekit.compute import Machine
 from condensekit.data.images import ImageSpec
 from condensekit.errors import ConfigError, DataError, StoreError
 from condensekit.methods.distribution import DistributionMatching
 from condensekit.replay import Bytes, Images, Memory
+from condensekit.replay.study.memories import AVALANCHE, EQUAL_BYTES
 from condensekit.rng import isolated
 from condensekit.selection.classic import Random
 from condensekit.selection.jpeg_random import JpegRandom
@@ -237,3 +243,101 @@ def test_bytes_below_one_image_of_each_announced_class_are_refused_at_the_first_
     memory = Memory(Bytes(10 * each), "random", classes=10)
     memory.observe(images, labels)
     assert len(memory) == 2
+
+
+def sessions(folder):
+    """Three folders of two classes each; a class comes again, under another number of its folder."""
+    for number, classes in enumerate([("bear", "mouse"), ("beetle", "worm"), ("ant", "bear")]):
+        for name in classes:
+            place = folder / f"session{number}" / name
+            place.mkdir(parents=True)
+            for i in range(8):
+                level = 20 * number + 5 * i + len(name)
+                Image.new("RGB", (16, 16), (level, 2 * level, 10)).save(place / f"{i}.png")
+    return [folder / f"session{number}" for number in range(3)]
+
+
+def test_the_loop_over_folders_of_the_tutorial(tmp_path, monkeypatch):
+    sessions(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[3] / "docs/tutorials/replay.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"### A stream of folders\n.*?```python\n(.*?)```", page, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    names = {0: "bear", 1: "mouse", 2: "beetle", 3: "worm", 4: "ant"}
+    assert found["train"].spec.class_names == names
+    assert [test.classes for test in found["tests"]] == [(0, 1), (2, 3), (0, 4)]
+    assert len({test.spec.mean for test in found["tests"]}) == 1
+    assert found["memory"].stored.spec.class_names == names
+    assert found["memory"].content.seen[0, 0] == 2 * found["memory"].content.seen[0, 1]
+    drawn = found["train"].spec.normalise(found["memory"].sample(4)[0])
+    assert drawn.min() >= found["train"].spec.range[0][0]
+
+
+def test_a_label_that_names_another_class_is_refused(tmp_path):
+    trains = [ck.load(folder)[0] for folder in sessions(tmp_path)]
+    found = memory()
+    found.observe(trains[0])
+    with pytest.raises(DataError, match=r"label 0 is 'beetle' here and 'bear' in the memory: .*load\(\.\.\., like="):
+        found.observe(trains[1])
+    found.observe(trains[1], task=1)  # another task has labels of its own
+    found.observe(trains[0].images, trains[0].labels)  # tensors have no names
+    with pytest.raises(DataError, match="label 0 is 'ant' here and 'bear' in the memory"):
+        found.observe(trains[2])
+    with pytest.raises(ConfigError, match="images bring their labels: leave out labels"):
+        found.observe(trains[0], trains[0].labels)
+
+
+def test_a_spec_of_to_tensor_alone_is_a_spec():
+    pixels = torch.nn.functional.interpolate(part(0, 1)[0], size=16).repeat(1, 3, 1, 1)
+    images = (pixels * 255).round() / 255  # as ToTensor makes them
+    spec = ImageSpec((3, 16, 16), (0.0,) * 3, (1.0,) * 3)
+    found = memory(Bytes(8 * 776), "jpeg-random-4", spec=spec, classes=2)
+    found.observe(images, part(0, 1)[1])
+    assert found.sample(2)[0].dtype == torch.float32
+    assert len(found) > 8
+    with pytest.raises(DataError, match="is not an 8-bit image under mean"):
+        memory(spec=spec).observe(images * 2, part(0, 1)[1])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (torch.zeros(4, 16, 16, 3), torch.arange(4), r"shape \(4, 16, 16, 3\): pass images.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, -1, -1]), "labels must be at least 0, got -1: leave out"),
+        (torch.zeros(4, 1, 8, 8), torch.eye(4), r"got torch.float32 of shape \(4, 4\): pass labels.argmax\(1\)"),
+        (torch.zeros(4, 1, 8, 8), torch.arange(4)[:, None], r"of shape \(4, 1\): pass labels\[:, 0\]"),
+        (torch.zeros(4, 1, 8, 8), torch.arange(4.0), r"labels must be \(N,\) integers, got torch.float32"),
+    ],
+)
+def test_images_and_labels_of_another_form_are_refused(images, labels, words):
+    with pytest.raises(DataError, match=words):
+        memory().observe(images, labels)
+
+
+def test_a_memory_shows_its_text_and_what_it_replays():
+    found = memory(Images(8), "packed-random factor=2")
+    found.observe(*part(0, 1))
+    assert (
+        repr(found) == "Memory(Images(8), packed-random factor=2: 8 stored, 32 replayed images of 2 classes, 640 bytes)"
+    )
+    assert repr(memory(Images(8), "unpacked-m3d lr=3")) == "Memory(Images(8), unpacked-m3d lr=3: empty)"
+    assert repr(memory(Images(8), Random())) == "Memory(Images(8), random: empty)"
+
+
+def test_mistakes_are_told_in_the_words_of_the_user():
+    with pytest.raises(
+        DataError, match=r"^downscaled-8 packs 8 x 8 = 64 images into one, .* has 20: use downscaled-4$"
+    ):
+        memory(recipe="downscaled-8").observe(torch.rand(40, 3, 16, 16), torch.arange(40) % 2)
+    with pytest.raises(DataError, match=r"^packed-random packs 2 x 2 = 4 images into one, .* has 3: use factor=1$"):
+        memory(recipe="packed-random").observe(torch.rand(6, 3, 16, 16), torch.arange(6) % 2)
+    for name in (EQUAL_BYTES, *AVALANCHE):
+        with pytest.raises(
+            ConfigError, match=r"is a memory of `condensekit replay` only: here .* the same Bytes\(n\)$"
+        ):
+            memory(recipe=name)
+    with pytest.raises(ConfigError, match=r"^percent of 'hybrid-dm-150' must lie in \[0, 100\], got 150.0$"):
+        memory(recipe="hybrid-dm-150")
+    with pytest.raises(ConfigError, match=r"budget must be a Budget, got 20 \(int\): pass Images\(20\)"):
+        memory(20)

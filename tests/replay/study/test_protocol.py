@@ -65,8 +65,15 @@ def test_orders_are_those_of_the_published_code():
     found = Settings(experiences=10).stream(3, 100)
     assert [len(labels) for labels in found] == [10] * 10
     assert [label for labels in found for label in labels] == wanted
-    with pytest.raises(ConfigError, match="experiences=3 does not divide 10 classes"):
-        Settings(experiences=3).stream(0, 10)
+    with pytest.raises(ConfigError, match="experiences=11 is more than the 10 classes: use 2 to 10"):
+        Settings(experiences=11).stream(0, 10)
+
+
+def test_first_experiences_have_a_class_more():
+    settings = Settings(experiences=2)
+    assert list(map(len, settings.stream(0, 5))) == [3, 2]
+    assert list(map(len, Settings(experiences=4).stream(0, 10))) == [3, 3, 2, 2]
+    assert sorted(label for labels in settings.stream(1, 5) for label in labels) == list(range(5))
 
 
 def test_seeds_and_work():
