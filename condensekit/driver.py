@@ -8,27 +8,30 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from condensekit.compute import TOLD, Compute, Machine, Spent, made_on, usual_modes
+from condensekit.compute import TOLD, Compute, Machine, Spent, usual_modes
 from condensekit.data.images import ClassImages
 from condensekit.errors import Problems, StoreError, function, instance, positive, refuse, whole
 from condensekit.interrupt import Stop, caught
 from condensekit.methods.base import Condenser, State, StepContext
 from condensekit.methods.encoders import Prepared
+from condensekit.methods.preparation import Preparation
 from condensekit.methods.recipe import Recipe, as_recipe
 from condensekit.methods.result import CondenseResult as CondenseResult
 from condensekit.methods.result import Status as Status
 from condensekit.methods.sampling import Sampler
+from condensekit.methods.shares import Shares, check_alike, machine_of
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
+from condensekit.ranks import joined
 from condensekit.rng import Draw
 from condensekit.runs.budget import ENTRIES, Budget, Pace, Seconds
 from condensekit.runs.describe import describe
-from condensekit.runs.files import load_tensors, save_tensors
 from condensekit.runs.folder import RunDir, environment
 from condensekit.runs.saving import Saving as Saving
 from condensekit.selection.base import smaller_note, stored_each
@@ -64,6 +67,10 @@ def condense(
     factor, as they fill stored images), wherever these start. So no class has more images than a selection of the same
     ``ipc`` can choose. Its images are learnt as those of a class of ``ipc`` images that repeats them.
 
+    Processes that ``torchrun`` started share the classes: all of them call this function alike, and all get the whole
+    set. On CPUs, with equally many threads for each, it is the set of one process, bit for bit. Rank 0 alone writes and
+    shows progress. Inside :func:`condensekit.ranks.alone`, each process condenses for itself.
+
     Args:
         data: The real images; every class of them is condensed.
         recipe: A recipe; or a method, which then uses the encoder, augmentation and start of DM.
@@ -87,9 +94,12 @@ def condense(
 
     Raises:
         ConfigError: Wrong options; a resume with other options (the text shows the difference), or with fewer steps
-            or minutes than the run has used; or a resume on a machine that lacks the device of the run.
+            or minutes than the run has used; a resume on a machine that lacks the device of the run; more ranks than
+            classes, ranks with different data or options, or a method whose classes ranks cannot share.
         DataError: No class has ``ipc`` images.
-        StoreError: The run folder cannot be written; its attribute ``result`` holds the images learnt so far.
+        StoreError: The run folder cannot be written; its attribute ``result`` holds the images learnt so far, unless
+            several ranks share them.
+        RankError: Another rank has ended.
     """
     refuse(instance("machine", machine, Machine, "Machine('cpu')"))
     made, problems = as_recipe(recipe).on(data.spec), Problems()
@@ -110,36 +120,48 @@ def condense(
         made.check(data, ipc, machine)
     problems.refuse()
     ipc, seed, steps = int(ipc), int(seed), None if steps is None else int(steps)  # they may be NumPy integers
-    config = {
+    options = {
         **describe(made),
         "ipc": ipc,
         "steps": steps,
         "minutes": minutes,
         "seed": seed,
         "machine": machine.identity,
-        **(record or {}),
     }
+    config = {**options, **(record or {})}
     with ExitStack() as stack:
-        fingerprint = data.fingerprint()
-        budget, run, found = Budget(steps, minutes), None, None
-        if saving:
+        fingerprint, ranks = data.fingerprint(), stack.enter_context(joined())
+        saved = saving and replace(saving, out=Path(), resume=False)
+        check_alike(ranks, made, data, {**options, "data_fingerprint": fingerprint, "saving": describe(saved)})
+        budget, runs = Budget(steps, minutes), list[RunDir]()
+
+        def opened() -> tuple[int, State, dict[str, Any]] | None:
+            """Open the run folder; its newest checkpoint."""
+            if saving is None:
+                return None
             run = stack.enter_context(RunDir.create(saving.out, config, saving.resume, fingerprint, ENTRIES))
+            runs.append(run)
             found = run.latest_checkpoint()
             if found:
                 budget.check(run.path, found[0], found[2])
             if run.changed:
                 run.keep_config()
+            return found
+
+        found = ranks.from_first(opened)
         size = data.spec.shape[1], data.spec.shape[2]
-        compute = stack.enter_context(Compute(made_on(found[2]["plan"]) if found else machine, size))
+        compute = stack.enter_context(Compute(machine_of(ranks, machine, found and found[2]["plan"]), size))
         provenance = {
             "config": config,
             "data": fingerprint,
             "source": data.source,
             "images": len(data),
             "environment": environment(),
+            **({"ranks": ranks.count} if ranks.several else {}),
         }
         each = stored_each(data, ipc, made.formation.factor)
-        loop = _Loop(data, made, each, compute, Draw(seed), provenance, saving, run, budget, stop, progress)
+        shares, run, shown = Shares(ranks, made, data), next(iter(runs), None), progress if ranks.first else SILENT
+        loop = _Loop(shares, each, compute, Draw(seed), provenance, saving, run, budget, stop, shown)
         try:
             loop.prepare()
             if found:
@@ -151,7 +173,8 @@ def condense(
                 result = loop.complete()
             return replace(result, signum=loop.stop.signum)
         except StoreError as error:
-            error.result = loop.result(Status.INTERRUPTED, str(error)) if loop.state else None
+            known = loop.state and not ranks.several
+            error.result = loop.result(Status.INTERRUPTED, str(error)) if known else None
             raise
 
 
@@ -160,8 +183,7 @@ class _Loop:
 
     def __init__(
         self,
-        data: ClassImages,
-        recipe: Recipe,
+        shares: Shares,
         each: Mapping[int, int],
         compute: Compute,
         draw: Draw,
@@ -172,7 +194,8 @@ class _Loop:
         asked: Callable[[], bool],
         progress: Progress,
     ) -> None:
-        self.data, self.recipe, self.compute, self.draw = data, recipe, compute, draw
+        self.shares, self.ranks, self.compute, self.draw = shares, shares.ranks, compute, draw
+        self.data, self.recipe = data, recipe = shares.data, shares.recipe
         self.provenance, self.saving, self.run, self.progress = provenance, saving, run, progress
         self.each = each  # stored images of each class
         self.fewer = {label: count for label, count in each.items() if count < max(each.values())}
@@ -186,7 +209,7 @@ class _Loop:
         self.state: State = {}
         self.step = 0
         self.seconds = Seconds()
-        self.shortened: list[str] = []  # what was done with less, because of the minutes
+        self.preparation = Preparation(shares, compute, draw, budget.share, progress)
         self.extended: list[int] = []  # the steps after which the run had finished, and went on
         self.prepared_with = self.earlier = Spent()  # work before the first step; work of all steps before a resume
         self.history: list[dict[str, float]] = []
@@ -196,25 +219,8 @@ class _Loop:
 
     def prepare(self) -> None:
         """Make the tensors that the encoder needs and save them, or read them from the run folder."""
-        path = self.run.path / "prepared.safetensors" if self.run else None
-        found: Prepared
-        if path and path.exists():
-            found, manifest = load_tensors(path, "prepared")
-            self.seconds.preparation = float(manifest["seconds"])
-            self.prepared_with = Spent(**manifest["spent"])
-            self.shortened = list(manifest.get("shortened", ()))
-        else:
-            start = time.perf_counter()
-            encoder = self.recipe.encoder.within(self.budget.share, self.data, self.draw, self.compute)
-            self._shorten(f"encoders are trained for {encoder.steps:,} steps", encoder is not self.recipe.encoder)
-            found = encoder.prepare(self.data, self.draw, self.compute, self.progress)
-            self.seconds.preparation = time.perf_counter() - start
-            self.prepared_with = self.compute.spent
-            if path and found:
-                how = {"seconds": self.seconds.preparation, "spent": asdict(self.prepared_with)}
-                spec = self.data.spec.to_json()  # of the images that the networks were trained on
-                told = {**how, "shortened": self.shortened, "spec": spec}
-                save_tensors(path, found, told, "prepared")
+        folder = self.run.path if self.run else None
+        found, self.seconds.preparation, self.prepared_with = self.preparation.encoders(folder)
         self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
         self.before = self.compute.spent
 
@@ -226,7 +232,7 @@ class _Loop:
             ipc = self.state["images"].shape[1]
             prefix = 1 + int(draw.integers("nested", torch.zeros(1, dtype=torch.int64), 1, ipc))
         return StepContext(
-            self.data,
+            self.shares.mine,
             draw,
             self.module,
             self.compute,
@@ -237,27 +243,19 @@ class _Loop:
             self.prepared,
             recipe.encoder,
             self.fewer,
+            self.data.classes,
+            self.ranks,
         )
 
     def begin(self, ipc: int) -> None:
         """Make the first state, from real images or noise."""
-        start, init, factor = time.perf_counter(), self.recipe.init, self.recipe.formation.factor
-        with self.progress.stage(f"initialise ({init.name})", 1) as stage:
-            data = init.within(self.budget.share, self.data, ipc * factor**2, self.draw, self.compute)
-            among = f"the first images ({init.name}) are chosen among {len(data):,} of {len(self.data):,} images"
-            self._shorten(among, len(data) < len(self.data))
-            images = init.first(data, ipc, factor, self.draw, self.compute)
-            stage.advance()
+        start = time.perf_counter()
+        images = self.preparation.images(ipc)
         self.state = self.recipe.method.init(images.to(self.compute.device), self.context(1))
+        self.shares.check(self.state)
         self.seconds.preparation += time.perf_counter() - start
         self.prepared_with += self.compute.spent - self.before
         self.before = self.compute.spent
-
-    def _shorten(self, how: str, shortened: bool) -> None:
-        """Tell and note that something was done with less, if it was."""
-        if shortened:
-            self.shortened.append(how)
-            self.progress.tell(f"{how}: all would take more than {self.budget.share:.0f} s of the time")
 
     def restore(self, step: int, tensors: State, manifest: Mapping[str, Any]) -> None:
         """Continue from a checkpoint, or beyond the end of a finished run.
@@ -265,11 +263,11 @@ class _Loop:
         The sampler is made again here, so that its time does not count as a step.
         """
         start = time.perf_counter()
-        self.state = {name: t.to(self.compute.device) for name, t in tensors.items()}
+        self.state = {name: self.shares.own(t).to(self.compute.device) for name, t in tensors.items()}
         self.step, self.seconds = step, Seconds.of(manifest)
-        self.shortened, self.extended = (list(manifest.get(name, ())) for name in ("shortened", "extended"))
-        self.prepared_with = Spent(**manifest["prepared_with"])
-        self.earlier = Spent(**manifest["spent"])
+        self.preparation.shortened, self.extended = (list(manifest.get(k, ())) for k in ("shortened", "extended"))
+        self.prepared_with = self.shares.counted(Spent(**manifest["prepared_with"]))
+        self.earlier = self.shares.counted(Spent(**manifest["spent"]))
         self.finished = bool(manifest["finished"]) and not self.budget.extends(step, manifest)
         if self.finished:
             return
@@ -283,14 +281,19 @@ class _Loop:
 
     @property
     def spent(self) -> Spent:
-        """The work of all steps, including the steps before a resume."""
-        return self.earlier + self.compute.spent - self.before
+        """The work of all ranks in all steps, including the steps before a resume."""
+        return self.shares.total(self.earlier + self.compute.spent - self.before)
+
+    @property
+    def whole(self) -> State:
+        """The state of all classes."""
+        return self.shares.whole(self.state)
 
     def _sampler(self, draw: Draw) -> Sampler:
         """The sampler of real images for the step of ``draw``; it is kept for the next step."""
-        made = self.recipe.sampling.sampler(self.data, draw, self.compute, self.sampler, self.progress)
-        self.sampler = made
-        return made
+        data = self.shares.mine if self.recipe.sampling.separable else self.data
+        self.sampler = self.recipe.sampling.sampler(data, draw, self.compute, self.sampler, self.progress)
+        return self.sampler
 
     def complete(self) -> CondenseResult:
         """Run the loop until the budget is used up, the run diverges, or somebody stops it."""
@@ -304,11 +307,12 @@ class _Loop:
                     self._expect()
                 if len(self.pending) >= read_every or not pace.known:
                     self._read(stage)  # which waits for a GPU
-                if pace.mark(self.spent.images):
+                if pace.mark((self.compute.spent - self.before).images * self.ranks.count):
                     pace.tell(self.budget, self.step, self.seconds, self.compute.machine.where, self.progress)
-                if self.failures >= 2 or self.stop.signum is not None or self.asked():
+                ends, due = self._agreed(self._due(saved_step, saved_at))
+                if ends:
                     break
-                if self._due(saved_step, saved_at):
+                if due:
                     self._read(stage)
                     self._checkpoint()
                     saved_step, saved_at = self.step, time.monotonic()
@@ -317,13 +321,22 @@ class _Loop:
         return self._end()
 
     def _over(self) -> bool:
-        return self.finished or self.budget.over(self.step, self.seconds)
+        over = self.finished or self.budget.over(self.step, self.seconds)
+        return over if self.budget.minutes is None else self.ranks.from_first(lambda: over)
+
+    def _agreed(self, due: bool) -> tuple[bool, bool]:
+        """Whether the run ends after this step, if a rank says so, and whether rank 0 says that a checkpoint is due."""
+        ends = self.failures >= 2 or self.stop.signum is not None or self.asked()
+        ended, signum, saves = self.ranks.most(ends, self.stop.signum or 0, due and self.ranks.first)
+        self.stop.signum = signum or None
+        return bool(ended), bool(saves)
 
     def _advance(self) -> None:
         """Run one step; on a CPU, repeat a failed step once with new random numbers."""
         start = time.perf_counter()
         for attempt in (0, 1):
-            self.state, metrics = self.recipe.method.step(self.state, self.context(self.step + 1, attempt))
+            state, metrics = self.recipe.method.step(self.state, self.context(self.step + 1, attempt))
+            self.state, metrics = self.shares.after(state, self.state, metrics)
             if self.compute.device.type in READ_EVERY or bool(metrics["finite"]):
                 break
             log.warning("step %d gave a value that is not finite; nothing was changed", self.step + 1)
@@ -337,7 +350,8 @@ class _Loop:
         compiled = replace(self.compute.machine, compiled=True)
         fits = separable(self.module) and not any(self.recipe.method.misfits(self.data, self.recipe, compiled))
         left = self.budget.left(self.step, self.seconds, self.seconds.steps / self.step)
-        if self.compute.expect(left * self.spent.flops / self.step if fits else 0):
+        flops = sum(self.ranks.objects(left * self.spent.flops / self.step))
+        if self.compute.expect(flops if fits else 0):
             self.progress.tell(TOLD)
 
     def _read(self, stage: Stage) -> None:
@@ -365,21 +379,24 @@ class _Loop:
         return by_count or time.monotonic() - saved_at >= 60 * self.saving.minutes
 
     def _checkpoint(self) -> None:
+        if self.saving is None:
+            return
+        start = time.perf_counter()
+        manifest = {
+            **self.seconds.told(),
+            "minutes": self.budget.minutes,
+            "shortened": self.preparation.shortened,
+            "extended": self.extended,
+            "prepared_with": asdict(self.shares.total(self.prepared_with)),
+            "spent": asdict(self.spent),
+            "plan": self.compute.machine.to_json(),
+            "finished": self.finished,
+        }
+        whole = self.whole
         if self.run:
-            start = time.perf_counter()
-            manifest = {
-                **self.seconds.told(),
-                "minutes": self.budget.minutes,
-                "shortened": self.shortened,
-                "extended": self.extended,
-                "prepared_with": asdict(self.prepared_with),
-                "spent": asdict(self.spent),
-                "plan": self.compute.machine.to_json(),
-                "finished": self.finished,
-            }
-            self.run.save_checkpoint(self.step, {k: v.cpu() for k, v in self.state.items()}, manifest)
-            self.seconds.last_file = time.perf_counter() - start
-            self.seconds.writing += self.seconds.last_file
+            self.run.save_checkpoint(self.step, {k: v.cpu() for k, v in whole.items()}, manifest)
+        self.seconds.last_file = time.perf_counter() - start
+        self.seconds.writing += self.seconds.last_file
 
     def _snapshot(self) -> None:
         every = self.saving.snapshot_every if self.saving else None
@@ -388,19 +405,21 @@ class _Loop:
 
     def first_picture(self) -> None:
         """A small picture of the first images, for reports; none if even one image of each class would be too much."""
-        classes, ipc, channels, height, width = self.state["images"].shape
+        classes, (ipc, channels, height, width) = len(self.data.classes), self.state["images"].shape[1:]
         columns = min(ipc, PICTURED // (classes * max(height, SMALLEST) * max(width, SMALLEST)))
         if channels in (1, 3) and columns:
             self._picture(min(10, columns))
 
     def _picture(self, per_class: int = 10) -> None:
-        if self.run:
-            from condensekit.sets.export import to_png_grid
+        if self.saving is None:
+            return
+        from condensekit.sets.export import to_png_grid
 
-            start = time.perf_counter()
-            file = self.run.path / "snapshots" / f"step-{self.step:06d}.png"
-            to_png_grid(self._set(Status.INTERRUPTED), file, per_class)
-            self.seconds.writing += time.perf_counter() - start
+        start = time.perf_counter()
+        made = self._set(Status.INTERRUPTED)
+        if self.run:
+            to_png_grid(made, self.run.path / "snapshots" / f"step-{self.step:06d}.png", per_class)
+        self.seconds.writing += time.perf_counter() - start
 
     def _end(self) -> CondenseResult:
         """Save the last checkpoint and the set, and make the result."""
@@ -419,10 +438,10 @@ class _Loop:
             )
         self.finished = True
         self._checkpoint()
-        far = escaped(self.state["images"].flatten(0, 1), self.data.spec)
+        far = escaped(self.whole["images"].flatten(0, 1), self.data.spec)
         notes = [
             f"finished {self.step} step{'s' * (self.step != 1)} in {self.seconds}",
-            *self.shortened,
+            *self.preparation.shortened,
             smaller_note(self.each.values()),
             far,
         ]
@@ -434,10 +453,10 @@ class _Loop:
             result.set.save(self.run.path / "set.safetensors", overwrite=True)
         return result
 
-    def _formation(self) -> Formation:
+    def _formation(self, images: Tensor) -> Formation:
         """How the present images are stored: as the recipe says; as float32 if they have too large values for that."""
         wanted = self.recipe.formation
-        return wanted if wanted.fits(self.state["images"].flatten(0, 1)) else replace(wanted, dtype="float32")
+        return wanted if wanted.fits(images.flatten(0, 1)) else replace(wanted, dtype="float32")
 
     def result(self, status: Status, message: str) -> CondenseResult:
         made = self._set(status)
@@ -452,28 +471,29 @@ class _Loop:
     def work(self) -> dict[str, dict[str, float]]:
         """The work of networks before the first step, and in all steps; see :class:`Spent`."""
         size, shape = len(self.data), self.data.spec.shape
-        parts = {"preparation": self.prepared_with, "condensing": self.spent}
+        parts = {"preparation": self.shares.total(self.prepared_with), "condensing": self.spent}
         return {name: {**asdict(spent), **spent.passes(size, shape)} for name, spent in parts.items()}
 
     def _set(self, status: Status) -> CondensedSet:
         """The present images as a set, with the soft labels that the method learnt, if any."""
-        images = self.state["images"]
+        whole = self.whole
+        images = whole["images"]
         provenance = {
             **self.provenance,
             "status": status.value,
             "steps": self.step,
             "elapsed_s": round(self.seconds.steps, 3),
             "preparation_s": round(self.seconds.preparation, 3),
-            **({"shortened": self.shortened} if self.shortened else {}),
+            **({"shortened": self.preparation.shortened} if self.preparation.shortened else {}),
             **({"extended": self.extended} if self.extended else {}),
             "plan": self.compute.machine.to_json(),
             "separable": self.recipe.separable and separable(self.module),
         }
         labels = torch.tensor(self.data.classes, dtype=torch.int64).repeat_interleave(images.shape[1])
         made = CondensedSet.from_images(
-            images.flatten(0, 1), labels, self.data.spec, formation=self._formation(), provenance=provenance
+            images.flatten(0, 1), labels, self.data.spec, formation=self._formation(images), provenance=provenance
         )
-        soft = self.recipe.method.soft_labels(self.state)
+        soft = self.recipe.method.soft_labels(whole)
         made = made if soft is None else made.with_soft_labels(soft, self.data.classes)
         ipc = images.shape[1]
         rows = [torch.arange(count) + k * ipc for k, count in enumerate(self.each.values())]

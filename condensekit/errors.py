@@ -48,6 +48,7 @@ class CondensekitError(Exception):
     """
 
     exit_code = 2
+    of_all = False  # whether all ranks of a run raise it, so that one of them tells it
 
     def __str__(self) -> str:
         """The text; what it quotes from files and data cannot control a terminal."""
@@ -74,6 +75,13 @@ class StoreError(CondensekitError):
 
     exit_code = 4
     result: object = None
+
+
+class RankError(CondensekitError):
+    """Another rank of a run has ended, or does not answer."""
+
+    exit_code = 1
+    of_all = True
 
 
 def unknown(kind: str, value: object, known: Iterable[str]) -> ConfigError:

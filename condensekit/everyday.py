@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from condensekit import driver
 from condensekit.catalog import names, recipes
-from condensekit.compute import Compute, Machine, usual_modes
+from condensekit.compute import Compute, Machine, of_rank, usual_modes
 from condensekit.data import datasets
 from condensekit.data.arrays import check_layout
 from condensekit.data.images import ClassImages
@@ -38,7 +38,8 @@ from condensekit.errors import (
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
-from condensekit.progress import Bars, Progress
+from condensekit.progress import SILENT, Bars, Progress
+from condensekit.ranks import launched
 from condensekit.rng import Draw
 from condensekit.selection.base import Choice, Selection, selected_set
 from condensekit.sets import found
@@ -346,6 +347,9 @@ def evaluate(
     tested = _normalised(_renumbered(as_images(test, "test"), first, "test"), first)
     tested = tested.with_spec(flippable=all(spec.flippable for spec in [tested.spec, *made_of]))
     source = _training_images(train, first) if wanted else None
+    here = launched()
+    machine = of_rank(machine, here.local) if here.several else machine
+    shown = (progress or Bars()) if here.first else SILENT
     with Compute(machine, _size(tested)) as compute:
         candidates = [Candidate(g.name, g.sets, g.ipc) for g in groups]
         if source is not None:
@@ -362,7 +366,7 @@ def evaluate(
             compute=compute,
             reference=wanted[0] if wanted else None,
             equal_steps=equal_steps,
-            progress=progress or Bars(),
+            progress=shown,
             out=None if out is None else Path(out),
         )
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "condensekit"
 FLOORS = (
     ("words",),
     ("errors", "rng", "interrupt", "progress"),
-    ("stats", "tables", "networks", "html"),
+    ("stats", "tables", "networks", "html", "ranks"),
     ("compute", "figures"),
     ("runs",),
     ("data",),

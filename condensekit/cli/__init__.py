@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         interrupt.end_by_signals()
         leave_current_folder()
-        if arguments is None:
+        if arguments is None and os.environ.get("RANK", "0") == "0":
             waiting.begin(sys.argv[1:])
         run = importlib.import_module("condensekit.cli.group").run
         code = contextvars.copy_context().run(run, arguments)

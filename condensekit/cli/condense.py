@@ -28,6 +28,7 @@ from condensekit.compute import Machine
 from condensekit.driver import CondenseResult, Saving, Status, condense
 from condensekit.errors import require
 from condensekit.methods.recipe import Recipe
+from condensekit.ranks import launched
 from condensekit.report.words import holds
 from condensekit.runs.folder import check_free
 
@@ -58,6 +59,8 @@ the options of each method (--set NAME=VALUE). Your own method is written module
 To continue an interrupted run (Ctrl-C, SIGTERM, SIGHUP, a crash), give --resume --out RUN; options that name your
 own code are given again. On a CPU, this gives the same images, bit for bit, as a run without interruption. A run
 cannot be resumed with other options, but for more --steps or --minutes: with them, a finished run goes on, too.
+
+Processes that torchrun starts share the classes, see `condensekit --help`. A run may go on with another number of them.
 """
 
 
@@ -115,7 +118,8 @@ def command(
     with problems:
         folders = place.folders()
     problems.refuse()
-    for folder in folders.values():
+    first = launched().first
+    for folder in folders.values() if first else ():
         check_free(folder, place.resume)
     titles = [f"set {number} of {len(folders)}" if len(folders) > 1 else "" for number in range(1, len(folders) + 1)]
     shown = [
@@ -143,7 +147,8 @@ def command(
             record={"name": catalog.name_of(recipe), **source.record(folder)},
             progress=shown[number],
         )
-        show.images(results[folder].set, folder)
+        if first:
+            show.images(results[folder].set, folder)
         if results[folder].signum is not None:
             break
     text = "\n".join(map(_line, results.items()))

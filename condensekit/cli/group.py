@@ -15,6 +15,9 @@ from condensekit.cli import COMMANDS, imported, show, waiting
 from condensekit.cli.layout import WIDEST, Context
 from condensekit.cli.suggest import for_command, for_option
 from condensekit.errors import CondensekitError, StoreError
+from condensekit.ranks import launched, tells
+
+SHARED = ("condense", "evaluate")  # commands that the ranks of torchrun share
 
 
 class Commands(click.Group):
@@ -44,6 +47,8 @@ class Commands(click.Group):
         except click.NoSuchCommand as error:
             told = f"No such command {error.command_name!r}. {for_command(error.command_name)}"
             raise click.NoSuchCommand(error.command_name, told, ctx=ctx) from None
+        if name not in SHARED and launched().several:
+            raise click.UsageError(f"{name} runs in one process: start it without torchrun", ctx=ctx)
         return name, imported(name or ""), rest
 
     def invoke(self, ctx: click.Context) -> object:
@@ -69,9 +74,13 @@ A run folder (--out) holds the set (set.safetensors), its options (config.json) 
 metrics of each step (metrics.csv) and the newest checkpoints. With --json, every command prints one JSON object
 on standard output and nothing else.
 
+Where one process is too slow, `torchrun --nproc-per-node N -m condensekit condense ...` starts N processes that share
+the classes; with evaluate, they share the networks to train.
+
 \b
 Exit codes:
   0    done
+  1    another process of torchrun has ended
   2    bad input: an option, the data, or a run folder that holds another run
   3    diverged, and the last finite images are saved; or a search scored no
        candidate, or none by training
@@ -93,7 +102,7 @@ def group() -> None:
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run a command; its exit code. Every expected failure is one line on standard error."""
-    warnings = logging.StreamHandler()
+    warnings = logging.StreamHandler() if launched().first else logging.NullHandler()
     warnings.setFormatter(show.Warnings("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[warnings])
     try:
@@ -105,7 +114,8 @@ def run(arguments: Sequence[str] | None) -> int:
         told = io.StringIO()
         error.show(told)
         waiting.end()
-        click.echo("\n".join(map(show.message, told.getvalue().splitlines())), err=True)
+        if launched().first:
+            click.echo("\n".join(map(show.message, told.getvalue().splitlines())), err=True)
         return error.exit_code
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # of standard output: all else is a StoreError
@@ -115,5 +125,6 @@ def run(arguments: Sequence[str] | None) -> int:
             raise
         interrupt.leave(signal.SIGHUP)  # the terminal is gone: nothing can be said, nor written at the end
     except CondensekitError as error:
-        show.tell(f"Error: {error}")
+        rank = "" if launched().first else f"rank {launched().number}: "
+        show.tell(f"{rank}Error: {error}", tells(error))
         return error.exit_code

@@ -21,6 +21,7 @@ from condensekit.cli import waiting
 from condensekit.cli.flags import as_flags
 from condensekit.errors import printable, printable_lines
 from condensekit.progress import SILENT, Bars, Lines, Part, Progress, Stage
+from condensekit.ranks import launched
 from condensekit.tables import terminal
 
 if TYPE_CHECKING:
@@ -31,13 +32,15 @@ LONGEST_WORD, LONGEST_MESSAGE = 400, 6000  # characters
 
 
 def progress(quiet: bool, tensorboard: Path | None = None, part: str = "") -> Progress:
-    """Bars on standard error, or a line each minute if it is no terminal; no output if ``quiet``.
+    """Bars on standard error, or a line each minute if it is no terminal; no output if ``quiet``, and of other ranks.
 
     Args:
         quiet: Whether nothing is shown.
         tensorboard: The run folder that also gets event files for TensorBoard; None: no event files.
         part: Name and number of the part of the work that is shown, such as ``set 2 of 5``; empty: all of it.
     """
+    if not launched().first:
+        return SILENT
     shown = SILENT if quiet else _Bars() if sys.stderr.isatty() else Lines(tell)
     shown = Part(shown, part) if part else shown
     if tensorboard is None:
@@ -61,13 +64,20 @@ class _Bars(Bars):
 def emit(as_json: bool, record: Mapping[str, Any], text: str, err: bool = False) -> None:
     """Print a result, as one JSON object or as text; on standard error if standard output holds something else."""
     waiting.end()
-    click.echo(json.dumps(record, indent=1) if as_json else printable_lines(text), err=err)
+    if launched().first:
+        click.echo(json.dumps(record, indent=1) if as_json else printable_lines(text), err=err)
 
 
-def tell(text: str) -> None:
-    """Print a message, one line on standard error."""
+def tell(text: str, here: bool | None = None) -> None:
+    """Print a message, one line on standard error.
+
+    Args:
+        text: The message.
+        here: Whether this rank of a run prints it; None: rank 0 does.
+    """
     waiting.end()
-    click.echo(message(text), err=True)
+    if launched().first if here is None else here:
+        click.echo(message(text), err=True)
 
 
 def message(text: str) -> str:

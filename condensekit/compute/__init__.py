@@ -6,6 +6,7 @@ from condensekit.compute.machine import PRECISIONS as PRECISIONS
 from condensekit.compute.machine import Machine as Machine
 from condensekit.compute.machine import device_misfit as device_misfit
 from condensekit.compute.machine import made_on as made_on
+from condensekit.compute.machine import of_rank as of_rank
 from condensekit.compute.modes import usual_modes as usual_modes
 from condensekit.compute.modes import without_subnormals as without_subnormals
 from condensekit.compute.work import Spent as Spent

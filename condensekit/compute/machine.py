@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -103,6 +103,23 @@ def made_on(plan: Mapping[str, Any]) -> Machine:
         else None,
     )
     return Machine(**plan)
+
+
+def of_rank(machine: Machine, local: int) -> Machine:
+    """The machine of one of several ranks: on GPUs, each rank has its own.
+
+    Args:
+        machine: The machine of all ranks.
+        local: Number of the rank among those of this computer.
+
+    Raises:
+        ConfigError: More ranks than GPUs on this computer.
+    """
+    if not machine.resolved().device.startswith("cuda"):
+        return machine
+    here = torch.cuda.device_count()
+    refuse(f"more ranks than GPUs on a computer with {here}: start one rank for each GPU" if local >= here else None)
+    return replace(machine, device=f"cuda:{local}")
 
 
 def _best_device() -> str:

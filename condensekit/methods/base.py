@@ -16,6 +16,7 @@ from condensekit.errors import choice, finite, positive, whole
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.sampling import Sampler, Uniform
 from condensekit.networks.base import FeatureNetwork, separable
+from condensekit.ranks import ALONE, Ranks
 from condensekit.rng import Draw
 from condensekit.sets.packing import unpack
 from condensekit.training.augment import Augmentation
@@ -42,6 +43,9 @@ class StepContext:
         encoder: The source of the weights of ``module``.
         fewer: By label, the number of synthetic images of a class that takes fewer than the others. The other rows of
             its images take no part, see :meth:`taking_part`.
+        classes: The classes of the whole run, in the order of the outputs of ``module``; ``data`` may have fewer, where
+            other ranks condense the others.
+        ranks: The ranks that share :meth:`by_class`.
     """
 
     data: ClassImages
@@ -55,6 +59,8 @@ class StepContext:
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     encoder: Encoder = Fresh()  # noqa: RUF009 - frozen
     fewer: Mapping[int, int] = field(default_factory=dict)
+    classes: Sequence[int] = ()
+    ranks: Ranks = ALONE
 
     def groups(self, per_class: int) -> Iterator[slice]:
         """Groups of classes to process together, small enough that memory does not grow with the number of classes.
@@ -110,14 +116,33 @@ class StepContext:
         counts = [self.count(label, total) for label in labels]
         if min(counts) == n:
             return values[:, :n]
-        rows = torch.stack([(torch.arange(n) + self.draw.step) % count for count in counts])
-        rows = rows.to(values.device, non_blocking=True)
+        turns = [self.draw.step if count < n else 0 for count in counts]  # so that no class depends on the others
+        each = [(torch.arange(n) + turn) % count for turn, count in zip(turns, counts, strict=True)]
+        rows = torch.stack(each).to(values.device, non_blocking=True)
         return values[torch.arange(len(labels), device=values.device)[:, None], rows]
 
     def shown(self, synthetic: Tensor, labels: Sequence[int]) -> Tensor:
         """Unpack and augment (L, m, C, H, W) synthetic images into (L, m * f * f, C, H, W) images for the network."""
         unpacked = unpack(synthetic.flatten(0, 1), self.factor)
         return self.augment(unpacked.reshape(len(synthetic), -1, *synthetic.shape[2:]), labels)
+
+    def outputs(self, labels: Sequence[int]) -> Tensor:
+        """(L,) int64 outputs of a trained network that stand for these classes, on the device."""
+        known = list(self.classes or self.data.classes)
+        return torch.tensor([known.index(label) for label in labels]).to(self.compute.device, non_blocking=True)
+
+    def by_class(self, one: Callable[[int], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Compute tensors for each class, on the workers; each rank computes those of its share of the classes.
+
+        Args:
+            one: The row of a class in ``data.classes`` -> its tensors, of the same shapes for each class.
+
+        Returns:
+            These tensors of all classes: (K, ...) each.
+        """
+        total = len(self.data.classes)
+        found = self.compute.map(one, range(total)[self.ranks.part(total)])
+        return tuple(self.ranks.rows(torch.stack(column), total) for column in zip(*found, strict=True))
 
     def load(self, i: int) -> None:
         """Fill ``module`` with the weights of network ``i`` of this step; a step begins with network 0.
@@ -188,11 +213,15 @@ class Condenser(ABC):
 
     Attributes:
         name: Its name in run folders and tables.
-        separable: Whether a class gives the same images when it is condensed without the other classes.
+        separable: Whether a class gives the same images when it is condensed without the other classes. Then the first
+            axis of each tensor of its state is the classes, but of 0-dim tensors, so that ranks can share it.
+        by_class: Of a method that is not separable, whether its steps use :meth:`StepContext.by_class`, so that ranks
+            can share them.
         features_only: Whether it compares features only, so that a network trained elsewhere can embed.
     """
 
     separable: ClassVar[bool]
+    by_class: ClassVar[bool] = False
     features_only: ClassVar[bool] = False
     name: str
 
@@ -226,7 +255,8 @@ class Condenser(ABC):
 
         Returns:
             The new state, and metrics, which are 0-dim tensors. The metric ``finite`` is required: if it is
-            False, the returned state must equal the given state.
+            False, the returned state must equal the given state. On several ranks, the metrics of all are combined by
+            :meth:`condensekit.ranks.Ranks.combined`.
         """
 
     def soft_labels(self, state: State) -> Tensor | None:

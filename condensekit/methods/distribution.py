@@ -157,7 +157,7 @@ def _by_groups(
 
 def _cross_entropies(rows: slice, ctx: StepContext) -> Loss:
     """The mean cross-entropy of the images of each class of a group under the trained network in ``ctx.module``."""
-    wanted = torch.arange(rows.start, rows.stop, device=ctx.compute.device)[:, None]
+    wanted = ctx.outputs(ctx.data.classes[rows])[:, None]
 
     def loss(features: Tensor) -> Tensor:
         logits = ctx.module.classifier(features)  # (L, m, K)

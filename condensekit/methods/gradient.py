@@ -140,6 +140,7 @@ class GradientMatching(Condenser):
     batch_net: int = 256
     name: str = "dsa"
     separable: ClassVar[bool] = False
+    by_class: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         refuse(
@@ -209,8 +210,8 @@ class GradientMatching(Condenser):
         def match(row: int) -> tuple[Tensor, Tensor]:
             return self._match(images[row : row + 1], row, ctx)
 
-        total, slope = _joined(ctx.compute.map(match, range(len(images))))
-        velocity = (self.momentum * state["momentum"]).add_(slope)
+        losses, slope = ctx.by_class(match)
+        total, velocity = losses.sum(), (self.momentum * state["momentum"]).add_(slope)
         moved = descend(images, velocity, self.lr, self.space, ctx)
         module.train()
         if turn < outer - 1:
@@ -221,7 +222,7 @@ class GradientMatching(Condenser):
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 
     def _match(self, synthetic: Tensor, row: int, ctx: StepContext) -> tuple[Tensor, Tensor]:
-        """The distance of one class, and its gradient with respect to its (1, ipc, C, H, W) images.
+        """The distance of one class, and its gradient with respect to its images, (ipc, C, H, W).
 
         The gradient goes back to the synthetic gradients first, then chunk by chunk through the second
         derivative, and then once through the augmentation, which needs no second derivative.
@@ -248,7 +249,7 @@ class GradientMatching(Condenser):
             return torch.autograd.grad([pulled[i] for i in used], part[0], [wanted[i] for i in used])[0]
 
         gradient = torch.cat([back(part) for part in parts])[None]
-        return loss.detach(), torch.autograd.grad(shown, images, gradient)[0]
+        return loss.detach(), torch.autograd.grad(shown, images, gradient)[0][0]
 
     def _train(self, images: Tensor, epochs: int, ctx: StepContext) -> None:
         """Train the network in place for ``epochs`` on the (K, ipc, C, H, W) images of this step."""
@@ -291,11 +292,6 @@ def _parts(images_NCHW: Tensor, weights: Tensor | None, ctx: StepContext) -> lis
     shares = (torch.ones(count, device=images_NCHW.device) if weights is None else weights) / count
     size = ctx.compute.chunk or count
     return list(zip(images_NCHW.split(size), shares.split(size), strict=True))
-
-
-def _joined(matched: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """The sum of the losses, and the gradients of all classes."""
-    return torch.stack([loss for loss, _ in matched]).sum(), torch.cat([gradient for _, gradient in matched])
 
 
 def _total(pull: _Pull, parts: Sequence[tuple[Tensor, Tensor]]) -> Gradients:

@@ -200,6 +200,7 @@ class Weighted(_Prepared):
     def __init__(self, turn: int, data: ClassImages, probabilities: Sequence[Tensor], unbiased: bool) -> None:
         self.turn, self.unbiased = turn, unbiased
         self.row = {label: row for row, label in enumerate(data.classes)}
+        self.order = data.order
         self.probability = torch.cat(list(probabilities))
         ends = [part.cumsum(0) for part in probabilities]
         self.ends = torch.cat([row + end / end[-1] for row, end in enumerate(ends)])
@@ -212,8 +213,8 @@ class Weighted(_Prepared):
         below_next = torch.nextafter((rows + 1).double(), torch.zeros((), dtype=torch.float64))
         places = torch.searchsorted(self.ends, torch.minimum(point, below_next), right=True)
         if not self.unbiased:
-            return data.order[places], None
-        return data.order[places], mean_one(1 / self.probability[places])
+            return self.order[places], None
+        return self.order[places], mean_one(1 / self.probability[places])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from condensekit.methods.encoders import Encoder, Prepared
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import SILENT, Progress, Shared
+from condensekit.ranks import present
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.sets.condensed import CondensedSet
@@ -91,7 +92,7 @@ class Trained(Encoder):
         return replace(self.protocol, steps=self.steps) if self.steps else self.protocol
 
     def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
-        """Train the networks; on a CPU, each worker trains one network.
+        """Train the networks; on a CPU, each worker trains one network. Ranks share the networks, and exchange them.
 
         Returns:
             CPU tensors: ``classes`` (K,) int64, the labels of the outputs; for each entry of the module's state
@@ -110,11 +111,13 @@ class Trained(Encoder):
                 end = train_network(data, targets, self.network, protocol, own, compute, classes, shared)
             return _state(start), _state(end)
 
-        total = self.count * protocol.steps_on(len(data))
-        with progress.stage(f"train {self.count} encoders", total) as stage:
+        ranks = present()
+        mine = range(self.count)[ranks.part(self.count)]
+        with progress.stage(f"train {self.count} encoders", len(mine) * protocol.steps_on(len(data))) as stage:
             shared = Shared(stage)
             with shared.ending_all():
-                states = compute.map(one, range(self.count))
+                trained = compute.map(one, mine)
+        states = [state for part in ranks.objects(trained) for state in part]
         prepared = {CLASSES: torch.tensor(data.classes)}
         for prefix, ends in zip((START, END), zip(*states, strict=True), strict=True):
             prepared |= {prefix + name: torch.stack([state[name] for state in ends]) for name in ends[0]}

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from condensekit.errors import ConfigError
@@ -56,6 +56,31 @@ def _hold(path: Path, lock: int) -> None:
     with staged(path, "write"):
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
+@contextmanager
+def trying(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file, which is made if missing, unless another process or thread does; yields whether.
+
+    The file is removed in the end: who opened it before must look again for what its holder made.
+
+    Raises:
+        StoreError: The file cannot be opened.
+    """
+    import fcntl
+
+    with staged(path, "lock"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    lock, held = _opened(path), False
+    try:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        yield held
+    finally:
+        if held:
+            path.unlink(missing_ok=True)
+        os.close(lock)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from condensekit.networks.base import Network
 from condensekit.networks.convnet import ConvNet
 from condensekit.networks.cost import PASSES
 from condensekit.progress import SILENT, Progress, Shared, Stage
+from condensekit.ranks import launched
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.files import fitting, keeping, read_json, write_json
@@ -114,6 +115,7 @@ class EvaluationRow:
 
 FILE = "evaluation.json"
 SETS = "sets x networks"  # a column of the table
+PAUSE = 0.2  # seconds between two looks at a training of another rank
 WIDE, FEW = 0.2, 3  # an interval of a difference above this width is wide; units that are few
 NARROWER = "networks or sets narrow it: networks=5, sets of 3 seeds"
 FORMER = {"architecture": "network", "difference_to_random": "difference"}  # names of version 0.1 -> today's names
@@ -294,7 +296,8 @@ def evaluate(
     """Train networks from scratch on each set, and test them after the last step.
 
     The accuracy of a network depends on its set, its seed, the architecture and the protocol, and not on the
-    other candidates. On a CPU, each worker trains one network.
+    other candidates. On a CPU, each worker trains one network. Processes that ``torchrun`` started share the networks
+    by the folder ``out``, and all get the whole result; without ``out``, each trains all of them.
 
     Args:
         candidates: The sets to train on.
@@ -341,12 +344,15 @@ def evaluate(
         shelf = Shelf(out, test, running)
         every = list(product(network, (lesson for made in lessons for lesson in made), seeds))
         total = sum(lesson.steps for _, lesson, _ in every)
-        done = sum(lesson.steps for one, lesson, number in every if shelf.has(lesson, one, number))
+        kept = [shelf.has(lesson, one, number) for one, lesson, number in every]
+        done = sum(lesson.steps for (_, lesson, _), found in zip(every, kept, strict=True) if found)
         progress.tell(f"{len(every)} trainings, {total - done:,} gradient steps in all")
         if running.expect(sum(_flops(one, lesson, test) for one, lesson, _ in every)):
             progress.tell(TOLD)
         with progress.stage("evaluate", total, done) as stage:
             bench = _Bench(shelf, seeds, stage)
+            if shelf.shared:
+                bench.share([task for task, found in zip(every, kept, strict=True) if not found])
             for one, (candidate, made) in product(network, zip(candidates, lessons, strict=True)):
                 rows.append(bench.measure(candidate, made, one))
     compared = tuple(_compared(row, rows, reference) for row in rows)
@@ -358,7 +364,7 @@ def evaluate(
         (*notes, *_wide(compared)),
         {"name": (test.source or {}).get("name"), "images": len(test), "classes": _most(candidates, test)},
     )
-    if out is not None:
+    if out is not None and launched().first:
         with keeping(result):
             write_json(out / FILE, result.to_json())
     return result
@@ -391,6 +397,20 @@ class _Bench:
     def __init__(self, shelf: Shelf, seeds: range, stage: Stage) -> None:
         self.shelf, self.test, self.compute = shelf, shelf.test, shelf.compute
         self.seeds, self.stage = seeds, Shared(stage)
+        self.others: set[tuple[int, int, int]] = set()  # trainings that other ranks are at
+
+    def share(self, tasks: Sequence[tuple[Network, Lesson, int]]) -> None:
+        """Make the trainings that no other rank is at; each rank begins with another one."""
+        start = launched().part(len(tasks)).start
+
+        def one(task: tuple[Network, Lesson, int]) -> None:
+            network, lesson, seed = task
+            with self.stage.ending_all():
+                found = self._attempt(lesson, lesson.item.training_images, seed, network)
+            if found is None or found.kept:
+                self.others.add((id(network), id(lesson), seed))
+
+        self.compute.map(one, [*tasks[start:], *tasks[:start]])
 
     def measure(self, candidate: Candidate, lessons: Sequence[Lesson], network: Network) -> EvaluationRow:
         """Make a row without its difference to the reference."""
@@ -401,7 +421,7 @@ class _Bench:
         tasks = product([(lesson, lesson.item.training_images) for lesson in lessons], self.seeds)
         with self.stage.ending_all():
             found = self.compute.map(lambda task: self._one(*task[0], task[1], network), tasks)
-        seconds = time.perf_counter() - start
+        seconds = 0.0 if self.shelf.shared else time.perf_counter() - start
         seconds += sum(one.seconds for one in found if one.kept) / (self.compute.machine.workers or 1)
         flat = [one.accuracy for one in found]
         accuracies = [flat[i : i + len(self.seeds)] for i in range(0, len(flat), len(self.seeds))]
@@ -431,7 +451,17 @@ class _Bench:
         )
 
     def _one(self, lesson: Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> Outcome:
-        """Train and test one network, unless it is finished."""
+        """Train and test one network, unless it is finished; wait for another rank that is at it."""
+        with self.stage.ending_all():
+            while (found := self._attempt(lesson, images, seed, network)) is None:
+                time.sleep(PAUSE)
+                self.stage.advance(0)  # which raises the error of another worker
+            if (id(network), id(lesson), seed) in self.others:
+                self.stage.advance(lesson.steps)
+            return found
+
+    def _attempt(self, lesson: Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> Outcome | None:
+        """Train and test one network, unless it is finished; None: another rank is at it."""
         classes, compute, stage = outputs(lesson.item, self.test), self.compute, self.stage
 
         def train() -> Outcome:
@@ -443,8 +473,7 @@ class _Bench:
             stage.advance(0, {"accuracy": found})
             return Outcome(found, round(time.perf_counter() - start, 3), compute.spent_here - before)
 
-        with stage.ending_all():
-            return self.shelf.outcome(lesson, network, seed, train)
+        return self.shelf.outcome(lesson, network, seed, train)
 
 
 def _work(spent: Spent, lesson: Lesson, test: ClassImages) -> dict[str, float]:

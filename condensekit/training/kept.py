@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,11 @@ from condensekit.compute import Compute, Spent
 from condensekit.data.images import ClassImages
 from condensekit.errors import StoreError
 from condensekit.networks.base import Network
+from condensekit.ranks import launched
 from condensekit.runs.code import code_of
 from condensekit.runs.describe import describe
 from condensekit.runs.kept import kept
+from condensekit.runs.lock import trying
 from condensekit.training.lessons import Lesson
 
 log = logging.getLogger(__name__)
@@ -64,14 +67,17 @@ class Shelf:
 
     def __init__(self, folder: Path | None, test: ClassImages, compute: Compute) -> None:
         self.folder, self.test, self.compute = folder, test, compute
+        self.shared = folder is not None and launched().several  # whether other ranks train for this folder, too
         self._networks: dict[int, dict[str, Any]] = {}
 
     def has(self, lesson: Lesson, network: Network, seed: int) -> bool:
         """Whether this training is finished."""
         return self.folder is not None and os.path.lexists(_file(self.folder, self._recipe(lesson, network, seed)))
 
-    def outcome(self, lesson: Lesson, network: Network, seed: int, train: Callable[[], Outcome]) -> Outcome:
+    def outcome(self, lesson: Lesson, network: Network, seed: int, train: Callable[[], Outcome]) -> Outcome | None:
         """The outcome of a training from its file; without a file, from ``train``, and then it is kept.
+
+        None: another rank is at this training. A rank that ends leaves it to the others.
 
         If it cannot be written, a warning says so, and nothing more is kept.
 
@@ -87,8 +93,12 @@ class Shelf:
             return {"accuracy": made[0].accuracy, "seconds": made[0].seconds, "work": asdict(made[0].work)}
 
         recipe = self._recipe(lesson, network, seed)
+        path = _file(folder, recipe)
         try:
-            found = kept(_file(folder, recipe), recipe, make, "a training", kind=_File)
+            with trying(path.with_suffix(".lock")) if self.shared else nullcontext(True) as held:
+                if not held:
+                    return None
+                found = kept(path, recipe, make, "a training", kind=_File)
         except StoreError as error:
             if not made:
                 raise

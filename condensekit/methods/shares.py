@@ -1,0 +1,131 @@
+"""Shares: the classes of each rank in a condensation, and the exchange of what belongs to all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from condensekit.compute import Machine, Spent, made_on, of_rank
+from condensekit.data.images import ClassImages
+from condensekit.errors import refuse
+from condensekit.methods.base import State, keep_if
+from condensekit.methods.recipe import Recipe
+from condensekit.networks.base import separable
+from condensekit.ranks import Ranks
+from condensekit.runs.kept import changes, plain
+
+ALIKE = "start all ranks alike, or condense inside ranks.alone()"
+
+
+class Shares:
+    """The classes of this rank: all of them with one rank, and for a method that is not separable.
+
+    Args:
+        ranks: The ranks of the run.
+        recipe: The recipe of the run.
+        data: The images of all classes.
+
+    Attributes:
+        apart: Whether the state of this rank has its own classes only.
+        mine: The images whose classes are those of the state.
+    """
+
+    def __init__(self, ranks: Ranks, recipe: Recipe, data: ClassImages) -> None:
+        self.ranks, self.recipe, self.data = ranks, recipe, data
+        self.apart = ranks.several and recipe.method.separable
+        self._part = ranks.part(len(data.classes)) if self.apart else slice(None)
+        self.mine = data.select(data.classes[self._part]) if self.apart else data
+
+    def own(self, values: Tensor) -> Tensor:
+        """The rows of (K, ...) values that belong to the classes of this rank; 0-dim values belong to all."""
+        return values[self._part].clone() if self.apart and values.ndim else values
+
+    def whole(self, state: State) -> State:
+        """The state of all classes, on the CPU, from those of all ranks."""
+        if not self.apart:
+            return state
+        total = len(self.data.classes)
+        return {name: self.ranks.rows(value.cpu(), total) if value.ndim else value for name, value in state.items()}
+
+    def after(self, state: State, former: State, metrics: State) -> tuple[State, State]:
+        """State and metrics after a step; a step that is not finite on one rank changes nothing on the others."""
+        if not self.apart:
+            return state, metrics
+        combined = self.ranks.combined(metrics)
+        return keep_if(combined["finite"], state, former), combined
+
+    def check(self, state: State) -> None:
+        """Raise ConfigError if a tensor of the first state does not belong to classes."""
+        wrong = [name for name, value in state.items() if value.ndim and len(value) != len(self.mine.classes)]
+        refuse(
+            f"ranks cannot share {self.recipe.method.name}: the first axis of {wrong[0]!r} in its state must be the "
+            "classes"
+            if self.apart and wrong
+            else None
+        )
+
+    def counted(self, spent: Spent) -> Spent:
+        """The part of this rank in earlier work of the whole run, which rank 0 counts."""
+        return spent if self.ranks.first else Spent()
+
+    def total(self, spent: Spent) -> Spent:
+        """The work of all ranks together."""
+        return sum(self.ranks.objects(spent), Spent())
+
+
+def check_alike(ranks: Ranks, recipe: Recipe, data: ClassImages, options: Mapping[str, Any]) -> None:
+    """Check on all ranks that they can share a run.
+
+    Args:
+        ranks: The ranks.
+        recipe: The recipe of this rank.
+        data: The images of this rank.
+        options: All that decides the result on this rank, such as the fingerprint of the data; JSON values.
+
+    Raises:
+        ConfigError: Ranks that differ in the data or options, more ranks than classes, or a recipe whose steps ranks
+            cannot share.
+    """
+    if not ranks.several:
+        return
+    every = ranks.objects(plain({**options, "torch": str(torch.__version__)}))
+    ranks.from_first(lambda: _refuse(every, recipe, data))
+
+
+def _refuse(every: Sequence[Any], recipe: Recipe, data: ClassImages) -> None:
+    for number, other in enumerate(every):
+        different = "; ".join(changes(every[0], other))
+        refuse(f"rank {number} (here) and rank 0 (there) differ ({different}): {ALIKE}" if different else None)
+    count, method, network, classes = len(every), recipe.method, recipe.encoder.network, len(data.classes)
+    way_out = "start it without torchrun"
+    refuse(
+        f"{count} ranks cannot share {classes} classes: start at most {classes}" if count > classes else None,
+        f"ranks cannot share a step of {method.name}, which takes all classes at once: {way_out}"
+        if not method.separable and not method.by_class
+        else None,
+        f"ranks cannot share a network with batch norm, which mixes the classes: use norm='instance', or {way_out}"
+        if method.separable and not separable(network.build(data.spec.shape, classes))
+        else None,
+    )
+
+
+def machine_of(ranks: Ranks, machine: Machine, plan: Mapping[str, Any] | None) -> Machine:
+    """The machine of this rank.
+
+    Args:
+        ranks: The ranks.
+        machine: The machine that was asked for.
+        plan: That of the run which is resumed; only its workers and the number of its GPU may differ.
+
+    Raises:
+        ConfigError: A device that is not here, or more ranks than GPUs.
+    """
+    if not ranks.several:
+        return made_on(plan) if plan else machine
+    if plan:
+        machine = replace(made_on({**plan, "device": plan["device"].partition(":")[0]}), workers=machine.workers)
+    return of_rank(machine, ranks.local)

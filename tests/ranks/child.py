@@ -1,0 +1,151 @@
+"""What the processes of torchrun do in the tests; rank 0 prints one JSON object.
+
+torchrun --standalone --nproc-per-node N -m tests.ranks.child CASE FOLDER
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import condensekit as ck
+from condensekit.errors import ConfigError
+from condensekit.methods.base import keep_if
+from condensekit.progress import SILENT
+from condensekit.ranks import alone, joined, launched
+from condensekit.testing import shapes
+
+SMALL = "batch_real=8 encoder_network=ConvNet-w8-d1"
+RECIPES = {
+    "dm": f"dm {SMALL}",
+    "m3d": f"m3d {SMALL} init=kmeans sampling=importance",
+    "trained": f"dm {SMALL} encoder=trained encoder.steps=2 encoder.count=2 calibration=0.1",
+    "dsa": f"dsa {SMALL} outer=2 inner=1",
+}
+MACHINE = ck.Machine("cpu", workers=1)
+
+
+@dataclass(frozen=True)
+class Bad(ck.DistributionMatching):
+    """DM that is not finite for the last class in the first attempt of step 2, and in both attempts of step 4."""
+
+    batch_real: int = 4
+
+    def step(self, state, ctx):
+        new, metrics = super().step(state, ctx)
+        bad = 42 in ctx.data.classes and (ctx.draw.step, ctx.draw.attempt) in ((2, 0), (4, 0), (4, 1))
+        finite = metrics["finite"] & (not bad)
+        return keep_if(finite, new, state), {**metrics, "finite": finite}
+
+
+@dataclass(frozen=True)
+class Dying(ck.DistributionMatching):
+    """DM whose rank 1 is killed in step 5."""
+
+    batch_real: int = 4
+
+    def step(self, state, ctx):
+        if ctx.draw.step == 5 and launched().number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(state, ctx)
+
+
+def made(data, recipe, **options):
+    """A short run."""
+    return ck.condense(data, recipe, **{"ipc": 2, "steps": 4, **options}, machine=MACHINE, progress=SILENT)
+
+
+def same(one, other):
+    """Whether two runs have the same images, bit for bit, and the same metrics up to rounding."""
+    rows = list(zip(one.history, other.history, strict=True))
+    return (
+        torch.equal(one.set.images, other.set.images)
+        and one.status == other.status
+        and all(a["attempt"] == b["attempt"] for a, b in rows)
+        and all(math.isclose(a[name], b[name], rel_tol=1e-5) for a, b in rows for name in ("loss", "gradient_norm"))
+    )
+
+
+def equal(folder):
+    """Each recipe on all ranks, and on one."""
+    digits, _ = ck.load("digits", progress=SILENT)
+    uneven = digits.subset(torch.cat([digits.order[:1], digits.order[200:]]))  # the first class has one image
+    runs: dict[str, tuple[ck.ClassImages, object]] = {name: (digits, recipe) for name, recipe in RECIPES.items()}
+    runs |= {"uneven": (uneven, RECIPES["dm"]), "bad": (shapes(), Bad())}
+    found = {}
+    for name, (data, recipe) in runs.items():
+        together = made(data, recipe)
+        with alone():
+            single = made(data, recipe)
+        found[name] = same(together, single)
+        if name not in ("dsa", "m3d"):  # whose network, or scorer, each rank trains
+            found[f"{name} work"] = together.work == single.work
+        found[f"{name} attempts"] = [row["attempt"] for row in together.history]
+    return {**found, "ranks": together.set.provenance["ranks"], "status": together.status.value}
+
+
+def resume(folder):
+    """Runs that are stopped, and go on with another number of ranks."""
+    found = {}
+    whole = made(shapes(), RECIPES["m3d"], steps=6)
+    for name, shared in (("fewer", (True, False)), ("more", (False, True))):
+        for part, together in enumerate(shared):
+            options: dict[str, object] = {
+                "saving": ck.Saving(folder / name, resume=part > 0, every=2, snapshot_every=2),
+                "steps": 6,
+            }
+            left = iter(range(2 if part == 0 else 99))
+            options["stop"] = lambda left=left: next(left, None) is None
+            if together:
+                last = made(shapes(), RECIPES["m3d"], **options)
+            elif launched().first:
+                with alone():
+                    last = made(shapes(), RECIPES["m3d"], **options)
+            with joined() as ranks:
+                ranks.arrive()
+        found[name] = torch.equal(last.set.images, whole.set.images), last.status.value
+    return found
+
+
+def refuse(folder):
+    """What ranks refuse before any step, with one text for all."""
+    number, data, few = launched().number, shapes(), shapes().select([0])
+    other = data.subset(data.order[number:])
+    norm = "dm encoder_network=ConvNet-w8-d1-batch"
+    (folder / "used").mkdir(exist_ok=True)
+    (folder / "used" / "mine.txt").touch()
+    runs = {
+        "options": lambda: made(data, RECIPES["dm"], steps=2 + number),
+        "saving": lambda: made(data, RECIPES["dm"], saving=ck.Saving(folder / "a", every=1 + number)),
+        "data": lambda: made(other, RECIPES["dm"], ipc=1),
+        "classes": lambda: made(few, RECIPES["dm"], ipc=1),
+        "krr": lambda: made(data, "krr encoder_network=ConvNet-w8-d1"),
+        "norm": lambda: made(data, norm),
+        "folder": lambda: made(data, RECIPES["dm"], saving=folder / "used"),
+    }
+    found = {}
+    for name, run in runs.items():
+        try:
+            run()
+        except ConfigError as error:
+            with joined() as ranks:
+                found[name] = sorted(set(ranks.objects(str(error))))
+    return found
+
+
+def die(folder):
+    """A run whose rank 1 is killed."""
+    made(shapes(), Dying(), steps=6, saving=ck.Saving(folder / "run", every=2))
+    return {}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    result = {"equal": equal, "resume": resume, "refuse": refuse, "die": die}[sys.argv[1]](Path(sys.argv[2]))
+    if launched().first:
+        print(json.dumps(result))
