@@ -7,6 +7,7 @@ convolutions are channels-last, the layout in which a CPU convolves.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from condensekit.networks.base import FeatureNetwork, _AveragePool
 
 aten = torch.ops.aten
+_tracing = threading.Lock()  # a trace changes classes of torch for a moment, and must be the only one that does
 
 
 class Unfit(Exception):  # noqa: N818 - a reason, which the caller tells
@@ -99,7 +101,7 @@ def traced(function: Callable[..., Tensor], examples: Sequence[Tensor]) -> Graph
         Unfit: It draws random numbers, reads values of tensors, or holds tensors that are no inputs.
     """
     try:
-        with torch.enable_grad():
+        with _tracing, torch.enable_grad():
             graph = make_fx(functionalize(function), decomposition_table=_TABLE, tracing_mode="fake")(*examples)
     except Exception as error:  # whatever a network does that has no graph
         raise Unfit(f"it has no fixed graph ({type(error).__name__})") from error

@@ -199,6 +199,7 @@ def test_another_torch_has_another_library(tmp_path, monkeypatch):
 def test_a_library_that_cannot_be_loaded_is_no_reason_to_fail(tmp_path, monkeypatch, caplog):
     """As in a folder without leave to run programs."""
     (tmp_path / "run.so").write_bytes(b"no library")
+    monkeypatch.setattr(library, "_loaded", {})
     monkeypatch.setattr(library, "_build", lambda *_: None)
     monkeypatch.setattr(library, "_manifest", lambda folder: {"run": 1})
     monkeypatch.setattr(library, "cache_folder", lambda: tmp_path)

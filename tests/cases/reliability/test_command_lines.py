@@ -57,7 +57,6 @@ IDLE = [
     ("condense", "--data-root ."),
     ("condense", "--trust-local-copy"),
     ("condense", "--data ./photos --download"),
-    ("condense", "--compiled --workers 2"),
     ("select", "--augment none"),
     ("select", "--selection jpeg-random --storage float16"),
     ("select", "--selection jpeg-random --factor 2"),
