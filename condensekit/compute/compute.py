@@ -33,7 +33,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Graph = tuple[Tensor, Tensor]  # a leaf, and the output computed from it
 
-WORTH = 3e13  # operations, some minutes of two cores, from which on a run is longer than compiling and what it saves
+WORTH = float("inf")  # operations from which on compiling pays; never, as long as a build cannot be interrupted
 TOLD = "the network is compiled: a minute or two, once for each network"
 KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # input pixels of a batch whose graphs are kept
 
