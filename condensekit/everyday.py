@@ -20,7 +20,7 @@ from condensekit.compute import Compute, Machine, of_rank, usual_modes
 from condensekit.data import datasets
 from condensekit.data.arrays import check_layout
 from condensekit.data.images import ClassImages
-from condensekit.data.numbering import numbered
+from condensekit.data.numbering import following
 from condensekit.data.objects import RESIZED, as_images
 from condensekit.driver import CondenseResult, Saving
 from condensekit.errors import (
@@ -122,7 +122,7 @@ def load(
             layout=layout,
             progress=progress or Bars(),
         )
-        return _following(parts, like)
+        return following(parts, like)
     files = {"root": root, "image_size": image_size, "download": download, "mmap": mmap, "splits": not splits}
     outs = {"image_size": RESIZED}
     refuse(
@@ -136,16 +136,8 @@ def load(
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, PARTS) for part in source):
         train, test = (as_images(part, name, layout) for part, name in zip(source, ("train", "test"), strict=True))
         train = train.with_spec(**change)
-        return _following((train, _alike(_renumbered(test, train, "test"), train)), like)
-    return _following(datasets.held_out(as_images(source, "source", layout).with_spec(**change)), like)
-
-
-def _following(parts: tuple[ClassImages, ClassImages], like: ClassImages | None) -> tuple[ClassImages, ClassImages]:
-    """Training and test images, numbered and normalised as those of ``like``."""
-    if like is None:
-        return parts
-    train = numbered(parts[0], like)
-    return train, numbered(parts[1], train)
+        return following((train, _alike(_renumbered(test, train, "test"), train)), like)
+    return following(datasets.held_out(as_images(source, "source", layout).with_spec(**change)), like)
 
 
 @usual_modes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,3 +54,13 @@ def _reference_flops(shape: Shape) -> int:
         with suppress(ConfigError):
             return ConvNet(depth=depth).build(shape, 10).flops
     return ConvNet(depth=1).build((shape[0], 8, 8), 10).flops
+
+
+def resident_peak() -> int:
+    """The largest resident memory of the process so far, in bytes; 0 if the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -47,6 +47,14 @@ def numbered(images: ClassImages, like: ClassImages) -> ClassImages:
     return found
 
 
+def following(parts: tuple[ClassImages, ClassImages], like: ClassImages | None) -> tuple[ClassImages, ClassImages]:
+    """Training and test images, numbered and normalised as those of ``like``."""
+    if like is None:
+        return parts
+    train = numbered(parts[0], like)
+    return train, numbered(parts[1], train)
+
+
 def _labels(ours: Mapping[int, str], present: list[int], names: dict[int, str]) -> dict[int, int]:
     """The new label of each label; ``names`` gets the names that it lacks."""
     known = {name: label for label, name in names.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -19,11 +18,11 @@ from torch import Tensor
 
 from condensekit import tables
 from condensekit.compute import TOLD, Compute, Spent
+from condensekit.compute.work import resident_peak
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, require, whole
 from condensekit.networks.base import Network
 from condensekit.networks.convnet import ConvNet
-from condensekit.networks.cost import PASSES
 from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.ranks import launched
 from condensekit.rng import Draw
@@ -33,7 +32,7 @@ from condensekit.runs.folder import environment
 from condensekit.sets.condensed import CondensedSet
 from condensekit.stats import paired_interval, units
 from condensekit.training.kept import Outcome, Shelf
-from condensekit.training.lessons import Lesson, lesson_on, outputs
+from condensekit.training.lessons import Lesson, flops, lesson_on, outputs
 from condensekit.training.train import SHORT, TrainProtocol, accuracy, train_network
 
 if TYPE_CHECKING:
@@ -347,7 +346,7 @@ def evaluate(
         kept = [shelf.has(lesson, one, number) for one, lesson, number in every]
         done = sum(lesson.steps for (_, lesson, _), found in zip(every, kept, strict=True) if found)
         progress.tell(f"{len(every)} trainings, {total - done:,} gradient steps in all")
-        if running.expect(sum(_flops(one, lesson, test) for one, lesson, _ in every)):
+        if running.expect(sum(flops(one, lesson, test) for one, lesson, _ in every)):
             progress.tell(TOLD)
         with progress.stage("evaluate", total, done) as stage:
             bench = _Bench(shelf, seeds, stage)
@@ -368,12 +367,6 @@ def evaluate(
         with keeping(result):
             write_json(out / FILE, result.to_json())
     return result
-
-
-def _flops(network: Network, lesson: Lesson, test: ClassImages) -> int:
-    """Operations of one training."""
-    images = lesson.steps * min(lesson.protocol.batch, len(lesson.targets))
-    return images * PASSES * network.build(test.spec.shape, len(outputs(lesson.item, test))).flops
 
 
 def _most(candidates: Sequence[Candidate], test: ClassImages) -> int:
@@ -426,7 +419,7 @@ class _Bench:
         flat = [one.accuracy for one in found]
         accuracies = [flat[i : i + len(self.seeds)] for i in range(0, len(flat), len(self.seeds))]
         values, unit = units(accuracies)
-        peak = torch.cuda.max_memory_allocated(self.compute.device) if on_gpu else _resident_peak()
+        peak = torch.cuda.max_memory_allocated(self.compute.device) if on_gpu else resident_peak()
         first, images = lessons[0], len(lessons[0].targets)
         stored = candidate.sets[0]
         return EvaluationRow(
@@ -502,13 +495,3 @@ def _wide(rows: Sequence[EvaluationRow]) -> list[str]:
             way = "sets narrow it: sets of 5 seeds" if row.unit == "set" else NARROWER
             return [f"the interval of {row.set} is {100 * width:.0f} points wide over {count} {row.unit}s: more {way}"]
     return []
-
-
-def _resident_peak() -> int:
-    """The largest resident memory of the process so far, in bytes; 0 if the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from condensekit.data.images import ClassImages
 from condensekit.errors import DataError
+from condensekit.networks.base import Network
+from condensekit.networks.cost import PASSES
 from condensekit.sets.condensed import CondensedSet
 from condensekit.training.train import TrainProtocol, class_indices
 
@@ -117,3 +119,9 @@ def targets_for(name: str, item: CondensedSet | ClassImages, test: ClassImages) 
 
 def _bytes(values: Tensor) -> bytes:
     return values.cpu().contiguous().numpy().tobytes()
+
+
+def flops(network: Network, lesson: Lesson, test: ClassImages) -> int:
+    """Operations of one training."""
+    images = lesson.steps * min(lesson.protocol.batch, len(lesson.targets))
+    return images * PASSES * network.build(test.spec.shape, len(outputs(lesson.item, test))).flops
