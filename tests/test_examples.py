@@ -30,7 +30,7 @@ SAYS = {
     "provable_selection": ["importance-krr: 20 images", "| both "],
     "trained_encoders": ["hard labels", "| its prefix "],
     "replay": ["no memory: 0.", "random memory: 0.", "condensed memory: 0.", "20 images, 1,600 bytes"],
-    "memory": ["Memory(Images(20), m3d: 20 images of 10 classes, 1,600 bytes)", "without a memory"],
+    "memory": ["Memory(Images(20), m3d factor=1", "20 images of 10 classes, 1,600 bytes)", "without a memory"],
     "nas": ["| dm ", "| dm+params ", "best: {"],
     "own_network": ["finished", "| Small ", "| ConvNet-w32 "],
     "own_memory": ["averages: 20 images of 10 classes", "random: 20 images", "| averages "],
