@@ -6,8 +6,9 @@
 # DATA_ROOT: folder with CIFAR-10 (of later rows also CIFAR-100 and Fashion-MNIST); what is missing is downloaded.
 # REFERENCE: a checkout of github.com/VICO-UoE/DatasetCondensation, with which iteration times are compared.
 # It takes torch, torchvision, numpy, scipy, scikit-learn, safetensors and Pillow; PYTHON names the interpreter.
-# The results are JSON files in benchmarks/results: check-gpu.json, speed-gpu-ipc*.json, and gpu-*.json for each row of
-# the table of accuracies, the most important rows first.
+# The results are JSON files in benchmarks/results: check-gpu.json (closeness to the CPU and time of a step, without and
+# with CUDA graphs), speed-gpu-ipc*.json (in turn with the public code), and gpu-*.json for each row of the table of
+# accuracies, the most important rows first.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2; }
 data=$(realpath "$1") reference=${2:+$(realpath "$2")}

@@ -160,7 +160,8 @@ def condense(
             **({"ranks": ranks.count} if ranks.several else {}),
         }
         each = stored_each(data, ipc, made.formation.factor)
-        shares, run, shown = Shares(ranks, made, data), next(iter(runs), None), progress if ranks.first else SILENT
+        shares = Shares(ranks, made, data.near(compute))
+        run, shown = next(iter(runs), None), progress if ranks.first else SILENT
         loop = _Loop(shares, each, compute, Draw(seed), provenance, saving, run, budget, stop, shown)
         try:
             loop.prepare()
@@ -347,10 +348,12 @@ class _Loop:
 
     def _expect(self) -> None:
         """Decide whether the network is compiled for the steps that are left, if the machine leaves it open."""
-        compiled = replace(self.compute.machine, compiled=True)
-        fits = separable(self.module) and not any(self.recipe.method.misfits(self.data, self.recipe, compiled))
         left = self.budget.left(self.step, self.seconds, self.seconds.steps / self.step)
         flops = sum(self.ranks.objects(left * self.spent.flops / self.step))
+        if self.compute.machine.compiled is not None:
+            return
+        compiled = replace(self.compute.machine, compiled=True)
+        fits = separable(self.module) and not any(self.recipe.method.misfits(self.data, self.recipe, compiled))
         if self.compute.expect(flops if fits else 0):
             self.progress.tell(TOLD)
 

@@ -6,8 +6,12 @@ Both devices start from equal images and equal weights, with equal batches and a
 the difference of the changes of all images, divided by the norm of the changes on the CPU; ``error_median_image`` is
 the median of the same ratio over the images, on which a single activation at the kink of ReLU has no effect.
 Convolutions use no TF32 for this; ``error_tf32`` is ``error`` as torch comes. ``step_ms`` is the time of a step of a
-whole run, after its first steps, and ``peak_mib`` the GPU memory of this run. Recipes that FILE has already are
-skipped.
+whole run, after its first steps, and ``peak_mib`` the GPU memory of this run. The same entries with ``_graphs`` are
+those of networks that are captured as CUDA graphs, of which there are ``graphs``: with 0, the log tells why not; with
+null, the recipe takes none. ``minutes_20000`` is the time of 20,000 steps, as many as DM makes, at the better pace.
+
+``training`` has a gradient step of a training on the images of a set, each way: the error of the gradient of all
+weights, and its time. What FILE has already is skipped.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.record import Record, parser, read, start, write
@@ -35,8 +40,10 @@ from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
+from condensekit.training.train import DC, train_network
 
 MANY = 10**6  # more steps than are made
+CALLS = 3  # repetitions of a step, the last of which replays graphs
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,11 @@ class Size:
     ipc: int = 10
     width: int = 128
     batch_real: int | None = None  # None: as the recipe says
-    seconds: float = 5.0  # time of the steps that are timed, at least
+    seconds: float = 2.0  # time of the steps that are timed, at least
+    train_steps: int = 100  # gradient steps, four times which are timed
 
 
-TINY = Size(images=80, classes=4, ipc=1, width=8, batch_real=4, seconds=0.0)  # to try the script on a CPU
+TINY = Size(images=80, classes=4, ipc=1, width=8, batch_real=4, seconds=0.0, train_steps=2)  # to try it on a CPU
 
 
 def sized(recipe: Recipe, size: Size, data: ClassImages) -> Recipe:
@@ -65,35 +73,50 @@ def sized(recipe: Recipe, size: Size, data: ClassImages) -> Recipe:
 
 def changes(
     recipe: Recipe, data: ClassImages, ipc: int, module: FeatureNetwork, machine: Machine
-) -> tuple[Tensor, float]:
-    """Changes (K * ipc, C * H * W) of the images in one step with these weights, on the host, and the loss."""
+) -> tuple[Tensor, float, int]:
+    """Changes (K * ipc, C * H * W) of the images in one step with these weights, on the host; the loss; graphs."""
     with Compute(machine, (data.spec.shape[1], data.spec.shape[2])) as compute:
         here, draw = data.to(compute.device), Draw(seed=0, step=1)
         images = here.sample(data.classes, ipc, draw.at(0), compute.device)
+        there = copy.deepcopy(module).to(compute.device)
         context = StepContext(
             here,
             draw,
-            copy.deepcopy(module).to(compute.device),
+            there,
             compute,
             recipe.augmentation,
             factor=recipe.formation.factor,
             encoder=recipe.encoder,
         )
-        state, metrics = recipe.method.step(recipe.method.init(images, context), context)
-        return (state["images"] - images).flatten(0, 1).flatten(1).double().cpu(), float(metrics["loss"])
+        for _ in range(CALLS if machine.compiled else 1):
+            there.load_state_dict(module.state_dict())  # a method may load others
+            state, metrics = recipe.method.step(recipe.method.init(images, context), context)
+        changed = (state["images"] - images).flatten(0, 1).flatten(1).double().cpu()
+        return changed, float(metrics["loss"]), compute.graphs
+
+
+def captures(recipe: Recipe, data: ClassImages, device: str) -> bool:
+    """Whether the networks of a recipe can be captured there."""
+    if torch.device(device).type != "cuda":
+        return False
+    return not any(recipe.method.misfits(data, recipe, Machine(device, compiled=True)))
 
 
 def closeness(recipe: Recipe, data: ClassImages, ipc: int, device: str) -> Record:
     """Errors of a step on the device."""
     network = recipe.encoder.network
     module = network.new(data.spec.shape, len(data.classes), Draw(0)).requires_grad_(False)
-    wanted, loss = changes(recipe, data, ipc, module, Machine("cpu", compiled=False))
-    found: Record = {}
-    usual = torch.backends.cudnn.allow_tf32
-    for name, tf32 in (("error", False), ("error_tf32", usual)):
+    wanted, loss, _ = changes(recipe, data, ipc, module, Machine("cpu", compiled=False))
+    found: Record = {"error_graphs": None, "graphs": None}
+    usual, able = torch.backends.cudnn.allow_tf32, captures(recipe, data, device)
+    ways = (("error", False, False), ("error_tf32", usual, False), *([("error_graphs", False, True)] * able))
+    for name, tf32, compiled in ways:
         torch.backends.cudnn.allow_tf32 = tf32
-        got, there = changes(recipe, data, ipc, module, Machine(device, compiled=False))
+        got, there, graphs = changes(recipe, data, ipc, module, Machine(device, compiled=compiled))
+        torch.backends.cudnn.allow_tf32 = usual
         found[name] = float((got - wanted).norm() / wanted.norm())
+        if compiled:
+            found["graphs"] = graphs
         if name == "error":
             found["error_median_image"] = float(((got - wanted).norm(dim=1) / wanted.norm(dim=1)).median())
             found["loss_error"] = abs(there - loss) / abs(loss)
@@ -119,8 +142,55 @@ def pace(recipe: Recipe, data: ClassImages, size: Size, machine: Machine) -> Rec
     }
 
 
+def paces(recipe: Recipe, data: ClassImages, size: Size, machine: Machine) -> Record:
+    """The paces of a recipe without and with graphs."""
+    found: Record = {**pace(recipe, data, size, machine), "step_ms_graphs": None, "peak_mib_graphs": None}
+    if captures(recipe, data, machine.device):
+        there = pace(recipe, data, size, replace(machine, compiled=True))
+        found |= {f"{name}_graphs": value for name, value in there.items()}
+    best = min(filter(None, (found["step_ms"], found["step_ms_graphs"])))
+    return {**found, "minutes_20000": round(best * 20_000 / 60_000, 2)}
+
+
+def training(data: ClassImages, size: Size, machine: Machine) -> Record:
+    """The error of the gradient in a training on the images of one set, and milliseconds of a step."""
+    network, count = ConvNet(width=size.width), len(data.classes)
+    images = data.sample(data.classes, size.ipc, Draw(0)).flatten(0, 1)
+    targets = torch.arange(count).repeat_interleave(size.ipc)
+
+    def gradient(compute: Compute) -> Tensor:
+        module = network.new(data.spec.shape, count, Draw(0)).to(compute.device)
+        for _ in range(CALLS):
+            module.zero_grad()
+            compute.backprop(module, images.to(compute.device), targets.to(compute.device), _cross_entropy)
+        return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]).double().cpu()
+
+    def seconds(compute: Compute, steps: int) -> float:
+        start = time.perf_counter()
+        train_network(images, targets, network, replace(DC, steps=steps), Draw(0), compute, count)  # reads the loss
+        return time.perf_counter() - start
+
+    usual = torch.backends.cudnn.allow_tf32
+    with Compute(Machine("cpu", compiled=False)) as host, Compute(machine) as there:
+        wanted = gradient(host)
+        torch.backends.cudnn.allow_tf32 = False
+        got = gradient(there)
+        torch.backends.cudnn.allow_tf32 = usual
+        first = seconds(there, size.train_steps)
+        first = min(first, seconds(there, size.train_steps))
+        return {
+            "compiled": machine.compiled,
+            "gradient_error": float((got - wanted).norm() / wanted.norm()),
+            "step_ms": 1000 * (seconds(there, 5 * size.train_steps) - first) / (4 * size.train_steps),
+        }
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets, reduction="none")
+
+
 def main() -> None:
-    """Measure the missing recipes."""
+    """Measure the missing recipes, and the training."""
     options = parser(__doc__)
     options.add_argument("--device", default="auto")
     options.add_argument("--tiny", action="store_true", help="small networks and batches, to try the script on a CPU")
@@ -128,15 +198,23 @@ def main() -> None:
     args = options.parse_args()
     size, machine = TINY if args.tiny else Size(), Machine(args.device, compiled=False).resolved()
     data = random_images(size.images, size.classes)
-    rows: list[Record] = read(args.out)["rows"] if args.out.exists() else []
+    known: Record = read(args.out) if args.out.exists() else {"rows": [], "training": []}
+    rows, trained = known["rows"], known["training"]
+    settings = {"device": machine.device, **vars(size)}
+
+    def keep(where: list[Record], row: Record) -> None:
+        where.append(row)
+        write(args.out, {"rows": rows, "training": trained, "settings": settings})
+        print(json.dumps(row), flush=True)
+
+    for compiled in (False, True)[len(trained) : 1 + (torch.device(machine.device).type == "cuda")]:
+        keep(trained, training(data, size, replace(machine, compiled=compiled)))
     for name, published in PUBLISHED.items():
         if any(row["recipe"] == name for row in rows):
             continue
         recipe = sized(published.recipe, size, data)
-        row = {"recipe": name, **closeness(recipe, data, size.ipc, machine.device), **pace(recipe, data, size, machine)}
-        rows.append(row)
-        write(args.out, {"rows": rows, "settings": {"device": machine.device, **vars(size)}})
-        print(json.dumps(row), flush=True)
+        close = closeness(recipe, data, size.ipc, machine.device)
+        keep(rows, {"recipe": name, **close, **paces(recipe, data, size, machine)})
 
 
 if __name__ == "__main__":

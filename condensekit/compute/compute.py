@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,9 +20,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from condensekit.compute.captured import Captured
+from condensekit.compute.eager import Loss, called, embedded, learnt, trained
 from condensekit.compute.machine import Machine
 from condensekit.compute.modes import keep_freed_memory, usual_modes
-from condensekit.compute.native import Native, padded
+from condensekit.compute.native import Native
 from condensekit.compute.work import Spent
 from condensekit.errors import ConfigError, instance, refuse
 from condensekit.networks.base import FeatureNetwork, separable
@@ -33,7 +35,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 Graph = tuple[Tensor, Tensor]  # a leaf, and the output computed from it
 
-WORTH = float("inf")  # operations from which on compiling pays; never, as long as a build cannot be interrupted
+# Operations from which on compiling pays. On a CPU never, as long as a build cannot be interrupted; to capture costs a
+# GPU a second at most, and nothing is captured before its second call.
+WORTH = {"cpu": float("inf"), "cuda": 1.0}
+ROOM = 0.5  # the largest share of the free memory of a GPU that images may take which are kept there
 TOLD = "the network is compiled: a minute or two, once for each network"
 KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # input pixels of a batch whose graphs are kept
 
@@ -58,11 +63,11 @@ class Compute:
         self.machine = machine = machine.resolved(size)
         self.device = torch.device(machine.device)
         self.chunk = int(machine.chunk or 0)  # halved when a GPU runs out of memory
+        self._short = False  # whether a GPU has run out of memory
         self._local = threading.local()
         workers = int(machine.workers or 0)
         self._pool = ThreadPoolExecutor(workers, initializer=self._start_worker) if workers else None
-        self._compiled = _compile() if machine.compiled and machine.device != "cpu" else None
-        self._natives: WeakKeyDictionary[FeatureNetwork, Native] = WeakKeyDictionary()
+        self._compiled: WeakKeyDictionary[FeatureNetwork, Native | Captured] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._spent = Spent()
         self._modes: list[ExitStack] = []
@@ -79,6 +84,11 @@ class Compute:
         """The work so far that was asked for in this thread."""
         return getattr(self._local, "spent", Spent())
 
+    @property
+    def graphs(self) -> int:
+        """The number of CUDA graphs that it holds."""
+        return sum(len(one.graphs) for one in self._compiled.values() if isinstance(one, Captured))
+
     def expect(self, flops: float) -> bool:
         """Decide whether networks are compiled from now on, if the machine leaves it open.
 
@@ -86,12 +96,18 @@ class Compute:
             flops: Operations that are left; see :class:`Spent`. So the decision is the same in each repetition.
 
         Returns:
-            Whether it was decided now that they are; :data:`TOLD` says so to people.
+            Whether a compiler will work from now on; :data:`TOLD` says so to people.
         """
-        left_open = self.machine.compiled is None
-        if left_open:
-            self.machine = replace(self.machine, compiled=flops >= WORTH)
-        return left_open and bool(self.machine.compiled)
+        if self.machine.compiled is not None:
+            return False
+        self.machine = replace(self.machine, compiled=flops >= WORTH[self.device.type])
+        return bool(self.machine.compiled) and self.device.type == "cpu"
+
+    def holds(self, values: Tensor) -> bool:
+        """Whether a GPU has memory for values that lie elsewhere, and as much again for its work."""
+        if self.device.type != "cuda" or values.device.type == "cuda":
+            return False
+        return values.numel() * values.element_size() <= ROOM * torch.cuda.mem_get_info(self.device)[0]
 
     def count(self, module: FeatureNetwork, images: int, passes: int) -> None:
         """Add ``images`` through a network to :attr:`spent`; each costs as much as ``passes`` forward passes."""
@@ -108,6 +124,10 @@ class Compute:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._modes.pop().close()
         self.close()
+        if isinstance(error, torch.OutOfMemoryError):
+            raise ConfigError(
+                f"out of memory on {self.device}: lower the real batch or ipc, use a smaller network, or device='cpu'"
+            ) from error
 
     def close(self) -> None:
         """Stop the workers."""
@@ -141,21 +161,21 @@ class Compute:
         """
         low = self.machine.precision in ("mixed", "bf16")
         self.count(module, len(images_NCHW), 1)
-        while True:
-            try:
-                return self._embed_all(module, self._split(module, images_NCHW), low)
-            except torch.OutOfMemoryError:
-                self._halve(module, len(images_NCHW))
+        return self._fitting(
+            module, len(images_NCHW), lambda: self._embed_all(module, self._split(module, images_NCHW), low)
+        )
 
     def logits(self, module: FeatureNetwork, images_NCHW: Tensor) -> Tensor:  # noqa: N803
         """(N, classes) float32 outputs of the network in evaluation mode, without a graph."""
 
         def one(chunk: Tensor) -> Tensor:
             with torch.no_grad():
-                return _run("forward", module, chunk, self.machine.precision == "bf16")
+                return called("forward", module, chunk, self.machine.precision == "bf16")
 
         self.count(module, len(images_NCHW), 1)
-        return torch.cat(self.map(one, self._split(module, images_NCHW)))
+        return self._fitting(
+            module, len(images_NCHW), lambda: torch.cat(self.map(one, self._split(module, images_NCHW)))
+        )
 
     def pullback(self, module: FeatureNetwork, images_NCHW: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:  # noqa: N803
         """Embed images, and return the function that takes a gradient of the embeddings back to the images.
@@ -170,34 +190,24 @@ class Compute:
         Returns:
             features (N, D) float32, detached; and ``pull``: (N, D) -> (N, C, H, W).
         """
-        low = self.machine.precision == "bf16"
         self.count(module, len(images_NCHW), PASSES)
-        chunks = self._split(module, images_NCHW)
-        pixels = len(images_NCHW) * images_NCHW.shape[-2] * images_NCHW.shape[-1]
-        keep = pixels <= KEPT_PIXELS.get(self.device.type, KEPT_PIXELS["cpu"])
-        forward, backward = self._both_ways(module, chunks[0], low)
+        features, back = self._fitting(module, len(images_NCHW), lambda: self._there(module, images_NCHW))
+        ways = [back]
 
-        def again(item: tuple[Tensor, Tensor]) -> Tensor:
-            return backward(forward(item[0])[1], item[1])
+        def pull(gradient: Tensor) -> Tensor:
+            def again() -> Tensor:
+                return (ways.pop() if ways else self._there(module, images_NCHW)[1])(gradient)
 
-        sizes = [len(chunk) for chunk in chunks]
-        if keep or len(chunks) == 1:
-            kept = self.map(forward, chunks)
-            features, graphs = torch.cat([output for output, _ in kept]), [graph for _, graph in kept]
-            return features, lambda gradient: torch.cat(
-                self.map(lambda item: backward(*item), list(zip(graphs, gradient.split(sizes), strict=True)))
-            )
-        features = self._embed_all(module, chunks, low)
-        return features, lambda gradient: torch.cat(
-            self.map(again, list(zip(chunks, gradient.split(sizes), strict=True)))
-        )
+            return self._fitting(module, len(images_NCHW), again)
+
+        return features, pull
 
     def backprop(
         self,
         module: FeatureNetwork,
         images_NCHW: Tensor,  # noqa: N803
         targets: Tensor,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Loss,
     ) -> Tensor:
         """Compute the mean loss over a batch, and add its gradients to the parameters' ``grad``.
 
@@ -210,37 +220,39 @@ class Compute:
         Returns:
             The mean loss, detached.
         """
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        cut = self.chunk and separable(module)  # workers must not matter: a sum over chunks depends on the cuts
-        native = self._native(module)
-        chunks = images_NCHW.split((native.chunk if native else self.chunk) if cut else len(images_NCHW))
-        parts = list(zip(chunks, targets.split([len(c) for c in chunks]), strict=True))
-        low, share = self.machine.precision == "bf16", 1 / len(images_NCHW)
-        learn = native.lesson(*parts[0], loss, low) if native else None
-        weights = native.weights() if native else []
+        total, low = len(images_NCHW), self.machine.precision == "bf16"
 
-        def one(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-            if learn:
-                return learn(*part, share, weights)
-            value = loss(_run("forward", module, part[0], low), part[1]).sum() / len(images_NCHW)
-            return value.detach(), torch.autograd.grad(value, parameters, materialize_grads=True)
+        def parts() -> list[tuple[Tensor, Sequence[Tensor]]]:
+            cut = self.chunk and separable(module)  # workers must not matter: a sum over chunks depends on the cuts
+            compiled = self._functions(module)
+            chunks = images_NCHW.split((compiled.chunk if compiled else self.chunk) if cut else total)
+            pairs = list(zip(chunks, targets.split([len(c) for c in chunks]), strict=True))
+            learn = compiled.lesson(*pairs[0], loss, low, total) if compiled else None
+            weights = compiled.weights() if compiled else []
 
-        self.count(module, len(images_NCHW), PASSES)
-        total = torch.zeros((), device=self.device)
-        for value, gradients in self.map(one, parts):
-            total = total + value
-            for parameter, gradient in zip(parameters, gradients, strict=True):
+            def one(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+                return learn(*pair, weights) if learn else learnt(module, *pair, loss, low, total)
+
+            return self.map(one, pairs)
+
+        self.count(module, total, PASSES)
+        mean = torch.zeros((), device=self.device)
+        for value, gradients in self._fitting(module, total, parts):
+            mean = mean + value
+            for parameter, gradient in zip(trained(module), gradients, strict=True):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return total
+        return mean
 
-    def _native(self, module: FeatureNetwork) -> Native | None:
+    def _functions(self, module: FeatureNetwork) -> Native | Captured | None:
         """The compiled functions of a network; None where it is not compiled."""
-        if not self.machine.compiled or self.device.type != "cpu" or not self.chunk or not separable(module):
+        on_gpu = self.device.type == "cuda"
+        if not self.machine.compiled or not separable(module) or not (self.chunk or on_gpu):
             return None
         with self._lock:
-            if module not in self._natives:
-                self._natives[module] = Native(module, self.chunk, max(1, self.machine.workers or 0))
-            return self._natives[module]
+            if module not in self._compiled:
+                workers = max(1, self.machine.workers or 0)
+                self._compiled[module] = Captured(module, self.chunk) if on_gpu else Native(module, self.chunk, workers)
+            return self._compiled[module]
 
     def _split(self, module: FeatureNetwork, images: Tensor) -> Sequence[Tensor]:
         """Chunks that keep every worker busy, or fit a GPU; the whole batch for a network with batch norm."""
@@ -248,38 +260,60 @@ class Compute:
             return [images]
         if self.chunk == 0:
             return list(images.split(max(2, KEPT_PIXELS["cuda"] // (images.shape[-2] * images.shape[-1]))))
-        if native := self._native(module):
-            return list(images.split(native.chunk))
+        if compiled := self._functions(module):
+            return list(images.split(compiled.chunk))
         share = max(2, -(-len(images) // max(1, self.machine.workers or 0)))
         return list(images.split(min(self.chunk, share)))
 
     def _embed_all(self, module: FeatureNetwork, chunks: Sequence[Tensor], low: bool) -> Tensor:
-        native = self._native(module)
-        compiled, eager = native.embed(chunks[0], low) if native else None, self._embedder(module)
-        weights = native.weights() if native else []
+        compiled = self._functions(module)
+        embed = compiled.embed(chunks[0], low) if compiled else None
+        weights = compiled.weights() if compiled else []
 
         def one(chunk: Tensor) -> Tensor:
-            if compiled:
-                return compiled(chunk, weights)
+            if embed:
+                return embed(chunk, weights)
             with torch.no_grad():
-                return eager(chunk, low)
+                return embedded(module, chunk, low)
 
         return torch.cat(self.map(one, chunks))
+
+    def _there(self, module: FeatureNetwork, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The embeddings of a batch, and the way back from their gradient."""
+        low = self.machine.precision == "bf16"
+        chunks = self._split(module, images)
+        pixels = len(images) * images.shape[-2] * images.shape[-1]
+        keep = not self._short and pixels <= KEPT_PIXELS.get(self.device.type, KEPT_PIXELS["cpu"])
+        forward, backward = self._both_ways(module, chunks[0], low)
+        sizes = [len(chunk) for chunk in chunks]
+
+        def again(item: tuple[Tensor, Tensor]) -> Tensor:
+            return backward(forward(item[0])[1], item[1])
+
+        if keep or len(chunks) == 1:
+            kept = self.map(forward, chunks)
+            features, graphs = torch.cat([output for output, _ in kept]), [graph for _, graph in kept]
+            return features, lambda gradient: torch.cat(
+                self.map(lambda item: backward(*item), list(zip(graphs, gradient.split(sizes), strict=True)))
+            )
+        features = self._embed_all(module, chunks, low)
+        return features, lambda gradient: torch.cat(
+            self.map(again, list(zip(chunks, gradient.split(sizes), strict=True)))
+        )
 
     def _both_ways(
         self, module: FeatureNetwork, example: Tensor, low: bool
     ) -> tuple[Callable[[Tensor], tuple[Tensor, Any]], Callable[[Any, Tensor], Tensor]]:
         """The functions chunk -> (embeddings, graph), and (graph, gradient of the embeddings) -> that of the chunk."""
-        native = self._native(module)
-        if native and (both := native.pullback(example, low)):
+        compiled = self._functions(module)
+        if compiled and (both := compiled.pullback(example, low)):
             ahead, back = both
-            weights = native.weights()
+            weights = compiled.weights()
             return lambda chunk: ahead(chunk, weights), back
-        embed = self._embedder(module)
 
         def forward(chunk: Tensor) -> tuple[Tensor, Graph]:
             leaf = chunk.detach().requires_grad_()
-            output = embed(leaf, low)
+            output = embedded(module, leaf, low)
             return output.detach(), (leaf, output)
 
         def backward(graph: Graph, gradient: Tensor) -> Tensor:
@@ -288,16 +322,12 @@ class Compute:
 
         return forward, backward
 
-    def _embedder(self, module: FeatureNetwork) -> Callable[[Tensor, bool], Tensor]:
-        """(chunk, in bfloat16?) -> embeddings; torch.compile, on a GPU, always sees full chunks."""
-        fixed = self.chunk if self._compiled and separable(module) else 0
-        run = self._compiled or _run
-
-        def embed(chunk: Tensor, low: bool) -> Tensor:
-            size = fixed or (max(2, len(chunk)) if separable(module) else len(chunk))
-            return run("features", module, padded(chunk, size), low)[: len(chunk)]
-
-        return embed
+    def _fitting(self, module: FeatureNetwork, batch: int, run: Callable[[], R]) -> R:
+        """The result of ``run``, which is called again with smaller chunks each time a GPU runs out of memory."""
+        while True:
+            with suppress(torch.OutOfMemoryError):  # whose tensors are gone after this clause
+                return run()
+            self._halve(module, batch)
 
     def _halve(self, module: FeatureNetwork, batch: int) -> None:
         """Halve the chunk after running out of memory, or raise the reason why that is impossible."""
@@ -309,19 +339,9 @@ class Compute:
         size = min(self.chunk, batch) if self.chunk else batch
         if size <= 2:
             raise ConfigError(f"out of memory on {self.device} even with 2 images at a time: use a smaller network")
-        self.chunk = max(2, size // 2)
+        self.chunk, self._short = max(2, size // 2), True
         log.warning("out of memory: continuing with chunks of %d images", self.chunk)
         if self.device.type == "cuda":
+            self.machine = replace(self.machine, compiled=False)  # graphs keep their memory
+            self._compiled.clear()
             torch.cuda.empty_cache()
-
-
-def _run(entry: str, module: FeatureNetwork, images: Tensor, low: bool) -> Tensor:
-    """Call the network, in bfloat16 if ``low``; the result is float32."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
-        output: Tensor = module(images) if entry == "forward" else module.features(images)
-    return output.float()
-
-
-def _compile() -> Callable[[str, FeatureNetwork, Tensor, bool], Tensor]:
-    """:func:`_run`, compiled once for all weights of a network."""
-    return torch.compile(_run, dynamic=False)

@@ -31,15 +31,16 @@ class Machine:
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``fp32``; ``mixed`` (real images in bfloat16, synthetic ones in float32); ``bf16`` (both).
         compiled: Compile the functions of networks. On a CPU this takes about a minute for each architecture, once: the
-            results are kept in ``$CONDENSEKIT_CACHE``, or in the user's folder for caches. None: no, for now; see
+            results are kept in ``$CONDENSEKIT_CACHE``, or in the user's folder for caches. On CUDA they are captured as
+            CUDA graphs, which takes a second. None: on a CPU no, for now; on CUDA yes; see
             :meth:`condensekit.compute.Compute.expect`.
         chunk: Images in one network call; 0: the whole batch. None: as many as fit the cache on a CPU, and the whole
             batch on a GPU, in parts of at most 16,384 images of 32x32.
         workers: One-thread workers on a CPU; 0: compute in the calling thread. None: torch's number of threads.
 
     Raises:
-        ConfigError: A missing device, an unknown precision, a chunk of one image, a missing C++ compiler; all
-            problems listed.
+        ConfigError: A missing device, an unknown precision, a chunk of one image, a missing C++ compiler, a device
+            that does not compile; all problems listed.
     """
 
     device: str = "auto"
@@ -49,27 +50,37 @@ class Machine:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        where = self._where
         refuse(
-            None if str(self.device) == "auto" else device_misfit(str(self.device)),
+            None if str(self.device) == "auto" else device_misfit(where),
             choice("precision", self.precision, PRECISIONS),
             None if self.chunk is None else whole("chunk", self.chunk, 0),
             "chunk must be 0 (whole batch) or at least 2, got 1" if finite(self.chunk) and self.chunk == 1 else None,
             None if self.workers is None else whole("workers", self.workers, 0),
             None if self.compiled is None else instance("compiled", self.compiled, bool, "True or False"),
             "compiled=True needs a C++ compiler (g++ or clang++) on the PATH"
-            if self.compiled is True and not can_compile()
+            if self.compiled is True and where == "cpu" and not can_compile()
+            else None,
+            "compiled=True works on a CPU and on CUDA, not on mps: leave it out"
+            if self.compiled is True and where == "mps"
             else None,
         )
 
+    @property
+    def _where(self) -> str:
+        """The device, ``auto`` filled in."""
+        return _best_device() if str(self.device) == "auto" else str(self.device)
+
     def resolved(self, size: tuple[int, int] = (32, 32)) -> Machine:
         """The same machine with the values for ``auto`` and None filled in, for images of this (height, width)."""
-        where = _best_device() if str(self.device) == "auto" else str(self.device)
+        where = self._where
         on_cpu = where == "cpu"
         chunk = self.chunk
         if chunk is None:
             chunk = max(2, min(256, CHUNK_PIXELS // (size[0] * size[1]))) if on_cpu else 0
         workers = torch.get_num_threads() if self.workers is None else int(self.workers)
-        compiled = False if self.compiled is None and not (on_cpu and can_compile()) else self.compiled
+        able = can_compile() if on_cpu else where.startswith("cuda")
+        compiled = False if self.compiled is None and not able else self.compiled
         return Machine(where, self.precision, compiled, int(chunk), workers if on_cpu else 0)
 
     @property
@@ -99,7 +110,7 @@ def made_on(plan: Mapping[str, Any]) -> Machine:
         if device_misfit(plan["device"])
         else None,
         f"the run was made with a compiled network, and there is no C++ compiler here: {way_out}"
-        if plan["compiled"] and not can_compile()
+        if plan["compiled"] and plan["device"] == "cpu" and not can_compile()
         else None,
     )
     return Machine(**plan)

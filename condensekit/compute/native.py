@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from condensekit.compute import graph
+from condensekit.compute.eager import Loss, padded
 from condensekit.compute.graph import Unfit, laid_out, weights_of
 from condensekit.compute.library import Library, libraries
 from condensekit.networks.base import FeatureNetwork
 
 log = logging.getLogger(__name__)
 CACHED = 1 << 19  # values of the largest map of a chunk: 2 MiB
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Saved(NamedTuple):
@@ -82,9 +82,9 @@ class Native:
         return forward, backward
 
     def lesson(
-        self, example: Tensor, targets: Tensor, loss: Loss, low: bool
-    ) -> Callable[[Tensor, Tensor, float, Sequence[Tensor]], tuple[Tensor, list[Tensor]]] | None:
-        """The function (chunk, targets, share of an image, weights) -> (loss, gradients of the trained weights)."""
+        self, example: Tensor, targets: Tensor, loss: Loss, low: bool, count: int
+    ) -> Callable[[Tensor, Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]] | None:
+        """The function (chunk, targets, weights) -> (losses / count, gradients of the trained weights)."""
         size = self.chunk
         given = [self._full(example), padded(targets, size), torch.ones(size)]
         key = ("gradient", low, targets.dtype, targets.shape[1:], loss)
@@ -93,11 +93,9 @@ class Native:
             return None
         run = made["run"]
 
-        def learn(
-            chunk: Tensor, targets: Tensor, share: float, weights: Sequence[Tensor]
-        ) -> tuple[Tensor, list[Tensor]]:
+        def learn(chunk: Tensor, targets: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
             shares = torch.zeros(size)
-            shares[: len(chunk)] = share
+            shares[: len(chunk)] = 1 / count
             value, *gradients = run(self._full(chunk), padded(targets, size), shares, *weights)
             return value, gradients
 
@@ -138,10 +136,3 @@ class Native:
         except Unfit as reason:
             log.warning("the network is not compiled, because %s", reason)
             return None
-
-
-def padded(values: Tensor, size: int) -> Tensor:
-    """The values, with the last one repeated up to ``size``."""
-    if len(values) == size:
-        return values
-    return torch.cat([values, values[-1:].expand(size - len(values), *values.shape[1:])])

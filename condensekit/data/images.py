@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from condensekit.compute import device_misfit
+from condensekit.compute import Compute, device_misfit
 from condensekit.data.arrays import (
     Values,
     as_nchw,
@@ -212,7 +212,10 @@ class ClassImages:
         """Images at source ``indices`` (any shape S): (S..., C, H, W) float32, normalised, on ``device``."""
         check_places("indices", indices)
         flat = indices.reshape(-1)
-        chosen = self.images[flat.to(self.images.device, non_blocking=True)].to(device, non_blocking=True)
+        chosen = self.images[flat.to(self.images.device, non_blocking=True)]
+        if torch.device(device).type == "cuda" and chosen.device.type == "cpu":
+            chosen = chosen.pin_memory()  # else the host would wait for the copy
+        chosen = chosen.to(device, non_blocking=True)
         if self.spec.pixels:
             chosen = self.spec.normalise(chosen)
         return chosen.reshape(*indices.shape, *self.spec.shape)
@@ -359,6 +362,14 @@ class ClassImages:
         moved = self._narrow(torch.sort(self.order).values)
         moved.images = self.images.to(device)
         moved.held_out = self.held_out and self.held_out.to(device)
+        return moved
+
+    def near(self, compute: Compute) -> ClassImages:
+        """The same images, without ``held_out``, on the GPU of ``compute`` if they fit there; else as they are."""
+        if not compute.holds(self.images):
+            return self
+        moved = self._narrow(torch.sort(self.order).values)
+        moved.images = self.images.to(compute.device)
         return moved
 
     def fingerprint(self) -> str:

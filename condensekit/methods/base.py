@@ -298,7 +298,7 @@ def _less(images: Tensor, step: Tensor) -> Tensor:
 
 def all_finite(*values: Tensor) -> Tensor:
     """A 0-dim flag: whether all values of all tensors are finite."""
-    return torch.stack([torch.isfinite(torch.stack(value.aminmax())).all() for value in values]).all()
+    return torch.isfinite(torch.stack([end for value in values for end in value.aminmax()])).all()
 
 
 def keep_if(finite: Tensor, new: State, old: State) -> State:

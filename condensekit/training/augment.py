@@ -155,9 +155,11 @@ class Augmentation:
         return self.apply(images_NCHW[None], self.draw(draw, [0], role, n=len(images_NCHW)))[0]
 
     def _apply(self, images: Tensor, params: AugmentParams) -> Tensor:
-        """Apply each operation once, to all rows that have it."""
+        """Apply each operation once, to all rows that have it; a GPU takes as long to start many operations as few."""
         if len(set(params.ops)) == 1:
             return OPS[params.ops[0]](images, params.uniforms, self)
+        if images.device.type == "cuda":
+            return self._at_once(images, params)
         rows = list(images.unbind(0))
         for op in dict.fromkeys(params.ops):
             index = [i for i, other in enumerate(params.ops) if other == op]
@@ -165,6 +167,42 @@ class Augmentation:
             for i, row in zip(index, done.unbind(0), strict=True):
                 rows[i] = row
         return torch.stack(rows)
+
+    def _at_once(self, images: Tensor, params: AugmentParams) -> Tensor:
+        """Apply all operations to all rows together, with numbers that leave a row without the operation as it is.
+
+        Rows that are cropped or flipped are sampled as well. The numbers are made on the host, and copied at once.
+        """
+        (height, width), sets = images.shape[-2:], params.uniforms.shape[:2]
+        matrix = torch.eye(2, 3, dtype=torch.float64).repeat(*sets, 1, 1)
+        box = torch.zeros(*sets, 2, 2, dtype=torch.float64)  # its first pixel and its end, for each axis
+        colour = torch.eye(1, 4, dtype=torch.float64).repeat(*sets, 1)
+        for op in set(params.ops):
+            rows = [i for i, other in enumerate(params.ops) if other == op]
+            uniforms = params.uniforms[rows]
+            if op == "color":
+                b, s, c = _brightness(uniforms, self)
+                colour[rows] = torch.stack([c * s, c * (1 - s), 1 - c, b], -1)
+            elif op == "cutout":
+                box[rows] = torch.stack([torch.stack(_box(uniforms, axis, images, self), -1) for axis in (0, 1)], -2)
+            elif op == "crop":
+                y, x = (_moves(uniforms, axis, images, self) for axis in (0, 1))
+                matrix[..., 2][rows] = torch.stack([2 * x / width, 2 * y / height], -1).double()
+            elif op == "flip":
+                matrix[..., 0, 0][rows] = torch.where(uniforms[..., 0] < self.flip, -1.0, 1.0).double()
+            else:
+                matrix[..., :2][rows] = (_zoom if op == "scale" else _turn)(uniforms, images, self)
+        numbers = torch.cat([matrix.flatten(2), box.flatten(2), colour], -1).to(images.dtype)
+        theta, box, colour = numbers.to(images.device, non_blocking=True).split([6, 4, 4], -1)
+        images = _sampled(images, theta.reshape(-1, 2, 3))
+        y, x = (
+            (pixel >= box[..., 2 * axis, None]) & (pixel < box[..., 2 * axis + 1, None])
+            for axis, pixel in enumerate(torch.arange(size, device=images.device) for size in (height, width))
+        )
+        images = images * ~(y[..., :, None] & x[..., None, :])[:, :, None]
+        grey = images.mean(2, keepdim=True)
+        own, of_grey, of_mean, shift = colour[:, :, None, None, None].unbind(-1)
+        return images * own + (grey * of_grey + (grey.mean((3, 4), keepdim=True) * of_mean + shift))
 
 
 # Every operation: images (R, n, C, H, W), uniforms (R, m, 3) with m = 1 or n, ranges -> images.
@@ -181,26 +219,33 @@ def _color(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
     With the grey image g and the mean m of x: after the shift b, s (x - g) + g, which keeps m + b, and
     c (. - m - b) + m + b, the result is c s x + c (1 - s) g + (1 - c) m + b.
     """
-    b = _like((uniforms[..., 0] - 0.5) * ranges.brightness, images)
-    s = _like(uniforms[..., 1] * ranges.saturation, images)
-    c = _like(uniforms[..., 2] + ranges.contrast, images)
+    b, s, c = (_like(values, images) for values in _brightness(uniforms, ranges))
     grey = images.mean(2, keepdim=True)
     mean = grey.mean((3, 4), keepdim=True)
     return images * (c * s) + (grey * (c * (1 - s)) + (mean * (1 - c) + b))
 
 
+def _brightness(uniforms: Tensor, ranges: Augmentation) -> tuple[Tensor, Tensor, Tensor]:
+    """Brightness, saturation and contrast (R, m)."""
+    b, s, c = uniforms.unbind(-1)
+    return (b - 0.5) * ranges.brightness, s * ranges.saturation, c + ranges.contrast
+
+
 def _crop(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
     """Shift by whole pixels: pixel (y, x) comes from (y + dy, x + dx)."""
-    shifts = []
-    for axis in (0, 1):
-        most = int(images.shape[axis - 2] * ranges.crop + 0.5)
-        shifts.append((uniforms[..., axis] * (2 * most + 1)).floor().long() - most)
+    shifts = [_moves(uniforms, axis, images, ranges) for axis in (0, 1)]
     if uniforms.shape[1] == 1:
         pairs = torch.cat(shifts, dim=1).tolist()
         return torch.stack([F.pad(row, (-x, x, -y, y)) for row, (y, x) in zip(images.unbind(0), pairs, strict=True)])
     for axis, shift in zip((-2, -1), shifts, strict=True):
         images = _shift(images, shift.to(images.device, non_blocking=True), axis)
     return images
+
+
+def _moves(uniforms: Tensor, axis: int, images: Tensor, ranges: Augmentation) -> Tensor:
+    """Shifts (R, m) int64 in pixels along y (``axis`` 0) or x."""
+    most = int(images.shape[axis - 2] * ranges.crop + 0.5)
+    return (uniforms[..., axis] * (2 * most + 1)).floor().long() - most
 
 
 def _shift(images: Tensor, shift_Rn: Tensor, axis: int) -> Tensor:  # noqa: N803
@@ -216,13 +261,19 @@ def _cutout(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
     """Blank a box whose middle lies anywhere in the image."""
     boxes = []
     for axis in (0, 1):
-        size = images.shape[axis - 2]
-        side = int(size * ranges.cutout + 0.5)
-        start = (uniforms[..., axis] * (size + 1 - side % 2)).floor().long() - side // 2
-        pixel = torch.arange(size, device=images.device) - start.to(images.device, non_blocking=True)[..., None]
-        boxes.append((pixel >= 0) & (pixel < side))
+        first, end = (v.to(images.device, non_blocking=True)[..., None] for v in _box(uniforms, axis, images, ranges))
+        pixel = torch.arange(images.shape[axis - 2], device=images.device)
+        boxes.append((pixel >= first) & (pixel < end))
     kept = ~(boxes[0][..., :, None] & boxes[1][..., None, :])
     return images * kept[:, :, None].to(images.dtype)
+
+
+def _box(uniforms: Tensor, axis: int, images: Tensor, ranges: Augmentation) -> tuple[Tensor, Tensor]:
+    """First pixel and end (R, m) int64 of the box along y (``axis`` 0) or x."""
+    size = images.shape[axis - 2]
+    side = int(size * ranges.cutout + 0.5)
+    first = (uniforms[..., axis] * (size + 1 - side % 2)).floor().long() - side // 2
+    return first, first + side
 
 
 def _flip(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
@@ -237,16 +288,25 @@ def _flip(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
 
 def _scale(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
     """Zoom about the middle; a step above 1 shows the image smaller."""
-    step = uniforms[..., :2] * (ranges.scale - 1 / ranges.scale) + 1 / ranges.scale
-    return _affine(images, torch.diag_embed(step))
+    return _affine(images, _zoom(uniforms, images, ranges))
+
+
+def _zoom(uniforms: Tensor, images: Tensor, ranges: Augmentation) -> Tensor:
+    """Matrices (R, m, 2, 2) for :func:`_affine`."""
+    return torch.diag_embed(uniforms[..., :2] * (ranges.scale - 1 / ranges.scale) + 1 / ranges.scale)
 
 
 def _rotate(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
     """Turn about the middle; in pixels, so that images need not be square."""
+    return _affine(images, _turn(uniforms, images, ranges))
+
+
+def _turn(uniforms: Tensor, images: Tensor, ranges: Augmentation) -> Tensor:
+    """Matrices (R, m, 2, 2) for :func:`_affine`."""
     angle = torch.deg2rad((uniforms[..., 0] * 2 - 1) * ranges.rotate)
     cos, sin, ratio = angle.cos(), angle.sin(), images.shape[-2] / images.shape[-1]
     matrix = torch.stack([cos, -sin * ratio, sin / ratio, cos], dim=-1)
-    return _affine(images, matrix.reshape(*angle.shape, 2, 2))
+    return matrix.reshape(*angle.shape, 2, 2)
 
 
 def _affine(images: Tensor, matrix: Tensor) -> Tensor:
@@ -256,7 +316,12 @@ def _affine(images: Tensor, matrix: Tensor) -> Tensor:
     the same pixels (the size cancels); only False is defined for an image one pixel wide. Images that share
     a matrix are folded into channels, which samples them at one cost for the coordinates.
     """
-    theta = F.pad(matrix.flatten(0, 1), (0, 1)).to(images.dtype).to(images.device, non_blocking=True)
+    theta = F.pad(matrix.flatten(0, 1), (0, 1)).to(images.dtype)
+    return _sampled(images, theta.to(images.device, non_blocking=True))
+
+
+def _sampled(images: Tensor, theta: Tensor) -> Tensor:
+    """Sampling through matrices (R * m, 2, 3) where the images are."""
     folded = images.reshape(len(theta), -1, *images.shape[-2:])
     grid = F.affine_grid(theta, list(folded.shape), align_corners=False)
     return F.grid_sample(folded, grid, align_corners=False).view_as(images)

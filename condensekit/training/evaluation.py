@@ -388,7 +388,8 @@ class _Bench:
     """Trains and tests networks on the workers, which share one stage; if one fails, all stop."""
 
     def __init__(self, shelf: Shelf, seeds: range, stage: Stage) -> None:
-        self.shelf, self.test, self.compute = shelf, shelf.test, shelf.compute
+        self.shelf, self.compute = shelf, shelf.compute
+        self.test = shelf.test.near(shelf.compute)
         self.seeds, self.stage = seeds, Shared(stage)
         self.others: set[tuple[int, int, int]] = set()  # trainings that other ranks are at
 
@@ -399,7 +400,7 @@ class _Bench:
         def one(task: tuple[Network, Lesson, int]) -> None:
             network, lesson, seed = task
             with self.stage.ending_all():
-                found = self._attempt(lesson, lesson.item.training_images, seed, network)
+                found = self._attempt(lesson, self._images(lesson), seed, network)
             if found is None or found.kept:
                 self.others.add((id(network), id(lesson), seed))
 
@@ -411,7 +412,7 @@ class _Bench:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.compute.device)
         start = time.perf_counter()
-        tasks = product([(lesson, lesson.item.training_images) for lesson in lessons], self.seeds)
+        tasks = product([(lesson, self._images(lesson)) for lesson in lessons], self.seeds)
         with self.stage.ending_all():
             found = self.compute.map(lambda task: self._one(*task[0], task[1], network), tasks)
         seconds = 0.0 if self.shelf.shared else time.perf_counter() - start
@@ -442,6 +443,11 @@ class _Bench:
             accuracies=accuracies,
             ipc_min=None if stored.ipc is None else min(stored.counts),
         )
+
+    def _images(self, lesson: Lesson) -> Tensor | ClassImages:
+        """What networks are trained on."""
+        images = lesson.item.training_images
+        return images.near(self.compute) if isinstance(images, ClassImages) else images
 
     def _one(self, lesson: Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> Outcome:
         """Train and test one network, unless it is finished; wait for another rank that is at it."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 from unittest import mock
+from unittest.mock import MagicMock
 
 import torch
 import torch._meta_registrations  # the shapes of results of many operations
@@ -36,6 +37,8 @@ WAITS = {  # operations whose result, or size of the result, the host reads
     aten.unique_consecutive,
 }
 HOME = condensekit.__path__[0]
+FREE = 1 << 33  # bytes
+STAGED = 1 << 16  # bytes of a copy from usual memory of the host, up to which it waits for nothing
 
 
 class OnGPU(torch.Tensor):
@@ -111,7 +114,8 @@ class StandIn(TorchDispatchMode):
         packet = func.overloadpacket
         for tensor in here:
             if packet in (aten._to_copy, aten.copy_):
-                beside = kwargs.get("non_blocking") or (packet is aten.copy_ and args[2:] == (True,))
+                asked = kwargs.get("non_blocking") or (packet is aten.copy_ and args[2:] == (True,))
+                beside = asked and (getattr(tensor, "pinned", False) or tensor.nbytes <= STAGED)
             elif packet in INDEX and any(tensor is index for index in args[1]):
                 beside = False
             elif tensor.ndim:
@@ -159,6 +163,12 @@ def _new_tensor(like, values):
     return torch.tensor(values, dtype=like.dtype, device=like.device)
 
 
+def _pinned(values):
+    made = values.clone()
+    made.pinned = True
+    return made
+
+
 def _one_hot(classes, count):
     """Torch's own asks a kernel where the classes lie."""
     return (classes[..., None] == torch.arange(count, device=classes.device)).long()
@@ -185,12 +195,20 @@ def stand_in():
             "reset_peak_memory_stats": None,
             "max_memory_allocated": 0,
             "get_device_name": "a stand-in",
+            "mem_get_info": (FREE, FREE),
+            "empty_cache": None,
+            "Stream": MagicMock(),
+            "stream": MagicMock(),
+            "current_stream": MagicMock(),
+            "CUDAGraph": MagicMock(),
+            "graph": MagicMock(),  # operations run once, while it is recorded; a replay leaves their results
         }.items():
             stack.enter_context(mock.patch.object(cuda, name, lambda *_, value=value, **__: value))
         stack.enter_context(
             mock.patch.object(Draw, "generator", lambda draw, role, device="cpu": generator(draw, role))
         )
         stack.enter_context(mock.patch.object(torch.Tensor, "new_tensor", _new_tensor))
+        stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", _pinned))
         stack.enter_context(mock.patch.object(F, "one_hot", _one_hot))
         overwritten = torch.__future__.get_overwrite_module_params_on_conversion()
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwritten)

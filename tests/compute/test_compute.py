@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from condensekit.compute import Compute, Machine, Spent
+from condensekit.compute import Compute, Machine, Spent, eager
 from condensekit.compute import compute as compute_module
 from condensekit.driver import Saving, condense
 from condensekit.errors import ConfigError
@@ -90,7 +90,7 @@ def test_map_keeps_order_and_nests():
 
 
 def test_out_of_memory_halves_the_chunk(monkeypatch, caplog):
-    seen, real = [], compute_module._run
+    seen, real = [], eager.called
 
     def small_card(entry, module, x, low):
         seen.append(len(x))
@@ -98,7 +98,7 @@ def test_out_of_memory_halves_the_chunk(monkeypatch, caplog):
             raise torch.OutOfMemoryError("too much")
         return real(entry, module, x, low)
 
-    monkeypatch.setattr(compute_module, "_run", small_card)
+    monkeypatch.setattr(eager, "called", small_card)
     net, x = network(), images(64)
     with Compute(Machine("cpu", chunk=0, workers=0)) as compute, torch.no_grad():
         got = compute.features(net, x)
@@ -114,7 +114,7 @@ def test_other_runtime_errors_pass_through(monkeypatch):
     def broken(*_):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(compute_module, "_run", broken)
+    monkeypatch.setattr(eager, "called", broken)
     with Compute(Machine("cpu", chunk=0, workers=0)) as compute, pytest.raises(RuntimeError, match="something else"):
         compute.features(network(), images())
 
@@ -241,14 +241,14 @@ def test_work_on_all_workers_is_counted():
 
 
 def test_a_repeated_pass_after_running_out_of_memory_counts_once(monkeypatch):
-    real = compute_module._run
+    real = eager.called
 
     def small_card(entry, module, x, low):
         if len(x) > 8:
             raise torch.OutOfMemoryError("too much")
         return real(entry, module, x, low)
 
-    monkeypatch.setattr(compute_module, "_run", small_card)
+    monkeypatch.setattr(eager, "called", small_card)
     with Compute(Machine("cpu", chunk=0, workers=0)) as compute:
         compute.features(network(), images(64))
         assert compute.spent == Spent(64, 64 * NARROW)

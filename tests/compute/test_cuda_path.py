@@ -8,7 +8,7 @@ import torch
 
 import condensekit as ck
 from condensekit import catalog, driver
-from condensekit.compute import PRECISIONS, Compute, Machine
+from condensekit.compute import PRECISIONS, Compute, Machine, eager
 from condensekit.compute import compute as compute_module
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
@@ -19,6 +19,7 @@ from condensekit.rng import Draw
 from condensekit.testing import shapes
 from condensekit.training import train
 from condensekit.training.evaluation import Candidate, evaluate
+from tests.compute import gpu as gpu_module
 from tests.compute.gpu import CUDA, stand_in
 
 BATCH = 12  # real images of each class in a step, and images of a batch of training
@@ -104,9 +105,96 @@ def test_no_step_waits_for_the_gpu(text, steps):
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
 @pytest.mark.parametrize("text", catalog.PUBLISHED)
-def test_no_step_waits_in_bfloat16_with_images_on_the_host(text, precision, steps):
+def test_no_step_waits_in_bfloat16_with_images_on_the_host(text, precision, steps, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    monkeypatch.setattr(gpu_module, "STAGED", 8 * 4 * BATCH)  # bytes of the indices of a batch; images take more
     run(text, shapes(), precision=precision)
     assert all(waits == [] and not any(copy.waits for copy in copies) for waits, copies, _ in steps)
+
+
+@pytest.mark.parametrize("text", [name for name in catalog.PUBLISHED if name not in ("dc", "dsa")])
+def test_a_step_with_graphs_waits_for_nothing_and_takes_no_more_memory(text, gpu, monkeypatch):
+    lived, advance = [], driver._Loop._advance
+
+    def watched(loop):
+        advance(loop)
+        lived.append((gpu.live, len(gpu.waits), loop.compute.graphs))
+
+    monkeypatch.setattr(driver._Loop, "_advance", watched)
+    run(text, shapes(), steps=8)
+    live, waits, graphs = zip(*lived, strict=True)
+    assert graphs[:3] == (0, 0, 0)  # two steps before it is decided, and a first of each size
+    assert graphs[4] == graphs[7] > 1
+    assert waits[4] == waits[7]
+    assert live[4] == live[7]
+
+
+@pytest.mark.parametrize(("free", "there"), [(1, True), (0.9, False)])
+def test_images_lie_on_a_gpu_that_has_twice_their_memory(free, there, gpu, monkeypatch):
+    data = shapes()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * free * data.images.nbytes, 1 << 40))
+    with Compute(Machine("cuda:0")) as compute:
+        near = data.near(compute)
+        assert (near.images.device == CUDA) is there
+        assert near.images.dtype == torch.uint8
+        assert torch.equal(near.order, data.order)
+        assert near.near(compute) is near
+    with Compute(Machine("cpu")) as compute:
+        assert data.near(compute) is data
+
+
+def test_condensing_and_evaluating_copy_images_once(gpu):
+    data = shapes()
+    run("dm", data, steps=4)
+    protocol = dataclasses.replace(catalog.protocol("idc"), epochs=2, full_epochs=2)
+    with Compute(Machine("cuda:0")) as compute:
+        evaluate(
+            [Candidate("all", (data,))],
+            data,
+            network=[ConvNet(width=8)],
+            networks=2,
+            protocol=protocol,
+            compute=compute,
+        )
+    whole = [copy for copy in gpu.copies if copy.nbytes == data.images.nbytes]
+    assert [copy.place.partition(":")[0] for copy in whole] == 3 * ["data/images.py"]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_small_gpu_takes_smaller_batches_and_no_graphs(ahead, gpu, monkeypatch, caplog):
+    """Memory for 4 images at a time, on the way ahead or on the way back."""
+    module = ConvNet(width=8).new((3, 8, 8), 4, Draw(0), device=CUDA).requires_grad_(False)
+    called, grad = eager.called, torch.autograd.grad
+
+    def full(images):
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("too much")
+
+    def small(entry, module, images, low):
+        full(images if ahead else ())
+        return called(entry, module, images, low)
+
+    def small_back(outputs, inputs, *rest):
+        full(() if ahead else inputs)
+        return grad(outputs, inputs, *rest)
+
+    monkeypatch.setattr(eager, "called", small)
+    monkeypatch.setattr(torch.autograd, "grad", small_back)
+    with Compute(Machine("cuda:0", compiled=True)) as compute:
+        features, pull = compute.pullback(module, torch.zeros(16, 3, 8, 8, device=CUDA))
+        assert pull(features).shape == (16, 3, 8, 8)
+        assert compute.chunk == 4
+        assert compute.machine.compiled is False
+    assert caplog.text.count("out of memory: continuing with chunks of") == 2
+
+
+def test_a_gpu_without_room_for_a_step_ends_with_one_line(gpu, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(ClassImages, "gather", full)
+    with pytest.raises(ConfigError, match=r"^out of memory on cuda:0: lower the real batch"):
+        run("dm", shapes())
 
 
 def images_of(classes):

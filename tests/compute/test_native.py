@@ -232,7 +232,7 @@ RECIPE = Recipe(DistributionMatching(batch_real=8), Fresh(ConvNet(width=4)))
 
 @pytest.mark.parametrize(("worth", "kinds"), [(1e30, []), (1, ["plain", "pullback"])])
 def test_a_long_run_is_compiled_from_its_third_step(worth, kinds, asked, monkeypatch, tmp_path):
-    monkeypatch.setattr(compute, "WORTH", worth)
+    monkeypatch.setitem(compute.WORTH, "cpu", worth)
     monkeypatch.setattr("condensekit.compute.machine.can_compile", lambda: True)
     made = condense(shapes(), RECIPE, ipc=1, steps=4, machine=Machine("cpu"), saving=Saving(tmp_path / "run"))
     assert asked == kinds
@@ -240,7 +240,7 @@ def test_a_long_run_is_compiled_from_its_third_step(worth, kinds, asked, monkeyp
 
 
 def test_a_run_of_two_steps_and_what_is_asked_for_are_not_decided(asked, monkeypatch):
-    monkeypatch.setattr(compute, "WORTH", 1)
+    monkeypatch.setitem(compute.WORTH, "cpu", 1)
     monkeypatch.setattr("condensekit.compute.machine.can_compile", lambda: True)
     condense(shapes(), RECIPE, ipc=1, steps=2, machine=Machine("cpu"))
     condense(shapes(), RECIPE, ipc=1, steps=4, machine=Machine("cpu", compiled=False))

@@ -61,6 +61,22 @@ def test_gradients_in_pixel_space() -> None:
     assert torch.autograd.gradcheck(lambda x: pixel.apply(x, params), (images,))
 
 
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 9, 13)])
+@pytest.mark.parametrize("ops", [tuple(OPS), ("crop", "flip"), ("color", "cutout")])
+def test_all_rows_at_once_are_the_rows_one_by_one(ops: tuple[str, ...], shape: tuple[int, int, int], own: bool) -> None:
+    """What a GPU computes, and its gradient."""
+    images = torch.randn(12, 5, *shape, dtype=torch.float64).requires_grad_()
+    augmentation = Augmentation(ops)
+    params = augmentation.draw(Draw(1, step=2), range(12), n=5 if own else None)
+    assert set(params.ops) == set(ops)
+    expected, got = augmentation._apply(images, params), augmentation._at_once(images, params)
+    torch.testing.assert_close(got, expected)
+    slope = torch.randn_like(got)
+    gradients = [torch.autograd.grad(result, images, slope)[0] for result in (got, expected)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_real_and_synthetic_images_of_a_class_change_alike() -> None:
     real, synthetic = images_of(8, 5, 3, 8, 8), images_of(8, 2, 3, 8, 8, seed=3)
     real[:, 3:] = synthetic
