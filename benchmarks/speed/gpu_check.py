@@ -89,7 +89,8 @@ def changes(
             encoder=recipe.encoder,
         )
         for _ in range(CALLS if machine.compiled else 1):
-            there.load_state_dict(module.state_dict())  # a method may load others
+            for own, given in zip(there.parameters(), module.parameters(), strict=True):
+                own.detach().copy_(given)  # a method may have loaded others
             state, metrics = recipe.method.step(recipe.method.init(images, context), context)
         changed = (state["images"] - images).flatten(0, 1).flatten(1).double().cpu()
         return changed, float(metrics["loss"]), compute.graphs

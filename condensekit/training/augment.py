@@ -184,10 +184,11 @@ class Augmentation:
                 b, s, c = _brightness(uniforms, self)
                 colour[rows] = torch.stack([c * s, c * (1 - s), 1 - c, b], -1)
             elif op == "cutout":
-                box[rows] = torch.stack([torch.stack(_box(uniforms, axis, images, self), -1) for axis in (0, 1)], -2)
+                ends = [torch.stack(_box(uniforms, axis, images, self), -1) for axis in (0, 1)]
+                box[rows] = torch.stack(ends, -2).double()
             elif op == "crop":
-                y, x = (_moves(uniforms, axis, images, self) for axis in (0, 1))
-                matrix[..., 2][rows] = torch.stack([2 * x / width, 2 * y / height], -1).double()
+                y, x = (_moves(uniforms, axis, images, self).double() for axis in (0, 1))
+                matrix[..., 2][rows] = torch.stack([2 * x / width, 2 * y / height], -1)
             elif op == "flip":
                 matrix[..., 0, 0][rows] = torch.where(uniforms[..., 0] < self.flip, -1.0, 1.0).double()
             else:
@@ -202,7 +203,8 @@ class Augmentation:
         images = images * ~(y[..., :, None] & x[..., None, :])[:, :, None]
         grey = images.mean(2, keepdim=True)
         own, of_grey, of_mean, shift = colour[:, :, None, None, None].unbind(-1)
-        return images * own + (grey * of_grey + (grey.mean((3, 4), keepdim=True) * of_mean + shift))
+        coloured: Tensor = images * own + (grey * of_grey + (grey.mean((3, 4), keepdim=True) * of_mean + shift))
+        return coloured
 
 
 # Every operation: images (R, n, C, H, W), uniforms (R, m, 3) with m = 1 or n, ranges -> images.

@@ -77,11 +77,12 @@ class StandIn(TorchDispatchMode):
         waits: What made the host wait for the GPU, each with its place in the code.
         copies: Copies from the host.
         live, peak: Bytes on the GPU, now and at most since ``peak`` was set.
+        launches: Operations on the GPU that compute something.
     """
 
     def __init__(self):
         super().__init__()
-        self.waits, self.copies, self.live, self.peak = [], [], 0, 0
+        self.waits, self.copies, self.live, self.peak, self.launches = [], [], 0, 0, 0
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -125,6 +126,8 @@ class StandIn(TorchDispatchMode):
             self.copies.append(Copy(_place(), tensor.numel() * tensor.element_size(), not beside))
 
     def _run(self, func, args, kwargs):
+        views = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+        self.launches += not views and "empty" not in func._schema.name
         plain_args, kwargs = tree_map_only(torch.Tensor, _plain, (args, kwargs))
         found = func(*plain_args, **kwargs)
         if torch.Tag.inplace_view in func.tags:

@@ -117,16 +117,32 @@ def test_a_step_with_graphs_waits_for_nothing_and_takes_no_more_memory(text, gpu
     lived, advance = [], driver._Loop._advance
 
     def watched(loop):
+        before = len(gpu.waits)
         advance(loop)
-        lived.append((gpu.live, len(gpu.waits), loop.compute.graphs))
+        lived.append((gpu.live, len(gpu.waits) - before, loop.compute.graphs))
 
     monkeypatch.setattr(driver._Loop, "_advance", watched)
     run(text, shapes(), steps=8)
     live, waits, graphs = zip(*lived, strict=True)
     assert graphs[:3] == (0, 0, 0)  # two steps before it is decided, and a first of each size
     assert graphs[4] == graphs[7] > 1
-    assert waits[4] == waits[7]
+    assert waits[4:] == (0, 0, 0, 0)
     assert live[4] == live[7]
+
+
+def test_a_step_of_dm_takes_few_launches_whatever_the_number_of_classes(gpu, monkeypatch):
+    counted, advance = [], driver._Loop._advance
+
+    def watched(loop):
+        before = gpu.launches
+        advance(loop)
+        counted.append(gpu.launches - before)
+
+    monkeypatch.setattr(driver._Loop, "_advance", watched)
+    for classes in (6, 24):
+        run("dm", images_of(classes), steps=10)
+    assert max(counted[5:10]) < 180
+    assert max(counted[15:]) < max(counted[5:10]) + 10
 
 
 @pytest.mark.parametrize(("free", "there"), [(1, True), (0.9, False)])

@@ -42,6 +42,11 @@ def test_the_check_runs_on_a_gpu(tmp_path, monkeypatch):
         found = rows(tmp_path / "check.json", "cuda:0", monkeypatch)
     assert [row["recipe"] for row in found] == list(PUBLISHED)
     assert all(row["error"] > 0 for row in found)  # a stand-in has no right numbers
+    graphs = {row["recipe"]: row["graphs"] for row in found}
+    assert {name for name, count in graphs.items() if count is None} == {"dc", "dsa"}
+    assert all(count > 1 and row["step_ms_graphs"] for row in found if (count := row["graphs"]) is not None)
+    trained = json.loads((tmp_path / "check.json").read_text())["training"]
+    assert [row["compiled"] for row in trained] == [False, True]
 
 
 def test_the_scripts_take_neither_avalanche_nor_nni():

@@ -259,3 +259,4 @@ def test_a_machine_without_a_compiler_decides_nothing(monkeypatch, caplog):
     monkeypatch.setattr("condensekit.compute.machine.can_compile", lambda: False)
     with caplog.at_level(logging.INFO), Compute(Machine("cpu")) as running:
         assert not running.expect(1e30)
+    assert len(condense(shapes(), RECIPE, ipc=1, steps=3, machine=Machine("cpu")).history) == 3

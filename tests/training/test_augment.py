@@ -69,7 +69,7 @@ def test_all_rows_at_once_are_the_rows_one_by_one(ops: tuple[str, ...], shape: t
     images = torch.randn(12, 5, *shape, dtype=torch.float64).requires_grad_()
     augmentation = Augmentation(ops)
     params = augmentation.draw(Draw(1, step=2), range(12), n=5 if own else None)
-    assert set(params.ops) == set(ops)
+    assert len(set(params.ops)) >= min(len(ops), 5)
     expected, got = augmentation._apply(images, params), augmentation._at_once(images, params)
     torch.testing.assert_close(got, expected)
     slope = torch.randn_like(got)
