@@ -42,7 +42,7 @@ class Captured:
     """
 
     def __init__(self, module: FeatureNetwork, chunk: int) -> None:
-        self._network = weakref.ref(module)  # so that the network can go
+        self._network = weakref.ref(module)  # so that the network can go, and its graphs with it at once
         self.chunk = chunk
         self._places = self._addresses()
         self._seen: set[Hashable] = set()
@@ -51,10 +51,11 @@ class Captured:
 
     def embed(self, example: Tensor, low: bool) -> Callable[[Tensor, Sequence[Tensor]], Tensor] | None:
         """The function (chunk (n, C, H, W), weights) -> embeddings (n, D)."""
+        network = self._network
 
         @torch.no_grad()
         def function(images: Tensor) -> Tensor:
-            return embedded(self._module, images, low)
+            return embedded(_present(network), images, low)
 
         found = self._get(("embed", low, example.shape), function, lambda: [example])
         return None if found is None else lambda chunk, weights: found(chunk)
@@ -63,9 +64,10 @@ class Captured:
         self, example: Tensor, low: bool
     ) -> tuple[Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, Tensor]], Callable[[Tensor, Tensor], Tensor]] | None:
         """The functions (chunk, weights) -> (embeddings (n, D), saved), and (saved, gradient) -> that of the chunk."""
+        network = self._network
 
         def function(images: Tensor, gradient: Tensor) -> Tensor:
-            return pulled(self._module, images, gradient, low)
+            return pulled(_present(network), images, gradient, low)
 
         def examples() -> list[Tensor]:
             return [example, example.new_ones(len(example), self._module.feature_dim)]
@@ -79,10 +81,10 @@ class Captured:
         self, example: Tensor, targets: Tensor, loss: Loss, low: bool, count: int
     ) -> Callable[[Tensor, Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]] | None:
         """The function (chunk, targets, weights) -> (losses / count, gradients of the trained weights)."""
-        shapes = [p.shape for p in trained(self._module)]
+        network, shapes = self._network, [p.shape for p in trained(self._module)]
 
         def function(images: Tensor, wanted: Tensor) -> Tensor:
-            value, gradients = learnt(self._module, images, wanted, loss, low, count)
+            value, gradients = learnt(_present(network), images, wanted, loss, low, count)
             return torch.cat([value.reshape(1), *(g.flatten() for g in gradients)])  # one tensor to copy away
 
         frozen = tuple(not p.requires_grad for p in self._module.parameters())
@@ -103,9 +105,7 @@ class Captured:
 
     @property
     def _module(self) -> FeatureNetwork:
-        module = self._network()
-        assert module is not None
-        return module
+        return _present(self._network)
 
     def _addresses(self) -> list[int]:
         return [value.data_ptr() for value in (*self._module.parameters(), *self._module.buffers())]
@@ -205,6 +205,12 @@ class _Graph:
         apart = (got - expected).norm()
         if not bool((apart <= CLOSE * expected.norm()) | apart.isnan()):  # a network may overflow
             raise Unfit("its CUDA graph gives other values than the network")
+
+
+def _present(network: weakref.ref[FeatureNetwork]) -> FeatureNetwork:
+    module = network()
+    assert module is not None
+    return module
 
 
 def _on_host(module: FeatureNetwork) -> FeatureNetwork:

@@ -1,7 +1,6 @@
 """CUDA graphs of networks, on a stand-in: the bits of the eager network, whatever changes between two replays."""
 
 import dataclasses
-import gc
 import weakref
 
 import pytest
@@ -22,7 +21,7 @@ from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.testing import shapes
 from condensekit.training.train import DC, train_network
-from tests.compute.graphs import Capture, alive, cuda_graphs
+from tests.compute.graphs import Capture, Graph, alive, cuda_graphs
 
 SHAPE = (3, 16, 16)
 CALLS = 4  # the last three are replays
@@ -100,9 +99,8 @@ def test_ways_back_may_be_taken_in_any_order(compiled, eager):
 
 
 def test_gradients_of_weights_add_up(compiled, eager):
-    found = []
-    for running in (compiled, eager):
-        net = network(grad=True)
+    found, nets = [], [network(grad=True), network(grad=True)]
+    for running, net in zip((compiled, eager), nets, strict=True):
         net.body[0].requires_grad_(False)
         for call in range(CALLS):
             value = running.backprop(net, images(seed=call), torch.arange(12) % 4, cross_entropy)
@@ -120,7 +118,7 @@ def test_a_frozen_layer_has_a_graph_of_its_own(compiled, eager):
             running.backprop(net, images(8), torch.arange(8) % 4, cross_entropy)
         found.append([p.grad for p in net.parameters()])
     assert all(map(torch.equal, *found))
-    assert len(alive()) == 2
+    assert len(Graph.made) == 2
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -131,7 +129,7 @@ def test_a_training_has_the_bits_of_the_eager_one(soft, compiled, eager):
         train_network(images(20), targets, ConvNet(width=8), protocol, Draw(0), running, 4)
         for running in (compiled, eager)
     ]
-    assert alive()
+    assert Graph.made
     assert all(map(torch.equal, *(net.parameters() for net in made)))
 
 
@@ -144,7 +142,7 @@ def test_a_run_is_that_of_the_eager_network(name, graphs):
         condense(shapes(), recipe, ipc=2, steps=5, machine=Machine("cpu", chunk=4096, workers=0, compiled=one))
         for one in (False, True)
     ]
-    assert alive()
+    assert Graph.made
     torch.testing.assert_close(found[0].set.images, found[1].set.images, rtol=1e-4, atol=1e-4)
     assert [row["loss"] for row in found[0].history] == pytest.approx([row["loss"] for row in found[1].history], 1e-4)
 
@@ -241,14 +239,14 @@ def test_weights_in_other_memory_are_seen(compiled, eager, caplog):
     assert caplog.text.count("its weights moved to other memory") == 1
 
 
-def test_a_network_can_go(compiled):
+def test_a_network_can_go_and_its_graphs_with_it(compiled):
+    """At once: collected during another capture, they could end it."""
     net = network()
     for _ in range(CALLS):
         compiled.features(net, images(8))
     assert alive()
     gone = weakref.ref(net)
     del net
-    gc.collect()
     assert [gone(), alive()] == [None, []]
 
 
