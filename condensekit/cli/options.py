@@ -197,7 +197,7 @@ WORKERS = option("--workers", type=Whole(min=0, max=MANY), help="Threads on a CP
 COMPILED = option(
     "--compiled/--not-compiled",
     default=None,
-    help="Compile the network, which takes a minute or two, once; needs g++; pays for long runs.  [default: not]",
+    help="Compile the network, which takes a minute or two, once; needs g++.  [default: in long runs]",
 )
 TENSORBOARD = option(
     "--tensorboard",

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from condensekit.compute.library import Patience
 from condensekit.compute.machine import Machine
 from condensekit.compute.modes import keep_freed_memory, usual_modes
 from condensekit.compute.native import Native, padded
@@ -33,7 +34,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Graph = tuple[Tensor, Tensor]  # a leaf, and the output computed from it
 
-WORTH = float("inf")  # operations from which on compiling pays; never, as long as a build cannot be interrupted
+WORTH = 3e13  # operations from which on compiling pays: five minutes on two cores
 TOLD = "the network is compiled: a minute or two, once for each network"
 KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # input pixels of a batch whose graphs are kept
 
@@ -51,12 +52,14 @@ class Compute:
 
     Attributes:
         machine: The machine with the values for ``auto`` and None filled in.
+        patience: How long compiling may take.
     """
 
     def __init__(self, machine: Machine = Machine(), size: tuple[int, int] = (32, 32)) -> None:  # noqa: B008 - frozen
         refuse(instance("machine", machine, Machine, "Machine('cpu')"))
         self.machine = machine = machine.resolved(size)
         self.device = torch.device(machine.device)
+        self.patience = Patience()
         self.chunk = int(machine.chunk or 0)  # halved when a GPU runs out of memory
         self._local = threading.local()
         workers = int(machine.workers or 0)
@@ -110,7 +113,8 @@ class Compute:
         self.close()
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers, and the compiler that one of them may wait for."""
+        self.patience.end()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
@@ -239,7 +243,8 @@ class Compute:
             return None
         with self._lock:
             if module not in self._natives:
-                self._natives[module] = Native(module, self.chunk, max(1, self.machine.workers or 0))
+                copies = max(1, self.machine.workers or 0)
+                self._natives[module] = Native(module, self.chunk, copies, self.patience)
             return self._natives[module]
 
     def _split(self, module: FeatureNetwork, images: Tensor) -> Sequence[Tensor]:

@@ -163,7 +163,7 @@ def test_a_damaged_library_is_built_again(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CONDENSEKIT_CACHE", str(tmp_path))
     built = []
 
-    def builder(folder, kind, drawn, examples):
+    def builder(folder, *_):
         built.append(folder)
         folder.mkdir(parents=True)
         (folder / "run.so").write_bytes(b"cut off")
@@ -174,7 +174,7 @@ def test_a_damaged_library_is_built_again(tmp_path, monkeypatch, caplog):
     inputs = [graph.laid_out(x), *graph.weights_of(net)]
     for _ in range(2):
         with pytest.raises(graph.Unfit, match="cannot be read"):
-            library.libraries("plain", graph.embedding(net, x, low=False), inputs, 1)
+            library.libraries("plain", graph.embedding(net, x, low=False), inputs, 1, library.Patience())
     assert len(built) == 2
     assert "is damaged" in caplog.text
 
@@ -192,7 +192,9 @@ def test_another_torch_has_another_library(tmp_path, monkeypatch):
     for version in ("2.11.0", "2.12.0"):
         monkeypatch.setattr(torch, "__version__", version)
         with pytest.raises(graph.Unfit, match="tried"):
-            library.libraries("plain", graph.embedding(net, x, low=False), [x, *graph.weights_of(net)], 1)
+            library.libraries(
+                "plain", graph.embedding(net, x, low=False), [x, *graph.weights_of(net)], 1, library.Patience()
+            )
     assert len(set(folders)) == 2
 
 
