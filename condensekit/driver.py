@@ -201,7 +201,7 @@ class _Loop:
         self.each = each  # stored images of each class
         self.fewer = {label: count for label, count in each.items() if count < max(each.values())}
         self.budget, self.asked = budget, asked  # how long it goes on; whether the caller wants to stop
-        compute.patience.seconds = budget.share
+        compute.patience.seconds, compute.patience.tell = budget.share, progress.tell
         if not self.ranks.several:  # which finish a step together
             compute.patience.asked = self._stopped
         network = recipe.encoder.network
@@ -343,7 +343,7 @@ class _Loop:
 
     def _advance(self) -> None:
         """Run one step; on a CPU, repeat a failed step once with new random numbers."""
-        start = time.perf_counter()
+        start, waited = time.perf_counter(), self.compute.patience.used
         for attempt in (0, 1):
             state, metrics = self.recipe.method.step(self.state, self.context(self.step + 1, attempt))
             self.state, metrics = self.shares.after(state, self.state, metrics)
@@ -351,7 +351,8 @@ class _Loop:
                 break
             log.warning("step %d gave a value that is not finite; nothing was changed", self.step + 1)
         self.step += 1
-        self.seconds.last_step = seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self.seconds.last_step = seconds - (self.compute.patience.used - waited)  # the next one needs no compiler
         self.seconds.steps += seconds
         self.pending.append((self.step, attempt, metrics, seconds))
 

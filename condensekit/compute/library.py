@@ -50,12 +50,15 @@ class Patience:
 
     Attributes:
         asked: Whether the program wants to end; called all the time while the compiler works.
-        seconds: What is left of the time for all builds.
+        tell: Says to people how long a build took.
+        seconds: The time for all builds.
+        used: What they took so far.
     """
 
     def __init__(self) -> None:
         self.asked: Callable[[], bool] = lambda: False
-        self.seconds = math.inf
+        self.tell: Callable[[str], None] = log.info
+        self.seconds, self.used = math.inf, 0.0
         self._ended = threading.Event()
 
     def end(self) -> None:
@@ -69,7 +72,7 @@ class Patience:
             Abandoned: The program wants to end.
             Unfit: The process took too long.
         """
-        began, most = time.monotonic(), min(SECONDS, self.seconds)
+        began, most = time.monotonic(), min(SECONDS, self.seconds - self.used)
         try:
             while builder.poll() is None:
                 if self._ended.is_set() or self.asked():
@@ -78,7 +81,7 @@ class Patience:
                     raise Unfit(f"the compiler needs more than {max(0, most):.0f} s")
                 time.sleep(0.05)
         finally:
-            self.seconds -= time.monotonic() - began
+            self.used += time.monotonic() - began
 
 
 class Library:
@@ -227,7 +230,7 @@ def _build(folder: Path, kind: str, graph: GraphModule, examples: Sequence[Tenso
         raise Unfit(f"the build failed ({error})"[:240]) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    log.info("compiled in %.0f s: %s", time.monotonic() - began, folder)
+    patience.tell(f"compiled in {time.monotonic() - began:.0f} s")
     _tidy(folder.parent)
 
 

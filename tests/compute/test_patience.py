@@ -113,7 +113,7 @@ def test_patience_counts_all_builds():
             with pytest.raises(Unfit, match="needs more than"):
                 patience.wait(process)
             process.kill()
-    assert patience.seconds < 0
+    assert patience.used >= 0.3
 
 
 def test_a_library_that_nobody_uses_is_removed(tmp_path):
