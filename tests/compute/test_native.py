@@ -23,7 +23,7 @@ together = pytest.mark.xdist_group("compiled")
 
 
 def network(seed=0, grad=False, shape=(3, 16, 16), **options):
-    return ConvNet(width=8, **options).new(shape, 4, Draw(seed)).requires_grad_(grad)
+    return ConvNet(**{"width": 8, "depth": 1, **options}).new(shape, 4, Draw(seed)).requires_grad_(grad)
 
 
 def images(n=21, seed=0, shape=(3, 16, 16)):
@@ -56,7 +56,7 @@ def test_features_are_those_of_the_eager_network(compiled, eager):
     net, x = network(), images()
     torch.testing.assert_close(compiled.features(net, x), eager.features(net, x), rtol=1e-5, atol=1e-5)
     before = set(library._loaded)
-    ConvNet(width=8).fill_(net, Draw(1), "refilled")
+    ConvNet(width=8, depth=1).fill_(net, Draw(1), "refilled")
     other = network(seed=2)
     for module in (net, other):
         torch.testing.assert_close(compiled.features(module, x), eager.features(module, x), rtol=1e-5, atol=1e-5)
