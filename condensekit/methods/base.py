@@ -23,7 +23,6 @@ from condensekit.training.augment import Augmentation
 
 State = dict[str, Tensor]  # the tensors of a checkpoint; "images" is (K, ipc, C, H, W), normalised
 SPACES = ("normalised", "pixel")
-PIECE_PIXELS = 64 * 32 * 32  # pixels of synthetic images that one worker augments at once
 GROUP_PIXELS = {"cpu": 1024 * 32 * 32, "cuda": 131072 * 32 * 32}  # pixels of one group of classes
 
 
@@ -183,30 +182,14 @@ class StepContext:
         Returns:
             losses (L,), detached; gradient of their sum, (L, m, C, H, W).
         """
-
-        def show(rows: slice) -> tuple[Tensor, Tensor]:
-            images = synthetic[rows].detach().requires_grad_()
-            return images, self.shown(self.taking_part(images, labels[rows]), labels[rows])
-
-        def hide(part: tuple[tuple[Tensor, Tensor], Tensor]) -> Tensor:
-            (images, shown), gradient = part
-            return torch.autograd.grad(shown, images, gradient)[0]
-
-        pieces = self.compute.map(show, self._pieces(synthetic))
-        shown = torch.cat([piece.detach() for _, piece in pieces])
-        features, pull = self.compute.pullback(self.module, shown.flatten(0, 1))
+        images = synthetic.detach().requires_grad_()
+        shown = self.shown(self.taking_part(images, labels), labels)
+        features, pull = self.compute.pullback(self.module, shown.detach().flatten(0, 1))
         leaf = features.reshape(*shown.shape[:2], -1).requires_grad_()
         losses = loss(leaf)
         (wanted,) = torch.autograd.grad(losses.sum(), leaf)
-        back = pull(wanted.flatten(0, 1)).reshape(shown.shape).split([len(piece) for _, piece in pieces])
-        return losses.detach(), torch.cat(self.compute.map(hide, list(zip(pieces, back, strict=True))))
-
-    def _pieces(self, synthetic: Tensor) -> list[slice]:
-        """The classes that a worker of a CPU shows to the network at once; on other devices, all of them."""
-        total = len(synthetic)
-        pixels = synthetic[0, :, 0].numel() * self.factor**2
-        size = max(1, PIECE_PIXELS // pixels) if self.compute.device.type == "cpu" else total
-        return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+        back = pull(wanted.flatten(0, 1)).reshape(shown.shape)
+        return losses.detach(), torch.autograd.grad(shown, images, back)[0]
 
 
 class Surroundings(Protocol):

@@ -5,7 +5,7 @@ import torch
 
 from condensekit.compute import Compute, Machine
 from condensekit.errors import ConfigError
-from condensekit.methods import DistributionMatching, base
+from condensekit.methods import DistributionMatching
 from condensekit.methods.discrepancy import mean
 from condensekit.rng import Draw
 from condensekit.selection.base import Noise
@@ -32,19 +32,6 @@ def test_step_equals_the_blackboard_twin(machine, step):
     ours = (images - after["images"]) / 0.5
     assert abs(metrics["loss"] - loss) <= 1e-5 * loss
     assert (ours - gradient).norm() <= 1e-5 * gradient.norm()
-
-
-def test_the_classes_that_a_worker_augments_at_once_change_no_bit(monkeypatch):
-    data, gradients = shapes(size=16), []
-    images = Noise().images(data, 3, Draw(1))
-    for pixels in (1, 10**9):
-        monkeypatch.setattr(base, "PIECE_PIXELS", pixels)
-        with Compute(Machine("cpu", workers=2)) as compute:
-            ctx = dataclasses.replace(
-                context(data, compute), augmentation=Augmentation(), factor=2, prefix=2, fewer={data.classes[0]: 1}
-            )
-            gradients.append(ctx.gradient(images, data.classes, lambda features: features.square().sum((1, 2))))
-    assert all(map(torch.equal, *gradients))
 
 
 def test_momentum_is_that_of_torch_sgd():
