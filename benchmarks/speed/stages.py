@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.record import Record, parser, start, write
 from benchmarks.speed.limit import images_per_second, kinds
 from benchmarks.speed.random_images import random_images
-from condensekit import catalog
+from condensekit import Recipe
 from condensekit.compute import PRECISIONS, Compute, Machine
 from condensekit.driver import condense
 from condensekit.methods.base import StepContext
@@ -74,7 +74,7 @@ class Clock:
 
 def stages(recipe: str, ipc: int, steps: int, machine: Machine) -> dict[str, float]:
     """Median seconds of each stage of a step."""
-    clock, made = Clock(), catalog.recipe(recipe)
+    clock, made = Clock(), Recipe.parse(recipe)
     pullback = Compute.pullback
 
     def both(compute: Compute, module: Any, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -96,7 +96,7 @@ def stages(recipe: str, ipc: int, steps: int, machine: Machine) -> dict[str, flo
 
 def measure(recipe: str, ipc: int, steps: int, machine: Machine) -> list[Record]:
     """A row for each stage, and one for the whole step."""
-    found, made = stages(recipe, ipc, steps, machine), catalog.recipe(recipe)
+    found, made = stages(recipe, ipc, steps, machine), Recipe.parse(recipe)
     low, back = kinds(machine)
     rate = {
         kind: images_per_second(made.encoder.network, (3, SIZE, SIZE), kind, machine.resolved().workers or 1)
