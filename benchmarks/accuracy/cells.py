@@ -277,9 +277,9 @@ def _precision() -> Iterator[Cell]:
     for data in ("cifar10", "fashionmnist"):
         one = Cell("cpu", data, 10, "random", 10, study="precision", network=("ConvNet-w32",))
         yield one
-        dm = replace(one, name="dm", recipe=f"dm batch_real=64 {NARROW}", steps=500, against="random", precision="fp32")
+        dm = replace(one, name="dm", recipe=f"dm batch_real=64 {NARROW}", steps=300, against="random", precision="fp32")
         yield dm
-        yield replace(dm, name="dm-mixed", against="dm-500", precision="mixed")
+        yield replace(dm, name="dm-mixed", against="dm-300", precision="mixed")
 
 
 def _narrow(
