@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condensekit.compute import TOLD, Compute, Machine, Spent, usual_modes
+from condensekit.compute import TOLD, Abandoned, Compute, Machine, Spent, usual_modes
 from condensekit.data.images import ClassImages
 from condensekit.errors import Problems, StoreError, function, instance, positive, refuse, whole
 from condensekit.interrupt import Stop, caught
@@ -24,6 +24,7 @@ from condensekit.methods.preparation import Preparation
 from condensekit.methods.recipe import Recipe, as_recipe
 from condensekit.methods.result import CondenseResult as CondenseResult
 from condensekit.methods.result import Status as Status
+from condensekit.methods.result import set_of
 from condensekit.methods.sampling import Sampler
 from condensekit.methods.shares import Shares, check_alike, machine_of
 from condensekit.networks.base import separable
@@ -37,7 +38,6 @@ from condensekit.runs.saving import Saving as Saving
 from condensekit.selection.base import smaller_note, stored_each
 from condensekit.sets.checks import escaped
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.formation import Formation
 from condensekit.sets.grid import SMALLEST
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,8 @@ def condense(
             ``steps`` or ``minutes``, also after it has finished. No part of a recipe sees the number of steps, so the
             images are those of one long run.
         record: Further entries for ``config.json`` and the provenance of the set, such as ``name``. JSON values.
-        stop: Called after each step; when it returns True, the run ends with a checkpoint, as after a signal.
+        stop: Called after each step, and all the time while the network is compiled; when it returns True, the run ends
+            with a checkpoint, as after a signal.
         progress: Receives each step.
 
     Returns:
@@ -201,6 +202,9 @@ class _Loop:
         self.each = each  # stored images of each class
         self.fewer = {label: count for label, count in each.items() if count < max(each.values())}
         self.budget, self.asked = budget, asked  # how long it goes on; whether the caller wants to stop
+        compute.patience.seconds, compute.patience.tell = budget.share, progress.tell
+        if not self.ranks.several:  # which finish a step together
+            compute.patience.asked = self._stopped
         network = recipe.encoder.network
         module = network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
         self.module = module.requires_grad_(False)
@@ -303,7 +307,10 @@ class _Loop:
         pace = Pace()
         with self.progress.stage(f"condense ({self.recipe.method.name})", self.budget.steps, self.step) as stage:
             while not self._over():
-                self._advance()
+                try:
+                    self._advance()
+                except Abandoned:  # nothing was changed
+                    break
                 if self.step == DECIDED:
                     self._expect()
                 if len(self.pending) >= read_every or not pace.known:
@@ -325,16 +332,19 @@ class _Loop:
         over = self.finished or self.budget.over(self.step, self.seconds)
         return over if self.budget.minutes is None else self.ranks.from_first(lambda: over)
 
+    def _stopped(self) -> bool:
+        return self.stop.signum is not None or self.asked()
+
     def _agreed(self, due: bool) -> tuple[bool, bool]:
         """Whether the run ends after this step, if a rank says so, and whether rank 0 says that a checkpoint is due."""
-        ends = self.failures >= 2 or self.stop.signum is not None or self.asked()
+        ends = self.failures >= 2 or self._stopped()
         ended, signum, saves = self.ranks.most(ends, self.stop.signum or 0, due and self.ranks.first)
         self.stop.signum = signum or None
         return bool(ended), bool(saves)
 
     def _advance(self) -> None:
         """Run one step; on a CPU, repeat a failed step once with new random numbers."""
-        start = time.perf_counter()
+        start, waited = time.perf_counter(), self.compute.patience.used
         for attempt in (0, 1):
             state, metrics = self.recipe.method.step(self.state, self.context(self.step + 1, attempt))
             self.state, metrics = self.shares.after(state, self.state, metrics)
@@ -342,7 +352,8 @@ class _Loop:
                 break
             log.warning("step %d gave a value that is not finite; nothing was changed", self.step + 1)
         self.step += 1
-        self.seconds.last_step = seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self.seconds.last_step = seconds - (self.compute.patience.used - waited)  # the next one needs no compiler
         self.seconds.steps += seconds
         self.pending.append((self.step, attempt, metrics, seconds))
 
@@ -456,11 +467,6 @@ class _Loop:
             result.set.save(self.run.path / "set.safetensors", overwrite=True)
         return result
 
-    def _formation(self, images: Tensor) -> Formation:
-        """How the present images are stored: as the recipe says; as float32 if they have too large values for that."""
-        wanted = self.recipe.formation
-        return wanted if wanted.fits(images.flatten(0, 1)) else replace(wanted, dtype="float32")
-
     def result(self, status: Status, message: str) -> CondenseResult:
         made = self._set(status)
         if made.formation != self.recipe.formation:
@@ -478,9 +484,6 @@ class _Loop:
         return {name: {**asdict(spent), **spent.passes(size, shape)} for name, spent in parts.items()}
 
     def _set(self, status: Status) -> CondensedSet:
-        """The present images as a set, with the soft labels that the method learnt, if any."""
-        whole = self.whole
-        images = whole["images"]
         provenance = {
             **self.provenance,
             "status": status.value,
@@ -492,12 +495,4 @@ class _Loop:
             "plan": self.compute.machine.to_json(),
             "separable": self.recipe.separable and separable(self.module),
         }
-        labels = torch.tensor(self.data.classes, dtype=torch.int64).repeat_interleave(images.shape[1])
-        made = CondensedSet.from_images(
-            images.flatten(0, 1), labels, self.data.spec, formation=self._formation(images), provenance=provenance
-        )
-        soft = self.recipe.method.soft_labels(whole)
-        made = made if soft is None else made.with_soft_labels(soft, self.data.classes)
-        ipc = images.shape[1]
-        rows = [torch.arange(count) + k * ipc for k, count in enumerate(self.each.values())]
-        return made.take(torch.cat(rows)) if self.fewer else made
+        return set_of(self.whole, self.recipe, self.data, self.each, provenance)

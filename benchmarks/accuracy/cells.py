@@ -117,6 +117,7 @@ class Cell:
         equal_steps: Whether trainings on packed sets have the same number of steps as on other sets.
         condensed: Images per class that are condensed; trainings use the first ``ipc`` of them. None: ``ipc``.
         coded: Whether trainings use all condensed images, coded as JPEG in the bytes of ``ipc`` uncoded images.
+        precision: Precision of condensation; empty: as the command line says.
     """
 
     kind: ClassVar[str] = "cell"
@@ -135,6 +136,7 @@ class Cell:
     equal_steps: bool = True
     condensed: int | None = None
     coded: bool = False
+    precision: str = ""
 
     @property
     def label(self) -> str:
@@ -152,7 +154,8 @@ class Cell:
     @property
     def run(self) -> str:
         """Name of the folder of its runs; cells with the same recipe share the folder, also in different studies."""
-        return f"{self.data}-ipc{self.condensed or self.ipc}-{self.steps}-{zlib.crc32(self.recipe.encode()):08x}"
+        how = (self.recipe + self.precision).encode()
+        return f"{self.data}-ipc{self.condensed or self.ipc}-{self.steps}-{zlib.crc32(how):08x}"
 
 
 def cells(scale: str) -> Iterator[Cell]:
@@ -172,6 +175,7 @@ def _cpu() -> Iterator[Cell]:
     yield from _options()
     yield from _transfer()
     yield from _equal_epochs()
+    yield from _precision()
     for name in ("kmeans", "herding", "kcenter"):
         yield Cell("cpu", "digits", 1, name, 10)
     yield Cell("cpu", "digits", None, "full", 1)
@@ -266,6 +270,16 @@ def _options() -> Iterator[Cell]:
     yield _narrow(5, "m3d", 5, OPTIONS_OF, 100, "options")
     nested = _narrow(5, "m3d-nested-prefix", 5, OPTIONS_OF + OPTIONS["-nested"], 100, "options", "m3d-100")
     yield replace(nested, condensed=10)
+
+
+def _precision() -> Iterator[Cell]:
+    """Real images embedded in bfloat16, compared with float32 over ten sets from the same seeds."""
+    for data in ("cifar10", "fashionmnist"):
+        one = Cell("cpu", data, 10, "random", 10, study="precision", network=("ConvNet-w32",))
+        yield one
+        dm = replace(one, name="dm", recipe=f"dm batch_real=64 {NARROW}", steps=300, against="random", precision="fp32")
+        yield dm
+        yield replace(dm, name="dm-mixed", against="dm-300", precision="mixed")
 
 
 def _narrow(

@@ -44,7 +44,7 @@ def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace
         ipc=cell.condensed or cell.ipc,
         steps=cell.steps,
         seed=seed,
-        machine=Machine(args.device, args.precision),
+        machine=Machine(args.device, cell.precision or args.precision),
         saving=Saving(args.runs / cell.run / f"seed-{seed}", resume=True),
     )
     if result.signum is not None:
@@ -79,7 +79,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
     return {
         "cell": asdict(cell),
         "seeds": list(range(cell.sets)),
-        "precision": args.precision,
+        "precision": cell.precision or args.precision,
         "making_s": made_s,
         "condensation_s": [_condensation_s(item) for item in sets],
         "factor": 1 if isinstance(sets[0], ClassImages) else sets[0].formation.factor,

@@ -30,11 +30,16 @@ def convolutions_alone(network: Network, shape: Shape, real: int, synthetic: int
         machine: Workers and precision.
     """
     machine = machine.resolved((shape[1], shape[2]))
-    low = torch.bfloat16 if machine.precision in ("mixed", "bf16") else torch.float32
-    back = torch.bfloat16 if machine.precision == "bf16" else torch.float32
+    low, back = kinds(machine)
     workers = max(1, machine.workers or 0)
     rate = {kind: images_per_second(network, shape, kind, workers) for kind in {low, back}}
     return real / rate[low] + BOTH_WAYS * synthetic / rate[back]
+
+
+def kinds(machine: Machine) -> tuple[torch.dtype, torch.dtype]:
+    """The types in which real and synthetic images go through a network."""
+    low = torch.bfloat16 if machine.precision in ("mixed", "bf16") else torch.float32
+    return low, torch.bfloat16 if machine.precision == "bf16" else torch.float32
 
 
 def images_per_second(network: Network, shape: Shape, kind: torch.dtype, workers: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
 from benchmarks.record import Record, hardware
 from condensekit.tables import markdown
@@ -75,6 +76,70 @@ def memory(records: list[Record]) -> Iterator[str]:
     ]
     if rows:
         yield markdown(("machine", "images", "ipc", "case", "imports alone, MiB", "above them, MiB"), rows)
+
+
+def stages(records: list[Record]) -> Iterator[str]:
+    """Table of the stages of a step, from all files of ``stages.py``."""
+    columns = ("machine", "recipe", "ipc", "precision", "stage", "s", "share of the step", "convolutions alone, s")
+    rows = [
+        (
+            hardware([record]),
+            row["recipe"],
+            row["ipc"],
+            row["precision"],
+            row["stage"],
+            f"{row['stage_s']:.4f}",
+            f"{row['share']:.0%}",
+            f"{row['limit_s']:.4f}" if row["limit_s"] else "",
+        )
+        for record in records
+        for row in record.get("rows", [])
+        if "stage_s" in row
+    ]
+    if rows:
+        yield markdown(columns, rows)
+
+
+def growth(records: list[Record]) -> Iterator[str]:
+    """Table of the growth of a step, from all files of ``growth.py``."""
+    columns = ("machine", "compiled", "what", "value", "s per step", "of the first", "from a straight line")
+    rows = [
+        (
+            hardware([record]),
+            "yes" if record["settings"]["compiled"] else "no",
+            row["name"],
+            row["value"],
+            f"{row['growth_s']:.4f}",
+            f"{row['times']:.2f}",
+            f"{row['error']:+.0%}",
+        )
+        for record in records
+        for row in record.get("rows", [])
+        if "growth_s" in row
+    ]
+    if rows:
+        yield markdown(columns, rows)
+
+
+def ranks(records: list[Record]) -> Iterator[str]:
+    """Table of the speed of ranks, from all files of ``ranks.py``."""
+    columns = ("machine", "recipe", "ipc", "ranks", "one s", "ranks s", "times faster (min, median, max)", "equal bits")
+    rows = [
+        (
+            hardware([record]),
+            record["settings"]["recipe"],
+            record["settings"]["ipc"],
+            record["settings"]["ranks"],
+            f"{median(pair['one_s'] for pair in record['pairs']):.3f}",
+            f"{median(pair['several_s'] for pair in record['pairs']):.3f}",
+            f"{record['ratio_min']:.2f}, **{record['ratio_median']:.2f}**, {record['ratio_max']:.2f}",
+            "yes" if all(pair["equal_bits"] for pair in record["pairs"]) else "no",
+        )
+        for record in records
+        if "ranks" in record.get("settings", {}) and "pairs" in record
+    ]
+    if rows:
+        yield markdown(columns, rows)
 
 
 def pace(records: list[Record]) -> Iterator[str]:

@@ -197,8 +197,8 @@ WORKERS = option("--workers", type=Whole(min=0, max=MANY), help="Threads on a CP
 COMPILED = option(
     "--compiled/--not-compiled",
     default=None,
-    help="Compile the network: on a CPU a minute or two, once, with g++, for long runs; on CUDA a second.  "
-    "[default: on CUDA]",
+    help="Compile the network: on a CPU a minute or two, once, with g++; on CUDA a second.  [default: in long runs; on "
+    "CUDA always]",
 )
 TENSORBOARD = option(
     "--tensorboard",

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from condensekit.compute.captured import Captured
 from condensekit.compute.eager import Loss, called, embedded, learnt, trained
+from condensekit.compute.library import Patience
 from condensekit.compute.machine import Machine
 from condensekit.compute.modes import keep_freed_memory, usual_modes
 from condensekit.compute.native import Native
@@ -35,9 +36,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Graph = tuple[Tensor, Tensor]  # a leaf, and the output computed from it
 
-# Operations from which on compiling pays. On a CPU never, as long as a build cannot be interrupted; to capture costs a
-# GPU a second at most, and nothing is captured before its second call.
-WORTH = {"cpu": float("inf"), "cuda": 1.0}
+WORTH = 3e13  # operations from which on compiling pays on a CPU: five minutes on two cores
 ROOM = 0.5  # the largest share of the free memory of a GPU that images may take which are kept there
 TOLD = "the network is compiled: a minute or two, once for each network"
 KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # input pixels of a batch whose graphs are kept
@@ -56,12 +55,14 @@ class Compute:
 
     Attributes:
         machine: The machine with the values for ``auto`` and None filled in.
+        patience: How long compiling may take.
     """
 
     def __init__(self, machine: Machine = Machine(), size: tuple[int, int] = (32, 32)) -> None:  # noqa: B008 - frozen
         refuse(instance("machine", machine, Machine, "Machine('cpu')"))
         self.machine = machine = machine.resolved(size)
         self.device = torch.device(machine.device)
+        self.patience = Patience()
         self.chunk = int(machine.chunk or 0)  # halved when a GPU runs out of memory
         self._short = False  # whether a GPU has run out of memory
         self._local = threading.local()
@@ -100,8 +101,9 @@ class Compute:
         """
         if self.machine.compiled is not None:
             return False
-        self.machine = replace(self.machine, compiled=flops >= WORTH[self.device.type])
-        return bool(self.machine.compiled) and self.device.type == "cpu"
+        on_cpu = self.device.type == "cpu"  # to capture takes a GPU a second, and waits for a second call of a size
+        self.machine = replace(self.machine, compiled=flops >= (WORTH if on_cpu else 1))
+        return bool(self.machine.compiled) and on_cpu
 
     def holds(self, values: Tensor) -> bool:
         """Whether a GPU has memory for values that lie elsewhere, and as much again for its work."""
@@ -130,7 +132,8 @@ class Compute:
             ) from error
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers, and the compiler that one of them may wait for."""
+        self.patience.end()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
@@ -250,8 +253,10 @@ class Compute:
             return None
         with self._lock:
             if module not in self._compiled:
-                workers = max(1, self.machine.workers or 0)
-                self._compiled[module] = Captured(module, self.chunk) if on_gpu else Native(module, self.chunk, workers)
+                copies = max(1, self.machine.workers or 0)
+                self._compiled[module] = (
+                    Captured(module, self.chunk) if on_gpu else Native(module, self.chunk, copies, self.patience)
+                )
             return self._compiled[module]
 
     def _split(self, module: FeatureNetwork, images: Tensor) -> Sequence[Tensor]:

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,53 @@ from condensekit.compute.machine import can_compile
 
 log = logging.getLogger(__name__)
 SECONDS = 900  # longest time of one build
+UNUSED = 90 * 86400  # seconds without use after which a library is removed
 _BUILDER = Path(__file__).with_name("build.py")
 _lock = threading.Lock()  # of the table of loaded libraries and of every build
 _loaded: dict[tuple[str, str, int], Library] = {}
+
+
+class Abandoned(Exception):  # noqa: N818 - no error, but the end of a wait
+    """A build was given up, because nobody waits for what needs it."""
+
+
+class Patience:
+    """How long a program waits for the compiler.
+
+    Attributes:
+        asked: Whether the program wants to end; called all the time while the compiler works.
+        tell: Says to people how long a build took.
+        seconds: The time for all builds.
+        used: What they took so far.
+    """
+
+    def __init__(self) -> None:
+        self.asked: Callable[[], bool] = lambda: False
+        self.tell: Callable[[str], None] = log.info
+        self.seconds, self.used = math.inf, 0.0
+        self._ended = threading.Event()
+
+    def end(self) -> None:
+        """Give up the present build and all later ones."""
+        self._ended.set()
+
+    def wait(self, builder: subprocess.Popen[bytes]) -> None:
+        """Wait for the end of a process.
+
+        Raises:
+            Abandoned: The program wants to end.
+            Unfit: The process took too long.
+        """
+        began, most = time.monotonic(), min(SECONDS, self.seconds - self.used)
+        try:
+            while builder.poll() is None:
+                if self._ended.is_set() or self.asked():
+                    raise Abandoned
+                if time.monotonic() - began > most:
+                    raise Unfit(f"the compiler needs more than {max(0, most):.0f} s")
+                time.sleep(0.05)
+        finally:
+            self.used += time.monotonic() - began
 
 
 class Library:
@@ -88,7 +133,9 @@ def cache_folder() -> Path:
     return (Path(own) if own else usual) / "compiled"
 
 
-def libraries(kind: str, graph: GraphModule, examples: Sequence[Tensor], copies: int) -> dict[str, Library]:
+def libraries(
+    kind: str, graph: GraphModule, examples: Sequence[Tensor], copies: int, patience: Patience
+) -> dict[str, Library]:
     """The compiled functions of a graph, from this process, from the disk, or built now.
 
     Args:
@@ -98,9 +145,11 @@ def libraries(kind: str, graph: GraphModule, examples: Sequence[Tensor], copies:
         graph: A graph of one output; see :func:`condensekit.compute.graph.traced`.
         examples: Its inputs; shapes and types are kept, values are not.
         copies: See :class:`Library`.
+        patience: How long a build may take.
 
     Raises:
-        Unfit: There is no compiler, or the build failed.
+        Unfit: There is no compiler, or the build failed or took too long.
+        Abandoned: The program wants to end.
     """
     told = [[list(t.shape), list(t.stride()), str(t.dtype), t.requires_grad] for t in examples]
     builder = hashlib.sha256(_BUILDER.read_bytes()).hexdigest()
@@ -110,10 +159,12 @@ def libraries(kind: str, graph: GraphModule, examples: Sequence[Tensor], copies:
         folder = cache_folder() / key
         found = _manifest(folder)
         if found is None:
-            _build(folder, kind, graph, examples)
+            _build(folder, kind, graph, examples, patience)
             found = _manifest(folder)
             if found is None:
                 raise Unfit(f"{folder} cannot be read")
+        with suppress(OSError):
+            os.utime(folder)  # its last use
         for name, outputs in found.items():
             if (key, name, copies) not in _loaded:
                 _loaded[key, name, copies] = Library(folder / f"{name}.so", outputs, copies)
@@ -145,7 +196,7 @@ def _manifest(folder: Path) -> dict[str, int] | None:
         return None
 
 
-def _build(folder: Path, kind: str, graph: GraphModule, examples: Sequence[Tensor]) -> None:
+def _build(folder: Path, kind: str, graph: GraphModule, examples: Sequence[Tensor], patience: Patience) -> None:
     """Build the library in a process of its own, so that a compiler's memory and failures stay there."""
     if not can_compile():
         raise Unfit("there is no C++ compiler (g++ or clang++) on the PATH")
@@ -165,17 +216,27 @@ def _build(folder: Path, kind: str, graph: GraphModule, examples: Sequence[Tenso
                 [sys.executable, str(_BUILDER), str(work)], stdout=written, stderr=written, start_new_session=True
             )
             try:
-                failed = builder.wait(SECONDS) != 0
+                patience.wait(builder)
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(builder.pid, signal.SIGKILL)  # with the compiler that it may have started
-        if failed:
+                builder.wait()
+        if builder.returncode:
             last = (work / "log").read_text(errors="replace").strip().splitlines()[-1:]
             raise Unfit(f"the build failed ({' '.join(last)[:200] or 'without a word'})")
         with suppress(OSError):  # another process was first
             work.rename(folder)
-    except (OSError, subprocess.TimeoutExpired, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise Unfit(f"the build failed ({error})"[:240]) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    log.info("compiled in %.0f s: %s", time.monotonic() - began, folder)
+    patience.tell(f"compiled in {time.monotonic() - began:.0f} s")
+    _tidy(folder.parent)
+
+
+def _tidy(cache: Path) -> None:
+    """Remove libraries that nobody has used for long, such as those of a former torch."""
+    with suppress(OSError):  # another process tidies, too
+        for folder in cache.iterdir():
+            if time.time() - folder.stat().st_mtime > UNUSED:
+                shutil.rmtree(folder, ignore_errors=True)

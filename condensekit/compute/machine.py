@@ -32,8 +32,8 @@ class Machine:
         precision: ``fp32``; ``mixed`` (real images in bfloat16, synthetic ones in float32); ``bf16`` (both).
         compiled: Compile the functions of networks. On a CPU this takes about a minute for each architecture, once: the
             results are kept in ``$CONDENSEKIT_CACHE``, or in the user's folder for caches. On CUDA they are captured as
-            CUDA graphs, which takes a second. None: on a CPU no, for now; on CUDA yes; see
-            :meth:`condensekit.compute.Compute.expect`.
+            CUDA graphs, which takes a second. None: from the third step on, on CUDA and in a long run on a CPU with a
+            C++ compiler; see :meth:`condensekit.compute.Compute.expect`.
         chunk: Images in one network call; 0: the whole batch. None: as many as fit the cache on a CPU, and the whole
             batch on a GPU, in parts of at most 16,384 images of 32x32.
         workers: One-thread workers on a CPU; 0: compute in the calling thread. None: torch's number of threads.

@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from condensekit.compute import graph
 from condensekit.compute.eager import Loss, padded
 from condensekit.compute.graph import Unfit, laid_out, weights_of
-from condensekit.compute.library import Library, libraries
+from condensekit.compute.library import Library, Patience, libraries
 from condensekit.networks.base import FeatureNetwork
 
 log = logging.getLogger(__name__)
@@ -39,14 +39,15 @@ class Native:
         module: The network; it must not have batch norm. Its weights are read anew by :meth:`weights`.
         most: Most images of a call.
         copies: Calls that may run at the same time.
+        patience: How long a build may take.
 
     Attributes:
         chunk: Images of a call, as many as leave the largest map of the network in the cache; fewer are filled up.
     """
 
-    def __init__(self, module: FeatureNetwork, most: int, copies: int) -> None:
+    def __init__(self, module: FeatureNetwork, most: int, copies: int, patience: Patience) -> None:
         self._network = weakref.ref(module)  # so that the network can go
-        self.chunk, self._copies = most, copies
+        self.chunk, self._copies, self._patience = most, copies, patience
         with suppress(Unfit):  # told at the first call
             two = graph.embedding(module, laid_out(torch.zeros(2, *module.shape)), low=False)
             self.chunk = min(most, max(2, 2 * CACHED // graph.largest(two)))
@@ -132,7 +133,7 @@ class Native:
                 w.requires_grad_() if wanted else w
                 for w, wanted in zip(self.weights(), [*trained, *(False for _ in self._module.buffers())], strict=True)
             ]
-            return libraries(kind, drawn, [*given, *weights], self._copies)
+            return libraries(kind, drawn, [*given, *weights], self._copies, self._patience)
         except Unfit as reason:
             log.warning("the network is not compiled, because %s", reason)
             return None

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from condensekit.data.images import ClassImages
+from condensekit.methods.base import State
+from condensekit.methods.recipe import Recipe
 from condensekit.sets.condensed import CondensedSet
 
 if TYPE_CHECKING:
@@ -66,3 +71,28 @@ class CondenseResult:
         from condensekit.figures.metrics import metrics
 
         return metrics({self.set.name: self.history})
+
+
+def set_of(
+    state: State, recipe: Recipe, data: ClassImages, each: Mapping[int, int], provenance: Mapping[str, Any]
+) -> CondensedSet:
+    """The images of a state of all classes as a set, with the soft labels that the method learnt, if any.
+
+    They are stored as the recipe says; as float32 if they have too large values for that.
+
+    Args:
+        state: With ``images`` (K, ipc, C, H, W) of the classes of ``data``.
+        recipe: How the state was made.
+        data: The real images.
+        each: Number of images of each class, at most ipc; further ones repeat them.
+        provenance: Where the set comes from.
+    """
+    images, wanted = state["images"], recipe.formation
+    flat, ipc = images.flatten(0, 1), images.shape[1]
+    formation = wanted if wanted.fits(flat) else replace(wanted, dtype="float32")
+    labels = torch.tensor(data.classes, dtype=torch.int64).repeat_interleave(ipc)
+    made = CondensedSet.from_images(flat, labels, data.spec, formation=formation, provenance=dict(provenance))
+    soft = recipe.method.soft_labels(state)
+    made = made if soft is None else made.with_soft_labels(soft, data.classes)
+    rows = [torch.arange(count) + k * ipc for k, count in enumerate(each.values())]
+    return made.take(torch.cat(rows)) if min(each.values()) < ipc else made

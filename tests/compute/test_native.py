@@ -23,7 +23,7 @@ together = pytest.mark.xdist_group("compiled")
 
 
 def network(seed=0, grad=False, shape=(3, 16, 16), **options):
-    return ConvNet(width=8, **options).new(shape, 4, Draw(seed)).requires_grad_(grad)
+    return ConvNet(**{"width": 8, "depth": 1, **options}).new(shape, 4, Draw(seed)).requires_grad_(grad)
 
 
 def images(n=21, seed=0, shape=(3, 16, 16)):
@@ -56,7 +56,7 @@ def test_features_are_those_of_the_eager_network(compiled, eager):
     net, x = network(), images()
     torch.testing.assert_close(compiled.features(net, x), eager.features(net, x), rtol=1e-5, atol=1e-5)
     before = set(library._loaded)
-    ConvNet(width=8).fill_(net, Draw(1), "refilled")
+    ConvNet(width=8, depth=1).fill_(net, Draw(1), "refilled")
     other = network(seed=2)
     for module in (net, other):
         torch.testing.assert_close(compiled.features(module, x), eager.features(module, x), rtol=1e-5, atol=1e-5)
@@ -163,7 +163,7 @@ def test_a_damaged_library_is_built_again(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CONDENSEKIT_CACHE", str(tmp_path))
     built = []
 
-    def builder(folder, kind, drawn, examples):
+    def builder(folder, *_):
         built.append(folder)
         folder.mkdir(parents=True)
         (folder / "run.so").write_bytes(b"cut off")
@@ -174,7 +174,7 @@ def test_a_damaged_library_is_built_again(tmp_path, monkeypatch, caplog):
     inputs = [graph.laid_out(x), *graph.weights_of(net)]
     for _ in range(2):
         with pytest.raises(graph.Unfit, match="cannot be read"):
-            library.libraries("plain", graph.embedding(net, x, low=False), inputs, 1)
+            library.libraries("plain", graph.embedding(net, x, low=False), inputs, 1, library.Patience())
     assert len(built) == 2
     assert "is damaged" in caplog.text
 
@@ -192,7 +192,9 @@ def test_another_torch_has_another_library(tmp_path, monkeypatch):
     for version in ("2.11.0", "2.12.0"):
         monkeypatch.setattr(torch, "__version__", version)
         with pytest.raises(graph.Unfit, match="tried"):
-            library.libraries("plain", graph.embedding(net, x, low=False), [x, *graph.weights_of(net)], 1)
+            library.libraries(
+                "plain", graph.embedding(net, x, low=False), [x, *graph.weights_of(net)], 1, library.Patience()
+            )
     assert len(set(folders)) == 2
 
 
@@ -232,7 +234,7 @@ RECIPE = Recipe(DistributionMatching(batch_real=8), Fresh(ConvNet(width=4)))
 
 @pytest.mark.parametrize(("worth", "kinds"), [(1e30, []), (1, ["plain", "pullback"])])
 def test_a_long_run_is_compiled_from_its_third_step(worth, kinds, asked, monkeypatch, tmp_path):
-    monkeypatch.setitem(compute.WORTH, "cpu", worth)
+    monkeypatch.setattr(compute, "WORTH", worth)
     monkeypatch.setattr("condensekit.compute.machine.can_compile", lambda: True)
     made = condense(shapes(), RECIPE, ipc=1, steps=4, machine=Machine("cpu"), saving=Saving(tmp_path / "run"))
     assert asked == kinds
@@ -240,7 +242,7 @@ def test_a_long_run_is_compiled_from_its_third_step(worth, kinds, asked, monkeyp
 
 
 def test_a_run_of_two_steps_and_what_is_asked_for_are_not_decided(asked, monkeypatch):
-    monkeypatch.setitem(compute.WORTH, "cpu", 1)
+    monkeypatch.setattr(compute, "WORTH", 1)
     monkeypatch.setattr("condensekit.compute.machine.can_compile", lambda: True)
     condense(shapes(), RECIPE, ipc=1, steps=2, machine=Machine("cpu"))
     condense(shapes(), RECIPE, ipc=1, steps=4, machine=Machine("cpu", compiled=False))
