@@ -39,7 +39,8 @@ Graph = tuple[Tensor, Tensor]  # a leaf, and the output computed from it
 WORTH = 3e13  # operations from which on compiling pays on a CPU: five minutes on two cores
 ROOM = 0.5  # the largest share of the free memory of a GPU that images may take which are kept there
 TOLD = "the network is compiled: a minute or two, once for each network"
-KEPT_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 16384 * 32 * 32}  # input pixels of a batch whose graphs are kept
+KEPT_VALUES = 72_000_000  # outputs of all layers for a batch whose graphs are kept: 128 images, ConvNet of width 128
+PART_PIXELS = 16384 * 32 * 32  # of the images that go through a network on a GPU at once
 
 
 class Compute:
@@ -264,7 +265,7 @@ class Compute:
         if not separable(module) or (self.chunk == 0 and self.device.type != "cuda"):
             return [images]
         if self.chunk == 0:
-            return list(images.split(max(2, KEPT_PIXELS["cuda"] // (images.shape[-2] * images.shape[-1]))))
+            return list(images.split(max(2, PART_PIXELS // (images.shape[-2] * images.shape[-1]))))
         if compiled := self._functions(module):
             return list(images.split(compiled.chunk))
         share = max(2, -(-len(images) // max(1, self.machine.workers or 0)))
@@ -287,8 +288,7 @@ class Compute:
         """The embeddings of a batch, and the way back from their gradient."""
         low = self.machine.precision == "bf16"
         chunks = self._split(module, images)
-        pixels = len(images) * images.shape[-2] * images.shape[-1]
-        keep = not self._short and pixels <= KEPT_PIXELS.get(self.device.type, KEPT_PIXELS["cpu"])
+        keep = not self._short and len(images) * module.values <= KEPT_VALUES
         forward, backward = self._both_ways(module, chunks[0], low)
         sizes = [len(chunk) for chunk in chunks]
 

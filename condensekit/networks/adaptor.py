@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from condensekit.errors import ConfigError
 from condensekit.networks.base import FeatureNetwork, Network, check_known, check_sizes
-from condensekit.networks.cost import Shape, count
+from condensekit.networks.cost import Shape, count, values
 from condensekit.rng import Draw, isolated
 
 CLASSES = "num_classes"  # the parameter of torchvision's functions for the number of outputs
@@ -148,6 +148,7 @@ class ModuleNetwork(_Constructed):
             with isolated(0):
                 made = self._construct(shape, classes)
             made.flops = count(made, shape).flops  # with real values, which some modules read
+            made.values = values(made, shape)
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
             size = "x".join(map(str, shape))
             raise ConfigError(f"network {self.name} does not fit {size} images: {_line(error)}") from error

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from condensekit.errors import ConfigError, refuse, unknown
-from condensekit.networks.cost import Shape, count
+from condensekit.networks.cost import Shape, count, values
 from condensekit.rng import Draw
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -87,6 +87,11 @@ class FeatureNetwork(nn.Module):
         """Operations of one image's forward pass; see :class:`condensekit.networks.cost.Cost`."""
         return count(copy.deepcopy(self).to("meta"), self.shape).flops
 
+    @cached_property
+    def values(self) -> int:
+        """Numbers that all layers give for one image, in proportion to the memory of a forward pass with its graph."""
+        return values(copy.deepcopy(self).to("meta"), self.shape)
+
     @property
     def feature_dim(self) -> int:
         """Length of the embedding."""
@@ -140,7 +145,7 @@ class Network(ABC):
     ) -> FeatureNetwork:
         """A module on ``device`` with fresh weights, in training mode."""
         module = self.build(shape, classes)
-        _ = module.flops  # counted while the module holds no numbers
+        _ = module.flops, module.values  # counted while the module holds no numbers
         module = module.to_empty(device=device)
         self.fill_(module, draw, role)
         return module

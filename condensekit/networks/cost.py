@@ -43,3 +43,19 @@ def count(module: nn.Module, shape: Shape) -> Cost:
             part.training = training[name]
     params = sum(p.numel() for p in module.parameters() if p.requires_grad)  # lazy layers have theirs by now
     return Cost(params, counter.get_total_flops())
+
+
+def values(module: nn.Module, shape: Shape) -> int:
+    """The numbers that all layers of a network give for one (C, H, W) image."""
+    found: list[int] = []
+
+    def note(layer: nn.Module, given: object, output: object) -> None:
+        found.append(output.numel() if isinstance(output, torch.Tensor) else 0)
+
+    hooks = [part.register_forward_hook(note) for part in module.modules() if not list(part.children())]
+    try:
+        count(module, shape)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(found)

@@ -44,7 +44,7 @@ def test_worker_count_changes_no_bit():
 
 @pytest.mark.parametrize("kept", [0, 10**9])
 def test_pullback_is_the_vector_jacobian_product(kept, monkeypatch):
-    monkeypatch.setitem(compute_module.KEPT_PIXELS, "cpu", kept)
+    monkeypatch.setattr(compute_module, "KEPT_VALUES", kept)
     net, x = network(), images()
     with Compute(Machine("cpu", chunk=4, workers=2)) as compute:
         features, pull = compute.pullback(net, x)
@@ -218,7 +218,7 @@ def test_a_forward_pass_counts_once(norm):
 
 @pytest.mark.parametrize("kept", [0, 10**9])
 def test_forward_and_backward_cost_three_passes_and_count_an_image_once(kept, monkeypatch):
-    monkeypatch.setitem(compute_module.KEPT_PIXELS, "cpu", kept)  # graphs built again in the backward pass or kept
+    monkeypatch.setattr(compute_module, "KEPT_VALUES", kept)  # graphs built again in the backward pass or kept
 
     def pulled(compute):
         features, pull = compute.pullback(network(), images(23))

@@ -1,7 +1,8 @@
 from torch import nn
 
 from condensekit.nas import build, space
-from condensekit.networks.cost import count
+from condensekit.networks.convnet import ConvNet
+from condensekit.networks.cost import count, values
 
 
 def test_parameters_and_operations_of_a_known_network():
@@ -9,6 +10,12 @@ def test_parameters_and_operations_of_a_known_network():
     cost = count(module, (3, 4, 4))
     assert cost.params == 8 * 27 + 8 + 16 + 5 * 128 + 5
     assert cost.flops == 2 * (16 * 8 * 27 + 128 * 5)
+
+
+def test_the_numbers_of_all_layers():
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(128, 5)))
+    assert values(module, (3, 4, 4)) == 128 + 128 + 128 + 5
+    assert values(ConvNet().build((3, 32, 32), 10), (3, 32, 32)) == 559_114
 
 
 def test_counting_leaves_the_module_as_it_was():
