@@ -18,7 +18,7 @@ from benchmarks.accuracy.tables import accuracy, protocols, search
 from benchmarks.continual.tables import continual, experience, streams, tuning
 from benchmarks.nas.tables import nas, write_truths
 from benchmarks.record import HERE, RESULTS, Record, parser, read
-from benchmarks.speed.tables import epoch, loop, memory, pace, speed
+from benchmarks.speed.tables import epoch, loop, mapped, memory, pace, speed
 
 Table = Callable[[list[Record]], Iterator[str]]
 TABLES: dict[str, Table] = {
@@ -36,6 +36,7 @@ TABLES: dict[str, Table] = {
         speed,
         epoch,
         memory,
+        mapped,
         nas,
     )
 }
