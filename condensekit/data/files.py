@@ -55,10 +55,12 @@ class Source:
     def tag(self, image_size: int | None, layout: str | None = None) -> str:
         """16 hex digits that change with the files, their sizes and dates, image size, layout and decoding."""
         real = cache(os.path.realpath)
-        places = (os.path.join(real(folder), name) for folder, name in map(os.path.split, self.files))
-        stats = [(place, (s := os.stat(place)).st_size, s.st_mtime_ns) for place in places]
         kind = () if self.arrays is None else (str(self.arrays[0].dtype), layout)
-        return hashlib.sha256(repr((DECODING, stats, image_size, *kind)).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(repr((DECODING, image_size, *kind)).encode())
+        for file in self.files:  # one by one: there may be millions
+            (folder, name), found = os.path.split(file), os.stat(file)
+            digest.update(repr((os.path.join(real(folder), name), found.st_size, found.st_mtime_ns)).encode())
+        return digest.hexdigest()[:16]
 
     def pixels(self, image_size: int | None, file: Path | None, progress: Progress) -> tuple[Parts, tuple[str, ...]]:
         """(N, C, H, W) images of each part, mapped from ``file`` or in memory; and :attr:`notes` with further ones.

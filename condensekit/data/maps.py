@@ -98,7 +98,7 @@ def _fill(out: BinaryIO, images: Callable[[int], Iterable[Tensor]], count: int, 
         if (array.dtype, array.shape) != kind:
             raise DataError(f"image {number} is {array.dtype} {array.shape}, unlike those before, {kind[0]} {kind[1]}")
         try:
-            write_whole(out, header, memoryview(array).cast("B"))
+            write_whole(out, header, array.data.cast("B"))
         except OSError as error:
             raise _no_room(file, (count - number) * _size(kind), f" ({error.strerror})") from error
 

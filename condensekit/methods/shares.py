@@ -124,6 +124,7 @@ def turn(total: int, most: int, draw: Draw) -> Tensor:
     each few neighbours, so that ranks, which have neighbours, get equally many.
 
     >>> [turn(5, 2, Draw(0, step)).tolist() for step in (1, 2, 3)]
+    [[2, 3], [0, 4], [1]]
     """
     turns = -(-total // most)
     number, place = divmod(draw.step - 1, turns)

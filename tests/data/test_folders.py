@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from condensekit.data import datasets, pictures
+from condensekit.data import datasets, decoding, pictures
 from condensekit.data.files import FIFTH
 from condensekit.data.folders import split_of
 from condensekit.errors import ConfigError, DataError
@@ -125,10 +125,15 @@ def test_a_build_of_a_map_that_was_stopped_goes_on(tmp_path, monkeypatch, after)
     """No image is decoded again but those of the last block, and pixels and notes are those of one build."""
     write_folder(tmp_path / "data", classes=("ant", "bee"), count=20, size=(9, 8))
     Image.new("LA", (8, 9)).save(tmp_path / "data" / "bee" / "z.png")
-    maps, read, decoded = tmp_path / "maps", functools.partial(datasets.load, tmp_path / "data", image_size=6), []
+    maps, read = tmp_path / "maps", functools.partial(datasets.load, tmp_path / "data", image_size=6)
+    decoded, upright = [], decoding.upright
     whole, _ = read(mmap=tmp_path / "others")
-    from_pil = pictures.from_pil
-    monkeypatch.setattr(pictures, "from_pil", lambda *given: decoded.append(1) or from_pil(*given))
+
+    def watched(image):
+        decoded.append(image)
+        return upright(image)
+
+    monkeypatch.setattr(pictures, "upright", watched)
     with pytest.raises(KeyboardInterrupt):
         read(mmap=maps, progress=Stopping(after))
     progress = Stopping(99)

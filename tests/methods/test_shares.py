@@ -15,13 +15,13 @@ from condensekit.methods.base import keep_if
 from condensekit.methods.encoders import Fresh
 from condensekit.methods.recipe import Recipe
 from condensekit.methods.sampling import Clustered, Importance
+from condensekit.methods.scorer import LIGHT
 from condensekit.methods.shares import turn
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.rng import Draw
 from condensekit.sets.formation import Formation
 from condensekit.testing import shapes
-from condensekit.training.train import TrainProtocol
 
 TINY = ConvNet(width=8, depth=1)
 
@@ -85,17 +85,21 @@ def test_the_classes_of_a_step_are_spread_over_ranks():
     [
         {},
         {"init": recipes.dm(init="kmeans").init, "sampling": Clustered(clusters=3, refresh=2)},
-        {"sampling": Importance(network=TINY, protocol=TrainProtocol(steps=2), refresh=3)},
+        {"sampling": Importance(network=TINY, protocol=replace(LIGHT, steps=2), refresh=3)},
         {"encoder": Fresh(TINY, keep=3), "nested": True, "formation": Formation(factor=2)},
         {"encoder": Trained(TINY, count=2, steps=2), "soft_labels": True},
     ],
 )
 def test_a_step_changes_its_classes_alone(parts):
-    """Bit for bit the images of a run that computes all classes and keeps those of the step."""
-    calibration = 0.1 if "soft_labels" in parts else 0.0
+    """Bit for bit the images of a run that computes all classes and keeps those of the step.
+
+    But for calibration, where a product of matrices of one class may be rounded otherwise.
+    """
+    calibration, error = (0.1, 1e-6) if "soft_labels" in parts else (0.0, 0.0)
     for most in (1, 3):
-        made = run(most=most, method=DistributionMatching(batch_real=4, calibration=calibration), **parts)
-        assert torch.equal(made.set.images, run(method=Kept(most=most, calibration=calibration), **parts).set.images)
+        made = run(most=most, method=DistributionMatching(batch_real=4, calibration=calibration), **parts).set.images
+        twin = run(method=Kept(most=most, calibration=calibration), **parts).set.images
+        assert torch.allclose(made, twin, rtol=0, atol=error)
 
 
 def test_small_classes_take_their_turn():
