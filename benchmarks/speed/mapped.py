@@ -1,6 +1,6 @@
 """Peak memory of a data set larger than memory: pictures decoded into a memory map, and a few steps from it.
 
-    python benchmarks/speed/mapped.py --images 250000 --out benchmarks/results/mapped.json
+    python benchmarks/speed/mapped.py --images 250000 --real-batch 64 --out benchmarks/results/mapped.json
 
 It writes random JPEG pictures into a folder of one folder per class, and measures in a new process on a CPU: the
 imports, the build of the map, and steps of DM. *Resident* counts all pages of the process, with those of the map, which

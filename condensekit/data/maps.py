@@ -37,7 +37,8 @@ def mapped(images: Callable[[int], Iterable[Tensor]], count: int, file: Path) ->
         file: The ``.npy`` file. Its name must say from what the images are made.
 
     Raises:
-        StoreError: The file cannot be written, is damaged, or is a link or another special file.
+        DataError: Images that differ, or that ``images`` cannot read; what is written of them is removed.
+        StoreError: The file cannot be written, is damaged, or is a link or another special file. What is written stays.
     """
     try:
         _write_once(images, count, file)
@@ -75,7 +76,10 @@ def _write_once(images: Callable[[int], Iterable[Tensor]], count: int, file: Pat
 
 
 def _part(file: Path) -> Path:
-    """The file that an interrupted build has left, or a new name, which nobody can occupy beforehand."""
+    """The file that an interrupted build has left, or a new name, which nobody can occupy beforehand.
+
+    Links, also hard ones, may be those of others to a precious file, and are removed.
+    """
     left = sorted(file.parent.glob(f".{glob.escape(file.stem)}.*.part"))
     own = [path for path in left if stat.S_ISREG((found := path.lstat()).st_mode) and found.st_nlink == 1]
     for path in left:
