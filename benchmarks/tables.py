@@ -18,7 +18,7 @@ from benchmarks.accuracy.tables import accuracy, protocols, search
 from benchmarks.continual.tables import continual, experience, streams, tuning
 from benchmarks.nas.tables import nas, write_truths
 from benchmarks.record import HERE, RESULTS, Record, parser, read
-from benchmarks.speed.tables import epoch, growth, loop, memory, pace, ranks, speed, stages
+from benchmarks.speed.tables import epoch, growth, loop, mapped, memory, pace, ranks, speed, stages
 
 Table = Callable[[list[Record]], Iterator[str]]
 TABLES: dict[str, Table] = {
@@ -39,6 +39,7 @@ TABLES: dict[str, Table] = {
         growth,
         ranks,
         memory,
+        mapped,
         nas,
     )
 }

@@ -256,8 +256,7 @@ class _Loop:
         """Make the first state, from real images or noise."""
         start = time.perf_counter()
         images = self.preparation.images(ipc)
-        self.state = self.recipe.method.init(images.to(self.compute.device), self.context(1))
-        self.shares.check(self.state)
+        self.state = self.shares.checked(self.recipe.method.init(images.to(self.compute.device), self.context(1)))
         self.seconds.preparation += time.perf_counter() - start
         self.prepared_with += self.compute.spent - self.before
         self.before = self.compute.spent
@@ -346,8 +345,7 @@ class _Loop:
         """Run one step; on a CPU, repeat a failed step once with new random numbers."""
         start, waited = time.perf_counter(), self.compute.patience.used
         for attempt in (0, 1):
-            state, metrics = self.recipe.method.step(self.state, self.context(self.step + 1, attempt))
-            self.state, metrics = self.shares.after(state, self.state, metrics)
+            self.state, metrics = self.shares.step(self.state, self.context(self.step + 1, attempt))
             if self.compute.device.type in READ_EVERY or bool(metrics["finite"]):
                 break
             log.warning("step %d gave a value that is not finite; nothing was changed", self.step + 1)

@@ -85,7 +85,8 @@ def load(
         image_size: Resize every image to this height and width in pixels.
         download: Download a named data set that is missing.
         trust_local_copy: Read the files of a named data set even if their checksums differ from the published ones.
-        mmap: Folder for the decoded pixels; the images are then memory-mapped from there.
+        mmap: Folder for the decoded pixels; the images are then memory-mapped from there. Where a call was stopped, the
+            next one goes on.
         flippable: Whether a mirrored image still shows its class; None: as known for the data set, else True.
         splits: Whether folders named ``train``, ``test`` or ``val`` are splits; False: they are classes.
         layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: by their shape, and refused if that does not decide.

@@ -448,6 +448,8 @@ BAD = [
     ("--factor 0", "--factor"),
     ("--factor 3", "factor 3 does not divide the image size 8x8"),
     ("--factor 4", "12 images but ipc=2 with factor=4, which takes 32"),
+    ("--method krr --classes-per-step 5", "krr takes no --classes-per-step: it predicts the labels of all classes"),
+    ("--encoder-network ConvNet-batch --classes-per-step 5", "takes no --classes-per-step: leave it out"),
     ("--nested --ipc 1", "--nested needs an ipc of at least 2"),
     ("--encoder-network ConvNet-bach", "Did you mean 'batch'"),
     ("--keep 0", "--keep"),

@@ -142,6 +142,26 @@ def ranks(records: list[Record]) -> Iterator[str]:
         yield markdown(columns, rows)
 
 
+def mapped(records: list[Record]) -> Iterator[str]:
+    """Table of peak memory with a memory map, from all files of ``mapped.py``."""
+    columns = ("machine", "images", "map, MiB", "part", "resident above imports, MiB", "anonymous above imports, MiB")
+    rows = [
+        (
+            hardware([record]),
+            f"{record['settings']['images']} x 3 x {record['settings']['size']} x {record['settings']['size']}",
+            record["map_bytes"] >> 20,
+            row["part"],
+            f"{row['resident_above_mib']:.0f}",
+            f"{row['anonymous_above_mib']:.0f}",
+        )
+        for record in records
+        if "map_bytes" in record
+        for row in record["rows"][1:]
+    ]
+    if rows:
+        yield markdown(columns, rows)
+
+
 def pace(records: list[Record]) -> Iterator[str]:
     """Tables of the pace of recipes, from all files of ``pace.py``."""
     columns = ("recipe", "s before the first step", "s per step", "steps in 60 s", "steps in 300 s")

@@ -42,6 +42,12 @@ SHORT = {
     "storage": "how values are stored: float32, float16 or uint8",
 }
 """Options that set one part of a field of the recipe, each with its meaning."""
+PLAIN = {
+    field.name: names.PLAIN[kind]
+    for field in dataclasses.fields(Recipe)
+    if (kind := str(field.type).removesuffix(" | None")) in names.PLAIN
+}
+"""Fields of a recipe that hold a number, a text, or True or False, each with its type."""
 COSTS = {
     "light": "real images once forward, synthetic ones forward and back",
     "medium": "light, and a linear solve for all classes",
@@ -94,7 +100,10 @@ PUBLISHED: dict[str, Published] = {
             Recipe(KernelRidge(), augmentation=None),
             "Nguyen, Chen and Lee, KIP, ICLR 2021; Loo et al., RFAD, NeurIPS 2022",
             "medium",
-            {"discrepancy": "it compares predicted labels"},
+            {
+                "discrepancy": "it compares predicted labels",
+                "classes_per_step": "it predicts the labels of all classes together",
+            },
         ),
     )
 }
@@ -224,8 +233,7 @@ def name_of(made: Recipe) -> str:
     given, default = made.formation, usual.formation
     changed |= {"factor": given.factor} if (type(given), given.factor) != (type(default), default.factor) else {}
     changed |= {"storage": given.dtype} if given.dtype != default.dtype else {}
-    plain = [f.name for f in dataclasses.fields(Recipe) if f.type in ("bool", "int", "float", "str")]
-    changed |= {k: getattr(made, k) for k in plain if getattr(made, k) != getattr(usual, k)}
+    changed |= {k: getattr(made, k) for k in PLAIN if getattr(made, k) != getattr(usual, k)}
     return names.written(method.name, changed)
 
 
@@ -385,9 +393,8 @@ def _formation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that hold a number, a text, or True or False."""
-    kinds = {f.name: names.PLAIN[str(f.type)] for f in dataclasses.fields(Recipe) if f.type in names.PLAIN}
-    return {name: names.convert(name, fields[name], kind) for name, kind in kinds.items() if name in fields}
+    """The given ones of :data:`PLAIN`."""
+    return {name: names.convert(name, fields[name], kind) for name, kind in PLAIN.items() if name in fields}
 
 
 _CHANGES: tuple[Callable[[Recipe, Mapping[str, Any]], dict[str, Any]], ...] = (

@@ -271,6 +271,11 @@ FLAGS = {
     "nested": option(
         "--nested", is_flag=True, help="Make the first images of each class useful alone, so that the set may shrink."
     ),
+    "classes_per_step": option(
+        "--classes-per-step",
+        type=Whole(min=1),
+        help="Classes of each step at most; they take turns. For hundreds of classes.  [default: all]",
+    ),
     "soft_labels": option(
         "--soft-labels", is_flag=True, help="Store the predictions of the networks of --encoder trained; costs bytes."
     ),

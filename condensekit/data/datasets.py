@@ -107,8 +107,8 @@ def load(
         download: Download a named data set that is missing.
         trust_local_copy: Read the files of a named data set even if their checksums differ from the published ones.
         mmap: Folder for the decoded pixels, which are written once and then memory-mapped, so that a folder of images
-            may be larger than memory (named sets and ``.npz`` files are read into memory first). Without it, a folder
-            may have 8 GiB of pixels.
+            may be larger than memory (named sets and ``.npz`` files are read into memory first). Where a call was
+            stopped, the next one goes on. Without ``mmap``, a folder may have 8 GiB of pixels.
         flippable: Whether a mirrored image still shows its class; None: as known for a named data set, else True.
         splits: Whether folders named ``train``, ``test`` or ``val`` are splits; False: they are classes.
         layout: ``NCHW`` or ``NHWC``, the axes of arrays; None: :func:`condensekit.data.arrays.as_nchw` has the rule.

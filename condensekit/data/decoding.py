@@ -1,16 +1,10 @@
-"""Decoding: items and arrays as one (N, C, H, W) tensor, in memory or memory-mapped."""
+"""Decoding: items and arrays as one (N, C, H, W) tensor in memory."""
 
 from __future__ import annotations
 
 import contextlib
-import glob
-import os
-import secrets
-import shutil
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from condensekit.data.arrays import as_nchw, as_numbers, as_tensor
-from condensekit.errors import DataError, StoreError, refuse, whole
+from condensekit.errors import DataError, refuse, whole
 from condensekit.progress import Progress
-from condensekit.runs.lock import waiting
 
 MAX_BYTES = 8 << 30  # of decoded images in memory
 LISTED = 10  # images that an error names
@@ -178,9 +171,9 @@ def check_bytes(images: int, needed: int) -> None:
         )
 
 
-def shown(images: Iterable[Tensor], count: int, progress: Progress) -> Iterator[Tensor]:
-    """The images; each image advances the progress."""
-    with progress.stage("read images", count) as stage:
+def shown(images: Iterable[Tensor], count: int, progress: Progress, done: int = 0) -> Iterator[Tensor]:
+    """The images after the first ``done`` of ``count``; each image advances the progress."""
+    with progress.stage("read images", count, done) as stage:
         for image in images:
             stage.advance()
             yield image
@@ -209,60 +202,3 @@ def enough_memory(needed: int, way_out: str = "use a smaller image_size=N, or mm
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's kind of MemoryError
             raise
         raise DataError(f"not enough memory for images of {needed:,} bytes: {way_out}") from error
-
-
-def mapped(images: Iterable[Tensor], count: int, file: Path) -> Tensor:
-    """(count, C, H, W) memory-mapped copy-on-write from ``file``, which is written first if it is missing.
-
-    Only one process writes at a time, and an incomplete file never appears. If the file exists, ``images`` is unused.
-
-    Raises:
-        StoreError: The file cannot be written, is damaged, or is a link or another special file.
-    """
-    try:
-        _write_once(images, count, file)
-    except OSError as error:
-        raise StoreError(f"{file}: cannot write the decoded images: {error}") from error
-    try:
-        if not stat.S_ISREG(file.lstat().st_mode):
-            raise ValueError("it is a link or another special file")
-        found = np.load(file, mmap_mode="c", allow_pickle=False)
-        if found.ndim != 4 or len(found) != count or found.dtype not in (np.uint8, np.float32):
-            raise ValueError(f"it holds {found.dtype} of shape {found.shape}")
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{file}: cannot map the decoded images: {error}; delete it") from error
-    return torch.from_numpy(found)
-
-
-def _write_once(images: Iterable[Tensor], count: int, file: Path) -> None:
-    if os.path.lexists(file):
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with waiting(file.with_suffix(".lock")):
-        if os.path.lexists(file):
-            return
-        for rest in file.parent.glob(f".{glob.escape(file.stem)}.*.part"):  # of a process that was killed
-            rest.unlink()
-        part = file.with_name(f".{file.stem}.{secrets.token_hex(8)}.part")  # a name that nobody can occupy beforehand
-        try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as out:
-                _write_array(images, count, out, shutil.disk_usage(file.parent).free)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(part, file)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-
-
-def _write_array(images: Iterable[Tensor], count: int, out: BinaryIO, free: int) -> None:
-    """A ``.npy`` file, image by image: pages of a file written this way never count as the process's memory."""
-    for index, image in enumerate(images):
-        array = image.contiguous().numpy()
-        if index == 0:
-            needed = count * array.nbytes
-            if needed > free:
-                raise OSError(f"{needed >> 20} MiB needed, {free >> 20} MiB free")
-            header = {"descr": array.dtype.str, "fortran_order": False, "shape": (count, *array.shape)}
-            np.lib.format.write_array_header_1_0(out, header)
-        out.write(array.data)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from condensekit.data import pictures
-from condensekit.data.decoding import alike, check_bytes, enough_memory, fits, mapped, shown, stacked, stretched
+from condensekit.data.decoding import alike, check_bytes, enough_memory, fits, shown, stacked, stretched
+from condensekit.data.maps import mapped
 from condensekit.errors import DataError
 from condensekit.progress import Progress
 from condensekit.rng import Draw
@@ -54,10 +55,12 @@ class Source:
     def tag(self, image_size: int | None, layout: str | None = None) -> str:
         """16 hex digits that change with the files, their sizes and dates, image size, layout and decoding."""
         real = cache(os.path.realpath)
-        places = (os.path.join(real(folder), name) for folder, name in map(os.path.split, self.files))
-        stats = [(place, (s := os.stat(place)).st_size, s.st_mtime_ns) for place in places]
         kind = () if self.arrays is None else (str(self.arrays[0].dtype), layout)
-        return hashlib.sha256(repr((DECODING, stats, image_size, *kind)).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(repr((DECODING, image_size, *kind)).encode())
+        for file in self.files:  # one by one: there may be millions
+            (folder, name), found = os.path.split(file), os.stat(file)
+            digest.update(repr((os.path.join(real(folder), name), found.st_size, found.st_mtime_ns)).encode())
+        return digest.hexdigest()[:16]
 
     def pixels(self, image_size: int | None, file: Path | None, progress: Progress) -> tuple[Parts, tuple[str, ...]]:
         """(N, C, H, W) images of each part, mapped from ``file`` or in memory; and :attr:`notes` with further ones.
@@ -66,23 +69,27 @@ class Source:
             DataError: Files that cannot be used, or too little memory.
             StoreError: The file cannot be written or is damaged.
         """
-        counts = [len(labels) for labels in self.labels]
+        counts, arrays = [len(labels) for labels in self.labels], self.arrays
         count = sum(counts)
-        alike_now = self.arrays is not None and len({array.shape[1:] for array in self.arrays}) == 1
-        if self.arrays is not None and file is None and alike_now and fits(self.arrays[0], image_size):
+        alike_now = arrays is not None and len({array.shape[1:] for array in arrays}) == 1
+        if arrays is not None and file is None and alike_now and fits(arrays[0], image_size):
             with progress.stage("read images", count) as stage:
                 stage.advance(count)
-            return self.arrays, self.notes
-        if self.arrays is None:
+            return arrays, self.notes
+        if arrays is None:
             whole, notes = pictures.read(self.files, image_size, file, progress)
         else:
             if file is None and image_size:
-                each = [array[:1, :, :1, :1].nbytes * image_size**2 for array in self.arrays]
+                each = [array[:1, :, :1, :1].nbytes * image_size**2 for array in arrays]
                 check_bytes(count, sum(n * size for n, size in zip(counts, each, strict=True)))
-            images = shown(alike(chain(*self.arrays), "image {}".format, image_size), count, progress)
-            with enough_memory(sum(array.nbytes for array in self.arrays)):
-                whole = stacked(images, count) if file is None else mapped(images, count, file)
-            notes = [*stretched((array.shape[2:] for array in self.arrays for _ in array), image_size)]
+
+            def images(done: int = 0) -> Iterator[Tensor]:
+                rest = islice(chain(*arrays), done, None)
+                return shown(alike(rest, lambda row: f"image {done + row}", image_size), count, progress, done)
+
+            with enough_memory(sum(array.nbytes for array in arrays)):
+                whole = stacked(images(), count) if file is None else mapped(images, count, file)
+            notes = [*stretched((array.shape[2:] for array in arrays for _ in array), image_size)]
         return torch.split(whole, counts), (*self.notes, *notes)
 
 

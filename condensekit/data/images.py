@@ -353,6 +353,8 @@ class ClassImages:
         part = object.__new__(ClassImages)
         part.images, part.labels, part.spec = self.images, self.labels, self.spec
         part.source, part.notes, part.held_out = self.source, self.notes, None
+        if not self.spec.pixels:
+            part.ends = self.ends  # of the array, which they share
         part._group(indices)
         return part
 

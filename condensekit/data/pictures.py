@@ -23,7 +23,6 @@ from condensekit.data.decoding import (
     has_alpha,
     is_grey,
     is_wide,
-    mapped,
     orientation,
     resized,
     shown,
@@ -31,6 +30,7 @@ from condensekit.data.decoding import (
     stretched,
     upright,
 )
+from condensekit.data.maps import mapped
 from condensekit.errors import DataError
 from condensekit.progress import Progress
 from condensekit.runs.files import read_json, regular, write_json
@@ -73,7 +73,7 @@ def read(files: Sequence[Path], size: int | None, file: Path | None, progress: P
     Args:
         files: The pictures.
         size: Resize every picture to this height and width; None: all must have the same.
-        file: Written first if it is missing, with the notes beside it; None: in memory.
+        file: Written first if it is missing, with the notes beside it, see :func:`mapped`; None: in memory.
         progress: Receives the number of pictures.
 
     Raises:
@@ -88,12 +88,12 @@ def read(files: Sequence[Path], size: int | None, file: Path | None, progress: P
             return stacked(_shown(files, plan.grey, size, progress), len(files)), plan.notes
     beside = file.with_suffix(".json")
 
-    def images() -> Iterator[Tensor]:
+    def images(done: int) -> Iterator[Tensor]:
         plan = _plan(files, size, progress)
         write_json(beside, plan.notes)
-        yield from _shown(files, plan.grey, size, progress)
+        yield from _shown(files, plan.grey, size, progress, done)
 
-    return mapped(images(), len(files), file), read_json(beside)
+    return mapped(images, len(files), file), read_json(beside)
 
 
 def _plan(files: Sequence[Path], size: int | None, progress: Progress) -> Plan:
@@ -105,8 +105,9 @@ def _plan(files: Sequence[Path], size: int | None, progress: Progress) -> Plan:
     return Plan(grey, len(files) * height * width * (1 if grey else 3), list(_notes(headers, grey, size)))
 
 
-def _shown(files: Sequence[Path], grey: bool, size: int | None, progress: Progress) -> Iterator[Tensor]:
-    return shown(alike(decoded(files, grey, size), lambda i: str(files[i]), None), len(files), progress)
+def _shown(files: Sequence[Path], grey: bool, size: int | None, progress: Progress, done: int = 0) -> Iterator[Tensor]:
+    rest = files[done:]
+    return shown(alike(decoded(rest, grey, size), lambda i: str(rest[i]), None), len(files), progress, done)
 
 
 def surveyed(files: Sequence[Path], progress: Progress) -> list[Header]:

@@ -40,6 +40,7 @@ UNFIT = {
     "keep": "it trains the networks it matches gradients of",
     "compiled": "a compiled network has no second derivative",
     "soft_labels": "its networks are trained on the condensed images, not on real ones",
+    "classes_per_step": "it trains a network on the images of all classes",
 }
 """Options of a recipe that do not fit the method, each with the reason."""
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # ipc: (outer, inner)

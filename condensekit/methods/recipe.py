@@ -15,6 +15,7 @@ from condensekit.errors import ConfigError, instance, refuse, unknown, whole
 from condensekit.methods.base import Condenser
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.sampling import Sampling, Uniform
+from condensekit.networks.base import separable
 from condensekit.selection.base import Start
 from condensekit.selection.classic import Random
 from condensekit.sets.formation import Formation
@@ -44,6 +45,9 @@ class Recipe:
             images of the set are a useful set, too.
         soft_labels: Label the images with the mean prediction of the trained networks of ``encoder``, instead of
             their class. The labels count in ``nbytes``.
+        classes_per_step: Classes of a step at most, of a separable method; None: all. The classes take turns, in a new
+            order in each round. So of K classes, each is learnt in one of K / ``classes_per_step`` steps, and time and
+            memory of a step fall alike.
 
     Raises:
         ConfigError: Fields that are classes or objects of the wrong class; all of them listed.
@@ -57,6 +61,7 @@ class Recipe:
     formation: Formation = Formation()  # noqa: RUF009 - frozen
     nested: bool = False
     soft_labels: bool = False
+    classes_per_step: int | None = None
 
     parse: ClassVar[Callable[[str], Recipe]]
     """Read a recipe written ``METHOD NAME=VALUE ...``; :mod:`condensekit.catalog.recipes` defines this function."""
@@ -72,6 +77,7 @@ class Recipe:
             instance("formation", self.formation, Formation, "Formation(factor=2)"),
             instance("nested", self.nested, bool, "True or False"),
             instance("soft_labels", self.soft_labels, bool, "True or False"),
+            None if self.classes_per_step is None else whole("classes_per_step", self.classes_per_step, 1),
         )
 
     def __repr__(self) -> str:
@@ -85,7 +91,8 @@ class Recipe:
     @property
     def separable(self) -> bool:
         """Whether classes can be condensed separately, according to the parts of the recipe."""
-        return self.method.separable and not self.encoder.trained and self.sampling.separable
+        together = self.encoder.trained or self.classes_per_step is not None  # whose turn it is depends on all classes
+        return self.method.separable and not together and self.sampling.separable
 
     def replace(self, **changes: Any) -> Recipe:
         """The same recipe with other values of its fields.
@@ -122,7 +129,13 @@ class Recipe:
             DataError: A class with too few images for the start.
         """
         refuse(whole("ipc", ipc, 1), *self.misfits(data, ipc, machine))
-        self.encoder.network.build(data.spec.shape, len(data.classes))  # raises if the images do not fit
+        network = self.encoder.network.build(data.spec.shape, len(data.classes))  # raises if the images do not fit
+        refuse(
+            f"{self.method.name} with batch norm, which mixes the classes, takes no classes_per_step: leave it out, or "
+            "use norm='instance'"
+            if self.classes_per_step is not None and not separable(network)
+            else None
+        )
         self.init.check(data, int(ipc), self.formation.factor)
 
     def misfits(self, data: ClassImages, ipc: int, machine: Machine) -> Sequence[str | None]:
@@ -138,6 +151,9 @@ class Recipe:
             else None,
             "soft_labels=True needs trained networks: use encoder=Trained()"
             if self.soft_labels and not self.encoder.can_label
+            else None,
+            f"{self.method.name} takes no classes_per_step: its step takes all classes at once"
+            if self.classes_per_step is not None and not self.method.separable
             else None,
             *self.method.misfits(data, self, machine),
         )

@@ -1,4 +1,4 @@
-"""Shares: the classes of each rank in a condensation, and the exchange of what belongs to all."""
+"""Shares: the classes of each rank and of each step in a condensation, and the exchange of what belongs to all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor
 from condensekit.compute import Machine, Spent, made_on, of_rank
 from condensekit.data.images import ClassImages
 from condensekit.errors import refuse
-from condensekit.methods.base import State, keep_if
+from condensekit.methods.base import State, StepContext, keep_if
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import separable
 from condensekit.ranks import Ranks
+from condensekit.rng import Draw
 from condensekit.runs.kept import changes, plain
 
 ALIKE = "start all ranks alike, or condense inside ranks.alone()"
@@ -51,22 +52,61 @@ class Shares:
         total = len(self.data.classes)
         return {name: self.ranks.rows(value.cpu(), total) if value.ndim else value for name, value in state.items()}
 
-    def after(self, state: State, former: State, metrics: State) -> tuple[State, State]:
-        """State and metrics after a step; a step that is not finite on one rank changes nothing on the others."""
-        if not self.apart:
-            return state, metrics
-        combined = self.ranks.combined(metrics)
-        return keep_if(combined["finite"], state, former), combined
+    def step(self, state: State, ctx: StepContext) -> tuple[State, State]:
+        """State and metrics after a step of the classes whose turn it is; ``ctx`` has all classes of this rank.
 
-    def check(self, state: State) -> None:
-        """Raise ConfigError if a tensor of the first state does not belong to classes."""
+        The rows of other classes stay as they are. A step that is not finite on one rank changes nothing on the others.
+        """
+        rows = self._turn(ctx.draw)
+        if rows is None:
+            new, metrics = self.recipe.method.step(state, ctx)
+            return self._agreed(new, state, metrics)
+        idle = not len(rows)  # this rank makes the step for a class of its own, and drops what it made
+        rows = torch.zeros(1, dtype=torch.int64) if idle else rows
+        part = replace(ctx, data=ctx.data.select([ctx.data.classes[row] for row in rows.tolist()]))
+        rows = rows.to(ctx.compute.device, non_blocking=True)
+        former = {name: value.index_select(0, rows) if value.ndim else value for name, value in state.items()}
+        new, metrics = self.recipe.method.step(former, part)
+        if idle:
+            metrics = {name: torch.full_like(value, name == "finite") for name, value in metrics.items()}
+        new, metrics = self._agreed(new, former, metrics)
+        for name, value in new.items():
+            if not value.ndim:
+                state[name] = value
+            elif not idle:
+                state[name].index_copy_(0, rows, value)
+        return state, metrics
+
+    def _agreed(self, new: State, former: State, metrics: State) -> tuple[State, State]:
+        """The state and the metrics of a step on which all ranks agree."""
+        if not self.apart:
+            return new, metrics
+        combined = self.ranks.combined(metrics)
+        return keep_if(combined["finite"], new, former), combined
+
+    def _turn(self, draw: Draw) -> Tensor | None:
+        """The rows of this rank whose turn it is in the step of ``draw``, ascending; None: all rows."""
+        most, total = self.recipe.classes_per_step, len(self.data.classes)
+        if most is None or most >= total:
+            return None
+        rows, mine = turn(total, most, draw), range(total)[self._part]
+        return rows[(rows >= mine.start) & (rows < mine.stop)] - mine.start
+
+    def checked(self, state: State) -> State:
+        """The first state, in memory of its own if steps change some rows of it.
+
+        Raises:
+            ConfigError: A tensor does not belong to classes.
+        """
+        some = self.recipe.classes_per_step is not None
         wrong = [name for name, value in state.items() if value.ndim and len(value) != len(self.mine.classes)]
         refuse(
-            f"ranks cannot share {self.recipe.method.name}: the first axis of {wrong[0]!r} in its state must be the "
-            "classes"
-            if self.apart and wrong
+            f"{'ranks cannot share' if self.apart else 'classes_per_step does not fit'} {self.recipe.method.name}: the "
+            f"first axis of {wrong[0]!r} in its state must be the classes"
+            if wrong and (self.apart or some)
             else None
         )
+        return {name: value.clone() for name, value in state.items()} if some else state
 
     def counted(self, spent: Spent) -> Spent:
         """The part of this rank in earlier work of the whole run, which rank 0 counts."""
@@ -75,6 +115,21 @@ class Shares:
     def total(self, spent: Spent) -> Spent:
         """The work of all ranks together."""
         return sum(self.ranks.objects(spent), Spent())
+
+
+def turn(total: int, most: int, draw: Draw) -> Tensor:
+    """The classes of one step: rows of ``total``, ascending, at most ``most``.
+
+    Each class has one turn in a round of steps, as few as that takes; each round has a new order. A step takes one of
+    each few neighbours, so that ranks, which have neighbours, get equally many.
+
+    >>> [turn(5, 2, Draw(0, step)).tolist() for step in (1, 2, 3)]
+    [[2, 3], [0, 4], [1]]
+    """
+    turns = -(-total // most)
+    number, place = divmod(draw.step - 1, turns)
+    order = Draw(draw.seed, number).permutation("classes", total)
+    return order[(order // turns).argsort(stable=True)][place::turns]
 
 
 def check_alike(ranks: Ranks, recipe: Recipe, data: ClassImages, options: Mapping[str, Any]) -> None:

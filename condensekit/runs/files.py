@@ -129,7 +129,7 @@ def write_bytes_atomic(path: Path, *parts: bytes | memoryview) -> None:
     if stream is not None:
         sys.stdout.flush()
         with staged(path, "write"), open(stream, "wb", buffering=0, closefd=False) as file:
-            _write(file, parts)
+            write_whole(file, *parts)
         return
     check_place(path)
     needed, temporary = sum(len(part) for part in parts), temporary_name(path)
@@ -156,14 +156,14 @@ def write_bytes_atomic(path: Path, *parts: bytes | memoryview) -> None:
 
 def _write_all(path: Path, file: Any, parts: tuple[bytes | memoryview, ...], needed: int, free: int) -> None:
     try:
-        _write(file, parts)
+        write_whole(file, *parts)
     except OSError as error:
         reason = f"{error.strerror} ({needed:,} bytes needed, {free:,} bytes free)"
         raise failure(path, "write", reason) from error
 
 
-def _write(file: Any, parts: tuple[bytes | memoryview, ...]) -> None:
-    """Write to a file without buffer, which may take a part only."""
+def write_whole(file: Any, *parts: bytes | memoryview) -> None:
+    """Write bytes to a file without buffer, which may take some of them only at once."""
     for part in parts:
         rest = memoryview(part)
         while rest:

@@ -28,6 +28,7 @@ EXTRAS = (
     "",
     "factor=2",
     "nested=true",
+    "classes_per_step=2",
     "space=pixel",
     "networks=2",
     "labels=soft",

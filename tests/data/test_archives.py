@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from condensekit.data import datasets
 from condensekit.data.files import VAL_IS_TEST
 from condensekit.errors import ConfigError, DataError
+from tests.data.stopping import Stopping
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 8, 6, 3), dtype=np.uint8)
@@ -82,6 +83,16 @@ def test_resized_and_mapped(tmp_path):
     changed, _ = datasets.load(path, image_size=4, mmap=tmp_path / "maps")
     assert changed.fingerprint() != small.fingerprint()
     assert len(list((tmp_path / "maps").glob("a-*.npy"))) == 3
+
+
+def test_a_map_of_arrays_goes_on_where_it_was_stopped(tmp_path):
+    path = save(tmp_path / "a.npz", images=PIXELS, labels=LABELS)
+    with pytest.raises(KeyboardInterrupt):
+        datasets.load(path, image_size=4, mmap=tmp_path / "maps", progress=Stopping(11))
+    progress = Stopping(99)
+    train, _ = datasets.load(path, image_size=4, mmap=tmp_path / "maps", progress=progress)
+    assert progress.begun == [("read images", len(PIXELS), 11)]
+    assert train.fingerprint() == datasets.load(path, image_size=4)[0].fingerprint()
 
 
 @pytest.mark.parametrize(

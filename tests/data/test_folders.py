@@ -1,8 +1,10 @@
 """Folders of pictures: layouts, what is left out, and the same reading as plain Python's."""
 
+import functools
 import os
 import socket
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from condensekit.data import datasets
+from condensekit.data import datasets, decoding, pictures
 from condensekit.data.files import FIFTH
 from condensekit.data.folders import split_of
 from condensekit.errors import ConfigError, DataError
+from tests.data.stopping import Stopping
 
 
 def write_folder(path, classes=("ant", "bee", "cow"), count=5, size=(8, 8), mode="RGB"):
@@ -115,6 +118,46 @@ def test_a_mapped_folder_does_not_stand_in_memory(tmp_path):
     train.images[0] = 7  # changes this process's copy only
     again, _ = datasets.load(tmp_path / "data", mmap=tmp_path / "maps")
     assert again.images[0, 2].unique().tolist() == [255]
+
+
+@pytest.mark.parametrize("after", [0, 1, 20, 39])
+def test_a_build_of_a_map_that_was_stopped_goes_on(tmp_path, monkeypatch, after):
+    """No image is decoded again but those of the last block, and pixels and notes are those of one build."""
+    write_folder(tmp_path / "data", classes=("ant", "bee"), count=20, size=(9, 8))
+    Image.new("LA", (8, 9)).save(tmp_path / "data" / "bee" / "z.png")
+    maps, read = tmp_path / "maps", functools.partial(datasets.load, tmp_path / "data", image_size=6)
+    decoded, upright = [], decoding.upright
+    whole, _ = read(mmap=tmp_path / "others")
+
+    def watched(image):
+        decoded.append(image)
+        return upright(image)
+
+    monkeypatch.setattr(pictures, "upright", watched)
+    with pytest.raises(KeyboardInterrupt):
+        read(mmap=maps, progress=Stopping(after))
+    progress = Stopping(99)
+    train, _ = read(mmap=maps, progress=progress)
+    assert progress.begun == [("read headers", 41, 0), ("read images", 41, after)]
+    assert 41 <= len(decoded) <= 41 + pictures.BATCH
+    assert train.fingerprint() == whole.fingerprint()
+    assert train.notes == whole.notes
+    assert [file.suffix for file in sorted(maps.iterdir())] == [".json", ".lock", ".npy"]
+    again = Stopping(0)
+    read(mmap=maps, progress=again)
+    assert again.begun == []
+
+
+def test_a_changed_folder_does_not_go_on_with_the_map_of_the_former(tmp_path):
+    write_folder(tmp_path / "data", count=9)
+    with pytest.raises(KeyboardInterrupt):
+        datasets.load(tmp_path / "data", mmap=tmp_path / "maps", progress=Stopping(12))
+    time.sleep(0.02)  # a new date, should the size happen to be the old one
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "data" / "ant" / "0.png")
+    progress = Stopping(99)
+    train, _ = datasets.load(tmp_path / "data", mmap=tmp_path / "maps", progress=progress)
+    assert progress.begun[-1] == ("read images", 27, 0)
+    assert train.fingerprint() == datasets.load(tmp_path / "data")[0].fingerprint()
 
 
 @pytest.mark.parametrize(
