@@ -70,12 +70,15 @@ def plain(record: Any) -> Any:
 
 
 def changes(found: Any, asked: Any) -> list[str]:
-    """``ipc: 1 there, 10 here`` for each value in which two records differ."""
+    """``ipc: 1 there, 10 here`` for each value in which two records differ; None is as good as no value.
+
+    So an option that is new and None does not make an older record another one.
+    """
     there, here = dict(leaves(found)), dict(leaves(asked))
     return [
         f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} here"
         for key in dict.fromkeys([*there, *here])
-        if there.get(key) != here.get(key)
+        if there.get(key, "null") != here.get(key, "null")
     ]
 
 

@@ -82,7 +82,7 @@ def test_equal_records_are_let_through():
     ("found", "asked", "told"),
     [
         ({"a": 1}, {"a": 1.0}, ["a: 1 there, 1.0 here"]),
-        ({"a": None}, {}, ["a: null there, nothing here"]),
+        ({"a": None}, {}, []),
         ({"a": {"b": 1}}, {"a": 1}, ["a.b: 1 there, nothing here", "a: nothing there, 1 here"]),
         ({"a": {}}, {"a": {"b": 1}}, ["a: {} there, nothing here", "a.b: nothing there, 1 here"]),
         ({"a": "x"}, {"a": "y"}, ['a: "x" there, "y" here']),
@@ -97,3 +97,8 @@ def test_each_value_that_differs_is_told(found, asked, told):
 def test_plain_records_are_those_of_json():
     assert plain({"a": (1, 2), 3: None}) == {"a": [1, 2], "3": None}
     assert json.dumps(plain(RECIPE)) == json.dumps(RECIPE)
+
+
+def test_a_new_option_that_is_none_is_no_difference():
+    assert changes({"ipc": 1}, {"ipc": 1, "classes_per_step": None}) == []
+    assert changes({"ipc": 1}, {"ipc": 1, "nested": False}) == ["nested: nothing there, false here"]
