@@ -272,7 +272,8 @@ def main() -> None:
         print("\n".join(told * first))
         return
     task = _load(args)
-    if first and args.task == "nb201" and not args.limit and not (every := args.results / "nb201-population.json").exists():
+    every = args.results / "nb201-population.json"
+    if first and args.task == "nb201" and not args.limit and not every.exists():
         write(every, {"population": tasks.population(task), "command": "python benchmarks/nas/run.py --task nb201"})
     for name in (name for name in rankers if name not in (*PUBLISHED, *TRUTHS)):
         named(name, recipe).check(task.setting(recipe, 0, args.runs / "sets"))

@@ -194,9 +194,10 @@ def replay(folder):
     with alone():
         once = go(digits, folder / f"once-{launched().number}-{os.getpid()}", **terms)
     found = {}
-    for name, change in {"options": {"ipc": 1 + launched().number}, "orders": {"orders": 1 + launched().number}}.items():
+    for name in ("ipc", "orders"):
+        other = replace(settings, **{name: 1 + launched().number})
         try:
-            go(digits, folder / name, settings=replace(settings, **change), making=making)
+            go(digits, folder / name, settings=other, making=making)
         except ConfigError as error:
             with joined() as ranks:
                 found[name] = [*sorted(set(ranks.objects(str(error)))), (folder / name).exists()]

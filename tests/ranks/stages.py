@@ -34,7 +34,7 @@ from tests.ranks import child
 from tests.ranks.child import MACHINE, RECIPES, cells, made
 from tests.replay.runs import PLAIN, SMALL
 
-TIMES = {"seconds", "condense_s", "train_s", "wall_s", "peak_mib"}
+TIMES = ("_s", "_s_per_experience", "peak_mib", "environment")
 CONDENSE = {
     "encoders": (1, trained_encoders, "train_network", 1),
     "first images": (0, Preparation, "_images", 1),
@@ -42,7 +42,7 @@ CONDENSE = {
     "checkpoint": (0, run_folder, "save_tensors", 2),
 }  # the rank that dies, and the call before which it dies
 SHARE = {
-    "evaluate": (1, evaluation, "train_network", 2),
+    "evaluate": (1, evaluation, "train_network", 1),
     "replay": (1, from_scratch, "train_network", 2),
     "replay, rank 0": (0, from_scratch, "train_network", 2),
 }
@@ -58,7 +58,7 @@ def evaluate(folder):
     """Four networks."""
     train, test = shapes().split(0.5)
     chosen = {name: ck.select(train, name, ipc=1) for name in ("random", "kmeans")}
-    given = {"network": "ConvNet-w8-d1", "networks": 2, "protocol": replace(SHORT, steps=2), "against": None}
+    given = {"network": "ConvNet-w8-d1", "networks": 2, "protocol": replace(SHORT, steps=100), "against": None}
     return ck.evaluate(chosen, test, **given, machine=MACHINE, progress=SILENT, out=folder)
 
 
@@ -84,7 +84,7 @@ def forked(count, work, dies=None):
             told = {"RANK": number, "WORLD_SIZE": count, "LOCAL_RANK": number, "MASTER_PORT": port}
             os.environ.update({name: str(value) for name, value in told.items()}, MASTER_ADDR="127.0.0.1")
             if dies and dies[0] == launched().number:
-                arm(*dies[1:3], True, dies[3])
+                arm(dies[1], dies[2], True, dies[3])
             try:
                 work()
                 os._exit(0)
@@ -107,7 +107,7 @@ def benchmark(folder):
 def figures(record):
     """A result without times."""
     if isinstance(record, dict):
-        return {name: figures(value) for name, value in record.items() if name not in {*TIMES, "environment"}}
+        return {name: figures(value) for name, value in record.items() if not name.endswith(TIMES)}
     return [figures(value) for value in record] if isinstance(record, list) else record
 
 
@@ -129,7 +129,7 @@ def main(folder):
         written = (run / whole.name).exists()
         resumed = forked(1, lambda run=run, work=work: work(run))
         same = figures(read_json(run / whole.name)) == figures(read_json(whole))
-        found[stage] = [*codes, written, *resumed, same, len(list(run.rglob("*.lock")))]
+        found[stage] = [*codes, written, *resumed, same, len(list(run.rglob("cells/**/*.lock")))]
     return {**found, "benchmark": benchmark(folder / "benchmark")}
 
 

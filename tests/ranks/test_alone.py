@@ -118,7 +118,7 @@ def test_a_script_that_ranks_do_not_share_is_refused(first, monkeypatch):
     with pytest.raises(SystemExit) as end:
         record.start(lambda: None)
     assert end.value.code == 1
-    assert record.start(lambda: None, shared=True) is None
+    record.start(lambda: None, shared=True)
 
 
 def test_another_rank_is_silent(second, cli, monkeypatch):
