@@ -5,6 +5,7 @@ python -m tests.ranks.stages FOLDER
 The ranks are forked from this process, which has imported everything, and no torchrun ends the ranks that are left.
 """
 
+import importlib
 import json
 import os
 import socket
@@ -34,6 +35,7 @@ from tests.ranks import child
 from tests.ranks.child import MACHINE, RECIPES, cells, made
 from tests.replay.runs import PLAIN, SMALL
 
+LATE = ("torch._dynamo", "sklearn.cluster", "scipy.stats", "matplotlib.pyplot")  # which each rank would import
 TIMES = ("_s", "_s_per_experience", "peak_mib", "environment")
 CONDENSE = {
     "encoders": (1, trained_encoders, "train_network", 1),
@@ -58,7 +60,7 @@ def evaluate(folder):
     """Four networks."""
     train, test = shapes().split(0.5)
     chosen = {name: ck.select(train, name, ipc=1) for name in ("random", "kmeans")}
-    given = {"network": "ConvNet-w8-d1", "networks": 2, "protocol": replace(SHORT, steps=100), "against": None}
+    given = {"network": "ConvNet-w8-d1", "networks": 2, "protocol": replace(SHORT, steps=30), "against": None}
     return ck.evaluate(chosen, test, **given, machine=MACHINE, progress=SILENT, out=folder)
 
 
@@ -135,4 +137,6 @@ def main(folder):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    for name in LATE:
+        importlib.import_module(name)
     print(json.dumps(main(Path(sys.argv[1]))))

@@ -154,15 +154,15 @@ def run_protocol(
     kept = {name: describe(kind.filler) for name, kind in known.items()}
     told = {**asked, "orders": settings.orders, "places": places, "memories": kept, "room": room, "data": fingerprint}
     with ExitStack() as stack:
-        ranks = stack.enter_context(joined())
-        check_alike(ranks, told)
 
         def opened() -> None:
             """Open the run folder, on rank 0 for all."""
             stack.enter_context(RunDir.create(out, {**asked, **(record or {})}, resume, fingerprint))
             _remember(known.values(), out / MEMORIES)
 
-        ranks.from_first(opened)
+        with joined() as ranks:
+            check_alike(ranks, told)
+            ranks.from_first(opened)
         stack.enter_context(alone())  # each cell is made by one rank
         if ranks.several:
             making = replace(making, machine=of_rank(making.machine, ranks.local))
