@@ -5,6 +5,7 @@ The environment tells a process its rank. Without torchrun there is one rank, an
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import threading
@@ -178,7 +179,8 @@ def joined() -> Iterator[Ranks]:
         yield found
     finally:
         _present.reset(token)
-        _leave()
+        if found.several:
+            _leave()
 
 
 @contextmanager
@@ -201,7 +203,8 @@ def _group(backend: str) -> Any:
 
     if backend not in _groups:
         if not dist.is_initialized():
-            here, store = launched(), dist.PrefixStore(f"condensekit-{next(_numbers)}", _store())
+            here, name = launched(), f"condensekit-{next(_numbers)}"
+            store = dist.PrefixStore(name, _store())  # type: ignore[attr-defined]
             dist.init_process_group("gloo", store=store, rank=here.number, world_size=here.count, timeout=PATIENCE)
             _groups["all"] = None  # which is the group that torch.distributed uses without another one
         _groups[backend] = dist.new_group(backend=backend, timeout=PATIENCE)
@@ -213,17 +216,17 @@ def _store() -> Any:
     """Where the ranks find each other's addresses."""
     import torch.distributed as dist
 
-    return next(dist.rendezvous("env://", timeout=PATIENCE))[0]
+    atexit.register(_store.cache_clear)
+    return next(dist.rendezvous("env://", timeout=PATIENCE))[0]  # type: ignore[attr-defined]
 
 
 def _leave() -> None:
     """End the connection to the other ranks."""
-    if _groups:
-        import torch.distributed as dist
+    import torch.distributed as dist
 
-        for group in [None] if "all" in _groups else _groups.values():
-            dist.destroy_process_group(group)
-        _groups.clear()
+    for group in [None] if "all" in _groups else _groups.values():
+        dist.destroy_process_group(group)
+    _groups.clear()
 
 
 def _exchange(work: Callable[[Any], object]) -> None:
