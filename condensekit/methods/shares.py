@@ -119,8 +119,8 @@ def machine_of(ranks: Ranks, machine: Machine, plan: Mapping[str, Any] | None) -
         ConfigError: A device that is not here, or more ranks than GPUs.
     """
     if plan:
-        asked, there = machine.resolved().device, plan["device"].partition(":")[0]
-        same = asked.partition(":")[0] == there  # so that the run goes on on the GPU that was asked for
+        asked, there = machine.resolved().device, plan["device"]
+        same = asked.partition(":")[0] == there.partition(":")[0]  # on another GPU the run goes on, too
         made = made_on({**plan, "device": asked if same else there})
         machine = replace(made, workers=machine.workers) if ranks.several else made
     return of_rank(machine, ranks.local) if ranks.several else machine
