@@ -11,12 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import torch
+
+from condensekit.compute import Machine, of_rank
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import CondensekitError
+from condensekit.ranks import alone, launched
 from condensekit.runs.files import read_json, write_json
 from condensekit.runs.folder import environment
 from condensekit.runs.kept import refuse_other
+from condensekit.runs.lock import trying
+from condensekit.runs.sharing import each_once
 
 HERE = Path(__file__).resolve().parent
 RESULTS, RUNS = HERE / "results", HERE.parent / "runs"
@@ -66,8 +72,13 @@ class Cell(Protocol):
     def data(self) -> str:
         """Name of the data set."""
 
+    @property
+    def lock(self) -> str:
+        """Name of what one process at a time makes: the cell, or runs that it has in common with other cells."""
+
 
 C = TypeVar("C", bound=Cell)
+T = TypeVar("T")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -113,7 +124,7 @@ def fill(
     run: Callable[[C, ClassImages, ClassImages, argparse.Namespace], Record],
     figure: Callable[[Mapping[str, Any]], float],
 ) -> None:
-    """Run the missing cells, each with its training and test images.
+    """Run the missing cells, each with its training and test images, together with other processes.
 
     Args:
         cells: All cells of the tables, in the order in which they are run.
@@ -129,20 +140,56 @@ def fill(
     def load(name: str) -> tuple[ClassImages, ClassImages]:
         return datasets.load(name, root=args.data_root, download=args.download, trust_local_copy=args.trust_local_copy)
 
-    for cell in cells:
+    first = launched().first
+
+    def one(cell: C) -> None:
         path = args.results / f"{cell.stem}.json"
-        if not re.search(args.only, cell.stem):
-            continue
         if path.exists():
             asked = asdict(cell)  # type: ignore[call-overload]
             found = {**asked, **read(path)[cell.kind]}  # an older file has no entry for a new option
             refuse_other(f"{path} holds another cell", found, asked, "move the file away to measure the cell again")
         if args.list or path.exists():
-            print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
-            continue
+            if first:
+                print(f"{cell.stem}: {'done' if path.exists() else 'missing'}", flush=True)
+            return
         record = run(cell, *load(cell.data), args)
         write(path, record)
         print(f"{cell.stem}: {figure(record):.4f} in {record['wall_s']:.0f} s", flush=True)
+
+    wanted = (cell for cell in cells if re.search(args.only, cell.stem))
+    if args.list:
+        for cell in wanted:
+            one(cell)
+        return
+    _own_gpu(args.device)
+    share(wanted, lambda cell: args.results / f"{cell.lock}.lock", one)
+
+
+def share(tasks: Iterable[T], lock: Callable[[T], Path], make: Callable[[T], None]) -> None:
+    """Make each task in one process at a time, the ranks of torchrun or any others; ``make`` passes what is done.
+
+    A process that ends leaves its task to the others. Each rank runs what is in a task alone.
+
+    Args:
+        tasks: The tasks, in their order of importance.
+        lock: The file whose lock a process holds while it makes a task.
+        make: Makes a task unless it is made.
+    """
+
+    def attempt(task: T) -> bool | None:
+        with trying(lock(task)) as held, alone():
+            if held:
+                make(task)
+        return held or None
+
+    each_once(tasks, attempt)
+
+
+def _own_gpu(device: str) -> None:
+    """On GPUs, give each rank of torchrun its own. Raises ConfigError for more ranks than GPUs."""
+    here = launched()
+    if here.several and (mine := of_rank(Machine(device), here.local).device).startswith("cuda"):
+        torch.cuda.set_device(mine)
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
@@ -181,8 +228,16 @@ def hardware(records: Iterable[Record]) -> str:
     return "; ".join(sorted(found))
 
 
-def start(main: Callable[[], None]) -> None:
-    """Run a script; an error of this package ends it with one line."""
+def start(main: Callable[[], None], shared: bool = False) -> None:
+    """Run a script; an error of this package ends it with one line.
+
+    Args:
+        main: The script.
+        shared: Whether the ranks of torchrun share its work; if not, they are refused.
+    """
+    here = launched()
+    if here.several and not shared:
+        sys.exit("Error: this script runs in one process: start it without torchrun" if here.first else 1)
     try:
         main()
     except CondensekitError as error:

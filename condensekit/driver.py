@@ -26,7 +26,7 @@ from condensekit.methods.result import CondenseResult as CondenseResult
 from condensekit.methods.result import Status as Status
 from condensekit.methods.result import set_of
 from condensekit.methods.sampling import Sampler
-from condensekit.methods.shares import Shares, check_alike, machine_of
+from condensekit.methods.shares import Shares, check_shared, machine_of
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
 from condensekit.ranks import joined
@@ -133,7 +133,7 @@ def condense(
     with ExitStack() as stack:
         fingerprint, ranks = data.fingerprint(), stack.enter_context(joined())
         saved = saving and replace(saving, out=Path(), resume=False)
-        check_alike(ranks, made, data, {**options, "data_fingerprint": fingerprint, "saving": describe(saved)})
+        check_shared(ranks, made, data, {**options, "data_fingerprint": fingerprint, "saving": describe(saved)})
         budget, runs = Budget(steps, minutes), list[RunDir]()
 
         def opened() -> tuple[int, State, dict[str, Any]] | None:

@@ -6,6 +6,7 @@ The environment tells a process its rank. Without torchrun there is one rank, an
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from condensekit.errors import CondensekitError, RankError
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ARRIVAL = timedelta(minutes=30)  # until all ranks have begun the same run
 PATIENCE = timedelta(hours=3)  # for a rank that works alone, such as on encoders; one that ends is noticed at once
-_groups: dict[str, Any] = {}  # process groups of all ranks, by backend
+_groups: dict[str, Any] = {}  # process groups of all ranks, by backend; inside :func:`joined` only
+_numbers = itertools.count()  # of the connections, which all ranks make in the same order
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def launched() -> Ranks:
 def tells(error: CondensekitError) -> bool:
     """Whether this rank says what is wrong: rank 0 for all, and one rank of each computer before they have joined."""
     here = launched()
-    return here.first or (not error.of_all and (bool(_groups) or here.local == 0))
+    return here.first or (not error.of_all and (bool(_store.cache_info().currsize) or here.local == 0))
 
 
 def present() -> Ranks:
@@ -160,18 +163,24 @@ def present() -> Ranks:
 def joined() -> Iterator[Ranks]:
     """Make the run inside together with the other ranks, if there are any; only in the main thread.
 
+    The connection ends with the run: Avalanche would share the data of a training over the ranks that it finds.
+
     Raises:
         RankError: A rank has not begun the same run.
     """
-    found = _present.get()
-    if found is None:
-        found = launched() if threading.current_thread() is threading.main_thread() else ALONE
-        found.arrive()
+    outer = _present.get()
+    if outer is not None:
+        yield outer
+        return
+    found = launched() if threading.current_thread() is threading.main_thread() else ALONE
     token = _present.set(found)
     try:
+        found.arrive()
         yield found
     finally:
         _present.reset(token)
+        if found.several:
+            _leave()
 
 
 @contextmanager
@@ -194,10 +203,30 @@ def _group(backend: str) -> Any:
 
     if backend not in _groups:
         if not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=PATIENCE)
-            atexit.register(dist.destroy_process_group)
+            here, name = launched(), f"condensekit-{next(_numbers)}"
+            store = dist.PrefixStore(name, _store())  # type: ignore[attr-defined]
+            dist.init_process_group("gloo", store=store, rank=here.number, world_size=here.count, timeout=PATIENCE)
+            _groups["all"] = None  # which is the group that torch.distributed uses without another one
         _groups[backend] = dist.new_group(backend=backend, timeout=PATIENCE)
     return _groups[backend]
+
+
+@cache
+def _store() -> Any:
+    """Where the ranks find each other's addresses."""
+    import torch.distributed as dist
+
+    atexit.register(_store.cache_clear)
+    return next(dist.rendezvous("env://", timeout=PATIENCE))[0]  # type: ignore[attr-defined]
+
+
+def _leave() -> None:
+    """End the connection to the other ranks."""
+    import torch.distributed as dist
+
+    for group in [None] if "all" in _groups else _groups.values():
+        dist.destroy_process_group(group)
+    _groups.clear()
 
 
 def _exchange(work: Callable[[Any], object]) -> None:

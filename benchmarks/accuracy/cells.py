@@ -152,6 +152,11 @@ class Cell:
         return "-".join(filter(None, parts))
 
     @property
+    def lock(self) -> str:
+        """Name of what one process at a time makes."""
+        return self.run if self.recipe else self.stem
+
+    @property
     def run(self) -> str:
         """Name of the folder of its runs; cells with the same recipe share the folder, also in different studies."""
         how = (self.recipe + self.precision).encode()

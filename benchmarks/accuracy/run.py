@@ -5,8 +5,8 @@
 
 The script writes one JSON file for each cell (data set, images per class, method or selection) under
 ``benchmarks/results/``. It skips cells with a file, so that it can be stopped and started again. The most important
-cells come first. Condensations are stored under ``--runs`` and resumed. Accuracies are those of the whole test set
-after the last training step.
+cells come first. The processes of torchrun, or several that are started side by side, share the cells. Condensations
+are stored under ``--runs`` and resumed. Accuracies are those of the whole test set after the last training step.
 """
 
 from __future__ import annotations
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, shared=True)

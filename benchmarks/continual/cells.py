@@ -140,6 +140,11 @@ class Cell:
         digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
         return f"{self.group}-{name}-{digest[:8]}"
 
+    @property
+    def lock(self) -> str:
+        """Name of what one process at a time makes."""
+        return self.folder
+
     def varied(self, options: dict[str, Any]) -> Cell:
         """The cell with other options, which become part of its name; in a search all given options do so."""
         other = [name for name, value in options.items() if self.tuning or value != getattr(self, name)]

@@ -7,8 +7,9 @@
 
 The script writes one JSON file for each cell of ``cells.py`` (data set, experiences, images per class, regime, network,
 memory) under ``benchmarks/results/``. It skips cells with a file, so that it can be stopped and started again. Finished
-orders, experiences and condensations of a cell are stored under ``--runs``. The most important cells come first. Cells
-from scratch do not need Avalanche.
+orders, experiences and condensations of a cell are stored under ``--runs``. The most important cells come first. The
+processes of torchrun, or several that are started side by side, share the cells. Cells from scratch do not need
+Avalanche.
 
 No option is chosen by test accuracy: orders 0, 1, ... are reported. With ``--tune``, a tenth of the training images is
 held out before the condensation and judges, on two orders from 100; the files are called ``tuning-...``. The best
@@ -179,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, shared=True)

@@ -6,7 +6,8 @@
 
 The script writes one JSON file for each cell (task, sample, ranker) under ``benchmarks/results/nas``. It skips cells
 with a file, and raises an error for a file with other options. Cheap cells come first. Trials are stored under
-``--runs``, so that the script can be stopped and started again without a repeated training.
+``--runs``, so that the script can be stopped and started again without a repeated training. The processes of torchrun,
+or several that are started side by side, share the rankers: give each ``--workers 1``.
 
 The ranker ``condensed`` uses the set of ``--condense``, the ranker ``start`` the first images of this condensation.
 Other methods are called by their names (``dm``) and have real batches of 64. Each kind has ``--sets`` sets, and each
@@ -65,7 +66,7 @@ from benchmarks.nas.cells import (
     suffix,
 )
 from benchmarks.nas.tasks import Task
-from benchmarks.record import RESULTS, RUNS, Record, data_parser, start, write
+from benchmarks.record import RESULTS, RUNS, Record, data_parser, share, start, write
 from condensekit.errors import CondensekitError, Problems, refuse, require, unknown, whole
 from condensekit.nas.engines.client import WarmServer
 from condensekit.nas.rankers.sets import DivergedError, Preparation
@@ -73,6 +74,7 @@ from condensekit.nas.spaces.architecture import Architecture, key
 from condensekit.nas.trials.driver import search
 from condensekit.nas.trials.log import Trial, TrialLog
 from condensekit.nas.trials.strategies import FixedList
+from condensekit.ranks import launched
 from condensekit.runs.describe import describe
 
 SAMPLES = {"nb201": ("all", "top-100", "top-200", "top-300", "tune", "tune-top"), "convnet": ("all", "tune")}
@@ -264,18 +266,23 @@ def main() -> None:
     for cell, path in wanted.items():
         if path.exists():
             check(path, options(cell.ranker, recipe, args))
+    first = launched().first
     if args.list or all(path.exists() for path in wanted.values()):
-        print("\n".join(f"{cell.stem}: {'done' if path.exists() else 'missing'}" for cell, path in wanted.items()))
+        told = [f"{cell.stem}: {'done' if path.exists() else 'missing'}" for cell, path in wanted.items()]
+        print("\n".join(told * first))
         return
     task = _load(args)
-    if args.task == "nb201" and not args.limit and not (every := args.results / "nb201-population.json").exists():
+    every = args.results / "nb201-population.json"
+    if first and args.task == "nb201" and not args.limit and not every.exists():
         write(every, {"population": tasks.population(task), "command": "python benchmarks/nas/run.py --task nb201"})
     for name in (name for name in rankers if name not in (*PUBLISHED, *TRUTHS)):
         named(name, recipe).check(task.setting(recipe, 0, args.runs / "sets"))
     with WarmServer() as server:
-        for cell, path in wanted.items():
+
+        def make(cell: Cell) -> None:
+            path = wanted[cell]
             if path.exists():
-                continue
+                return
             one = f"--task {cell.task} --sample {cell.sample} --rankers {cell.ranker}"
             given = "".join(f" --{k.replace('_', '-')} {shlex.quote(str(value))}" for k, value in new.items())
             short = f" --limit {args.limit}" if args.limit else ""
@@ -284,9 +291,17 @@ def main() -> None:
                 found = run_cell(cell, task, recipe, args, server, command)
             except DivergedError as error:  # the folder of the set stores it, so that it is not repeated
                 print(f"{cell.stem}: failed, {error}", flush=True)
-                continue
+                return
             write(path, found)
             print(f"{cell.stem}: {found['trials_s']:.0f} s of trials in {found['wall_s']:.0f} s", flush=True)
+
+        share(wanted, lambda cell: args.runs / f"{_shared(cell, recipe)}.lock", make)
+
+
+def _shared(cell: Cell, recipe: Training) -> str:
+    """Name of what one process at a time makes: the log of a ranker's trials, and the sets that it needs."""
+    plain = cell.ranker in (*FREE, *PUBLISHED, *TRUTHS) or not dear(cell.ranker, recipe)
+    return f"{cell.task}-{cell.ranker if plain else CONDENSED}"
 
 
 def _check(args: argparse.Namespace, rankers: Sequence[str], samples: Sequence[str], recipe: Training) -> None:
@@ -320,4 +335,4 @@ def _load(args: argparse.Namespace) -> Task:
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, shared=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.record import Record, start, write
+from condensekit.errors import refuse, whole
 from condensekit.sets.condensed import CondensedSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def measure(ranks: int, args: argparse.Namespace, out: Path) -> float:
     machine = ["--device", "cpu", "--workers", "1", "--not-compiled", "--quiet", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *launcher, "-m", "condensekit", "condense", *words, *machine]
-    subprocess.run(command, cwd=out.parent, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     with (out / "metrics.csv").open() as file:
         return statistics.median(float(row["seconds"]) for row in list(csv.DictReader(file))[1:])
 
@@ -65,6 +66,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5, help="number of pairs")
     parser.add_argument("--json", type=Path, required=True, help="the file to write")
     args = parser.parse_args()
+    lengths = {"--steps": (args.steps, 2), "--ranks": (args.ranks, 2), "--pairs": (args.pairs, 1)}
+    refuse(*(whole(name, value, low) for name, (value, low) in lengths.items()))
     rows: list[Record] = []
     for number in range(args.pairs):
         rows.append(pair(number, args))

@@ -17,7 +17,7 @@ from condensekit.cli.suggest import for_command, for_option
 from condensekit.errors import CondensekitError, StoreError
 from condensekit.ranks import launched, tells
 
-SHARED = ("condense", "evaluate")  # commands that the ranks of torchrun share
+SHARED = ("condense", "evaluate", "replay")  # commands that the ranks of torchrun share
 
 
 class Commands(click.Group):
@@ -48,7 +48,8 @@ class Commands(click.Group):
             told = f"No such command {error.command_name!r}. {for_command(error.command_name)}"
             raise click.NoSuchCommand(error.command_name, told, ctx=ctx) from None
         if name not in SHARED and launched().several:
-            raise click.UsageError(f"{name} runs in one process: start it without torchrun", ctx=ctx)
+            way = ", with --workers N for several candidates at a time" if name == "search" else ""
+            raise click.UsageError(f"{name} runs in one process: start it without torchrun{way}", ctx=ctx)
         return name, imported(name or ""), rest
 
     def invoke(self, ctx: click.Context) -> object:
@@ -75,7 +76,7 @@ metrics of each step (metrics.csv) and the newest checkpoints. With --json, ever
 on standard output and nothing else.
 
 Where one process is too slow, `torchrun --nproc-per-node N -m condensekit condense ...` starts N processes that share
-the classes; with evaluate, they share the networks to train.
+the classes; with evaluate, they share the networks to train, and with replay, the memories and class orders.
 
 \b
 Exit codes:

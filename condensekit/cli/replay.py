@@ -29,6 +29,7 @@ from condensekit.cli.options import (
 from condensekit.compute import Machine
 from condensekit.data.folders import NestedError
 from condensekit.errors import DataError, StoreError
+from condensekit.ranks import launched
 from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.memories import FROM_SCRATCH, REGIMES, Making, MemoryKind, memory
 from condensekit.replay.study.protocol import Online, Settings
@@ -74,7 +75,8 @@ differ, and which --distillation and --fine-tune do not change.
 Avalanche, with torch's threads: OMP_NUM_THREADS=1 before the command bounds them.
 
 RUN has all data for --resume. A resumed run may have more memories, regimes or orders: its results are kept, and all
-memories get equally many orders.
+memories get equally many orders. Processes that torchrun starts share the pairs of a memory and a class order; a run
+may go on with another number of them.
 """
 
 online_options = packed(
@@ -263,7 +265,8 @@ def command(
         if not resume and len(kinds) == len(memories):  # a folder may have more memories and regimes than are named
             unused(**_idle(kinds, regimes, orders, seeds))
     problems.refuse()
-    check_free(out, resume)
+    if launched().first:
+        check_free(out, resume)
     progress = show.progress(quiet, out if tensorboard else None)
     try:
         train, test = source.load(quiet, *[out] * resume)

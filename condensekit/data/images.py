@@ -368,11 +368,8 @@ class ClassImages:
 
     def near(self, compute: Compute) -> ClassImages:
         """The same images, without ``held_out``, on the GPU of ``compute`` if they fit there; else as they are."""
-        if not compute.holds(self.images):
-            return self
-        moved = self._narrow(torch.sort(self.order).values)
-        moved.images = self.images.to(compute.device)
-        return moved
+        alone = self._narrow(torch.sort(self.order).values)
+        return alone.to(compute.device) if compute.holds(self.images) else self
 
     def fingerprint(self) -> str:
         """The sha256 of shape, normalisation, labels, listed indices and pixels, which identifies the data.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,7 @@ from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import separable
 from condensekit.ranks import Ranks
 from condensekit.rng import Draw
-from condensekit.runs.kept import changes, plain
-
-ALIKE = "start all ranks alike, or condense inside ranks.alone()"
+from condensekit.runs.sharing import check_alike
 
 
 class Shares:
@@ -132,7 +130,7 @@ def turn(total: int, most: int, draw: Draw) -> Tensor:
     return order[(order // turns).argsort(stable=True)][place::turns]
 
 
-def check_alike(ranks: Ranks, recipe: Recipe, data: ClassImages, options: Mapping[str, Any]) -> None:
+def check_shared(ranks: Ranks, recipe: Recipe, data: ClassImages, options: Mapping[str, Any]) -> None:
     """Check on all ranks that they can share a run.
 
     Args:
@@ -145,17 +143,13 @@ def check_alike(ranks: Ranks, recipe: Recipe, data: ClassImages, options: Mappin
         ConfigError: Ranks that differ in the data or options, more ranks than classes, or a recipe whose steps ranks
             cannot share.
     """
-    if not ranks.several:
-        return
-    every = ranks.objects(plain({**options, "torch": str(torch.__version__)}))
-    ranks.from_first(lambda: _refuse(every, recipe, data))
+    if ranks.several:
+        check_alike(ranks, options)
+        ranks.from_first(lambda: _refuse(ranks.count, recipe, data))
 
 
-def _refuse(every: Sequence[Any], recipe: Recipe, data: ClassImages) -> None:
-    for number, other in enumerate(every):
-        different = "; ".join(changes(every[0], other))
-        refuse(f"rank {number} (here) and rank 0 (there) differ ({different}): {ALIKE}" if different else None)
-    count, method, network, classes = len(every), recipe.method, recipe.encoder.network, len(data.classes)
+def _refuse(count: int, recipe: Recipe, data: ClassImages) -> None:
+    method, network, classes = recipe.method, recipe.encoder.network, len(data.classes)
     way_out = "start it without torchrun"
     refuse(
         f"{count} ranks cannot share {classes} classes: start at most {classes}" if count > classes else None,
@@ -174,13 +168,15 @@ def machine_of(ranks: Ranks, machine: Machine, plan: Mapping[str, Any] | None) -
     Args:
         ranks: The ranks.
         machine: The machine that was asked for.
-        plan: That of the run which is resumed; only its workers and the number of its GPU may differ.
+        plan: That of the run which is resumed; only the number of its GPU may differ, and with several ranks its
+            workers.
 
     Raises:
         ConfigError: A device that is not here, or more ranks than GPUs.
     """
-    if not ranks.several:
-        return made_on(plan) if plan else machine
     if plan:
-        machine = replace(made_on({**plan, "device": plan["device"].partition(":")[0]}), workers=machine.workers)
-    return of_rank(machine, ranks.local)
+        asked, there = machine.resolved().device, plan["device"]
+        same = asked.partition(":")[0] == there.partition(":")[0]  # on another GPU the run goes on, too
+        made = made_on({**plan, "device": asked if same else there})
+        machine = replace(made, workers=machine.workers) if ranks.several else made
+    return of_rank(machine, ranks.local) if ranks.several else machine

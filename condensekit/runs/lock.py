@@ -62,7 +62,7 @@ def _hold(path: Path, lock: int) -> None:
 def trying(path: Path) -> Iterator[bool]:
     """Hold the lock of a file, which is made if missing, unless another process or thread does; yields whether.
 
-    The file is removed in the end: who opened it before must look again for what its holder made.
+    The file is removed in the end.
 
     Raises:
         StoreError: The file cannot be opened.
@@ -75,12 +75,20 @@ def trying(path: Path) -> Iterator[bool]:
     try:
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
+            held = _is(path, lock)
         yield held
     finally:
         if held:
             path.unlink(missing_ok=True)
         os.close(lock)
+
+
+def _is(path: Path, lock: int) -> bool:
+    """Whether the descriptor is that of the file: who held its lock has perhaps removed it after it was opened."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(lock))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

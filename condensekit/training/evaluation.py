@@ -29,6 +29,7 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.files import fitting, keeping, read_json, write_json
 from condensekit.runs.folder import environment
+from condensekit.runs.sharing import each_once
 from condensekit.sets.condensed import CondensedSet
 from condensekit.stats import paired_interval, units
 from condensekit.training.kept import Outcome, Shelf
@@ -114,7 +115,6 @@ class EvaluationRow:
 
 FILE = "evaluation.json"
 SETS = "sets x networks"  # a column of the table
-PAUSE = 0.2  # seconds between two looks at a training of another rank
 WIDE, FEW = 0.2, 3  # an interval of a difference above this width is wide; units that are few
 NARROWER = "networks or sets narrow it: networks=5, sets of 3 seeds"
 FORMER = {"architecture": "network", "difference_to_random": "difference"}  # names of version 0.1 -> today's names
@@ -391,20 +391,18 @@ class _Bench:
         self.shelf, self.compute = shelf, shelf.compute
         self.test = shelf.test.near(shelf.compute)
         self.seeds, self.stage = seeds, Shared(stage)
-        self.others: set[tuple[int, int, int]] = set()  # trainings that other ranks are at
 
     def share(self, tasks: Sequence[tuple[Network, Lesson, int]]) -> None:
-        """Make the trainings that no other rank is at; each rank begins with another one."""
-        start = launched().part(len(tasks)).start
+        """Make the trainings, together with the other ranks."""
 
-        def one(task: tuple[Network, Lesson, int]) -> None:
+        def one(task: tuple[Network, Lesson, int]) -> Outcome | None:
             network, lesson, seed = task
-            with self.stage.ending_all():
-                found = self._attempt(lesson, self._images(lesson), seed, network)
-            if found is None or found.kept:
-                self.others.add((id(network), id(lesson), seed))
+            found = self._attempt(lesson, self._images(lesson), seed, network)
+            if found and found.kept:  # by another rank
+                self.stage.advance(lesson.steps)
+            return found
 
-        self.compute.map(one, [*tasks[start:], *tasks[:start]])
+        each_once(tasks, one, self.compute.map)
 
     def measure(self, candidate: Candidate, lessons: Sequence[Lesson], network: Network) -> EvaluationRow:
         """Make a row without its difference to the reference."""
@@ -414,7 +412,7 @@ class _Bench:
         start = time.perf_counter()
         tasks = product([(lesson, self._images(lesson)) for lesson in lessons], self.seeds)
         with self.stage.ending_all():
-            found = self.compute.map(lambda task: self._one(*task[0], task[1], network), tasks)
+            found = each_once(tasks, lambda task: self._attempt(*task[0], task[1], network), self.compute.map)
         seconds = 0.0 if self.shelf.shared else time.perf_counter() - start
         seconds += sum(one.seconds for one in found if one.kept) / (self.compute.machine.workers or 1)
         flat = [one.accuracy for one in found]
@@ -449,16 +447,6 @@ class _Bench:
         images = lesson.item.training_images
         return images.near(self.compute) if isinstance(images, ClassImages) else images
 
-    def _one(self, lesson: Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> Outcome:
-        """Train and test one network, unless it is finished; wait for another rank that is at it."""
-        with self.stage.ending_all():
-            while (found := self._attempt(lesson, images, seed, network)) is None:
-                time.sleep(PAUSE)
-                self.stage.advance(0)  # which raises the error of another worker
-            if (id(network), id(lesson), seed) in self.others:
-                self.stage.advance(lesson.steps)
-            return found
-
     def _attempt(self, lesson: Lesson, images: Tensor | ClassImages, seed: int, network: Network) -> Outcome | None:
         """Train and test one network, unless it is finished; None: another rank is at it."""
         classes, compute, stage = outputs(lesson.item, self.test), self.compute, self.stage
@@ -472,7 +460,8 @@ class _Bench:
             stage.advance(0, {"accuracy": found})
             return Outcome(found, round(time.perf_counter() - start, 3), compute.spent_here - before)
 
-        return self.shelf.outcome(lesson, network, seed, train)
+        with stage.ending_all():
+            return self.shelf.outcome(lesson, network, seed, train)
 
 
 def _work(spent: Spent, lesson: Lesson, test: ClassImages) -> dict[str, float]:

@@ -94,8 +94,9 @@ class Shelf:
 
         recipe = self._recipe(lesson, network, seed)
         path = _file(folder, recipe)
+        free = not self.shared or os.path.lexists(path)
         try:
-            with trying(path.with_suffix(".lock")) if self.shared else nullcontext(True) as held:
+            with nullcontext(True) if free else trying(path.with_suffix(".lock")) as held:
                 if not held:
                     return None
                 found = kept(path, recipe, make, "a training", kind=_File)

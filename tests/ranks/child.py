@@ -8,17 +8,24 @@ import math
 import os
 import signal
 import sys
-from dataclasses import dataclass
+import time
+from argparse import Namespace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
 import condensekit as ck
+from benchmarks.record import fill
 from condensekit.errors import ConfigError
 from condensekit.methods.base import keep_if
 from condensekit.progress import SILENT
 from condensekit.ranks import alone, joined, launched
 from condensekit.testing import shapes
+from condensekit.training.train import SHORT
+from tests.replay.runs import PLAIN, go
+from tests.replay.runs import SMALL as STUDY
 
 SMALL = "batch_real=8 encoder_network=ConvNet-w8-d1"
 RECIPES = {
@@ -139,14 +146,81 @@ def refuse(folder):
     return found
 
 
+@dataclass(frozen=True)
+class Fake:
+    """A cell of no benchmark; the last three have a run in common."""
+
+    kind: ClassVar[str] = "fake"
+    number: int
+    data: str = "digits"
+
+    @property
+    def stem(self):
+        return f"cell-{self.number}"
+
+    @property
+    def lock(self):
+        return f"cell-{min(self.number, 3)}"
+
+
+def busy():
+    """The work of a fake cell."""
+    time.sleep(0.3)
+
+
+def cells(folder):
+    """Fill a table of fake cells with the other processes."""
+    folder.mkdir(exist_ok=True)
+
+    def measure(cell, train, test, args):
+        for word, work in (("begins", busy), ("ends", lambda: None)):
+            with (folder / "log.txt").open("a") as file:
+                file.write(f"{cell.stem} {word}\n")
+            work()
+        assert not launched().several
+        return {"fake": asdict(cell), "images": len(train), "wall_s": 0.0, "by": os.getpid()}
+
+    names = {"results": folder, "only": "", "list": False, "device": "cpu"}
+    args = Namespace(**names, data_root=None, download=False, trust_local_copy=False)
+    fill([Fake(number) for number in range(6)], args, measure, lambda record: 1.0)
+
+
+def replay(folder):
+    """A study on all ranks and on one; what a study refuses; and a table of fake cells."""
+    digits = ck.load("digits", progress=SILENT)
+    settings = replace(STUDY, experiences=2, protocol=replace(SHORT, steps=10))
+    making = replace(PLAIN, machine=MACHINE, options={"batch_real": 8, "encoder_network": "ConvNet-w8"})
+    terms = {"settings": settings, "making": making, "regimes": ["from-scratch", "er"]}
+    shared = go(digits, folder / "shared", **terms)
+    found = {}
+    for name in ("ipc", "orders"):
+        other = replace(settings, **{name: 1 + launched().number})
+        try:
+            go(digits, folder / name, settings=other, making=making)
+        except ConfigError as error:
+            with joined() as ranks:
+                found[name] = [*sorted(set(ranks.objects(str(error)))), (folder / name).exists()]
+    cells(folder / "cells")
+    with joined() as ranks:
+        results = ranks.objects(shared.accuracy_by_experience)
+    if not launched().first:
+        return {}
+    with alone():
+        once = go(digits, folder / "once", **terms)
+    return {**found, "equal": [result == once.accuracy_by_experience for result in results], "rows": len(shared.rows)}
+
+
 def die(folder):
-    """A run whose rank 1 is killed."""
+    """A run whose rank 1 is killed: while data are read, and after a restart in a step."""
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and launched().number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
     made(shapes(), Dying(), steps=6, saving=ck.Saving(folder / "run", every=2))
     return {}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    result = {"equal": equal, "resume": resume, "refuse": refuse, "die": die}[sys.argv[1]](Path(sys.argv[2]))
+    cases = {"equal": equal, "resume": resume, "refuse": refuse, "die": die, "replay": replay}
+    result = cases[sys.argv[1]](Path(sys.argv[2]))
     if launched().first:
         print(json.dumps(result))

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import condensekit as ck
+from benchmarks import record
 from condensekit.compute import Machine, of_rank
 from condensekit.errors import ConfigError, DataError, RankError
+from condensekit.methods.shares import machine_of
 from condensekit.progress import SILENT
 from condensekit.ranks import ALONE, Ranks, alone, joined, launched, present, tells
 from condensekit.testing import shapes
@@ -91,10 +93,32 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
         of_rank(Machine("cuda"), 2)
 
 
-def test_other_commands_run_in_one_process(first, cli):
-    code, _, errors = cli("select", "--data", "digits", "--ipc", "1", "--out", "x")
-    assert code == 2
-    assert "select runs in one process: start it without torchrun" in errors
+def test_a_run_goes_on_on_the_gpu_of_its_rank(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    plan = {**Machine("cpu", workers=1).resolved().to_json(), "device": "cuda:1"}
+    assert machine_of(ALONE, Machine("cuda"), plan).device == "cuda"
+    assert machine_of(Ranks(1, 2, 0), Machine("auto"), plan).device == "cuda:0"
+    assert machine_of(ALONE, Machine("cuda"), {**plan, "device": "cpu"}).device == "cpu"
+
+
+def test_other_commands_run_in_one_process(first, cli, tmp_path):
+    for name in ("select", "code", "demo", "report", "export", "inspect", "search"):
+        code, out, errors = cli(name, "--out", tmp_path / "x")
+        assert (code, out) == (2, "")
+        assert f"{name} runs in one process: start it without torchrun" in errors
+        assert (", with --workers N" in errors) == (name == "search")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_script_that_ranks_do_not_share_is_refused(first, monkeypatch):
+    with pytest.raises(SystemExit, match="this script runs in one process: start it without torchrun"):
+        record.start(lambda: None)
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as end:
+        record.start(lambda: None)
+    assert end.value.code == 1
+    record.start(lambda: None, shared=True)
 
 
 def test_another_rank_is_silent(second, cli, monkeypatch):

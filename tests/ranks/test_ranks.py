@@ -16,14 +16,14 @@ from tests.ranks.child import MACHINE, Dying
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.kill  # processes of its own
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def torchrun(ranks, *words):
+def torchrun(ranks, *words, restarts=0):
     """Exit code, output and errors of a module that several processes run."""
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks))
-    command = [sys.executable, "-m", *launcher, "-m", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", *launcher, "--max-restarts", str(restarts), "-m", *words]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -62,7 +62,7 @@ def test_ranks_that_cannot_share_a_run_are_refused_alike(tmp_path):
 
 
 def test_a_killed_rank_ends_the_run_which_goes_on_from_its_checkpoint(tmp_path):
-    code, _, errors = torchrun(2, "tests.ranks.child", "die", str(tmp_path))
+    code, _, errors = torchrun(2, "tests.ranks.child", "die", str(tmp_path), restarts=1)
     assert code == 1
     assert "another rank has ended" in errors
     assert "rank      : 1" in errors.partition("Root Cause")[2]
@@ -71,6 +71,26 @@ def test_a_killed_rank_ends_the_run_which_goes_on_from_its_checkpoint(tmp_path):
     whole = ck.condense(shapes(), Dying(), ipc=2, steps=6, machine=MACHINE, progress=SILENT)
     assert [row["step"] for row in rest.history] == [5, 6]
     assert torch.equal(rest.set.images, whole.set.images)
+
+
+def test_ranks_share_a_study_and_the_cells_of_a_benchmark(tmp_path):
+    code, out, errors = torchrun(2, "tests.ranks.child", "replay", str(tmp_path))
+    assert code == 0, errors
+    *told, result = out.splitlines()
+    found = json.loads(result)
+    assert found["equal"] == [True, True]
+    assert found["rows"] == 4
+    assert "(ipc: 1 there, 2 here; room: 80 there, 160 here): start all ranks alike" in found["ipc"][0]
+    assert "orders: 1 there, 2 here" in found["orders"][0]
+    assert [found[name][1:] for name in ("ipc", "orders")] == [[False], [False]]
+    assert (tmp_path / "shared" / "replay.json").exists()
+    assert not list(tmp_path.rglob("?*.lock"))
+    lines = (tmp_path / "cells" / "log.txt").read_text().splitlines()
+    assert sorted(line for line in lines if "begins" in line) == [f"cell-{number} begins" for number in range(6)]
+    common = [line for line in lines if line[:6] in ("cell-3", "cell-4", "cell-5")]
+    assert [line.endswith("begins") for line in common] == [True, False] * 3
+    assert sum(line.endswith("in 0 s") for line in told) == 6
+    assert len({json.loads(file.read_text())["by"] for file in (tmp_path / "cells").glob("*.json")}) == 2
 
 
 def test_commands_speak_once(tmp_path):
@@ -95,3 +115,9 @@ def test_commands_speak_once(tmp_path):
     network, networks = "ConvNet-w8-d1", 2
     once = ck.evaluate(run, test, train=train, against="kmeans", network=network, networks=networks, progress=SILENT)
     assert [row["accuracies"] for row in shared] == [row.accuracies for row in once.rows]
+    study = ("--ipc", "1", "--memory", "random", "--experiences", "2", "--orders", "2", "--train-epochs", "1")
+    out = ("--data", "digits", "--network", "ConvNet-w8-d1", "--device", "cpu", "--out", str(tmp_path / "study"))
+    code, out, errors = torchrun(2, "condensekit", "replay", *study, *out, "--json")
+    assert code == 0, errors
+    assert len(json.loads(out)["rows"]) == 1
+    assert errors.count("Data:") == 1

@@ -32,6 +32,7 @@ from condensekit.nas.study.truth import Truth
 from condensekit.nas.trials.log import Trial
 from condensekit.nas.trials.settings import Running
 from condensekit.nas.trials.strategies import check_population, check_searchable, population
+from condensekit.ranks import launched
 
 USUAL_FITTED = 10  # usual number of architectures to which a regression is fitted
 MAX_STRATA = 8  # largest number of choices of a label that is a stratum by default
@@ -163,8 +164,9 @@ class Contest:
         """Raise an error if the contest cannot be run in this way.
 
         Raises:
-            ConfigError: An evolution whose population is not larger than the number of workers.
+            ConfigError: An evolution whose population is not larger than the number of workers; several ranks.
         """
+        refuse("a search runs in one process: start it without torchrun" if launched().several else None)
         if self.ranked is None and self.strategy == "evolution":
             check_population(population(self.trials), 1 if running.engine == "sequential" else running.workers)
 

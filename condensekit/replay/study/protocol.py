@@ -241,6 +241,10 @@ class Bench:
         names = (cell(regime, order, i, j) for i in range(self.settings.networks) for j in experiences)
         return all(self._file(kind, name).is_file() for name in names)
 
+    def lock(self, kind: MemoryKind, regime: str, order: int) -> Path:
+        """The file whose lock one process holds while it makes the cells of a memory in an order of a regime."""
+        return self.out / "cells" / regime / self.folder(kind) / f"order-{order}.lock"
+
     def _file(self, kind: MemoryKind, name: str) -> Path:
         regime, _, rest = name.partition("/")
         return self.out / "cells" / regime / self.folder(kind) / f"{rest}.json"

@@ -6,6 +6,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -14,10 +15,11 @@ from typing import Any
 
 from condensekit import tables
 from condensekit.catalog import own
-from condensekit.compute import Compute, Machine
+from condensekit.compute import Compute, Machine, of_rank
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, instance, path, quoted, refuse, several, unknown
 from condensekit.progress import SILENT, Progress
+from condensekit.ranks import alone, joined, launched
 from condensekit.replay.memory.base import Interrupted
 from condensekit.replay.study.checks import check_run, idle_encoder
 from condensekit.replay.study.contrasts import Contrast, Pair, contrasts, named_pair
@@ -42,6 +44,8 @@ from condensekit.runs.describe import describe
 from condensekit.runs.files import keeping, read_json, write_bytes_atomic, write_json
 from condensekit.runs.folder import RunDir, environment
 from condensekit.runs.kept import refuse_other
+from condensekit.runs.lock import trying
+from condensekit.runs.sharing import check_alike, each_once
 
 PLOT = "replay.png"
 TABLE = "replay.md"
@@ -66,6 +70,10 @@ def run_protocol(
 
     The classes of each experience are condensed from their own images only. All memories of an order have the same
     class order, network seeds, gradient steps, images in a step and augmentation, so that differences are paired.
+
+    Processes that ``torchrun`` started share the pairs of a memory and a class order: all of them call this function
+    alike and see the folder ``out``, and all get the whole result, with the numbers of one process with equally many
+    threads. Rank 0 alone writes the result and shows progress.
 
     >>> import tempfile, condensekit as ck
     >>> from dataclasses import replace
@@ -105,14 +113,16 @@ def run_protocol(
 
     Raises:
         ConfigError: Unknown names, wrong options, an option that no memory has; a folder with another run, or with
-            another memory under the same name.
+            another memory under the same name; ranks with different data or options.
         DataError: Images that cannot be used, or classes with too few images.
         StoreError: The folder cannot be written, or one of its files is damaged; if only the result could not be
             written, ``result`` holds it.
         DivergedError: A condensation met values that are not finite, or weights of a learner are not finite.
         Interrupted: A signal ended a condensation; run again with ``resume=True``.
+        RankError: Another rank has ended before all of them had begun.
     """
     out = _checked(train, test, memories, out, regimes, settings, making, progress)
+    progress = progress if launched().first else SILENT
     kinds = [memory(name, making) if isinstance(name, str) else name for name in memories]
     _check(kinds, regimes, settings)
     tested = {"name": (test.source or {}).get("name"), "images": len(test)}
@@ -140,25 +150,30 @@ def run_protocol(
     asked = {**describe(settings), "making": _identity(making), "test_fingerprint": test.fingerprint()}
     for name in ("orders", "type"):
         asked.pop(name)  # a resumed run may have more orders
-    asked |= record or {}
-    machine = Machine(making.machine.device, workers=making.machine.workers)
-    size = train.spec.shape[1], train.spec.shape[2]
-    with RunDir.create(out, asked, resume, train.fingerprint()) as run, Compute(machine, size) as compute:
-        _remember(known.values(), run.path / MEMORIES)
-        bench = Bench(train, test, settings, making, run.path, compute, room, progress)
+    fingerprint, size = train.fingerprint(), (train.spec.shape[1], train.spec.shape[2])
+    kept = {name: describe(kind.filler) for name, kind in known.items()}
+    told = {**asked, "orders": settings.orders, "places": places, "memories": kept, "room": room, "data": fingerprint}
+    with ExitStack() as stack:
+
+        def opened() -> None:
+            """Open the run folder, on rank 0 for all."""
+            stack.enter_context(RunDir.create(out, {**asked, **(record or {})}, resume, fingerprint))
+            _remember(known.values(), out / MEMORIES)
+
+        with joined() as ranks:
+            check_alike(ranks, told)
+            ranks.from_first(opened)
+        stack.enter_context(alone())  # each cell is made by one rank
+        if ranks.several:
+            making = replace(making, machine=of_rank(making.machine, ranks.local))
+        compute = stack.enter_context(Compute(Machine(making.machine.device, workers=making.machine.workers), size))
+        bench = Bench(train, test, settings, making, out, compute, room, progress)
         progress.tell(_size(places, known, settings, making))
         rounds = list(product(settings.order_numbers(), places))  # orders outermost: each has the same cost
-        before = {each for each in rounds if bench.finished(known[each[1][1]], each[1][0], each[0])}
-        if before:
-            progress.tell(f"{len(before)} of {len(rounds)} pairs of a memory and a class order were finished before")
-        cells: dict[tuple[str, str], Cell] = {}
-        with progress.stage("replay: memories x orders", len(rounds), len(before)) as whole:
-            for order, (regime, name) in rounds:
-                try:
-                    cells.setdefault((regime, name), []).append(_cell(regime)(known[name], order, bench))
-                except Interrupted as stopped:
-                    raise Interrupted(stopped.message, stopped.signum, "continue with resume=True") from None
-                whole.advance(0 if (order, (regime, name)) in before else 1)
+        made = _made(bench, known, rounds)
+    cells: dict[tuple[str, str], Cell] = {}
+    for (_, place), found in zip(rounds, made, strict=True):
+        cells.setdefault(place, []).append(found)
     result = ReplayResult(
         rows=tuple(
             row(known[name], regime, cell, cells.get((regime, "random")), settings, train)
@@ -172,11 +187,37 @@ def run_protocol(
         environment=environment(),
         test=tested,
     )
-    with keeping(result):
-        write_json(out / FILE, result.to_json())
-        write_bytes_atomic(out / TABLE, f"{result.table(tables.WIDTH)}\n".encode())
-        plot(result.accuracy_by_experience, out / PLOT)
+    if launched().first:
+        with keeping(result):
+            write_json(out / FILE, result.to_json())
+            write_bytes_atomic(out / TABLE, f"{result.table(tables.WIDTH)}\n".encode())
+            plot(result.accuracy_by_experience, out / PLOT)
     return result
+
+
+Round = tuple[int, tuple[str, str]]  # number of a class order, and a regime with a memory
+
+
+def _made(bench: Bench, kinds: Mapping[str, MemoryKind], rounds: Sequence[Round]) -> list[list[Record]]:
+    """The records of each memory in each class order, of which other ranks may make some."""
+    before = {(order, (regime, name)) for order, (regime, name) in rounds if bench.finished(kinds[name], regime, order)}
+    if before:
+        bench.progress.tell(f"{len(before)} of {len(rounds)} pairs of a memory and a class order were finished before")
+
+    def one(asked: Round) -> list[Record] | None:
+        order, (regime, name) = asked
+        with trying(bench.lock(kinds[name], regime, order)) as held:
+            if not held:
+                return None
+            found = _cell(regime)(kinds[name], order, bench)
+        whole.advance(0 if asked in before else 1)
+        return found
+
+    with bench.progress.stage("replay: memories x orders", len(rounds), len(before)) as whole:
+        try:
+            return each_once(rounds, one)
+        except Interrupted as stopped:
+            raise Interrupted(stopped.message, stopped.signum, "continue with resume=True") from None
 
 
 def _checked(

@@ -428,3 +428,10 @@ def test_the_winner_is_retrained_on_everything(tmp_path):
     tensors, about = load_tensors(tmp_path / "winner.safetensors", "network")
     assert about["architecture"] == architecture
     assert all(np.array_equal(tensors[name], value) for name, value in module.state_dict().items())
+
+
+def test_ranks_do_not_share_a_search(monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="a search runs in one process: start it without torchrun"):
+        run("params")
