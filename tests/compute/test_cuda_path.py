@@ -241,6 +241,7 @@ def there_and_back(compute):
 
 def test_large_batches_go_through_a_network_in_parts(gpu, monkeypatch):
     monkeypatch.setattr(compute_module, "PART_PIXELS", 8 * 8 * 10)
+    monkeypatch.setattr(compute_module, "KEPT_VALUES", 0)
     peaks, module = [], ConvNet(width=32).new((3, 8, 8), 4, Draw(0), device=CUDA).requires_grad_(False)
     with Compute(Machine("cuda:0")) as compute:
         for count in (20, 40):
