@@ -226,7 +226,8 @@ def test_a_damaged_map_is_named(tmp_path):
 
 
 SLOW = """
-import sys, time, torch
+import signal, sys, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell, it would be ignored
 from pathlib import Path
 from condensekit.data.maps import mapped
 def images(done):

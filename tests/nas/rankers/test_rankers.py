@@ -1,6 +1,7 @@
 """Rankers by name, the sets they train on, equal steps, costs, and that nothing is scored on what was trained on."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import count as counted
 from typing import Any
@@ -188,6 +189,11 @@ def test_a_condensation_that_diverged_is_not_tried_again(setting):
     assert str(first.value) == str(again.value)
 
 
+def rounded(error):
+    """The text without its seconds, which a thousandth of a second may round the other way."""
+    return re.sub(r"about \d+ s", "about N s", str(error))
+
+
 def test_a_condensation_that_is_stopped_goes_on_where_it_was(setting):
     whole, _ = single("dm").prepare(replace(setting, maker=replace(setting.maker, folder=None, steps=4)))
     asked = iter([False, False, True])
@@ -198,7 +204,7 @@ def test_a_condensation_that_is_stopped_goes_on_where_it_was(setting):
     for _ in range(2):  # resumes without time tell what the first process spent
         with pytest.raises(UnfinishedError) as again:
             single("dm").prepare(over)
-        assert str(again.value) == str(first.value)
+        assert rounded(again.value) == rounded(first.value)
         assert again.value.cost == replace(first.value.cost, seconds=pytest.approx(first.value.cost.seconds, abs=0.002))
     with pytest.raises(OutOfTimeError, match="before kmeans-4-1 was made"):
         single("kmeans").prepare(over)
