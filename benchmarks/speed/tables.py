@@ -12,12 +12,13 @@ from condensekit.tables import markdown
 def speed(records: list[Record]) -> Iterator[str]:
     """Table of one step compared with the public code, from all files of ``run.py``."""
     columns = (
-        *("machine", "classes", "real batch", "ipc", "precision", "compiled", "reference s", "ours s"),
+        *("machine", "allocator", "classes", "real batch", "ipc", "precision", "compiled", "reference s", "ours s"),
         *("times faster (min, median, max)", "of the limit", "gradient error", "of the median image"),
     )
     rows = [
         (
             hardware([record]),
+            "tuned" if record["settings"].get("allocator") else "usual",
             record["settings"]["classes"],
             record["settings"]["real_batch"],
             row["ipc"],
