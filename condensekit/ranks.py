@@ -203,7 +203,8 @@ def _group(backend: str) -> Any:
 
     if backend not in _groups:
         if not dist.is_initialized():
-            here, name = launched(), f"condensekit-{next(_numbers)}"
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store still has addresses of former ones
+            here, name = launched(), f"condensekit-{attempt}-{next(_numbers)}"
             store = dist.PrefixStore(name, _store())  # type: ignore[attr-defined]
             dist.init_process_group("gloo", store=store, rank=here.number, world_size=here.count, timeout=PATIENCE)
             _groups["all"] = None  # which is the group that torch.distributed uses without another one
