@@ -131,7 +131,7 @@ class Bars(Progress):
         shown: Any = {} if in_notebook() else {"file": sys.stderr, "disable": None}
         with (
             tqdm(total=total, initial=done, desc=name, dynamic_ncols=True, **shown) as bar,
-            _ticking(bar.refresh if not bar.disable else None),
+            ticking(bar.refresh if not bar.disable else None),
         ):
             yield Bar(bar, None if total is None else total - done)
 
@@ -218,7 +218,7 @@ class Lines(Progress):
     def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Stage]:
         """See :meth:`Progress.stage`."""
         line = Line(name, total, done, self.say)
-        with _ticking(line.tick):
+        with ticking(line.tick):
             yield line
 
     def tell(self, text: str) -> None:
@@ -227,15 +227,15 @@ class Lines(Progress):
 
 
 @contextmanager
-def _ticking(tick: Callable[[], object] | None) -> Iterator[None]:
-    """Call ``tick`` every second from another thread; None: call nothing."""
+def ticking(tick: Callable[[], object] | None, seconds: float = TICK) -> Iterator[None]:
+    """Call ``tick`` from another thread, always after so many ``seconds``; None: call nothing."""
     if tick is None:
         yield
         return
     ended = threading.Event()
 
     def repeat() -> None:
-        while not ended.wait(TICK):
+        while not ended.wait(seconds):
             tick()
 
     thread = threading.Thread(target=repeat, daemon=True)

@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from condensekit.data import datasets
 from condensekit.driver import condense
 from condensekit.methods import DistributionMatching
 from condensekit.methods.recipe import Recipe
+from condensekit.progress import ticking
 
 KINDS = 256  # different pictures, each of which is written several times
 SAMPLED_S = 0.01  # between two looks at the anonymous memory
@@ -63,19 +63,9 @@ def mib(name: str) -> float:
 def peaks(part: str, rows: list[Record]) -> Iterator[None]:
     """Add a row with the seconds and the peaks of the work inside."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the former peak
-    anonymous, ended = [mib("RssAnon")], threading.Event()
-
-    def look() -> None:
-        while not ended.wait(SAMPLED_S):
-            anonymous.append(mib("RssAnon"))
-
-    thread, began = threading.Thread(target=look), time.perf_counter()
-    thread.start()
-    try:
+    anonymous, began = [mib("RssAnon")], time.perf_counter()
+    with ticking(lambda: anonymous.append(mib("RssAnon")), SAMPLED_S):
         yield
-    finally:
-        ended.set()
-        thread.join()
     seconds = round(time.perf_counter() - began, 1)
     rows.append({"part": part, "seconds": seconds, "resident_mib": mib("VmHWM"), "anonymous_mib": max(anonymous)})
 

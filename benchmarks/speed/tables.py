@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median
 
 from benchmarks.record import Record, hardware
@@ -31,12 +31,9 @@ def speed(records: list[Record]) -> Iterator[str]:
             f"{row['gradient_rel_error']:.1e}",
             f"{row['gradient_rel_error_median']:.1e}" if "gradient_rel_error_median" in row else "",
         )
-        for record in records
-        for row in record.get("rows", [])
-        if "ratio_median" in row
+        for record, row in _rows(records, "ratio_median")
     ]
-    if rows:
-        yield markdown(columns, rows)
+    yield from _table(columns, rows)
 
 
 def epoch(records: list[Record]) -> Iterator[str]:
@@ -52,12 +49,9 @@ def epoch(records: list[Record]) -> Iterator[str]:
             f"{row['ours_epoch_s']:.3f}",
             f"{row['epoch_ratio_min']:.2f}, **{row['epoch_ratio_median']:.2f}**, {row['epoch_ratio_max']:.2f}",
         )
-        for record in records
-        for row in record.get("rows", [])
-        if "epoch_ratio_median" in row
+        for record, row in _rows(records, "epoch_ratio_median")
     ]
-    if rows:
-        yield markdown(columns, rows)
+    yield from _table(columns, rows)
 
 
 def memory(records: list[Record]) -> Iterator[str]:
@@ -71,12 +65,9 @@ def memory(records: list[Record]) -> Iterator[str]:
             f"{row['imports_mib']:.0f}",
             f"{row['above_import_mib']:.0f}",
         )
-        for record in records
-        for row in record.get("rows", [])
-        if "case" in row
+        for record, row in _rows(records, "case")
     ]
-    if rows:
-        yield markdown(("machine", "images", "ipc", "case", "imports alone, MiB", "above them, MiB"), rows)
+    yield from _table(("machine", "images", "ipc", "case", "imports alone, MiB", "above them, MiB"), rows)
 
 
 def stages(records: list[Record]) -> Iterator[str]:
@@ -93,12 +84,9 @@ def stages(records: list[Record]) -> Iterator[str]:
             f"{row['share']:.0%}",
             f"{row['limit_s']:.4f}" if row["limit_s"] else "",
         )
-        for record in records
-        for row in record.get("rows", [])
-        if "stage_s" in row
+        for record, row in _rows(records, "stage_s")
     ]
-    if rows:
-        yield markdown(columns, rows)
+    yield from _table(columns, rows)
 
 
 def growth(records: list[Record]) -> Iterator[str]:
@@ -114,12 +102,9 @@ def growth(records: list[Record]) -> Iterator[str]:
             f"{row['times']:.2f}",
             f"{row['error']:+.0%}",
         )
-        for record in records
-        for row in record.get("rows", [])
-        if "growth_s" in row
+        for record, row in _rows(records, "growth_s")
     ]
-    if rows:
-        yield markdown(columns, rows)
+    yield from _table(columns, rows)
 
 
 def ranks(records: list[Record]) -> Iterator[str]:
@@ -139,8 +124,7 @@ def ranks(records: list[Record]) -> Iterator[str]:
         for record in records
         if "ranks" in record.get("settings", {}) and "pairs" in record
     ]
-    if rows:
-        yield markdown(columns, rows)
+    yield from _table(columns, rows)
 
 
 def mapped(records: list[Record]) -> Iterator[str]:
@@ -159,8 +143,7 @@ def mapped(records: list[Record]) -> Iterator[str]:
         if "map_bytes" in record
         for row in record["rows"][1:]
     ]
-    if rows:
-        yield markdown(columns, rows)
+    yield from _table(columns, rows)
 
 
 def pace(records: list[Record]) -> Iterator[str]:
@@ -204,3 +187,14 @@ def loop(records: list[Record]) -> Iterator[str]:
             ],
         )
         yield ""
+
+
+def _rows(records: list[Record], name: str) -> Iterator[tuple[Record, Record]]:
+    """Each row that has the entry ``name``, after its record."""
+    return ((record, row) for record in records for row in record.get("rows", []) if name in row)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    """The table, unless it has no row."""
+    if rows:
+        yield markdown(columns, rows)
