@@ -100,7 +100,7 @@ class Captured:
         return learn
 
     def weights(self) -> list[Tensor]:
-        """None: graphs know where they lie."""
+        """No weights: graphs read them where they lie."""
         return []
 
     @property

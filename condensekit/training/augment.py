@@ -181,7 +181,7 @@ class Augmentation:
             rows = [i for i, other in enumerate(params.ops) if other == op]
             uniforms = params.uniforms[rows]
             if op == "color":
-                b, s, c = _brightness(uniforms, self)
+                b, s, c = _colour_numbers(uniforms, self)
                 colour[rows] = torch.stack([c * s, c * (1 - s), 1 - c, b], -1)
             elif op == "cutout":
                 ends = [torch.stack(_box(uniforms, axis, images, self), -1) for axis in (0, 1)]
@@ -221,13 +221,13 @@ def _color(images: Tensor, uniforms: Tensor, ranges: Augmentation) -> Tensor:
     With the grey image g and the mean m of x: after the shift b, s (x - g) + g, which keeps m + b, and
     c (. - m - b) + m + b, the result is c s x + c (1 - s) g + (1 - c) m + b.
     """
-    b, s, c = (_like(values, images) for values in _brightness(uniforms, ranges))
+    b, s, c = (_like(values, images) for values in _colour_numbers(uniforms, ranges))
     grey = images.mean(2, keepdim=True)
     mean = grey.mean((3, 4), keepdim=True)
     return images * (c * s) + (grey * (c * (1 - s)) + (mean * (1 - c) + b))
 
 
-def _brightness(uniforms: Tensor, ranges: Augmentation) -> tuple[Tensor, Tensor, Tensor]:
+def _colour_numbers(uniforms: Tensor, ranges: Augmentation) -> tuple[Tensor, Tensor, Tensor]:
     """Brightness, saturation and contrast (R, m)."""
     b, s, c = uniforms.unbind(-1)
     return (b - 0.5) * ranges.brightness, s * ranges.saturation, c + ranges.contrast
