@@ -77,8 +77,8 @@ def condense(
         ipc: Images per class, at least 1; at least one class must have so many real ones.
         steps: Matching steps, at least 1. Give either ``steps`` or ``minutes``.
         minutes: Wall time of the run, above 0: trained encoders, first images, steps and files; a resumed run keeps
-            the time it has used. Encoders are trained in at most a quarter of it, and the first images are chosen in a
-            quarter, among fewer images if need be. At least one step is made.
+            the time it has used. Encoders that the cache lacks are trained in at most a third of it, and the first
+            images are chosen in a quarter, among fewer images if need be. At least one step is made.
         seed: Seed of all random numbers; the same seed gives the same images on a CPU.
         machine: Device and precision of the networks.
         saving: Run folder, checkpoints and resume; None keeps everything in memory. A resumed run may have more
@@ -214,7 +214,7 @@ class _Loop:
         self.state: State = {}
         self.step = 0
         self.seconds = Seconds()
-        self.preparation = Preparation(shares, compute, draw, budget.share, progress)
+        self.preparation = Preparation(shares, compute, draw, budget, progress)
         self.extended: list[int] = []  # the steps after which the run had finished, and went on
         self.prepared_with = self.earlier = Spent()  # work before the first step; work of all steps before a resume
         self.history: list[dict[str, float]] = []
@@ -225,7 +225,7 @@ class _Loop:
     def prepare(self) -> None:
         """Make the tensors that the encoder needs and save them, or read them from the run folder."""
         folder = self.run.path if self.run else None
-        found, self.seconds.preparation, self.prepared_with = self.preparation.encoders(folder)
+        found, self.seconds.preparation = self.preparation.encoders(folder)
         self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
         self.before = self.compute.spent
 
@@ -476,9 +476,14 @@ class _Loop:
         return CondenseResult(made, status, message, self.history, work=work)
 
     def work(self) -> dict[str, dict[str, float]]:
-        """The work of networks before the first step, and in all steps; see :class:`Spent`."""
+        """The work of networks before the first step, and in all steps; see :class:`Spent`.
+
+        That of the encoders' trainings counts whether they were made now or earlier.
+        """
         size, shape = len(self.data), self.data.spec.shape
-        parts = {"preparation": self.shares.total(self.prepared_with), "condensing": self.spent}
+        trained = self.recipe.encoder.work(self.prepared)
+        parts = {"encoders": trained} if trained.images else {}
+        parts |= {"preparation": self.shares.total(self.prepared_with), "condensing": self.spent}
         return {name: {**asdict(spent), **spent.passes(size, shape)} for name, spent in parts.items()}
 
     def _set(self, status: Status) -> CondensedSet:

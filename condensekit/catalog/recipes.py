@@ -28,6 +28,7 @@ from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.gradient import UNFIT, GradientMatching
 from condensekit.methods.kernel import KernelRidge
 from condensekit.methods.recipe import Recipe
+from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.base import Network
 from condensekit.selection.base import Noise, Start
 from condensekit.sets.formation import BySize, Formation
@@ -79,6 +80,18 @@ _M3D = Recipe(
     augmentation=Augmentation(ops=("color", "crop", "cutout")),
     formation=BySize(factor=2),
 )
+_DANCE = _M3D.replace(
+    method=DistributionMatching(
+        lr=0.01,
+        batch_real=128,
+        per_image=True,
+        space="pixel",
+        calibration=1.0,
+        calibration_step=True,
+        name="dance",
+    ),
+    encoder=Trained(epochs=60),
+)
 PUBLISHED: dict[str, Published] = {
     published.recipe.method.name: published
     for published in (
@@ -89,6 +102,7 @@ PUBLISHED: dict[str, Published] = {
             "first version of M3D, arXiv 2312.15927v1",
             "light",
         ),
+        Published(_DANCE, "Zhang et al., DANCE, IJCAI 2024", "light"),
         Published(
             Recipe(GradientMatching(name="dc"), augmentation=None, init=Noise()),
             "Zhao, Mopuri and Bilen, DC, ICLR 2021",
@@ -125,6 +139,14 @@ def m3d(**options: Any) -> Recipe:
 def echo(**options: Any) -> Recipe:
     """The first version of :func:`m3d`."""
     return recipe("echo", **options)
+
+
+def dance(**options: Any) -> Recipe:
+    """Mean embeddings under trained networks, and a calibration step: the images are recognised by a trained network.
+
+    Its networks come from the cache; where they lack, they are trained before the first step, for 60 epochs.
+    """
+    return recipe("dance", **options)
 
 
 def dc(**options: Any) -> Recipe:

@@ -21,8 +21,9 @@ from condensekit.cli import waiting
 COMMANDS = {
     "condense": "Learn a few synthetic images per class.",
     "select": "Choose a few real images per class.",
+    "encoders": "Train networks that embed images, once for all condensations.",
     "code": "Code a set's images as JPEG: more images in the same bytes.",
-    "list": "List methods, selections, networks, memories, rankers or data.",
+    "list": "List methods, selections, networks, encoders, memories, rankers or data.",
     "methods": "Show the options of each method.",
     "evaluate": "Train networks from scratch on sets; compare them with baselines.",
     "replay": "Learn classes in several experiences with condensed memory; compare with random memory.",

@@ -15,11 +15,13 @@ from condensekit.data import datasets
 from condensekit.nas.names import ADDITIVE, COUNTS, EARLY, EQUAL, HALF, RIDGE, START, ZERO_COST
 from condensekit.replay.memory.names import DOWNSCALED, HYBRID, UNPACKED
 from condensekit.replay.study.memories import AVALANCHE, EQUAL_BYTES
+from condensekit.training.networks import shelves
 
 METHODS = {
     "dm": "mean embeddings",
     "m3d": "embeddings by a kernel; packs four images into one",
     "echo": "as m3d",
+    "dance": "mean embeddings of trained networks, with a calibration by them",
     "dc": "gradients of networks, from noise",
     "dsa": "gradients under an augmentation",
     "krr": "kernel ridge",
@@ -137,6 +139,16 @@ def data() -> dict[str, str]:
     }
 
 
+def encoders() -> dict[str, str]:
+    """Trained encoders in the cache."""
+    return {
+        path.name: f"{count} trained for {told['protocol']['steps'] or told['protocol']['epochs']} "
+        f"{'steps' if told['protocol']['steps'] else 'epochs'} on {told['images']:,} images of "
+        f"{len(told['classes'])} classes ({told['source'] or 'own data'})"
+        for path, told, count in shelves()
+    }
+
+
 LISTS: dict[str, tuple[Callable[[], Mapping[str, str]], str]] = {
     "methods": (methods, "condense --method NAME; `condensekit methods NAME` shows its options"),
     "selections": (
@@ -144,6 +156,7 @@ LISTS: dict[str, tuple[Callable[[], Mapping[str, str]], str]] = {
         "select --selection NAME, evaluate --against LIST, condense --init NAME (not jpeg-, packed-)",
     ),
     "networks": (networks, "evaluate and replay --network, --encoder-network NAME"),
+    "encoders": (encoders, "encoders --remove NAME; condense finds them by its data and options"),
     "memories": (memories, "replay --memory LIST"),
     "rankers": (rankers, "search --rankers LIST"),
     "data": (data, "--data NAME|PATH"),

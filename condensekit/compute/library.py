@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from condensekit.compute.cache import cache_folder
 from condensekit.compute.graph import Unfit
 from condensekit.compute.machine import can_compile
 
@@ -126,13 +127,6 @@ _capsule = ctypes.pythonapi.PyCapsule_New
 _capsule.restype, _capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 
-def cache_folder() -> Path:
-    """The folder of all libraries: in ``$CONDENSEKIT_CACHE``, else in the user's folder for caches."""
-    own = os.environ.get("CONDENSEKIT_CACHE")
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "condensekit"
-    return (Path(own) if own else usual) / "compiled"
-
-
 def libraries(
     kind: str, graph: GraphModule, examples: Sequence[Tensor], copies: int, patience: Patience
 ) -> dict[str, Library]:
@@ -156,7 +150,7 @@ def libraries(
     asked = {"builder": builder, "kind": kind, "graph": graph.code, "inputs": told, "machine": _machine()}
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
     with _lock:
-        folder = cache_folder() / key
+        folder = cache_folder("compiled") / key
         found = _manifest(folder)
         if found is None:
             _build(folder, kind, graph, examples, patience)

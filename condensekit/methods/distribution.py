@@ -49,6 +49,10 @@ class DistributionMatching(Condenser):
     one of colour, crop and cutout is drawn for each class, as in DM (the authors apply all three to every
     batch); packed images are shrunk with antialiasing (the authors use the nearest neighbour).
 
+    DANCE (Zhang et al., "Dual-View Distribution Alignment for Dataset Condensation", IJCAI 2024) is this method with
+    trained encoders (:class:`~condensekit.methods.trained_encoders.Trained`), ``calibration=1`` and
+    ``calibration_step``: the recipe ``dance``. Departures from its code: as those from the code of M3D.
+
     >>> import condensekit as ck
     >>> train, test = ck.load("digits")
     >>> method = ck.DistributionMatching(discrepancy=ck.MMD(), batch_real=16)
@@ -66,9 +70,10 @@ class DistributionMatching(Condenser):
         space: ``normalised`` moves the normalised images; ``pixel`` is SGD on pixels in [0, 1], clamped to
             that range after each step, as in IDC and M3D. Of images that are no pixels, the least and the greatest
             real value stand for 0 and 1.
-        calibration: Weight, at least 0, of the cross-entropy of the synthetic images under a trained network
-            (DANCE, Zhang et al., IJCAI 2024), summed over the classes. It needs an encoder of trained networks,
-            :class:`condensekit.methods.trained_encoders.Trained`.
+        calibration: Weight, at least 0, of the cross-entropy of the synthetic images under a trained network, summed
+            over the classes, as in DANCE. It needs an encoder of trained networks.
+        calibration_step: Whether the cross-entropy has a descent step of its own, after the matching step, with its
+            share of momentum. False: both gradients are added, for one descent step.
         name: Name in run folders and tables.
     """
 
@@ -79,6 +84,7 @@ class DistributionMatching(Condenser):
     per_image: bool = False
     space: str = "normalised"
     calibration: float = 0.0
+    calibration_step: bool = False
     name: str = "dm"
     separable: ClassVar[bool] = True
     features_only: ClassVar[bool] = True
@@ -88,6 +94,7 @@ class DistributionMatching(Condenser):
             *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
             positive("calibration", self.calibration, zero=True),
             instance("per_image", self.per_image, bool, "True or False"),
+            instance("calibration_step", self.calibration_step, bool, "True or False"),
             function("discrepancy", self.discrepancy, "MMD()"),
         )
 
@@ -110,30 +117,44 @@ class DistributionMatching(Condenser):
         return {"images": synthetic, "momentum": torch.zeros_like(synthetic)}
 
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
-        """Draw a network and a real batch of each class, and update all images once."""
+        """Draw a network and a real batch of each class, and update all images once, or once more for calibration."""
+        total, slope = self._matching(state["images"], ctx)
+        norm, apart = slope.norm(), bool(self.calibration) and self.calibration_step
+        if self.calibration and not apart:
+            extra, steeper = self._calibrating(state["images"], ctx)
+            total, slope = total + extra, slope.add_(steeper)
+            norm = slope.norm()
+        new, finite = self._moved(state, slope, ctx), all_finite(total, slope)
+        if apart:
+            extra, slope = self._calibrating(new["images"], ctx)
+            total, new = total + extra, self._moved(new, slope, ctx)
+            finite = finite & all_finite(total, slope)
+        finite = finite & all_finite(*new.values())
+        return keep_if(finite, new, state), {"loss": total, "gradient_norm": norm, "finite": finite}
+
+    def _moved(self, state: State, slope: Tensor, ctx: StepContext) -> State:
+        """The state after one descent step along the gradient ``slope`` of the images."""
         images, labels = state["images"], ctx.data.classes
-        total, slope = self._gradient(images, ctx)
         counts = [ctx.count(label, images.shape[1]) if self.per_image else 1 for label in labels]
         shares = torch.tensor(counts, dtype=slope.dtype).to(slope.device, non_blocking=True)
         velocity = (self.momentum * state["momentum"]).add_(shares[:, None, None, None, None] * slope)
-        new = {"images": descend(images, velocity, self.lr, self.space, ctx), "momentum": velocity}
-        finite = all_finite(total, slope, *new.values())
-        return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
+        return {"images": descend(images, velocity, self.lr, self.space, ctx), "momentum": velocity}
 
-    def _gradient(self, images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
-        """The loss of all classes, and its gradient with respect to the (K, ipc, C, H, W) images."""
+    def _matching(self, images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
+        """The discrepancy of all classes, and its gradient with respect to the (K, ipc, C, H, W) images."""
 
         def matching(rows: slice) -> Loss:
             real, weights = ctx.real(ctx.data.classes[rows], self.batch_real)
             target = ctx.features(real)
             return lambda features: self.discrepancy(target, features, weights)
 
-        total, slope = _by_groups(images, ctx, self.batch_real, matching)
-        if not self.calibration:
-            return total, slope
+        return _by_groups(images, ctx, self.batch_real, matching)
+
+    def _calibrating(self, images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
+        """The weighted cross-entropy of all classes under a trained network, and its gradient."""
         ctx.load_expert()  # in place of the weights of ``ctx.module``
-        extra, steeper = _by_groups(images, ctx, 0, lambda rows: _cross_entropies(rows, ctx))
-        return total + self.calibration * extra, slope.add_(steeper.mul_(self.calibration))
+        total, slope = _by_groups(images, ctx, 0, lambda rows: _cross_entropies(rows, ctx))
+        return self.calibration * total, slope.mul_(self.calibration)
 
 
 def _by_groups(

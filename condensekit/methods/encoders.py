@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from condensekit.compute import Compute
+from condensekit.compute import Compute, Spent
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, refuse, whole
 from condensekit.networks.base import FeatureNetwork, Network
@@ -28,7 +28,6 @@ class Encoder(ABC):
     Attributes:
         network: The architecture.
         keep: Steps for which one network is kept.
-        steps: Gradient steps of each network's training, where it differs from that of its protocol; else 0.
         trained: Whether the networks are trained on the real images of all classes. Then they can classify, and a
             class cannot be condensed without the others.
         can_label: Whether the networks can give soft labels, see :meth:`label`.
@@ -36,7 +35,6 @@ class Encoder(ABC):
 
     network: Network
     keep: int = 1
-    steps: int = 0
     trained: ClassVar[bool] = False
     can_label: ClassVar[bool] = False
 
@@ -44,13 +42,32 @@ class Encoder(ABC):
         """The same encoder with other values of its fields."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
-    def within(self, seconds: float, data: ClassImages, draw: Draw, compute: Compute) -> Encoder:
-        """The encoder whose :meth:`prepare` takes about ``seconds`` at most: by default the same."""
-        return self
+    def within(self, seconds: float, data: ClassImages, compute: Compute) -> int | None:
+        """The gradient steps of each training for which ``seconds`` suffice; None: they suffice for all steps."""
+        return None
 
-    def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
-        """Make the tensors that :meth:`load` needs, once before the first step; by default no tensors."""
+    def prepare(
+        self,
+        data: ClassImages,
+        draw: Draw,
+        compute: Compute,
+        progress: Progress = SILENT,
+        steps: int | None = None,
+    ) -> Prepared:
+        """Make the tensors that :meth:`load` needs, once before the first step; by default no tensors.
+
+        Args:
+            data: The real images of all classes.
+            draw: The random numbers of the run.
+            compute: Runs networks.
+            progress: Receives the gradient steps.
+            steps: Gradient steps of each training, fewer than usual; None: as usual.
+        """
         return {}
+
+    def work(self, prepared: Prepared) -> Spent:
+        """The work of the trainings, whenever they were made."""
+        return Spent()
 
     def embedder(self, data: ClassImages, draw: Draw, compute: Compute) -> FeatureNetwork:
         """An untrained network, whose features choose the real images that are kept beside condensed images."""

@@ -8,20 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from condensekit.compute import Compute
+from condensekit.compute import Compute, Spent
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, refuse, whole
 from condensekit.methods.encoders import Encoder, Prepared
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.convnet import ConvNet
-from condensekit.progress import SILENT, Progress, Shared
-from condensekit.ranks import present
+from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.sets.condensed import CondensedSet
-from condensekit.training.train import TrainProtocol, class_indices, train_network, untrained
+from condensekit.training.networks import END, START, Course, Shelf
+from condensekit.training.train import TrainProtocol
 
 PRETRAIN = TrainProtocol(
     "pretrain", epochs=10, full_epochs=10, batch=64, milestones=(2 / 3, 5 / 6), factor=0.2, restart_momentum=False
@@ -31,7 +30,7 @@ CutMix.
 """
 
 TIMED = 4  # steps that are trained to know how long all would take
-START, END, CLASSES = "initial/", "final/", "classes"  # prefixes and name of prepared tensors
+CLASSES, WORK = "classes", "work"  # names of prepared tensors, beside those of the networks
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,11 @@ class Trained(Encoder):
     Thus few trainings give many encoders, trained for shorter or longer. The networks see only the real
     images of the classes that are condensed: in continual learning, no later class.
 
-    Departures from the authors' code: fewer and shorter trainings (``protocol``); a new interpolation for
-    each step. Batch norm layers use the statistics of the batch, as in all encoders.
+    The networks are kept in the cache (``$CONDENSEKIT_CACHE``, else the user's folder for caches), so that each number
+    of images, each seed and each method uses the same ones. Thus sets of different seeds share their encoders.
+
+    Departures from the authors' code: 10 epochs by default, where they train 60; a new interpolation for each step.
+    Batch norm layers use the statistics of the batch, as in all encoders.
 
     >>> import condensekit as ck
     >>> train, test = ck.load("digits")
@@ -57,77 +59,79 @@ class Trained(Encoder):
         network: The architecture.
         count: Number of networks to train.
         protocol: How each network is trained.
-        steps: Gradient steps of each training; 0: as the protocol says.
+        epochs: Epochs of each training; 0: as the protocol says.
+        steps: Gradient steps of each training, instead of epochs; 0: epochs count.
         interpolate: False: use only the trained weights.
         keep: Steps for which one network is kept.
+        seed: Seed of the networks, whatever the seed of the condensation.
     """
 
     network: Network = field(default_factory=ConvNet)
     count: int = 5
     protocol: TrainProtocol = PRETRAIN
+    epochs: int = 0
     steps: int = 0
     interpolate: bool = True
     keep: int = 1
+    seed: int = 0
     trained: ClassVar[bool] = True
     can_label: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         refuse(
+            whole("epochs", self.epochs, 0),
             whole("steps", self.steps, 0),
             whole("count", self.count, 1),
             whole("keep", self.keep, 1),
+            whole("seed", self.seed),
         )
 
-    def within(self, seconds: float, data: ClassImages, draw: Draw, compute: Compute) -> Trained:
-        """See :meth:`Encoder.within`; the steps of the trainings are cut, from the time of a few."""
-        if seconds == math.inf:
-            return self
+    def shelf(self, data: ClassImages, steps: int | None = None) -> Shelf:
+        """The networks on these images, in the cache; with ``steps``, of so many gradient steps and not kept."""
+        epochs, length = self.epochs or self.protocol.epochs, steps or self.steps or None
+        protocol = replace(self.protocol, epochs=epochs, full_epochs=epochs, steps=length).on(data.spec)
+        course = Course(self.network, protocol, self.seed)
+        return Shelf.of(course, data) if steps is None else Shelf(course, data, None)
+
+    def within(self, seconds: float, data: ClassImages, compute: Compute) -> int | None:
+        """See :meth:`Encoder.within`; the time is foreseen from a few steps."""
+        shelf = self.shelf(data)
+        missing = self.count - sum(map(shelf.has, range(self.count)))
+        if seconds == math.inf or not missing:
+            return None
         start = time.perf_counter()
-        replace(self, steps=TIMED).prepare(data, draw, compute)
+        self.shelf(data, TIMED).networks(missing, compute)
         most = max(1, int(seconds / max(time.perf_counter() - start, 1e-9) * TIMED))
-        return replace(self, steps=most) if most < self._protocol.steps_on(len(data)) else self
+        return most if most < shelf.steps() else None
 
-    @property
-    def _protocol(self) -> TrainProtocol:
-        return replace(self.protocol, steps=self.steps) if self.steps else self.protocol
-
-    def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
-        """Train the networks; on a CPU, each worker trains one network. Ranks share the networks, and exchange them.
+    def prepare(
+        self,
+        data: ClassImages,
+        draw: Draw,
+        compute: Compute,
+        progress: Progress = SILENT,
+        steps: int | None = None,
+    ) -> Prepared:
+        """See :meth:`Encoder.prepare`: take the networks from the cache, or train them. Ranks share the trainings.
 
         Returns:
-            CPU tensors: ``classes`` (K,) int64, the labels of the outputs; for each entry of the module's state
-            ``initial/<name>`` and ``final/<name>``, (count, ...).
+            CPU tensors: ``classes`` (K,) int64, the labels of the outputs; ``work`` (count, 2) int64, images and
+            operations of each training; for each entry of the module's state ``initial/<name>`` and ``final/<name>``,
+            (count, ...).
 
         Raises:
             ConfigError: A training ended with values that are not finite.
+            StoreError: A file of the cache is damaged.
         """
-        protocol = self._protocol
-        targets = class_indices(data.labels[data.order], data.classes)
+        found = self.shelf(data, steps).networks(self.count, compute, progress)
+        stacked = {name: torch.stack([one.tensors[name] for one in found]) for name in found[0].tensors}
+        work = torch.tensor([[one.spent.images, one.spent.flops] for one in found])
+        return {CLASSES: torch.tensor(data.classes), WORK: work, **stacked}
 
-        def one(i: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-            own, classes = Draw(draw.key(f"encoder/{i}")), len(data.classes)
-            with shared.ending_all():
-                start = untrained(data.spec.shape, self.network, own, compute, classes)
-                end = train_network(data, targets, self.network, protocol, own, compute, classes, shared)
-            return _state(start), _state(end)
-
-        ranks = present()
-        mine = range(self.count)[ranks.part(self.count)]
-        with progress.stage(f"train {self.count} encoders", len(mine) * protocol.steps_on(len(data))) as stage:
-            shared = Shared(stage)
-            with shared.ending_all():
-                trained = compute.map(one, mine)
-        states = [state for part in ranks.objects(trained) for state in part]
-        prepared = {CLASSES: torch.tensor(data.classes)}
-        for prefix, ends in zip((START, END), zip(*states, strict=True), strict=True):
-            prepared |= {prefix + name: torch.stack([state[name] for state in ends]) for name in ends[0]}
-        bad = [name for name, values in prepared.items() if not torch.isfinite(values).all()]
-        if bad:
-            raise ConfigError(
-                f"training the encoders with lr={self.protocol.lr} ended with values that are not finite "
-                f"({bad[0]}): lower the lr of their protocol"
-            )
-        return prepared
+    def work(self, prepared: Prepared) -> Spent:
+        """See :meth:`Encoder.work`."""
+        images, flops = prepared[WORK].sum(0).tolist() if WORK in prepared else (0, 0)
+        return Spent(images, flops)
 
     def load(self, module: FeatureNetwork, draw: Draw, prepared: Prepared) -> None:
         """See :meth:`Encoder.load`; ``keep`` steps in a row get the same weights, which depend only on the step."""
@@ -181,10 +185,6 @@ def soft_labels(condensed: CondensedSet, encoder: Trained, prepared: Prepared, c
         total += compute.logits(module, images).softmax(1)
     provenance = {**condensed.provenance, "soft_labels": describe(encoder)}
     return replace(condensed.with_soft_labels(total / encoder.count, known), provenance=provenance)
-
-
-def _state(module: FeatureNetwork) -> dict[str, Tensor]:
-    return {name: value.detach().cpu() for name, value in module.state_dict().items()}
 
 
 def _fill(module: FeatureNetwork, prepared: Prepared, i: int, way: float) -> None:

@@ -41,8 +41,10 @@ def _of_set(member: Member, name: str) -> Iterator[Row]:
     told, nbytes = member.set.provenance, member.set.nbytes
     work = told.get("work") if isinstance(told.get("work"), Mapping) else {}
     before, steps = _part(work, "preparation"), _part(work, "condensing")
+    if trained := _part(work, "encoders"):
+        yield _row(f"training the encoders, which all sets share{name}", None, trained, None)
     if told.get("preparation_s") and before.get("images"):
-        yield _row(f"preparation (first images, encoders){name}", told["preparation_s"], before, None)
+        yield _row(f"preparation (first images){name}", told["preparation_s"], before, None)
     yield _row(f"making the set{name}", told.get("elapsed_s"), steps, nbytes)
 
 

@@ -18,7 +18,8 @@ ENTRIES = ("steps", "minutes")  # of a run's ``config.json``, which a resumed ru
 TIMED = 10  # first steps of a call, or two slow ones, whose times tell what the others will cost
 SLOW = 2.0  # seconds after the first step, in which the warm-up of a second step no longer matters
 TOLD_FROM = 5.0  # seconds; the cost of shorter work is not told
-SHARE = 0.25  # of the minutes, for the training of encoders, and again for the choice of the first images
+TRAINING = 1 / 3  # of the minutes, for the training of encoders
+SHARE = 0.25  # of the minutes, for the choice of the first images, and again for a compiler
 
 
 @dataclass
@@ -79,8 +80,13 @@ class Budget:
 
     @property
     def share(self) -> float:
-        """Seconds for each part of the preparation."""
+        """Seconds for each other part of the preparation."""
         return SHARE * self.seconds
+
+    @property
+    def training(self) -> float:
+        """Seconds for the training of encoders."""
+        return TRAINING * self.seconds
 
     def over(self, step: int, seconds: Seconds) -> bool:
         """Whether the run ends after ``step``: of minutes, if another step and its checkpoint would exceed them."""

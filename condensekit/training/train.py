@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Protocol
@@ -24,6 +24,7 @@ from condensekit.training.augment import Augmentation, cutmix_batch
 
 log = logging.getLogger(__name__)
 
+WEIGHTS, MOMENTUM = "weights/", "momentum/"  # prefixes of the tensors of a training that was stopped
 TEST_PIXELS = 1024 * 32 * 32  # pixels of the images that are tested in one call
 
 
@@ -141,8 +142,9 @@ def train_network(
     compute: Compute,
     classes: int,
     stage: Stage = Stage(),  # noqa: B008 - silent and stateless
+    standing: Standing | None = None,
 ) -> FeatureNetwork:
-    """Train a new network.
+    """Train a new network, or go on with its training.
 
     Args:
         images: (N, C, H, W) float32, normalised; or real images, which are normalised batch by batch.
@@ -154,6 +156,7 @@ def train_network(
         compute: Runs the network.
         classes: Outputs of the network.
         stage: Receives each gradient step.
+        standing: Where the training stands; it is kept up to date. None: at its beginning.
 
     Returns:
         The network after the last step, on the compute device, in training mode.
@@ -161,18 +164,58 @@ def train_network(
     channels, height, width = images.spec.shape if isinstance(images, ClassImages) else images.shape[1:]
     module = untrained((channels, height, width), network, draw, compute, classes)
     steps = protocol.steps_on(len(images))
-    optimiser = None
+    standing = standing or Standing()
+    standing.begin(module, steps, protocol)
     loss = torch.zeros(())
-    lessons = batches(images, targets.to(compute.device), protocol, Draw(draw.key("train")), classes)
-    for step, (batch, wanted) in enumerate(lessons):
-        optimiser = optimiser_at(step, steps, module, protocol, optimiser)
+    first = standing.step
+    lessons = batches(images, targets.to(compute.device), protocol, Draw(draw.key("train")), classes, first)
+    for step, (batch, wanted) in enumerate(lessons, first):
+        optimiser = standing.optimiser = optimiser_at(step, steps, module, protocol, standing.optimiser)
         optimiser.zero_grad()
         loss = compute.backprop(module, batch, wanted, _cross_entropy)
         optimiser.step()
+        standing.step = step + 1
         stage.advance()
     if not torch.isfinite(loss):
         log.warning("training a %s ended with loss %s: lower the protocol's lr", network.name, float(loss))
     return module
+
+
+class Standing:
+    """Where a training stands, so that it can be stopped and go on, bit for bit.
+
+    Args:
+        tensors: What :meth:`tensors` gave when it was stopped; None: a training at its beginning.
+        step: Gradient steps made.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor] | None = None, step: int = 0) -> None:
+        self._found, self.step = tensors, step
+        self.module: FeatureNetwork | None = None
+        self.optimiser: torch.optim.SGD | None = None
+
+    def begin(self, module: FeatureNetwork, steps: int, protocol: TrainProtocol) -> None:
+        """Take the network of the training, and put it and its optimiser where they stood."""
+        self.module = module
+        if self._found is None:
+            return
+        with torch.no_grad():
+            for name, value in module.state_dict().items():
+                value.copy_(self._found[WEIGHTS + name])
+        self.optimiser = optimiser_at(self.step, steps, module, protocol)
+        for name, parameter in module.named_parameters():
+            if (velocity := self._found.get(MOMENTUM + name)) is not None:
+                self.optimiser.state[parameter]["momentum_buffer"] = velocity.to(parameter.device, copy=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights, and the momentum of those that have it, on the CPU."""
+        assert self.module is not None
+        found = {WEIGHTS + name: value.detach().cpu() for name, value in self.module.state_dict().items()}
+        state = self.optimiser.state if self.optimiser else {}
+        for name, parameter in self.module.named_parameters():
+            if (velocity := state.get(parameter, {}).get("momentum_buffer")) is not None:
+                found[MOMENTUM + name] = velocity.cpu()
+        return found
 
 
 class ByRow(Protocol):
@@ -185,7 +228,7 @@ class ByRow(Protocol):
 
 
 def batches(
-    images: Tensor | ByRow, targets: Tensor, protocol: TrainProtocol, draw: Draw, classes: int
+    images: Tensor | ByRow, targets: Tensor, protocol: TrainProtocol, draw: Draw, classes: int, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of all gradient steps of a training.
 
@@ -195,6 +238,7 @@ def batches(
         protocol: Batch size, augmentation, CutMix and number of steps.
         draw: Random numbers for order and augmentation.
         classes: Outputs of the network.
+        first: The first gradient step; the batches of those before are left out.
 
     Yields:
         images (n, C, H, W) float32, augmented; targets (n,) int64, or (n, classes) probabilities.
@@ -203,7 +247,7 @@ def batches(
         images = images.to(targets.device)
     if protocol.cutmix and targets.ndim == 1:
         targets = F.one_hot(targets, classes).float()
-    for step, rows in enumerate(batch_rows(len(images), protocol, draw)):
+    for step, rows in islice(enumerate(batch_rows(len(images), protocol, draw)), first, None):
         yield _prepare(images, targets, rows, protocol, draw.at(step))
 
 
@@ -217,12 +261,12 @@ def optimiser_at(
 ) -> torch.optim.SGD:
     """The optimiser of gradient step ``step`` (the first is 0) of ``steps``, given the optimiser of the step before."""
     drops = protocol.drops(steps)
-    due = step in drops
+    due, first = step in drops, before is None
     if before is None or (due and protocol.restart_momentum):
         before = torch.optim.SGD(
             module.parameters(), lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
         )
-    if due:
+    if due or first:
         for group in before.param_groups:
             group["lr"] = protocol.lr * protocol.factor ** sum(step >= drop for drop in drops)
     return before

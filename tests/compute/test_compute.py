@@ -340,7 +340,8 @@ def test_work_of_trained_encoders_and_their_labels():
     encoder = Trained(SMALL, count=2, steps=3)
     method = DistributionMatching(batch_real=8, calibration=1.0)
     result = condensed(method, 5, encoder=encoder, soft_labels=True)
-    assert result.work["preparation"] == told(2 * 3 * 54, 2 * 3 * 54 * 3)
+    assert result.work["encoders"] == told(2 * 3 * 54, 2 * 3 * 54 * 3)
+    assert result.work["preparation"] == told(0, 0)
     assert result.work["condensing"] == told(5 * (32 + 8 + 8) + 2 * 8, 5 * (32 + 3 * 8 + 3 * 8) + 2 * 8)
     assert result.set.provenance["work"] == result.work
 

@@ -204,7 +204,7 @@ def test_a_library_that_cannot_be_loaded_is_no_reason_to_fail(tmp_path, monkeypa
     monkeypatch.setattr(library, "_loaded", {})
     monkeypatch.setattr(library, "_build", lambda *_: None)
     monkeypatch.setattr(library, "_manifest", lambda folder: {"run": 1})
-    monkeypatch.setattr(library, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(library, "cache_folder", lambda part: tmp_path)
     with Compute(Machine("cpu", chunk=8, workers=2, compiled=True)) as running:
         assert running.features(network(), images()).shape[0] == 21
     assert "the library cannot be loaded" in caplog.text

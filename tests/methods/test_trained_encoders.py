@@ -75,7 +75,7 @@ def test_prepared_are_the_ends_of_ordinary_trainings(prepared):
     assert prepared["classes"].tolist() == list(LABELS)
     targets = class_indices(data.labels[data.order], data.classes)
     with Compute(Machine("cpu", workers=0)) as compute:
-        own = Draw(Draw(1).key("encoder/2"))
+        own = Draw(Draw(0).key("encoder/2"))
         protocol = dataclasses.replace(QUICK, steps=25)
         end = train_network(data, targets, ENCODER.network, protocol, own, compute, 4)
     start, final = ends(prepared, 2)
@@ -103,7 +103,7 @@ def test_only_the_classes_at_hand_are_seen(monkeypatch):
     assert set(data.labels[torch.cat(seen)].tolist()) == {0, 42}
 
 
-def test_workers_change_nothing_and_progress_counts_every_step():
+def test_workers_change_nothing_and_progress_counts_every_step(tmp_path, monkeypatch):
     class Counting(Progress):
         steps = 0
 
@@ -119,6 +119,7 @@ def test_workers_change_nothing_and_progress_counts_every_step():
 
     found = []
     for workers in (1, 2):
+        monkeypatch.setenv("CONDENSEKIT_CACHE", str(tmp_path / str(workers)))
         counted = Counting()
         with Compute(Machine("cpu", workers=workers)) as compute:
             found.append(TINY.prepare(shapes(), Draw(1), compute, counted))

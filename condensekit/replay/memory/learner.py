@@ -17,13 +17,14 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, instance, refuse, whole
 from condensekit.methods.encoders import Encoder, Prepared
 from condensekit.methods.recipe import Recipe
-from condensekit.methods.trained_encoders import CLASSES, END, START, Trained
+from condensekit.methods.trained_encoders import CLASSES, Trained
 from condensekit.networks.adaptor import as_feature_network
 from condensekit.networks.base import FeatureNetwork, Network
 from condensekit.networks.cost import Shape
 from condensekit.progress import SILENT, Progress
 from condensekit.rng import Draw, isolated
 from condensekit.selection.embeddings import Embed, Embedding, embed_with
+from condensekit.training.networks import END, START
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,14 @@ class LearnerEncoder(Encoder):
             )
         return LearnerNetwork(self._learners[-1])
 
-    def prepare(self, data: ClassImages, draw: Draw, compute: Compute, progress: Progress = SILENT) -> Prepared:
+    def prepare(
+        self,
+        data: ClassImages,
+        draw: Draw,
+        compute: Compute,
+        progress: Progress = SILENT,
+        steps: int | None = None,
+    ) -> Prepared:
         """The weights at both ends, as ``Trained.prepare`` gives them; the classifier has the rows of these classes.
 
         Raises:

@@ -150,7 +150,7 @@ def test_condensed_replay_embeds_with_the_learner_before_and_after():
     seen = []
 
     class Spy(LearnerEncoder):
-        def prepare(self, data, draw, compute, progress=None):
+        def prepare(self, data, draw, compute, progress=None, steps=None):
             seen.append((data.classes, len(self._learners)))
             return super().prepare(data, draw, compute)
 
