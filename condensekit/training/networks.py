@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condensekit.compute import Compute, Spent
+from condensekit.compute import TOLD, Compute, Spent
 from condensekit.compute.cache import cache_folder
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, StoreError, unknown
-from condensekit.networks.base import FeatureNetwork, Network
+from condensekit.networks.base import FeatureNetwork, Network, separable
+from condensekit.networks.cost import PASSES
 from condensekit.progress import SILENT, Progress, Shared, Stage
 from condensekit.ranks import present
 from condensekit.rng import Draw
@@ -139,18 +140,25 @@ class Shelf:
         if not missing:
             made = [self._read(i) for i in mine]
         else:
-            with progress.stage(f"train {count} encoders", len(mine) * self.steps()) as stage:
+            with (
+                self._compute(len(missing), compute, progress) as own,
+                progress.stage(f"train {count} encoders", len(mine) * self.steps()) as stage,
+            ):
                 shared = Shared(stage)
                 with shared.ending_all():
-                    made = each_once(mine, lambda i: self._attempt(i, compute, shared), compute.map)
-        found = [one for part in ranks.objects(made) for one in part]
-        bad = [name for one in found for name, values in one.tensors.items() if not torch.isfinite(values).all()]
-        if bad:
-            raise ConfigError(
-                f"training the encoders with lr={self.course.protocol.lr} ended with values that are not finite "
-                f"({bad[0]}): lower the lr of their protocol"
-            )
-        return found
+                    made = each_once(mine, lambda i: self._attempt(i, own, shared), own.map)
+        return [one for part in ranks.objects(made) for one in part]
+
+    def _compute(self, missing: int, compute: Compute, progress: Progress) -> Compute:
+        """What trains so many networks: compiled if that pays, whatever is decided for the run that needs them."""
+        own = Compute(compute.machine, self.data.spec.shape[1:])
+        own.patience.asked, own.patience.seconds = compute.patience.asked, compute.patience.seconds
+        own.patience.tell = progress.tell
+        module = self.course.network.build(self.data.spec.shape, len(self.data.classes))
+        images = missing * self.steps() * min(self.course.protocol.batch, len(self.data))
+        if own.expect(images * PASSES * module.flops if separable(module) else 0):
+            progress.tell(TOLD)
+        return own
 
     def _attempt(self, i: int, compute: Compute, stage: Shared) -> Graduate | None:
         """Network ``i``; None: another process trains it."""
@@ -159,7 +167,7 @@ class Shelf:
                 return self._train(i, compute, stage)
             path = _file(self.folder, i)
             try:
-                with trying(path.with_suffix(".lock")) as held:
+                with nullcontext(True) if path.exists() else trying(path.with_suffix(".lock")) as held:
                     if not held:
                         return None
                     if path.exists():
@@ -187,6 +195,13 @@ class Shelf:
                 standing=desk.standing,
             )
         made = Graduate({**before, **_state(end, END)}, desk.spent, desk.seconds)
+        bad = [name for name, values in made.tensors.items() if not torch.isfinite(values).all()]
+        if bad:
+            desk.clear()
+            raise ConfigError(
+                f"training the encoders with lr={course.protocol.lr} ended with values that are not finite "
+                f"({bad[0]}): lower the lr of their protocol"
+            )
         if path:
             told = {"key": self.key(i), "spent": asdict(made.spent), "seconds": round(made.seconds, 3)}
             save_tensors(path, made.tensors, told, NETWORK)

@@ -25,6 +25,7 @@ from condensekit.testing import LABELS, MethodContract, context, shapes
 from condensekit.training.augment import Augmentation
 from condensekit.training.evaluation import Candidate, evaluate
 from condensekit.training.train import SHORT, class_indices, train_network
+from tests.reference.dance_twin import DanceTwin
 from tests.reference.dm_twin import dm_loss_and_gradient
 from tests.reference.trained_twin import weights_at
 
@@ -214,6 +215,40 @@ def test_calibration_adds_the_cross_entropy_of_the_trained_network(nested):
     assert abs(metrics["loss"] - before["loss"] - 0.7 * loss) <= 1e-4 * loss
     assert (ours - wanted).norm() <= 1e-4 * wanted.norm()
     assert torch.equal(images[:, 2:], after["images"][:, 2:]) == nested
+
+
+def test_a_calibration_step_equals_the_twin_that_goes_class_by_class():
+    data = shapes()
+    images = Noise().images(data, 3, Draw(1))
+    method = DistributionMatching(batch_real=8, lr=0.3, momentum=0.5, calibration=0.7, calibration_step=True)
+    twin = DanceTwin(images, 0.3, 0.5, 0.7)
+    with Compute(Machine("cpu", workers=2, chunk=4)) as compute:
+        state = method.init(images, context(data, compute, encoder=TINY))
+        for step in range(1, 5):
+            ctx = dataclasses.replace(context(data, compute, step=step, encoder=TINY), augmentation=Augmentation())
+            state, metrics = method.step(state, ctx)
+            twin.step(
+                dataclasses.replace(context(data, compute, step=step, encoder=TINY), augmentation=Augmentation()), 8
+            )
+            assert bool(metrics["finite"])
+    moved = (twin.images - images).norm()
+    assert (state["images"] - twin.images).norm() <= 1e-4 * moved
+    summed = dataclasses.replace(method, calibration_step=False).step(method.init(images, ctx), ctx)[0]["images"]
+    assert (summed - state["images"]).norm() > 1e-2 * moved
+
+
+def test_the_summed_loss_of_a_calibration_step_that_is_not_finite_changes_nothing():
+    data, method = shapes(), DistributionMatching(batch_real=8, calibration=1.0, calibration_step=True)
+    with Compute(Machine("cpu", workers=0)) as compute:
+        ctx = context(data, compute, step=3, encoder=TINY)
+        state = method.init(Noise().images(data, 2, Draw(1)), ctx)
+        broken = {
+            n: torch.full_like(v, torch.nan) if n == "final/classifier.weight" else v for n, v in ctx.prepared.items()
+        }
+        after, metrics = method.step(state, dataclasses.replace(ctx, prepared=broken))
+    assert not metrics["finite"]
+    assert torch.equal(after["images"], state["images"])
+    assert torch.equal(after["momentum"], state["momentum"])
 
 
 def test_calibration_makes_the_trained_networks_sure_of_the_images():
