@@ -19,7 +19,7 @@ from condensekit.nas.rankers.by_name import ranker
 from condensekit.replay.study.memories import Making, memory
 
 METAVARS = {"N", "X", "NAME", "LIST", "FILE", "FOLDER", "RUN", "TIME", "NAME|PATH", "NAME=VALUE"}
-COMPUTING = ("condense", "select", "evaluate", "replay", "search", "demo")
+COMPUTING = ("condense", "select", "encoders", "evaluate", "replay", "search", "demo")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 

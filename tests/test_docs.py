@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import pages
+from condensekit.cli import imported
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -58,7 +59,7 @@ def commands():
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_a_command_of_the_pages_has_the_options_that_it_names(words):
-    command = importlib.import_module(f"condensekit.cli.{words[1]}").command
+    command = imported(words[1])
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= known
 

@@ -19,10 +19,10 @@ from condensekit.training.train import accuracy
 
 HELP = """Train networks that embed images, once for all condensations of a data set.
 
-They are kept in a cache ($CONDENSEKIT_CACHE, or the user's folder for caches), where every --ipc, seed and method with
-trained encoders finds them: `--method dance`, or `--encoder trained` with the same --encoder-network and epochs
-(--set encoder.epochs=N). A condensation that does not find them trains them itself. An interrupted training goes on
-with the same command; more networks of the same kind need only the training of those that lack.
+They are kept in a cache ($CONDENSEKIT_CACHE, or the user's folder for caches), where the method dance and all others
+with trained encoders find them, whatever their seed and number of images: by the data, --encoder-network, --epochs
+(elsewhere encoder.epochs=N) and --seed. A condensation that does not find them trains them itself. An interrupted
+training goes on with the same command; with a larger --count, only those are trained that lack.
 
 `condensekit list encoders` shows what the cache has.
 

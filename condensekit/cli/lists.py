@@ -21,7 +21,7 @@ METHODS = {
     "dm": "mean embeddings",
     "m3d": "embeddings by a kernel; packs four images into one",
     "echo": "as m3d",
-    "dance": "mean embeddings of trained networks, with a calibration by them",
+    "dance": "mean embeddings, by trained networks",
     "dc": "gradients of networks, from noise",
     "dsa": "gradients under an augmentation",
     "krr": "kernel ridge",
