@@ -66,7 +66,7 @@ def content_of(path: Path) -> Content:
     what = type(found).__name__
     what += f" with {', '.join(map(repr, list(found)[:5]))}" if isinstance(found, Mapping) else ""
     raise DataError(
-        f"{path} holds a {what}, and no images with labels: a set is a list [images, labels] of two tensors, or a "
+        f"{path} holds no images with labels ({what}): a set is a list [images, labels] of two tensors, or a "
         "dictionary with the entries 'images' and 'labels'"
     )
 

@@ -50,10 +50,10 @@ def read_sets(
 
     >>> import condensekit as ck, tempfile, torch
     >>> train, test = ck.load("digits")
-    >>> file = f"{tempfile.mkdtemp()}/data.pt"
-    >>> torch.save([torch.rand(10, 1, 8, 8), torch.arange(10)], file)
-    >>> ck.read_sets(file, train, values="pixels", factor=1)
-    (CondensedSet(10 images of (1, 8, 8), 10 classes, 1 per class, 2,640 bytes: .../data),)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"images": torch.rand(10, 1, 8, 8), "labels": torch.arange(10)}, f"{folder}/mine.pt")
+    ...     ck.read_sets(f"{folder}/mine.pt", train, values="pixels")
+    (CondensedSet(10 images of (1, 8, 8), 10 classes, 1 per class, 2,640 bytes: mine),)
 
     Args:
         path: The file, ``.pt`` or ``.pth``.
@@ -67,7 +67,8 @@ def read_sets(
         layout: ``NCHW`` or ``NHWC``, the axes of the images; None: by their shape.
 
     Returns:
-        The sets in float32, images grouped by class. Labels that are rows of probabilities become soft labels.
+        The sets in float32, images grouped by class, with the normalisation of ``like``, if it is given and the images
+        are pixels or were. Labels that are rows of probabilities become soft labels.
 
     Raises:
         DataError: No file; code or objects in it; other content; images, labels or values that do not fit ``like``;
@@ -113,20 +114,24 @@ class _Reader:
 
     def sets(self, values: Any, factor: int | None, layout: str | None) -> tuple[CondensedSet, ...]:
         """The sets; see :func:`read_sets`."""
-        pairs = [(images_of(images, layout), labels) for images, labels in self.content.pairs]
-        shapes = {tuple(images.shape[1:]) for images, _ in pairs}
-        wanted = None if self.like is None else self.like.spec.shape
-        if len(shapes) > 1 or (wanted and shapes != {wanted}):
-            told = " and ".join(" x ".join(map(str, shape)) for shape in [*sorted(shapes), *filter(None, [wanted])])
+        found = list[Read]()
+        for given, labels in self.content.pairs:
+            images = images_of(given, layout)
+            found.append((images, *labels_of(labels, len(images))))
+        spec = self.named(self.base(found[0][0]), found)
+        shapes = {tuple(images.shape[1:]) for images, _, _ in found}
+        if shapes != {spec.shape}:
+            told = " and ".join(" x ".join(map(str, shape)) for shape in [*sorted(shapes - {spec.shape}), spec.shape])
             raise DataError(f"images of the file and of the data differ in shape ({told}): read data with image_size=N")
-        spec, pixels = self.meaning(torch.cat([images for images, _ in pairs]), values)
+        spec, pixels = self.meaning(spec, torch.cat([images for images, _, _ in found]), values)
         formation = Formation(self.factor() if factor is None else factor)
-        found = self.joined(
-            [(_normal(images, spec, pixels), *labels_of(labels, len(images))) for images, labels in pairs]
-        )
-        spec = self.named(spec, found)
-        if far := strays(found[0][0], spec):
+        found = self.joined([(_normal(images, spec, pixels), labels, soft) for images, labels, soft in found])
+        if self.content.stated is None and (far := strays(found[0][0], spec)):
             self.notes.append(f"{far}: check how they were normalised")
+        if self.like is not None and spec.pixels and self.like.spec.pixels and not spec.alike(self.like.spec):
+            mean, std = spec.constants()
+            spec = replace(spec, mean=self.like.spec.mean, std=self.like.spec.std)
+            found = [(spec.normalise(images * std + mean), labels, soft) for images, labels, soft in found]
         if self.content.accuracies:
             told = ", ".join(f"{100 * value:.1f} % ({name})" for name, value in self.content.accuracies.items())
             self.notes.append(f"the code that wrote it noted an accuracy of {told}")
@@ -136,13 +141,21 @@ class _Reader:
         config = {"name": name, "read": {**read, "written by": kind, "notes": self.notes}}
         return tuple(_made(one, spec, formation, {**config, "seed": seed}) for seed, one in enumerate(found))
 
-    def meaning(self, images: Tensor, values: Any) -> tuple[ImageSpec, bool]:
-        """The spec of all images, still without class names, and whether they are pixels now."""
-        if self.content.stated is not None and values is None:
-            return _stated(self.content.stated, images), False
+    def base(self, images: Tensor) -> ImageSpec:
+        """What the file itself or the data tell of the images; if neither does, values are taken as they are."""
+        if self.content.stated is not None:
+            return _stated(self.content.stated)
+        if self.like is not None:
+            return self.like.spec
         channels, height, width = images.shape[1:]
-        plain = ImageSpec((channels, height, width), (0.0,) * channels, (1.0,) * channels)
-        spec = plain if self.like is None else self.like.spec
+        shape, flippable = (channels, height, width), self.data_name() not in UNFLIPPED
+        return ImageSpec(shape, (0.0,) * channels, (1.0,) * channels, flippable=flippable)
+
+    def meaning(self, spec: ImageSpec, images: Tensor, values: Any) -> tuple[ImageSpec, bool]:
+        """The spec of all images with their normalisation, and whether they are pixels now."""
+        if self.content.stated is not None and values is None:
+            return spec, False
+        channels = images.shape[1]
         share = float(((images >= 0) & (images <= 1)).float().mean())
         low, high = (float(end) for end in images.aminmax())
         between = f"values from {round(low, 2) + 0.0:g} to {round(high, 2):g}"
@@ -223,8 +236,7 @@ class _Reader:
         columns = {soft.shape[1] for _, _, soft in found if soft is not None}
         if not spec.class_names:
             names = {label: str(label) for label in (range(max(columns)) if columns else labels)}
-            known = self.data_name()
-            spec = replace(spec, class_names=names, flippable=known not in UNFLIPPED)
+            spec = replace(spec, class_names=names)
         classes = spec.classes
         if strange := [label for label in labels if label not in classes]:
             raise DataError(f"it has label {strange[0]}, and the data have {len(classes)} classes, {_ends(classes)}")
@@ -245,15 +257,12 @@ def _normal(images: Tensor, spec: ImageSpec, pixels: bool) -> Tensor:
     return spec.normalise(images) if pixels else images.to(torch.float32)
 
 
-def _stated(stated: Any, images: Tensor) -> ImageSpec:
+def _stated(stated: Any) -> ImageSpec:
     """The spec that the file itself states."""
     try:
-        spec = ImageSpec.from_json(stated)
+        return ImageSpec.from_json(stated)
     except (CondensekitError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"what it states of its images is damaged ({error})") from error
-    if spec.shape != tuple(images.shape[1:]):
-        raise DataError(f"its images have shape {tuple(images.shape[1:])}, and it states {spec.shape}")
-    return spec
 
 
 def _made(one: Read, spec: ImageSpec, formation: Formation, config: Mapping[str, Any]) -> CondensedSet:
