@@ -36,7 +36,7 @@ from condensekit.selection.jpeg_random import JpegRandom
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
 from condensekit.sets.found import HasSet, first_set
-from condensekit.sets.pt import ENDINGS
+from condensekit.sets.paths import FOREIGN
 from condensekit.training.augment import Augmentation
 from condensekit.training.train import DC, IDC, SHORT, TrainProtocol
 
@@ -221,7 +221,7 @@ def saved(given: Any) -> CondensedSet | None:
     if isinstance(given, HasSet):
         return given.set
     if isinstance(given, str):
-        a_path = "/" in given or Path(given).suffix in (*ENDINGS, ".safetensors") or Path(given).is_dir()
+        a_path = "/" in given or Path(given).suffix in (*FOREIGN, ".safetensors") or Path(given).is_dir()
         given = Path(given) if a_path and given not in STARTS else None
     if isinstance(given, Path):
         return first_set(given)

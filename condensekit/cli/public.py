@@ -15,13 +15,13 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.found import find_one
-from condensekit.sets.pt import ENDINGS
+from condensekit.sets.paths import FOREIGN
 from condensekit.sets.public import PIXELS, Normalisation, read_sets
 
 
 def is_public(path: Path) -> bool:
     """Whether a path is a file of another code, by its ending."""
-    return path.suffix.lower() in ENDINGS
+    return path.suffix.lower() in FOREIGN
 
 
 def converted(path: Path) -> tuple[object, ...]:
@@ -45,7 +45,7 @@ class Public:
 
     def check(self, *paths: Path) -> None:
         """Raise ConfigError for options that do nothing, because none of the paths is a file of another code."""
-        why = None if any(map(is_public, paths)) else f"it is for files of other codes ({', '.join(ENDINGS)})"
+        why = None if any(map(is_public, paths)) else f"it is for files of other codes ({', '.join(FOREIGN)})"
         unused(values=why, factor=why, layout=why)
 
     def sets(self, path: Path, like: ClassImages | None = None) -> tuple[CondensedSet, ...]:

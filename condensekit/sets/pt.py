@@ -14,7 +14,6 @@ import torch
 from condensekit.errors import DataError
 from condensekit.runs.files import failure, read_bytes, write_bytes_atomic
 
-ENDINGS = (".pt", ".pth")
 _NAMED = re.compile(r"GLOBAL ([\w.]+)")  # what torch refused, in its message
 
 

@@ -18,7 +18,7 @@ from condensekit.data.arrays import check_layout
 from condensekit.data.datasets import STATISTICS, UNFLIPPED
 from condensekit.data.images import ClassImages, channel_statistics
 from condensekit.data.spec import ImageSpec
-from condensekit.errors import CondensekitError, DataError, instance, quoted, refuse, whole
+from condensekit.errors import CondensekitError, DataError, instance, quoted, refuse, require, whole
 from condensekit.runs.files import read_bytes
 from condensekit.sets.checks import strays
 from condensekit.sets.condensed import CondensedSet
@@ -77,6 +77,7 @@ def read_sets(
         StoreError: The file is damaged.
     """
     path = a_path(path)
+    require(path.suffix != ".safetensors", f"{path} is a set of condensekit: CondensedSet.load reads it")
     check_layout(layout)
     refuse(
         None if like is None else instance("like", like, ClassImages, "the training images"),
@@ -192,7 +193,9 @@ class _Reader:
         known = "cifar10" if (kind, name) == (MTT, "cifar100") else name  # MTT's code has the same for both
         mean, std = STATISTICS.get(known or "", STATISTICS["cifar10" if channels == 3 else "mnist"])
         if known in STATISTICS and kind in (DC, MTT) and len(mean) == channels:
-            self.notes.append(f"{between} are taken as normalised by mean {mean} and std {std}, as {kind} has {name}")
+            self.notes.append(
+                f"{between} are taken as normalised by mean {mean} and std {std}, as {kind} does for {name}"
+            )
             return mean, std
         raise DataError(
             f"{between} are no pixels, and nothing tells their normalisation: give mean and std of each channel, such "

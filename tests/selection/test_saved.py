@@ -185,5 +185,10 @@ def test_a_public_file_is_a_start(tmp_path, caplog):
     torch.save({"data": [[images, torch.tensor(LABELS).repeat_interleave(2)]] * 2}, tmp_path / "set.pt")
     start = ck.recipes.dm(init=str(tmp_path / "set.pt")).init
     assert "holds 2 sets: the first is taken" in caplog.text
+    torch.save([images, torch.arange(8)], tmp_path / "data.pt")
+    with pytest.raises(
+        DataError, match=r"does not tell enough to start from it: read it with condensekit\.read_sets, or"
+    ):
+        ck.recipes.dm(init=tmp_path / "data.pt")
     data = shapes()
     torch.testing.assert_close(first(start, data).flatten(0, 1), data.spec.normalise(images), atol=1e-4, rtol=0)

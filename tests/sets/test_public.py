@@ -12,6 +12,7 @@ import condensekit as ck
 from condensekit.data.datasets import STATISTICS
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, DataError, StoreError
+from condensekit.sets import found as found_sets
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.export import to_pair, to_pt
 from condensekit.sets.packing import unpack
@@ -298,6 +299,8 @@ def test_a_damaged_or_missing_file(file, like, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="no such file"):
         read_sets(tmp_path / "none.pt", like)
+    with pytest.raises(ConfigError, match=r"is a set of condensekit: CondensedSet\.load reads it"):
+        read_sets(tmp_path / "set.safetensors", like)
 
 
 def test_another_normalisation_than_that_of_the_data_is_converted(file, like):
@@ -372,8 +375,13 @@ def test_sets_of_a_file_are_one_row_beside_random(file, like):
     options = {"train": like, "network": "ConvNet-w8-d1", "networks": 1, "protocol": protocol}
     found = ck.evaluate(read_sets(path, like), like, **options)
     assert [(row.set, row.sets, row.ipc) for row in found.rows] == [(path.stem, 3, 2), ("random", 3, 2)]
-    with pytest.raises(ConfigError, match=r"is a file of another code: read it with condensekit\.read_sets"):
-        ck.evaluate(path, like, **options)
+    for door in (
+        lambda: ck.evaluate(path, like, **options),
+        lambda: CondensedSet.load(path),
+        lambda: found_sets.find(path),
+    ):
+        with pytest.raises(ConfigError, match=r"is a file of another code: read it with condensekit\.read_sets"):
+            door()
 
 
 def test_a_read_set_is_saved_like_any_other(file, like, tmp_path):
