@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from condensekit.runs.saving import Saving
     from condensekit.selection.base import Noise
     from condensekit.selection.classic import Herding, KCenter, KMeans, Random
+    from condensekit.selection.saved import Saved
     from condensekit.sets.condensed import CondensedSet
     from condensekit.sets.formation import Formation
+    from condensekit.sets.public import read_sets
     from condensekit.training.augment import Augmentation
 
 __version__ = "0.2.0"
@@ -66,6 +68,7 @@ _MODULES = {
     "runs.saving": ("Saving",),
     "errors": ("CondensekitError",),
     "everyday": ("condense", "evaluate", "load", "select"),
+    "sets.public": ("read_sets",),
     "methods.discrepancy": ("MMD",),
     "methods.distribution": ("DistributionMatching",),
     "methods.encoders": ("Fresh",),
@@ -76,6 +79,7 @@ _MODULES = {
     "networks": ("ConvNet", "ResNet18"),
     "catalog": ("Recipe",),
     "selection.base": ("Noise",),
+    "selection.saved": ("Saved",),
     "selection.classic": ("Herding", "KCenter", "KMeans", "Random"),
     "sets.condensed": ("CondensedSet",),
     "sets.formation": ("Formation",),
@@ -105,11 +109,13 @@ __all__ = [
     "Random",
     "Recipe",
     "ResNet18",
+    "Saved",
     "Saving",
     "Trained",
     "condense",
     "evaluate",
     "load",
+    "read_sets",
     "recipes",
     "select",
 ]

@@ -12,6 +12,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -32,7 +33,10 @@ from condensekit.selection.base import Function, Noise, Selection, Start
 from condensekit.selection.classic import Herding, KCenter, KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.selection.jpeg_random import JpegRandom
+from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
+from condensekit.sets.found import HasSet, first_set
+from condensekit.sets.paths import FOREIGN
 from condensekit.training.augment import Augmentation
 from condensekit.training.train import DC, IDC, SHORT, TrainProtocol
 
@@ -196,11 +200,32 @@ def baseline_name(chosen_by: Selection, formation: Formation) -> str:
 def initialiser(name: str, /, **options: Any) -> Start:
     """Where a condensation starts: a selection of real images, or ``noise``."""
     if name not in STARTS and ":" not in name:
-        raise unknown("init", name, STARTS)
+        raise unknown("init", name, [*STARTS, "the path of a set or a run"])
     if name != "noise":
         return selection(name, **options)
     refuse(*(f"noise has no option {option!r}" for option in options))
     return Noise()
+
+
+def saved(given: Any) -> CondensedSet | None:
+    """The set that is given as the start of a condensation: itself, a result, or the path of a set or a run.
+
+    Returns:
+        The set; None: something else is given, such as the name of a selection.
+
+    Raises:
+        ConfigError: A path without a set.
+        DataError: A file of another code that does not tell enough.
+        StoreError: A damaged file.
+    """
+    if isinstance(given, HasSet):
+        return given.set
+    if isinstance(given, str):
+        a_path = "/" in given or Path(given).suffix in (*FOREIGN, ".safetensors") or Path(given).is_dir()
+        given = Path(given) if a_path and given not in STARTS else None
+    if isinstance(given, Path):
+        return first_set(given)
+    return given if isinstance(given, CondensedSet) else None
 
 
 def network(name: str) -> Network:

@@ -3,6 +3,7 @@
 ``recipes.m3d(lr=3)`` and ``recipes.parse("m3d lr=3")`` are the same recipe. An option is a hyper-parameter of the
 method, a field of the :class:`~condensekit.methods.recipe.Recipe`, or a name in :data:`SHORT`. An option with a dot
 belongs to a part: ``init.candidates=1000``. Values may be text or objects: ``init="kmeans"``, ``init=KMeans()``.
+With a set, a result, or the path of a run or a set as ``init``, a run goes on from these images.
 
 >>> from condensekit import recipes
 >>> recipes.m3d(lr=3) == recipes.parse("m3d lr=3")
@@ -31,6 +32,7 @@ from condensekit.methods.recipe import Recipe
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.base import Network
 from condensekit.selection.base import Noise, Start
+from condensekit.selection.saved import Saved
 from condensekit.sets.formation import BySize, Formation
 from condensekit.training.augment import Augmentation
 
@@ -341,6 +343,9 @@ def _init(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     given, options = fields.get("init"), _options(fields, "init")
     if given is None and not options:
         return {}
+    if (made := names.saved(given)) is not None:
+        refuse(*(f"a start from a set has no option {option!r}: leave it out" for option in options))
+        return {"init": Saved(made, base.init)}
     if given is None or isinstance(given, str):
         return {"init": names.initialiser(given or base.init.name, **options)}
     found = given if isinstance(given, Start) else names.as_selection(given, "init")

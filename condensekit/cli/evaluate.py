@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import click
 
@@ -14,13 +14,26 @@ from condensekit.cli import show, waiting
 from condensekit.cli.flags import as_flags
 from condensekit.cli.kinds import MANY, Command, Data, List, Location, Whole, gathered, option, unused
 from condensekit.cli.next import ending, page
-from condensekit.cli.options import AUGMENT, DOWNLOAD, JSON, QUIET, SEED, TENSORBOARD, TRUST, Source, machine_options
+from condensekit.cli.options import (
+    AUGMENT,
+    DOWNLOAD,
+    IMAGE_SIZE,
+    JSON,
+    QUIET,
+    SEED,
+    TENSORBOARD,
+    TRUST,
+    Source,
+    machine_options,
+)
+from condensekit.cli.public import Public, converted, is_public, public_options
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError, StoreError, require
 from condensekit.everyday import FULL, evaluate
 from condensekit.report.evaluated import verdict
 from condensekit.runs.files import check_writable, fitting
+from condensekit.sets.contents import content_of
 from condensekit.sets.found import Group, groups
 from condensekit.training.evaluation import FILE, Evaluation
 
@@ -46,13 +59,14 @@ HELP = """Train networks from scratch on the sets of each RUN, and test them on 
 Runs that differ only in the seed form one row of the table, as do the runs of a folder made with several seeds. A row
 shows the mean accuracy, its standard deviation, and the difference to the reference (the first name of --against)
 for the same seeds, with a 95% interval. Each finished network is kept at once: after an interruption, repeat the
-command.
+command. A RUN may also be the file of a set, or a .pt file of another code (DC, DSA, DM, MTT, IDC, DANCE, NCFM).
 
 \b
 Examples:
   condensekit evaluate runs/dm
   condensekit evaluate runs/dm runs/kmeans --against random,herding
   condensekit evaluate runs/dm --network ConvNet,ResNet18 --networks 3 --json
+  condensekit evaluate res_DM_CIFAR10_ConvNet_10ipc.pt --data cifar10
 \f
 The interval is over sets if there are at least three sets, else over networks. All results are written to
 evaluation.json in the first RUN, and each finished network to its folder trainings.
@@ -107,6 +121,8 @@ evaluation.json in the first RUN, and each finished network to its folder traini
     metavar="FOLDER",
     help="Folder of the named data sets.  [default: as in config.json]",
 )
+@IMAGE_SIZE
+@public_options
 @DOWNLOAD
 @TRUST
 @AUGMENT
@@ -124,6 +140,8 @@ def command(
     network: list[str],
     data: str | None,
     data_root: Path | None,
+    image_size: int | None,
+    public: Public,
     download: bool,
     trust_local_copy: bool,
     augment: str,
@@ -149,9 +167,16 @@ def command(
         if augment != "auto":
             trained = replace(trained, augmentation=catalog.augmentation(augment))
     with problems:
-        found = groups(list(runs))
-        source = _source(found, Source(data or "", None, data_root, download, trust_local_copy, augment=augment))
-        more = any(len(one) * one.formation.factor**2 != g.ipc * len(one.classes) for g in found for one in g.sets)
+        public.check(*runs)
+        own = [run for run in runs if not is_public(run)]
+        found = groups(own) if own else []
+        for path in filter(is_public, runs):
+            content_of(path)  # before the data are read
+        given = Source(data or "", image_size, data_root, download, trust_local_copy, augment=augment)
+        source = _source(found, given, runs[0])
+        more = len(own) < len(runs) or any(
+            len(one) * one.formation.factor**2 != g.ipc * len(one.classes) for g in found for one in g.sets
+        )
         more |= any(selection.codes or formation.factor > 1 for selection, formation in formed)
         source.check()
         unused(equal_epochs=None if more else "no set is packed or coded")
@@ -161,10 +186,11 @@ def command(
     progress = show.progress(quiet, file.parent if tensorboard else None)
     train, test = source.load(quiet)
     _same_data(found, train)
+    sets = [one for run in runs for one in (public.sets(run, train) if is_public(run) else [run])]
     waiting.KEPT.set(file.parent)
     try:
         result = evaluate(
-            list(runs),
+            sets,
             test,
             train=train,
             against=[name for name in against if name != NONE],
@@ -181,13 +207,16 @@ def command(
         if isinstance(error.result, Evaluation):
             show.emit(as_json, error.result.to_json(), error.result.table())
         raise
-    purpose = "see images, accuracies and cost on one page"
-    end = ending(file, verdict(result), purpose, *page(file.parent, *runs))
+    purpose, words = "see images, accuracies and cost on one page", page(file.parent, *runs)
+    if len(own) < len(runs):
+        path = next(filter(is_public, runs))
+        purpose, words = "write its images as a set of condensekit", converted(path)
+    end = ending(file, verdict(result), purpose, *words)
     told = replace(result, notes=tuple(map(as_flags, result.notes)))
     show.emit(as_json, result.to_json(), f"{told.table()}\n\n{end}")
 
 
-def _source(found: Sequence[Group], given: Source) -> Source:
+def _source(found: Sequence[Group], given: Source, first: Path) -> Source:
     """The data of the runs: as recorded, with the changes in ``given``.
 
     Raises:
@@ -195,17 +224,17 @@ def _source(found: Sequence[Group], given: Source) -> Source:
     """
     runs = [g.runs[0] for g in found]
     configs = [fitting(f"{run.folder}: its configuration", run.config, _Config) for run in runs]
-    recorded = configs[0].get("data")
-    if any(config.get("data") != recorded for config in configs):
+    told = [config for config in configs if config.get("data")]  # sets of other codes do not tell it
+    if any(config["data"] != told[0]["data"] for config in told):
         raise ConfigError("the runs are made from different data: evaluate them one by one")
-    if recorded is None and not given.data:
-        raise ConfigError(f"{found[0].runs[0].folder} does not record its data: give --data")
-    recorded = recorded or {}
-    root = given.data_root or configs[0].get("data_root")
+    if not told and not given.data:
+        raise ConfigError(f"{first} does not record its data: give --data, such as --data cifar10")
+    recorded: dict[str, Any] = {**(told[0]["data"] or {})} if told else {}
+    root = given.data_root or (told[0].get("data_root") if told else None)
     return replace(
         given,
         data=given.data or recorded["name"],
-        image_size=recorded.get("image_size"),
+        image_size=given.image_size or recorded.get("image_size"),
         splits=recorded.get("splits", True),
         layout=recorded.get("layout"),
         data_root=Path(root) if root else None,
@@ -216,7 +245,7 @@ def _same_data(found: Sequence[Group], train: ClassImages) -> None:
     """Raise ConfigError if a run was made from other training images."""
     now = train.fingerprint()
     for made in (made for g in found for made in g.runs):
-        if made.config.get("data_fingerprint") != now:
+        if made.config.get("data_fingerprint") not in (None, now):
             raise ConfigError(
                 f"{made.folder} was made from other training images than these: give --data or --data-root"
             )

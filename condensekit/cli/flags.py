@@ -11,6 +11,11 @@ def flag(argument: str) -> str:
     return "--" + argument.replace("_", "-")
 
 
+def _numbers(listed: str) -> str:
+    """``0.5, 0.5`` -> ``0.5,0.5``."""
+    return listed.replace(" ", "").strip(",")
+
+
 FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (
         r"\b(resume|overwrite|download|nested|compiled|soft_labels|trust_local_copy)=True\b",
@@ -26,6 +31,9 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\bimage_size=N\b", "--image-size N"),
     (r"\bpass larger images, or use pooling='none'", "use a larger --image-size"),
     (r"\blayout='(\w+)'", r"--layout \1"),
+    (r"\bvalues=\(\(([^)]*)\), \(([^)]*)\)\)", lambda found: f"--values {_numbers(found[1])}/{_numbers(found[2])}"),
+    (r"\bgive factor=(\d+)", r"give --factor \1"),
+    (r"\bor factor=1 if", "or --factor 1 if"),
     (r"\broot=FOLDER\b", "--data-root FOLDER"),
     (r"\bmmap=FOLDER\b", "--mmap FOLDER"),
     (r"\bor load\(\) it as data\b", "or use it as --data"),

@@ -12,10 +12,9 @@ from condensekit.cli import show
 from condensekit.cli.kinds import Command, Location, Whole, option
 from condensekit.cli.next import ending, page
 from condensekit.cli.options import JSON
+from condensekit.cli.public import Public, converted, is_public, public_options
 from condensekit.html.numbers import seconds, size
 from condensekit.report.words import holds
-from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.found import find_one
 from condensekit.training.evaluation import FILE
 
 ORDER = ("data", "ipc", "method", "init", "encoder", "sampling", "augmentation", "formation", "machine")
@@ -23,9 +22,12 @@ TOLD = ("name", "type", "seed", "selection", "steps")  # entries of a configurat
 COLOUR = ("brightness", "saturation", "contrast")  # options of the operation color
 HELP = """Show the contents of the set of RUN and how it was made. The checksum of the file is verified.
 
+RUN is a run folder, the file of a set, or a .pt file of another code: of DC, DSA, DM, MTT, IDC, DANCE or NCFM.
+
 \b
 Examples:
   condensekit inspect runs/dm
+  condensekit inspect res_DM_CIFAR10_ConvNet_10ipc.pt
   condensekit inspect runs/dm --json | jq .provenance.config.method
 """
 
@@ -33,11 +35,11 @@ Examples:
 @click.command("inspect", cls=Command, help=HELP)
 @click.argument("run", type=Location())
 @option("--seed", type=Whole(), help="Seed of one set, if RUN has several sets.  [default: the first]")
+@public_options
 @JSON
-def command(run: Path, seed: int | None, as_json: bool) -> None:
+def command(run: Path, seed: int | None, public: Public, as_json: bool) -> None:
     """Load the set and describe it."""
-    path = find_one(run, seed)
-    chosen = CondensedSet.load(path)
+    path, chosen = public.one(run, seed)
     channels, height, width = chosen.spec.shape
     record = {
         "path": str(path),
@@ -62,7 +64,9 @@ def command(run: Path, seed: int | None, as_json: bool) -> None:
         **_run(chosen.provenance),
     }
     folder = run if run.is_dir() else run.parent
-    if (folder / FILE).exists():
+    if is_public(run):
+        end = ending(path, f"{holds(chosen)}.", "write them as a set of condensekit", *converted(run))
+    elif (folder / FILE).exists():
         end = ending(path, f"{holds(chosen)}.", "see them with their accuracy", *page(folder, run))
     else:
         end = ending(path, f"{holds(chosen)}.", "measure how good they are", "evaluate", run)

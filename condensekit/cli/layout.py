@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import click
 
 GROUPS = {
-    "What": "data image-size data-root download trust-local-copy mmap splits layout method selection memory regime "
-    "experiences space rankers truth against network networks ipc seed seeds orders first-order trials",
+    "What": "data image-size data-root download trust-local-copy mmap splits layout values method selection memory "
+    "regime experiences space rankers truth against network networks ipc seed seeds orders first-order trials",
     "How": "",  # all others
     "Compute": "device precision workers compiled engine port trial-limit budget",
-    "Output": "out to grid npz overwrite resume checkpoint-every checkpoint-minutes snapshot-every tensorboard quiet "
-    "json",
+    "Output": "out to grid npz pt pair safetensors overwrite resume checkpoint-every checkpoint-minutes "
+    "snapshot-every tensorboard quiet json",
     "Other": "config help help-all",
 }
 """Headings, each with its options."""

@@ -227,7 +227,11 @@ DISCREPANCY = option(
     help=f"Distance between real and synthetic images: {', '.join(catalog.DISCREPANCIES)}, moments-P. Each needs its "
     "own lr; for m3d: gaussian 1, linear 0.1, moments-3 0.03 (tuned on Fashion-MNIST).",
 )
-INIT = option("--init", help=f"First images: {', '.join(catalog.STARTS)}.  [default: the method's]")
+INIT = option(
+    "--init",
+    help=f"First images: {', '.join(catalog.STARTS)}; or the path of a run, a set or a .pt file to go on from.  "
+    "[default: the method's]",
+)
 SAMPLING = option(
     "--sampling",
     help=f"How real batches are drawn: {', '.join(catalog.SAMPLINGS)}. importance: images that are hard for a lightly "

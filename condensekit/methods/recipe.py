@@ -39,7 +39,7 @@ class Recipe:
         augmentation: Siamese augmentation of real and synthetic images; None: no augmentation. On data that are not
             ``flippable`` it is used without ``flip``.
         sampling: How real batches are drawn.
-        init: The first images: a selection of real images, or noise.
+        init: The first images: a selection of real images, noise, or a set.
         formation: How the images are stored. With a factor f, each stored image packs f * f smaller images.
         nested: In each step, match only the first k images of each class, k drawn from 1 to ipc. Then the first
             images of the set are a useful set, too.
@@ -73,7 +73,7 @@ class Recipe:
             instance("encoder", self.encoder, Encoder, "Fresh(ConvNet()), or a network to recipes.dm(encoder=...)"),
             None if none else instance("augmentation", self.augmentation, Augmentation, "Augmentation() or None"),
             instance("sampling", self.sampling, Sampling, "Uniform(), Importance() or Clustered()"),
-            instance("init", self.init, Start, "Random(), KMeans() or Noise()"),
+            instance("init", self.init, Start, "Random(), Noise() or Saved(made)"),
             instance("formation", self.formation, Formation, "Formation(factor=2)"),
             instance("nested", self.nested, bool, "True or False"),
             instance("soft_labels", self.soft_labels, bool, "True or False"),

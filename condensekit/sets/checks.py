@@ -61,8 +61,8 @@ def _check_soft(soft: Tensor, classes: int, each: int) -> None:
     check_each(good.reshape(-1, each), "has soft labels that are no probabilities (at least 0, with sum 1)")
 
 
-def escaped(images: Tensor, spec: ImageSpec) -> str | None:
-    """What to say of normalised images (N, C, H, W) that are far from pixels, which means that they diverge.
+def strays(images: Tensor, spec: ImageSpec) -> str | None:
+    """What to say of normalised images (N, C, H, W) that are far from pixels.
 
     None for images of data that are no pixels, and if less than a tenth of the values lie a whole range of pixels, or
     more, below black or above white.
@@ -75,5 +75,11 @@ def escaped(images: Tensor, spec: ImageSpec) -> str | None:
     low, high = (float(end) for end in pixels.aminmax())
     return (
         f"{100 * share:.0f} % of the values are far from pixels ({low:.3g} to {high:.3g}, where 0 is black and 1 is "
-        "white): lower the method's lr"
+        "white)"
     )
+
+
+def escaped(images: Tensor, spec: ImageSpec) -> str | None:
+    """What to say of condensed images that are far from pixels, see :func:`strays`: they diverge."""
+    far = strays(images, spec)
+    return far and f"{far}: lower the method's lr"

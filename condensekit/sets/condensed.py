@@ -21,7 +21,7 @@ from condensekit.sets.codes import Code, divided, joined
 from condensekit.sets.formation import DTYPES, JPEG, Formation, decode_values, encode
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
-from condensekit.sets.paths import a_path, with_ending
+from condensekit.sets.paths import a_path, own, with_ending
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -477,10 +477,11 @@ class CondensedSet:
         """Read a file of :meth:`save`; ``.safetensors`` may be left out.
 
         Raises:
+            ConfigError: A file of another code.
             DataError: There is no such file.
             StoreError: It cannot be used.
         """
-        path = a_path(path)
+        path = own(a_path(path))
         path = path if os.path.lexists(path) or not os.path.lexists(with_ending(path)) else with_ending(path)
         tensors, manifest = load_tensors(path, SET)
         try:

@@ -1,4 +1,4 @@
-"""Export: condensed images as a folder of PNG files with labels and values, as one picture, or as NumPy arrays."""
+"""Export: condensed images as PNG files with labels and values, one picture, NumPy arrays, or files of tensors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from PIL import Image
 
 from condensekit import errors
 from condensekit.data.folders import LABELS, LOADER
-from condensekit.errors import ConfigError, instance, refuse, require
-from condensekit.runs.files import staged, stream_of, temporary_name, write_bytes_atomic
+from condensekit.errors import instance, refuse, require
+from condensekit.runs.files import staged, stream_of, temporary_name, write_bytes_atomic, write_json
 from condensekit.sets.condensed import CondensedSet
+from condensekit.sets.contents import ABOUT
 from condensekit.sets.labelled import labelled
+from condensekit.sets.pt import save_pt
 
 LONGEST = 60  # characters of a folder's name; file systems allow 255 bytes
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?", re.IGNORECASE)  # no names on Windows
@@ -78,11 +80,7 @@ def to_folder(condensed: CondensedSet, folder: str | Path) -> int:
         instance("condensed", condensed, CondensedSet, "a set, such as the attribute set of a result"),
         errors.path("folder", folder, "the folder"),
     )
-    folder = Path(folder).absolute()
-    with staged(folder, "read"):
-        used = os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
-    if used:
-        raise ConfigError(f"{folder} exists and is not an empty folder: choose another folder, or delete it")
+    folder = _new(folder)
     pixels, labels = condensed.pixels()
     names = _folder_names({k: condensed.spec.class_names.get(k, str(k)) for k in condensed.classes})
     temporary = temporary_name(folder)  # what a kill leaves of it, the next start of a run around it removes
@@ -155,9 +153,7 @@ def to_npz(condensed: CondensedSet, path: str | Path) -> None:
         ConfigError: The file exists.
         StoreError: It cannot be written.
     """
-    path = Path(path)
-    free = stream_of(path) is not None or not os.path.lexists(path)
-    require(free, f"{path} exists: choose another name, or delete it")
+    path = _free(path)
     images, labels = condensed.decode()
     spec, soft = condensed.spec, condensed.soft_labels
     arrays: dict[str, Any] = {
@@ -172,6 +168,65 @@ def to_npz(condensed: CondensedSet, path: str | Path) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes_atomic(path, buffer.getvalue())
+
+
+def to_pt(condensed: CondensedSet, path: str | Path) -> None:
+    """Write the decoded images as DC, DSA and DM save them, atomically.
+
+    A dictionary: ``data`` is ``[[images, labels]]``, (N, C, H, W) float32 and (N,) int64; ``accs_all_exps`` is empty;
+    ``spec`` says what the values mean, see :meth:`ImageSpec.to_json`: ``images * std + mean`` are pixels in [0, 1]
+    unless the data were no pixels. ``torch.load(path, weights_only=True)`` and :func:`read_sets` read it. Soft labels
+    are not written.
+
+    Args:
+        condensed: The set.
+        path: A new file, ``.pt``. ``/dev/stdout`` is a stream.
+
+    Raises:
+        ConfigError: The file exists.
+        StoreError: It cannot be written.
+    """
+    images, labels = condensed.decode()
+    content = {"data": [[images, labels]], "accs_all_exps": {}, "spec": condensed.spec.to_json()}
+    save_pt(_free(path), content)
+
+
+def to_pair(condensed: CondensedSet, folder: str | Path) -> None:
+    """Write the decoded images and their labels as MTT saves them: one tensor in each of two files.
+
+    ``images_best.pt`` holds (N, C, H, W) float32; ``labels_best.pt`` (N,) int64, or the (N, K) probabilities of a set
+    with soft labels; ``about.json`` what the values mean, see :func:`to_pt`. :func:`read_sets` reads the three.
+
+    Args:
+        condensed: The set.
+        folder: A new or empty folder.
+
+    Raises:
+        ConfigError: The folder exists and is not empty or is a link.
+        StoreError: A file cannot be written.
+    """
+    folder = _new(folder)
+    images, labels = condensed.decode()
+    write_json(folder / ABOUT, condensed.spec.to_json())
+    save_pt(folder / "labels_best.pt", labels if condensed.soft_labels is None else condensed.soft_labels)
+    save_pt(folder / "images_best.pt", images)
+
+
+def _free(path: str | Path) -> Path:
+    """The path of a new file or a stream. Raises ConfigError if the file exists."""
+    path = Path(path)
+    free = stream_of(path) is not None or not os.path.lexists(path)
+    require(free, f"{path} exists: choose another name, or delete it")
+    return path
+
+
+def _new(folder: str | Path) -> Path:
+    """The path of a new or empty folder. Raises ConfigError for any other."""
+    folder = Path(folder).absolute()
+    with staged(folder, "read"):
+        used = os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
+    require(not used, f"{folder} exists and is not an empty folder: choose another folder, or delete it")
+    return folder
 
 
 def _record(condensed: CondensedSet, names: Mapping[int, str], files: list[str]) -> dict[str, Any]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
-from condensekit.errors import ConfigError, quoted, require
+from condensekit.errors import ConfigError, DataError, quoted, require
 from condensekit.runs.files import fitting
 from condensekit.runs.folder import RunDir
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.paths import with_ending
+from condensekit.sets.paths import FOREIGN, READ, own, with_ending
+from condensekit.sets.public import read_sets
 
+log = logging.getLogger(__name__)
 SET = "set.safetensors"
 OTHERS = {"search.json": "search", "replay.json": "replay"}  # results of runs that hold no set
 APART = ("seed", "data_root", "source")  # entries of a configuration that may differ within a group
@@ -98,7 +101,7 @@ def find(path: Path) -> list[Path]:
             raise ConfigError(
                 f"{path} is a run of {kind}, which has no set of its own: condensekit report {path} shows it"
             )
-    if path.is_file():
+    if own(path).is_file():
         raise ConfigError(
             f"{path} is a file, not a run: give a folder made by condense, select or demo, or load() it as data"
         )
@@ -106,11 +109,13 @@ def find(path: Path) -> list[Path]:
 
 
 def find_one(path: Path, seed: int | None) -> Path:
-    """The set file of ``path``; if there are several, the file of ``seed``, or the first file.
+    """The set file of ``path``, or itself; if there are several, the file of ``seed``, or the first file.
 
     Raises:
         ConfigError: No set, or none of this seed.
     """
+    if seed is None and path.suffix == ".safetensors" and path.is_file():
+        return path
     found = find(path)
     if seed is None:
         return found[0]
@@ -121,6 +126,31 @@ def find_one(path: Path, seed: int | None) -> Path:
     if path / f"seed-{seed}" / SET not in found:
         raise ConfigError(f"no set of seed {seed} in {path}; there are {', '.join(f.parent.name for f in found)}")
     return path / f"seed-{seed}" / SET
+
+
+def first_set(path: Path) -> CondensedSet:
+    """The set from which a run starts: that of a run folder, of a set's file, or of a file of another code.
+
+    Of several sets, it is the first, which is logged as a warning.
+
+    Raises:
+        ConfigError: There is no set.
+        DataError: A file of another code that does not tell enough, see :func:`condensekit.sets.public.read_sets`.
+        StoreError: A damaged file.
+    """
+    if path.suffix.lower() not in FOREIGN:
+        if len(several := [path] if path.is_file() else find(path)) > 1:
+            log.warning("%s holds %d sets: the first is taken", path, len(several))
+        return CondensedSet.load(find_one(path, None))
+    try:
+        sets = read_sets(path)
+    except DataError as error:
+        if "values=" in str(error) or "factor=" in str(error):
+            raise DataError(f"{path} does not tell enough to start from it: {READ}") from error
+        raise
+    if len(sets) > 1:
+        log.warning("%s holds %d sets: the first is taken", path, len(sets))
+    return sets[0]
 
 
 def read(file: Path) -> Made:
@@ -168,7 +198,7 @@ def _made(given: Any) -> Iterator[Made]:
     elif isinstance(given, HasSet):
         yield Made(given.set, _config(given.set))
     elif isinstance(given, str | Path):
-        path = Path(given)
+        path = own(Path(given))
         if not path.is_dir() and (path.suffix == ".safetensors" or path.exists() or with_ending(path).exists()):
             loaded = CondensedSet.load(path)
             yield Made(loaded, _config(loaded), path.parent)

@@ -186,8 +186,10 @@ class Maker:
         """Selection and formation of the first images of a condensation. Raises ConfigError for a start from noise."""
         used = self.recipe(recipe)
         if not isinstance(used.init, Selection):
-            text = f"{START}{_name(recipe)}: a condensation from noise starts without images; give another init"
-            raise ConfigError(text)
+            raise ConfigError(
+                f"{START}{_name(recipe)}: a condensation from {used.init.name} starts without images of the data; give "
+                "another init"
+            )
         return used.init, used.formation
 
     def _chosen(self, name: str, selection: Selection, formation: Formation, ipc: int) -> Made:
