@@ -18,6 +18,7 @@ from condensekit.methods.trained_encoders import PRETRAIN, Trained
 from condensekit.networks.convnet import ConvNet
 from condensekit.progress import Progress, Stage
 from condensekit.rng import Draw
+from condensekit.runs.files import load_tensors
 from condensekit.runs.lock import trying
 from condensekit.testing import shapes
 from condensekit.training import networks
@@ -189,7 +190,7 @@ def test_a_process_that_is_killed_leaves_what_it_had(cache, tmp_path):
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=dict(os.environ), timeout=300)
     assert ended.returncode == -signal.SIGKILL
     (left,) = cache.glob("*/network-0.part")
-    kept = networks.load_tensors(left, networks.UNFINISHED)[1]["step"]
+    kept = load_tensors(left, networks.UNFINISHED)[1]["step"]
     assert 7 <= kept <= 9
     counted = Counting()
     found = prepared(dataclasses.replace(ENCODER, steps=20), progress=counted)
