@@ -12,24 +12,16 @@ from torch import Tensor
 
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import function, instance, positive, refuse
-from condensekit.methods.base import (
-    Condenser,
-    State,
-    StepContext,
-    Surroundings,
-    all_finite,
-    descend,
-    descent_misfits,
-    keep_if,
-)
-from condensekit.methods.discrepancy import Discrepancy, mean
+from condensekit.errors import function, instance, positive, refuse, whole
+from condensekit.methods.base import State, StepContext, Surroundings, all_finite, keep_if
+from condensekit.methods.descent import Descending, misfits
+from condensekit.methods.discrepancy import Discrepancy, mean, with_draw
 
 Loss = Callable[[Tensor], Tensor]  # (L, m, D) embeddings of synthetic images -> (L,) losses
 
 
 @dataclass(frozen=True)
-class DistributionMatching(Condenser):
+class DistributionMatching(Descending):
     """DM (Zhao and Bilen, "Dataset Condensation with Distribution Matching", WACV 2023).
 
     Each step draws a network, and embeds ``batch_real`` real images and all synthetic images of each class
@@ -59,7 +51,7 @@ class DistributionMatching(Condenser):
     Args:
         discrepancy: The distance between embeddings; :func:`condensekit.methods.discrepancy.mean` gives DM.
         lr: Step size; the authors use 1 for 1 to 50 images per class and 10 above.
-        momentum: Momentum of the image updates, in [0, 1).
+        momentum: Momentum of SGD, in [0, 1).
         batch_real: Real images of each class in a step.
         per_image: Multiply the step by the number of images of a class, as M3D does; the mean over the images
             divides the gradient of each image by this number.
@@ -69,6 +61,8 @@ class DistributionMatching(Condenser):
         calibration: Weight, at least 0, of the cross-entropy of the synthetic images under a trained network
             (DANCE, Zhang et al., IJCAI 2024), summed over the classes. It needs an encoder of trained networks,
             :class:`condensekit.methods.trained_encoders.Trained`.
+        optimiser: ``sgd`` or ``adamw``, see :class:`condensekit.methods.descent.Descent`; AdamW needs its own ``lr``.
+        weight_decay: Weight decay of AdamW, at least 0.
         name: Name in run folders and tables.
     """
 
@@ -79,22 +73,20 @@ class DistributionMatching(Condenser):
     per_image: bool = False
     space: str = "normalised"
     calibration: float = 0.0
+    optimiser: str = "sgd"
+    weight_decay: float = 0.0
     name: str = "dm"
     separable: ClassVar[bool] = True
     features_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         refuse(
-            *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
+            *misfits(self),
+            whole("batch_real", self.batch_real, 1),
             positive("calibration", self.calibration, zero=True),
             instance("per_image", self.per_image, bool, "True or False"),
             function("discrepancy", self.discrepancy, "MMD()"),
         )
-
-    @property
-    def bounded(self) -> bool:
-        """See :class:`Condenser`."""
-        return self.space == "pixel"
 
     def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
         """Problems: calibration with untrained networks."""
@@ -106,27 +98,29 @@ class DistributionMatching(Condenser):
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images and their momentum, both (K, ipc, C, H, W)."""
-        return {"images": synthetic, "momentum": torch.zeros_like(synthetic)}
+        """Images (K, ipc, C, H, W), and what their optimiser remembers."""
+        return {"images": synthetic, **self.descent.start(synthetic)}
 
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
         """Draw a network and a real batch of each class, and update all images once."""
         images, labels = state["images"], ctx.data.classes
         total, slope = self._gradient(images, ctx)
-        counts = [ctx.count(label, images.shape[1]) if self.per_image else 1 for label in labels]
-        shares = torch.tensor(counts, dtype=slope.dtype).to(slope.device, non_blocking=True)
-        velocity = (self.momentum * state["momentum"]).add_(shares[:, None, None, None, None] * slope)
-        new = {"images": descend(images, velocity, self.lr, self.space, ctx), "momentum": velocity}
+        norm = slope.norm()
+        if self.per_image:
+            counts = torch.tensor([ctx.count(label, images.shape[1]) for label in labels], dtype=slope.dtype)
+            slope.mul_(counts.to(slope.device, non_blocking=True)[:, None, None, None, None])
+        new = self.descent.step(state, slope, ctx)
         finite = all_finite(total, slope, *new.values())
-        return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
+        return keep_if(finite, new, state), {"loss": total, "gradient_norm": norm, "finite": finite}
 
     def _gradient(self, images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
         """The loss of all classes, and its gradient with respect to the (K, ipc, C, H, W) images."""
+        discrepancy = with_draw(self.discrepancy, ctx.draw)
 
         def matching(rows: slice) -> Loss:
             real, weights = ctx.real(ctx.data.classes[rows], self.batch_real)
             target = ctx.features(real)
-            return lambda features: self.discrepancy(target, features, weights)
+            return lambda features: discrepancy(target, features, weights)
 
         total, slope = _by_groups(images, ctx, self.batch_real, matching)
         if not self.calibration:
