@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ PARTS: dict[str, Mapping[str, Any]] = {
     "schedule": catalog.SCHEDULES,
 }
 
+WIDTH = 150  # columns of the list of options
 CHOICES = (*(name for name in FLAGS if name not in ("lr", "batch_real", "storage")), "augment", "compiled")
 
 HELP = """Show the methods, and the options of `condense` that fit each method; of NAME alone, if it is given.
@@ -73,7 +75,8 @@ def _details(name: str, record: dict[str, Any]) -> str:
     """The options of one method, and the options that do not fit it, each with the reason."""
     takes = " ".join(map(flag, record["fits"]))
     options = record["options"] | {option: record[option] for option in ("schedule", "average")}
-    lines = [name, f"  takes    {takes}", f"  --set    {_values(options)}"]
+    values = textwrap.wrap(_values(options), WIDTH, initial_indent="  --set    ", subsequent_indent=" " * 11)
+    lines = [name, f"  takes    {takes}", *values]
     lines += [f"  refuses  {flag(choice)}: {reason}" for choice, reason in record["unfit"].items()]
     return "\n".join([*lines, ""])
 
@@ -95,6 +98,6 @@ def _legend() -> str:
     costs = [f"  {name:<8} {text}" for name, text in COSTS.items()]
     foot = (
         "separable: a class can be condensed without the others, with the same result;",
-        "  not with --encoder trained, --sampling importance or a network with batch norm.",
+        "  not with --encoder trained, --sampling importance or a network with batch norm, nor with schedule=plateau.",
     )
     return "\n".join(["cost of a step", *costs, *foot])

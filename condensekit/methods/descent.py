@@ -144,7 +144,7 @@ def _velocity(name: str) -> str:
 
 
 def _pixels(ctx: StepContext, images: Tensor) -> tuple[Any, Any, Any, Any]:
-    """Constants m and s of images (p - m) / s of pixels p, and the ends of their values: numbers, or (C, 1, 1) tensors."""
+    """Constants m and s of images (p - m) / s of pixels p, and the ends of their values: numbers or (C, 1, 1)."""
     if not ctx.data.spec.pixels:
         low, high = ctx.data.ends
         width = (high - low) or 1.0
