@@ -35,7 +35,9 @@ from condensekit.catalog import PUBLISHED
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import READ_EVERY, condense
-from condensekit.methods import StepContext
+from condensekit.methods import DistributionMatching, StepContext
+from condensekit.methods.discrepancy import CharacteristicFunction
+from condensekit.methods.encoders import Prepared
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.convnet import ConvNet

@@ -20,7 +20,7 @@ METHODS = {
     "dm": "mean embeddings",
     "m3d": "embeddings by a kernel; packs four images into one",
     "echo": "as m3d",
-    "ncfm": "embeddings by characteristic functions, under trained networks; packs four images into one",
+    "ncfm": "characteristic functions of embeddings; packs as m3d",
     "dc": "gradients of networks, from noise",
     "dsa": "gradients under an augmentation",
     "krr": "kernel ridge",

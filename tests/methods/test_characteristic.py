@@ -50,7 +50,7 @@ def test_it_equals_the_blackboard_twin(weighted, amplitude, phase, real_count, s
 def test_with_equal_weights_it_is_the_l1_distance():
     real, synthetic, _ = features()
     draw = Draw(1, step=2)
-    ours = FEW.at(draw)(real, synthetic)
+    ours = FEW.at(draw)(real, synthetic, None)
     for row in range(len(real)):
         wanted = ncfm_twin.as_l1(real[row].tolist(), synthetic[row].tolist(), frequencies(FEW, draw, real.shape[-1]))
         assert ours[row] == pytest.approx(wanted, rel=1e-9)
@@ -104,11 +104,11 @@ def test_each_step_has_its_own_frequencies_which_are_made_once(monkeypatch):
     condense(shapes(), recipes.dm(encoder=ConvNet(width=8)).replace(method=method), ipc=1, steps=3)
     assert [draw.step for draw in seen] == [1, 2, 3]
     real, synthetic, _ = features()
-    values = [FEW.at(Draw(0, step))(real, synthetic) for step in (1, 2)]
+    values = [FEW.at(Draw(0, step))(real, synthetic, None) for step in (1, 2)]
     assert not torch.equal(*values)
-    assert torch.equal(values[0], FEW.at(Draw(0, 1))(real, synthetic))
+    assert torch.equal(values[0], FEW.at(Draw(0, 1))(real, synthetic, None))
     assert with_draw(mean, Draw(0)) is mean
-    assert torch.equal(with_draw(FEW, Draw(0, 2))(real, synthetic), values[1])
+    assert torch.equal(with_draw(FEW, Draw(0, 2))(real, synthetic, None), values[1])
 
 
 def test_an_own_discrepancy_may_draw_random_numbers():
@@ -118,7 +118,7 @@ def test_an_own_discrepancy_may_draw_random_numbers():
             seen.append(draw.step)
             return mean
 
-    seen = []
+    seen: list[int] = []
     method = DistributionMatching(Projected(), batch_real=4)
     with Compute(Machine("cpu", workers=0)) as compute:
         ctx = context(shapes(), compute, step=7)

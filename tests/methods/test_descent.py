@@ -144,8 +144,8 @@ def test_bad_options_are_named(options, says):
 
 def test_an_optimiser_by_name_brings_its_step_size():
     made = recipes.m3d(optimiser="adamw")
-    assert made.method == replace(recipes.m3d().method, optimiser="adamw", lr=LR["adamw"])
-    assert recipes.parse("dm optimiser=adamw lr=0.01").method.lr == 0.01
+    assert made == recipes.m3d(optimiser="adamw", lr=LR["adamw"])
+    assert recipes.parse("dm optimiser=adamw lr=0.01") == Recipe(DistributionMatching(lr=0.01, optimiser="adamw"))
     assert recipes.krr(optimiser="adamw") == recipes.krr()
     assert recipes.name_of(made) == "m3d lr=0.001 optimiser=adamw"
     assert recipes.parse(recipes.name_of(made)) == made

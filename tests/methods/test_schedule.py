@@ -46,7 +46,8 @@ RATES: list[float] = []
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    IMAGES.clear(), RATES.clear()
+    IMAGES.clear()
+    RATES.clear()
 
 
 def run(method=None, steps=8, ipc=2, saving=None, minutes=None, stop=lambda: False, **parts):
@@ -71,7 +72,8 @@ def test_cosine_is_that_of_torch():
     wanted = []
     for _ in range(8):
         wanted.append(optimiser.param_groups[0]["lr"])
-        optimiser.step(), schedule.step()
+        optimiser.step()
+        schedule.step()
     made = run(schedule=Cosine(floor=0.1))
     assert pytest.approx(wanted) == RATES
     assert [row["rate"] for row in made.history] == pytest.approx(wanted)
