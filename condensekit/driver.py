@@ -26,6 +26,7 @@ from condensekit.methods.result import CondenseResult as CondenseResult
 from condensekit.methods.result import Status as Status
 from condensekit.methods.result import set_of
 from condensekit.methods.sampling import Sampler
+from condensekit.methods.schedule import Course, averaged
 from condensekit.methods.shares import Shares, check_shared, machine_of
 from condensekit.networks.base import separable
 from condensekit.progress import SILENT, Progress, Stage
@@ -82,8 +83,8 @@ def condense(
         seed: Seed of all random numbers; the same seed gives the same images on a CPU.
         machine: Device and precision of the networks.
         saving: Run folder, checkpoints and resume; None keeps everything in memory. A resumed run may have more
-            ``steps`` or ``minutes``, also after it has finished. No part of a recipe sees the number of steps, so the
-            images are those of one long run.
+            ``steps`` or ``minutes``, also after it has finished: its images are those of one long run. A recipe with
+            ``schedule=Cosine()`` or an ``average`` depends on them, so that they must stay.
         record: Further entries for ``config.json`` and the provenance of the set, such as ``name``. JSON values.
         stop: Called after each step, and all the time while the network is compiled; when it returns True, the run ends
             with a checkpoint, as after a signal.
@@ -144,7 +145,7 @@ def condense(
             runs.append(run)
             found = run.latest_checkpoint()
             if found:
-                budget.check(run.path, found[0], found[2])
+                budget.check(run.path, found[0], found[2], made.sees_end)
             if run.changed:
                 run.keep_config()
             return found
@@ -205,13 +206,13 @@ class _Loop:
         compute.patience.seconds, compute.patience.tell = budget.share, progress.tell
         if not self.ranks.several:  # which finish a step together
             compute.patience.asked = self._stopped
-        network = recipe.encoder.network
-        module = network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
+        module = recipe.encoder.network.new(data.spec.shape, len(data.classes), draw, device=compute.device)
         self.module = module.requires_grad_(False)
         self.stop = Stop()
         self.prepared: Prepared = {}
         self.sampler: Sampler | None = None
         self.state: State = {}
+        self.course = Course(recipe.schedule, recipe.average, recipe.method.averaged, shares.turns, compute.device)
         self.step = 0
         self.seconds = Seconds()
         self.preparation = Preparation(shares, compute, draw, budget, progress)
@@ -219,17 +220,15 @@ class _Loop:
         self.prepared_with = self.earlier = Spent()  # work before the first step; work of all steps before a resume
         self.history: list[dict[str, float]] = []
         self.pending: list[tuple[int, int, dict[str, Tensor], float]] = []
-        self.failures = 0
-        self.finished = False
+        self.failures, self.finished = 0, False
 
     def prepare(self) -> None:
         """Make the tensors that the encoder needs and save them, or read them from the run folder."""
-        folder = self.run.path if self.run else None
-        found, self.seconds.preparation = self.preparation.encoders(folder)
+        found, self.seconds.preparation = self.preparation.encoders(self.run.path if self.run else None)
         self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
         self.before = self.compute.spent
 
-    def context(self, step: int, attempt: int = 0) -> StepContext:
+    def context(self, step: int, attempt: int = 0, rate: float | Tensor = 1.0) -> StepContext:
         draw, recipe = self.draw.at(step, attempt), self.recipe
         recipe.encoder.load(self.module, draw, self.prepared)
         prefix = None
@@ -250,6 +249,7 @@ class _Loop:
             self.fewer,
             self.data.classes,
             self.ranks,
+            rate,
         )
 
     def begin(self, ipc: int) -> None:
@@ -267,7 +267,7 @@ class _Loop:
         The sampler is made again here, so that its time does not count as a step.
         """
         start = time.perf_counter()
-        self.state = {name: self.shares.own(t).to(self.compute.device) for name, t in tensors.items()}
+        self.state = self.course.restore({k: self.shares.own(t).to(self.compute.device) for k, t in tensors.items()})
         self.step, self.seconds = step, Seconds.of(manifest)
         self.preparation.shortened, self.extended = (list(manifest.get(k, ())) for k in ("shortened", "extended"))
         self.prepared_with = self.shares.counted(Spent(**manifest["prepared_with"]))
@@ -290,8 +290,8 @@ class _Loop:
 
     @property
     def whole(self) -> State:
-        """The state of all classes."""
-        return self.shares.whole(self.state)
+        """The state of all classes, with that of the course."""
+        return self.shares.whole(self.state | self.course.state)
 
     def _sampler(self, draw: Draw) -> Sampler:
         """The sampler of real images for the step of ``draw``; it is kept for the next step."""
@@ -344,12 +344,15 @@ class _Loop:
     def _advance(self) -> None:
         """Run one step; on a CPU, repeat a failed step once with new random numbers."""
         start, waited = time.perf_counter(), self.compute.patience.used
+        done = self.ranks.from_first(lambda: self.budget.done(self.step, self.seconds)) if self.recipe.sees_end else 0.0
         for attempt in (0, 1):
-            self.state, metrics = self.shares.step(self.state, self.context(self.step + 1, attempt))
+            context = self.context(self.step + 1, attempt, self.course.rate(done))
+            self.state, metrics = self.shares.step(self.state, context)
             if self.compute.device.type in READ_EVERY or bool(metrics["finite"]):
                 break
             log.warning("step %d gave a value that is not finite; nothing was changed", self.step + 1)
         self.step += 1
+        metrics = self.course.after(self.step, done, self.state, metrics)
         seconds = time.perf_counter() - start
         self.seconds.last_step = seconds - (self.compute.patience.used - waited)  # the next one needs no compiler
         self.seconds.steps += seconds
@@ -372,8 +375,7 @@ class _Loop:
         for step, attempt, metrics, seconds in self.pending:
             values = {name: float(value) for name, value in metrics.items() if name != "finite"}
             good = bool(metrics["finite"])
-            on_device = self.compute.device.type in READ_EVERY
-            self.failures = 0 if good else self.failures + (1 if on_device else 2)
+            self.failures = 0 if good else self.failures + (1 if self.compute.device.type in READ_EVERY else 2)
             row = {"step": step, **values, "attempt": attempt, "seconds": round(seconds, 6)}
             self.history.append(row)
             if self.run:
@@ -396,6 +398,7 @@ class _Loop:
         start = time.perf_counter()
         manifest = {
             **self.seconds.told(),
+            "steps": self.budget.steps,
             "minutes": self.budget.minutes,
             "shortened": self.preparation.shortened,
             "extended": self.extended,
@@ -450,12 +453,11 @@ class _Loop:
             )
         self.finished = True
         self._checkpoint()
-        far = escaped(self.whole["images"].flatten(0, 1), self.data.spec)
         notes = [
             f"finished {self.step} step{'s' * (self.step != 1)} in {self.seconds}",
             *self.preparation.shortened,
             smaller_note(self.each.values()),
-            far,
+            escaped(averaged(self.whole)["images"].flatten(0, 1), self.data.spec),
         ]
         return self._close(Status.FINISHED, "; ".join(filter(None, notes)))
 
@@ -476,15 +478,12 @@ class _Loop:
         return CondenseResult(made, status, message, self.history, work=work)
 
     def work(self) -> dict[str, dict[str, float]]:
-        """The work of networks before the first step, and in all steps; see :class:`Spent`.
-
-        That of the encoders' trainings counts whether they were made now or earlier.
-        """
+        """The work of the encoders' trainings, made now or earlier, before the first step, and in all steps."""
         size, shape = len(self.data), self.data.spec.shape
-        trained = self.recipe.encoder.work(self.prepared)
-        parts = {"encoders": trained} if trained.images else {}
-        parts |= {"preparation": self.shares.total(self.prepared_with), "condensing": self.spent}
-        return {name: {**asdict(spent), **spent.passes(size, shape)} for name, spent in parts.items()}
+        trained, before = self.recipe.encoder.work(self.prepared), self.shares.total(self.prepared_with)
+        parts = {"encoders": trained, "preparation": before, "condensing": self.spent}
+        told = {name: spent for name, spent in parts.items() if spent.images or name != "encoders"}
+        return {name: {**asdict(spent), **spent.passes(size, shape)} for name, spent in told.items()}
 
     def _set(self, status: Status) -> CondensedSet:
         provenance = {
@@ -498,4 +497,4 @@ class _Loop:
             "plan": self.compute.machine.to_json(),
             "separable": self.recipe.separable and separable(self.module),
         }
-        return set_of(self.whole, self.recipe, self.data, self.each, provenance)
+        return set_of(averaged(self.whole), self.recipe, self.data, self.each, provenance)

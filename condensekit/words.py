@@ -29,6 +29,7 @@ CALLED = {
     "selections": "baselines coresets",
     "dm": "distribution-matching",
     "m3d": "mmd",
+    "ncfm": "characteristic-function neural-characteristic-function",
     "dc": "gradient-matching gm",
     "dsa": "siamese",
     "krr": "kip rfad ntk kernel kernel-ridge kernel-ridge-regression",

@@ -35,7 +35,9 @@ from condensekit.catalog import PUBLISHED
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import READ_EVERY, condense
-from condensekit.methods import StepContext
+from condensekit.methods import DistributionMatching, StepContext
+from condensekit.methods.discrepancy import CharacteristicFunction
+from condensekit.methods.encoders import Prepared
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.convnet import ConvNet
@@ -67,12 +69,28 @@ def sized(recipe: Recipe, size: Size, data: ClassImages) -> Recipe:
     known = {field.name for field in fields(recipe.method)} if size.batch_real else set()  # type: ignore[arg-type]
     small = {"batch_real": size.batch_real, "batch_net": size.batch_real, "outer": 2, "inner": 1}
     method = replace(recipe.method, **{k: v for k, v in small.items() if k in known})  # type: ignore[type-var]
-    encoder = recipe.encoder.replace(network=ConvNet(width=size.width))
+    short = {"count": 2, "steps": 2} if recipe.encoder.trained else {}
+    encoder = recipe.encoder.replace(network=ConvNet(width=size.width), **short)
     return recipe.replace(method=method, encoder=encoder).on(data.spec)
 
 
+class HostFrequencies(CharacteristicFunction):
+    """The same frequencies on every device; a GPU draws others."""
+
+    def _frequencies(self, draw: Draw, like: Tensor) -> Tensor:
+        return super()._frequencies(draw, like.cpu()).to(like.device)
+
+
+def comparable(recipe: Recipe) -> Recipe:
+    """The recipe with the same random numbers on every device."""
+    method = recipe.method
+    if not isinstance(method, DistributionMatching) or not isinstance(method.discrepancy, CharacteristicFunction):
+        return recipe
+    return recipe.replace(method=replace(method, discrepancy=HostFrequencies(**vars(method.discrepancy))))
+
+
 def changes(
-    recipe: Recipe, data: ClassImages, ipc: int, module: FeatureNetwork, machine: Machine
+    recipe: Recipe, data: ClassImages, ipc: int, module: FeatureNetwork, prepared: Prepared, machine: Machine
 ) -> tuple[Tensor, float, int]:
     """Changes (K * ipc, C * H * W) of the images in one step with these weights, on the host; the loss; graphs."""
     with Compute(machine, (data.spec.shape[1], data.spec.shape[2])) as compute:
@@ -86,6 +104,7 @@ def changes(
             compute,
             recipe.augmentation,
             factor=recipe.formation.factor,
+            prepared={name: values.to(compute.device) for name, values in prepared.items()},
             encoder=recipe.encoder,
         )
         for _ in range(CALLS if machine.compiled else 1):
@@ -107,13 +126,16 @@ def closeness(recipe: Recipe, data: ClassImages, ipc: int, device: str) -> Recor
     """Errors of a step on the device."""
     network = recipe.encoder.network
     module = network.new(data.spec.shape, len(data.classes), Draw(0)).requires_grad_(False)
-    wanted, loss, _ = changes(recipe, data, ipc, module, Machine("cpu", compiled=False))
+    recipe, host = comparable(recipe), Machine("cpu", compiled=False)
+    with Compute(host) as compute:
+        prepared = recipe.encoder.prepare(data, Draw(0), compute)
+    wanted, loss, _ = changes(recipe, data, ipc, module, prepared, host)
     found: Record = {"error_graphs": None, "graphs": None}
     usual, able = torch.backends.cudnn.allow_tf32, captures(recipe, data, device)
     ways = (("error", False, False), ("error_tf32", usual, False), *([("error_graphs", False, True)] * able))
     for name, tf32, compiled in ways:
         torch.backends.cudnn.allow_tf32 = tf32
-        got, there, graphs = changes(recipe, data, ipc, module, Machine(device, compiled=compiled))
+        got, there, graphs = changes(recipe, data, ipc, module, prepared, Machine(device, compiled=compiled))
         torch.backends.cudnn.allow_tf32 = usual
         found[name] = float((got - wanted).norm() / wanted.norm())
         if compiled:

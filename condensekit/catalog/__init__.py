@@ -8,6 +8,7 @@ from condensekit.catalog.names import (
     PACKED_SELECTIONS,
     PROTOCOLS,
     SAMPLINGS,
+    SCHEDULES,
     SELECTIONS,
     STARTS,
     as_network,
@@ -25,6 +26,7 @@ from condensekit.catalog.names import (
     options_of,
     protocol,
     sampling,
+    schedule,
     selection,
 )
 from condensekit.catalog.recipes import COSTS, PUBLISHED, Published, as_recipe, name_of, parse, recipe
@@ -40,6 +42,7 @@ __all__ = [
     "PROTOCOLS",
     "PUBLISHED",
     "SAMPLINGS",
+    "SCHEDULES",
     "SELECTIONS",
     "STARTS",
     "Published",
@@ -63,5 +66,6 @@ __all__ = [
     "protocol",
     "recipe",
     "sampling",
+    "schedule",
     "selection",
 ]

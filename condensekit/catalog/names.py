@@ -19,10 +19,20 @@ from torch import nn
 
 from condensekit.catalog import own
 from condensekit.errors import ConfigError, function, meant, quoted, refuse, require, unknown
-from condensekit.methods.discrepancy import MMD, Discrepancy, Laplace, Moments, linear, mean, polynomial
+from condensekit.methods.discrepancy import (
+    MMD,
+    CharacteristicFunction,
+    Discrepancy,
+    Laplace,
+    Moments,
+    linear,
+    mean,
+    polynomial,
+)
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.gradient import DISTANCES
 from condensekit.methods.sampling import Clustered, Importance, Sampling, Uniform
+from condensekit.methods.schedule import Constant, Cosine, Plateau, Schedule
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.adaptor import ModuleNetwork, OwnNetwork, TorchvisionNetwork
 from condensekit.networks.base import ACTIVATIONS, NORMS, POOLINGS, Network
@@ -47,9 +57,16 @@ DISCREPANCIES: dict[str, Discrepancy] = {
     "linear": MMD(linear),
     "polynomial": MMD(polynomial),
     "moments": Moments(),
+    "characteristic": CharacteristicFunction(),
 }
+NUMBERED: dict[str, tuple[Callable[[int], Discrepancy], str]] = {
+    "moments": (Moments, "order"),
+    "characteristic": (CharacteristicFunction, "frequencies"),
+}
+"""Discrepancies whose names may end with a number, such as ``moments-3``, each with what that is."""
 ENCODERS: dict[str, Encoder] = {"fresh": Fresh(), "kept": Fresh(keep=5), "trained": Trained()}
 SAMPLINGS: dict[str, Sampling] = {"uniform": Uniform(), "importance": Importance(), "kmeans": Clustered()}
+SCHEDULES: dict[str, Schedule] = {"constant": Constant(), "cosine": Cosine(), "plateau": Plateau()}
 SELECTIONS: dict[str, Callable[..., Selection]] = {
     "random": Random,
     "herding": Herding,
@@ -112,12 +129,15 @@ def written(name: str, options: Mapping[str, Any]) -> str:
 
 
 def discrepancy(name: str) -> Discrepancy:
-    """The discrepancy called ``name``: of :data:`DISCREPANCIES`, or ``moments-3`` for three moments and so on."""
-    kind, _, order = name.partition("-")
-    if kind == "moments" and order.isascii() and order.isdecimal():
-        return Moments(int(order))
+    """The discrepancy called ``name``: of :data:`DISCREPANCIES`, or of :data:`NUMBERED` with a number.
+
+    ``moments-3``: three moments. ``characteristic-1024``: 1,024 frequencies.
+    """
+    kind, _, number = name.partition("-")
+    if kind in NUMBERED and number.isascii() and number.isdecimal():
+        return NUMBERED[kind][0](int(number))
     if name not in DISCREPANCIES:
-        raise unknown("discrepancy", name, [*DISCREPANCIES, "moments-{P}"])
+        raise unknown("discrepancy", name, [*DISCREPANCIES, *(f"{known}-{{N}}" for known in NUMBERED)])
     return DISCREPANCIES[name]
 
 
@@ -137,6 +157,12 @@ def encoder_name(found: Encoder) -> str:
 def sampling(name: str, /, **options: Any) -> Sampling:
     """How real batches are drawn, a name of :data:`SAMPLINGS`; texts are converted to an option's type."""
     made: Sampling = _built("sampling", name, SAMPLINGS, options, Sampling)
+    return made
+
+
+def schedule(name: str, /, **options: Any) -> Schedule:
+    """The factor of the step size over a run, a name of :data:`SCHEDULES`; texts are converted to an option's type."""
+    made: Schedule = _built("schedule", name, SCHEDULES, options, Schedule)
     return made
 
 
@@ -368,8 +394,10 @@ def _kinds(found: Any) -> dict[str, type]:
 
 def _called(option: str, found: Any) -> str:
     """The name of an object in :data:`OBJECTS`; a description of one that has none."""
-    if isinstance(found, Moments):
-        return f"moments-{found.order}"
+    for kind, (make, number) in NUMBERED.items():
+        value = getattr(found, number, None)
+        if value is not None and found == make(value):
+            return f"{kind}-{value}"
     names = (name for name, known in OBJECTS[option].items() if known == found)
     return next(names, getattr(found, "__name__", type(found).__name__))
 

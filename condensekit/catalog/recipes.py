@@ -23,12 +23,14 @@ from typing import Any
 from condensekit.catalog import names
 from condensekit.errors import ConfigError, Problems, instance, quoted, refuse, require, unknown
 from condensekit.methods.base import Condenser
-from condensekit.methods.discrepancy import MMD
+from condensekit.methods.descent import LR
+from condensekit.methods.discrepancy import MMD, CharacteristicFunction
 from condensekit.methods.distribution import DistributionMatching
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.gradient import UNFIT, GradientMatching
 from condensekit.methods.kernel import KernelRidge
 from condensekit.methods.recipe import Recipe
+from condensekit.methods.schedule import Plateau
 from condensekit.methods.trained_encoders import Trained
 from condensekit.networks.base import Network
 from condensekit.selection.base import Noise, Start
@@ -36,7 +38,7 @@ from condensekit.selection.saved import Saved
 from condensekit.sets.formation import BySize, Formation
 from condensekit.training.augment import Augmentation
 
-PARTS = ("init", "sampling", "encoder")  # parts of a recipe that have options
+PARTS = ("init", "sampling", "encoder", "schedule")  # parts of a recipe that have options
 SHORT = {
     "encoder_network": "network of the encoder",
     "keep": "steps for which the encoder keeps one network",
@@ -94,6 +96,17 @@ _DANCE = _M3D.replace(
     ),
     encoder=Trained(epochs=60),
 )
+_NCFM = DistributionMatching(
+    CharacteristicFunction(),
+    lr=0.001,
+    batch_real=1024,
+    space="pixel",
+    calibration=1.0,
+    calibration_step=True,
+    optimiser="adamw",
+    weight_decay=5e-4,
+    name="ncfm",
+)
 PUBLISHED: dict[str, Published] = {
     published.recipe.method.name: published
     for published in (
@@ -105,6 +118,17 @@ PUBLISHED: dict[str, Published] = {
             "light",
         ),
         Published(_DANCE, "Zhang et al., DANCE, IJCAI 2024", "light"),
+        Published(
+            Recipe(
+                _NCFM,
+                encoder=Trained(epochs=60),
+                augmentation=_M3D.augmentation,
+                formation=BySize(factor=2),
+                schedule=Plateau(patience=500, factor=0.5),
+            ),
+            "Wang et al., NCFM, CVPR 2025",
+            "light",
+        ),
         Published(
             Recipe(GradientMatching(name="dc"), augmentation=None, init=Noise()),
             "Zhao, Mopuri and Bilen, DC, ICLR 2021",
@@ -149,6 +173,14 @@ def dance(**options: Any) -> Recipe:
     Its networks come from the cache; where they lack, they are trained before the first step, for 60 epochs.
     """
     return recipe("dance", **options)
+
+
+def ncfm(**options: Any) -> Recipe:
+    """Distribution matching by characteristic functions, under trained networks that classify the images, too.
+
+    Images below 12 x 12 pixels are not packed, unless ``factor`` is given.
+    """
+    return recipe("ncfm", **options)
 
 
 def dc(**options: Any) -> Recipe:
@@ -244,7 +276,11 @@ def name_of(made: Recipe) -> str:
     usual = published.recipe if published else Recipe(method)
     base = usual.method if published and type(usual.method) is type(method) else type(method)
     changed = names.changed(method, base)
-    tables: dict[str, Mapping[str, Any]] = {"init": names.SELECTIONS, "sampling": names.SAMPLINGS}
+    tables: dict[str, Mapping[str, Any]] = {
+        "init": names.SELECTIONS,
+        "sampling": names.SAMPLINGS,
+        "schedule": names.SCHEDULES,
+    }
     for part, table in tables.items():
         ours, theirs = getattr(made, part), getattr(usual, part)
         if ours.name != theirs.name:
@@ -313,7 +349,9 @@ def _base(name: str, published: Published | None, own: Mapping[str, Any]) -> Rec
     """The recipe called ``name``, with the options ``own`` of its method."""
     kind = f"option of method {name!r}"
     if published is not None:
-        return published.recipe.replace(method=names.configured(kind, published.recipe.method, own, _hidden(name)))
+        method = published.recipe.method
+        own = {**_step_size(method, own), **own}
+        return published.recipe.replace(method=names.configured(kind, method, own, _hidden(name)))
     found = names.find("method", name, PUBLISHED)
     made = names.configured(kind, found, own) if callable(found) or isinstance(found, Condenser) else found
     if isinstance(made, Recipe):
@@ -328,6 +366,12 @@ def _base(name: str, published: Published | None, own: Mapping[str, Any]) -> Rec
     if not isinstance(made, Condenser):
         raise ConfigError(f"method {name!r} gives a {type(made).__name__}: expected a Condenser or a Recipe")
     return Recipe(made)
+
+
+def _step_size(method: Condenser, own: Mapping[str, Any]) -> dict[str, float]:
+    """The step size that another optimiser than that of the method brings along."""
+    wanted = own.get("optimiser", "")
+    return {"lr": LR[wanted]} if wanted in LR and wanted != getattr(method, "optimiser", wanted) else {}
 
 
 def _hidden(name: str) -> tuple[str, ...]:
@@ -352,13 +396,18 @@ def _init(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"init": names.configured("option of init", found, options) if options else found}
 
 
-def _sampling(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
-    given, options = fields.get("sampling"), _options(fields, "sampling")
-    if given is None and not options:
-        return {}
-    if given is None or isinstance(given, str):
-        return {"sampling": names.sampling(given or base.sampling.name, **options)}
-    return {"sampling": names.configured("option of sampling", given, options) if options else given}
+def _named(part: str, make: Callable[..., Any]) -> Callable[[Recipe, Mapping[str, Any]], dict[str, Any]]:
+    """The change of a part that ``make`` makes from its name and options."""
+
+    def change(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
+        given, options = fields.get(part), _options(fields, part)
+        if given is None and not options:
+            return {}
+        if given is None or isinstance(given, str):
+            return {part: make(given or getattr(base, part).name, **options)}
+        return {part: names.configured(f"option of {part}", given, options) if options else given}
+
+    return change
 
 
 def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -426,7 +475,8 @@ def _plain(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 _CHANGES: tuple[Callable[[Recipe, Mapping[str, Any]], dict[str, Any]], ...] = (
     _init,
-    _sampling,
+    _named("sampling", names.sampling),
+    _named("schedule", names.schedule),
     _encoder,
     _augmentation,
     _formation,

@@ -58,7 +58,8 @@ the options of each method (--set NAME=VALUE). Your own method is written module
 
 To continue an interrupted run (Ctrl-C, SIGTERM, SIGHUP, a crash), give --resume --out RUN; options that name your
 own code are given again. On a CPU, this gives the same images, bit for bit, as a run without interruption. A run
-cannot be resumed with other options, but for more --steps or --minutes: with them, a finished run goes on, too.
+cannot be resumed with other options, but for more --steps or --minutes: with them, a finished run goes on, too. With
+schedule=cosine or an average, these must stay as well.
 
 Processes that torchrun starts share the classes, see `condensekit --help`. A run may go on with another number of them.
 """

@@ -27,7 +27,7 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     ),
     (r"\baugmentation=None\b", "--augment none"),
     (r"\bencoder=Trained\(\)", "--encoder trained"),
-    (r"\b(space|labels)='(\w+)'", r"--set \1=\2"),
+    (r"\b(space|labels|optimiser|schedule)='(\w+)'", r"--set \1=\2"),
     (r"\bimage_size=N\b", "--image-size N"),
     (r"\bpass larger images, or use pooling='none'", "use a larger --image-size"),
     (r"\blayout='(\w+)'", r"--layout \1"),

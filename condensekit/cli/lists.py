@@ -22,6 +22,7 @@ METHODS = {
     "m3d": "embeddings by a kernel; packs four images into one",
     "echo": "as m3d",
     "dance": "mean embeddings, by trained networks",
+    "ncfm": "characteristic functions of embeddings; packs as m3d",
     "dc": "gradients of networks, from noise",
     "dsa": "gradients under an augmentation",
     "krr": "kernel ridge",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,10 @@ PARTS: dict[str, Mapping[str, Any]] = {
     "init": {name: catalog.SELECTIONS[name] for name in catalog.STARTS if name in catalog.SELECTIONS},
     "sampling": catalog.SAMPLINGS,
     "encoder": catalog.ENCODERS,
+    "schedule": catalog.SCHEDULES,
 }
 
+WIDTH = 150  # columns of the list of options
 CHOICES = (*(name for name in FLAGS if name not in ("lr", "batch_real", "storage")), "augment", "compiled")
 
 HELP = """Show the methods, and the options of `condense` that fit each method; of NAME alone, if it is given.
@@ -63,22 +66,27 @@ def _record(published: Published) -> dict[str, Any]:
         "fits": [name for name in CHOICES if name not in published.unfit],
         "unfit": dict(published.unfit),
         "options": catalog.options_of(recipe.method),
+        "schedule": recipe.schedule.name,
+        "average": recipe.average,
     }
 
 
 def _details(name: str, record: dict[str, Any]) -> str:
     """The options of one method, and the options that do not fit it, each with the reason."""
     takes = " ".join(map(flag, record["fits"]))
-    lines = [name, f"  takes    {takes}", f"  --set    {_values(record['options'])}"]
+    options = record["options"] | {option: record[option] for option in ("schedule", "average")}
+    values = textwrap.wrap(_values(options), WIDTH, initial_indent="  --set    ", subsequent_indent=" " * 11)
+    lines = [name, f"  takes    {takes}", *values]
     lines += [f"  refuses  {flag(choice)}: {reason}" for choice, reason in record["unfit"].items()]
     return "\n".join([*lines, ""])
 
 
 def _parts(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """The options of init, sampling and encoder."""
+    """The options of the parts of a recipe."""
     lines = ["options of parts (--set PART.NAME=VALUE)"]
     for part, table in parts.items():
-        lines += [f"  --{part} {name}: {_values(options, part + '.')}" for name, options in table.items() if options]
+        given = f"--{part} " if part in FLAGS else f"--set {part}="
+        lines += [f"  {given}{name}: {_values(options, part + '.')}" for name, options in table.items() if options]
     return "\n".join([*lines, ""])
 
 
@@ -90,6 +98,6 @@ def _legend() -> str:
     costs = [f"  {name:<8} {text}" for name, text in COSTS.items()]
     foot = (
         "separable: a class can be condensed without the others, with the same result;",
-        "  not with --encoder trained, --sampling importance or a network with batch norm.",
+        "  not with --encoder trained, --sampling importance or a network with batch norm, nor with schedule=plateau.",
     )
     return "\n".join(["cost of a step", *costs, *foot])

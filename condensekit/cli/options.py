@@ -224,8 +224,8 @@ FACTOR = option(
 )
 DISCREPANCY = option(
     "--discrepancy",
-    help=f"Distance between real and synthetic images: {', '.join(catalog.DISCREPANCIES)}, moments-P. Each needs its "
-    "own lr; for m3d: gaussian 1, linear 0.1, moments-3 0.03 (tuned on Fashion-MNIST).",
+    help=f"Distance between real and synthetic images: {', '.join(catalog.DISCREPANCIES)}, moments-N, "
+    "characteristic-N. Each needs its own lr; m3d: gaussian 1, linear 0.1, moments-3 0.03 (tuned on Fashion-MNIST).",
 )
 INIT = option(
     "--init",

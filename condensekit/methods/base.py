@@ -12,7 +12,6 @@ from torch import Tensor
 
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import choice, finite, positive, whole
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.sampling import Sampler, Uniform
 from condensekit.networks.base import FeatureNetwork, separable
@@ -22,7 +21,6 @@ from condensekit.sets.packing import unpack
 from condensekit.training.augment import Augmentation
 
 State = dict[str, Tensor]  # the tensors of a checkpoint; "images" is (K, ipc, C, H, W), normalised
-SPACES = ("normalised", "pixel")
 GROUP_PIXELS = {"cpu": 1024 * 32 * 32, "cuda": 131072 * 32 * 32}  # pixels of one group of classes
 
 
@@ -46,6 +44,8 @@ class StepContext:
         classes: The classes of the whole run, in the order of the outputs of ``module``; ``data`` may have fewer, where
             other ranks condense the others.
         ranks: The ranks that share :meth:`by_class`.
+        rate: The factor of the step size in this step, a number or a 0-dim tensor; see
+            :mod:`condensekit.methods.schedule`.
     """
 
     data: ClassImages
@@ -61,6 +61,7 @@ class StepContext:
     fewer: Mapping[int, int] = field(default_factory=dict)
     classes: Sequence[int] = ()
     ranks: Ranks = ALONE
+    rate: float | Tensor = 1.0
 
     def groups(self, per_class: int) -> Iterator[slice]:
         """Groups of classes to process together, small enough that memory does not grow with the number of classes.
@@ -218,17 +219,24 @@ class Condenser(ABC):
         by_class: Of a method that is not separable, whether its steps use :meth:`StepContext.by_class`, so that ranks
             can share them.
         features_only: Whether it compares features only, so that a network trained elsewhere can embed.
+        scheduled: Whether its step size follows :attr:`StepContext.rate`.
     """
 
     separable: ClassVar[bool]
     by_class: ClassVar[bool] = False
     features_only: ClassVar[bool] = False
+    scheduled: ClassVar[bool] = False
     name: str
 
     @property
     def gives_soft_labels(self) -> bool:
         """Whether :meth:`soft_labels` returns labels."""
         return False
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The tensors of the state that make the set; a recipe's ``average`` takes their mean over steps."""
+        return ("images",)
 
     @property
     def bounded(self) -> bool:
@@ -262,38 +270,6 @@ class Condenser(ABC):
     def soft_labels(self, state: State) -> Tensor | None:
         """The soft labels of the set: (K * ipc * f * f, K) probabilities; None (the default): no soft labels."""
         return None
-
-
-def descent_misfits(lr: float, momentum: float, space: str, batch_real: int) -> tuple[str | None, ...]:
-    """The problems of the options of a method that uses :func:`descend`; entries that are None are no problem."""
-    return (
-        positive("lr", lr),
-        None if finite(momentum) and 0 <= momentum < 1 else f"momentum must lie in [0, 1), got {momentum!r:.60}",
-        choice("space", space, SPACES),
-        whole("batch_real", batch_real, 1),
-    )
-
-
-def descend(images: Tensor, velocity: Tensor, lr: float, space: str, ctx: StepContext) -> Tensor:
-    """Make one descent step of (K, ipc, C, H, W) normalised images.
-
-    In ``pixel`` space it equals a step of ``lr`` on pixels p, clamped to [0, 1]. An image is (p - m) / s: the gradient
-    with respect to p is 1 / s times the gradient with respect to the image, and a step of p moves the image by 1 / s
-    times that step. Of images that are no pixels, the least and the greatest real value stand for the pixels 0 and 1.
-    """
-    if space == "normalised":
-        return _less(images, lr * velocity)
-    if not ctx.data.spec.pixels:
-        low, high = ctx.data.ends
-        return _less(images, lr * (high - low) ** 2 * velocity).clamp_(low, high)
-    mean, std = ctx.data.spec.constants(images.device)
-    moved = _less(images, lr / std.square() * velocity)
-    return torch.minimum(torch.maximum(moved, -mean / std, out=moved), (1 - mean) / std, out=moved)
-
-
-def _less(images: Tensor, step: Tensor) -> Tensor:
-    """``images - step`` in the memory of ``step``: a set may be as large as the memory of a GPU allows."""
-    return torch.sub(images, step, out=step)
 
 
 def all_finite(*values: Tensor) -> Tensor:

@@ -12,24 +12,16 @@ from torch import Tensor
 
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
-from condensekit.errors import function, instance, positive, refuse
-from condensekit.methods.base import (
-    Condenser,
-    State,
-    StepContext,
-    Surroundings,
-    all_finite,
-    descend,
-    descent_misfits,
-    keep_if,
-)
-from condensekit.methods.discrepancy import Discrepancy, mean
+from condensekit.errors import function, instance, positive, refuse, whole
+from condensekit.methods.base import State, StepContext, Surroundings, all_finite, keep_if
+from condensekit.methods.descent import Descending, misfits
+from condensekit.methods.discrepancy import Discrepancy, mean, with_draw
 
 Loss = Callable[[Tensor], Tensor]  # (L, m, D) embeddings of synthetic images -> (L,) losses
 
 
 @dataclass(frozen=True)
-class DistributionMatching(Condenser):
+class DistributionMatching(Descending):
     """DM (Zhao and Bilen, "Dataset Condensation with Distribution Matching", WACV 2023).
 
     Each step draws a network, and embeds ``batch_real`` real images and all synthetic images of each class
@@ -63,7 +55,7 @@ class DistributionMatching(Condenser):
     Args:
         discrepancy: The distance between embeddings; :func:`condensekit.methods.discrepancy.mean` gives DM.
         lr: Step size; the authors use 1 for 1 to 50 images per class and 10 above.
-        momentum: Momentum of the image updates, in [0, 1).
+        momentum: Momentum of SGD, in [0, 1).
         batch_real: Real images of each class in a step.
         per_image: Multiply the step by the number of images of a class, as M3D does; the mean over the images
             divides the gradient of each image by this number.
@@ -74,6 +66,8 @@ class DistributionMatching(Condenser):
             over the classes, as in DANCE. It needs an encoder of trained networks.
         calibration_step: Whether the cross-entropy has a descent step of its own, after the matching step, with its
             share of momentum. False: both gradients are added, for one descent step.
+        optimiser: ``sgd`` or ``adamw``, see :class:`condensekit.methods.descent.Descent`; AdamW needs its own ``lr``.
+        weight_decay: Weight decay of AdamW, at least 0.
         name: Name in run folders and tables.
     """
 
@@ -85,23 +79,21 @@ class DistributionMatching(Condenser):
     space: str = "normalised"
     calibration: float = 0.0
     calibration_step: bool = False
+    optimiser: str = "sgd"
+    weight_decay: float = 0.0
     name: str = "dm"
     separable: ClassVar[bool] = True
     features_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         refuse(
-            *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
+            *misfits(self),
+            whole("batch_real", self.batch_real, 1),
             positive("calibration", self.calibration, zero=True),
             instance("per_image", self.per_image, bool, "True or False"),
             instance("calibration_step", self.calibration_step, bool, "True or False"),
             function("discrepancy", self.discrepancy, "MMD()"),
         )
-
-    @property
-    def bounded(self) -> bool:
-        """See :class:`Condenser`."""
-        return self.space == "pixel"
 
     def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
         """Problems: calibration with untrained networks."""
@@ -113,8 +105,8 @@ class DistributionMatching(Condenser):
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images and their momentum, both (K, ipc, C, H, W)."""
-        return {"images": synthetic, "momentum": torch.zeros_like(synthetic)}
+        """Images (K, ipc, C, H, W), and what their optimiser remembers."""
+        return {"images": synthetic, **self.descent.start(synthetic)}
 
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
         """Draw a network and a real batch of each class, and update all images once, or once more for calibration."""
@@ -135,18 +127,19 @@ class DistributionMatching(Condenser):
     def _moved(self, state: State, slope: Tensor, ctx: StepContext) -> State:
         """The state after one descent step along the gradient ``slope`` of the images."""
         images, labels = state["images"], ctx.data.classes
-        counts = [ctx.count(label, images.shape[1]) if self.per_image else 1 for label in labels]
-        shares = torch.tensor(counts, dtype=slope.dtype).to(slope.device, non_blocking=True)
-        velocity = (self.momentum * state["momentum"]).add_(shares[:, None, None, None, None] * slope)
-        return {"images": descend(images, velocity, self.lr, self.space, ctx), "momentum": velocity}
+        if self.per_image:
+            counts = torch.tensor([ctx.count(label, images.shape[1]) for label in labels], dtype=slope.dtype)
+            slope.mul_(counts.to(slope.device, non_blocking=True)[:, None, None, None, None])
+        return self.descent.step(state, slope, ctx)
 
     def _matching(self, images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
         """The discrepancy of all classes, and its gradient with respect to the (K, ipc, C, H, W) images."""
+        discrepancy = with_draw(self.discrepancy, ctx.draw)
 
         def matching(rows: slice) -> Loss:
             real, weights = ctx.real(ctx.data.classes[rows], self.batch_real)
             target = ctx.features(real)
-            return lambda features: self.discrepancy(target, features, weights)
+            return lambda features: discrepancy(target, features, weights)
 
         return _by_groups(images, ctx, self.batch_real, matching)
 

@@ -14,16 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import function, positive, refuse, whole
-from condensekit.methods.base import (
-    Condenser,
-    State,
-    StepContext,
-    Surroundings,
-    all_finite,
-    descend,
-    descent_misfits,
-    keep_if,
-)
+from condensekit.methods.base import State, StepContext, Surroundings, all_finite, keep_if
+from condensekit.methods.descent import Descending, misfits
 from condensekit.networks.base import FeatureNetwork
 from condensekit.networks.cost import PASSES
 from condensekit.sets.packing import unpack
@@ -86,7 +78,7 @@ def loops(ipc: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class GradientMatching(Condenser):
+class GradientMatching(Descending):
     """DC and DSA: matching of the gradients that real and synthetic images give to a network.
 
     Zhao, Mopuri and Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021; Zhao and Bilen, "Dataset
@@ -120,13 +112,15 @@ class GradientMatching(Condenser):
     Args:
         distance: :func:`layerwise`, :func:`mse`, :func:`cosine` or your own function.
         lr: Step size for normalised images. (The authors use 0.01 for an MLP.)
-        momentum: Momentum of the image updates, in [0, 1).
-        space: ``normalised``, or ``pixel``: SGD on pixels in [0, 1], clamped after each step.
+        momentum: Momentum of SGD on the images, in [0, 1).
+        space: ``normalised``, or ``pixel``: steps on pixels in [0, 1], clamped after each step.
         batch_real: Real images of each class in a step.
         outer: Matching steps with one network; None: see :func:`loops`.
         inner: Epochs of training after a matching step, may be 0; None: see :func:`loops`.
         lr_net: Step size of the training of the network, which is plain SGD.
         batch_net: Batch size of this training.
+        optimiser: ``sgd`` or ``adamw`` for the images, see :class:`condensekit.methods.descent.Descent`.
+        weight_decay: Weight decay of AdamW, at least 0.
         name: ``dsa``, or ``dc`` for a run without augmentation; ``condense`` checks that the name fits.
     """
 
@@ -139,24 +133,22 @@ class GradientMatching(Condenser):
     inner: int | None = None
     lr_net: float = 0.01
     batch_net: int = 256
+    optimiser: str = "sgd"
+    weight_decay: float = 0.0
     name: str = "dsa"
     separable: ClassVar[bool] = False
     by_class: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         refuse(
-            *descent_misfits(self.lr, self.momentum, self.space, self.batch_real),
+            *misfits(self),
+            whole("batch_real", self.batch_real, 1),
             function("distance", self.distance, "layerwise or mse"),
             None if self.outer is None else whole("outer", self.outer, 1),
             None if self.inner is None else whole("inner", self.inner, 0),
             positive("lr_net", self.lr_net),
             whole("batch_net", self.batch_net, 1),
         )
-
-    @property
-    def bounded(self) -> bool:
-        """See :class:`Condenser`."""
-        return self.space == "pixel"
 
     def misfits(self, data: ClassImages, recipe: Surroundings, machine: Machine) -> Sequence[str | None]:
         """See :meth:`Condenser.misfits`.
@@ -184,13 +176,13 @@ class GradientMatching(Condenser):
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
         """Make the first state.
 
-        It holds images and momentum, both (K, ipc, C, H, W); the network's parameters and buffers, with the prefix
-        ``net.``; and the 0-dim number of the outer loop of this network.
+        It holds the images (K, ipc, C, H, W) and what their optimiser remembers; the network's parameters and buffers,
+        with the prefix ``net.``; and the 0-dim number of the outer loop of this network.
         """
         loop = torch.zeros((), dtype=torch.int64, device=synthetic.device)
-        return {"images": synthetic, "momentum": torch.zeros_like(synthetic), "loop": loop, **_copied(ctx.module)}
+        return {"images": synthetic, **self.descent.start(synthetic), "loop": loop, **_copied(ctx.module)}
 
-    def schedule(self, ipc: int) -> tuple[int, int]:
+    def loops_of(self, ipc: int) -> tuple[int, int]:
         """(outer, inner) for ``ipc`` images per class."""
         outer, inner = loops(ipc)
         return self.outer or outer, inner if self.inner is None else self.inner
@@ -198,7 +190,7 @@ class GradientMatching(Condenser):
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
         """Compare the gradients of all classes, update all images, and train the network."""
         images, module = state["images"], ctx.module
-        outer, inner = self.schedule(images.shape[1])
+        outer, inner = self.loops_of(images.shape[1])
         number, turn = divmod(ctx.draw.step - 1, outer)
         loop = torch.full((), number, dtype=torch.int64, device=images.device)
         if turn > 0:  # where the loop's first step was not finite, its network is not kept: a fresh one goes on
@@ -212,13 +204,12 @@ class GradientMatching(Condenser):
             return self._match(images[row : row + 1], row, ctx)
 
         losses, slope = ctx.by_class(match)
-        total, velocity = losses.sum(), (self.momentum * state["momentum"]).add_(slope)
-        moved = descend(images, velocity, self.lr, self.space, ctx)
+        total, moved = losses.sum(), self.descent.step(state, slope, ctx)
         module.train()
         if turn < outer - 1:
-            self._train(moved, inner, ctx)
+            self._train(moved["images"], inner, ctx)
         module.requires_grad_(False)
-        new = {"images": moved, "momentum": velocity, "loop": loop, **_copied(module)}
+        new = {**moved, "loop": loop, **_copied(module)}
         finite = all_finite(total, *new.values())
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": slope.norm(), "finite": finite}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
 from condensekit.errors import choice, positive, refuse, whole
-from condensekit.methods.base import Condenser, State, StepContext, Surroundings, all_finite, keep_if
+from condensekit.methods.base import State, StepContext, Surroundings, all_finite, keep_if
+from condensekit.methods.descent import Descending, Descent
+from condensekit.methods.descent import misfits as descent_misfits
 
 LABELS = ("fixed", "learned", "soft")
 JITTERS = (
@@ -23,11 +25,10 @@ JITTERS = (
     1e-6,
     1e-4,
 )  # multiples of the mean diagonal, tried in this order until the Gram matrix is regular
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
 
 @dataclass(frozen=True)
-class KernelRidge(Condenser):
+class KernelRidge(Descending):
     """Condensation through kernel ridge regression with random features.
 
     KIP (Nguyen, Chen and Lee, "Dataset Meta-Learning from Kernel Ridge-Regression", ICLR 2021) minimises the
@@ -52,13 +53,18 @@ class KernelRidge(Condenser):
     (10, 2)
 
     Args:
-        lr: Adam's step size, for normalised images and for labels.
+        lr: Step size of images and labels.
         ridge: Regularisation, at least 0, as a multiple of the mean diagonal of the Gram matrix.
         networks: Random networks whose features are joined in a step.
         batch_real: Real images of each class in a step.
         labels: ``fixed``: centred one-hot labels. ``learned``: labels move, too, but the set keeps its hard
             labels. ``soft``: labels move, and the set stores them as soft labels: shifted back by 1 / K, clipped
             below at a millionth and scaled to sum to 1. They add to the bytes of the set.
+        momentum: Momentum of ``optimiser="sgd"``, in [0, 1).
+        space: ``normalised``, or ``pixel``: steps on pixels in [0, 1], clamped after each step.
+        optimiser: ``adamw`` (without weight decay, it is Adam) or ``sgd``, see
+            :class:`condensekit.methods.descent.Descent`.
+        weight_decay: Weight decay of the images by AdamW, at least 0.
         name: Name in run folders and tables.
     """
 
@@ -67,12 +73,16 @@ class KernelRidge(Condenser):
     networks: int = 1
     batch_real: int = 32
     labels: str = "fixed"
+    momentum: float = 0.5
+    space: str = "normalised"
+    optimiser: str = "adamw"
+    weight_decay: float = 0.0
     name: str = "krr"
     separable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         refuse(
-            positive("lr", self.lr),
+            *descent_misfits(self),
             positive("ridge", self.ridge, zero=True),
             whole("networks", self.networks, 1),
             whole("batch_real", self.batch_real, 1),
@@ -94,24 +104,20 @@ class KernelRidge(Condenser):
         )
 
     def init(self, synthetic: Tensor, ctx: StepContext) -> State:
-        """Images (K, ipc, C, H, W), labels (K, ipc, f * f, K), Adam's two moments of each, and its number of steps."""
+        """Images (K, ipc, C, H, W), labels (K, ipc, f * f, K), and what the optimisers of both remember."""
         classes, ipc = synthetic.shape[:2]
         labels = centred_one_hot(torch.arange(classes, device=synthetic.device), classes)
-        state = {
-            "images": synthetic,
-            "labels": labels[:, None, None].repeat(1, ipc, ctx.factor**2, 1),
-            "updates": torch.zeros((), device=synthetic.device),
-        }
-        for name in self._moved:
-            state |= {f"{name}/first": torch.zeros_like(state[name]), f"{name}/second": torch.zeros_like(state[name])}
+        state = {"images": synthetic, "labels": labels[:, None, None].repeat(1, ipc, ctx.factor**2, 1)}
+        for name, descent in self._moved.items():
+            state |= descent.start(state[name], name)
         return state
 
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
         """Draw a few networks and one real batch of all classes, and update images and labels once."""
         loss, slopes, jitter = self._gradients(state, ctx)
-        new = {**state, "updates": state["updates"] + 1}
-        for name in self._moved:
-            new |= _adam(name, state, slopes[name], new["updates"], self.lr)
+        new = dict(state)
+        for name, descent in self._moved.items():
+            new |= descent.step(state, slopes[name], ctx, name)
         finite = all_finite(loss, *slopes.values(), *new.values())
         metrics = {"loss": loss, "gradient_norm": slopes["images"].norm(), "jitter": jitter, "finite": finite}
         return keep_if(finite, new, state), metrics
@@ -124,8 +130,16 @@ class KernelRidge(Condenser):
         return F.normalize((learned + 1 / learned.shape[1]).clamp(min=1e-6), p=1.0)
 
     @property
-    def _moved(self) -> tuple[str, ...]:
-        return ("images",) if self.labels == "fixed" else ("images", "labels")
+    def averaged(self) -> tuple[str, ...]:
+        """See :class:`Condenser`."""
+        return ("images", "labels") if self.labels == "soft" else ("images",)
+
+    @property
+    def _moved(self) -> dict[str, Descent]:
+        """What moves, and how."""
+        images = {"images": self.descent}
+        labels = {"labels": replace(self.descent, space="normalised", weight_decay=0.0)}
+        return images if self.labels == "fixed" else images | labels
 
     def _gradients(self, state: State, ctx: StepContext) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss, its gradients with respect to images and labels, and the jitter of the Gram matrix.
@@ -211,12 +225,3 @@ def ridge_predict(x_MD: Tensor, y_MK: Tensor, new_ND: Tensor, ridge: float) -> t
     factor = torch.linalg.cholesky_ex(gram + (ridge + jitter) * scale * eye)[0]
     predicted = (new @ x.mT) @ torch.cholesky_solve(y, factor)
     return torch.where(regular.any(), predicted, torch.nan), jitter
-
-
-def _adam(name: str, state: State, slope: Tensor, updates: Tensor, lr: float) -> State:
-    """The new values and moments of ``name`` after one step of Adam; ``updates`` is the number of steps."""
-    first = BETAS[0] * state[f"{name}/first"] + (1 - BETAS[0]) * slope
-    second = BETAS[1] * state[f"{name}/second"] + (1 - BETAS[1]) * slope.square()
-    spread = (second / (1 - BETAS[1] ** updates)).sqrt() + EPSILON
-    moved = state[name] - lr * first / (1 - BETAS[0] ** updates) / spread
-    return {name: moved, f"{name}/first": first, f"{name}/second": second}

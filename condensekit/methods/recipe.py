@@ -1,4 +1,4 @@
-"""Recipe: one object that says how to condense: method, encoder, augmentation, sampling, start and storage."""
+"""Recipe: one object that says how to condense: method, encoder, augmentation, sampling, start, storage, schedule."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages, ImageSpec
-from condensekit.errors import ConfigError, instance, refuse, unknown, whole
+from condensekit.errors import ConfigError, instance, refuse, unknown, whole, within
 from condensekit.methods.base import Condenser
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.sampling import Sampling, Uniform
+from condensekit.methods.schedule import Constant, Schedule
 from condensekit.networks.base import separable
 from condensekit.selection.base import Start
 from condensekit.selection.classic import Random
@@ -48,6 +49,10 @@ class Recipe:
         classes_per_step: Classes of a step at most, of a separable method; None: all. The classes take turns, in a new
             order in each round. So of K classes, each is learnt in one of K / ``classes_per_step`` steps, and time and
             memory of a step fall alike.
+        schedule: The factor of the method's step size over the run: ``Constant()``, ``Cosine()`` or ``Plateau()`` of
+            :mod:`condensekit.methods.schedule`.
+        average: The set is the mean of the images after each step of this last part of the run, 0 to 1; 0: the last
+            images.
 
     Raises:
         ConfigError: Fields that are classes or objects of the wrong class; all of them listed.
@@ -62,6 +67,8 @@ class Recipe:
     nested: bool = False
     soft_labels: bool = False
     classes_per_step: int | None = None
+    schedule: Schedule = Constant()  # noqa: RUF009 - frozen
+    average: float = 0.0
 
     parse: ClassVar[Callable[[str], Recipe]]
     """Read a recipe written ``METHOD NAME=VALUE ...``; :mod:`condensekit.catalog.recipes` defines this function."""
@@ -78,6 +85,8 @@ class Recipe:
             instance("nested", self.nested, bool, "True or False"),
             instance("soft_labels", self.soft_labels, bool, "True or False"),
             None if self.classes_per_step is None else whole("classes_per_step", self.classes_per_step, 1),
+            instance("schedule", self.schedule, Schedule, "Constant(), Cosine() or Plateau()"),
+            within("average", self.average, 0, 1),
         )
 
     def __repr__(self) -> str:
@@ -92,7 +101,13 @@ class Recipe:
     def separable(self) -> bool:
         """Whether classes can be condensed separately, according to the parts of the recipe."""
         together = self.encoder.trained or self.classes_per_step is not None  # whose turn it is depends on all classes
-        return self.method.separable and not together and self.sampling.separable
+        return self.method.separable and not together and self.sampling.separable and not self.schedule.sees_loss
+
+    @property
+    def sees_end(self) -> str:
+        """The parts that depend on how long a run is, so that none can be made longer: as text; empty: none does."""
+        parts = {f"schedule='{self.schedule.name}'": self.schedule.sees_end, f"average={self.average}": self.average}
+        return " and ".join(part for part, does in parts.items() if does)
 
     def replace(self, **changes: Any) -> Recipe:
         """The same recipe with other values of its fields.
@@ -154,6 +169,9 @@ class Recipe:
             else None,
             f"{self.method.name} takes no classes_per_step: its step takes all classes at once"
             if self.classes_per_step is not None and not self.method.separable
+            else None,
+            f"{self.method.name} takes no schedule='{self.schedule.name}': its steps do not follow StepContext.rate"
+            if not self.method.scheduled and not isinstance(self.schedule, Constant)
             else None,
             *self.method.misfits(data, self, machine),
         )

@@ -39,6 +39,12 @@ class Shares:
         self._part = ranks.part(len(data.classes)) if self.apart else slice(None)
         self.mine = data.select(data.classes[self._part]) if self.apart else data
 
+    @property
+    def turns(self) -> int:
+        """The steps in which each class takes part once."""
+        total = len(self.data.classes)
+        return -(-total // min(self.recipe.classes_per_step or total, total))
+
     def own(self, values: Tensor) -> Tensor:
         """The rows of (K, ...) values that belong to the classes of this rank; 0-dim values belong to all."""
         return values[self._part].clone() if self.apart and values.ndim else values

@@ -94,6 +94,12 @@ class Budget:
             return step >= self.steps
         return step > 0 and seconds.used + seconds.last_step + seconds.last_file >= self.seconds
 
+    def done(self, step: int, seconds: Seconds) -> float:
+        """How much of the run is over after ``step``, 0 to 1; of minutes, those after the preparation count."""
+        if self.steps is not None:
+            return step / self.steps
+        return min(1.0, (seconds.steps + seconds.writing) / max(self.seconds - seconds.preparation, 1e-9))
+
     def left(self, step: int, seconds: Seconds, pace: float) -> float:
         """About how many steps are left after ``step``, if each takes ``pace`` seconds."""
         return self.steps - step if self.steps is not None else max(0.0, self.seconds - seconds.used) / max(pace, 1e-9)
@@ -106,14 +112,25 @@ class Budget:
         """Whether a run that finished at ``step``, with the checkpoint ``former``, goes on with this budget."""
         return step < self.steps if self.steps is not None else former.get("minutes", self.minutes) != self.minutes
 
-    def check(self, path: Path, step: int, former: Mapping[str, Any]) -> None:
-        """Raise ConfigError if the run in ``path`` has used more than this budget after ``step``.
+    def check(self, path: Path, step: int, former: Mapping[str, Any], sees_end: str = "") -> None:
+        """Raise ConfigError if the run in ``path`` has used more than this budget after ``step``, or had another one.
 
         Args:
             path: The run folder.
             step: Steps made.
             former: The manifest of its checkpoint.
+            sees_end: The parts of its recipe that depend on the budget, which must be the same; empty: none does.
         """
+        ours = {"steps": self.steps, "minutes": self.minutes}
+        other = [name for name, value in ours.items() if former.get(name, value) != value]
+        refuse(
+            *(
+                f"the run in {path} has {name}={former[name]}, on which its images depend by {sees_end}, got "
+                f"{name}={ours[name]}: give the same, or use another folder"
+                for name in other
+                if sees_end
+            )
+        )
         used, rest = Seconds.of(former).used, "give at least as many, or use another folder"
         shorter = self.minutes is not None and self.extends(step, former) and self.seconds < used
         refuse(

@@ -30,6 +30,9 @@ EXTRAS = (
     "nested=true",
     "classes_per_step=2",
     "space=pixel",
+    "space=pixel optimiser=adamw weight_decay=0.1",
+    "schedule=cosine average=0.5",
+    "schedule=plateau schedule.patience=0 average=1 classes_per_step=2",
     "networks=2",
     "labels=soft",
     "encoder=trained soft_labels=true",
@@ -125,7 +128,10 @@ def test_a_step_with_graphs_waits_for_nothing_and_takes_no_more_memory(text, gpu
     monkeypatch.setattr(driver._Loop, "_advance", watched)
     run(text, shapes(), steps=8)
     live, waits, graphs = zip(*lived, strict=True)
-    assert graphs[:3] == (0, 0, 0)  # two steps before it is decided, and a first of each size
+    again = text == "ncfm"  # whose calibration takes the synthetic images a second time in a step
+    assert (
+        graphs[: 2 if again else 3] == (0, 0, 0)[: 2 if again else 3]
+    )  # until it is decided, and a first of each size
     assert graphs[4] == graphs[7] > 1
     assert waits[4:] == (0, 0, 0, 0)
     assert live[7] - live[4] < 100  # bytes of metrics that wait to be read
@@ -220,7 +226,12 @@ def images_of(classes):
 
 
 @pytest.mark.parametrize(
-    "text", [*(name for name in catalog.PUBLISHED if name not in JOINT), "dm encoder=trained calibration=1"]
+    "text",
+    [
+        *(name for name in catalog.PUBLISHED if name not in JOINT),
+        "dm encoder=trained calibration=1",
+        "dm optimiser=adamw",
+    ],
 )
 def test_a_step_has_memory_for_one_group_of_classes_and_for_a_new_state(text, steps, monkeypatch):
     ipc, size = 12, 8 * 8 * 24
@@ -228,7 +239,8 @@ def test_a_step_has_memory_for_one_group_of_classes_and_for_a_new_state(text, st
     for classes in (4, 8):
         run(text, images_of(classes).to(CUDA), ipc, steps=1)
     added = 4 * ipc * 3 * 8 * 8 * 4  # bytes of the images of the other four classes
-    assert steps[1][2] - steps[0][2] < 3.5 * added  # new images, new momentum, gradients
+    moments = 2 if "optimiser=adamw" in text or text == "ncfm" else 1
+    assert steps[1][2] - steps[0][2] < (2.5 + moments) * added  # new images, new moments, gradients
 
 
 def there_and_back(compute):

@@ -120,13 +120,13 @@ def test_a_failed_training_changes_nothing():
 )
 def test_the_authors_schedule(ipc, expected):
     assert loops(ipc) == expected
-    assert GradientMatching().schedule(ipc) == expected
+    assert GradientMatching().loops_of(ipc) == expected
 
 
 def test_any_other_schedule():
     assert [loops(ipc) for ipc in (2, 5, 15, 200)] == [(2, 250), (5, 100), (15, 33), (200, 1)]
-    assert GradientMatching(outer=7).schedule(10) == (7, 50)
-    assert GradientMatching(inner=0).schedule(10) == (10, 0)
+    assert GradientMatching(outer=7).loops_of(10) == (7, 50)
+    assert GradientMatching(inner=0).loops_of(10) == (10, 0)
 
 
 def test_pixels_stay_in_range():

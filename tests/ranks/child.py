@@ -30,10 +30,12 @@ from tests.replay.runs import SMALL as STUDY
 SMALL = "batch_real=8 encoder_network=ConvNet-w8-d1"
 RECIPES = {
     "dm": f"dm {SMALL}",
-    "m3d": f"m3d {SMALL} init=kmeans sampling=importance",
+    "m3d": f"m3d {SMALL} init=kmeans sampling=importance schedule=cosine average=0.5",
     "trained": f"dm {SMALL} encoder=trained encoder.steps=2 encoder.count=2 calibration=0.1",
     "turns": f"dm {SMALL} classes_per_step=3 nested=True",  # a rank may have no class of a step
     "dsa": f"dsa {SMALL} outer=2 inner=1",
+    "ncfm": f"ncfm {SMALL} encoder.steps=2 encoder.count=2 discrepancy=characteristic-64 schedule.patience=0",
+    "adamw turns": f"dm {SMALL} classes_per_step=3 optimiser=adamw schedule=plateau schedule.patience=0 average=1",
 }
 MACHINE = ck.Machine("cpu", workers=1)
 
@@ -91,7 +93,12 @@ def equal(folder):
         with alone():
             single = made(data, recipe)
         found[name] = same(together, single)
-        if name not in ("dsa", "m3d", "turns"):  # whose network, scorer or idle step is that of each rank
+        if name not in (
+            "dsa",
+            "m3d",
+            "turns",
+            "adamw turns",
+        ):  # whose network, scorer or idle step is that of each rank
             found[f"{name} work"] = together.work == single.work
         found[f"{name} attempts"] = [row["attempt"] for row in together.history]
     return {**found, "ranks": together.set.provenance["ranks"], "status": together.status.value}
