@@ -32,6 +32,7 @@ from condensekit.selection.base import Function, Noise, Selection, Start
 from condensekit.selection.classic import Herding, KCenter, KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.selection.jpeg_random import JpegRandom
+from condensekit.sets.codecs import JPEG
 from condensekit.sets.formation import Formation
 from condensekit.training.augment import Augmentation
 from condensekit.training.train import DC, IDC, SHORT, TrainProtocol
@@ -58,6 +59,11 @@ SELECTIONS: dict[str, Callable[..., Selection]] = {
 STARTS = (*(name for name in SELECTIONS if name != JpegRandom.name), "noise")
 PACKED = "packed-"  # before the name of a selection: two by two of its images, shrunk, in each stored one
 PACKED_SELECTIONS = tuple(PACKED + name for name in SELECTIONS if name != JpegRandom.name)
+STORED = {"avif-": "avif-mosaic", "webp-": "webp-mosaic", "jpeg-": JPEG}
+"""Storages by the word before the name of a selection, which then fills the bytes of ``ipc`` plain images."""
+STORED_SELECTIONS = tuple(
+    word + name for word in STORED for name in SELECTIONS if JpegRandom.name not in (name, word + name)
+)
 NETWORKS: dict[str, Callable[..., Network]] = {
     "ConvNet": ConvNet,
     "ResNet18": ResNet18,
@@ -170,7 +176,12 @@ def as_selection(given: Any, name: str = "selection") -> Selection:
 
 
 def baseline(given: Any, argument: str = "selection") -> tuple[Selection, Formation]:
-    """A selection and how its images are stored: ``packed-kmeans`` is ``kmeans`` with two by two images in one.
+    """A selection and how its images are stored.
+
+    ``packed-kmeans`` is ``kmeans`` with two by two images in one, ``avif-kmeans`` is ``kmeans storage=avif-mosaic``.
+
+    >>> baseline("random storage=4bit")[1].dtype, baseline("avif-random")[1].dtype
+    ('4bit', 'avif-mosaic')
 
     Args:
         given: A name, or what else :func:`as_selection` takes.
@@ -178,18 +189,28 @@ def baseline(given: Any, argument: str = "selection") -> tuple[Selection, Format
     """
     if not isinstance(given, str):
         return as_selection(given, argument), Formation()
-    name = given
-    packed = name.startswith(PACKED)
-    if packed and name.split()[0] not in PACKED_SELECTIONS:
-        raise unknown("selection", name, PACKED_SELECTIONS)
-    return selection(name.removeprefix(PACKED)), Formation(factor=2 if packed else 1)
+    name, options = named(given, "selection")
+    usual, word = Formation(), ""
+    if name.startswith(PACKED):
+        usual, word, known = Formation(factor=2), PACKED, PACKED_SELECTIONS
+    elif name not in SELECTIONS and name.startswith(tuple(STORED)):
+        word, known = name.partition("-")[0] + "-", STORED_SELECTIONS
+        usual = Formation(dtype=STORED[word])
+    if word and name not in known:
+        raise unknown("selection", given, known)
+    factor = convert("factor", options.pop("factor", usual.factor), int)
+    formation = Formation(factor, options.pop("storage", usual.dtype))
+    return selection(name.removeprefix(word), **options), formation
 
 
 def baseline_name(chosen_by: Selection, formation: Formation) -> str:
     """The name of a set of :func:`baseline` in tables, such as ``packed-kmeans``, with its storage options."""
-    parts = [PACKED * (formation.factor > 1) + chosen_by.name]
-    parts += [f"factor={formation.factor}"] * (formation.factor > 2)
-    parts += [f"storage={formation.dtype}"] * (formation.dtype != "float32")
+    word = next((word for word, dtype in STORED.items() if dtype == formation.dtype), "")
+    if word + chosen_by.name not in STORED_SELECTIONS:
+        word = PACKED * (formation.factor > 1)
+    parts = [word + chosen_by.name]
+    parts += [f"factor={formation.factor}"] * (formation.factor > (2 if word == PACKED else 1))
+    parts += [f"storage={formation.dtype}"] * (formation.dtype != "float32" and word not in STORED)
     return " ".join(parts)
 
 

@@ -21,7 +21,7 @@ from condensekit.cli import waiting
 COMMANDS = {
     "condense": "Learn a few synthetic images per class.",
     "select": "Choose a few real images per class.",
-    "code": "Code a set's images as JPEG: more images in the same bytes.",
+    "code": "Store a set's images as pictures or with few bits: more in the same bytes.",
     "list": "List methods, selections, networks, memories, rankers or data.",
     "methods": "Show the options of each method.",
     "evaluate": "Train networks from scratch on sets; compare them with baselines.",

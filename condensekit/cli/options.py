@@ -20,6 +20,7 @@ from condensekit.data.summary import summary
 from condensekit.errors import ConfigError, refuse
 from condensekit.runs.folder import RunDir
 from condensekit.runs.kept import refuse_other
+from condensekit.sets.formation import STORAGES
 
 MAX_SIZE = 1 << 14  # pixels of an image's height and width
 
@@ -247,10 +248,12 @@ ENCODER_NETWORK = option(
 )
 STORAGE = option(
     "--storage",
-    type=Choice(["float32", "float16", "uint8"]),
-    help="How values of the set are stored: float32, float16, or uint8 with a range for each image and channel.  "
-    "[default: float32]",
+    type=Choice(STORAGES),
+    help="How images of the set are stored: float32, float16, uint8 with a range for each image and channel, 2bit to "
+    "8bit (bits of a value), jpeg (a picture for each image), or one picture for each class: jpeg-mosaic, webp-mosaic, "
+    "avif-mosaic.  [default: float32]",
 )
+BYTES = option("--bytes", "room", type=Whole(min=1), help="Bytes for each class, with labels.")
 
 METHOD = option(
     "--method",

@@ -41,7 +41,7 @@ EXTRAS = (
 JOINT = {"krr": "its Gram matrix joins all classes"}  # recipes whose memory grows with the classes by nature
 READ = {  # places where a selection reads from the GPU, each with the reason
     "selection/embeddings.py": "distances are measured on the host, where k-means++ of scikit-learn runs",
-    "sets/jpeg.py": "JPEG is coded on the host",
+    "sets/pictures.py": "pictures are coded on the host",
 }
 
 
