@@ -93,12 +93,11 @@ def command(
         )
         formation = Formation(factor or usual.factor, storage or usual.dtype)
         coded = f"{selection} images are stored as JPEG: leave out factor and storage" if chosen_by.codes else None
-        unused(
-            factor=coded, storage=coded, room=coded, augment="nothing is trained" if source.augment == "none" else None
-        )
+        trained = "nothing is trained" if source.augment == "none" else None
+        unused(factor=coded, storage=coded, room=coded, search=coded, augment=trained)
         refuse(
             "give --ipc, the images of each class, or --bytes, the bytes of each class"
-            if ipc is None is room
+            if ipc is None and room is None
             else None,
             "--search finds the number of images in --bytes: give --bytes, and no --ipc"
             if search and (room is None or ipc is not None)

@@ -92,7 +92,8 @@ class Bits(Codec):
             ends = torch.cat([first, ends, last], 2)
             counts, totals = ends.diff(dim=2), sums.gather(2, ends).diff(dim=2)
             levels = torch.where(counts > 0, (totals / counts.clamp(min=1)).float(), levels)
-        return (levels * FINEST).round().clamp(0, FINEST).to(torch.uint8)
+        found: Tensor = (levels * FINEST).round().clamp(0, FINEST).to(torch.uint8)
+        return found
 
     def _all(self, stored: Tensor) -> Tensor:
         """(N, C, 2 ** bits) float32 levels in 0 to 1."""
@@ -100,7 +101,8 @@ class Bits(Codec):
         if stored.shape[2] != 2:
             return levels
         share = torch.arange(2**self.bits) / (2**self.bits - 1)
-        return levels[..., :1] + (levels[..., 1:] - levels[..., :1]) * share
+        found: Tensor = levels[..., :1] + (levels[..., 1:] - levels[..., :1]) * share
+        return found
 
     def _packed(self, places: Bytes) -> Bytes:
         """(N, ceil(V * bits / 8)) bytes of (N, V) places."""
