@@ -46,6 +46,7 @@ SECONDS_300 = {
 IPC1_SECONDS_60 = {"dm-packed": 118, "dm-kmeans": 108, "m3d-kmeans": 95}  # steps in 60 s at 1 image per class
 IPC1_SECONDS_300 = {"m3d-narrow": 1800}  # steps in 300 s of the recipe that was slightly the best on held-out images
 CODED = {"jpeg-dm": 90}  # JPEG images per class in the bytes of 10 uncoded images; jpeg-random has about as many
+SELECTED = ("packed-random", "packed-kmeans", "kmeans", "herding", "jpeg-random", "avif-random", "avif-kmeans")
 STARTS = {
     "jpeg-dm": "jpeg-random",
     "dm-packed": "packed-random",

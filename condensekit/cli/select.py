@@ -43,7 +43,7 @@ rule of thumb says, at the highest quality that fits; --search finds the number 
 Examples:
   condensekit select --data digits --selection kmeans --ipc 10 --out runs/kmeans
   condensekit select --data cifar10 --selection herding --ipc 50 --out run
-  condensekit select --data cifar10 --storage avif-mosaic --bytes 30720 --out runs/avif
+  condensekit select --data cifar10 --storage avif-mosaic --bytes 9000 --out run
 """
 
 

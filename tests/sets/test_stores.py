@@ -15,6 +15,7 @@ from condensekit.sets.codecs import CODECS
 from condensekit.sets.codes import divided, joined
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import STORAGES, Formation
+from condensekit.sets.pictures import Mosaic
 from condensekit.sets.through import Through
 
 MOSAICS = [name for name in CODECS if name.endswith("-mosaic")]
@@ -105,6 +106,7 @@ def test_each_class_fills_its_bytes_with_the_best_quality(name, counts):
 
 def test_a_mosaic_follows_from_the_number_of_images():
     codec = CODECS["webp-mosaic"]
+    assert isinstance(codec, Mosaic)
     for count, tall, wide in ((1, 1, 1), (2, 1, 2), (3, 2, 2), (7, 3, 3), (300, 17, 18)):
         pixels = (smooth(count, (3, 8, 8)) * 255).to(torch.uint8)
         codes = codec.code(pixels, 50)
