@@ -289,7 +289,8 @@ def select(
             )
             ipc = found.number
         made = selected_set(images, chosen_by, ipc, Draw(seed), compute, formed, room)
-    told = {"name": names.baseline_name(chosen_by, formed)} | ({} if found is None else {"search": found.to_json()})
+    name = names.baseline_name(chosen_by, formed)
+    told = ({} if name == chosen_by.name else {"name": name}) | ({} if found is None else {"search": found.to_json()})
     return dataclasses.replace(made, provenance={**made.provenance, **told})
 
 

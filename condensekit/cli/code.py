@@ -25,10 +25,11 @@ HELP = """Store the images of RUN in another form: more images in the same bytes
 
 --storage jpeg makes a picture of each image, avif-mosaic one picture of all images of a class, which holds nearly twice
 as many at equal quality; 4bit stores values with four bits each. Of pictures, each class gets the highest quality at
-which it takes no more bytes than --ipc images of 8-bit pixels with their labels, or than --bytes. Therefore condense
-more images first: nine times as many for CIFAR-10, twice as many for Fashion-MNIST, with lr raised in proportion.
-Compare the result with real images in the same bytes: jpeg-random, avif-random. Values that are no pixels, of data that
-came normalised, are mapped to pixels and back.
+which it takes no more bytes than --ipc images of 8-bit pixels with their labels, or than --bytes.
+
+Therefore condense more images first: nine times as many for CIFAR-10, twice as many for Fashion-MNIST, with lr raised
+in proportion. Compare the result with real images in the same bytes: jpeg-random, avif-random. Values that are no
+pixels, of data that came normalised, are mapped to pixels and back.
 
 \b
 Examples:

@@ -80,7 +80,7 @@ def selections() -> dict[str, str]:
     """Selections, as baselines too."""
     packed = {
         f"{catalog.PACKED}NAME": "the same, four smaller images in each stored one",
-        "avif-NAME": "as many as the bytes of ipc plain images hold, in one AVIF picture for each class; webp-, jpeg-",
+        "avif-NAME": "the same in AVIF (webp-, jpeg-), as many as the bytes of ipc images hold",
         "'NAME storage=4bit'": "the same with another storage, in quotes",
     }
     return {**{name: SELECTIONS[name] for name in catalog.SELECTIONS}, **packed, **_installed("selections"), **OWN}
@@ -145,7 +145,7 @@ LISTS: dict[str, tuple[Callable[[], Mapping[str, str]], str]] = {
     "methods": (methods, "condense --method NAME; `condensekit methods NAME` shows its options"),
     "selections": (
         selections,
-        "select --selection NAME, evaluate --against LIST, condense --init NAME (not avif-, webp-, jpeg-, packed-)",
+        "select --selection NAME, evaluate --against LIST, condense --init NAME (without prefix)",
     ),
     "networks": (networks, "evaluate and replay --network, --encoder-network NAME"),
     "memories": (memories, "replay --memory LIST"),

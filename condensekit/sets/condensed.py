@@ -153,10 +153,11 @@ class CondensedSet:
         return str(found or self.provenance.get("selection") or "set")
 
     def __repr__(self) -> str:
+        stored = "" if self.formation.dtype == "float32" else f" of {self.formation.dtype}"
         decoded = "" if self.formation.factor == 1 else f", decoded to {len(self) * self.formation.factor**2}"
         return (
             f"CondensedSet({len(self)} images of {self.spec.shape}{decoded}, {len(self.classes)} classes, "
-            f"{self.per_class} per class, {self.nbytes:,} bytes of {self.formation.dtype}: {printable(self.name)})"
+            f"{self.per_class} per class, {self.nbytes:,} bytes{stored}: {printable(self.name)})"
         )
 
     def _repr_html_(self) -> str:
