@@ -152,7 +152,7 @@ def command(
         found = groups(list(runs))
         source = _source(found, Source(data or "", None, data_root, download, trust_local_copy, augment=augment))
         more = any(len(one) * one.formation.factor**2 != g.ipc * len(one.classes) for g in found for one in g.sets)
-        more |= any(selection.codes or formation.factor > 1 for selection, formation in formed)
+        more |= any(selection.codes or formation.coded or formation.factor > 1 for selection, formation in formed)
         source.check()
         unused(equal_epochs=None if more else "no set is packed or coded")
     problems.refuse()

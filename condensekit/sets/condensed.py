@@ -181,7 +181,8 @@ class CondensedSet:
         """The images as a piece of a page; the caption tells their bytes. See :func:`condensekit.html.strips.grid`."""
         from condensekit.html import numbers, strips
 
-        told = f"; stored in {numbers.size(self.nbytes)}.{note}"
+        stored = f" as {self.formation.dtype}" if self.formation.coded else ""
+        told = f"; stored in {numbers.size(self.nbytes)}{stored}.{note}"
         return strips.grid(self.strips(), self.spec.shape, told, before, budget or strips.BUDGET)
 
     def show(self) -> Figure:

@@ -1,6 +1,7 @@
 """The search for the number of images in the bytes of a class."""
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -69,10 +70,7 @@ def test_what_cannot_be_is_refused(compute):
 
 
 def test_the_public_door_searches(monkeypatch):
-    def searched(*args, **kwargs):
-        return search_number(*args, **kwargs, numbers=[2, 4], **QUICK)
-
-    monkeypatch.setattr("condensekit.everyday.search_number", searched)
+    monkeypatch.setattr("condensekit.everyday.search_number", partial(search_number, numbers=[2, 4], **QUICK))
     assert number.PROTOCOL.steps == 800
     made = ck.select(shapes(per_class=20, size=16), "random", storage="webp-mosaic", room=600, search=True)
     assert made.ipc in (2, 4)
