@@ -288,9 +288,9 @@ def select(
                 images, chosen_by, formed, room, compute=compute, seed=seed, progress=progress or Bars()
             )
             ipc = found.number
-        made = selected_set(images, chosen_by, ipc, Draw(seed), compute, formed, room)
-    name = names.baseline_name(chosen_by, formed)
-    told = ({} if name == chosen_by.name else {"name": name}) | ({} if found is None else {"search": found.to_json()})
+        name = names.baseline_name(chosen_by, formed)
+        made = selected_set(images, chosen_by, ipc, Draw(seed), compute, formed, room, name)
+    told = {} if found is None else {"search": found.to_json()}
     return dataclasses.replace(made, provenance={**made.provenance, **told})
 
 

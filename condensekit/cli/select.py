@@ -124,9 +124,10 @@ def command(
                 found = search_number(train, chosen_by, formation, room, compute=compute, seed=seed, progress=shown)
                 tables.append(found.table())
             each = ipc if found is None else found.number
-            made = selected_set(train, chosen_by, each, Draw(seed), compute, formation, room)
+            name = catalog.baseline_name(chosen_by, formation)
+            made = selected_set(train, chosen_by, each, Draw(seed), compute, formation, room, name)
             config = {
-                "name": catalog.baseline_name(chosen_by, formation),
+                "name": name,
                 "selection": describe(chosen_by),
                 "ipc": made.provenance["ipc"],
                 **({} if room is None else {"room": room, "search": search}),

@@ -215,6 +215,7 @@ def selected_set(
     compute: Compute,
     formation: Formation = Formation(),  # noqa: B008 - frozen
     room: int | None = None,
+    name: str = "",
 ) -> CondensedSet:
     """Make a set of chosen images, which can be trained on, saved and exported like a condensed set.
 
@@ -227,6 +228,7 @@ def selected_set(
         compute: Runs the embedding network.
         formation: How the images are stored; with a factor f, f * f times as many images are chosen and packed.
         room: Bytes for each class, with labels: pictures get the highest quality at which they fit. None: no limit.
+        name: The name of the set in tables; empty: that of the selection.
 
     Raises:
         ConfigError: Neither ``ipc`` nor ``room``, or one below 1; images that do not fit into ``room``; a factor that
@@ -252,6 +254,7 @@ def selected_set(
         raise ConfigError(f"{selection.name} images are stored as JPEG: leave out factor and storage")
     indices = chosen.indices[_whole_packs(data.labels[chosen.indices], formation.factor)]
     provenance = {
+        **({"name": name} if name not in ("", selection.name) else {}),
         "selection": selection.name,
         "options": describe(selection),
         "ipc": int(ipc) if room is None else max(1, round(room / plain_bytes(data.spec.shape, 1))),
