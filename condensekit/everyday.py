@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from condensekit import driver
-from condensekit.catalog import names, recipes
+from condensekit.catalog import names, recipes, texts
 from condensekit.compute import Compute, Machine, of_rank, usual_modes
 from condensekit.data import datasets
 from condensekit.data.arrays import check_layout
@@ -25,8 +24,8 @@ from condensekit.data.objects import RESIZED, as_images
 from condensekit.driver import CondenseResult, Saving
 from condensekit.errors import (
     ConfigError,
-    DataError,
     Problems,
+    choice,
     instance,
     path,
     quoted,
@@ -43,10 +42,13 @@ from condensekit.ranks import launched
 from condensekit.rng import Draw
 from condensekit.selection.base import Choice, Selection, selected_set
 from condensekit.sets import found
+from condensekit.sets.coding import plain_bytes
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.formation import Formation
+from condensekit.sets.formation import STORAGES, Formation
+from condensekit.sets.matching import alike, check_classes, normalised, renumbered
 from condensekit.training.evaluation import Candidate, Evaluation
 from condensekit.training.evaluation import evaluate as evaluate_candidates
+from condensekit.training.number import search_number
 from condensekit.training.train import TrainProtocol
 
 FULL = "full"  # the name in ``against`` for all training images
@@ -137,7 +139,7 @@ def load(
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, PARTS) for part in source):
         train, test = (as_images(part, name, layout) for part, name in zip(source, ("train", "test"), strict=True))
         train = train.with_spec(**change)
-        return following((train, _alike(_renumbered(test, train, "test"), train)), like)
+        return following((train, alike(renumbered(test, train, "test"), train)), like)
     return following(datasets.held_out(as_images(source, "source", layout).with_spec(**change)), like)
 
 
@@ -215,43 +217,81 @@ def select(
     data: Any,
     selection: str | Selection | Choice = "random",
     *,
-    ipc: int,
+    ipc: int | None = None,
+    room: int | None = None,
+    storage: str | None = None,
+    search: bool = False,
     seed: int = 0,
     formation: Formation | None = None,
     machine: Machine = Machine(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
     **misplaced: Any,
 ) -> CondensedSet:
-    """Choose ``ipc`` real images of each class: a baseline for a condensed set.
+    """Choose real images of each class: a baseline for a condensed set.
 
     >>> import condensekit as ck
     >>> train, test = ck.load("digits")
     >>> len(ck.select(train, "kmeans", ipc=2))
     20
+    >>> made = ck.select(train, "random", storage="webp-mosaic", room=1_000)
+    >>> max(made.select([label]).nbytes for label in made.classes) <= 1_000
+    True
 
     Args:
         data: Training images, as in :func:`condense`.
         selection: A name (``kmeans``, ``packed-random``), a :class:`~condensekit.selection.base.Selection`, or a
-            function with the same arguments.
-        ipc: Stored images per class, at least 1.
+            function with the same arguments. ``avif-kmeans`` stores as many images as ``ipc`` plain images have bytes.
+        ipc: Stored images per class, at least 1; None: as many as ``room`` holds at the usual quality.
+        room: Bytes for each class, with labels: pictures get the highest quality at which they fit. None: no limit.
+        storage: How values are stored, a name of :class:`Formation`; None: as the formation says.
+        search: Whether the number of images is searched: see :func:`condensekit.training.number.search_number`, whose
+            trials the provenance tells. Needs ``room``, and no ``ipc``.
         seed: Seed of all random numbers.
         formation: How the images are stored; None: as the name of the selection says.
         machine: Device and precision of the networks.
+        progress: Receives the trainings of a search; None shows a bar in a terminal.
         misplaced: Unknown arguments: the error names the one that is meant.
 
     Raises:
-        ConfigError: An unknown name, or wrong options.
+        ConfigError: An unknown name, wrong options, or images that do not fit into ``room``.
         DataError: A class with too few images.
     """
     refuse(*(_misplaced(select, name) for name in misplaced))
     chosen_by, usual = names.baseline(selection)
     refuse(
         instance("formation", usual if formation is None else formation, Formation, "Formation(factor=2)"),
+        None if storage is None else choice("storage", storage, STORAGES),
         instance("machine", machine, Machine, "Machine('cpu')"),
         whole("seed", seed),
+        None if ipc is None else whole("ipc", ipc, 1),
+        None if room is None else whole("room", room, 1),
+        "give ipc=, the images of each class, or room=, the bytes of each class"
+        if ipc is None and room is None
+        else None,
+        "search=True finds the number of images in room= bytes: give room, and no ipc"
+        if search and (room is None or ipc is not None)
+        else None,
+        _no_progress(progress),
     )
+    formed = formation or usual
+    formed = formed if storage is None else dataclasses.replace(formed, dtype=storage)
     images = as_images(data)
+    if formed == usual and usual.coded and room is None:
+        assert ipc is not None
+        room, ipc = plain_bytes(images.spec.shape, ipc), None
+    refuse(formed.misfit(images.spec.shape))
     with Compute(machine, _size(images)) as compute:
-        return selected_set(images, chosen_by, ipc, Draw(seed), compute, formation or usual)
+        found = None
+        if search:
+            assert room is not None
+            found = search_number(
+                images, chosen_by, formed, room, compute=compute, seed=seed, progress=progress or Bars()
+            )
+            ipc = found.number
+        name = names.baseline_name(chosen_by, formed)
+        made = selected_set(images, chosen_by, ipc, Draw(seed), compute, formed, room, name)
+    told = {} if found is None else {"search": found.to_json()}
+    return dataclasses.replace(made, provenance={**made.provenance, **told})
 
 
 @usual_modes()
@@ -337,7 +377,7 @@ def evaluate(
     groups = found.groups(sets)
     made_of = [one.spec for group in groups for one in group.sets]
     first = groups[0].sets[0]
-    tested = _normalised(_renumbered(as_images(test, "test"), first, "test"), first)
+    tested = normalised(renumbered(as_images(test, "test"), first, "test"), first)
     tested = tested.with_spec(flippable=all(spec.flippable for spec in [tested.spec, *made_of]))
     source = _training_images(train, first) if wanted else None
     here = launched()
@@ -346,7 +386,7 @@ def evaluate(
     with Compute(machine, _size(tested)) as compute:
         candidates = [Candidate(g.name, g.sets, g.ipc) for g in groups]
         if source is not None:
-            _check_classes(source, first)
+            check_classes(source, first)
             candidates += baselines(groups, chosen, source, compute)
             candidates += [Candidate(FULL, (source,))] if FULL in wanted else []
         return evaluate_candidates(
@@ -370,15 +410,21 @@ def baselines(
     train: ClassImages,
     compute: Compute,
 ) -> list[Candidate]:
-    """For each ``ipc`` of ``groups``, the sets of each selection, with the seeds of the group with the most seeds."""
+    """For each ``ipc`` of ``groups``, the sets of each selection, with the seeds of the group with the most seeds.
+
+    Coded images are as many as the bytes hold for which the groups were made, or else those of ``ipc`` plain images.
+    """
     made = []
     for ipc in dict.fromkeys(g.ipc for g in groups):
-        alike = [g for g in groups if g.ipc == ipc]
-        seeds = max((g.seeds for g in alike), key=len)
+        same = [g for g in groups if g.ipc == ipc]
+        seeds = max((g.seeds for g in same), key=len)
+        rooms = [g.room for g in same if g.room]
         for name, (selection, formation) in selections.items():
-            if name in {g.name for g in alike}:
+            if name in {g.name for g in same}:
                 continue
-            sets = tuple(selected_set(train, selection, ipc, Draw(seed), compute, formation) for seed in seeds)
+            room = min(rooms, default=plain_bytes(train.spec.shape, ipc)) if formation.coded else None
+            each = ipc if room is None else None
+            sets = tuple(selected_set(train, selection, each, Draw(seed), compute, formation, room) for seed in seeds)
             made.append(Candidate(name, sets, ipc))
     return made
 
@@ -411,69 +457,13 @@ def _misplaced(function: Callable[..., Any], name: str) -> str:
         return f"{call} takes no {name}=: pass protocol={change}"
     if "recipe" in taken:
         of_methods = {
-            option for published in recipes.PUBLISHED.values() for option in names.options_of(published.recipe.method)
+            option for published in recipes.PUBLISHED.values() for option in texts.options_of(published.recipe.method)
         }
         if name in {field.name for field in dataclasses.fields(Recipe)} | {*recipes.SHORT} | of_methods:
             return f"{call} takes no {name}=: it belongs to the recipe, as in {call[:-1]}train, recipes.dm({name}=...))"
         if name in ELSEWHERE:
             return f"{call} takes no {name}=: pass {ELSEWHERE[name]}="
     return str(unknown(f"argument of {call}", name, taken))
-
-
-def _alike(test: ClassImages, train: ClassImages) -> ClassImages:
-    """The test images with the normalisation and class names of the training images.
-
-    Raises:
-        DataError: A class that the training images lack, or images of another kind.
-    """
-    ours, theirs = train.spec, test.spec
-    strangers = sorted(set(test.classes) - set(train.classes))
-    if strangers:
-        raise DataError(f"test has class {theirs.name_of(strangers[0])!r}, which train lacks")
-    told = [
-        f"images of shape {s.shape}, {'pixels' if s.pixels else 'values that are no pixels'}" for s in (theirs, ours)
-    ]
-    if told[0] != told[1]:
-        raise DataError(f"test has {told[0]}, and train {told[1]}: give both the same transform")
-    return test.with_spec(**{f.name: getattr(ours, f.name) for f in dataclasses.fields(ours)})
-
-
-def _normalised(test: ClassImages, made: CondensedSet) -> ClassImages:
-    """The test images with the normalisation of the set, if both are pixels of the same shape."""
-    ours, theirs = made.spec, test.spec
-    if ours.alike(theirs) or ours.shape != theirs.shape or not (ours.pixels and theirs.pixels):
-        return test
-    return test.with_spec(mean=ours.mean, std=ours.std)
-
-
-def _renumbered(images: ClassImages, made: CondensedSet | ClassImages, argument: str) -> ClassImages:
-    """The images with the labels that others give to their class names; a name that is its number fits any label.
-
-    Raises:
-        DataError: A class name that the others lack, while they name the label otherwise.
-    """
-    ours, theirs = made.spec.class_names, images.spec.class_names
-    if all(len({ours.get(k, str(k)), theirs.get(k, str(k))} - {str(k)}) < 2 for k in images.classes):
-        return images
-    label_of = {name: label for label, name in ours.items()}
-    strangers = [theirs[k] for k in images.classes if theirs.get(k, str(k)) not in label_of]
-    if strangers:
-        owner = "train" if isinstance(made, ClassImages) else "the set"
-        raise DataError(f"{argument} has class {strangers[0]!r}, which {owner} lacks; it has: {', '.join(label_of)}")
-    listed = images.compact()
-    labels = torch.tensor([label_of[theirs[k]] for k in listed.labels.tolist()])
-    spec = dataclasses.replace(listed.spec, class_names=dict(ours))
-    return ClassImages(listed.images, labels, spec, images.source, images.notes)
-
-
-def _check_classes(train: ClassImages, made: CondensedSet) -> None:
-    """Raise DataError if the training images lack a class of the set."""
-    missing = sorted(set(made.classes) - set(train.classes))
-    if missing:
-        raise DataError(
-            f"train has no images of class {made.spec.name_of(missing[0])}, which the set has: pass the images that it "
-            "was made from"
-        )
 
 
 def _training_images(train: Any, made: CondensedSet) -> ClassImages:
@@ -483,7 +473,7 @@ def _training_images(train: Any, made: CondensedSet) -> ClassImages:
         ConfigError: No images are given, and the data of the set cannot be read again.
     """
     if train is not None:
-        return _normalised(_renumbered(as_images(train, "train"), made, "train"), made)
+        return normalised(renumbered(as_images(train, "train"), made, "train"), made)
     source, wanted = made.provenance.get("source"), made.provenance.get("data")
     if not source:
         raise ConfigError(
@@ -491,7 +481,7 @@ def _training_images(train: Any, made: CondensedSet) -> ClassImages:
             "against=None"
         )
     told = {name: source[name] for name in ("root", "image_size", "splits", "layout") if name in source}
-    parts = [_normalised(part, made) for part in datasets.load(source["name"], **told)]
+    parts = [normalised(part, made) for part in datasets.load(source["name"], **told)]
     read = next((part for part in parts if part.fingerprint() == wanted), None)
     if read is None:
         raise ConfigError(

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,8 +20,11 @@ from PIL import Image
 from condensekit import catalog
 from condensekit.runs.files import read_json
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.jpeg import as_jpeg
+from condensekit.training.number import search_number
+from condensekit.training.train import TrainProtocol
 from tests.conftest import patterns
+
+BRIEF = TrainProtocol("brief", epochs=1, full_epochs=1, steps=2, batch=8)
 
 FAST = ("--method", "dm", "--batch-real", "8", "--encoder-network", "ConvNet-w8", "--ipc", "2", "--steps", "4")
 NAME = "dm batch_real=8 encoder_network=ConvNet-w8"
@@ -244,6 +248,69 @@ def test_select(cli, data, tmp_path, name):
     chosen = CondensedSet.load(folder / "set.safetensors")
     assert chosen.labels.tolist() == [1, 1, 1, 5, 5, 5, 6, 6, 6]
     assert chosen.provenance["selection"] == name
+
+
+def test_select_fills_bytes(cli, data, tmp_path, monkeypatch):
+    select = ("select", "--data", data, "--storage", "webp-mosaic")
+    code, out, err = cli(*select, "--bytes", 700, "--out", tmp_path / "webp", "--json")
+    assert code == 0, err
+    chosen = CondensedSet.load(tmp_path / "webp" / "set.safetensors")
+    assert all(chosen.select([label]).nbytes <= 700 for label in chosen.classes)
+    assert json.loads(out)["runs"][0]["nbytes"] == chosen.nbytes
+    config = read_json(tmp_path / "webp" / "config.json")
+    assert (config["name"], config["room"], config["ipc"]) == ("webp-random", 700, round(700 / (3 * 8 * 8 + 8)))
+    code, out, err = cli("select", "--data", data, "--selection", "webp-random", "--ipc", 4, "--out", tmp_path / "four")
+    assert code == 0, err
+    assert read_json(tmp_path / "four" / "config.json")["room"] == 4 * (3 * 8 * 8 + 8)
+    assert "bytes" in out
+    code, out, _ = cli("inspect", tmp_path / "webp")
+    assert (code, bool(re.search(r"webp-mosaic of quality \d+ to \d+, ", out))) == (0, True)
+    assert cli("export", tmp_path / "webp", "--to", tmp_path / "png")[0] == 0
+    evaluate = ("evaluate", tmp_path / "webp", "--networks", 1, "--network", "ConvNet-w8", "--json")
+    code, out, err = cli(*evaluate, "--against", "random storage=4bit,random")
+    assert code == 0, err
+    rows = {row["set"]: row for row in json.loads(out)["rows"]}
+    assert [*rows] == ["webp-random", "random storage=4bit", "random"]
+    assert rows["random storage=4bit"]["nbytes"] <= 3 * 700
+
+    monkeypatch.setattr("condensekit.cli.select.search_number", partial(search_number, protocol=BRIEF, numbers=[2, 4]))
+    code, out, err = cli(*select, "--bytes", 700, "--search", "--out", tmp_path / "searched")
+    assert code == 0, err
+    assert "(best)" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "give --ipc, the images of each class, or --bytes"),
+        (("--search", "--ipc", 2), "--search finds the number of images in --bytes: give --bytes, and no --ipc"),
+        (("--bytes", 60, "--storage", "avif-mosaic"), "take more than 60 bytes at the lowest quality of avif-mosaic"),
+        (("--bytes", 60, "--selection", "jpeg-random"), "jpeg-random images are stored as JPEG"),
+        (("--ipc", 2, "--storage", "gif"), "gif"),
+    ],
+)
+def test_select_refuses_what_does_not_fit(cli, data, tmp_path, options, told):
+    code, _, err = cli("select", "--data", data, *options, "--out", tmp_path / "run")
+    assert (code, told in err) == (2, True), err
+    assert not (tmp_path / "run").exists()
+
+
+def test_code_stores_in_any_form(cli, run, tmp_path):
+    folder = run()
+    code, out, err = cli(
+        "code", folder, "--storage", "avif-mosaic", "--bytes", 900, "--out", tmp_path / "avif", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["runs"][0]["nbytes"] <= 3 * 900
+    code, out, err = cli("code", folder, "--storage", "4bit", "--out", tmp_path / "bits")
+    assert code == 0, err
+    assert "random storage=4bit" in out
+    assert CondensedSet.load(tmp_path / "bits" / "set.safetensors").formation.dtype == "4bit"
+    assert cli("code", folder, "--storage", "webp-mosaic", "--quality", 30, "--out", tmp_path / "webp")[0] == 0
+    code, _, err = cli("code", folder, "--ipc", 2, "--bytes", 900, "--out", tmp_path / "both")
+    assert (code, "--ipc and --bytes each say how small the images become: give one of them" in err) == (2, True)
+    code, _, err = cli("code", folder, "--storage", "4bit", "--quality", 30, "--out", tmp_path / "both")
+    assert (code, "4bit has no quality, got --quality 30: leave it out" in err) == (2, True)
 
 
 def test_export(cli, run, tmp_path):
@@ -666,9 +733,9 @@ def test_code_puts_a_runs_images_into_the_bytes_of_fewer(cli, run, data, tmp_pat
     for seed, row in enumerate(json.loads(text)["runs"]):
         made = CondensedSet.load(folder / f"seed-{seed}" / "set.safetensors")
         found = CondensedSet.load(out / f"seed-{seed}" / "set.safetensors")
-        assert torch.equal(found.images, as_jpeg(made, 12 * (3 * 8 * 8 + 8)).images)
+        assert torch.equal(found.images, made.stored_as("jpeg", room=12 * (3 * 8 * 8 + 8)).images)
         assert row["nbytes"] == found.nbytes <= 3 * 12 * (3 * 8 * 8 + 8)
-        assert row["quality"] == found.provenance["jpeg"]["quality"]
+        assert row["quality"] == found.provenance["storage"]["quality"]
     code, text, err = cli(
         "evaluate", out, "--against", "jpeg-random", "--networks", 1, "--network", "ConvNet-w8", "--json"
     )
@@ -679,7 +746,7 @@ def test_code_puts_a_runs_images_into_the_bytes_of_fewer(cli, run, data, tmp_pat
     ]
     code, _, err = cli("code", folder, "--ipc", 1, "--out", tmp_path / "tight")
     assert code == 2
-    assert "more than without JPEG, which saves nothing at 8 x 8 pixels: leave them as they are" in err
+    assert "more than plain pixels; jpeg saves nothing on" in err
     assert not (tmp_path / "tight").exists()
     code, _, err = cli("code", folder, "--ipc", 12, "--out", out)
     assert (code, "is not empty" in err) == (2, True)

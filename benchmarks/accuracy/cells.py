@@ -46,6 +46,7 @@ SECONDS_300 = {
 IPC1_SECONDS_60 = {"dm-packed": 118, "dm-kmeans": 108, "m3d-kmeans": 95}  # steps in 60 s at 1 image per class
 IPC1_SECONDS_300 = {"m3d-narrow": 1800}  # steps in 300 s of the recipe that was slightly the best on held-out images
 CODED = {"jpeg-dm": 90}  # JPEG images per class in the bytes of 10 uncoded images; jpeg-random has about as many
+SELECTED = ("packed-random", "packed-kmeans", "kmeans", "herding", "jpeg-random", "avif-random", "avif-kmeans")
 STARTS = {
     "jpeg-dm": "jpeg-random",
     "dm-packed": "packed-random",
@@ -192,7 +193,15 @@ def _cpu() -> Iterator[Cell]:
 def _equal_time() -> Iterator[Cell]:
     """All methods after one minute, the two best after five minutes, and selections, which have no steps."""
     for data, names in TIMED.items():
-        for name in ("packed-random", "packed-kmeans", "kmeans", "herding", "jpeg-random"):
+        for name in (
+            "packed-random",
+            "packed-kmeans",
+            "kmeans",
+            "herding",
+            "jpeg-random",
+            "avif-random",
+            "avif-kmeans",
+        ):
             yield Cell("cpu", data, 10, name, networks=1)
         for name in names:
             yield _timed(data, 10, name, SECONDS_60[name])

@@ -28,8 +28,8 @@ from condensekit import catalog
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving, Status
+from condensekit.sets.coding import plain_bytes
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.jpeg import as_jpeg, plain_bytes
 from condensekit.training.evaluation import Candidate, evaluate
 
 
@@ -52,7 +52,7 @@ def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace
     if result.status is Status.DIVERGED:
         raise RuntimeError(f"{cell.stem} seed {seed}: {result.message}")
     if cell.coded:
-        return as_jpeg(result.set, plain_bytes(train.spec.shape, cell.ipc))
+        return result.set.stored_as("jpeg", room=plain_bytes(train.spec.shape, cell.ipc))
     rows = torch.arange(len(result.set)).reshape(len(result.set.classes), -1)
     return result.set.take(rows[:, : cell.ipc].flatten())
 

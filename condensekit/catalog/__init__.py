@@ -1,7 +1,6 @@
 """Catalog: names for networks, selections, encoders and recipes, and the objects they stand for."""
 
 from condensekit.catalog.names import (
-    DISCREPANCIES,
     ENCODERS,
     NETWORKS,
     PACKED,
@@ -16,20 +15,17 @@ from condensekit.catalog.names import (
     augmentation,
     baseline,
     baseline_name,
-    convert,
-    discrepancy,
     encoder,
     encoder_name,
     initialiser,
-    named,
     network,
-    options_of,
     protocol,
     sampling,
     schedule,
     selection,
 )
 from condensekit.catalog.recipes import COSTS, PUBLISHED, Published, as_recipe, name_of, parse, recipe
+from condensekit.catalog.texts import DISCREPANCIES, convert, discrepancy, named, options_of
 from condensekit.methods.recipe import Recipe
 
 __all__ = [

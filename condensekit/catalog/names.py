@@ -7,10 +7,8 @@ function that makes the object, or the object itself. Options follow as ``key=va
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,9 @@ from typing import Any
 from torch import nn
 
 from condensekit.catalog import own
+from condensekit.catalog.texts import configured, convert, named
 from condensekit.errors import ConfigError, function, meant, quoted, refuse, require, unknown
-from condensekit.methods.discrepancy import (
-    MMD,
-    CharacteristicFunction,
-    Discrepancy,
-    Laplace,
-    Moments,
-    linear,
-    mean,
-    polynomial,
-)
 from condensekit.methods.encoders import Encoder, Fresh
-from condensekit.methods.gradient import DISTANCES
 from condensekit.methods.sampling import Clustered, Importance, Sampling, Uniform
 from condensekit.methods.schedule import Constant, Cosine, Plateau, Schedule
 from condensekit.methods.trained_encoders import Trained
@@ -43,6 +31,7 @@ from condensekit.selection.base import Function, Noise, Selection, Start
 from condensekit.selection.classic import Herding, KCenter, KMeans, Random
 from condensekit.selection.importance import ImportanceKMeans, ImportanceKRR
 from condensekit.selection.jpeg_random import JpegRandom
+from condensekit.sets.codecs import JPEG
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
 from condensekit.sets.found import HasSet, first_set
@@ -50,20 +39,6 @@ from condensekit.sets.paths import FOREIGN
 from condensekit.training.augment import Augmentation
 from condensekit.training.train import DC, IDC, SHORT, TrainProtocol
 
-DISCREPANCIES: dict[str, Discrepancy] = {
-    "mean": mean,
-    "gaussian": MMD(),
-    "laplace": MMD(Laplace()),
-    "linear": MMD(linear),
-    "polynomial": MMD(polynomial),
-    "moments": Moments(),
-    "characteristic": CharacteristicFunction(),
-}
-NUMBERED: dict[str, tuple[Callable[[int], Discrepancy], str]] = {
-    "moments": (Moments, "order"),
-    "characteristic": (CharacteristicFunction, "frequencies"),
-}
-"""Discrepancies whose names may end with a number, such as ``moments-3``, each with what that is."""
 ENCODERS: dict[str, Encoder] = {"fresh": Fresh(), "kept": Fresh(keep=5), "trained": Trained()}
 SAMPLINGS: dict[str, Sampling] = {"uniform": Uniform(), "importance": Importance(), "kmeans": Clustered()}
 SCHEDULES: dict[str, Schedule] = {"constant": Constant(), "cosine": Cosine(), "plateau": Plateau()}
@@ -79,6 +54,11 @@ SELECTIONS: dict[str, Callable[..., Selection]] = {
 STARTS = (*(name for name in SELECTIONS if name != JpegRandom.name), "noise")
 PACKED = "packed-"  # before the name of a selection: two by two of its images, shrunk, in each stored one
 PACKED_SELECTIONS = tuple(PACKED + name for name in SELECTIONS if name != JpegRandom.name)
+STORED = {"avif-": "avif-mosaic", "webp-": "webp-mosaic", "jpeg-": JPEG}
+"""Storages by the word before the name of a selection, which then fills the bytes of ``ipc`` plain images."""
+STORED_SELECTIONS = tuple(
+    word + name for word in STORED for name in SELECTIONS if JpegRandom.name not in (name, word + name)
+)
 NETWORKS: dict[str, Callable[..., Network]] = {
     "ConvNet": ConvNet,
     "ResNet18": ResNet18,
@@ -96,49 +76,6 @@ WORDS = {
     "nonorm": ("norm", "none"),
     "nopool": ("pooling", "none"),
 }
-FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-PLAIN = {kind.__name__: kind for kind in (bool, int, float, str)}  # types of options that can be written as text
-WRITTEN = {bool: "true or false", int: "a whole number", float: "a number"}
-OBJECTS: dict[str, Mapping[str, Any]] = {
-    "discrepancy": DISCREPANCIES,
-    "distance": DISTANCES,
-}  # options whose values have names
-
-
-def named(text: str, kind: str) -> tuple[str, dict[str, str]]:
-    """Read a name and its options, written ``NAME key=value ...``.
-
-    >>> named("m3d lr=3 init=kmeans", "recipe")
-    ('m3d', {'lr': '3', 'init': 'kmeans'})
-
-    Raises:
-        ConfigError: A part without ``=``, or a key given twice.
-    """
-    name, *parts = text.split() or [""]
-    keys = [part.partition("=")[0] for part in parts]
-    refuse(
-        *(f"a {kind} is written NAME key=value ..., got {part!r} in {text!r}" for part in parts if "=" not in part),
-        *(f"{key} is given {n} times in {text!r}: keep one of them" for key, n in Counter(keys).items() if n > 1),
-    )
-    return name, dict(part.split("=", 1) for part in parts)
-
-
-def written(name: str, options: Mapping[str, Any]) -> str:
-    """The inverse of :func:`named`."""
-    return " ".join([name, *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items())])
-
-
-def discrepancy(name: str) -> Discrepancy:
-    """The discrepancy called ``name``: of :data:`DISCREPANCIES`, or of :data:`NUMBERED` with a number.
-
-    ``moments-3``: three moments. ``characteristic-1024``: 1,024 frequencies.
-    """
-    kind, _, number = name.partition("-")
-    if kind in NUMBERED and number.isascii() and number.isdecimal():
-        return NUMBERED[kind][0](int(number))
-    if name not in DISCREPANCIES:
-        raise unknown("discrepancy", name, [*DISCREPANCIES, *(f"{known}-{{N}}" for known in NUMBERED)])
-    return DISCREPANCIES[name]
 
 
 def encoder(name: str, /, **options: Any) -> Encoder:
@@ -200,7 +137,12 @@ def as_selection(given: Any, name: str = "selection") -> Selection:
 
 
 def baseline(given: Any, argument: str = "selection") -> tuple[Selection, Formation]:
-    """A selection and how its images are stored: ``packed-kmeans`` is ``kmeans`` with two by two images in one.
+    """A selection and how its images are stored.
+
+    ``packed-kmeans`` is ``kmeans`` with two by two images in one, ``avif-kmeans`` is ``kmeans storage=avif-mosaic``.
+
+    >>> baseline("random storage=4bit")[1].dtype, baseline("avif-random")[1].dtype
+    ('4bit', 'avif-mosaic')
 
     Args:
         given: A name, or what else :func:`as_selection` takes.
@@ -208,18 +150,28 @@ def baseline(given: Any, argument: str = "selection") -> tuple[Selection, Format
     """
     if not isinstance(given, str):
         return as_selection(given, argument), Formation()
-    name = given
-    packed = name.startswith(PACKED)
-    if packed and name.split()[0] not in PACKED_SELECTIONS:
-        raise unknown("selection", name, PACKED_SELECTIONS)
-    return selection(name.removeprefix(PACKED)), Formation(factor=2 if packed else 1)
+    name, options = named(given, "selection")
+    usual, word = Formation(), ""
+    if name.startswith(PACKED):
+        usual, word, known = Formation(factor=2), PACKED, PACKED_SELECTIONS
+    elif name not in SELECTIONS and name.startswith(tuple(STORED)):
+        word, known = name.partition("-")[0] + "-", STORED_SELECTIONS
+        usual = Formation(dtype=STORED[word])
+    if word and name not in known:
+        raise unknown("selection", given, known)
+    factor = convert("factor", options.pop("factor", usual.factor), int)
+    formation = Formation(factor, options.pop("storage", usual.dtype))
+    return selection(name.removeprefix(word), **options), formation
 
 
 def baseline_name(chosen_by: Selection, formation: Formation) -> str:
     """The name of a set of :func:`baseline` in tables, such as ``packed-kmeans``, with its storage options."""
-    parts = [PACKED * (formation.factor > 1) + chosen_by.name]
-    parts += [f"factor={formation.factor}"] * (formation.factor > 2)
-    parts += [f"storage={formation.dtype}"] * (formation.dtype != "float32")
+    word = next((word for word, dtype in STORED.items() if dtype == formation.dtype), "")
+    if word + chosen_by.name not in STORED_SELECTIONS:
+        word = PACKED * (formation.factor > 1)
+    parts = [word + chosen_by.name]
+    parts += [f"factor={formation.factor}"] * (formation.factor > (2 if word == PACKED else 1))
+    parts += [f"storage={formation.dtype}"] * (formation.dtype != "float32" and word not in STORED)
     return " ".join(parts)
 
 
@@ -359,54 +311,6 @@ def augmentation(text: str) -> Augmentation | None:
     return None if text == "none" else Augmentation(ops=tuple(text.split(",")))
 
 
-def options_of(found: Any) -> dict[str, Any]:
-    """Options that can be written as text, with the values they have; what :data:`OBJECTS` holds by name.
-
-    Args:
-        found: A class or a function that makes an object, with its defaults, or a configured object.
-    """
-    kinds, parameters = _kinds(found), inspect.signature(found if _makes(found) else type(found)).parameters
-    values = {k: parameters[k].default if _makes(found) else getattr(found, k) for k in kinds}
-    return {k: _called(k, v) if k in OBJECTS else v for k, v in values.items()}
-
-
-def changed(given: Any, usual: Any) -> dict[str, Any]:
-    """The options of a configured object whose values differ from those of ``usual``, an object or a class.
-
-    Where that is of another class, the defaults of the object's own class count.
-    """
-    same = type(given) in (usual, type(usual))
-    base = options_of(usual if same else type(given))
-    return {k: v for k, v in options_of(given).items() if base.get(k, v) != v}
-
-
-def _kinds(found: Any) -> dict[str, type]:
-    """The options of :func:`options_of`, each with its type; one that may be None has its other type."""
-    kinds = {}
-    for name, parameter in inspect.signature(found if _makes(found) else type(found)).parameters.items():
-        noted = str(getattr(parameter.annotation, "__name__", parameter.annotation)).removesuffix(" | None")
-        usual = parameter.default
-        kind = PLAIN.get(noted, object) if usual is None or usual is parameter.empty else type(usual)
-        if name != "name" and (name in OBJECTS or kind in PLAIN.values()):
-            kinds[name] = kind
-    return kinds
-
-
-def _called(option: str, found: Any) -> str:
-    """The name of an object in :data:`OBJECTS`; a description of one that has none."""
-    for kind, (make, number) in NUMBERED.items():
-        value = getattr(found, number, None)
-        if value is not None and found == make(value):
-            return f"{kind}-{value}"
-    names = (name for name, known in OBJECTS[option].items() if known == found)
-    return next(names, getattr(found, "__name__", type(found).__name__))
-
-
-def _makes(found: Any) -> bool:
-    """Whether calling ``found`` gives the object (a selection is called as well, but with data)."""
-    return isinstance(found, type) or inspect.isroutine(found)
-
-
 def _built(kind: str, name: str, table: Mapping[str, Any], options: Mapping[str, Any], wanted: type[Any]) -> Any:
     """The object called ``name`` with ``options``; ``module:object`` for one of your own."""
     if name not in table and ":" not in name:
@@ -415,76 +319,6 @@ def _built(kind: str, name: str, table: Mapping[str, Any], options: Mapping[str,
     if not isinstance(made, wanted):
         raise ConfigError(f"{kind} {name!r} gives a {type(made).__name__}: expected a subclass of {wanted.__name__}")
     return made
-
-
-def configured(kind: str, found: Any, options: Mapping[str, Any], hidden: Container[str] = ()) -> Any:
-    """The object that ``found`` makes or is, with options changed.
-
-    Args:
-        kind: What errors call an option.
-        found: A class, a function, or an object.
-        options: Values, or their texts.
-        hidden: Options that make no sense here.
-
-    Raises:
-        ConfigError: All options that do not fit.
-    """
-    kinds = {k: v for k, v in _kinds(found).items() if k not in hidden} if options else {}
-    others = _parameters(found) if options else set()
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    for name, value in options.items():
-        try:
-            if name not in kinds and (isinstance(value, str) or name not in others):
-                raise unknown(kind, name, kinds)
-            values[name] = convert(name, value, kinds.get(name, object))
-        except ConfigError as error:
-            problems.append(str(error))
-    made = found
-    missing = [name for name in _required(found) if name not in options] if _makes(found) else []
-    problems += [f"{kind} {name!r} has no default: give it a value, {name}=VALUE" for name in missing]
-    try:
-        if _makes(found):
-            made = None if missing else found(**values)
-        elif values:
-            made = dataclasses.replace(found, **values)
-    except ConfigError as error:
-        problems += error.problems
-    refuse(*problems)
-    return made
-
-
-def _parameters(found: Any) -> set[str]:
-    """The names of all parameters of ``found``, or of the class of an object."""
-    return set(inspect.signature(found if _makes(found) else type(found)).parameters)
-
-
-def _required(found: Any) -> list[str]:
-    """The names of the parameters of ``found`` without defaults."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    try:
-        parameters = inspect.signature(found).parameters.items()
-    except ValueError:  # some of Python's own have no signature
-        return []
-    return [name for name, p in parameters if p.default is p.empty and p.kind in named]
-
-
-def convert(name: str, value: Any, kind: type) -> Any:
-    """Convert a text to ``kind``, or to the object of that name, and an integer to float if ``kind`` is float."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, str) or kind is str:
-        return value
-    if name == "discrepancy":
-        return discrepancy(value)
-    if name in OBJECTS:
-        if value not in OBJECTS[name]:
-            raise unknown(name, value, OBJECTS[name])
-        return OBJECTS[name][value]
-    try:
-        return FLAGS[value.lower()] if kind is bool else kind(value)
-    except (ValueError, KeyError):
-        raise ConfigError(f"{name} must be {WRITTEN.get(kind, kind.__name__)}, got {value!r}") from None
 
 
 def find(kind: str, name: str, table: Mapping[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from condensekit.catalog import names
+from condensekit.catalog import names, texts
 from condensekit.errors import ConfigError, Problems, instance, quoted, refuse, require, unknown
 from condensekit.methods.base import Condenser
 from condensekit.methods.descent import LR
@@ -48,9 +48,9 @@ SHORT = {
 }
 """Options that set one part of a field of the recipe, each with its meaning."""
 PLAIN = {
-    field.name: names.PLAIN[kind]
+    field.name: texts.PLAIN[kind]
     for field in dataclasses.fields(Recipe)
-    if (kind := str(field.type).removesuffix(" | None")) in names.PLAIN
+    if (kind := str(field.type).removesuffix(" | None")) in texts.PLAIN
 }
 """Fields of a recipe that hold a number, a text, or True or False, each with its type."""
 COSTS = {
@@ -205,7 +205,7 @@ def parse(text: str) -> Recipe:
         ConfigError: Unknown names, a word without ``=``, an option given twice, or wrong values; all of them listed.
     """
     refuse(_text(text))
-    name, options = names.named(text, "recipe")
+    name, options = texts.named(text, "recipe")
     return recipe(name, **options)
 
 
@@ -275,7 +275,7 @@ def name_of(made: Recipe) -> str:
     published = PUBLISHED.get(method.name)
     usual = published.recipe if published else Recipe(method)
     base = usual.method if published and type(usual.method) is type(method) else type(method)
-    changed = names.changed(method, base)
+    changed = texts.changed(method, base)
     tables: dict[str, Mapping[str, Any]] = {
         "init": names.SELECTIONS,
         "sampling": names.SAMPLINGS,
@@ -286,7 +286,7 @@ def name_of(made: Recipe) -> str:
         if ours.name != theirs.name:
             changed[part] = ours.name
         default = theirs if type(ours) is type(theirs) else table.get(ours.name, type(ours))
-        changed |= {f"{part}.{k}": v for k, v in names.changed(ours, default).items()}
+        changed |= {f"{part}.{k}": v for k, v in texts.changed(ours, default).items()}
     changed |= _encoder_name(made.encoder, usual.encoder)
     if made.augmentation != usual.augmentation:
         changed["augment"] = "none" if made.augmentation is None else ",".join(made.augmentation.ops)
@@ -294,7 +294,7 @@ def name_of(made: Recipe) -> str:
     changed |= {"factor": given.factor} if (type(given), given.factor) != (type(default), default.factor) else {}
     changed |= {"storage": given.dtype} if given.dtype != default.dtype else {}
     changed |= {k: getattr(made, k) for k in PLAIN if getattr(made, k) != getattr(usual, k)}
-    return names.written(method.name, changed)
+    return texts.written(method.name, changed)
 
 
 def _encoder_name(ours: Encoder, theirs: Encoder) -> dict[str, Any]:
@@ -304,7 +304,7 @@ def _encoder_name(ours: Encoder, theirs: Encoder) -> dict[str, Any]:
     if kind != names.encoder_name(theirs):
         changed["encoder"] = kind
     default = theirs if kind == names.encoder_name(theirs) else names.ENCODERS.get(kind, type(ours))
-    options = names.changed(ours, default)
+    options = texts.changed(ours, default)
     if "keep" in options:
         changed["keep"] = options.pop("keep")
     changed |= {f"encoder.{k}": v for k, v in options.items()}
@@ -322,7 +322,7 @@ def _part(option: str) -> str:
 def _idle(value: Any) -> bool:
     """Whether a value has no effect; then it is accepted by methods that do not have the option."""
     if isinstance(value, str):
-        return value in ("auto", "none") or names.FLAGS.get(value.lower()) is False
+        return value in ("auto", "none") or texts.FLAGS.get(value.lower()) is False
     return value is None or value is False
 
 
@@ -351,9 +351,9 @@ def _base(name: str, published: Published | None, own: Mapping[str, Any]) -> Rec
     if published is not None:
         method = published.recipe.method
         own = {**_step_size(method, own), **own}
-        return published.recipe.replace(method=names.configured(kind, method, own, _hidden(name)))
+        return published.recipe.replace(method=texts.configured(kind, method, own, _hidden(name)))
     found = names.find("method", name, PUBLISHED)
-    made = names.configured(kind, found, own) if callable(found) or isinstance(found, Condenser) else found
+    made = texts.configured(kind, found, own) if callable(found) or isinstance(found, Condenser) else found
     if isinstance(made, Recipe):
         refuse(
             *(
@@ -393,7 +393,7 @@ def _init(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     if given is None or isinstance(given, str):
         return {"init": names.initialiser(given or base.init.name, **options)}
     found = given if isinstance(given, Start) else names.as_selection(given, "init")
-    return {"init": names.configured("option of init", found, options) if options else found}
+    return {"init": texts.configured("option of init", found, options) if options else found}
 
 
 def _named(part: str, make: Callable[..., Any]) -> Callable[[Recipe, Mapping[str, Any]], dict[str, Any]]:
@@ -405,7 +405,7 @@ def _named(part: str, make: Callable[..., Any]) -> Callable[[Recipe, Mapping[str
             return {}
         if given is None or isinstance(given, str):
             return {part: make(given or getattr(base, part).name, **options)}
-        return {part: names.configured(f"option of {part}", given, options) if options else given}
+        return {part: texts.configured(f"option of {part}", given, options) if options else given}
 
     return change
 
@@ -417,20 +417,20 @@ def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     require(keep is None or "keep" not in options, "keep and encoder.keep are the same: leave out one of them")
     usual = names.encoder_name(base.encoder)
     if given is None or (isinstance(given, str) and given == usual):
-        found = names.configured("option of encoder", base.encoder, options) if options else base.encoder
+        found = texts.configured("option of encoder", base.encoder, options) if options else base.encoder
     elif isinstance(given, str) and (given in names.ENCODERS or ":" in given):
         found = names.encoder(given, **options).replace(network=base.encoder.network)
     elif isinstance(given, Encoder):
-        found = names.configured("option of encoder", given, options) if options else given
+        found = texts.configured("option of encoder", given, options) if options else given
     elif isinstance(given, str) and not _is_network(given):
         raise unknown("encoder", given, names.ENCODERS)
     else:  # a network, in any form
         found = base.encoder.replace(network=names.as_network(given, "encoder"))
-        found = names.configured("option of encoder", found, options) if options else found
+        found = texts.configured("option of encoder", found, options) if options else found
     if wanted is not None:
         found = found.replace(network=names.as_network(wanted, "encoder_network"))
     if keep is not None:
-        number = names.convert("keep", keep, int)
+        number = texts.convert("keep", keep, int)
         require(
             given != "fresh" or number <= 1,
             f"encoder=fresh draws a network for each step: leave out keep={number}, or use encoder=kept",
@@ -462,7 +462,7 @@ def _formation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     factor, storage = fields.get("factor"), fields.get("storage")
     refuse(instance("formation", made, Formation, "Formation(factor=2)"))
     if factor is not None:
-        made = Formation(names.convert("factor", factor, int), made.dtype)
+        made = Formation(texts.convert("factor", factor, int), made.dtype)
     if storage is not None:
         made = dataclasses.replace(made, dtype=storage)
     return {"formation": made}
@@ -470,7 +470,7 @@ def _formation(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The given ones of :data:`PLAIN`."""
-    return {name: names.convert(name, fields[name], kind) for name, kind in PLAIN.items() if name in fields}
+    return {name: texts.convert(name, fields[name], kind) for name, kind in PLAIN.items() if name in fields}
 
 
 _CHANGES: tuple[Callable[[Recipe, Mapping[str, Any]], dict[str, Any]], ...] = (

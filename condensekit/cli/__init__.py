@@ -22,7 +22,7 @@ COMMANDS = {
     "condense": "Learn a few synthetic images per class.",
     "select": "Choose a few real images per class.",
     "encoders": "Train networks that embed images, once for all condensations.",
-    "code": "Code a set's images as JPEG: more images in the same bytes.",
+    "code": "Store a set's images as pictures or with few bits: more in the same bytes.",
     "list": "List methods, selections, networks, encoders, memories, rankers or data.",
     "methods": "Show the options of each method.",
     "evaluate": "Train networks from scratch on sets; compare them with baselines.",

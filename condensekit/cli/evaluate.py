@@ -177,7 +177,7 @@ def command(
         more = len(own) < len(runs) or any(
             len(one) * one.formation.factor**2 != g.ipc * len(one.classes) for g in found for one in g.sets
         )
-        more |= any(selection.codes or formation.factor > 1 for selection, formation in formed)
+        more |= any(selection.codes or formation.coded or formation.factor > 1 for selection, formation in formed)
         source.check()
         unused(equal_epochs=None if more else "no set is packed or coded")
     problems.refuse()

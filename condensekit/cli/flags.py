@@ -50,6 +50,8 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         "is not an empty folder: choose another --to, or delete it",
     ),
     (r"\bnetworks=(\d+)", r"--networks \1"),
+    (r"\broom= chooses the quality: leave out quality=, or room=", "--bytes chooses the quality: leave out --quality"),
+    (r"\bgot quality=", "got --quality "),
     (r"\bsets of (\d+) seeds", r"--seeds \1"),
     (r"\blearner_encoder=False\b", "--own-encoder"),
     (r"\bflippable=False\b", "--augment without flip"),

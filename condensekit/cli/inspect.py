@@ -15,6 +15,7 @@ from condensekit.cli.options import JSON
 from condensekit.cli.public import Public, converted, is_public, public_options
 from condensekit.html.numbers import seconds, size
 from condensekit.report.words import holds
+from condensekit.sets.condensed import CondensedSet
 from condensekit.training.evaluation import FILE
 
 ORDER = ("data", "ipc", "method", "init", "encoder", "sampling", "augmentation", "formation", "machine")
@@ -58,7 +59,7 @@ def command(run: Path, seed: int | None, public: Public, as_json: bool) -> None:
         "set": path,
         "made by": chosen.name,
         "images": f"{len(chosen)} ({chosen.per_class} per class), {channels} x {height} x {width}, "
-        f"{chosen.formation.dtype}, {size(chosen.nbytes)}",
+        f"{chosen.formation.dtype}{_quality(chosen)}, {size(chosen.nbytes)}",
         "classes": ", ".join(map(chosen.spec.name_of, chosen.classes[:10]))
         + (f", ... ({len(chosen.classes)} in all)" if len(chosen.classes) > 10 else ""),
         **_run(chosen.provenance),
@@ -71,6 +72,13 @@ def command(run: Path, seed: int | None, public: Public, as_json: bool) -> None:
     else:
         end = ending(path, f"{holds(chosen)}.", "measure how good they are", "evaluate", run)
     show.emit(as_json, record, f"{show.pairs(lines)}\n\n{end}")
+
+
+def _quality(chosen: CondensedSet) -> str:
+    """The lowest and the highest quality of the pictures of a set, as a clause; empty if they are not recorded."""
+    stored = chosen.provenance.get("storage")
+    found = stored.get("quality") if isinstance(stored, Mapping) else None
+    return f" of quality {min(found)} to {max(found)}" if isinstance(found, list) and found else ""
 
 
 def _run(made: Mapping[str, Any]) -> dict[str, str]:

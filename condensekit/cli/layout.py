@@ -9,7 +9,8 @@ import click
 
 GROUPS = {
     "What": "data image-size data-root download trust-local-copy mmap splits layout values method selection memory "
-    "regime experiences space rankers truth against network networks ipc seed seeds orders first-order trials",
+    "regime experiences space rankers truth against network networks ipc bytes storage quality search seed seeds "
+    "orders first-order trials",
     "How": "",  # all others
     "Compute": "device precision workers compiled engine port trial-limit budget",
     "Output": "out to grid npz pt pair safetensors overwrite resume checkpoint-every checkpoint-minutes "

@@ -81,7 +81,11 @@ def methods() -> dict[str, str]:
 
 def selections() -> dict[str, str]:
     """Selections, as baselines too."""
-    packed = {f"{catalog.PACKED}NAME": "the same, four smaller images in each stored one"}
+    packed = {
+        f"{catalog.PACKED}NAME": "the same, four smaller images in each stored one",
+        "avif-NAME": "the same in AVIF (webp-, jpeg-), as many as the bytes of ipc images hold",
+        "'NAME storage=4bit'": "the same with another storage, in quotes",
+    }
     return {**{name: SELECTIONS[name] for name in catalog.SELECTIONS}, **packed, **_installed("selections"), **OWN}
 
 
@@ -154,7 +158,7 @@ LISTS: dict[str, tuple[Callable[[], Mapping[str, str]], str]] = {
     "methods": (methods, "condense --method NAME; `condensekit methods NAME` shows its options"),
     "selections": (
         selections,
-        "select --selection NAME, evaluate --against LIST, condense --init NAME (not jpeg-, packed-)",
+        "select --selection NAME, evaluate --against LIST, condense --init NAME (without prefix)",
     ),
     "networks": (networks, "evaluate and replay --network, --encoder-network NAME"),
     "encoders": (encoders, "encoders --remove NAME; condense finds them by its data and options"),

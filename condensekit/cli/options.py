@@ -20,6 +20,8 @@ from condensekit.data.summary import summary
 from condensekit.errors import ConfigError, refuse
 from condensekit.runs.folder import RunDir
 from condensekit.runs.kept import refuse_other
+from condensekit.sets.codecs import CODECS
+from condensekit.sets.formation import STORAGES
 
 MAX_SIZE = 1 << 14  # pixels of an image's height and width
 
@@ -251,10 +253,12 @@ ENCODER_NETWORK = option(
 )
 STORAGE = option(
     "--storage",
-    type=Choice(["float32", "float16", "uint8"]),
-    help="How values of the set are stored: float32, float16, or uint8 with a range for each image and channel.  "
-    "[default: float32]",
+    type=Choice(STORAGES),
+    help="How images of the set are stored: float32, float16, uint8 with a range for each image and channel, 2bit to "
+    "8bit (bits of a value), jpeg (a picture for each image), or one picture for each class: jpeg-mosaic, webp-mosaic, "
+    "avif-mosaic.  [default: float32]",
 )
+BYTES = option("--bytes", "room", type=Whole(min=1), help="Bytes for each class, with labels.")
 
 METHOD = option(
     "--method",
@@ -271,7 +275,12 @@ FLAGS = {
     "encoder_network": ENCODER_NETWORK,
     "keep": option("--keep", type=Whole(min=1), help="Steps for which the encoder keeps one network."),
     "factor": FACTOR,
-    "storage": STORAGE,
+    "storage": option(
+        "--storage",
+        type=Choice(name for name in STORAGES if name not in CODECS or not CODECS[name].pixels),
+        help="How values of the set are stored: float32, float16, uint8 with a range for each image and channel, or "
+        "2bit to 8bit (bits of a value). As pictures: `condensekit code`.  [default: float32]",
+    ),
     "nested": option(
         "--nested", is_flag=True, help="Make the first images of each class useful alone, so that the set may shrink."
     ),

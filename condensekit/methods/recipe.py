@@ -161,6 +161,10 @@ class Recipe:
             "storage='float16' ends at 65,504, and the images have larger values: use storage='float32'"
             if self.formation.dtype == "float16" and not self.formation.fits(_extremes(data))
             else None,
+            f"storage={self.formation.dtype!r} has a quality, and a recipe has none: condense without it, then use "
+            f"stored_as({self.formation.dtype!r}, room=...)"
+            if self.formation.coded and self.formation.codec.pixels
+            else None,
             "nested=True needs an ipc of at least 2: one image cannot be cut shorter"
             if self.nested and ipc == 1
             else None,

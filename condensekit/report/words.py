@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from condensekit.catalog.names import PACKED, SELECTIONS
+from condensekit.catalog.names import PACKED, SELECTIONS, STORED
 from condensekit.everyday import FULL
 from condensekit.html.numbers import seconds
 from condensekit.sets.condensed import CondensedSet
@@ -22,7 +22,7 @@ def images_of(name: str, count: int, learnt: bool = True) -> str:
         return f"all {count:,} training images"
     if name in ("random", "random-equal-bytes"):
         return f"{count:,} random image{plural}"
-    if name.startswith((PACKED, "jpeg-")):
+    if name.startswith((PACKED, *STORED)):
         return f"{count:,} {name} image{plural}"
     if kind in SELECTIONS:
         return f"{count:,} image{plural} chosen by {name}"

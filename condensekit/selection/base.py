@@ -20,7 +20,9 @@ from condensekit.errors import ConfigError, DataError, refuse, require, whole
 from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.selection.embeddings import Embedding
+from condensekit.selection.number import usual_number
 from condensekit.sets.codes import Code
+from condensekit.sets.coding import plain_bytes
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
 from condensekit.sets.packing import pack
@@ -208,27 +210,43 @@ class Function(Selection):
 def selected_set(
     data: ClassImages,
     selection: Selection,
-    ipc: int,
+    ipc: int | None,
     draw: Draw,
     compute: Compute,
     formation: Formation = Formation(),  # noqa: B008 - frozen
+    room: int | None = None,
+    name: str = "",
 ) -> CondensedSet:
     """Make a set of chosen images, which can be trained on, saved and exported like a condensed set.
 
     Args:
         data: The images to choose from.
         selection: How images are chosen.
-        ipc: Stored images per class, at least 1; a smaller class takes what it has, see :func:`stored_each`.
+        ipc: Stored images per class, at least 1; a smaller class takes what it has, see :func:`stored_each`. None: as
+            many as ``room`` holds, see :func:`condensekit.selection.number.usual_number`.
         draw: Random numbers; for seed s, ``Draw(s)``.
         compute: Runs the embedding network.
         formation: How the images are stored; with a factor f, f * f times as many images are chosen and packed.
+        room: Bytes for each class, with labels: pictures get the highest quality at which they fit. None: no limit.
+        name: The name of the set in tables; empty: that of the selection.
 
     Raises:
-        ConfigError: An ``ipc`` below 1, a factor that does not divide the image size, or a factor for coded images.
+        ConfigError: Neither ``ipc`` nor ``room``, or one below 1; images that do not fit into ``room``; a factor that
+            does not divide the image size, or a factor for images that the selection codes.
         DataError: No class has enough images.
     """
-    refuse(whole("ipc", ipc, 1))
-    refuse(formation.misfit(data.spec.shape, ipc * len(data.classes)))
+    require(ipc is not None or room is not None, "give ipc=, the images of each class, or room=, the bytes of a class")
+    refuse(
+        None if ipc is None else whole("ipc", ipc, 1),
+        None if room is None else whole("room", room, 1),
+        f"{selection.name} images are stored as JPEG in the bytes of ipc= images: leave out room"
+        if room is not None and selection.codes
+        else None,
+    )
+    refuse(formation.misfit(data.spec.shape, (ipc or 1) * len(data.classes)))
+    if ipc is None:
+        assert room is not None
+        ipc = usual_number(data, formation, int(room), draw)
     check_sizes(data, ipc, formation.factor)
     chosen = selection(data, ipc * formation.factor**2, draw, compute)
     check_kind(chosen, selection.name)
@@ -236,9 +254,11 @@ def selected_set(
         raise ConfigError(f"{selection.name} images are stored as JPEG: leave out factor and storage")
     indices = chosen.indices[_whole_packs(data.labels[chosen.indices], formation.factor)]
     provenance = {
+        **({"name": name} if name not in ("", selection.name) else {}),
         "selection": selection.name,
         "options": describe(selection),
-        "ipc": int(ipc),
+        "ipc": int(ipc) if room is None else max(1, round(room / plain_bytes(data.spec.shape, 1))),
+        **({} if room is None else {"room": int(room)}),
         "seed": int(draw.seed),
         "indices": indices.tolist(),
         "data": data.fingerprint(),
@@ -248,8 +268,11 @@ def selected_set(
     labels = data.labels[indices][:: formation.factor**2]
     if chosen.codes is not None:
         return CondensedSet.from_codes(chosen.codes, labels, data.spec, provenance=provenance)
-    images = pack(data.gather(indices), formation.factor)
-    return CondensedSet.from_images(images, labels, data.spec, formation=formation, provenance=provenance)
+    images, plain = pack(data.gather(indices), formation.factor), dataclasses.replace(formation, dtype="float32")
+    if room is None:
+        plain = formation
+    made = CondensedSet.from_images(images, labels, data.spec, formation=plain, provenance=provenance)
+    return made if room is None else made.stored_as(formation.dtype, room=room)
 
 
 def check_sizes(data: ClassImages, ipc: int, factor: int = 1) -> None:

@@ -13,8 +13,21 @@ from condensekit.data.images import ClassImages
 from condensekit.errors import refuse, require
 from condensekit.rng import Draw
 from condensekit.selection.base import Chosen, Selection, check_sizes
+from condensekit.sets.codecs import CODECS, JPEG
 from condensekit.sets.codes import Code
-from condensekit.sets.jpeg import LABEL, QUALITIES, jpeg, plain_bytes, uncodable
+from condensekit.sets.coding import LABEL, plain_bytes
+
+CODEC = CODECS[JPEG]
+
+
+def uncodable(name: str, data: ClassImages) -> str | None:
+    """The problem of coding the images of ``data`` for ``name``, such as a selection; None if there is no problem."""
+    if data.images.dtype == torch.uint8 and CODEC.misfit(data.spec.shape) is None:
+        return None
+    told = f"{name} needs 8-bit images of 1 or 3 channels, got {data.images.dtype} {data.spec.shape}"
+    if CODEC.misfit(data.spec.shape):
+        return told
+    return f"{told}: give 8-bit pixels, or a memory spec=ck.ImageSpec({data.spec.shape}, mean=..., std=...)"
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class JpegRandom(Selection):
     codes: ClassVar[bool] = True  # its images are stored as JPEG
 
     def __post_init__(self) -> None:
-        require(self.quality in QUALITIES, f"quality must be an integer in 1 to 95, got {self.quality}")
+        require(self.quality in CODEC.qualities, f"quality must be an integer in 1 to 95, got {self.quality}")
 
     def __call__(self, data: ClassImages, ipc: int, draw: Draw, compute: Compute) -> Chosen:
         """See :class:`~condensekit.selection.base.Selection`; classes may get different numbers of images."""
@@ -46,7 +59,7 @@ class JpegRandom(Selection):
         for label in data.classes:
             left = plain_bytes(data.spec.shape, ipc)
             for place, (index, code) in enumerate(self._coded(data, label, draw)):
-                left -= len(code.scan) + (0 if place else len(code.tables)) + LABEL
+                left -= len(code.body) + (0 if place else len(code.head)) + LABEL
                 if place and left < 0:
                     break
                 indices.append(index)
@@ -57,9 +70,9 @@ class JpegRandom(Selection):
         """The largest size in bytes of a first image, with tables and label, and the label of its class."""
         refuse(uncodable(self.name, data))
         first = ((next(self._coded(data, label, draw)), label) for label in data.classes)
-        return max((len(code.tables) + len(code.scan) + LABEL, label) for (_, code), label in first)
+        return max((len(code.head) + len(code.body) + LABEL, label) for (_, code), label in first)
 
     def _coded(self, data: ClassImages, label: int, draw: Draw) -> Iterator[tuple[int, Code]]:
         """The index and the code of each image of a class, in random order."""
         order = data.indices_of(label)[draw.permutation(f"{self.name}/{label}", data.count(label))]
-        return ((index, jpeg(data.images[index], self.quality)) for index in order.tolist())
+        return ((index, CODEC.code(data.images[index][None], self.quality)[0]) for index in order.tolist())

@@ -1,132 +1,144 @@
-"""Codes: JPEG images one after another in one tensor, with the tables of each class stored once."""
+"""Codes: the coded images of a set one after another in one tensor, with what a class shares stored once."""
 
 from __future__ import annotations
 
-import io
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from condensekit.errors import DataError
 
-MARKER = 0xFF  # first byte of each marker
-FILE, SCAN = b"\xff\xd8", b"\xff\xda"  # markers of the beginning of a JPEG file, and of the picture after the tables
-MODES = {1: "L", 3: "RGB"}  # mode of Pillow by number of channels
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Code:
-    """One JPEG image.
+    """One coded image.
 
     Args:
-        tables: Beginning of the file: size, quantisation and Huffman tables; equal for images of one size and quality.
-        scan: The picture, from its marker to the end of the file.
+        head: What images of a class share: the tables of a JPEG file, a whole mosaic, or the range of values.
+        body: What only this image has.
     """
 
-    tables: bytes
-    scan: bytes
+    head: bytes
+    body: bytes
 
-    @classmethod
-    def of(cls, file: bytes) -> Code:
-        """Divide a JPEG file at its scan.
+
+class Codec(ABC):
+    """A form in which images are stored as bytes.
+
+    Attributes:
+        pixels: Whether it codes 8-bit pixels; False: normalised values.
+        qualities: Qualities that can be chosen, ascending; a single one if there is no choice.
+        usual: The quality of images for which neither a quality nor a number of bytes is given.
+        smallest: Smallest number of bytes that an image can add to its class.
+    """
+
+    pixels: bool = True
+    qualities: range = range(1)
+    usual: int = 0
+    smallest: int = 1
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name as a storage: ``avif-mosaic``."""
+
+    def misfit(self, shape: Shape) -> str | None:
+        """The problem of storing images (C, H, W) in this form; None if there is no problem."""
+        return None
+
+    @abstractmethod
+    def code(self, images: Tensor, quality: int) -> list[Code]:
+        """Code the images of a class.
+
+        Args:
+            images: (N, C, H, W) uint8 pixels, or normalised float32 values if the codec takes no ``pixels``.
+            quality: One of :attr:`qualities`.
+        """
+
+    @abstractmethod
+    def decode(self, codes: Sequence[Code], shape: Shape) -> Tensor:
+        """The images (N, C, H, W) of codes, as pixels or values like those of :meth:`code`.
 
         Raises:
-            DataError: The bytes are not a JPEG file.
+            DataError: A code is none of images (C, H, W); the text has its place.
         """
-        place = _scan_place(file)
-        if place is None:
-            raise DataError(f"{len(file)} bytes are no JPEG file")
-        return cls(file[:place], file[place:])
 
-    def pixels(self) -> Tensor:
-        """(C, H, W) uint8 decoded pixels.
+    @abstractmethod
+    def cut(self, part: bytes, shape: Shape) -> int | None:
+        """Where the body begins in a part of :func:`joined`.
 
-        Raises:
-            DataError: The bytes are not a JPEG image.
+        0: the part is a body, 1: there is one byte that says which head is meant, more: there is a head. None: the part
+        is no code.
         """
-        try:
-            with Image.open(io.BytesIO(self.tables + self.scan), formats=("JPEG",)) as image:
-                array = np.asarray(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"a code is no JPEG image ({error})") from error
-        return torch.from_numpy(np.atleast_3d(array).copy()).permute(2, 0, 1)
 
-    def misfit(self, shape: tuple[int, int, int]) -> str | None:
-        """The problem of the code as an image (C, H, W), found without decoding the picture; None: no problem."""
-        channels, height, width = shape
-        try:
-            with Image.open(io.BytesIO(self.tables + self.scan), formats=("JPEG",)) as image:
-                found = (image.mode, image.height, image.width)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return f"is no JPEG image ({error})"
-        wanted = (MODES.get(channels), height, width)
-        return None if found == wanted else f"is a JPEG image of {found}, expected {wanted}"
+    def after(self, code: Code) -> Code | None:
+        """The code that an empty part after ``code`` stands for; None: no part is empty."""
+        return None
 
 
-def joined(codes: Sequence[Code], labels: Tensor) -> tuple[Tensor, Tensor]:
+def joined(codes: Sequence[Code], labels: Tensor, codec: Codec) -> tuple[Tensor, Tensor]:
     """Write codes one after another.
 
-    The first image of a class is a whole file. A later image is its scan only, which uses the tables of the image
-    before it. If it uses other tables of its class, one byte before its scan says how many tables were written since.
+    The first image of a class has its head. A later image is its body only, with the head of the image before it. If it
+    has another head of its class, one byte before its body says how many heads were written since.
 
     Args:
         codes: The images.
         labels: (M,) int64; a new class begins where the label changes.
+        codec: The codec of the images.
 
     Returns:
         (B,) uint8 bytes, and (M,) int64 size of each image in them.
     """
-    parts, tables, current, label = list[bytes](), list[bytes](), b"", None
+    parts, heads, before, label = list[bytes](), list[bytes](), Code(b"", b""), None
     for code, own in zip(codes, labels.tolist(), strict=True):
         if own != label:
-            tables, current, label = [], b"", own
-        if code.tables == current:
-            head = b""
-        elif code.tables in tables:
-            head = bytes([len(tables) - 1 - tables.index(code.tables)])
+            heads, before, label = [], Code(b"", b""), own
+        if heads and code == codec.after(before):
+            parts.append(b"")
+        elif code.head == before.head:
+            parts.append(code.body)
+        elif code.head in heads[-256:]:
+            parts.append(bytes([heads[::-1].index(code.head)]) + code.body)
         else:
-            head, tables = code.tables, [*tables, code.tables]
-        parts.append(head + code.scan)
-        current = code.tables
+            heads.append(code.head)
+            parts.append(code.head + code.body)
+        before = code
     return torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.uint8), torch.tensor([len(part) for part in parts])
 
 
-def divided(stream: Tensor, sizes: Tensor) -> list[Code]:
-    """The codes of :func:`joined`.
+def divided(stream: Tensor, sizes: Tensor, codec: Codec, shape: Shape) -> list[Code]:
+    """The codes of :func:`joined`, of images (C, H, W).
 
     Raises:
         DataError: The bytes are not those of ``joined``.
     """
-    if stream.ndim != 1 or stream.dtype != torch.uint8 or int(sizes.sum()) != len(stream) or bool((sizes < 1).any()):
+    if stream.ndim != 1 or stream.dtype != torch.uint8 or int(sizes.sum()) != len(stream) or bool((sizes < 0).any()):
         raise DataError(
             f"codes must be (B,) uint8 bytes, and their sizes must sum to B, got {tuple(stream.shape)} {stream.dtype} "
             f"and the sum {int(sizes.sum())}"
         )
     whole, found = stream.numpy().tobytes(), list[Code]()
-    tables, current, start = list[bytes](), b"", 0
+    heads, before, start = list[bytes](), Code(b"", b""), 0
     for place, size in enumerate(sizes.tolist()):
         part, start = whole[start : start + size], start + size
-        cut = 0 if part.startswith(SCAN) else 1 if part[1:].startswith(SCAN) else _scan_place(part)
-        if cut == 1 and part[0] < len(tables):
-            current = tables[-1 - part[0]]
+        follows = codec.after(before) if heads and not part else None
+        cut = codec.cut(part, shape) if part else None
+        if follows is not None:
+            before = follows
+        elif cut == 1 and part[0] < len(heads):
+            before = Code(heads[-1 - part[0]], part[1:])
         elif cut is not None and cut > 1:
-            current = part[:cut]
-            tables.append(current)
-        elif cut != 0 or not current:
-            raise DataError(f"code {place} is no JPEG image")
-        found.append(Code(current, part[cut:]))
+            heads.append(part[:cut])
+            before = Code(part[:cut], part[cut:])
+        elif cut == 0 and heads:
+            before = Code(before.head, part)
+        else:
+            raise DataError(f"code {place} is no image stored as {codec.name}")
+        found.append(before)
     return found
-
-
-def _scan_place(file: bytes) -> int | None:
-    """Where the scan of a JPEG file begins; None: the bytes are no such file."""
-    place = len(FILE)
-    while file.startswith(FILE) and place + 4 <= len(file) and file[place] == MARKER:
-        if file[place : place + 2] == SCAN:
-            return place
-        place += 2 + int.from_bytes(file[place + 2 : place + 4], "big")
-    return None

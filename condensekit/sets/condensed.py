@@ -14,11 +14,13 @@ from torch import Tensor
 from condensekit.compute import usual_modes
 from condensekit.data.arrays import check_places, check_tensors, listed
 from condensekit.data.spec import ImageSpec
-from condensekit.errors import CondensekitError, DataError, instance, printable, refuse, require, whole
+from condensekit.errors import CondensekitError, DataError, choice, instance, printable, refuse, require, whole
 from condensekit.runs.files import failure, load_tensors, save_tensors, stream_of
-from condensekit.sets.checks import check_shape, check_values
+from condensekit.sets.checks import check_fields, check_shape, check_values, merged
+from condensekit.sets.codecs import CODECS, JPEG
 from condensekit.sets.codes import Code, divided, joined
-from condensekit.sets.formation import DTYPES, JPEG, Formation, decode_values, encode
+from condensekit.sets.coding import check_room, coded, restored
+from condensekit.sets.formation import STORAGES, Formation, check_storable, decode_values, encode
 from condensekit.sets.grid import Pixels, png_grid
 from condensekit.sets.packing import unpack
 from condensekit.sets.paths import a_path, own, with_ending
@@ -45,17 +47,19 @@ class CondensedSet:
     ((20, 1, 8, 8), 5280, 1600)
 
     Args:
-        images: (M, C, H, W) in the formation's dtype. Normalised values; for uint8, codes in 0..255. For jpeg, (B,)
-            uint8 bytes of all images, see :func:`condensekit.sets.codes.joined`; then they are decoded when asked for.
+        images: (M, C, H, W) in the formation's dtype. Normalised values; for uint8, codes in 0..255. For a formation
+            that is ``coded``, (B,) uint8 bytes of all images, see :func:`condensekit.sets.codes.joined`; then they are
+            decoded when asked for.
         labels: (M,) int64.
         spec: Shape, normalisation and class names.
         formation: Packing factor and storage dtype.
-        ranges: (M, C, 2) float32 lo and hi of each image and channel; with uint8, and with jpeg if the images are no
-            pixels.
+        ranges: (M, C, 2) float32 lo and hi of each image and channel; with uint8, and with pictures if the images are
+            no pixels.
         soft_labels: (M * f * f, K) float32 probabilities over ``spec.classes``, or None.
         provenance: How the set was made: method, options, seed, data fingerprint, versions, wall time. JSON.
-        coded: (M,) int64 size of each image in bytes. With jpeg, the sizes of the images in ``images``; with another
-            dtype, sizes that count in ``nbytes`` instead of the tensors. None: the tensors count.
+        coded: (M,) int64 size of each image in bytes. With a coded formation, the sizes of the images in ``images``,
+            where the first image of a class counts what they share; with another dtype, sizes that count in ``nbytes``
+            instead of the tensors. None: the tensors count.
     """
 
     images: Tensor
@@ -72,26 +76,7 @@ class CondensedSet:
         check_tensors(**{name: v for name, v in held.items() if v is not None or name in ("images", "labels")})
         refuse(instance("spec", self.spec, ImageSpec, "the spec of the images"))
         refuse(instance("formation", self.formation, Formation, "Formation()"))
-        dtype, coded = self.formation.dtype, self.formation.coded
-        if not coded:
-            check_shape(self.images, self.spec)
-        count = len(self.images) if self.coded is None or not coded else len(self.coded)
-        decoded = count * self.formation.factor**2
-        if self.images.dtype != (torch.uint8 if coded else DTYPES[dtype]):
-            raise DataError(f"images must be stored as {dtype}, got {self.images.dtype}")
-        if coded and (self.coded is None or self.images.ndim != 1 or not count):
-            raise DataError(f"jpeg images must be (B,) bytes with their sizes, got shape {tuple(self.images.shape)}")
-        if tuple(self.labels.shape) != (count,) or self.labels.dtype != torch.int64:
-            raise DataError(f"labels must be ({count},) int64, got {tuple(self.labels.shape)} {self.labels.dtype}")
-        if (dtype == "uint8" or (coded and not self.spec.pixels)) != (self.ranges is not None):
-            raise DataError("ranges must be given with uint8 storage, and with jpeg of values that are no pixels")
-        if self.ranges is not None and tuple(self.ranges.shape) != (count, self.spec.shape[0], 2):
-            raise DataError(f"ranges must be ({count}, {self.spec.shape[0]}, 2), got shape {tuple(self.ranges.shape)}")
-        if self.soft_labels is not None and (self.soft_labels.ndim != 2 or len(self.soft_labels) != decoded):
-            raise DataError(f"soft labels must have {decoded} rows, got shape {tuple(self.soft_labels.shape)}")
-        if self.coded is not None and (tuple(self.coded.shape) != (count,) or self.coded.dtype != torch.int64):
-            raise DataError(f"coded must be ({count},) int64, got {tuple(self.coded.shape)} {self.coded.dtype}")
-        refuse(self.formation.misfit(self.spec.shape, count))
+        check_fields(held, self.spec, self.formation)
 
     @classmethod
     def from_images(
@@ -107,6 +92,8 @@ class CondensedSet:
     ) -> CondensedSet:
         """Store normalised float images (M, C, H, W) in ``formation``.
 
+        Images in a coded formation are ordered by class, and pictures have the codec's usual quality.
+
         Raises:
             DataError: Shapes or types that do not fit; a value that is not finite, or too large for float16.
         """
@@ -119,6 +106,10 @@ class CondensedSet:
             raise DataError(f"labels must be (M,) integers, got shape {tuple(labels.shape)}, {labels.dtype}")
         images = images.detach().to("cpu", torch.float32).contiguous()
         labels = labels.detach().to("cpu", torch.int64)
+        if formation.coded:
+            plain = replace(formation, dtype="float32")
+            made = cls(images, labels, spec, plain, None, soft_labels, dict(provenance or {}))
+            return made.stored_as(formation.dtype)
         stored, ranges = encode(images, formation.dtype)
         return cls(stored, labels, spec, formation, ranges, soft_labels, dict(provenance or {}), coded)
 
@@ -129,27 +120,26 @@ class CondensedSet:
         labels: Tensor,
         spec: ImageSpec,
         *,
-        factor: int = 1,
+        formation: Formation = Formation(dtype=JPEG),  # noqa: B008 - frozen
         ranges: Tensor | None = None,
         soft_labels: Tensor | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> CondensedSet:
-        """Store M JPEG images, each of ``factor * factor`` packed images; ``labels`` (M,) are grouped by class.
+        """Store M codes of the formation's codec; ``labels`` (M,) are grouped by class.
 
-        ``ranges``, only if the images of ``spec`` are no pixels: the values of the pixels 0 and 255.
+        ``ranges``, only for pictures if the images of ``spec`` are no pixels: the values of the pixels 0 and 255.
         """
-        stored, sizes = joined(codes, labels)
-        formation = Formation(factor, JPEG)
+        stored, sizes = joined(codes, labels, formation.codec)
         return cls(stored, labels, spec, formation, ranges, soft_labels, dict(provenance or {}), sizes)
 
     def codes(self) -> list[Code]:
-        """The JPEG images of a set that is stored as jpeg.
+        """The codes of the images of a set in a coded formation.
 
         Raises:
-            DataError: The stored bytes are not JPEG images.
+            DataError: The stored bytes are no codes.
         """
         assert self.coded is not None
-        return divided(self.images, self.coded)
+        return divided(self.images, self.coded, self.formation.codec, self.spec.shape)
 
     def __len__(self) -> int:
         """The number of stored images (M), before unpacking."""
@@ -159,14 +149,15 @@ class CondensedSet:
     def name(self) -> str:
         """The recipe or selection that made the set; ``set`` if it is not recorded."""
         config = _record(self.provenance.get("config"))
-        found = config.get("name") or _record(config.get("method")).get("name") or self.provenance.get("selection")
-        return str(found or "set")
+        found = config.get("name") or self.provenance.get("name") or _record(config.get("method")).get("name")
+        return str(found or self.provenance.get("selection") or "set")
 
     def __repr__(self) -> str:
+        stored = "" if self.formation.dtype == "float32" else f" of {self.formation.dtype}"
         decoded = "" if self.formation.factor == 1 else f", decoded to {len(self) * self.formation.factor**2}"
         return (
             f"CondensedSet({len(self)} images of {self.spec.shape}{decoded}, {len(self.classes)} classes, "
-            f"{self.per_class} per class, {self.nbytes:,} bytes: {printable(self.name)})"
+            f"{self.per_class} per class, {self.nbytes:,} bytes{stored}: {printable(self.name)})"
         )
 
     def _repr_html_(self) -> str:
@@ -190,7 +181,8 @@ class CondensedSet:
         """The images as a piece of a page; the caption tells their bytes. See :func:`condensekit.html.strips.grid`."""
         from condensekit.html import numbers, strips
 
-        told = f"; stored in {numbers.size(self.nbytes)}.{note}"
+        stored = f" as {self.formation.dtype}" if self.formation.coded else ""
+        told = f"; stored in {numbers.size(self.nbytes)}{stored}.{note}"
         return strips.grid(self.strips(), self.spec.shape, told, before, budget or strips.BUDGET)
 
     def show(self) -> Figure:
@@ -278,8 +270,8 @@ class CondensedSet:
         if not self.formation.coded:
             return decode_values(self.images if rows is None else self.images[rows], ranges)
         codes = self.codes()
-        pixels = torch.stack([codes[row].pixels() for row in (range(len(self)) if rows is None else rows.tolist())])
-        return self.spec.normalise(pixels) if ranges is None else decode_values(pixels, ranges)
+        wanted = codes if rows is None else [codes[row] for row in rows.tolist()]
+        return restored(self.formation.codec.decode(wanted, self.spec.shape), self.spec, ranges)
 
     @property
     def training_images(self) -> Tensor:
@@ -315,18 +307,42 @@ class CondensedSet:
         soft[:, [self.spec.classes.index(label) for label in classes]] = probabilities.detach().float().cpu()
         return replace(self, soft_labels=soft)
 
-    def stored_as(self, dtype: str) -> CondensedSet:
-        """The same set in another storage dtype; the set itself if it has this dtype already.
+    def stored_as(
+        self, dtype: str, *, room: int | None = None, quality: int | Sequence[int] | None = None
+    ) -> CondensedSet:
+        """The same set in another storage; the set itself if it is stored so already and neither is given.
 
-        The result drops ``coded``: its tensors count in ``nbytes``.
+        Without codes, tensors count in ``nbytes``, and not ``coded``. Codes are ordered by class. Pictures hold 8-bit
+        pixels: values are clamped to pixels, or mapped to pixels if they are none, see :attr:`pixel_spec`. Packed
+        images are coded packed. The entry ``storage`` of the provenance tells room, quality and range.
+
+        Args:
+            dtype: A name of :class:`Formation`.
+            room: Bytes for each class, with labels and soft labels: pictures get the highest quality at which they fit.
+            quality: Quality of pictures, 1 to 100 (JPEG: 95), of all classes or of each; None: the usual one.
 
         Raises:
-            ConfigError: An unknown dtype, or ``jpeg``: see :func:`condensekit.sets.jpeg.as_jpeg`.
+            ConfigError: An unknown storage, one that this Pillow lacks, or images that do not fit into ``room``.
+            DataError: A value that is not finite, or too large for ``dtype``.
         """
-        if isinstance(dtype, str) and dtype == self.formation.dtype:
+        refuse(choice("storage", dtype, STORAGES), None if room is None else whole("room", room, 1))
+        if dtype == self.formation.dtype and room is None and quality is None:
             return self
-        stored, ranges = encode(self._values(), dtype)
-        return replace(self, images=stored, ranges=ranges, formation=replace(self.formation, dtype=dtype), coded=None)
+        formation, codec = replace(self.formation, dtype=dtype), CODECS.get(dtype)
+        refuse(formation.misfit(self.spec.shape))
+        if codec is None:
+            require(quality is None, f"{dtype} has no quality, got quality={quality}: leave it out")
+            stored, ranges = encode(self._values(), dtype)
+            made = replace(self, images=stored, ranges=ranges, formation=formation, coded=None)
+            check_room(made.sizes(), made.labels, made.spec, dtype, room)
+            return made
+        plain = self.stored_as("float32").take(torch.argsort(self.labels, stable=True))
+        check_storable(plain.images, dtype)
+        soft = 0 if self.soft_labels is None else self.soft_labels.nbytes // len(self)
+        codes, ranges, told = coded(plain.images, plain.labels, self.spec, codec, room, quality, soft)
+        stored, sizes = joined(codes, plain.labels, codec)
+        made = replace(plain, images=stored, coded=sizes, ranges=ranges, formation=formation)
+        return replace(made, provenance={**self.provenance, "storage": told})
 
     def select(self, labels: Sequence[int]) -> CondensedSet:
         """The images of the classes in ``labels``; spec and stored values do not change.
@@ -351,7 +367,7 @@ class CondensedSet:
         coded = None if self.coded is None else self.coded[rows]
         if self.formation.coded:
             codes = self.codes()
-            images, coded = joined([codes[row] for row in rows.tolist()], labels)
+            images, coded = joined([codes[row] for row in rows.tolist()], labels, self.formation.codec)
         else:
             images = self.images[rows]
         return replace(self, images=images, labels=labels, ranges=ranges, soft_labels=soft, coded=coded)
@@ -363,27 +379,12 @@ class CondensedSet:
             DataError: Specs, formations or class names that differ, or soft labels that do not match.
         """
         refuse(instance("other", other, CondensedSet, "a set"))
-        mine, theirs = self.spec, other.spec
-        if (mine.shape, mine.mean, mine.std) != (theirs.shape, theirs.mean, theirs.std):
-            raise DataError(f"cannot merge sets of different shape or normalisation: {mine} and {theirs}")
-        if self.formation != other.formation:
-            raise DataError(f"cannot merge {self.formation} with {other.formation}: use stored_as() on one of them")
-        if (self.soft_labels is None) != (other.soft_labels is None):
-            raise DataError("cannot merge a set with soft labels and one without")
-        if (self.coded is None) != (other.coded is None):
-            raise DataError("cannot merge a JPEG-coded set and a set that is not coded: use stored_as() on the first")
-        names = {**mine.class_names, **theirs.class_names}
-        renamed = [k for k, name in mine.class_names.items() if names[k] != name]
-        if renamed:
-            raise DataError(
-                f"class {renamed[0]} is {mine.name_of(renamed[0])} here and {theirs.name_of(renamed[0])} there"
-            )
-        if self.soft_labels is not None and mine.classes != theirs.classes:
-            raise DataError(f"cannot merge soft labels over different classes: {mine.classes} and {theirs.classes}")
+        held = [{name for name in TENSORS if getattr(one, name) is not None} for one in (self, other)]
+        spec = merged((self.spec, other.spec), (self.formation, other.formation), held)
         joined = CondensedSet(
             torch.cat([self.images, other.images]),
             torch.cat([self.labels, other.labels]),
-            replace(mine, class_names=names),
+            spec,
             self.formation,
             _join(self.ranges, other.ranges),
             _join(self.soft_labels, other.soft_labels),

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from condensekit.errors import DataError, choice, refuse, whole
+from condensekit.sets.codecs import CODECS
+from condensekit.sets.codes import Codec
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
-JPEG = "jpeg"  # dtype of a formation whose images are coded, see condensekit.sets.codes
+STORAGES = (*DTYPES, *CODECS)
 MAX_DECODED = 1 << 30  # bytes; a set that decodes to more must be stored in at least 1/1024 of them
 MAX_RATIO = 1024  # of 8-bit values, that is a factor of 16
 
@@ -30,22 +32,28 @@ class Formation:
         factor: 1 stores every image unchanged. f packs f * f smaller images into each stored image, which is
             decoded by cropping and bilinear up-sampling (IDC, Kim et al., ICML 2022).
         dtype: ``float32``, ``float16`` or ``uint8``. uint8 maps the range [lo, hi] of each image and channel
-            to 0..255; the ranges are stored and count in the bytes. ``jpeg``: the images are stored as JPEG, see
-            :func:`condensekit.sets.jpeg.as_jpeg`.
+            to 0..255; the ranges are stored and count in the bytes. Or a name of
+            :data:`condensekit.sets.codecs.CODECS`: ``2bit`` to ``8bit`` (bits of a value), ``jpeg`` (a picture for each
+            image), ``jpeg-mosaic``, ``webp-mosaic`` or ``avif-mosaic`` (a picture for each class). Such images are
+            decoded when they are asked for; :meth:`CondensedSet.stored_as` chooses the quality of pictures.
     """
 
     factor: int = 1
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.dtype, str) and self.dtype == JPEG):
-            refuse(choice("storage dtype", self.dtype, DTYPES))
+        refuse(choice("storage dtype", self.dtype, STORAGES))
         refuse(whole("factor", self.factor, 1))
 
     @property
     def coded(self) -> bool:
-        """Whether the images are stored as JPEG."""
-        return self.dtype == JPEG
+        """Whether the images are stored as codes."""
+        return self.dtype in CODECS
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of a formation that is :attr:`coded`."""
+        return CODECS[self.dtype]
 
     def on(self, shape: tuple[int, int, int]) -> Formation:
         """The formation for images (C, H, W): by default the same for all."""
@@ -62,13 +70,14 @@ class Formation:
             return (
                 f"factor {self.factor} decodes {count} stored images to {decoded:,} bytes: use a factor of at most 16"
             )
-        return None
+        return self.codec.misfit(shape) if self.coded else None
 
     def fits(self, images: Tensor) -> bool:
         """Whether finite images (M, C, H, W) can be stored in this dtype: float16 ends at 65,504."""
         if self.dtype == "float16":
             return bool(torch.isfinite(images.to(torch.float16)).all())
-        return self.dtype == "float32" or bool(torch.isfinite(images.amax((2, 3)) - images.amin((2, 3))).all())
+        together = (0, 2, 3) if self.coded else (2, 3)  # whose range must be finite
+        return self.dtype == "float32" or bool(torch.isfinite(images.amax(together) - images.amin(together)).all())
 
 
 @dataclass(frozen=True)
@@ -95,17 +104,22 @@ def check_each(good: Tensor, problem: str) -> None:
         raise DataError(f"image {int(bad.nonzero()[0])} {problem}")
 
 
+def check_storable(images: Tensor, dtype: str) -> None:
+    """Raise DataError if images (M, C, H, W) float32 have a value that is not finite, or too large for ``dtype``."""
+    check_each(torch.isfinite(images), "has a value that is not finite: nothing was stored")
+    if not Formation(dtype=dtype).fits(images):
+        raise DataError(f"a value is too large for {dtype} (float16 ends at 65,504): store as float32")
+
+
 def encode(images: Tensor, dtype: str) -> tuple[Tensor, Tensor | None]:
     """Stored values of images (M, C, H, W) float32 in ``dtype``, and their ranges (M, C, 2), which only uint8 has.
 
     Raises:
-        ConfigError: An unknown dtype.
+        ConfigError: An unknown dtype, or a codec.
         DataError: A value that is not finite, or too large for float16.
     """
     refuse(choice("storage", dtype, DTYPES))
-    check_each(torch.isfinite(images), "has a value that is not finite: nothing was stored")
-    if not Formation(dtype=dtype).fits(images):
-        raise DataError(f"a value is too large for {dtype} (float16 ends at 65,504): store as float32")
+    check_storable(images, dtype)
     if dtype != "uint8":
         return images.to(DTYPES[dtype]), None
     lo, hi = images.amin((2, 3)), images.amax((2, 3))

@@ -20,6 +20,7 @@ from condensekit.sets.public import read_sets
 log = logging.getLogger(__name__)
 SET = "set.safetensors"
 OTHERS = {"search.json": "search", "replay.json": "replay"}  # results of runs that hold no set
+CHOSEN = ("name", "selection", "options", "ipc", "room", "seed")  # entries of the provenance of a selection
 APART = ("seed", "data_root", "source")  # entries of a configuration that may differ within a group
 
 
@@ -75,6 +76,11 @@ class Group:
         return [made.seed for made in self.runs]
 
     @property
+    def room(self) -> int | None:
+        """The bytes of each class for which the sets were made, if the configuration has them."""
+        return self.runs[0].config.get("room")
+
+    @property
     def ipc(self) -> int:
         """The ``ipc`` of the configuration; coded sets may hold more images per class."""
         return int(self.runs[0].config.get("ipc") or self.runs[0].set.ipc)
@@ -85,6 +91,7 @@ class _Config(TypedDict, total=False):
 
     seed: int
     ipc: int | None
+    room: int | None
 
 
 def find(path: Path) -> list[Path]:
@@ -217,7 +224,8 @@ def _made(given: Any) -> Iterator[Made]:
 def _config(made: CondensedSet) -> dict[str, Any]:
     """The configuration in the provenance of a set, with the fingerprint of its data."""
     told = made.provenance
-    config = told.get("config") or {k: told[k] for k in ("selection", "options", "ipc", "seed") if k in told}
+    chosen = {k: told[k] for k in CHOSEN if k in told}
+    config = {**(told.get("config") or chosen), **{k: told[k] for k in ("storage",) if k in told}}
     return {**config, "data_fingerprint": told.get("data"), "formation": repr(made.formation)} if config else {}
 
 

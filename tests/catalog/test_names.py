@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from condensekit import catalog
-from condensekit.catalog import names
+from condensekit.catalog import names, texts
 from condensekit.errors import ConfigError
 from condensekit.methods import DistributionMatching
 from condensekit.methods.discrepancy import MMD, Laplace, Moments, linear, mean
@@ -58,7 +58,7 @@ def test_the_grammar():
     assert catalog.named("  m3d   lr=3 init=kmeans ", "recipe") == ("m3d", {"lr": "3", "init": "kmeans"})
     assert catalog.named("m3d lr=3=4", "recipe") == ("m3d", {"lr": "3=4"})
     assert catalog.named("", "recipe") == ("", {})
-    assert names.written("m3d", {"lr": 3.0, "factor": 1, "nested": True}) == "m3d lr=3 factor=1 nested=True"
+    assert texts.written("m3d", {"lr": 3.0, "factor": 1, "nested": True}) == "m3d lr=3 factor=1 nested=True"
 
 
 @pytest.mark.parametrize(
@@ -215,10 +215,10 @@ def test_discrepancies_by_name_and_back():
 
 
 def test_changed_gives_the_non_default_options():
-    assert names.changed(DistributionMatching(), DistributionMatching) == {}
-    assert names.changed(DistributionMatching(lr=10.0, name="other"), DistributionMatching) == {"lr": 10.0}
-    assert names.changed(DistributionMatching(lr=10.0), DistributionMatching(lr=10.0)) == {}
-    assert names.changed(KMeans(candidates=3), Random()) == {"candidates": 3}
+    assert texts.changed(DistributionMatching(), DistributionMatching) == {}
+    assert texts.changed(DistributionMatching(lr=10.0, name="other"), DistributionMatching) == {"lr": 10.0}
+    assert texts.changed(DistributionMatching(lr=10.0), DistributionMatching(lr=10.0)) == {}
+    assert texts.changed(KMeans(candidates=3), Random()) == {"candidates": 3}
 
 
 def test_options_of_lists_what_can_be_written():

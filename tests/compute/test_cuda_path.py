@@ -39,12 +39,12 @@ EXTRAS = (
     "encoder=trained calibration=0.1",
     *(f"sampling={name}" for name in catalog.SAMPLINGS),
     *(f"encoder={name}" for name in catalog.ENCODERS),
-    *(f"{option}={name}" for option, known in catalog.names.OBJECTS.items() for name in known),
+    *(f"{option}={name}" for option, known in catalog.texts.OBJECTS.items() for name in known),
 )
 JOINT = {"krr": "its Gram matrix joins all classes"}  # recipes whose memory grows with the classes by nature
 READ = {  # places where a selection reads from the GPU, each with the reason
     "selection/embeddings.py": "distances are measured on the host, where k-means++ of scikit-learn runs",
-    "sets/jpeg.py": "JPEG is coded on the host",
+    "sets/pictures.py": "pictures are coded on the host",
 }
 
 

@@ -167,6 +167,7 @@ def test_a_class_takes_what_it_has_wherever_it_starts(init):
         ({"encoder": Fresh(ConvNet(depth=9))}, 1, "depth=9 leaves nothing of a 8x8 image"),
         ({"init": KMeans(candidates=1)}, 2, "2 images per class cannot be chosen among 1 candidates"),
         ({"init": JpegRandom()}, 1, "jpeg-random images are stored as JPEG"),
+        ({"formation": Formation(dtype="avif-mosaic")}, 1, "'avif-mosaic' has a quality, and a recipe has none"),
     ],
 )
 def test_what_makes_no_sense_with_the_data_is_refused(changes, ipc, says):

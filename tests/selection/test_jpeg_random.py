@@ -16,6 +16,7 @@ from condensekit.selection.base import selected_set
 from condensekit.selection.classic import KMeans, Random
 from condensekit.selection.embeddings import Pixels
 from condensekit.selection.jpeg_random import JpegRandom
+from condensekit.sets.codecs import CODECS
 from condensekit.sets.codes import joined
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
@@ -103,10 +104,10 @@ def test_jpeg_takes_what_the_twin_takes(compute, ipc):
         sizes += own
     assert chosen.indices.tolist() == indices
     assert chosen.codes is not None
-    assert joined(chosen.codes, data.labels[chosen.indices])[1].tolist() == sizes
+    assert joined(chosen.codes, data.labels[chosen.indices], CODECS["jpeg"])[1].tolist() == sizes
     files = [coded(data.images[index], 50) for index in indices]
-    assert [code.tables + code.scan for code in chosen.codes] == [file for file, _ in files]
-    assert torch.equal(torch.stack([code.pixels() for code in chosen.codes]), torch.stack([p for _, p in files]))
+    assert [code.head + code.body for code in chosen.codes] == [file for file, _ in files]
+    assert torch.equal(CODECS["jpeg"].decode(chosen.codes, data.spec.shape), torch.stack([p for _, p in files]))
 
 
 def test_jpeg_takes_at_least_one_image_and_counts_it_in_full(compute):

@@ -15,7 +15,6 @@ from condensekit.selection.base import Noise, selected_set
 from condensekit.selection.classic import Random
 from condensekit.selection.saved import Saved
 from condensekit.sets.formation import Formation
-from condensekit.sets.jpeg import as_jpeg
 from condensekit.sets.packing import pack
 from condensekit.testing import LABELS, shapes
 
@@ -96,7 +95,7 @@ def test_classes_are_matched_by_name():
 
 @pytest.mark.parametrize("dtype", ["float16", "uint8", "jpeg"])
 def test_stored_values_are_decoded(dtype):
-    made = as_jpeg(chosen(), 10_000) if dtype == "jpeg" else chosen().stored_as(dtype)
+    made = chosen().stored_as(dtype, room=10_000 if dtype == "jpeg" else None)
     assert torch.equal(first(Saved(made)).flatten(0, 1), made.decode()[0])
 
 

@@ -10,14 +10,18 @@ from PIL import Image
 from condensekit.data.images import ImageSpec
 from condensekit.errors import DataError, StoreError
 from condensekit.rng import isolated
-from condensekit.sets.codes import Code, divided, joined
+from condensekit.sets.codecs import CODECS
+from condensekit.sets.codes import divided, joined
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.jpeg import jpeg
+from condensekit.sets.pictures import split
+
+JPEG = CODECS["jpeg"]
+SHAPE = (3, 16, 16)
 
 
 def code(seed, quality=75, shape=(3, 16, 16)):
     with isolated(seed):
-        return jpeg(torch.randint(256, shape, dtype=torch.uint8), quality)
+        return JPEG.code(torch.randint(256, (1, *shape), dtype=torch.uint8), quality)[0]
 
 
 @pytest.fixture
@@ -31,29 +35,29 @@ def made():
 @pytest.mark.parametrize("quality", [1, 50, 95])
 def test_a_code_is_the_file(shape, quality):
     found = code(0, quality, shape)
-    with Image.open(io.BytesIO(found.tables + found.scan)) as image:
+    with Image.open(io.BytesIO(found.head + found.body)) as image:
         assert (image.height, image.width) == shape[1:]
-    assert found.pixels().shape == shape
-    assert found.misfit(shape) is None
-    assert "expected ('RGB', 9, 9)" in str(found.misfit((3, 9, 9)))
+    assert JPEG.decode([found], shape).shape == (1, *shape)
+    with pytest.raises(DataError, match=r"image 0 is a JPEG image of .*, expected \('RGB', 9, 9\)"):
+        JPEG.decode([found], (3, 9, 9))
 
 
 def test_tables_of_a_class_are_written_once():
     qualities = [75, 30, 75, 75, 30, 90, 30]
     codes = [code(seed, quality) for seed, quality in enumerate(qualities)]
-    stream, sizes = joined(codes, torch.zeros(7, dtype=torch.int64))
-    assert divided(stream, sizes) == codes
-    tables = {c.tables for c in codes}
+    stream, sizes = joined(codes, torch.zeros(7, dtype=torch.int64), JPEG)
+    assert divided(stream, sizes, JPEG, SHAPE) == codes
+    tables = {c.head for c in codes}
     switches = 3  # back to a quality that the class has had before: one byte
-    assert len(stream) == sum(map(len, tables)) + sum(len(c.scan) for c in codes) + switches
-    assert sizes[3] == len(codes[3].scan)
+    assert len(stream) == sum(map(len, tables)) + sum(len(c.body) for c in codes) + switches
+    assert sizes[3] == len(codes[3].body)
 
 
 def test_each_class_has_tables_of_its_own():
     codes = [code(seed) for seed in range(4)]
-    stream, sizes = joined(codes, torch.tensor([5, 5, 2, 2]))
-    assert divided(stream, sizes) == codes
-    assert len(stream) == 2 * len(codes[0].tables) + sum(len(c.scan) for c in codes)
+    stream, sizes = joined(codes, torch.tensor([5, 5, 2, 2]), JPEG)
+    assert divided(stream, sizes, JPEG, SHAPE) == codes
+    assert len(stream) == 2 * len(codes[0].head) + sum(len(c.body) for c in codes)
 
 
 def test_taking_and_merging_keep_the_images(made):
@@ -93,6 +97,6 @@ def test_bytes_and_sizes_must_fit(made, bad):
 def test_what_is_no_jpeg_is_refused():
     for file in (b"", b"GIF89a", b"\xff\xd8\xff"):
         with pytest.raises(DataError, match="are no JPEG file"):
-            Code.of(file)
-    with pytest.raises(DataError, match="code 0 is no JPEG image"):
-        divided(torch.zeros(5, dtype=torch.uint8), torch.tensor([5]))
+            split(file)
+    with pytest.raises(DataError, match="code 0 is no image stored as jpeg"):
+        divided(torch.zeros(5, dtype=torch.uint8), torch.tensor([5]), JPEG, SHAPE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from condensekit import catalog
-from condensekit.catalog.names import written
+from condensekit.catalog.texts import written
 from condensekit.errors import ConfigError, refuse, require, unknown
 from condensekit.methods.base import Condenser
 from condensekit.methods.recipe import Recipe

@@ -17,9 +17,10 @@ from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.progress import SILENT, Progress
 from condensekit.replay.memory.budget import Budget
+from condensekit.sets.codecs import JPEG
+from condensekit.sets.coding import LABEL
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.formation import DTYPES, JPEG, Formation
-from condensekit.sets.jpeg import LABEL
+from condensekit.sets.formation import DTYPES, Formation
 
 CHECKPOINT_STEPS = 100  # steps between checkpoints of a condensation that has a folder
 

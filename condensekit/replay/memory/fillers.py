@@ -15,7 +15,7 @@ import torch
 from condensekit.compute import Spent
 from condensekit.data.images import ClassImages, ImageSpec
 from condensekit.driver import Status, condense
-from condensekit.errors import DataError, instance, refuse, require
+from condensekit.errors import DataError, choice, instance, refuse, require
 from condensekit.methods.recipe import Recipe
 from condensekit.networks.base import Network
 from condensekit.replay.memory.base import DivergedError, Filler, Interrupted, Job
@@ -24,9 +24,9 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.selection.base import Selection, selected_set, stored_each
 from condensekit.selection.jpeg_random import JpegRandom
+from condensekit.sets.coding import LABEL
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.formation import Formation
-from condensekit.sets.jpeg import LABEL
+from condensekit.sets.formation import DTYPES, Formation
 
 TIMES = ("elapsed_s", "preparation_s")  # keys of seconds in the provenance of a condensed set
 
@@ -46,6 +46,7 @@ class Condensing(Filler):
 
     def __post_init__(self) -> None:
         refuse(instance("recipe", self.recipe, Recipe, "recipes.m3d() or Recipe(DistributionMatching())"))
+        refuse(choice("storage of a memory", self.recipe.formation.dtype, DTYPES))
         object.__setattr__(self, "recipe", self.recipe.replace(formation=Formation(*self._stored)))
 
     @property
@@ -141,6 +142,7 @@ class Selecting(Filler):
             instance("formation", self.formation, Formation, "Formation(factor=2)"),
         )
         refuse(
+            choice("storage of a memory", self.formation.dtype, DTYPES),
             f"{self.selection.name} images are stored as JPEG and cannot be packed: leave out "
             f"factor={self.formation.factor}"
             if self.codes and self.formation.factor > 1

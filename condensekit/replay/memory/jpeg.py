@@ -9,9 +9,11 @@ from condensekit.errors import refuse, whole
 from condensekit.replay.memory.base import Around, Filler, Job
 from condensekit.replay.memory.budget import Budget
 from condensekit.selection.base import stored_each
+from condensekit.selection.jpeg_random import uncodable
+from condensekit.sets.codecs import CODECS, JPEG
+from condensekit.sets.coding import plain_bytes, taken
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
-from condensekit.sets.jpeg import QUALITIES, as_jpeg, plain_bytes, taken, uncodable
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Coded(Around):
         room = job.room or plain_bytes(data.spec.shape, ipc)
         wanted = max(1, room * self.times // plain_bytes(data.spec.shape, 1))
         each = max(stored_each(data, wanted, self.formation.factor).values())
-        return as_jpeg(self.images.with_storage("float32").fill(data, each, job), room)
+        return self.images.with_storage("float32").fill(data, each, job).stored_as(JPEG, room=room)
 
     def budget_misfit(self, budget: Budget) -> str | None:
         """See :class:`~condensekit.replay.memory.base.Filler`."""
@@ -91,9 +93,10 @@ class Coded(Around):
         """See :class:`~condensekit.replay.memory.base.Filler`; equally many coded real images of a class must fit."""
         if problem := super().misfit(data, ipc) or uncodable(self.name, data):
             return problem
-        room = plain_bytes(data.spec.shape, ipc)
+        room, codec = plain_bytes(data.spec.shape, ipc), CODECS[JPEG]
         for label in data.classes:
-            if taken(data.images[data.indices_of(label)[: ipc * self.times]], QUALITIES[0]) > room:
+            images = data.images[data.indices_of(label)[: ipc * self.times]]
+            if taken(codec.code(images, codec.qualities[0]), codec) > room:
                 return (
                     f"{ipc * self.times} JPEG images of class {data.spec.name_of(label)} are larger than {ipc} uncoded "
                     f"images: lower times={self.times}"

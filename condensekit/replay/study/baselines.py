@@ -24,7 +24,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from condensekit.replay.adapters.loader import TensorLoader
 from condensekit.replay.study.protocol import Bench
 from condensekit.selection.clustering import herd
-from condensekit.sets.jpeg import LABEL
+from condensekit.sets.coding import LABEL
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,8 @@ from condensekit.replay.memory.content import spent_on
 from condensekit.replay.memory.fillers import filled
 from condensekit.replay.study.memories import FROM_SCRATCH, MemoryKind
 from condensekit.replay.study.protocol import Bench, Record, Score, cell, total
+from condensekit.sets.coding import LABEL
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.jpeg import LABEL
 from condensekit.training.train import train_network
 
 Sets = list[CondensedSet]

@@ -341,3 +341,13 @@ def test_mistakes_are_told_in_the_words_of_the_user():
         memory(recipe="hybrid-dm-150")
     with pytest.raises(ConfigError, match=r"budget must be a Budget, got 20 \(int\): pass Images\(20\)"):
         memory(20)
+
+
+@pytest.mark.parametrize("storage", ["4bit", "avif-mosaic", "jpeg"])
+def test_a_memory_stores_values_one_by_one(storage):
+    known = "storage of a memory must be one of float32, float16, uint8, got"
+    with pytest.raises(ConfigError, match=known):
+        Memory(Images(20), f"random storage={storage}")
+    for recipe in ("random", "dm"):
+        with pytest.raises(ConfigError, match=known):
+            Memory(Images(20), recipe, storage=storage)

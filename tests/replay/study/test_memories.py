@@ -33,7 +33,6 @@ from condensekit.rng import Draw
 from condensekit.selection.classic import Herding, Random
 from condensekit.selection.embeddings import RandomEmbedding
 from condensekit.sets.formation import Formation
-from condensekit.sets.jpeg import as_jpeg
 from condensekit.training.augment import Augmentation
 from tests.replay.worlds import CPU, DM, NET, naive, quick, stream
 from tests.targeted import Targeted
@@ -136,7 +135,7 @@ def test_coded_images_take_the_bytes_of_fewer():
     assert made.labels.tolist() == [2] * 6 + [5] * 6
     assert made.formation == Formation(1, "jpeg")
     plain = Condensing(quick()).fill(data, 6, JOB)
-    assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
+    assert torch.equal(made.images, plain.stored_as("jpeg", room=2 * (3 * 16 * 16 + 8)).images)
     for label in made.classes:
         assert made.select([label]).nbytes <= 2 * (3 * 16 * 16 + 8)
 
@@ -145,7 +144,7 @@ def test_real_images_are_chosen_then_coded():
     data = images(each=30, size=16)
     made = Coded(Selecting(Random(), BYTES), 3).fill(data, 2, JOB)
     plain = Selecting(Random()).fill(data, 6, JOB)
-    assert torch.equal(made.images, as_jpeg(plain, 2 * (3 * 16 * 16 + 8)).images)
+    assert torch.equal(made.images, plain.stored_as("jpeg", room=2 * (3 * 16 * 16 + 8)).images)
     assert made.labels.tolist() == [2] * 6 + [5] * 6
 
 
