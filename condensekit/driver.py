@@ -24,7 +24,7 @@ from condensekit.methods.preparation import Preparation
 from condensekit.methods.recipe import Recipe, as_recipe
 from condensekit.methods.result import CondenseResult as CondenseResult
 from condensekit.methods.result import Status as Status
-from condensekit.methods.result import set_of
+from condensekit.methods.result import set_of, stored
 from condensekit.methods.sampling import Sampler
 from condensekit.methods.schedule import Course, averaged
 from condensekit.methods.shares import Shares, check_shared, machine_of
@@ -39,10 +39,9 @@ from condensekit.runs.saving import Saving as Saving
 from condensekit.selection.base import smaller_note, stored_each
 from condensekit.sets.checks import escaped
 from condensekit.sets.condensed import CondensedSet
-from condensekit.sets.grid import SMALLEST
+from condensekit.sets.grid import columns_of
 
 log = logging.getLogger(__name__)
-PICTURED = 1 << 20  # pixels of the picture of the first images
 READ_EVERY = {"cuda": 50, "mps": 50}  # steps between two reads of the metrics from a GPU; on a CPU every step
 DECIDED = 2  # steps after which the work that is left is known, and with it whether the network is compiled
 
@@ -212,7 +211,8 @@ class _Loop:
         self.prepared: Prepared = {}
         self.sampler: Sampler | None = None
         self.state: State = {}
-        self.course = Course(recipe.schedule, recipe.average, recipe.method.averaged, shares.turns, compute.device)
+        averages = recipe.average, recipe.method.averaged
+        self.course = Course(recipe.schedule, *averages, shares.turns, compute.device, recipe.through)
         self.step = 0
         self.seconds = Seconds()
         self.preparation = Preparation(shares, compute, draw, budget, progress)
@@ -228,7 +228,7 @@ class _Loop:
         self.prepared = {name: values.to(self.compute.device) for name, values in found.items()}
         self.before = self.compute.spent
 
-    def context(self, step: int, attempt: int = 0, rate: float | Tensor = 1.0) -> StepContext:
+    def context(self, step: int, attempt: int = 0, **further: Any) -> StepContext:
         draw, recipe = self.draw.at(step, attempt), self.recipe
         recipe.encoder.load(self.module, draw, self.prepared)
         prefix = None
@@ -249,7 +249,7 @@ class _Loop:
             self.fewer,
             self.data.classes,
             self.ranks,
-            rate,
+            **further,
         )
 
     def begin(self, ipc: int) -> None:
@@ -345,8 +345,9 @@ class _Loop:
         """Run one step; on a CPU, repeat a failed step once with new random numbers."""
         start, waited = time.perf_counter(), self.compute.patience.used
         done = self.ranks.from_first(lambda: self.budget.done(self.step, self.seconds)) if self.recipe.sees_end else 0.0
+        gap = self.course.gap(self.step + 1, self.state["images"], self.data.spec)
         for attempt in (0, 1):
-            context = self.context(self.step + 1, attempt, self.course.rate(done))
+            context = self.context(self.step + 1, attempt, rate=self.course.rate(done), gap=gap)
             self.state, metrics = self.shares.step(self.state, context)
             if self.compute.device.type in READ_EVERY or bool(metrics["finite"]):
                 break
@@ -420,10 +421,8 @@ class _Loop:
 
     def first_picture(self) -> None:
         """A small picture of the first images, for reports; none if even one image of each class would be too much."""
-        classes, (ipc, channels, height, width) = len(self.data.classes), self.state["images"].shape[1:]
-        columns = min(ipc, PICTURED // (classes * max(height, SMALLEST) * max(width, SMALLEST)))
-        if channels in (1, 3) and columns:
-            self._picture(min(10, columns))
+        if columns := columns_of(self.state["images"].shape):
+            self._picture(columns)
 
     def _picture(self, per_class: int = 10) -> None:
         if self.saving is None:
@@ -469,10 +468,9 @@ class _Loop:
 
     def result(self, status: Status, message: str) -> CondenseResult:
         made = self._set(status)
-        if made.formation != self.recipe.formation:
-            message += f"; stored as float32, because values are too large for {self.recipe.formation.dtype}"
         if self.recipe.soft_labels:
             made = self.recipe.encoder.label(made, self.prepared, self.compute)
+        made, message = stored(made, self.recipe, message)
         work = self.work()
         made = replace(made, provenance={**made.provenance, "work": work})
         return CondenseResult(made, status, message, self.history, work=work)

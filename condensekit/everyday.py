@@ -14,7 +14,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from condensekit import driver
-from condensekit.catalog import names, recipes, texts
+from condensekit.catalog import PUBLISHED, names, recipes, texts
 from condensekit.compute import Compute, Machine, of_rank, usual_modes
 from condensekit.data import datasets
 from condensekit.data.arrays import check_layout
@@ -456,9 +456,7 @@ def _misplaced(function: Callable[..., Any], name: str) -> str:
         change = f"dataclasses.replace(ck.catalog.protocol('short'), {name}=...)"
         return f"{call} takes no {name}=: pass protocol={change}"
     if "recipe" in taken:
-        of_methods = {
-            option for published in recipes.PUBLISHED.values() for option in texts.options_of(published.recipe.method)
-        }
+        of_methods = {option for one in PUBLISHED.values() for option in texts.options_of(one.recipe.method)}
         if name in {field.name for field in dataclasses.fields(Recipe)} | {*recipes.SHORT} | of_methods:
             return f"{call} takes no {name}=: it belongs to the recipe, as in {call[:-1]}train, recipes.dm({name}=...))"
         if name in ELSEWHERE:

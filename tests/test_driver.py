@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from condensekit import driver
 from condensekit.catalog import recipes
 from condensekit.compute import Machine
 from condensekit.data.images import ClassImages
@@ -34,9 +33,11 @@ from condensekit.selection.base import Chosen, Noise, Selection
 from condensekit.selection.classic import Herding, KMeans, Random
 from condensekit.selection.embeddings import Pixels
 from condensekit.selection.importance import ImportanceKMeans
+from condensekit.sets import grid
 from condensekit.sets.condensed import CondensedSet
 from condensekit.sets.formation import Formation
 from condensekit.testing import LABELS, shapes
+from condensekit.training.networks import Shelf
 
 DM = DistributionMatching(batch_real=8)
 
@@ -145,7 +146,7 @@ def test_same_images_in_another_process_whatever_the_hash_seed(tmp_path):
 def test_the_first_images_are_kept_if_they_are_small(tmp_path, monkeypatch):
     run(saving=Saving(tmp_path / "small"))
     assert [p.name for p in (tmp_path / "small" / "snapshots").iterdir()] == ["step-000000.png"]
-    monkeypatch.setattr(driver, "PICTURED", 100)
+    monkeypatch.setattr(grid, "PICTURED", 100)
     run(saving=Saving(tmp_path / "large"))
     assert not (tmp_path / "large" / "snapshots").exists()
 
@@ -319,17 +320,18 @@ def test_a_start_that_would_take_too_long_chooses_among_fewer_images(clock):
     assert "shortened" not in slowly(clock, data, minutes=100, stop=lambda: True, **options).set.provenance
 
 
-def test_encoders_that_would_train_too_long_train_for_fewer_steps(tmp_path, clock):
-    @dataclasses.dataclass(frozen=True)
-    class SlowTraining(Trained):
-        def prepare(self, *arguments):
-            clock[0] += 10 * self.steps
-            return super().prepare(*arguments)
+def test_encoders_that_would_train_too_long_train_for_fewer_steps(tmp_path, clock, monkeypatch):
+    train = Shelf.networks
 
-    encoder = SlowTraining(ConvNet(width=8), count=1, steps=50)
+    def slow(self, *arguments):
+        clock[0] += 10 * self.steps()
+        return train(self, *arguments)
+
+    monkeypatch.setattr(Shelf, "networks", slow)
+    encoder = Trained(ConvNet(width=8), count=1, steps=50)
     saving = Saving(tmp_path / "run", resume=True)
     made = slowly(clock, encoder=encoder, minutes=4, saving=saving)
-    assert made.set.provenance["shortened"] == ["encoders are trained for 6 steps"]
+    assert made.set.provenance["shortened"] == ["encoders are trained for 8 steps"]
     again = slowly(clock, encoder=encoder, minutes=4, saving=saving)
     assert again.set.provenance["shortened"] == made.set.provenance["shortened"]
     assert torch.equal(again.set.images, made.set.images)

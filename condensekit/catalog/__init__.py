@@ -24,7 +24,8 @@ from condensekit.catalog.names import (
     schedule,
     selection,
 )
-from condensekit.catalog.recipes import COSTS, PUBLISHED, Published, as_recipe, name_of, parse, recipe
+from condensekit.catalog.published import COSTS, PUBLISHED, Published
+from condensekit.catalog.recipes import as_recipe, name_of, parse, recipe
 from condensekit.catalog.texts import DISCREPANCIES, convert, discrepancy, named, options_of
 from condensekit.methods.recipe import Recipe
 

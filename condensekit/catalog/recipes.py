@@ -17,28 +17,22 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from condensekit.catalog import names, texts
+from condensekit.catalog.published import PUBLISHED, Published
 from condensekit.errors import ConfigError, Problems, instance, quoted, refuse, require, unknown
 from condensekit.methods.base import Condenser
 from condensekit.methods.descent import LR
-from condensekit.methods.discrepancy import MMD, CharacteristicFunction
-from condensekit.methods.distribution import DistributionMatching
-from condensekit.methods.encoders import Encoder, Fresh
-from condensekit.methods.gradient import UNFIT, GradientMatching
-from condensekit.methods.kernel import KernelRidge
+from condensekit.methods.encoders import Encoder
 from condensekit.methods.recipe import Recipe
-from condensekit.methods.schedule import Plateau
-from condensekit.methods.trained_encoders import Trained
+from condensekit.methods.storing import Storing
 from condensekit.networks.base import Network
-from condensekit.selection.base import Noise, Start
+from condensekit.selection.base import Start
 from condensekit.selection.saved import Saved
-from condensekit.sets.formation import BySize, Formation
-from condensekit.training.augment import Augmentation
+from condensekit.sets.formation import Formation
 
-PARTS = ("init", "sampling", "encoder", "schedule")  # parts of a recipe that have options
+PARTS = ("init", "sampling", "encoder", "schedule", "through")  # parts of a recipe that have options
 SHORT = {
     "encoder_network": "network of the encoder",
     "keep": "steps for which the encoder keeps one network",
@@ -53,100 +47,6 @@ PLAIN = {
     if (kind := str(field.type).removesuffix(" | None")) in texts.PLAIN
 }
 """Fields of a recipe that hold a number, a text, or True or False, each with its type."""
-COSTS = {
-    "light": "real images once forward, synthetic ones forward and back",
-    "medium": "light, and a linear solve for all classes",
-    "heavy": "second derivatives, and a network trained on the set along the way",
-}
-
-
-@dataclass(frozen=True)
-class Published:
-    """A recipe that has a name.
-
-    Args:
-        recipe: The recipe of the paper.
-        paper: The paper.
-        cost: A key of :data:`COSTS`.
-        unfit: Options that do not fit this recipe, each with the reason.
-    """
-
-    recipe: Recipe
-    paper: str
-    cost: str
-    unfit: Mapping[str, str] = field(default_factory=dict)
-
-
-_GRADIENTS = {**UNFIT, "discrepancy": "it compares gradients: see the option distance"}
-_M3D = Recipe(
-    DistributionMatching(MMD(), lr=1.0, batch_real=128, per_image=True, space="pixel", name="m3d"),
-    encoder=Fresh(keep=5),
-    augmentation=Augmentation(ops=("color", "crop", "cutout")),
-    formation=BySize(factor=2),
-)
-_DANCE = _M3D.replace(
-    method=DistributionMatching(
-        lr=0.01,
-        batch_real=128,
-        per_image=True,
-        space="pixel",
-        calibration=1.0,
-        calibration_step=True,
-        name="dance",
-    ),
-    encoder=Trained(epochs=60),
-)
-_NCFM = DistributionMatching(
-    CharacteristicFunction(),
-    lr=0.001,
-    batch_real=1024,
-    space="pixel",
-    calibration=1.0,
-    calibration_step=True,
-    optimiser="adamw",
-    weight_decay=5e-4,
-    name="ncfm",
-)
-PUBLISHED: dict[str, Published] = {
-    published.recipe.method.name: published
-    for published in (
-        Published(Recipe(DistributionMatching()), "Zhao and Bilen, DM, WACV 2023", "light"),
-        Published(_M3D, "Zhang et al., M3D, AAAI 2024", "light"),
-        Published(
-            _M3D.replace(method=dataclasses.replace(_M3D.method, name="echo")),  # type: ignore[type-var]
-            "first version of M3D, arXiv 2312.15927v1",
-            "light",
-        ),
-        Published(_DANCE, "Zhang et al., DANCE, IJCAI 2024", "light"),
-        Published(
-            Recipe(
-                _NCFM,
-                encoder=Trained(epochs=60),
-                augmentation=_M3D.augmentation,
-                formation=BySize(factor=2),
-                schedule=Plateau(patience=500, factor=0.5),
-            ),
-            "Wang et al., NCFM, CVPR 2025",
-            "light",
-        ),
-        Published(
-            Recipe(GradientMatching(name="dc"), augmentation=None, init=Noise()),
-            "Zhao, Mopuri and Bilen, DC, ICLR 2021",
-            "heavy",
-            {**_GRADIENTS, "augment": "under an augmentation it is dsa"},
-        ),
-        Published(Recipe(GradientMatching(name="dsa")), "Zhao and Bilen, DSA, ICML 2021", "heavy", _GRADIENTS),
-        Published(
-            Recipe(KernelRidge(), augmentation=None),
-            "Nguyen, Chen and Lee, KIP, ICLR 2021; Loo et al., RFAD, NeurIPS 2022",
-            "medium",
-            {
-                "discrepancy": "it compares predicted labels",
-                "classes_per_step": "it predicts the labels of all classes together",
-            },
-        ),
-    )
-}
 
 
 def dm(**options: Any) -> Recipe:
@@ -287,6 +187,9 @@ def name_of(made: Recipe) -> str:
             changed[part] = ours.name
         default = theirs if type(ours) is type(theirs) else table.get(ours.name, type(ours))
         changed |= {f"{part}.{k}": v for k, v in texts.changed(ours, default).items()}
+    if made.through:
+        changed["through"] = made.through.storage
+        changed |= {f"through.{k}": v for k, v in texts.changed(made.through, Storing(made.through.storage)).items()}
     changed |= _encoder_name(made.encoder, usual.encoder)
     if made.augmentation != usual.augmentation:
         changed["augment"] = "none" if made.augmentation is None else ",".join(made.augmentation.ops)
@@ -410,6 +313,21 @@ def _named(part: str, make: Callable[..., Any]) -> Callable[[Recipe, Mapping[str
     return change
 
 
+def _through(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
+    given, options = fields.get("through"), _options(fields, "through")
+    if given is None and not options:
+        return {}
+    if isinstance(given, str):
+        return {
+            "through": None if given == "none" else texts.configured("through", Storing, {"storage": given, **options})
+        }
+    made = base.through if given is None else given
+    require(
+        made is not None, f"{', '.join(f'through.{name}' for name in options)}: name a storage, through=avif-mosaic"
+    )
+    return {"through": texts.configured("option of through", made, options) if options else made}
+
+
 def _encoder(base: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The encoder of the base with the given changes; a network given as ``encoder`` replaces only its network."""
     given, options, keep = fields.get("encoder"), _options(fields, "encoder"), fields.get("keep")
@@ -477,6 +395,7 @@ _CHANGES: tuple[Callable[[Recipe, Mapping[str, Any]], dict[str, Any]], ...] = (
     _init,
     _named("sampling", names.sampling),
     _named("schedule", names.schedule),
+    _through,
     _encoder,
     _augmentation,
     _formation,

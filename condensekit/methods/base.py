@@ -46,6 +46,8 @@ class StepContext:
         ranks: The ranks that share :meth:`by_class`.
         rate: The factor of the step size in this step, a number or a 0-dim tensor; see
             :mod:`condensekit.methods.schedule`.
+        gap: What a storage changes in the synthetic images of the classes of ``data``, (K, ipc, C, H, W), which the
+            method sees; see :mod:`condensekit.methods.storing`. None: nothing.
     """
 
     data: ClassImages
@@ -62,6 +64,7 @@ class StepContext:
     classes: Sequence[int] = ()
     ranks: Ranks = ALONE
     rate: float | Tensor = 1.0
+    gap: Tensor | None = None
 
     def groups(self, per_class: int) -> Iterator[slice]:
         """Groups of classes to process together, small enough that memory does not grow with the number of classes.
@@ -110,8 +113,11 @@ class StepContext:
         """The rows of (L, ipc, ...) images or labels that take part in this step: (L, n, ...), with a graph.
 
         All classes give n rows. A class with fewer repeats them, and begins with another one in each step, so that
-        over the steps each counts alike.
+        over the steps each counts alike. Images are as their storage gives them back.
         """
+        if self.gap is not None and values.ndim == self.gap.ndim:
+            known = [self.data.classes.index(label) for label in labels]
+            values = values + self.gap.index_select(0, torch.tensor(known).to(values.device, non_blocking=True))
         total = values.shape[1]
         n = self.prefix or total
         counts = [self.count(label, total) for label in labels]

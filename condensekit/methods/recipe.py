@@ -16,6 +16,7 @@ from condensekit.methods.base import Condenser
 from condensekit.methods.encoders import Encoder, Fresh
 from condensekit.methods.sampling import Sampling, Uniform
 from condensekit.methods.schedule import Constant, Schedule
+from condensekit.methods.storing import Storing
 from condensekit.networks.base import separable
 from condensekit.selection.base import Start
 from condensekit.selection.classic import Random
@@ -53,6 +54,8 @@ class Recipe:
             :mod:`condensekit.methods.schedule`.
         average: The set is the mean of the images after each step of this last part of the run, 0 to 1; 0: the last
             images.
+        through: A storage through which the images are learnt, and in which the set ends; None: they are learnt as they
+            are, and stored as ``formation`` says.
 
     Raises:
         ConfigError: Fields that are classes or objects of the wrong class; all of them listed.
@@ -69,6 +72,7 @@ class Recipe:
     classes_per_step: int | None = None
     schedule: Schedule = Constant()  # noqa: RUF009 - frozen
     average: float = 0.0
+    through: Storing | None = None
 
     parse: ClassVar[Callable[[str], Recipe]]
     """Read a recipe written ``METHOD NAME=VALUE ...``; :mod:`condensekit.catalog.recipes` defines this function."""
@@ -87,6 +91,7 @@ class Recipe:
             None if self.classes_per_step is None else whole("classes_per_step", self.classes_per_step, 1),
             instance("schedule", self.schedule, Schedule, "Constant(), Cosine() or Plateau()"),
             within("average", self.average, 0, 1),
+            None if self.through is None else instance("through", self.through, Storing, 'Storing("avif-mosaic")'),
         )
 
     def __repr__(self) -> str:
@@ -162,7 +167,7 @@ class Recipe:
             if self.formation.dtype == "float16" and not self.formation.fits(_extremes(data))
             else None,
             f"storage={self.formation.dtype!r} has a quality, and a recipe has none: condense without it, then use "
-            f"stored_as({self.formation.dtype!r}, room=...)"
+            f"stored_as({self.formation.dtype!r}, room=...), or through={self.formation.dtype!r}"
             if self.formation.coded and self.formation.codec.pixels
             else None,
             "nested=True needs an ipc of at least 2: one image cannot be cut shorter"
@@ -173,6 +178,12 @@ class Recipe:
             else None,
             f"{self.method.name} takes no classes_per_step: its step takes all classes at once"
             if self.classes_per_step is not None and not self.method.separable
+            else None,
+            f"through={self.through.storage!r} says how the set is stored: leave out storage={self.formation.dtype!r}"
+            if self.through and self.formation.dtype != "float32"
+            else None,
+            Formation(self.formation.factor, self.through.storage).misfit(data.spec.shape, count)
+            if self.through
             else None,
             f"{self.method.name} takes no schedule='{self.schedule.name}': its steps do not follow StepContext.rate"
             if not self.method.scheduled and not isinstance(self.schedule, Constant)

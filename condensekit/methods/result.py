@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from condensekit.data.images import ClassImages
+from condensekit.errors import ConfigError
 from condensekit.methods.base import State
 from condensekit.methods.recipe import Recipe
 from condensekit.sets.condensed import CondensedSet
@@ -78,7 +79,7 @@ def set_of(
 ) -> CondensedSet:
     """The images of a state of all classes as a set, with the soft labels that the method learnt, if any.
 
-    They are stored as the recipe says; as float32 if they have too large values for that.
+    They are stored as the recipe's formation says; as float32 if they have too large values for that.
 
     Args:
         state: With ``images`` (K, ipc, C, H, W) of the classes of ``data``.
@@ -96,3 +97,15 @@ def set_of(
     made = made if soft is None else made.with_soft_labels(soft, data.classes)
     rows = [torch.arange(count) + k * ipc for k, count in enumerate(each.values())]
     return made.take(torch.cat(rows)) if min(each.values()) < ipc else made
+
+
+def stored(made: CondensedSet, recipe: Recipe, message: str) -> tuple[CondensedSet, str]:
+    """A set of :func:`set_of` in the storage through which it was learnt, and the message, which says what failed."""
+    if made.formation != recipe.formation:
+        message += f"; stored as float32, because values are too large for {recipe.formation.dtype}"
+    if recipe.through is None:
+        return made, message
+    try:
+        return recipe.through.stored(made), message
+    except ConfigError as error:  # the images are worth more than their storage
+        return made, f"{message}; stored as float32, because {error}"

@@ -1,4 +1,4 @@
-"""Schedules: the factor of the step size in each step of a run, and the mean of the images of its last steps."""
+"""Schedules: the factor of the step size in each step of a run; and what a run remembers beside its method's state."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from condensekit.data.spec import ImageSpec
 from condensekit.errors import positive, refuse, require, whole, within
 from condensekit.methods.base import State
+from condensekit.methods.storing import Storing
 
 THRESHOLD = 1e-4  # share by which a loss must fall below the least one to be better
 PREFIX = "course/"  # of the tensors of a :class:`Course` in a checkpoint
 BEST, BAD, RATE, LOSS = (PREFIX + name for name in ("best", "bad", "rate", "loss"))
 MEAN, COUNT = PREFIX + "mean/", PREFIX + "count"
+GAP, QUALITIES = PREFIX + "gap", PREFIX + "qualities"
 
 
 class Schedule(ABC):
@@ -143,7 +146,7 @@ class Plateau(Schedule):
 
 
 class Course:
-    """What a run remembers beside the state of its method: tensors of its schedule, and the mean of its last images.
+    """What a run remembers beside the state of its method: of its schedule, of its last images, and of its storage.
 
     Args:
         schedule: The factor of the step size.
@@ -151,20 +154,42 @@ class Course:
         averaged: Names of the tensors of the method's state of which the mean is taken.
         turns: Steps in which each class takes part once.
         device: Where the tensors lie.
+        storing: The storage through which images are learnt, or None.
 
     Attributes:
         state: These tensors; their names begin with :data:`PREFIX`.
     """
 
     def __init__(
-        self, schedule: Schedule, average: float, averaged: tuple[str, ...], turns: int, device: torch.device
+        self,
+        schedule: Schedule,
+        average: float,
+        averaged: tuple[str, ...],
+        turns: int,
+        device: torch.device,
+        storing: Storing | None = None,
     ) -> None:
         self.schedule, self.average, self.averaged, self.turns = schedule, average, averaged, turns
+        self.storing = storing
         self.state: State = schedule.start(device)
 
     def rate(self, done: float) -> float | Tensor:
         """The factor of the step size, where the part ``done`` of the run is over."""
         return self.schedule.rate(done, self.state)
+
+    def gap(self, step: int, images: Tensor, spec: ImageSpec) -> Tensor | None:
+        """What the storage changes in the images (K, ipc, C, H, W) before ``step``: the same shape; None: no storage.
+
+        Raises:
+            ConfigError: The first images do not fit into the room of the storage.
+        """
+        if self.storing is None:
+            return None
+        if GAP not in self.state:
+            self.state[QUALITIES] = self.storing.qualities(images, spec)
+        if GAP not in self.state or (step - 1) % self.storing.every == 0:
+            self.state[GAP] = self.storing.gap(images, spec, self.state[QUALITIES])
+        return self.state[GAP]
 
     def after(self, step: int, done: float, state: State, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take note of a step.

@@ -67,8 +67,9 @@ class Shares:
             return self._agreed(new, state, metrics)
         idle = not len(rows)  # this rank makes the step for a class of its own, and drops what it made
         rows = torch.zeros(1, dtype=torch.int64) if idle else rows
-        part = replace(ctx, data=ctx.data.select([ctx.data.classes[row] for row in rows.tolist()]))
+        data = ctx.data.select([ctx.data.classes[row] for row in rows.tolist()])
         rows = rows.to(ctx.compute.device, non_blocking=True)
+        part = replace(ctx, data=data, gap=None if ctx.gap is None else ctx.gap.index_select(0, rows))
         former = {name: value.index_select(0, rows) if value.ndim else value for name, value in state.items()}
         new, metrics = self.recipe.method.step(former, part)
         if idle:

@@ -13,6 +13,7 @@ from condensekit.errors import DataError
 
 GAP = 2  # pixels between the images
 SMALLEST = 32  # pixels; smaller images are enlarged
+PICTURED, COLUMNS = 1 << 20, 10  # largest number of pixels, and of images of a class, in a picture of a whole set
 
 Pixels = NDArray[np.uint8]
 
@@ -38,6 +39,13 @@ def png_grid(pixels: Sequence[Pixels], labels: Sequence[int], per_class: int = 1
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def columns_of(shape: Sequence[int]) -> int:
+    """How many images of each class a picture of (K, ipc, C, H, W) images has room for; 0: none can be shown."""
+    classes, ipc, channels, height, width = shape
+    room = PICTURED // (classes * max(height, SMALLEST) * max(width, SMALLEST))
+    return min(ipc, room, COLUMNS) if channels in (1, 3) else 0
 
 
 def read_grid(picture: bytes, shape: tuple[int, int, int], counts: Sequence[int]) -> list[list[Pixels]]:

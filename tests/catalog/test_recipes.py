@@ -404,7 +404,7 @@ def test_entry_point(own, monkeypatch):
             "encoder=fresh draws a network for each step: leave out keep=5, or use encoder=kept",
         ),
         ("dm momentum", "a recipe is written NAME key=value ..., got 'momentum'"),
-        ("dm network.width=8", "network.width: only init, sampling, encoder, schedule have options"),
+        ("dm network.width=8", "network.width: only init, sampling, encoder, schedule, through have options"),
         ("dm sampling.epsilon=1", "unknown option of sampling 'uniform' 'epsilon'"),
         ("dm encoder=kept encoder.kep=2", "Did you mean 'keep'"),
         ("dm init=noise init.clusters=3", "noise has no option 'clusters'"),
