@@ -152,7 +152,7 @@ def condense(
     steps: int | None = None,
     minutes: float | None = None,
     seed: int = 0,
-    machine: Machine = Machine(),  # noqa: B008 - frozen
+    machine: Machine = Machine(precision="auto"),  # noqa: B008 - frozen
     saving: Saving | str | Path | None = None,
     record: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -174,7 +174,7 @@ def condense(
         steps: Matching steps, at least 1. Give either ``steps`` or ``minutes``.
         minutes: Wall time of all steps, above 0.
         seed: Seed of all random numbers; the same seed gives the same images on a CPU.
-        machine: Device and precision of the networks.
+        machine: Device and precision of the networks; by default the precision is :meth:`Machine.condensing`.
         saving: Run folder; or a :class:`Saving`, which also says how often to save and whether to resume.
         record: Further entries for ``config.json`` and the provenance of the set. JSON values.
         stop: Called after each step; the run ends when it returns True.
@@ -190,7 +190,9 @@ def condense(
     made, images = None, None
     with problems:
         refuse(
-            None if record is None else instance("record", record, Mapping, '{"name": "mine"}'), _no_progress(progress)
+            None if record is None else instance("record", record, Mapping, '{"name": "mine"}'),
+            _no_progress(progress),
+            instance("machine", machine, Machine, "Machine('cpu')"),
         )
     with problems:
         made = recipes.as_recipe(recipe)
@@ -204,7 +206,7 @@ def condense(
         steps=steps,
         minutes=minutes,
         seed=seed,
-        machine=machine,
+        machine=machine.condensing(made.method.features_only),
         saving=Saving(Path(saving)) if isinstance(saving, str | Path) else saving,
         record={"name": recipes.name_of(made), **(record or {})},
         stop=stop,

@@ -19,7 +19,7 @@ from condensekit.cli.options import (
     TENSORBOARD,
     Place,
     Source,
-    compiled_machine_options,
+    condensing_options,
     place_options,
     recipe_options,
     source_options,
@@ -89,7 +89,7 @@ Processes that torchrun starts share the classes, see `condensekit --help`. A ru
     help="Minutes between checkpoints.",
 )
 @option("--snapshot-every", type=Whole(min=1), help="Steps between PNG grids in RUN/snapshots.")
-@compiled_machine_options
+@condensing_options
 @TENSORBOARD
 @QUIET
 @JSON
@@ -137,7 +137,7 @@ def command(
             steps=steps,
             minutes=minutes,
             seed=seed,
-            machine=machine,
+            machine=machine.condensing(recipe.method.features_only),
             saving=Saving(
                 folder,
                 resume=place.resume,

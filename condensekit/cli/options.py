@@ -12,7 +12,7 @@ from typing import Any
 from condensekit import catalog
 from condensekit.cli import show
 from condensekit.cli.kinds import MANY, Choice, Data, F, Location, Number, Whole, gathered, option, packed, unused
-from condensekit.compute import PRECISIONS, Machine
+from condensekit.compute import AUTO, PRECISIONS, Machine
 from condensekit.data import datasets
 from condensekit.data.arrays import LAYOUTS
 from condensekit.data.images import ClassImages
@@ -195,6 +195,13 @@ PRECISION = option(
     default="fp32",
     help="fp32; mixed: embed real images in bfloat16; bf16: run networks in bfloat16.",
 )
+CONDENSING = option(
+    "--precision",
+    type=Choice([AUTO, *PRECISIONS]),
+    default=AUTO,
+    help="fp32; mixed: embed real images in bfloat16; bf16: run networks in bfloat16; auto: mixed for methods that "
+    "compare features on a CPU with instructions for bfloat16, else fp32.",
+)
 WORKERS = option("--workers", type=Whole(min=0, max=MANY), help="Threads on a CPU.  [default: torch's number]")
 COMPILED = option(
     "--compiled/--not-compiled",
@@ -311,7 +318,7 @@ source_options = packed(
     check=Source.check,
 )
 machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS, check=_check_workers)
-compiled_machine_options = packed(Machine, "machine", DEVICE, PRECISION, WORKERS, COMPILED, check=_check_workers)
+condensing_options = packed(Machine, "machine", DEVICE, CONDENSING, WORKERS, COMPILED, check=_check_workers)
 place_options = packed(
     Place,
     "place",

@@ -3,6 +3,7 @@
 from condensekit.compute.compute import TOLD as TOLD
 from condensekit.compute.compute import Compute as Compute
 from condensekit.compute.library import Abandoned as Abandoned
+from condensekit.compute.machine import AUTO as AUTO
 from condensekit.compute.machine import PRECISIONS as PRECISIONS
 from condensekit.compute.machine import Machine as Machine
 from condensekit.compute.machine import device_misfit as device_misfit
