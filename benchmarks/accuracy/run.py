@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -22,12 +22,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 import condensekit as ck
+from benchmarks import passes
 from benchmarks.accuracy.cells import Cell, cells
 from benchmarks.record import Record, cell_parser, fill, start
 from condensekit import catalog
 from condensekit.compute import Compute, Machine
 from condensekit.data.images import ClassImages
 from condensekit.driver import Saving, Status
+from condensekit.rng import Draw
+from condensekit.selection.base import selected_set
 from condensekit.sets.coding import plain_bytes
 from condensekit.sets.condensed import CondensedSet
 from condensekit.training.evaluation import Candidate, evaluate
@@ -37,7 +40,7 @@ def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace
     """Make the set with this seed, for a cell with an ipc."""
     assert cell.ipc is not None
     if not cell.recipe:
-        return ck.select(train, cell.name, ipc=cell.ipc, seed=seed, machine=Machine(args.device))
+        return selected(train, cell.name, cell.ipc, seed, Machine(args.device))
     result = ck.condense(
         train,
         cell.recipe,
@@ -55,6 +58,15 @@ def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace
         return result.set.stored_as("jpeg", room=plain_bytes(train.spec.shape, cell.ipc))
     rows = torch.arange(len(result.set)).reshape(len(result.set.classes), -1)
     return result.set.take(rows[:, : cell.ipc].flatten())
+
+
+def selected(train: ClassImages, name: str, ipc: int, seed: int, machine: Machine) -> CondensedSet:
+    """Real images, with the work of their selection in the provenance."""
+    chosen_by, formation = catalog.names.baseline(name)
+    with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
+        made = selected_set(train, chosen_by, ipc, Draw(seed), compute, formation)
+        work = passes.told({"preparation": compute.spent}, train)
+    return replace(made, provenance={**made.provenance, "work": work})
 
 
 def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.Namespace) -> Record:
@@ -82,6 +94,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
         "precision": cell.precision or args.precision,
         "making_s": made_s,
         "condensation_s": [_condensation_s(item) for item in sets],
+        "work": [item.provenance["work"] for item in sets if isinstance(item, CondensedSet)],
         "factor": 1 if isinstance(sets[0], ClassImages) else sets[0].formation.factor,
         "wall_s": time.perf_counter() - start,
         "command": f"python benchmarks/accuracy/run.py --scale {cell.scale}",

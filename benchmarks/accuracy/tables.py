@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, combinations, product
 from pathlib import Path
 
+from benchmarks import passes
 from benchmarks.accuracy.cells import Cell, cells
 from benchmarks.record import Record, hardware
 from condensekit.stats import paired_interval
@@ -15,14 +16,14 @@ from condensekit.tables import markdown, signed
 PUBLISHED = json.loads((Path(__file__).resolve().parent / "published.json").read_text())
 AGAINST = {cell.stem: cell.against for scale in ("cpu", "gpu") for cell in cells(scale)}
 COLUMNS = (
-    *("ipc", "set", "recipe", "steps", "s per set", "bytes", "images packed in one", "accuracy %"),
+    *("ipc", "set", "recipe", "steps", "s per set", *passes.COLUMNS, "bytes", "images packed in one", "accuracy %"),
     *("above random, 95 % interval", "above another row, 95 % interval", "sets x networks", "published %"),
 )
 
 
 def accuracy(records: list[Record]) -> Iterator[str]:
     """A table for each scale, data set, protocol and study, sorted by ipc and then by accuracy."""
-    found = [r for r in records if "cell" in r]
+    found, known = [r for r in records if "cell" in r], passes.counted(records)
     for scale, data, protocol, study in sorted({_table_of(r) for r in found}):
         mine = [r for r in found if _table_of(r) == (scale, data, protocol, study)]
         rows = [(r, row) for r in mine for row in r["rows"]]
@@ -30,7 +31,7 @@ def accuracy(records: list[Record]) -> Iterator[str]:
         title = f"{data}, {scale} scale" + f", {study}" * bool(study)
         yield f"**{title}**: protocol {protocol}; {hardware(mine)}."
         yield ""
-        yield markdown(COLUMNS, [_accuracy_row(record, row, found) for record, row in rows])
+        yield markdown(COLUMNS, [_accuracy_row(record, row, found, known) for record, row in rows])
         yield ""
         yield from _effects(mine)
     yield from _sources(found)
@@ -41,7 +42,9 @@ def _table_of(record: Record) -> tuple[str, str, str, str]:
     return cell["scale"], cell["data"], record["protocol"]["name"], cell["study"]
 
 
-def _accuracy_row(record: Record, row: Record, found: list[Record]) -> tuple[str, ...]:
+def _accuracy_row(
+    record: Record, row: Record, found: list[Record], known: Mapping[str, passes.Told]
+) -> tuple[str, ...]:
     cell = record["cell"]
     other = "" if row["network"] == "ConvNet" else f", {row['network']}"
     seconds = [s for s in record.get("condensation_s", []) if s is not None]
@@ -53,6 +56,7 @@ def _accuracy_row(record: Record, row: Record, found: list[Record]) -> tuple[str
         cell["recipe"] or "-",
         str(cell["steps"] or "-"),
         f"{sum(seconds) / len(seconds):.0f}" if seconds else "-",
+        *passes.texts(record.get("work") or [known.get(passes.of_cell(cell))]),
         f"{row['nbytes']:,}",
         str(record["factor"] ** 2),
         _mean(row),

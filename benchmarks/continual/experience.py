@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -20,24 +21,26 @@ from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 from condensekit.errors import ConfigError
 from condensekit.replay.memory.base import Job
-from condensekit.replay.memory.content import SECONDS
+from condensekit.replay.memory.content import spent_on
 from condensekit.replay.memory.fillers import filled
 from condensekit.replay.study.memories import Making, memory
 from condensekit.replay.study.protocol import Settings, numbered
 
 
-def measure(name: str, data: ClassImages, making: Making, args: argparse.Namespace) -> Record:
-    """Row of one memory."""
+def measure(name: str, data: ClassImages, images: int, making: Making, args: argparse.Namespace) -> Record:
+    """Row of one memory; passes are over all ``images`` of the training set."""
     kind = memory(name, making)
     if kind.filler is None:
         raise ConfigError(f"no method of this package makes memory {name!r}: use a memory such as dm or herding")
     with peak_memory() as peak:
         parts = filled(kind.filler, data, args.ipc, Job(steps=making.steps, machine=making.machine))
+    seconds, spent = spent_on(parts.values())
     return {
         "memory": name,
         "images": sum(map(len, parts.values())),
         "nbytes": sum(part.nbytes for part in parts.values()),
-        "condense_s": sum(part.provenance[SECONDS] for part in parts.values()),
+        "condense_s": seconds,
+        "work": {**asdict(spent), **spent.passes(images, data.spec.shape)},
         "peak_mib": peak,
     }
 
@@ -61,7 +64,7 @@ def main() -> None:
     making = Making(args.steps, options, machine=Machine(args.device))
     rows = []
     for name in args.memory:
-        rows.append(measure(name, train.select(classes), making, args))
+        rows.append(measure(name, train.select(classes), len(train), making, args))
         print(f"{name}: {rows[-1]['condense_s']:.1f} s, {rows[-1]['nbytes']:,} bytes", flush=True)
     asked = ("data", "experiences", "ipc", "steps", "batch_real", "encoder_network", "device")
     settings = {**{name: getattr(args, name) for name in asked}, "classes": len(classes)}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from PIL import Image
 
+from benchmarks import passes
 from benchmarks.continual.cells import TUNED, TUNED_AT, Cell
 from benchmarks.record import HERE, Record, hardware
 from condensekit.replay.study.contrasts import RANDOM, contrasts
@@ -24,10 +25,11 @@ TERMS = (
     *("scale", "data", "ipc", "regime", "network", "protocol", "train_epochs"),
     *("steps", "batch_real", "epochs", "distillation", "fine_tune", "first_order", "networks"),
 )  # settings that the cells of a table share, in addition to the number of experiences
+PER_EXPERIENCE = tuple(f"{unit} per experience" for unit in passes.COLUMNS)
 COLUMNS = (
     *("memory", "images", "packed in one", "bytes", "final accuracy %", "average %", "forgetting %"),
     *("above random, 95 % interval", "above random at equal bytes", "orders x networks", "options", "train steps"),
-    *("passes over the memory", "condense s per experience", "train s", "peak MiB"),
+    *("passes over the memory", "condense s per experience", *PER_EXPERIENCE, "train s", "peak MiB"),
 )
 
 
@@ -43,7 +45,7 @@ def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
     """
     cells = [r for r in records if "continual" in r and not r["continual"]["tuning"]]
     listed = [r for r in cells if not r["continual"]["changed"]]
-    main = _grouped(listed)
+    main, known = _grouped(listed), passes.counted(records)
     for (terms, experiences), mine in sorted(_grouped(cells).items(), key=str):
         if experiences == 1:
             continue  # shown in the leakage tests below the table with more experiences
@@ -58,7 +60,7 @@ def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
         mine, tried = main.get((terms, experiences), []), [r for r in mine if r not in listed]
         rows = {r["row"]["memory"]: r["row"] for r in mine}
         if mine:
-            yield _table(mine, rows)
+            yield _table(mine, rows, known)
             yield ""
             yield f"![Accuracy after each experience]({plots.name}/{_plotted(mine, plots)})"
             yield ""
@@ -69,7 +71,7 @@ def continual(records: list[Record], plots: Path = PLOTS) -> Iterator[str]:
         if tried:
             yield "Exploratory, with other options than those of the list, and so without contrasts:"
             yield ""
-            yield _table(tried, rows)
+            yield _table(tried, rows, known)
             yield ""
 
 
@@ -95,6 +97,7 @@ def tuning(records: list[Record]) -> Iterator[str]:
 
 def experience(records: list[Record]) -> Iterator[str]:
     """Tables of the cost of one experience."""
+    known = passes.counted(records)
     for record in (r for r in records if "experience" in r):
         asked = record["settings"]
         yield (
@@ -103,13 +106,14 @@ def experience(records: list[Record]) -> Iterator[str]:
         )
         yield ""
         yield markdown(
-            ("memory", "images", "bytes", "s", "peak MiB of the process"),
+            ("memory", "images", "bytes", "s", *passes.COLUMNS, "peak MiB of the process"),
             [
                 (
                     row["memory"],
                     f"{row['images']:,}",
                     f"{row['nbytes']:,}",
                     f"{row['condense_s']:.1f}",
+                    *_of_first(row, asked, known),
                     _peak(row["peak_mib"]),
                 )
                 for row in record["experience"]
@@ -171,10 +175,10 @@ def _tuned(cell: Record) -> str:
     return f", options found at {TUNED_AT} images per class" if found and cell["ipc"] != TUNED_AT else ""
 
 
-def _table(mine: list[Record], rows: dict[str, Record]) -> str:
+def _table(mine: list[Record], rows: dict[str, Record], known: Mapping[str, passes.Told]) -> str:
     """Table with a row for each record, and differences to the memories in ``rows``."""
     order = sorted(mine, key=lambda r: (r["row"]["memory"] != RANDOM, r["row"]["final_accuracy_mean"]))
-    return markdown(COLUMNS, [_row(record, rows) for record in order])
+    return markdown(COLUMNS, [_row(record, rows, known) for record in order])
 
 
 def _plotted(mine: list[Record], folder: Path) -> str:
@@ -193,7 +197,7 @@ def _source(path: Path) -> str | None:
         return image.info.get("Source")
 
 
-def _row(record: Record, rows: dict[str, Record]) -> tuple[str, ...]:
+def _row(record: Record, rows: dict[str, Record], known: Mapping[str, passes.Told]) -> tuple[str, ...]:
     row, cell = record["row"], record["continual"]
     return (
         row["memory"],
@@ -209,9 +213,25 @@ def _row(record: Record, rows: dict[str, Record]) -> tuple[str, ...]:
         f"{row['train_steps']:.0f}",
         "-" if row["memory_passes"] is None else f"{row['memory_passes']:.0f}",
         f"{row['condense_s_per_experience']:.1f}",
+        *_passes(row.get("work") or known.get(passes.memory_key(Cell(**cell)), {}).get("filling"), cell["experiences"]),
         f"{row['train_s']:.0f}",
         _peak(record["peak_mib"]),
     )
+
+
+def _passes(work: Mapping[str, float] | None, experiences: int) -> tuple[str, ...]:
+    """Passes of the networks that fill a memory, in the mean of all experiences; "-": they were not counted."""
+    if not work:
+        return ("-",) * len(PER_EXPERIENCE)
+    return tuple(passes.short(work[unit] / experiences) for unit in passes.UNITS)
+
+
+def _of_first(row: Record, asked: Record, known: Mapping[str, passes.Told]) -> tuple[str, ...]:
+    """Passes of the networks that fill a memory in the first experience."""
+    if "work" in row:
+        return _passes(row["work"], 1)
+    stream = passes.first_experience(row["memory"], asked)
+    return _passes(known.get(passes.memory_key(stream), {}).get("filling"), stream.experiences)
 
 
 def _above(row: Record, other: Record | None) -> str:

@@ -174,6 +174,7 @@ def record(
     shared: int,
     space: Mapping[str, str],
     held: int,
+    data: Mapping[str, Any],
     preparation: Mapping[str, float],
     about: Mapping[str, Mapping[str, Any]],
     wall_s: float,
@@ -190,6 +191,7 @@ def record(
         shared: Number of candidates that share the cost of the preparation, also if fewer were scored.
         space: Descriptions of two spaces: ``trained``, whose candidates were scored, and ``real``, of the truth.
         held: Number of images on which candidates were scored.
+        data: ``images``, the number of training images from which sets are made, and the ``shape`` of each.
         preparation: Mean cost of the preparation of a set.
         about: Further entries by key of the architecture: ``group``, ``params``, ``truth``, ``flops`` of a forward pass
             of the scored network, and ``set``, the seed of the set on which it was trained, or None.
@@ -208,6 +210,7 @@ def record(
         "options": options,
         "shared": shared,
         "held": held,
+        "data": data,
         "space": space,
         "preparation": preparation,
         "trials": lines,

@@ -290,6 +290,7 @@ def run_cell(cell: Cell, recipe: Training, args: argparse.Namespace, command: st
         shared=len(architectures()),
         space={"trained": space, "real": space},
         held=len(tested),
+        data={"images": len(rest), "shape": shape},
         preparation={name: fmean(asdict(cost)[name] for cost in costs) for name in asdict(costs[0])},
         about={
             k: {"group": k, "params": size.params, "flops": size.flops, "truth": None, "set": on.get(k)}

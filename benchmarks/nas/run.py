@@ -124,6 +124,7 @@ def run_cell(
         shared=len(task.reference),
         space={"trained": _described(where), "real": _described(task.real)},
         held=len(task.full.test) if cell.full and task.full else recipe.held,
+        data={"images": len(task.train), "shape": task.train.spec.shape},
         preparation={name: fmean(asdict(cost)[name] for cost in costs) for name in asdict(costs[0])},
         about={key(a): {**_about(a, task), "flops": flops[key(a)], "set": on.get(key(a))} for a in sample},
         wall_s=time.perf_counter() - start,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from statistics import fmean, variance
 
 import numpy as np
 
-from benchmarks.nas.cells import CONDENSED, Cell
+from benchmarks.nas.cells import CONDENSED, FULL_IMAGES, HELD, ITS_START, Cell
+from benchmarks.passes import UNITS
 from benchmarks.record import Record
+from condensekit.compute import Spent
 from condensekit.errors import DataError
 from condensekit.nas.names import SCORES
 from condensekit.nas.spaces.architecture import key
@@ -17,7 +20,7 @@ from condensekit.nas.study.bootstrap import rank_correlation
 from condensekit.nas.study.combinations import additive, rank_sum
 from condensekit.nas.study.ranking import placed, spearman
 from condensekit.nas.study.report import Ground, RankerCost, Scores
-from condensekit.networks.cost import PASSES
+from condensekit.networks.cost import PASSES, Shape
 from condensekit.rng import Draw
 from condensekit.runs.kept import refuse_other
 
@@ -30,6 +33,31 @@ SUMS = (
     ("random", "synflow", "jacov"),
     (CONDENSED, "params"),
 )
+
+
+MADE = (CONDENSED, ITS_START)  # rankers whose preparation puts images through networks
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training images of a task, from which sets are made.
+
+    Args:
+        name: Name of the data set.
+        images: Number of training images.
+        shape: (C, H, W) of each.
+    """
+
+    name: str
+    images: int
+    shape: Shape
+
+
+OLD_DATA = {
+    "nb201": Data("cifar10", 50_000 - HELD, (3, 32, 32)),
+    "convnet": Data("fashionmnist", FULL_IMAGES, (1, 28, 28)),
+}
+"""Data of records that do not tell them, by task."""
 
 
 class Sheet:
@@ -72,9 +100,11 @@ class Sheet:
             self.scores[label] = self._levelled(found) if self.trained(name) else found
             passed = sum(t["image_steps"] * t["flops"] for t in trials)
             made, part = record["preparation"], len(trials) / record["shared"]
-            self.spent[label] = RankerCost(
-                made["seconds"], record["trials_s"], round(part * made["flops"]) + PASSES * passed
-            )
+            flops = round(part * made["flops"]) + PASSES * passed
+            shown = sum(t["image_steps"] for t in trials)
+            images = round(part * made.get("images", 0)) + shown
+            work = Spent(images, flops).passes(*self.size)
+            self.spent[label] = RankerCost(made["seconds"], record["trials_s"], flops, shown, work=work)
 
     def _levelled(self, scores: Scores) -> Scores:
         """Scores minus the effect of their set, because all networks are better on some sets than on others.
@@ -101,9 +131,9 @@ class Sheet:
         name = "+".join(parts)
         self.scores[name] = self.summed(parts)
         spent = [self.spent[part] for part in parts]
-        self.spent[name] = RankerCost(
-            *(sum(getattr(s, n) for s in spent) for n in ("preparation_s", "trials_s", "flops"))
-        )
+        sums = (sum(getattr(s, n) for s in spent) for n in ("preparation_s", "trials_s", "flops", "image_steps"))
+        work = {unit: sum(s.work[unit] or 0 for s in spent) for unit in UNITS}
+        self.spent[name] = replace(RankerCost(*sums), work=work)
 
     def summed(self, parts: Sequence[str]) -> Scores:
         """Sum of the ranks of several scores."""
@@ -117,6 +147,12 @@ class Sheet:
         if self.truths:
             parts.append("truth of {:,} images x {} epochs".format(*self.budget))
         return ", ".join(filter(None, parts))
+
+    @property
+    def size(self) -> tuple[int, Shape]:
+        """Number of training images, and the shape of each."""
+        told = next(iter(self.cells.values())).get("data") or asdict(OLD_DATA[self.task])
+        return told["images"], tuple(told["shape"])
 
     @property
     def budget(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -21,7 +21,9 @@ from scipy import stats
 
 from benchmarks.nas.cells import CONDENSED, FREE, PLAIN, PUBLISHED, Cell
 from benchmarks.nas.regret import BAR, DRAWS, regrets
-from benchmarks.nas.sheets import PRIMARY, TOLD, Sheet, kind, sheets
+from benchmarks.nas.sheets import MADE, OLD_DATA, PRIMARY, TOLD, Sheet, kind, sheets
+from benchmarks.passes import COLUMNS as UNIT_NAMES
+from benchmarks.passes import UNITS, Told, counted, key, short
 from benchmarks.record import RESULTS, Record, hardware, parser, read
 from condensekit.nas.names import SCORES
 from condensekit.nas.study.ranking import placed, retest, spearman, strata
@@ -45,12 +47,13 @@ CONTRASTS = (
     ("random+synflow+jacov", "synflow+jacov"),
     (f"{CONDENSED}+synflow+jacov", "random+synflow+jacov"),
 )
+EACH = tuple(f"{unit} per candidate" for unit in UNIT_NAMES)
 STRATA = ("norm", "pooling", "depth")  # labels for whose choices the ranking is shown separately
 
 
 def nas(records: Sequence[Record], score: str = PRIMARY) -> Iterator[str]:
     """Tables of rankers and of differences for each sheet, and a short table for each ``tune`` sample."""
-    cells = [r for r in records if "nas" in r]
+    cells = [_with_images(r, counted(records)) for r in records if "nas" in r]
     population = next((r["population"] for r in records if "population" in r), None)
     yield from _overhead(records)
     yield from _tuning(cells)
@@ -224,7 +227,7 @@ def _table(sheet: Sheet, ground: Ground) -> Iterator[str]:
     columns = (
         *("ranker", "rho", "95 % interval", "tau", "rho, best half of these", "recall of the best tenth"),
         *(f"regret@1 among {AMONG}", f"among {AMONG_FEW}", "95 % interval", "pairs", "rho given params"),
-        *("TFLOP per candidate", "s per candidate", "preparation s", "failed"),
+        *("TFLOP per candidate", *EACH, "s per candidate", "preparation s", "failed"),
     )
     rows = [
         (
@@ -251,10 +254,30 @@ def _regret(value: float | None, n: int, among: int) -> str:
 
 
 def _costs(name: str, spent: RankerCost, n: int) -> list[str]:
-    """Cells of a row with FLOPs and seconds per candidate, and the preparation; empty for published scores."""
+    """Cells of a row with the work and seconds per candidate, and the preparation; empty for published scores."""
     if set(name.split("+")) <= set(PUBLISHED):
-        return ["", "", ""]
-    return [f"{(spent.flops or 0) / n / 1e12:.3f}", f"{spent.trials_s / n:.2f}", f"{spent.preparation_s:.0f}"]
+        return [""] * 5
+    return [
+        f"{(spent.flops or 0) / n / 1e12:.3f}",
+        *_passes(spent, n),
+        f"{spent.trials_s / n:.2f}",
+        f"{spent.preparation_s:.0f}",
+    ]
+
+
+def _passes(spent: RankerCost, n: int) -> tuple[str, ...]:
+    return tuple(short((spent.work[unit] or 0) / n) for unit in UNITS)
+
+
+def _with_images(record: Record, known: Mapping[str, Told]) -> Record:
+    """The record with the number of images of its preparation, which old records do not tell."""
+    made, asked = record["preparation"], record["recipe"]
+    if record["nas"]["ranker"] not in MADE or "images" in made:
+        return record
+    name = key(OLD_DATA[record["nas"]["task"]].name, asked["ipc"], asked["steps"], asked["condense"])
+    parts = known.get(name, {})
+    wanted = [part for part in parts if record["nas"]["ranker"] == CONDENSED or part == "preparation"]
+    return {**record, "preparation": {**made, "images": sum(parts[part]["images"] for part in wanted)}}
 
 
 def _interval(ends: Sequence[float] | None) -> str:
@@ -324,13 +347,14 @@ def _options(tuned: Sequence[Sheet]) -> Iterator[str]:
                 sheet.changes.strip("-") or "usual",
                 name,
                 *(_both(sheet, name, score) for score in SCORES),
+                *_passes(sheet.spent[name], len(sheet.trials)),
                 f"{sheet.spent[name].trials_s / len(sheet.trials):.1f}",
             )
             for sheet in mine
             for name in sheet.cells
             if sheet.trained(name)
         ]
-        yield markdown(("options", "ranker", *SCORES, "s per candidate"), rows)
+        yield markdown(("options", "ranker", *SCORES, *EACH, "s per candidate"), rows)
         yield ""
 
 

@@ -17,7 +17,10 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import condensekit as ck
+from benchmarks.passes import told
 from benchmarks.record import Record, read, recipe_parser, start, write
+from benchmarks.work import of_recipe
+from condensekit import Recipe
 from condensekit.data import datasets
 from condensekit.data.images import ClassImages
 
@@ -30,11 +33,15 @@ def measure(text: str, train: ClassImages, args: argparse.Namespace) -> Record:
     preparation_s = result.set.provenance["preparation_s"]
     step_s = median(row["seconds"] for row in result.history[1:])
     preparation_s += max(0.0, result.history[0]["seconds"] - step_s)
+    steps = {f"steps_in_{budget}_s": max(0, int((budget - preparation_s) / step_s)) for budget in BUDGETS}
+    minute = steps[f"steps_in_{BUDGETS[0]}_s"]
+    work = {"work": told(of_recipe(train, Recipe.parse(text), args.ipc, minute), train)} if minute else {}
     return {
         "recipe": text,
         "preparation_s": round(preparation_s, 2),
         "step_s": round(step_s, 4),
-        **{f"steps_in_{budget}_s": max(0, int((budget - preparation_s) / step_s)) for budget in BUDGETS},
+        **steps,
+        **work,
     }
 
 

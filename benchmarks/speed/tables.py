@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from benchmarks import passes
 from benchmarks.record import Record, hardware
 from condensekit.tables import markdown
 
@@ -148,7 +149,12 @@ def mapped(records: list[Record]) -> Iterator[str]:
 
 def pace(records: list[Record]) -> Iterator[str]:
     """Tables of the pace of recipes, from all files of ``pace.py``."""
-    columns = ("recipe", "s before the first step", "s per step", "steps in 60 s", "steps in 300 s")
+    columns = (
+        *("recipe", "s before the first step", "s per step", "steps in 60 s"),
+        *(f"{unit} in 60 s" for unit in passes.COLUMNS),
+        "steps in 300 s",
+    )
+    known = passes.counted(records)
     for record in (r for r in records if "pace" in r):
         yield f"{record['settings']['data']}, ipc {record['settings']['ipc']}; {hardware([record])}:"
         yield ""
@@ -160,6 +166,7 @@ def pace(records: list[Record]) -> Iterator[str]:
                     f"{row['preparation_s']:.1f}",
                     f"{row['step_s']:.2f}",
                     row["steps_in_60_s"],
+                    *passes.texts([row.get("work") or known.get(passes.of_pace(row, record["settings"]))]),
                     row["steps_in_300_s"],
                 )
                 for row in record["pace"]

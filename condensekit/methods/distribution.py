@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from condensekit.methods.descent import Descending, misfits
 from condensekit.methods.discrepancy import Discrepancy, mean, with_draw
 
 Loss = Callable[[Tensor], Tensor]  # (L, m, D) embeddings of synthetic images -> (L,) losses
+Group = tuple[slice, Tensor, Tensor]  # rows of L classes, their losses (L,), and the gradients of their images
 
 
 @dataclass(frozen=True)
@@ -111,26 +112,40 @@ class DistributionMatching(Descending):
     def step(self, state: State, ctx: StepContext) -> tuple[State, dict[str, Tensor]]:
         """Draw a network and a real batch of each class, and update all images once, or once more for calibration."""
         total, slope = self._matching(state["images"], ctx)
-        norm, apart = slope.norm(), bool(self.calibration) and self.calibration_step
+        apart = bool(self.calibration) and self.calibration_step
         if self.calibration and not apart:
-            extra, steeper = self._calibrating(state["images"], ctx)
+            ctx.load_expert()  # in place of the weights of ``ctx.module``
+            extra, steeper = _together(self._calibrating(state["images"], ctx))
             total, slope = total + extra, slope.add_(steeper)
-            norm = slope.norm()
-        new, finite = self._moved(state, slope, ctx), all_finite(total, slope)
+            del steeper
+        norm, finite = slope.norm(), all_finite(total, slope)
+        new = self._moved(state, slope, ctx.data.classes, ctx)
+        del slope  # a set may be as large as the memory of a GPU allows
         if apart:
-            extra, slope = self._calibrating(new["images"], ctx)
-            total, new = total + extra, self._moved(new, slope, ctx)
-            finite = finite & all_finite(total, slope)
+            extra, good = self._calibrate(new, ctx)
+            total, finite = total + extra, finite & good
         finite = finite & all_finite(*new.values())
         return keep_if(finite, new, state), {"loss": total, "gradient_norm": norm, "finite": finite}
 
-    def _moved(self, state: State, slope: Tensor, ctx: StepContext) -> State:
-        """The state after one descent step along the gradient ``slope`` of the images."""
-        images, labels = state["images"], ctx.data.classes
+    def _moved(self, state: State, slope: Tensor, labels: Sequence[int], ctx: StepContext) -> State:
+        """The state of some classes after one descent step along the gradient ``slope`` of their images."""
         if self.per_image:
-            counts = torch.tensor([ctx.count(label, images.shape[1]) for label in labels], dtype=slope.dtype)
+            ipc = state["images"].shape[1]
+            counts = torch.tensor([ctx.count(label, ipc) for label in labels], dtype=slope.dtype)
             slope.mul_(counts.to(slope.device, non_blocking=True)[:, None, None, None, None])
         return self.descent.step(state, slope, ctx)
+
+    def _calibrate(self, state: State, ctx: StepContext) -> tuple[Tensor, Tensor]:
+        """Make the calibration step in place, group by group of classes; its loss, and whether it is finite."""
+        ctx.load_expert()
+        losses, finite = [], []
+        for rows, loss, slope in self._calibrating(state["images"], ctx):
+            losses.append(loss.sum())
+            finite.append(all_finite(loss, slope))
+            part = {name: value[rows] for name, value in state.items()}
+            for name, value in self._moved(part, slope, ctx.data.classes[rows], ctx).items():
+                state[name][rows] = value
+        return torch.stack(losses).sum(), torch.stack(finite).all()
 
     def _matching(self, images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
         """The discrepancy of all classes, and its gradient with respect to the (K, ipc, C, H, W) images."""
@@ -141,19 +156,16 @@ class DistributionMatching(Descending):
             target = ctx.features(real)
             return lambda features: discrepancy(target, features, weights)
 
-        return _by_groups(images, ctx, self.batch_real, matching)
+        return _together(_by_groups(images, ctx, self.batch_real, matching))
 
-    def _calibrating(self, images: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
-        """The weighted cross-entropy of all classes under a trained network, and its gradient."""
-        ctx.load_expert()  # in place of the weights of ``ctx.module``
-        total, slope = _by_groups(images, ctx, 0, lambda rows: _cross_entropies(rows, ctx))
-        return self.calibration * total, slope.mul_(self.calibration)
+    def _calibrating(self, images: Tensor, ctx: StepContext) -> Iterator[Group]:
+        """The weighted cross-entropies under the trained network in ``ctx.module``, and their gradients."""
+        for rows, loss, slope in _by_groups(images, ctx, 0, lambda rows: _cross_entropies(rows, ctx)):
+            yield rows, self.calibration * loss, slope.mul_(self.calibration)
 
 
-def _by_groups(
-    images: Tensor, ctx: StepContext, beside: int, loss_of: Callable[[slice], Loss]
-) -> tuple[Tensor, Tensor]:
-    """The summed losses of all classes, and their gradient with respect to the images.
+def _by_groups(images: Tensor, ctx: StepContext, beside: int, loss_of: Callable[[slice], Loss]) -> Iterator[Group]:
+    """The losses of each group of classes, and the gradients of their images.
 
     Args:
         images: (K, ipc, C, H, W).
@@ -161,12 +173,14 @@ def _by_groups(
         beside: Real images of each class in memory.
         loss_of: Classes of a group -> their loss.
     """
-    losses, gradients = [], []
     for rows in ctx.groups(beside + images.shape[1] * ctx.factor**2):
-        value, gradient = ctx.gradient(images[rows], ctx.data.classes[rows], loss_of(rows))
-        losses.append(value)
-        gradients.append(gradient)
-    return torch.cat(losses).sum(), torch.cat(gradients)
+        yield rows, *ctx.gradient(images[rows], ctx.data.classes[rows], loss_of(rows))
+
+
+def _together(groups: Iterable[Group]) -> tuple[Tensor, Tensor]:
+    """The summed losses of all classes, and the gradient of all images."""
+    _, losses, slopes = zip(*groups, strict=True)
+    return torch.cat(losses).sum(), torch.cat(slopes)
 
 
 def _cross_entropies(rows: slice, ctx: StepContext) -> Loss:

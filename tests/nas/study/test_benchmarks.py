@@ -69,6 +69,7 @@ def made(ranker, noise, *, task="convnet", changes="", sample="all", recipe=None
         shared=2 * len(MANY),
         space={"trained": "a small space", "real": "a space"},
         held=1234,
+        data={"images": 1000, "shape": (1, 8, 8)},
         preparation=asdict(Preparation(1.0, flops=2_000_000_000)),
         about={
             key(a): {
