@@ -193,15 +193,7 @@ def _cpu() -> Iterator[Cell]:
 def _equal_time() -> Iterator[Cell]:
     """All methods after one minute, the two best after five minutes, and selections, which have no steps."""
     for data, names in TIMED.items():
-        for name in (
-            "packed-random",
-            "packed-kmeans",
-            "kmeans",
-            "herding",
-            "jpeg-random",
-            "avif-random",
-            "avif-kmeans",
-        ):
+        for name in SELECTED:
             yield Cell("cpu", data, 10, name, networks=1)
         for name in names:
             yield _timed(data, 10, name, SECONDS_60[name])

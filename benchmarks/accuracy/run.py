@@ -64,7 +64,8 @@ def selected(train: ClassImages, name: str, ipc: int, seed: int, machine: Machin
     """Real images, with the work of their selection in the provenance."""
     chosen_by, formation = catalog.names.baseline(name)
     with Compute(machine, (train.spec.shape[1], train.spec.shape[2])) as compute:
-        made = selected_set(train, chosen_by, ipc, Draw(seed), compute, formation)
+        room = plain_bytes(train.spec.shape, ipc) if formation.coded else None
+        made = selected_set(train, chosen_by, None if room else ipc, Draw(seed), compute, formation, room, name)
         work = passes.told({"preparation": compute.spent}, train)
     return replace(made, provenance={**made.provenance, "work": work})
 
