@@ -93,6 +93,12 @@ OPTIONS = {
     "-trained": " encoder=trained encoder.count=2 encoder.steps=60",
     "-calibrated": " encoder=trained encoder.count=2 encoder.steps=60 calibration=1",
 }
+TRAINED = "encoder=trained encoder.epochs=20"
+WAYS = {
+    "line": "",
+    "end": " encoder.interpolate=false",
+    "step": " calibration_step=true",
+}  # options of the study of calibration: summed between the ends, at the last end, and in a step of its own
 TRANSFER = ("ConvNet-w64", "ResNet18-w16", "ConvNet-w64-batch")
 
 
@@ -117,7 +123,9 @@ class Cell:
             or the same recipe without the studied option.
         equal_steps: Whether trainings on packed sets have the same number of steps as on other sets.
         condensed: Images per class that are condensed; trainings use the first ``ipc`` of them. None: ``ipc``.
-        coded: Whether trainings use all condensed images, coded as JPEG in the bytes of ``ipc`` uncoded images.
+        coded: Whether trainings use all condensed images, stored after condensing in the bytes of ``ipc`` plain images.
+        store: The storage of coded images.
+        train_steps: Gradient steps of each training; None: as the protocol says.
         precision: Precision of condensation; empty: as the command line says.
     """
 
@@ -138,6 +146,8 @@ class Cell:
     condensed: int | None = None
     coded: bool = False
     precision: str = ""
+    store: str = "jpeg"
+    train_steps: int | None = None
 
     @property
     def label(self) -> str:
@@ -182,6 +192,8 @@ def _cpu() -> Iterator[Cell]:
     yield from _transfer()
     yield from _equal_epochs()
     yield from _precision()
+    yield from _calibration()
+    yield from _bits()
     for name in ("kmeans", "herding", "kcenter"):
         yield Cell("cpu", "digits", 1, name, 10)
     yield Cell("cpu", "digits", None, "full", 1)
@@ -286,6 +298,32 @@ def _precision() -> Iterator[Cell]:
         dm = replace(one, name="dm", recipe=f"dm batch_real=64 {NARROW}", steps=300, against="random", precision="fp32")
         yield dm
         yield replace(dm, name="dm-mixed", against="dm-300", precision="mixed")
+
+
+def _calibration() -> Iterator[Cell]:
+    """M3D with trained encoders: between the ends of their trainings or at the last one, and weights of calibration."""
+    one = Cell("cpu", "cifar10", 10, "random", 5, networks=1, study="calibration", network=("ConvNet-w32",))
+    for name in ("random", "packed-random", "packed-kmeans"):
+        yield replace(one, name=name)
+    yield replace(one, name="kept", recipe=f"{RECIPES['m3d-narrow']}", steps=400, against="packed-kmeans")
+    for weight, (name, way) in product((0, 0.1, 0.3, 1), WAYS.items()):
+        if weight or "calibration_step" not in way:
+            recipe = f"{RECIPES['m3d-narrow']} {TRAINED} calibration={weight}{way}"
+            yield replace(one, name=f"{name}-{weight}", recipe=recipe, steps=400, against="kept-400")
+
+
+def _bits() -> Iterator[Cell]:
+    """Images in the bytes of ten plain ones: real, and condensed, which are stored afterwards or learnt through it."""
+    one = Cell("cpu", "cifar10", 10, "random", 5, networks=1, study="bits", network=("ConvNet-w32",), train_steps=1500)
+    for name in ("random", "kmeans", "jpeg-random", "avif-random", "avif-kmeans"):
+        yield replace(one, name=name)
+    room = 10 * (3 * 32 * 32 + 8)  # bytes of ten plain images with their labels
+    for count in (160, 320):
+        recipe = f"m3d factor=1 batch_real=64 {START} {NARROW} {TRAINED} calibration=0.1"
+        after = replace(one, name=f"avif-m3d-{count}", recipe=recipe, steps=400, condensed=count, against="avif-kmeans")
+        yield replace(after, coded=True, store="avif-mosaic")
+        through = f"{recipe} through=avif-mosaic through.room={room}"
+        yield replace(after, name=f"through-m3d-{count}", recipe=through, against=f"{after.name}-400")
 
 
 def _narrow(

@@ -55,7 +55,9 @@ def make_set(cell: Cell, seed: int, train: ClassImages, args: argparse.Namespace
     if result.status is Status.DIVERGED:
         raise RuntimeError(f"{cell.stem} seed {seed}: {result.message}")
     if cell.coded:
-        return result.set.stored_as("jpeg", room=plain_bytes(train.spec.shape, cell.ipc))
+        return result.set.stored_as(cell.store, room=plain_bytes(train.spec.shape, cell.ipc))
+    if result.set.formation.coded:  # learnt through its storage
+        return result.set
     rows = torch.arange(len(result.set)).reshape(len(result.set.classes), -1)
     return result.set.take(rows[:, : cell.ipc].flatten())
 
@@ -84,7 +86,7 @@ def run_cell(cell: Cell, train: ClassImages, test: ClassImages, args: argparse.N
             test,
             network=[catalog.network(name) for name in cell.network],
             networks=cell.networks,
-            protocol=catalog.protocol(cell.protocol),
+            protocol=replace(catalog.protocol(cell.protocol), steps=cell.train_steps),
             compute=compute,
             reference=None,
             equal_steps=cell.equal_steps,
