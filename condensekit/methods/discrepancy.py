@@ -195,16 +195,16 @@ class CharacteristicFunction(Drawn):
     NCFM (Wang et al., "Dataset Distillation with Neural Characteristic Function: A Minmax Perspective", CVPR 2025;
     arXiv 2502.20653), as its code computes it: the features f are scaled to length 1, P(t) is the (weighted) mean of
     exp(i t.f) over the rows, and frequencies t ~ N(0, I) are drawn anew in each step. The distance is ``scale`` times
-    the mean over t of
+    the mean over t of::
 
         sqrt(amplitude * (|Pr| - |Ps|)^2 + phase * 2 (|Pr| |Ps| - Re(Pr conj Ps)))
 
     where the second part is at least 1e-12. For equal weights of 1/2 this is ``scale`` times the mean of
-    |Pr - Ps| / sqrt(2): an L1 distance of characteristic functions, and no root of a squared discrepancy.
+    ``|Pr - Ps| / sqrt(2)``: an L1 distance of characteristic functions, and no root of a squared discrepancy.
 
     Departures from the authors' code: it lets a small network learn the frequencies, an option that is off in all of
-    its configurations, and which is left out here; |Pr| |Ps| - Re(Pr conj Ps) is computed from |Pr - Ps|^2, which is
-    equal and less rounded.
+    its configurations, and which is left out here; ``|Pr| |Ps| - Re(Pr conj Ps)`` is computed from ``|Pr - Ps|^2``,
+    which is equal and less rounded.
 
     Args:
         frequencies: Number of frequencies, at most 65,536; the paper has 1,024. In a step, each takes 4 bytes for each
