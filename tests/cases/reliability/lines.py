@@ -74,6 +74,7 @@ KINDS["--trial-limit"] = KINDS["--budget"]
 TINY = {
     "condense": "--data digits --encoder-network ConvNet-w8-d1 --ipc 1 --steps 3 --batch-real 8 --out {out}",
     "select": "--data digits --ipc 1 --out {out}",
+    "encoders": "--data digits --encoder-network ConvNet-w8-d1 --count 1 --epochs 1",
     "code": "{run} --ipc 30 --out {out}",
     "list": "methods",
     "methods": "",
