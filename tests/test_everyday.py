@@ -641,7 +641,7 @@ CONDENSE = {
     "None": (lambda: condense(recipe=None), r'got None \(NoneType\): pass "m3d", recipes.m3d\(lr=3\)'),
     "network": (lambda: condense(recipe=ConvNet()), r"got ConvNet\(.*\): pass \"m3d\""),
     "unknown name": (lambda: condense(recipe="dmm"), "unknown method 'dmm'. Did you mean 'dm'"),
-    "no name": (lambda: condense(recipe=""), "unknown method ''. Known: dc, dm"),
+    "no name": (lambda: condense(recipe=""), "unknown method ''. Known: dance, dc, dm"),
     "half an option": (
         lambda: condense(recipe="dm lr"),
         r"a recipe is written NAME key=value ..., got 'lr' in 'dm lr'",

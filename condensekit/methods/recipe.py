@@ -84,7 +84,7 @@ class Recipe:
             instance("encoder", self.encoder, Encoder, "Fresh(ConvNet()), or a network to recipes.dm(encoder=...)"),
             None if none else instance("augmentation", self.augmentation, Augmentation, "Augmentation() or None"),
             instance("sampling", self.sampling, Sampling, "Uniform(), Importance() or Clustered()"),
-            instance("init", self.init, Start, "Random(), Noise() or Saved(made)"),
+            instance("init", self.init, Start, "Random(), KMeans(), Noise() or Saved(made)"),
             instance("formation", self.formation, Formation, "Formation(factor=2)"),
             instance("nested", self.nested, bool, "True or False"),
             instance("soft_labels", self.soft_labels, bool, "True or False"),

@@ -18,7 +18,6 @@ import torch
 
 import condensekit as ck
 from condensekit.errors import RankError
-from condensekit.methods import trained_encoders
 from condensekit.methods.preparation import Preparation
 from condensekit.progress import SILENT
 from condensekit.ranks import launched
@@ -28,7 +27,7 @@ from condensekit.replay.study.runner import run_protocol
 from condensekit.runs import folder as run_folder
 from condensekit.runs.files import read_json
 from condensekit.testing import shapes
-from condensekit.training import evaluation
+from condensekit.training import evaluation, networks
 from condensekit.training.train import SHORT
 from tests.faults.kill_child import arm
 from tests.ranks import child
@@ -38,7 +37,7 @@ from tests.replay.runs import PLAIN, SMALL
 LATE = ("torch._dynamo", "sklearn.cluster", "scipy.stats", "matplotlib.pyplot")  # which each rank would import
 TIMES = ("_s", "_s_per_experience", "peak_mib", "environment")
 CONDENSE = {
-    "encoders": (1, trained_encoders, "train_network", 1),
+    "encoders": (1, networks, "train_network", 1),
     "first images": (0, Preparation, "_images", 1),
     "step": (1, ck.DistributionMatching, "step", 3),
     "checkpoint": (0, run_folder, "save_tensors", 2),
@@ -52,6 +51,7 @@ SHARE = {
 
 def condense(folder):
     """A run with all stages, or what is left of it."""
+    os.environ["CONDENSEKIT_CACHE"] = f"{folder}-cache"  # whose encoders are trained anew
     saving = ck.Saving(folder, resume=True, every=2)
     made(shapes(), RECIPES["trained"], steps=6, saving=saving)
 
