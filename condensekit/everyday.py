@@ -41,6 +41,7 @@ from condensekit.progress import SILENT, Bars, Progress
 from condensekit.ranks import launched
 from condensekit.rng import Draw
 from condensekit.selection.base import Choice, Selection, selected_set
+from condensekit.selection.number import number_misfits
 from condensekit.sets import found
 from condensekit.sets.coding import plain_bytes
 from condensekit.sets.condensed import CondensedSet
@@ -267,12 +268,7 @@ def select(
         whole("seed", seed),
         None if ipc is None else whole("ipc", ipc, 1),
         None if room is None else whole("room", room, 1),
-        "give ipc=, the images of each class, or room=, the bytes of each class"
-        if ipc is None and room is None
-        else None,
-        "search=True finds the number of images in room= bytes: give room, and no ipc"
-        if search and (room is None or ipc is not None)
-        else None,
+        *number_misfits(ipc, room, search),
         _no_progress(progress),
     )
     formed = formation or usual

@@ -50,6 +50,16 @@ FLAGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         "is not an empty folder: choose another --to, or delete it",
     ),
     (r"\bnetworks=(\d+)", r"--networks \1"),
+    (
+        r"\bread it with condensekit\.read_sets, and save the set that it gives",
+        "write it as a set by `condensekit export FILE --safetensors SET`",
+    ),
+    (r"\bgive ipc=, the images of each class, or room=,", "give --ipc, the images of each class, or --bytes,"),
+    (
+        r"\bsearch=True finds the number of images in room= bytes: give room,",
+        "--search finds the number of images in --bytes: give --bytes,",
+    ),
+    (r", and no ipc\b", ", and no --ipc"),
     (r"\broom= chooses the quality: leave out quality=, or room=", "--bytes chooses the quality: leave out --quality"),
     (r"\bgot quality=", "got --quality "),
     (r"\bsets of (\d+) seeds", r"--seeds \1"),

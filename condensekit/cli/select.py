@@ -27,6 +27,7 @@ from condensekit.rng import Draw
 from condensekit.runs.describe import describe
 from condensekit.runs.folder import RunDir, check_free
 from condensekit.selection.base import selected_set, smaller_note, stored_each
+from condensekit.selection.number import number_misfits
 from condensekit.sets.coding import plain_bytes
 from condensekit.sets.formation import Formation
 from condensekit.training.number import search_number
@@ -95,14 +96,7 @@ def command(
         coded = f"{selection} images are stored as JPEG: leave out factor and storage" if chosen_by.codes else None
         trained = "nothing is trained" if source.augment == "none" else None
         unused(factor=coded, storage=coded, room=coded, search=coded, augment=trained)
-        refuse(
-            "give --ipc, the images of each class, or --bytes, the bytes of each class"
-            if ipc is None and room is None
-            else None,
-            "--search finds the number of images in --bytes: give --bytes, and no --ipc"
-            if search and (room is None or ipc is not None)
-            else None,
-        )
+        refuse(*number_misfits(ipc, room, search))
     with problems:
         folders = place.folders()
     problems.refuse()

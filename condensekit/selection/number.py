@@ -18,6 +18,18 @@ FIRST = 8  # images of each class that are coded first
 CLOSE = 32  # the number is found to its 32nd part
 
 
+def number_misfits(ipc: int | None, room: int | None, search: bool) -> tuple[str | None, ...]:
+    """The problems of a number of images, a number of bytes and a search together; None: no problem."""
+    return (
+        "give ipc=, the images of each class, or room=, the bytes of each class"
+        if ipc is None and room is None
+        else None,
+        "search=True finds the number of images in room= bytes: give room, and no ipc"
+        if search and (room is None or ipc is not None)
+        else None,
+    )
+
+
 def usual_number(data: ClassImages, formation: Formation, room: int, draw: Draw) -> int:
     """The number of stored images of each class that take ``room`` bytes in the mean of the classes.
 

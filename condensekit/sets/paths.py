@@ -8,7 +8,7 @@ from pathlib import Path
 from condensekit.errors import ConfigError, quoted, require
 
 FOREIGN = (".pt", ".pth")  # endings of files that torch.save wrote: other codes keep their sets in them
-READ = "read it with condensekit.read_sets, or write it as a set by condensekit export --safetensors"
+READ = "read it with condensekit.read_sets, and save the set that it gives"
 
 
 def a_path(path: object) -> Path:

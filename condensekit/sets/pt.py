@@ -52,7 +52,7 @@ def load_pt(path: Path) -> Any:
     """
     data = read_bytes(path)
     file = io.BytesIO(data)
-    if zipfile.is_zipfile(file) and _unpacked(file) > len(data):
+    if zipfile.is_zipfile(file) and _unpacked(path, file) > len(data):
         raise failure(path, "read", "it is compressed, which torch.save does not do")
     file.seek(0)
     try:
@@ -68,13 +68,13 @@ def load_pt(path: Path) -> Any:
         raise failure(path, "read", f"it is damaged, or no tensors that torch.save wrote ({reason})") from None
 
 
-def _unpacked(file: io.BytesIO) -> int:
-    """The bytes of all members of a zip file; 0 if its list of members cannot be read."""
+def _unpacked(path: Path, file: io.BytesIO) -> int:
+    """The bytes of all members of a zip file. Raises StoreError if they cannot be counted."""
     try:
         with zipfile.ZipFile(file) as archive:
             return sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return 0
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # the last one for a later kind of zip
+        raise failure(path, "read", f"it is damaged: the list of its members cannot be read ({error})") from None
 
 
 def save_pt(path: Path, content: Any) -> None:

@@ -186,7 +186,7 @@ def test_a_public_file_is_a_start(tmp_path, caplog):
     assert "holds 2 sets: the first is taken" in caplog.text
     torch.save([images, torch.arange(8)], tmp_path / "data.pt")
     with pytest.raises(
-        DataError, match=r"does not tell enough to start from it: read it with condensekit\.read_sets, or"
+        DataError, match=r"does not tell enough to start from it: read it with condensekit\.read_sets, and save"
     ):
         ck.recipes.dm(init=tmp_path / "data.pt")
     data = shapes()
